@@ -1,0 +1,99 @@
+//! Every limit has its name here: what it bounds, and what happens at it. The ones an operator may change are defaults of
+//! `[limits]` in the configuration.
+
+use serde::{Deserialize, Serialize};
+
+/// What an operator may change. Units stand in the names; without one it's a count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Longest frame taken from a client, header included. At the limit: `frame_too_large`.
+    pub frame_bytes: u32,
+    /// Connections of one core. At the limit: `too_many_connections`.
+    pub connections_per_core: u32,
+    /// Time from accept to log-in. At the limit: `log_in_too_slow`.
+    pub log_in_ms: u32,
+    /// Failed log-ins of one connection. At the limit: `too_many_attempts`.
+    pub log_in_attempts: u32,
+    /// Sessions of one user. At the limit: `too_many_sessions`.
+    pub sessions_per_user: u32,
+    /// Sessions of one trunk. At the limit: `too_many_streams`.
+    pub streams_per_trunk: u32,
+    /// Contacts of one user. At the limit: `too_many_contacts`.
+    pub contacts_per_user: u32,
+    /// Subscription requests waiting for one user's answer. At the limit: `too_many_requests` to the asker.
+    pub requests_per_user: u32,
+    /// Requests of one user waiting for the store. At the limit: `too_many_pending`.
+    pub pending_per_user: u32,
+    /// Block list entries of one user. At the limit: `too_many_blocked`.
+    pub blocked_per_user: u32,
+    /// Directed presences a session keeps in mind. At the limit: `too_many_directed`.
+    pub directed_per_session: u32,
+    /// Messages sent to a session and not acknowledged. At the limit: `too_many_messages` to the sender.
+    pub unacknowledged_messages: u32,
+    /// Bytes waiting for one connection above which its presence is conflated (newest per publisher).
+    pub high_water_bytes: u32,
+    /// Bytes waiting for one connection at which it is ended with `never_reads`, presence having been conflated long before.
+    pub backlog_bytes: u32,
+    /// The same for a trunk, which carries many sessions.
+    pub trunk_high_water_bytes: u32,
+    pub trunk_backlog_bytes: u32,
+    /// How long a connection with something to read may read nothing. At the limit: `never_reads`.
+    pub stalled_ms: u32,
+    /// How long a session outlives its broken connection.
+    pub resume_ms: u32,
+    /// Silence after which a connection is sent a Ping; after twice that, `silent`.
+    pub ping_ms: u32,
+    /// Frames a second from one client connection, and the burst above it (a trunk is trusted: no such limit). At the limit: `flood`.
+    pub frames_per_second: u32,
+    pub frames_burst: u32,
+    /// Users resident on one core. At the limit: `overloaded`.
+    pub users_per_core: u32,
+    /// Batches between two cores that are published and not yet read. At the limit: presence is conflated per publisher.
+    pub ring_batches: u32,
+    /// Bytes of presence gathered for another core in one batch. At the limit: presence is conflated per publisher.
+    pub ring_batch_bytes: u32,
+    /// Control entries (requests, answers) waiting for another core. At the limit: requests are refused, `overloaded`.
+    pub ring_control: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            frame_bytes: 65_536,
+            connections_per_core: 1_048_576,
+            log_in_ms: 15_000,
+            log_in_attempts: 3,
+            sessions_per_user: 32,
+            streams_per_trunk: 1_048_576,
+            contacts_per_user: 10_000,
+            requests_per_user: 1_000,
+            pending_per_user: 256,
+            blocked_per_user: 1_000,
+            directed_per_session: 256,
+            unacknowledged_messages: 256,
+            high_water_bytes: 256 << 10,
+            backlog_bytes: 4 << 20,
+            trunk_high_water_bytes: 16 << 20,
+            trunk_backlog_bytes: 256 << 20,
+            stalled_ms: 30_000,
+            resume_ms: 30_000,
+            ping_ms: 60_000,
+            frames_per_second: 1_000,
+            frames_burst: 20_000,
+            users_per_core: 8_388_608,
+            ring_batches: 64,
+            ring_batch_bytes: 4 << 20,
+            ring_control: 262_144,
+        }
+    }
+}
+
+/// Longest part of a JID (RFC 7622 3.1), in bytes.
+pub const JID_PART_BYTES: usize = 1023;
+/// Longest name, note or group of a roster item, in bytes.
+pub const TEXT_BYTES: usize = 1024;
+/// Groups of one roster item.
+pub const GROUPS_PER_ITEM: usize = 16;
+/// Version of the native protocol.
+pub const NATIVE_VERSION: u16 = 1;

@@ -1,0 +1,9 @@
+//! The words everything else is written in: numbers of users and sessions, JIDs, time as a value, named limits, reasons.
+//!
+//! Lives on: every core. Imports nothing of fanal.
+
+pub mod id;
+pub mod jid;
+pub mod limits;
+pub mod reason;
+pub mod time;

@@ -1,0 +1,94 @@
+//! Why something was refused, dropped or ended: one list, numeric on the wire, named in metrics, in words for people.
+//!
+//! Numbers are for ever. Below 100 the connection goes on; from 100 it closes after the error was sent.
+
+macro_rules! reasons {
+    ($($name:ident = $number:literal, $metric:literal, $text:literal;)*) => {
+        /// The numbers stand in `Error.reason` of the native protocol and in `schemas/README.md`.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+        #[repr(u16)]
+        pub enum Reason { $(#[doc = $text] $name = $number,)* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
+
+            /// The label in metrics.
+            pub fn metric(self) -> &'static str {
+                match self { $(Reason::$name => $metric,)* }
+            }
+
+            /// One sentence for the person at the other end: what was wrong and what to do.
+            pub fn text(self) -> &'static str {
+                match self { $(Reason::$name => $text,)* }
+            }
+
+            pub fn from_number(number: u16) -> Option<Reason> {
+                match number { $($number => Some(Reason::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    BadRequest = 1, "bad_request", "the request can't be understood: check its fields against schemas/native.fbs";
+    NotAuthorized = 2, "not_authorized", "you are not subscribed to this user, or the user blocked you";
+    NoSuchUser = 3, "no_such_user", "there is no such user here";
+    RecipientUnavailable = 4, "recipient_unavailable", "the recipient has no session that takes messages now: send it later";
+    BadJid = 5, "bad_jid", "not a valid JID: write local@domain or local@domain/resource";
+    NoSuchContact = 6, "no_such_contact", "the roster has no such contact";
+    TooManyContacts = 7, "too_many_contacts", "the roster is full: remove a contact first";
+    TooManyRequests = 8, "too_many_requests", "too many subscription requests wait for this user's answer: try again later";
+    TooManyPending = 9, "too_many_pending", "too many requests of this user wait to be stored: wait for their answers";
+    StorageFailed = 10, "storage_failed", "the change could not be stored and was not made: try again";
+    Overloaded = 11, "overloaded", "the node has too much to do: try again later";
+    TooManyMessages = 12, "too_many_messages", "the recipient does not take its messages fast enough: send it later";
+    TooLarge = 13, "too_large", "this field is longer than the node's limit";
+    WrongResource = 14, "wrong_resource", "presence must name the session's own resource, as LoggedIn told it";
+    NotAvailable = 15, "not_available", "send initial presence first";
+    TooManyDirected = 16, "too_many_directed", "too many directed presences: go offline first";
+    TooManyBlocked = 17, "too_many_blocked", "the block list is full: unblock somebody first";
+    TooManySessions = 18, "too_many_sessions", "this user has too many sessions: end one first";
+    StreamInUse = 19, "stream_in_use", "this stream of the trunk carries a session already: log it out first";
+    NotLoggedIn = 20, "not_logged_in", "log in first";
+    LogInFailed = 21, "log_in_failed", "wrong user, password or token";
+    ResumeFailed = 22, "resume_failed", "the session to resume has ended: log in anew";
+    Replaced = 23, "replaced", "another log-in took this resource";
+    LoggedOut = 24, "logged_out", "the session has ended as asked";
+    AccountRemoved = 25, "account_removed", "the account was removed";
+
+    BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
+    FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";
+    OutOfOrder = 102, "out_of_order", "this frame may not come now: Hello first, then LogIn, then the rest";
+    UnknownVersion = 103, "unknown_version", "no protocol version in common: this node speaks version 1";
+    TooManyAttempts = 104, "too_many_attempts", "too many failed log-ins on one connection";
+    LogInTooSlow = 105, "log_in_too_slow", "the connection did not log in in time";
+    Flood = 106, "flood", "more frames or bytes per second than one connection may send";
+    NeverReads = 107, "never_reads", "the connection did not read what it was sent in time";
+    TooManyConnections = 108, "too_many_connections", "the node holds as many connections as it may";
+    ShuttingDown = 109, "shutting_down", "the node is stopping: connect again";
+    Silent = 110, "silent", "nothing came from the connection for too long, not even an answer to Ping";
+    ConnectionLost = 111, "connection_lost", "the connection broke";
+    TooManyStreams = 112, "too_many_streams", "the trunk carries as many sessions as it may";
+}
+
+impl Reason {
+    /// Whether the connection closes once this has been said.
+    pub fn closes(self) -> bool {
+        self as u16 >= 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_are_unique_and_lead_back() {
+        let mut names = std::collections::BTreeSet::new();
+        for &reason in Reason::ALL {
+            assert_eq!(Reason::from_number(reason as u16), Some(reason));
+            assert!(names.insert(reason.metric()), "{} twice", reason.metric());
+        }
+        assert_eq!(Reason::from_number(0), None);
+    }
+}

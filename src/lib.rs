@@ -1,0 +1,13 @@
+//! fanal: an io_uring presence gateway. `ARCHITECTURE.md` is the map; the modules below are its rooms, pure ones first.
+//!
+//! Everything up to `shard` is a pure function of bytes, values and time. Only `drive`, the back ends of `store` and the binary
+//! touch the world, and only with the feature `runtime`.
+
+pub mod base;
+pub mod front;
+pub mod metrics;
+pub mod presence;
+pub mod ring;
+pub mod shard;
+pub mod store;
+pub mod wire;

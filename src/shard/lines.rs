@@ -1,0 +1,303 @@
+//! What each connection of a core has still to be sent. Pure memory: the driver (or the simulator) takes it from here.
+//!
+//! Lives on: the core that owns the connection. Serves G2 and the slow-consumer rule of mission.md: above its high-water mark a
+//! line is *slow*, and whoever produces presence for it must conflate instead of append. Invariants: at most one buffer of a line
+//! is with the driver; a line is in `dirty` at most once; buffers come back to the pool.
+
+use crate::base::id::ConnId;
+
+/// Buffers up to this size go back to the pool; larger ones to the allocator.
+const POOLED_BYTES: usize = 256 << 10;
+/// Buffers kept in the pool of one core.
+const POOL_BUFFERS: usize = 4096;
+/// Capacity of a fresh buffer.
+const FRESH_BYTES: usize = 512;
+
+/// The marks between which a line gathers freely, conflates, and is ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// Backlog in bytes above which the line is slow.
+    pub high: u32,
+    /// Backlog in bytes above which it must be ended.
+    pub most: u32,
+}
+
+#[derive(Default)]
+struct Line {
+    gathered: Vec<u8>,
+    in_flight: u32,
+    generation: u32,
+    high: u32,
+    most: u32,
+    open: bool,
+    dirty: bool,
+    slow: bool,
+    /// Close once everything gathered was sent.
+    closing: bool,
+    overrun: bool,
+}
+
+impl Line {
+    fn backlog(&self) -> usize {
+        self.gathered.len() + self.in_flight as usize
+    }
+}
+
+/// All lines of one core.
+#[derive(Default)]
+pub struct Lines {
+    lines: Vec<Line>,
+    free: Vec<u32>,
+    dirty: Vec<u32>,
+    drained: Vec<ConnId>,
+    overrun: Vec<ConnId>,
+    pool: Vec<Vec<u8>>,
+    open: usize,
+}
+
+impl Lines {
+    /// A line for a new connection.
+    pub fn open(&mut self, marks: Marks) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.lines.push(Line::default());
+            (self.lines.len() - 1) as u32
+        });
+        let line = &mut self.lines[slot as usize];
+        assert!(!line.open, "a free line is not open");
+        *line =
+            Line { generation: line.generation.wrapping_add(1), high: marks.high, most: marks.most, open: true, ..Line::default() };
+        self.open += 1;
+        ConnId { slot, generation: line.generation }
+    }
+
+    /// A connection turned out to be a trunk: other marks.
+    pub fn set_marks(&mut self, conn: ConnId, marks: Marks) {
+        if let Some(line) = self.get(conn) {
+            (line.high, line.most) = (marks.high, marks.most);
+        }
+    }
+
+    fn get(&mut self, conn: ConnId) -> Option<&mut Line> {
+        self.lines.get_mut(conn.slot as usize).filter(|line| line.open && line.generation == conn.generation)
+    }
+
+    pub fn is_open(&self, conn: ConnId) -> bool {
+        self.lines.get(conn.slot as usize).is_some_and(|line| line.open && line.generation == conn.generation)
+    }
+
+    /// How many lines are open.
+    pub fn len(&self) -> usize {
+        self.open
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.open == 0
+    }
+
+    /// The connection now in a slot.
+    pub fn conn(&self, slot: u32) -> ConnId {
+        ConnId { slot, generation: self.lines[slot as usize].generation }
+    }
+
+    /// Whether presence for this line must be conflated.
+    #[inline]
+    pub fn is_slow(&self, slot: u32) -> bool {
+        self.lines[slot as usize].slow
+    }
+
+    /// Bytes waiting for a connection, with the driver or not.
+    pub fn backlog(&self, conn: ConnId) -> usize {
+        if self.is_open(conn) { self.lines[conn.slot as usize].backlog() } else { 0 }
+    }
+
+    /// Gathers bytes for a line. A closing or closed line takes none.
+    #[inline]
+    pub fn append(&mut self, slot: u32, bytes: &[u8]) {
+        if let Some(buffer) = self.gather(slot, bytes.len()) {
+            buffer.extend_from_slice(bytes);
+        }
+    }
+
+    /// The buffer to write `more` bytes to, for producers that splice.
+    #[inline]
+    pub fn gather(&mut self, slot: u32, more: usize) -> Option<&mut Vec<u8>> {
+        let line = &mut self.lines[slot as usize];
+        if !line.open || line.closing || line.overrun {
+            return None;
+        }
+        let backlog = line.gathered.len() + line.in_flight as usize + more;
+        if backlog > line.high as usize {
+            line.slow = true;
+            if backlog > line.most as usize {
+                line.overrun = true;
+                self.overrun.push(ConnId { slot, generation: line.generation });
+                return None;
+            }
+        }
+        if !line.dirty {
+            line.dirty = true;
+            self.dirty.push(slot);
+        }
+        if line.gathered.capacity() == 0 {
+            line.gathered = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES.max(more)));
+        }
+        Some(&mut line.gathered)
+    }
+
+    /// Hints that the line will be appended to soon.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        std::hint::black_box(self.lines.as_ptr().wrapping_add(slot as usize));
+    }
+
+    /// Sends what was gathered, then closes.
+    pub fn close(&mut self, conn: ConnId) {
+        let Some(line) = self.get(conn) else { return };
+        line.closing = true;
+        if !line.dirty {
+            line.dirty = true;
+            self.dirty.push(conn.slot);
+        }
+    }
+
+    /// The connections whose backlog passed the upper mark since the last call; the caller ends them.
+    pub fn take_overrun(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.overrun)
+    }
+
+    /// The slow connections that have sent all they had: conflated presence may go out.
+    pub fn take_drained(&mut self) -> Vec<ConnId> {
+        std::mem::take(&mut self.drained)
+    }
+
+    // For the driver from here on.
+
+    /// The slots that have something to do since the last call: bytes to send, or a close.
+    pub fn take_dirty(&mut self, into: &mut Vec<u32>) {
+        into.clear();
+        std::mem::swap(into, &mut self.dirty);
+        for &slot in into.iter() {
+            self.lines[slot as usize].dirty = false;
+        }
+    }
+
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// What was gathered for a slot, if the driver holds no buffer of it. The driver gives it back with `sent`.
+    pub fn take(&mut self, slot: u32) -> Option<Vec<u8>> {
+        let line = &mut self.lines[slot as usize];
+        if !line.open || line.in_flight != 0 || line.gathered.is_empty() {
+            return None;
+        }
+        line.in_flight = line.gathered.len() as u32;
+        Some(std::mem::take(&mut line.gathered))
+    }
+
+    /// A buffer that `take` gave was sent whole. True when more was gathered meanwhile.
+    pub fn sent(&mut self, slot: u32, buffer: Vec<u8>) -> bool {
+        let line = &mut self.lines[slot as usize];
+        line.in_flight = 0;
+        let more = !line.gathered.is_empty();
+        if line.slow && !more {
+            line.slow = false;
+            self.drained.push(ConnId { slot, generation: line.generation });
+        }
+        self.recycle(buffer);
+        more
+    }
+
+    /// Whether the driver may close the socket: the host asked for it and everything was sent.
+    pub fn may_close(&self, slot: u32) -> bool {
+        let line = &self.lines[slot as usize];
+        line.open && line.closing && line.backlog() == 0
+    }
+
+    /// The socket is gone: what was gathered is lost, and nothing more is taken. The slot stays taken until `release`.
+    pub fn discard(&mut self, slot: u32) {
+        let line = &mut self.lines[slot as usize];
+        line.closing = true;
+        let gathered = std::mem::take(&mut line.gathered);
+        self.recycle(gathered);
+    }
+
+    /// The driver has no operation of this connection any more: the slot may serve another. `unsent` is the buffer it held.
+    pub fn release(&mut self, slot: u32, unsent: Option<Vec<u8>>) {
+        let line = &mut self.lines[slot as usize];
+        assert!(line.open, "a line is released once");
+        line.open = false;
+        line.in_flight = 0;
+        let gathered = std::mem::take(&mut line.gathered);
+        self.open -= 1;
+        self.free.push(slot);
+        self.recycle(gathered);
+        if let Some(buffer) = unsent {
+            self.recycle(buffer);
+        }
+    }
+
+    fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if (FRESH_BYTES..=POOLED_BYTES).contains(&buffer.capacity()) && self.pool.len() < POOL_BUFFERS {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: Marks = Marks { high: 100, most: 200 };
+
+    #[test]
+    fn bytes_are_gathered_while_one_buffer_is_with_the_driver() {
+        let mut lines = Lines::default();
+        let conn = lines.open(MARKS);
+        lines.append(conn.slot, b"one");
+        let first = lines.take(conn.slot).unwrap();
+        lines.append(conn.slot, b"two");
+        assert_eq!(lines.take(conn.slot), None);
+        assert!(lines.sent(conn.slot, first));
+        assert_eq!(lines.take(conn.slot).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_line_above_its_mark_is_slow_until_it_has_sent_all() {
+        let mut lines = Lines::default();
+        let conn = lines.open(MARKS);
+        lines.append(conn.slot, &[0; 101]);
+        assert!(lines.is_slow(conn.slot));
+        let buffer = lines.take(conn.slot).unwrap();
+        assert!(!lines.sent(conn.slot, buffer));
+        assert!(!lines.is_slow(conn.slot));
+        assert_eq!(lines.take_drained(), [conn]);
+    }
+
+    #[test]
+    fn a_line_above_its_upper_mark_takes_no_more_and_is_reported_once() {
+        let mut lines = Lines::default();
+        let conn = lines.open(MARKS);
+        lines.append(conn.slot, &[0; 150]);
+        lines.append(conn.slot, &[0; 51]);
+        lines.append(conn.slot, &[0; 1]);
+        assert_eq!(lines.backlog(conn), 150);
+        assert_eq!(lines.take_overrun(), [conn]);
+        assert_eq!(lines.take_overrun(), []);
+    }
+
+    #[test]
+    fn an_old_connection_of_a_reused_slot_is_not_open() {
+        let mut lines = Lines::default();
+        let old = lines.open(MARKS);
+        lines.release(old.slot, None);
+        let new = lines.open(MARKS);
+        assert_eq!(old.slot, new.slot);
+        assert!(!lines.is_open(old) && lines.is_open(new));
+        lines.close(old);
+        assert!(!lines.may_close(new.slot));
+        lines.close(new);
+        assert!(lines.may_close(new.slot));
+    }
+}
