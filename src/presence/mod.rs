@@ -1,1 +1,3 @@
-//! (skeleton)
+//! Who may see whom, and who is there. Pure: no clock, no socket, no disk.
+
+pub mod subscription;
