@@ -10,7 +10,21 @@ use std::fmt;
 
 /// How a user stands to one contact, as five independent bits and one that belongs to the roster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub struct State(u8);
+
+impl From<State> for u8 {
+    fn from(state: State) -> u8 {
+        state.0
+    }
+}
+
+impl TryFrom<u8> for State {
+    type Error = String;
+    fn try_from(bits: u8) -> Result<State, String> {
+        State::from_bits(bits).ok_or_else(|| format!("{bits:#x} is not a subscription state"))
+    }
+}
 
 impl State {
     /// "None": no subscription either way.
