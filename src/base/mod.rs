@@ -2,8 +2,10 @@
 //!
 //! Lives on: every core. Imports nothing of fanal.
 
+pub mod credentials;
 pub mod id;
 pub mod jid;
 pub mod limits;
 pub mod reason;
+pub mod secrets;
 pub mod time;
