@@ -17,11 +17,7 @@ pub const HEADER_BYTES: usize = 512;
 /// redb's file format: this byte has the bits below.
 const GOD_BYTE: usize = 9;
 const PRIMARY_BIT: u8 = 1;
-const RECOVERY_BIT: u8 = 2;
 const TWO_PHASE_BIT: u8 = 4;
-/// Where the two commit slots begin, and where in a slot its transaction's number is.
-const SLOTS: [usize; 2] = [64, 192];
-const SLOT_TRANSACTION: usize = 104;
 
 /// A file as redb and its faulty stand-ins in the tests see it.
 pub type Disk = Arc<dyn StorageBackend>;
@@ -41,23 +37,13 @@ impl Header {
     }
 
     /// Which of the two slots holds the last commit.
-    fn primary(&self) -> usize {
-        usize::from(self.0[GOD_BYTE] & PRIMARY_BIT)
+    fn primary(&self) -> u8 {
+        self.0[GOD_BYTE] & PRIMARY_BIT
     }
 
     /// A commit flips the primary slot, so a different one means that a commit was made.
     pub fn committed_since(&self, before: &Header) -> bool {
         self.primary() != before.primary()
-    }
-
-    /// Whether the file was closed in order and yet names the older of its two commits: its header is damaged.
-    pub fn names_the_older_commit(&self) -> bool {
-        let transaction = |slot: usize| {
-            let at = SLOTS[slot] + SLOT_TRANSACTION;
-            u64::from_le_bytes(self.0[at..at + 8].try_into().expect("eight bytes"))
-        };
-        let closed = self.0[GOD_BYTE] & RECOVERY_BIT == 0;
-        closed && transaction(self.primary()) < transaction(1 - self.primary())
     }
 }
 
