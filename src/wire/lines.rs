@@ -94,6 +94,11 @@ impl Lines {
         self.open == 0
     }
 
+    /// How many slots there are, open or free.
+    pub fn slots(&self) -> usize {
+        self.lines.len()
+    }
+
     /// The connection now in a slot.
     pub fn conn(&self, slot: u32) -> ConnId {
         ConnId { slot, generation: self.lines[slot as usize].generation }
@@ -142,12 +147,6 @@ impl Lines {
             line.gathered = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES.max(more)));
         }
         Some(&mut line.gathered)
-    }
-
-    /// Hints that the line will be appended to soon.
-    #[inline]
-    pub fn prefetch(&self, slot: u32) {
-        std::hint::black_box(self.lines.as_ptr().wrapping_add(slot as usize));
     }
 
     /// Sends what was gathered, then closes.
@@ -206,6 +205,12 @@ impl Lines {
         }
         self.recycle(buffer);
         more
+    }
+
+    /// Whether the host asked for a close: nothing that still arrives concerns it.
+    #[inline]
+    pub fn is_closing(&self, slot: u32) -> bool {
+        self.lines[slot as usize].closing
     }
 
     /// Whether the driver may close the socket: the host asked for it and everything was sent.
