@@ -6,6 +6,7 @@
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::RawSocket;
 use crate::base::jid::Bare;
+use crate::front::native::Parting;
 use crate::presence::control::Control;
 use crate::presence::outbox::Updates;
 use std::net::IpAddr;
@@ -29,8 +30,8 @@ pub enum Entry {
 pub struct Adoption {
     pub socket: RawSocket,
     pub peer: IpAddr,
-    /// What the client sent and nobody has read, from its log-in on.
-    pub unread: Vec<u8>,
+    /// Its door, with what the client sent from its log-in on.
+    pub parting: Parting,
 }
 
 /// What the operator wants of a core.
@@ -44,7 +45,6 @@ pub enum Order {
     RemoveUser { jid: Bare },
     ListUsers,
     Transfer { jid: Bare, address: String },
-    Snapshot,
     Stop,
 }
 

@@ -1,6 +1,5 @@
 //! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
 
-use super::log_in::LogIns;
 use super::{Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
@@ -9,21 +8,24 @@ use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
 use crate::presence::control::{Ask, Asker, Control, EdgeRef, SessionEnd, Update};
 use crate::presence::subscription::Action;
-use crate::wire::decode::{ClientFrame, PresenceView};
+use crate::wire::decode::ClientFrame;
 use crate::wire::encode::{Greeting, Tag};
 use crate::wire::frame::Chunk;
 use crate::wire::lines::Marks;
 use crate::wire::native;
+use crate::wire::presence::PresenceView;
 use std::net::IpAddr;
 
 /// One connection of this core.
 pub(super) struct Connection {
     pub generation: u32,
-    /// In seconds of the node's clock: when it was accepted, until it has logged in; then when something last came.
+    /// In seconds of the node's clock.
+    pub accepted: u32,
+    /// When something last came.
     pub heard: u32,
     pub pinged: bool,
-    /// In seconds: since when it has had something to read and read nothing; 0: it has not.
-    pub stalled: u32,
+    /// Since when it has been slow; 0: it isn't.
+    pub slow_since: u32,
     pub peer: IpAddr,
     pub door: Doorway,
 }
@@ -62,12 +64,12 @@ impl Shard {
             self.connections.resize_with(index + 1, || None);
         }
         let connection =
-            Connection { generation: conn.generation, heard: seconds(now), pinged: false, stalled: 0, peer, door: Doorway::Here(door) };
+            Connection { generation: conn.generation, accepted: seconds(now), heard: seconds(now), pinged: false, slow_since: 0, peer, door: Doorway::Here(door) };
         self.connections[index] = Some(Box::new(connection));
         conn
     }
 
-    fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
+    pub(super) fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
         let connection = self.connections.get_mut(conn.slot as usize)?.as_deref_mut();
         connection.filter(|connection| connection.generation == conn.generation)
     }
@@ -83,13 +85,13 @@ impl Shard {
             Doorway::Here(door) => self.read(now, conn, door, bytes),
             Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
                 Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
-                Err(reason) => self.end_connection(now, conn, reason, ""),
+                Err(reason) => self.end_connection(conn, reason, ""),
             },
             Doorway::Closing => {}
         }
     }
 
-    fn set_door(&mut self, conn: ConnId, door: Doorway) {
+    pub(super) fn set_door(&mut self, conn: ConnId, door: Doorway) {
         if let Some(connection) = self.connection(conn) {
             connection.door = door;
         }
@@ -105,8 +107,6 @@ impl Shard {
                 Ok(Some(incoming)) => self.incoming(now, conn, incoming),
                 Err(reason) => Flow::End(reason),
             };
-            // A log-in decides at once on what this core knows; the door learns the outcome before it reads on.
-            let outcome = self.outcome.take();
             match flow {
                 Flow::Next => {}
                 Flow::Leave(to) => {
@@ -114,12 +114,7 @@ impl Shard {
                     self.departures.push(conn);
                     return self.set_door(conn, Doorway::Leaving { to, parting });
                 }
-                Flow::End(reason) => return self.end_connection(now, conn, reason, ""),
-            }
-            if let Some(outcome) = outcome
-                && let Err(reason) = outcome.tell(&mut door, &rules)
-            {
-                return self.end_connection(now, conn, reason, "");
+                Flow::End(reason) => return self.end_connection(conn, reason, ""),
             }
         }
         self.set_door(conn, Doorway::Here(door));
@@ -175,7 +170,7 @@ impl Shard {
                 self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
                 Flow::Next
             }
-            ClientFrame::LogOut(log_out) => self.log_out(now, conn, tag, log_out.status().unwrap_or_default()),
+            ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
             ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
             _ => match request(frame) {
                 Err((reason, detail)) => {
@@ -213,7 +208,7 @@ impl Shard {
         Flow::Next
     }
 
-    fn log_out(&mut self, now: Time, conn: ConnId, tag: Tag, status: &str) -> Flow {
+    fn log_out(&mut self, conn: ConnId, tag: Tag, status: &str) -> Flow {
         let edges = match (tag.stream, self.edge.find(conn.slot, tag.stream)) {
             (_, Some(edge)) => vec![edge],
             (0, None) => self.edge.sessions_on(conn.slot),
@@ -223,7 +218,7 @@ impl Shard {
             self.close_session(edge, SessionEnd::LoggedOut { status: status.to_owned() });
         }
         if tag.stream == 0 {
-            self.end_connection(now, conn, Reason::LoggedOut, "");
+            self.end_connection(conn, Reason::LoggedOut, "");
             return Flow::Next;
         }
         if tag.request != 0 {
@@ -254,13 +249,13 @@ impl Shard {
 
     /// Ends a connection: it is told why, everything gathered is sent, then it closes. Its sessions may be resumed, but for the
     /// reasons that are the client's own doing.
-    pub(super) fn end_connection(&mut self, _now: Time, conn: ConnId, reason: Reason, detail: &str) {
+    pub(super) fn end_connection(&mut self, conn: ConnId, reason: Reason, detail: &str) {
         self.say_error(conn, Tag::default(), reason, detail);
         self.drop_sessions(conn, reason);
         self.shut(conn);
     }
 
-    fn drop_sessions(&mut self, conn: ConnId, reason: Reason) {
+    pub(super) fn drop_sessions(&mut self, conn: ConnId, reason: Reason) {
         let resumable = matches!(reason, Reason::ConnectionLost | Reason::ShuttingDown | Reason::NeverReads | Reason::Silent);
         for edge in self.edge.sessions_on(conn.slot) {
             self.close_session(edge, if resumable { SessionEnd::Lost } else { SessionEnd::Ended });
@@ -269,7 +264,7 @@ impl Shard {
         self.log_ins.forget(conn);
     }
 
-    fn shut(&mut self, conn: ConnId) {
+    pub(super) fn shut(&mut self, conn: ConnId) {
         self.set_door(conn, Doorway::Closing);
         self.out.lines.close(conn);
     }
@@ -289,9 +284,8 @@ impl Shard {
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         match connection.door {
             Doorway::Leaving { to, parting } => {
-                let (_, unread) = Door::resume_from(*parting);
-                let adoption = Adoption { socket, peer: connection.peer, unread };
-                self.entries.push((to, Entry::Adopt(Box::new(adoption))));
+                let adoption = Adoption { socket, peer: connection.peer, parting: *parting };
+                self.entries[usize::from(to.0)].push(Entry::Adopt(Box::new(adoption)));
             }
             Doorway::Here(_) | Doorway::Closing => self.orphans.push(socket),
         }
@@ -299,8 +293,9 @@ impl Shard {
 
     /// A connection comes from another core.
     pub(super) fn adopt(&mut self, now: Time, adoption: Adoption) {
-        let Adoption { socket, peer, unread } = adoption;
-        let conn = self.open(now, peer, Door::greeted());
+        let Adoption { socket, peer, parting } = adoption;
+        let (door, unread) = Door::resume_from(parting);
+        let conn = self.open(now, peer, door);
         self.adoptions.push((conn, socket));
         self.received(now, conn, &unread);
     }

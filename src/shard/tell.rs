@@ -6,8 +6,7 @@ use crate::base::reason::Reason;
 use crate::presence::control::{Attached, Contact, EdgeRef, SessionEvent};
 use crate::presence::edge::Home;
 use crate::presence::subscription::State;
-use crate::wire::encode::to_client::{self, LoggedInAs};
-use crate::wire::encode::{MessageFields, SubscriptionFields, Tag};
+use crate::wire::encode::{self, LoggedInAs, MessageFields, SubscriptionFields, Tag};
 use crate::wire::native;
 
 impl Shard {
@@ -88,14 +87,14 @@ fn full(bare: &Bare, resource: &str) -> String {
     format!("{bare}/{resource}")
 }
 
-fn contact(item: &Contact) -> to_client::Contact<'_> {
+fn contact(item: &Contact) -> encode::Contact<'_> {
     let subscription = match (item.state.has(State::TO), item.state.has(State::FROM)) {
         (false, false) => native::SubscriptionState::None,
         (true, false) => native::SubscriptionState::To,
         (false, true) => native::SubscriptionState::From,
         (true, true) => native::SubscriptionState::Both,
     };
-    to_client::Contact {
+    encode::Contact {
         jid: item.jid.as_str(),
         user: item.user,
         name: &item.name,
