@@ -2,6 +2,7 @@
 //!
 //! Lives on: every core. Imports nothing of fanal.
 
+pub mod credentials;
 pub mod id;
 pub mod jid;
 pub mod limits;
