@@ -102,7 +102,11 @@ impl Rest {
 
     /// Waits until the bell was rung since the last wait.
     async fn wait(&self) -> io::Result<()> {
-        self.0.read_at(0, size_of::<u64>()).await.map(drop).map_err(|error| io::Error::other(format!("the bell can't be read: {error}")))
+        self.0
+            .read_at(0, size_of::<u64>())
+            .await
+            .map(drop)
+            .map_err(|error| io::Error::other(format!("the bell can't be read: {error}")))
     }
 
     async fn close(self) -> io::Result<()> {

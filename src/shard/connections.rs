@@ -33,7 +33,10 @@ pub(super) struct Connection {
 pub(super) enum Doorway {
     Here(Door),
     /// On its way to another core.
-    Leaving { to: CoreId, parting: Box<Parting> },
+    Leaving {
+        to: CoreId,
+        parting: Box<Parting>,
+    },
     /// It was told why and closes: what it still says is not heard.
     Closing,
 }
@@ -63,8 +66,15 @@ impl Shard {
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
         }
-        let connection =
-            Connection { generation: conn.generation, accepted: seconds(now), heard: seconds(now), pinged: false, slow_since: 0, peer, door: Doorway::Here(door) };
+        let connection = Connection {
+            generation: conn.generation,
+            accepted: seconds(now),
+            heard: seconds(now),
+            pinged: false,
+            slow_since: 0,
+            peer,
+            door: Doorway::Here(door),
+        };
         self.connections[index] = Some(Box::new(connection));
         conn
     }
@@ -103,7 +113,9 @@ impl Shard {
         loop {
             let flow = match door.next(now, &mut chunk, &rules) {
                 Ok(None) => break,
-                Ok(Some(Incoming { tag, frame: ClientFrame::SetPresence(presence) })) => self.set_presence(now, conn, tag, presence),
+                Ok(Some(Incoming { tag, frame: ClientFrame::SetPresence(presence) })) => {
+                    self.set_presence(now, conn, tag, presence)
+                }
                 Ok(Some(incoming)) => self.incoming(now, conn, incoming),
                 Err(reason) => Flow::End(reason),
             };
@@ -127,13 +139,13 @@ impl Shard {
         let Some(edge) = self.edge.find(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let session = self.edge.get(edge).expect("just found");
         let Some(home) = &session.home else { return self.no_session(conn, tag) };
-        if view.fields.resource() != &*home.resource {
+        if *view.fields.resource != *home.resource {
             self.say_error(conn, tag, Reason::WrongResource, "");
             return Flow::Next;
         }
         let asker = Asker { edge, request: tag.request };
         let (core, at, session) = (home.core, home.at, home.session);
-        let state = (view.fields.show(), view.fields.priority());
+        let state = (view.fields.show, view.fields.priority);
         if core == self.settings.core {
             self.homes.update(now, at, session, state, view.bytes, asker, &mut self.edge, &mut self.out);
         } else {
@@ -321,7 +333,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         }
         ClientFrame::DirectedPresence { to, presence } => {
             let (to, resource) = either(to)?;
-            Ask::Directed { to, resource, show: presence.fields.show(), presence: presence.bytes.to_vec() }
+            Ask::Directed { to, resource, show: presence.fields.show, presence: presence.bytes.to_vec() }
         }
         ClientFrame::Probe(probe) => Ask::Probe { publisher: bare(probe.jid())? },
         ClientFrame::Subscription(subscription) => Ask::Subscription {

@@ -63,7 +63,9 @@ impl Shard {
                 homes.update(now, at, session, state, &update.presence, update.asker, edge, out);
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
-            Control::Watch { publisher, subscriber, core, slot, nonce } => homes.watch(publisher, subscriber, (core, slot, nonce), out),
+            Control::Watch { publisher, subscriber, core, slot, nonce } => {
+                homes.watch(publisher, subscriber, (core, slot, nonce), out)
+            }
             Control::Unwatch { publisher, core, slot } => homes.unwatch(publisher, core, slot),
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone { from, to } => homes.way_done(&from, to),

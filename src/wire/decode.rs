@@ -82,7 +82,10 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::LogOut => ClientFrame::LogOut(client_table(body)?),
         Kind::DirectedPresence => {
             let table: DirectedPresence = client_table(body)?;
-            ClientFrame::DirectedPresence { to: table.to().ok_or(Reason::BadFrame)?, presence: client_presence(table.presence().bytes())? }
+            ClientFrame::DirectedPresence {
+                to: table.to().ok_or(Reason::BadFrame)?,
+                presence: client_presence(table.presence().bytes())?,
+            }
         }
         Kind::Probe => ClientFrame::Probe(client_table(body)?),
         Kind::Subscription => {

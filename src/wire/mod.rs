@@ -6,7 +6,6 @@
 
 pub mod decode;
 pub mod encode;
-
 pub mod event;
 pub mod frame;
 pub mod lines;

@@ -135,7 +135,7 @@ impl Encoder {
     /// Directed presence of another user arrives; `from` is a full JID.
     pub fn directed_from(&mut self, out: &mut Vec<u8>, tag: Tag, from: &str, presence: &[u8]) {
         self.frame(out, n::Kind::DirectedPresence, tag, |b| {
-            let args = n::DirectedPresenceArgs { to: None, from: text(b, from), presence: bytes(b, presence) };
+            let args = n::DirectedPresenceArgs { to: None, from: text(b, from), presence: Some(b.create_vector(presence)) };
             n::DirectedPresence::create(b, &args)
         });
     }
