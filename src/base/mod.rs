@@ -2,8 +2,10 @@
 //!
 //! Lives on: every core. Imports nothing of fanal.
 
+pub mod config;
 pub mod id;
 pub mod jid;
 pub mod limits;
+pub mod random;
 pub mod reason;
 pub mod time;
