@@ -117,6 +117,15 @@ impl Roster {
         self.items.push(item);
     }
 
+    /// Adds a contact, or puts it in the place of the one that was there. Limits are the caller's business.
+    pub fn put(&mut self, item: Item) {
+        let Some(at) = self.find(&item.jid) else { return self.restore(item) };
+        self.count(self.items[at].state, -1);
+        self.count(item.state, 1);
+        self.users[at] = user_key(item.user);
+        self.items[at] = item;
+    }
+
     /// Takes a contact out; the others keep their order.
     pub fn remove(&mut self, jid: &Bare) -> Option<Item> {
         let at = self.find(jid)?;

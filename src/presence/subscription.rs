@@ -42,6 +42,9 @@ impl State {
     /// The item exists for its request alone and is not in the user's roster. No transition changes it: the roster's owner sets it.
     pub const HIDDEN: State = State(1 << 5);
 
+    /// The contact has blocked the user: it is not watched while that lasts. No transition changes it.
+    pub const BARRED: State = State(1 << 6);
+
     /// What the user's clients are shown of a state.
     const SHOWN: State = State::TO.with(State::FROM).with(State::PENDING_OUT).with(State::APPROVED);
 
@@ -49,7 +52,7 @@ impl State {
     pub fn from_bits(bits: u8) -> Option<State> {
         let state = State(bits);
         let both = |a: State, b: State| state.has(a) && state.has(b);
-        let sound = bits < 1 << 6 && !both(State::TO, State::PENDING_OUT) && !both(State::FROM, State::PENDING_IN);
+        let sound = bits < 1 << 7 && !both(State::TO, State::PENDING_OUT) && !both(State::FROM, State::PENDING_IN);
         sound.then_some(state)
     }
 
@@ -79,7 +82,7 @@ impl State {
 
     /// Whether there's nothing left that the item would have to be kept for, but for having been put into the roster.
     pub fn is_idle(self) -> bool {
-        self.without(State::HIDDEN) == State::NONE
+        self.without(State::HIDDEN.with(State::BARRED)) == State::NONE
     }
 }
 
@@ -92,8 +95,13 @@ impl fmt::Debug for State {
             (true, true) => "Both",
         };
         f.write_str(name)?;
-        let rest =
-            [(State::PENDING_OUT, "out"), (State::PENDING_IN, "in"), (State::APPROVED, "approved"), (State::HIDDEN, "hidden")];
+        let rest = [
+            (State::PENDING_OUT, "out"),
+            (State::PENDING_IN, "in"),
+            (State::APPROVED, "approved"),
+            (State::HIDDEN, "hidden"),
+            (State::BARRED, "barred"),
+        ];
         rest.iter().filter(|(bit, _)| self.has(*bit)).try_for_each(|(_, name)| write!(f, "+{name}"))
     }
 }
@@ -157,7 +165,7 @@ impl Outcome {
             (_, _, true, false) => Some(Flow::StopFrom),
             _ => None,
         };
-        let unseen = State::PENDING_IN.with(State::HIDDEN);
+        let unseen = State::PENDING_IN.with(State::HIDDEN).with(State::BARRED);
         Outcome { state, route, push: old.without(unseen) != state.without(unseen), reply: None, flow }
     }
 }

@@ -1,3 +1,1 @@
 //! One core's state and the only place where it changes: `Shard::step(now, Input, &mut Outbox)`.
-
-pub mod lines;

@@ -4,6 +4,8 @@
 //! Lives on: the storage thread; cores hand it commits and never wait. Serves J10, M3. Invariants: a commit is durable whole or
 //! not at all; its completion comes after it is durable; completions come in the order of the commits of one core.
 
+pub mod rows;
+
 use crate::base::id::CoreId;
 
 /// The tables. The numbers are on disk: they are for ever.

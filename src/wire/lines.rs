@@ -144,12 +144,6 @@ impl Lines {
         Some(&mut line.gathered)
     }
 
-    /// Hints that the line will be appended to soon.
-    #[inline]
-    pub fn prefetch(&self, slot: u32) {
-        std::hint::black_box(self.lines.as_ptr().wrapping_add(slot as usize));
-    }
-
     /// Sends what was gathered, then closes.
     pub fn close(&mut self, conn: ConnId) {
         let Some(line) = self.get(conn) else { return };
@@ -157,6 +151,15 @@ impl Lines {
         if !line.dirty {
             line.dirty = true;
             self.dirty.push(conn.slot);
+        }
+    }
+
+    /// Marks a line as one to be ended, whatever its backlog: it can't be told all it must be told.
+    pub fn give_up(&mut self, slot: u32) {
+        let line = &mut self.lines[slot as usize];
+        if line.open && !line.overrun {
+            line.overrun = true;
+            self.overrun.push(ConnId { slot, generation: line.generation });
         }
     }
 
@@ -206,6 +209,12 @@ impl Lines {
         }
         self.recycle(buffer);
         more
+    }
+
+    /// Whether the host asked for a close: nothing that still arrives concerns it.
+    #[inline]
+    pub fn is_closing(&self, slot: u32) -> bool {
+        self.lines[slot as usize].closing
     }
 
     /// Whether the driver may close the socket: the host asked for it and everything was sent.
