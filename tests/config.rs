@@ -160,7 +160,8 @@ proptest! {
             Ok(config) => prop_assert_eq!(config.check(), Ok(())),
             Err(error) => {
                 prop_assert!(text.get(error.span.clone()).is_some(), "{:?}", error);
-                prop_assert!(error.line as usize <= text.matches('\n').count() + 1 && !error.to_string().contains('\n'), "{}", error);
+                prop_assert!(error.line as usize <= text.matches('\n').count() + 1, "{}", error);
+                prop_assert!(!error.to_string().contains('\n'), "{}", error);
             }
         }
     }
