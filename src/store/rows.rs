@@ -50,7 +50,6 @@ pub trait Row: Serialize + DeserializeOwned {
     }
 }
 
-/// The keys stay out of logs.
 /// A user who may log in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Account {

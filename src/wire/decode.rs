@@ -107,12 +107,12 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
 
 /// Reads the body of a frame that a server sent.
 ///
-/// Errors: `BadFrame`, as `from_client`.
+/// Errors: `BadFrame`, as `from_client`. The events of a batch are verified as they are read.
 #[inline]
 pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
     Ok(match kind {
         Kind::Event => ServerFrame::Event(event::read(body)?),
-        Kind::EventBatch => ServerFrame::EventBatch(Batch::read(body)?),
+        Kind::EventBatch => ServerFrame::EventBatch(Batch::new(body)),
         Kind::Hello => ServerFrame::Hello(server_table(body)?),
         Kind::Ping => ServerFrame::Ping(server_table(body)?),
         Kind::Pong => ServerFrame::Pong(server_table(body)?),
@@ -175,7 +175,7 @@ fn server_table<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(body: &'a [u8]) 
 }
 
 #[inline]
-fn table<'a, T: Follow<'a> + Verifiable + 'a>(body: &'a [u8], max_tables: usize) -> Result<T::Inner, Reason> {
+fn table<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(body: &'a [u8], max_tables: usize) -> Result<T, Reason> {
     let options = VerifierOptions {
         max_depth: DEPTH,
         max_tables,

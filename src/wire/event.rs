@@ -204,37 +204,37 @@ impl<'a> Streams<'a> {
     }
 }
 
-/// The events of an EventBatch, each verified before it is handed out.
+/// The body of an EventBatch. Its events are verified one by one as they are read.
 #[derive(Clone, Copy)]
 pub struct Batch<'a>(&'a [u8]);
 
 impl<'a> Batch<'a> {
-    /// Reads and verifies a batch, whole.
-    ///
-    /// Errors: `BadFrame` when any of its events is bad.
-    pub fn read(body: &'a [u8]) -> Result<Batch<'a>, Reason> {
-        let mut rest = body;
-        while let Some((event, after)) = Self::split(rest) {
-            read(event)?;
-            rest = after;
-        }
-        if rest.is_empty() { Ok(Batch(body)) } else { Err(Reason::BadFrame) }
+    pub fn new(body: &'a [u8]) -> Batch<'a> {
+        Batch(body)
     }
 
-    /// The events. They were verified by `read`, and are again here: only a client reads batches, and it is cheap.
-    pub fn iter(self) -> impl Iterator<Item = Event<'a>> {
+    /// The events, up to the first that is bad.
+    ///
+    /// Errors: `BadFrame`, last.
+    pub fn iter(self) -> impl Iterator<Item = Result<Event<'a>, Reason>> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
-            let (event, after) = Self::split(rest)?;
-            rest = after;
-            read(event).ok()
+            if rest.is_empty() {
+                return None;
+            }
+            let entry = Self::split(rest);
+            rest = entry.map_or(&[], |(_, after)| after);
+            let event = entry.ok_or(Reason::BadFrame).and_then(|(body, _)| read(body));
+            if event.is_err() {
+                rest = &[];
+            }
+            Some(event)
         })
     }
 
     fn split(rest: &[u8]) -> Option<(&[u8], &[u8])> {
         let (length, rest) = rest.split_first_chunk::<ENTRY_BYTES>()?;
         let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let aligned = length.is_multiple_of(8);
-        aligned.then(|| rest.split_at_checked(length)).flatten()
+        if length.is_multiple_of(8) { rest.split_at_checked(length) } else { None }
     }
 }

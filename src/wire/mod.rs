@@ -5,6 +5,7 @@
 //! handed through byte for byte. `schemas/README.md` describes the protocol for people.
 
 pub mod decode;
+pub mod encode;
 
 pub mod event;
 pub mod frame;
