@@ -10,6 +10,8 @@ pub mod bench;
 pub mod drive;
 pub mod front;
 pub mod metrics;
+#[cfg(feature = "runtime")]
+pub mod node;
 pub mod presence;
 pub mod ring;
 pub mod shard;
