@@ -4,6 +4,7 @@
 //! touch the world, and only with the feature `runtime`.
 
 pub mod base;
+pub mod client;
 pub mod front;
 pub mod metrics;
 pub mod presence;
