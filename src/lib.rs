@@ -4,14 +4,9 @@
 //! touch the world, and only with the feature `runtime`.
 
 pub mod base;
-#[cfg(feature = "runtime")]
-pub mod bench;
-#[cfg(feature = "runtime")]
-pub mod drive;
+pub mod client;
 pub mod front;
 pub mod metrics;
-#[cfg(feature = "runtime")]
-pub mod node;
 pub mod presence;
 pub mod ring;
 pub mod shard;
