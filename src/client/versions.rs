@@ -3,7 +3,7 @@
 //! Lives on: any thread of a client. Invariant: what it keeps per publisher is bounded.
 
 use crate::base::id::{SessionId, UserId, Version};
-use crate::wire::event::{DIRECTED, Head, LAST};
+use crate::wire::event::{Head, LAST};
 use std::collections::HashMap;
 
 /// Sessions of one publisher that are kept in mind; beyond it the one with the lowest number, the oldest, is forgotten.
@@ -18,9 +18,9 @@ pub struct Versions {
 impl Versions {
     /// Whether an event is newer than all before it of that session, or the same again; remembers it if so.
     ///
-    /// Events that carry no state of a session that is online (directed, last presence) always are.
+    /// The last presence of a user who is not online always is.
     pub fn is_news(&mut self, head: &Head) -> bool {
-        if head.flags & (DIRECTED | LAST) != 0 {
+        if head.flags & LAST != 0 {
             return true;
         }
         let sessions = self.seen.entry(head.user).or_default();
@@ -72,10 +72,9 @@ mod tests {
     }
 
     #[test]
-    fn directed_and_last_presence_always_are_news() {
+    fn last_presence_always_is_news() {
         let mut versions = Versions::default();
         assert!(versions.is_news(&head(1, 1, 1, 5)));
-        assert!(versions.is_news(&Head { flags: DIRECTED, ..head(1, 1, 1, 1) }));
         assert!(versions.is_news(&Head { flags: LAST, ..head(1, 1, 1, 1) }));
     }
 }
