@@ -102,13 +102,7 @@ impl Encoder {
         out
     }
 
-    fn frame<T>(
-        &mut self,
-        out: &mut Vec<u8>,
-        kind: n::Kind,
-        tag: Tag,
-        create: impl FnOnce(&mut Builder) -> WIPOffset<T>,
-    ) {
+    fn frame<T>(&mut self, out: &mut Vec<u8>, kind: n::Kind, tag: Tag, create: impl FnOnce(&mut Builder) -> WIPOffset<T>) {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER_BYTES]);
         self.append(out, create);

@@ -92,12 +92,8 @@ impl Encoder {
     /// Names and groups a contact.
     pub fn roster_set<T: AsRef<str>>(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str, groups: &[T]) {
         self.frame(out, n::Kind::RosterSet, tag, |b| {
-            let args = n::RosterSetArgs {
-                jid: Some(b.create_string(jid)),
-                name: text(b, name),
-                groups: texts(b, groups),
-                remove: false,
-            };
+            let args =
+                n::RosterSetArgs { jid: Some(b.create_string(jid)), name: text(b, name), groups: texts(b, groups), remove: false };
             n::RosterSet::create(b, &args)
         });
     }
