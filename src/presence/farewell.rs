@@ -1,8 +1,8 @@
 //! Presences that the server makes, when a client can't any more: the last word of a session, and what is kept of it.
 
 use crate::base::time::WallClock;
-use crate::wire::decode;
 use crate::wire::native::{Presence, PresenceArgs, Show};
+use crate::wire::presence;
 use flatbuffers::FlatBufferBuilder;
 
 /// An unavailable presence of a session.
@@ -18,7 +18,7 @@ pub fn farewell(resource: &str, status: Option<&str>, stamp: WallClock) -> Vec<u
 
 /// The status of a presence; none when there is no presence.
 pub fn status(presence: &[u8]) -> Option<String> {
-    decode::presence(presence).ok()?.fields.status().map(str::to_owned)
+    presence::read(presence).ok()?.fields.status.to_owned().into()
 }
 
 #[cfg(test)]
@@ -28,7 +28,7 @@ mod tests {
     #[test]
     fn a_farewell_can_be_read_back() {
         let made = farewell("phone", Some("gone fishing"), WallClock(7));
-        let view = decode::presence(&made).expect("sound");
+        let view = presence::read(&made).expect("sound");
         assert_eq!((view.fields.resource(), view.fields.show(), view.fields.stamp()), ("phone", Show::Unavailable, 7));
         assert_eq!(status(&made).as_deref(), Some("gone fishing"));
         assert_eq!(status(b""), None);

@@ -1,11 +1,12 @@
 //! From a frame's kind and body to a verified table: what a client may send, and what a server may send.
 //!
-//! Lives on: every core (`from_client`), and in clients (`from_server`). Serves G2: this is the one place where a flatbuffer from
-//! outside is verified. Invariant: every table view, enum and nested presence in the values returned is sound and in range.
+//! Lives on: every core (`from_client`), and in clients (`from_server`). Serves G2: here, and for Presence in `presence`, a
+//! flatbuffer from outside is verified. Invariant: every table view, enum and nested presence in the values returned is sound and in range.
 
 use crate::base::reason::Reason;
 use crate::wire::event::{self, Batch, Event};
 use crate::wire::native::*;
+use crate::wire::presence::{self, PresenceView};
 use flatbuffers::{Follow, Verifiable, VerifierOptions};
 
 /// Deepest nesting of tables that the schema has, and room to grow.
@@ -18,13 +19,6 @@ const SERVER_TABLES: usize = 1 << 20;
 const SHARING: usize = 4;
 /// The verifier counts some bytes of each table twice; this lets the smallest frames through.
 const SLACK_BYTES: usize = 1024;
-
-/// A presence as it came: its bytes go to the subscribers, its fields are for us.
-#[derive(Clone, Copy)]
-pub struct PresenceView<'a> {
-    pub bytes: &'a [u8],
-    pub fields: Presence<'a>,
-}
 
 /// What a client may send.
 #[derive(Clone, Copy)]
@@ -88,7 +82,10 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::LogOut => ClientFrame::LogOut(client_table(body)?),
         Kind::DirectedPresence => {
             let table: DirectedPresence = client_table(body)?;
-            ClientFrame::DirectedPresence { to: table.to(), presence: client_presence(table.presence().bytes())? }
+            ClientFrame::DirectedPresence {
+                to: table.to().ok_or(Reason::BadFrame)?,
+                presence: client_presence(table.presence().bytes())?,
+            }
         }
         Kind::Probe => ClientFrame::Probe(client_table(body)?),
         Kind::Subscription => {
@@ -144,19 +141,11 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
     })
 }
 
-/// Verifies a presence: its flatbuffer and its `show`.
-#[inline]
-pub fn presence(bytes: &[u8]) -> Result<PresenceView<'_>, Reason> {
-    let fields: Presence = client_table(bytes)?;
-    in_range(fields.show().0, Show::ENUM_MAX)?;
-    Ok(PresenceView { bytes, fields })
-}
-
 /// A presence that a client may publish: the stamp is the server's to write.
 #[inline]
 fn client_presence(bytes: &[u8]) -> Result<PresenceView<'_>, Reason> {
-    let view = presence(bytes)?;
-    if view.fields.stamp() == 0 { Ok(view) } else { Err(Reason::BadFrame) }
+    let view = presence::read(bytes)?;
+    if view.fields.stamp == 0 { Ok(view) } else { Err(Reason::BadFrame) }
 }
 
 #[inline]

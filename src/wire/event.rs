@@ -6,9 +6,9 @@
 
 use crate::base::id::{SessionId, UserId, Version};
 use crate::base::reason::Reason;
-use crate::wire::decode::{self, PresenceView};
 use crate::wire::frame::{HEADER_BYTES, Header, padded};
 use crate::wire::native::{EventHead, Kind, Show};
+use crate::wire::presence::{self, PresenceView};
 
 /// Length of the fixed part of an event body.
 pub const HEAD_BYTES: usize = 24;
@@ -182,7 +182,7 @@ pub fn read(body: &[u8]) -> Result<Event<'_>, Reason> {
     let rest = &body[HEAD_BYTES..];
     let streams = rest.get(..count * 4).ok_or(Reason::BadFrame)?;
     let tail = rest.get(padded(count * 4)..).ok_or(Reason::BadFrame)?;
-    let presence = if tail.is_empty() { None } else { Some(decode::presence(tail)?) };
+    let presence = if tail.is_empty() { None } else { Some(presence::read(tail)?) };
     Ok(Event { head, streams: Streams(streams), presence })
 }
 

@@ -94,6 +94,11 @@ impl Lines {
         self.open == 0
     }
 
+    /// How many slots there are, open or free.
+    pub fn slots(&self) -> usize {
+        self.lines.len()
+    }
+
     /// The connection now in a slot.
     pub fn conn(&self, slot: u32) -> ConnId {
         ConnId { slot, generation: self.lines[slot as usize].generation }
@@ -151,6 +156,16 @@ impl Lines {
         if !line.dirty {
             line.dirty = true;
             self.dirty.push(conn.slot);
+        }
+    }
+
+    /// Gathers the last words of a line that takes no more: what waited behind them is dropped.
+    pub fn last_words(&mut self, conn: ConnId, bytes: &[u8]) {
+        if let Some(line) = self.get(conn) {
+            line.overrun = false;
+            line.gathered.clear();
+            line.most = u32::MAX;
+            self.append(conn.slot, bytes);
         }
     }
 

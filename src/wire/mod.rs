@@ -6,10 +6,10 @@
 
 pub mod decode;
 pub mod encode;
-
 pub mod event;
 pub mod frame;
 pub mod lines;
+pub mod presence;
 
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, unused_imports, mismatched_lifetime_syntaxes)]

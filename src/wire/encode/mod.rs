@@ -10,6 +10,7 @@ pub use to_client::{Contact, Greeting, LoggedInAs};
 use crate::base::id::UserId;
 use crate::wire::frame::{HEADER_BYTES, Header, padded};
 use crate::wire::native as n;
+pub use crate::wire::presence::PresenceFields;
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, WIPOffset};
 
 /// Which session of a trunk (0 elsewhere) and which request (0: none) a frame is about.
@@ -27,21 +28,6 @@ impl Tag {
     pub fn request(request: u32) -> Tag {
         Tag { stream: 0, request }
     }
-}
-
-/// The fields of a presence. Empty ones are left out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PresenceFields<'a> {
-    pub resource: &'a str,
-    pub show: n::Show,
-    pub priority: i8,
-    pub status: &'a str,
-    /// Milliseconds since 1970; 0 when not idle.
-    pub idle_since: u64,
-    pub caps: &'a str,
-    pub payload: &'a [u8],
-    /// Milliseconds since 1970. Only a server writes it.
-    pub stamp: u64,
 }
 
 /// The fields of a message. Empty ones are left out.

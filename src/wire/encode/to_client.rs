@@ -86,10 +86,14 @@ impl Encoder {
         self.frame(out, n::Kind::Done, tag, |b| n::Done::create(b, &n::DoneArgs {}));
     }
 
-    /// Refuses a request, or says why a session or the connection ends. The text is the reason's own.
-    pub fn error(&mut self, out: &mut Vec<u8>, tag: Tag, reason: Reason) {
+    /// Refuses a request, or says why a session or the connection ends. The text is the reason's own, with the detail.
+    pub fn error(&mut self, out: &mut Vec<u8>, tag: Tag, reason: Reason, detail: &str) {
         self.frame(out, n::Kind::Error, tag, |b| {
-            let args = n::ErrorArgs { reason: reason as u16, text: text(b, reason.text()) };
+            let said = match detail {
+                "" => text(b, reason.text()),
+                detail => text(b, &format!("{} ({detail})", reason.text())),
+            };
+            let args = n::ErrorArgs { reason: reason as u16, text: said };
             n::Error::create(b, &args)
         });
     }
@@ -125,6 +129,14 @@ impl Encoder {
         self.frame(out, n::Kind::BlockList, tag, |b| {
             let args = n::BlockListArgs { jids: texts(b, jids) };
             n::BlockList::create(b, &args)
+        });
+    }
+
+    /// Directed presence of another user arrives; `from` is a full JID.
+    pub fn directed_from(&mut self, out: &mut Vec<u8>, tag: Tag, from: &str, presence: &[u8]) {
+        self.frame(out, n::Kind::DirectedPresence, tag, |b| {
+            let args = n::DirectedPresenceArgs { to: None, from: text(b, from), presence: Some(b.create_vector(presence)) };
+            n::DirectedPresence::create(b, &args)
         });
     }
 

@@ -64,7 +64,8 @@ impl Encoder {
     /// Presence for one user or session only; `presence` is a flatbuffer made by `Encoder::presence`.
     pub fn directed_presence(&mut self, out: &mut Vec<u8>, tag: Tag, to: &str, presence: &[u8]) {
         self.frame(out, n::Kind::DirectedPresence, tag, |b| {
-            let args = n::DirectedPresenceArgs { to: Some(b.create_string(to)), presence: Some(b.create_vector(presence)) };
+            let args =
+                n::DirectedPresenceArgs { to: Some(b.create_string(to)), from: None, presence: Some(b.create_vector(presence)) };
             n::DirectedPresence::create(b, &args)
         });
     }

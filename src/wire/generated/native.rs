@@ -1964,6 +1964,7 @@ impl ::core::fmt::Debug for LogOut<'_> {
 pub enum DirectedPresenceOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// Both ways: a client names the addressee, the server names the sender.
 pub struct DirectedPresence<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -1978,7 +1979,8 @@ impl<'a> ::flatbuffers::Follow<'a> for DirectedPresence<'a> {
 
 impl<'a> DirectedPresence<'a> {
   pub const VT_TO: ::flatbuffers::VOffsetT = 4;
-  pub const VT_PRESENCE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 6;
+  pub const VT_PRESENCE: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1991,17 +1993,26 @@ impl<'a> DirectedPresence<'a> {
   ) -> ::flatbuffers::WIPOffset<DirectedPresence<'bldr>> {
     let mut builder = DirectedPresenceBuilder::new(_fbb);
     if let Some(x) = args.presence { builder.add_presence(x); }
+    if let Some(x) = args.from { builder.add_from(x); }
     if let Some(x) = args.to { builder.add_to(x); }
     builder.finish()
   }
 
 
   #[inline]
-  pub fn to(&self) -> &'a str {
+  pub fn to(&self) -> Option<&'a str> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DirectedPresence::VT_TO, None).unwrap()}
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DirectedPresence::VT_TO, None)}
+  }
+  /// The sender's full JID: it need not be in the roster.
+  #[inline]
+  pub fn from(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DirectedPresence::VT_FROM, None)}
   }
   #[inline]
   pub fn presence(&self) -> ::flatbuffers::Vector<'a, u8> {
@@ -2026,7 +2037,8 @@ impl ::flatbuffers::Verifiable for DirectedPresence<'_> {
     v: &mut ::flatbuffers::Verifier, pos: usize
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("to", Self::VT_TO, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("to", Self::VT_TO, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("from", Self::VT_FROM, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("presence", Self::VT_PRESENCE, true)?
      .finish();
     Ok(())
@@ -2034,13 +2046,15 @@ impl ::flatbuffers::Verifiable for DirectedPresence<'_> {
 }
 pub struct DirectedPresenceArgs<'a> {
     pub to: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub from: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub presence: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
 }
 impl<'a> Default for DirectedPresenceArgs<'a> {
   #[inline]
   fn default() -> Self {
     DirectedPresenceArgs {
-      to: None, // required field
+      to: None,
+      from: None,
       presence: None, // required field
     }
   }
@@ -2054,6 +2068,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DirectedPresenceBuilder<'a, '
   #[inline]
   pub fn add_to(&mut self, to: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DirectedPresence::VT_TO, to);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DirectedPresence::VT_FROM, from);
   }
   #[inline]
   pub fn add_presence(&mut self, presence: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
@@ -2070,7 +2088,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DirectedPresenceBuilder<'a, '
   #[inline]
   pub fn finish(self) -> ::flatbuffers::WIPOffset<DirectedPresence<'a>> {
     let o = self.fbb_.end_table(self.start_);
-    self.fbb_.required(o, DirectedPresence::VT_TO,"to");
     self.fbb_.required(o, DirectedPresence::VT_PRESENCE,"presence");
     ::flatbuffers::WIPOffset::new(o.value())
   }
@@ -2080,6 +2097,7 @@ impl ::core::fmt::Debug for DirectedPresence<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("DirectedPresence");
       ds.field("to", &self.to());
+      ds.field("from", &self.from());
       ds.field("presence", &self.presence());
       ds.finish()
   }
