@@ -2,7 +2,11 @@
 #![cfg(feature = "runtime")]
 
 use fanal::base::config::Config;
+use fanal::base::jid::Bare;
+use fanal::base::time::WallClock;
+use fanal::front::token::Keys;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -119,6 +123,24 @@ fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
     assert!(output.status.success() && output.stdout.starts_with(b"added alice@localhost"));
     let output = run(&add);
     assert!(String::from_utf8(output.stderr).unwrap().contains("the password is empty"));
+}
+
+#[test]
+fn a_token_lets_in_whom_it_names_and_its_key_is_made_once_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let token = |args: &[&str]| printed(&[&["token"], args, &["--data", text(&data)]].concat());
+    let (user, trunk) = (token(&["alice"]), token(&["--trunk", "game-1", "--seconds", "60"]));
+    let keys = |file: &str| Keys::new([std::fs::read_to_string(data.join(file)).unwrap().trim()]).unwrap();
+    let alice = Bare::new("alice@localhost").unwrap();
+    assert_eq!(keys("token.key").verify_user(user.trim().as_bytes(), &alice, WallClock(0)), Ok(()));
+    assert_eq!(keys("trunk.key").verify_trunk(trunk.trim().as_bytes(), WallClock(0)), Ok("game-1".to_owned()));
+    let kept = std::fs::read_to_string(data.join("token.key")).unwrap();
+    assert_ne!(kept, std::fs::read_to_string(data.join("trunk.key")).unwrap());
+    token(&["bob"]);
+    assert_eq!(std::fs::read_to_string(data.join("token.key")).unwrap(), kept);
+    assert_eq!(std::fs::metadata(data.join("token.key")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 2, "no draft is left behind");
 }
 
 #[test]

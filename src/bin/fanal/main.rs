@@ -4,7 +4,9 @@
 
 mod config;
 mod failure;
+mod keys;
 mod settings;
+mod token;
 mod user;
 
 use clap::{Parser, Subcommand};
@@ -27,6 +29,8 @@ struct Cli {
 enum Command {
     /// Manage the users of a node, running or stopped.
     User(user::Args),
+    /// Make a log-in token for a user or a trunk, as a log-in service would.
+    Token(token::Args),
     /// Print a configuration file with every key, its meaning and its default.
     Config(config::Args),
 }
@@ -34,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::User(args) => user::run(args),
+        Command::Token(args) => token::run(args),
         Command::Config(args) => config::run(args),
     };
     result.map_or_else(|failure: Failure| failure.report(), |()| ExitCode::SUCCESS)

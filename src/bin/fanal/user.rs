@@ -90,7 +90,7 @@ fn open(config: &Config, create: bool) -> Result<Offline, Failure> {
     open(&config.node.data).map_err(Failure::line)
 }
 
-fn read_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
+pub fn read_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
     let domain = &config.node.domain;
     let full = if text.contains('@') { text.to_owned() } else { format!("{text}@{domain}") };
     let jid = Bare::new(&full).ok_or_else(|| Failure::line(format!("{text}: not a user: write local@{domain}")))?;
@@ -116,7 +116,7 @@ fn credentials(password: &str) -> Result<ScramCredentials, Failure> {
     Ok(ScramCredentials::from_password(password, &salt, ITERATIONS))
 }
 
-fn now() -> WallClock {
+pub fn now() -> WallClock {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     WallClock(since.map_or(0, |since| since.as_millis() as u64))
 }
