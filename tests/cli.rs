@@ -1,14 +1,15 @@
 //! The command line as a person meets it: what it prints, where errors go, and the exit status.
 #![cfg(feature = "runtime")]
 
-use fanal::base::config::Config;
+use fanal::base::config::{Config, LogIn};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::front::token::Keys;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use fanal::node::keys::NodeKeys;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 fn fanal(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanal"));
@@ -90,8 +91,8 @@ fn users_of_a_stopped_node_are_added_listed_and_deleted() {
     let refused = |args: &[&str]| refused(&with_data(args).iter().map(|arg| &**arg).collect::<Vec<_>>()).0;
 
     assert!(refused(&["user", "list"]).contains("there is no data here"));
-    assert!(run(&["user", "add", "alice@localhost", "--password", "secret"]).starts_with("added alice@localhost, number 0x1"));
-    assert!(run(&["user", "add", "Bob", "--no-password"]).starts_with("added bob@localhost, number 0x1"));
+    assert!(run(&["user", "add", "alice@localhost", "--password", "secret"]).starts_with("added alice@localhost, number 0x"));
+    assert!(run(&["user", "add", "Bob", "--no-password"]).starts_with("added bob@localhost, number 0x"));
     assert!(refused(&["user", "add", "alice", "--password", "other"]).contains("there is such a user already"));
     assert_eq!(run(&["user", "add", "alice", "--password", "other", "--replace"]), "alice@localhost has another password\n");
 
@@ -125,22 +126,78 @@ fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("the password is empty"));
 }
 
+/// A node started by the command line; killed when the test ends early.
+struct Served {
+    child: Child,
+    native: SocketAddr,
+}
+
+impl Served {
+    fn start(data: &Path) -> Served {
+        let args = ["serve", "--cores", &first_processor(), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut command = fanal(&args);
+        let mut child = command.args(["--data", text(data)]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
+        assert_eq!(lines.next().as_deref(), Some("serving"));
+        Served { child, native }
+    }
+
+    fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn first_processor() -> String {
+    fanal::drive::pin::processors()[0].id.to_string()
+}
+
 #[test]
-fn a_token_lets_in_whom_it_names_and_its_key_is_made_once_and_kept() {
+fn a_node_serves_until_it_is_told_to_stop_and_its_data_is_its_own_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
+    let served = Served::start(&data);
+    TcpStream::connect(served.native).expect("it listens");
+    let (line, _) = refused(&["user", "list", "--data", text(&data)]);
+    assert!(line.contains("a node is running on this directory"), "{line}");
+    served.stop();
+    assert_eq!(printed(&["user", "list", "--data", text(&data)]), "");
+}
+
+#[test]
+fn a_token_lets_in_whom_it_names_with_the_keys_the_node_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (line, _) = refused(&["token", "alice", "--data", text(&data)]);
+    assert!(line.contains("run `fanal serve`"), "{line}");
+    Served::start(&data).stop();
     let token = |args: &[&str]| printed(&[&["token"], args, &["--data", text(&data)]].concat());
     let (user, trunk) = (token(&["alice"]), token(&["--trunk", "game-1", "--seconds", "60"]));
-    let keys = |file: &str| Keys::new([std::fs::read_to_string(data.join(file)).unwrap().trim()]).unwrap();
+    let keys = NodeKeys::read(&LogIn::default(), &data).unwrap();
     let alice = Bare::new("alice@localhost").unwrap();
-    assert_eq!(keys("token.key").verify_user(user.trim().as_bytes(), &alice, WallClock(0)), Ok(()));
-    assert_eq!(keys("trunk.key").verify_trunk(trunk.trim().as_bytes(), WallClock(0)), Ok("game-1".to_owned()));
-    let kept = std::fs::read_to_string(data.join("token.key")).unwrap();
-    assert_ne!(kept, std::fs::read_to_string(data.join("trunk.key")).unwrap());
-    token(&["bob"]);
-    assert_eq!(std::fs::read_to_string(data.join("token.key")).unwrap(), kept);
-    assert_eq!(std::fs::metadata(data.join("token.key")).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 2, "no draft is left behind");
+    assert_eq!(keys.token.verify_user(user.trim().as_bytes(), &alice, WallClock(0)), Ok(()));
+    assert_eq!(keys.trunk.verify_trunk(trunk.trim().as_bytes(), WallClock(0)), Ok("game-1".to_owned()));
+}
+
+#[test]
+fn configured_keys_need_no_data_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    let key = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&file, format!("[login]\ntoken_keys = [\"{key}\"]\n[node]\ndata = \"no/such/place\"\n")).unwrap();
+    let token = printed(&["token", "alice@localhost", "--config", text(&file)]);
+    let alice = Bare::new("alice@localhost").unwrap();
+    assert_eq!(Keys::new([key]).unwrap().verify_user(token.trim().as_bytes(), &alice, WallClock(0)), Ok(()));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod config;
 mod failure;
-mod keys;
+mod serve;
 mod settings;
 mod token;
 mod user;
@@ -27,6 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a node in the foreground until it is told to stop.
+    Serve(serve::Args),
     /// Manage the users of a node, running or stopped.
     User(user::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
@@ -37,6 +39,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
         Command::Config(args) => config::run(args),

@@ -2,9 +2,11 @@
 
 use crate::failure::Failure;
 use crate::settings::Settings;
-use crate::{keys, user};
+use crate::user;
+use fanal::base::config::{Config, Secret};
 use fanal::base::time::WallClock;
 use fanal::front::token::{Keys, Scope};
+use fanal::node::keys::NodeKeys;
 use std::io::Write;
 
 #[derive(clap::Args)]
@@ -23,17 +25,26 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let mut config = args.settings.load()?;
-    let jid = args.jid.map(|jid| user::read_jid(&jid, &config)).transpose()?;
-    for line in keys::fill_in(&mut config)? {
-        eprintln!("{line}");
-    }
-    let (scope, secrets) = match (&jid, &args.trunk) {
-        (Some(jid), _) => (Scope::User(jid), &config.login.token_keys),
-        (None, name) => (Scope::Trunk(name.as_deref().unwrap_or_default()), &config.login.trunk_keys),
-    };
-    let keys = Keys::new(secrets.iter().map(|secret| secret.reveal())).map_err(Failure::line)?;
+    let config = args.settings.load()?;
     let expiry = WallClock(user::now().0 + args.seconds * 1000);
-    let token = keys.sign(scope, expiry).ok_or_else(|| Failure::line("login: there is no key to sign with: configure one"))?;
+    let token = match &args.trunk {
+        Some(name) => keys(&config, &config.login.trunk_keys, |made| made.trunk)?.sign(Scope::Trunk(name), expiry),
+        None => {
+            let jid = user::read_jid(&args.jid.unwrap_or_default(), &config)?;
+            keys(&config, &config.login.token_keys, |made| made.token)?.sign(Scope::User(&jid), expiry)
+        }
+    };
+    let token = token.ok_or_else(|| Failure::line("login: there is no key to sign with: configure one"))?;
     writeln!(std::io::stdout(), "{token}").map_err(Failure::line)
+}
+
+/// The configured keys, or those that the node made and keeps in its data directory.
+fn keys(config: &Config, configured: &[Secret], made: impl Fn(NodeKeys) -> Keys) -> Result<Keys, Failure> {
+    if configured.is_empty() {
+        let keys = NodeKeys::read(&config.login, &config.node.data).map_err(|error| {
+            Failure::line(format!("{error}. A node makes its keys when it first starts: run `fanal serve`, or configure keys"))
+        })?;
+        return Ok(made(keys));
+    }
+    Keys::new(configured.iter().map(Secret::reveal)).map_err(Failure::line)
 }

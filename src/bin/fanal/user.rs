@@ -11,7 +11,7 @@ use std::io::Write;
 use std::time::SystemTime;
 
 /// The cluster of a node that is in none.
-const CLUSTER: u16 = 1;
+const CLUSTER: u16 = 0;
 
 #[derive(clap::Args)]
 pub struct Args {
