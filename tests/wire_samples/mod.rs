@@ -1,4 +1,5 @@
 //! One frame of every kind, with every field filled in: for golden bytes, round trips and as seeds for fuzzing.
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
 
 use fanal::base::id::{SessionId, UserId, Version};
 use fanal::base::reason::Reason;
