@@ -17,7 +17,11 @@ pub const HEADER_BYTES: usize = 512;
 /// redb's file format: this byte has the bits below.
 const GOD_BYTE: usize = 9;
 const PRIMARY_BIT: u8 = 1;
+const RECOVERY_BIT: u8 = 2;
 const TWO_PHASE_BIT: u8 = 4;
+/// Where the two commit slots begin, and how long one is.
+const SLOTS: [usize; 2] = [64, 192];
+const SLOT_BYTES: usize = 128;
 
 /// A file as redb and its faulty stand-ins in the tests see it.
 pub type Disk = Arc<dyn StorageBackend>;
@@ -44,6 +48,17 @@ impl Header {
     /// A commit flips the primary slot, so a different one means that a commit was made.
     pub fn committed_since(&self, before: &Header) -> bool {
         self.primary() != before.primary()
+    }
+
+    /// Both slots hold the last commit, which was not closed and not made in two phases.
+    fn distrusted(mut self) -> io::Result<Header> {
+        if self.0[GOD_BYTE] & TWO_PHASE_BIT == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its header was not written by fanal"));
+        }
+        let primary = usize::from(self.primary());
+        self.0.copy_within(SLOTS[primary]..SLOTS[primary] + SLOT_BYTES, SLOTS[1 - primary]);
+        self.0[GOD_BYTE] = (self.0[GOD_BYTE] | RECOVERY_BIT) & !TWO_PHASE_BIT;
+        Ok(self)
     }
 }
 
@@ -175,9 +190,14 @@ struct Written {
 }
 
 impl Overlay {
-    pub fn new(disk: Disk) -> io::Result<Overlay> {
+    /// The file with a header that makes redb distrust it: whoever opens it checks every checksum below the last commit before it
+    /// reads a page, and finds no other commit to fall back to.
+    pub fn distrusted(disk: Disk) -> io::Result<Overlay> {
         let len = disk.len()?;
-        Ok(Overlay { disk, state: Mutex::new(Written { len, visible: len, pages: BTreeMap::new() }) })
+        let header = Header::read(&disk)?.distrusted()?;
+        let overlay = Overlay { disk, state: Mutex::new(Written { len, visible: len, pages: BTreeMap::new() }) };
+        overlay.write(0, &header.0)?;
+        Ok(overlay)
     }
 
     fn state(&self) -> MutexGuard<'_, Written> {
