@@ -16,6 +16,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Keys and values in order.
+type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 fn open(path: &Path) -> RedbStore {
     RedbStore::open(DataDir::take_or_create(path).unwrap()).unwrap()
 }
@@ -32,7 +35,7 @@ fn commit(store: &mut dyn Backend, writes: Vec<Write>) {
     store.apply(&[Commit { ticket: 1, writes, durability: Durability::Synced }]).unwrap();
 }
 
-fn rows_of(store: &dyn Backend, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn rows_of(store: &dyn Backend, table: Table) -> Rows {
     let mut rows = Vec::new();
     let mut take = |key: &[u8], value: &[u8]| {
         rows.push((key.to_vec(), value.to_vec()));
@@ -202,7 +205,7 @@ fn a_deleted_user_leaves_nothing_that_a_later_one_of_the_name_could_use() {
 }
 
 /// A file with two thousand rows, closed or as a crash leaves it, and the rows.
-fn sample(closed: bool) -> (tempfile::TempDir, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) {
+fn sample(closed: bool) -> (tempfile::TempDir, Vec<u8>, Rows) {
     let temp = tempfile::tempdir().unwrap();
     let mut store = open(temp.path());
     for round in 0..4u32 {

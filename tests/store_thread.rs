@@ -235,7 +235,7 @@ fn a_failed_transaction_fails_each_of_its_commits_and_the_next_one_is_made() {
     rig.go_on();
     assert_eq!(rig.began(), [1, 2]);
     rig.go_on();
-    (rig.woken(), rig.woken());
+    assert_eq!((rig.woken(), rig.woken()), (CoreId(0), CoreId(0)));
     for ticket in 0..3 {
         assert_eq!(rig.ports[0].take(), Some(Completion { core: CoreId(0), ticket, result: Err("no space".into()) }));
     }

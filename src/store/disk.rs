@@ -208,7 +208,9 @@ impl Overlay {
     fn original(&self, page: u64, visible: u64) -> io::Result<Box<[u8]>> {
         let mut bytes = vec![0; PAGE as usize].into_boxed_slice();
         let there = visible.saturating_sub(page * PAGE).min(PAGE);
-        self.disk.read(page * PAGE, &mut bytes[..there as usize])?;
+        if there > 0 {
+            self.disk.read(page * PAGE, &mut bytes[..there as usize])?;
+        }
         Ok(bytes)
     }
 }
@@ -278,5 +280,115 @@ impl StorageBackend for Overlay {
         }
         state.len = state.len.max(offset + data.len() as u64);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::redb::backends::InMemoryBackend;
+    use proptest::prelude::*;
+
+    /// Memory that fails its second write.
+    #[derive(Debug, Default)]
+    struct SecondFails(InMemoryBackend, AtomicU64);
+
+    impl StorageBackend for SecondFails {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            if self.1.fetch_add(1, Ordering::Relaxed) == 1 { Err(io::ErrorKind::Other.into()) } else { self.0.write(offset, data) }
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_after_the_first_failure() {
+        let disk: Disk = Arc::new(SecondFails::default());
+        let guarded = Guarded { disk: disk.clone(), watch: Arc::new(Watch::new(Header::BLANK)) };
+        guarded.set_len(1000).unwrap();
+        guarded.write(600, b"one").unwrap();
+        assert!(guarded.write(700, b"two").is_err());
+        assert!(guarded.write(800, b"three").is_err() && guarded.sync_data().is_err() && guarded.set_len(2000).is_err());
+        let mut bytes = vec![0; 1000];
+        guarded.read(0, &mut bytes).unwrap();
+        assert_eq!((&bytes[600..603], bytes[700], bytes[800], disk.len().unwrap()), (b"one".as_slice(), 0, 0, 1000));
+    }
+
+    #[test]
+    fn a_header_is_restored_only_when_it_could_name_a_failed_commit() {
+        let mut header = Header::BLANK;
+        header.0[GOD_BYTE] = TWO_PHASE_BIT;
+        let disk: Disk = Arc::new(InMemoryBackend::new());
+        disk.set_len(1000).unwrap();
+        restore(&disk, &header).unwrap();
+        let watch = Arc::new(Watch::new(header));
+        let guarded = Guarded { disk, watch: watch.clone() };
+        guarded.write(SLOTS[1] as u64, &[7; SLOT_BYTES]).unwrap();
+        assert_eq!(watch.to_restore(), None, "the other slot alone does no harm");
+        guarded.write(GOD_BYTE as u64, &[TWO_PHASE_BIT | PRIMARY_BIT]).unwrap();
+        assert_eq!(watch.to_restore(), Some(header));
+        assert!(!watch.synced().committed_since(&header));
+        guarded.sync_data().unwrap();
+        assert_eq!(watch.to_restore(), None);
+        assert!(watch.synced().committed_since(&header));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize, Vec<u8>),
+        SetLen(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0usize..20_000, proptest::collection::vec(1u8.., 1..6_000)).prop_map(|(at, data)| Step::Write(at, data)),
+            (512usize..26_000).prop_map(Step::SetLen),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_overlay_reads_like_a_file_and_changes_none(steps in proptest::collection::vec(step(), 0..12), at in 0usize..20_000) {
+            let mut model: Vec<u8> = (0..10_000).map(|n| n as u8).collect();
+            model[GOD_BYTE] = TWO_PHASE_BIT;
+            let disk: Disk = Arc::new(InMemoryBackend::new());
+            disk.set_len(model.len() as u64).unwrap();
+            disk.write(0, &model).unwrap();
+            let original = model.clone();
+            let overlay = Overlay::distrusted(disk.clone()).unwrap();
+            model[..HEADER_BYTES].copy_from_slice(&Header::read(&disk).unwrap().distrusted().unwrap().0);
+            for step in steps {
+                match step {
+                    Step::Write(at, data) => {
+                        model.resize(model.len().max(at + data.len()), 0);
+                        model[at..at + data.len()].copy_from_slice(&data);
+                        overlay.write(at as u64, &data).unwrap();
+                    }
+                    Step::SetLen(len) => {
+                        model.resize(len, 0);
+                        overlay.set_len(len as u64).unwrap();
+                    }
+                }
+            }
+            prop_assert_eq!(overlay.len().unwrap(), model.len() as u64);
+            let from = at.min(model.len());
+            let mut read = vec![0; model.len() - from];
+            overlay.read(from as u64, &mut read).unwrap();
+            prop_assert!(read == model[from..]);
+            prop_assert!(overlay.read(model.len() as u64, &mut [0]).is_err());
+            let mut untouched = vec![0; original.len()];
+            disk.read(0, &mut untouched).unwrap();
+            prop_assert!(untouched == original);
+        }
     }
 }
