@@ -1,5 +1,5 @@
-//! The data directory and the file in it (issue 2, point 6; J10): what is damaged, newer or in use is refused with a clear error and
-//! left as it is; the offline commands; epochs; loading.
+//! The data directory and the file in it (issue 2, point 6; J10): what is damaged, newer or in use is refused with a clear
+//! error and left as it is; the offline commands; epochs; loading.
 #![cfg(feature = "runtime")]
 
 use ::redb::StorageBackend;

@@ -1,5 +1,5 @@
-//! kill -9 (issue 2, point 6): a real process on a real disk is killed at any moment, again and again on the same directory. What it
-//! acknowledged is there, whole; of what it had not acknowledged there is all or nothing.
+//! kill -9 (issue 2, point 6): a real process on a real disk is killed at any moment, again and again on the same directory.
+//! What it acknowledged is there, whole; of what it had not acknowledged there is all or nothing.
 //!
 //! `FANAL_STORE_KILLS` sets how often (default 20).
 #![cfg(feature = "runtime")]

@@ -1,5 +1,5 @@
-//! The storage thread (J10, M3): group commit, order, limits, ride-along commits, failures. The back end is memory behind a gate, so
-//! that each test decides when a transaction ends.
+//! The storage thread (J10, M3): group commit, order, limits, ride-along commits, failures. The back end is memory behind a
+//! gate, so that each test decides when a transaction ends.
 #![cfg(feature = "runtime")]
 
 use fanal::base::id::CoreId;
