@@ -4,6 +4,10 @@
 //! touch the world, and only with the feature `runtime`.
 
 pub mod base;
+#[cfg(feature = "runtime")]
+pub mod bench;
+#[cfg(feature = "runtime")]
+pub mod drive;
 pub mod front;
 pub mod metrics;
 pub mod presence;

@@ -62,6 +62,11 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// A descriptor of a connected socket on its way from one core's driver to another's. It does not close itself: whoever holds
+/// it hands it to a driver or to `drive::socket::close`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RawSocket(pub i32);
+
 /// The version of a session's presence: of two the higher wins, whichever way they came.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Version {

@@ -94,6 +94,11 @@ impl Lines {
         self.open == 0
     }
 
+    /// How many slots there are, open or free.
+    pub fn slots(&self) -> usize {
+        self.lines.len()
+    }
+
     /// The connection now in a slot.
     pub fn conn(&self, slot: u32) -> ConnId {
         ConnId { slot, generation: self.lines[slot as usize].generation }
@@ -144,12 +149,6 @@ impl Lines {
         Some(&mut line.gathered)
     }
 
-    /// Hints that the line will be appended to soon.
-    #[inline]
-    pub fn prefetch(&self, slot: u32) {
-        std::hint::black_box(self.lines.as_ptr().wrapping_add(slot as usize));
-    }
-
     /// Sends what was gathered, then closes.
     pub fn close(&mut self, conn: ConnId) {
         let Some(line) = self.get(conn) else { return };
@@ -157,6 +156,25 @@ impl Lines {
         if !line.dirty {
             line.dirty = true;
             self.dirty.push(conn.slot);
+        }
+    }
+
+    /// Gathers the last words of a line that takes no more: what waited behind them is dropped.
+    pub fn last_words(&mut self, conn: ConnId, bytes: &[u8]) {
+        if let Some(line) = self.get(conn) {
+            line.overrun = false;
+            line.gathered.clear();
+            line.most = u32::MAX;
+            self.append(conn.slot, bytes);
+        }
+    }
+
+    /// Marks a line as one to be ended, whatever its backlog: it can't be told all it must be told.
+    pub fn give_up(&mut self, slot: u32) {
+        let line = &mut self.lines[slot as usize];
+        if line.open && !line.overrun {
+            line.overrun = true;
+            self.overrun.push(ConnId { slot, generation: line.generation });
         }
     }
 
@@ -206,6 +224,12 @@ impl Lines {
         }
         self.recycle(buffer);
         more
+    }
+
+    /// Whether the host asked for a close: nothing that still arrives concerns it.
+    #[inline]
+    pub fn is_closing(&self, slot: u32) -> bool {
+        self.lines[slot as usize].closing
     }
 
     /// Whether the driver may close the socket: the host asked for it and everything was sent.

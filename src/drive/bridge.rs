@@ -1,0 +1,115 @@
+//! glommio as the host of the driver: a pinned thread, a task queue that may not be kept waiting, and a sleep that both the ring
+//! and other cores can end.
+//!
+//! Lives on: every core. The only file that knows glommio. glommio 0.9 has no readiness API (pitfall B5), so the sleep is a read of
+//! the bell's eventfd as a file. While there's work the pump only yields, so that glommio's other tasks (admin, store, batches) get
+//! their share; the yields cost nothing that could be measured. The first sleep of an executor costs 30-80 ms (pitfall B1), so each
+//! sleeps once before it accepts.
+
+use super::pump::Next;
+use super::setup::EXECUTOR_MEMORY;
+use super::{Bell, DriveCounters, Driver, Host};
+use glommio::io::BufferedFile;
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local_into};
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::time::Duration;
+
+/// How long another task may keep the pump waiting.
+const PUMP_LATENCY: Duration = Duration::from_millis(1);
+/// The pump's shares of the core; glommio's default queue has 100.
+const PUMP_SHARES: usize = 1000;
+/// Operations that glommio's own rings hold.
+const EXECUTOR_DEPTH: usize = 128;
+
+/// A core's thread. Dropping it does not end the thread.
+pub struct Core<T: Send + 'static>(glommio::ExecutorJoinHandle<T>);
+
+impl<T: Send + 'static> Core<T> {
+    /// Waits for the core's work to end.
+    pub fn join(self) -> io::Result<T> {
+        self.0.join().map_err(|error| io::Error::other(format!("a core's thread ended badly: {error}")))
+    }
+}
+
+/// Starts a core: a thread called `name`, pinned to `processor` (or not pinned), with a glommio executor that runs `work`.
+pub fn on_core<F, W, T>(name: &str, processor: Option<usize>, work: W) -> io::Result<Core<T>>
+where
+    W: FnOnce() -> F + Send + 'static,
+    F: Future<Output = T> + 'static,
+    T: Send + 'static,
+{
+    let placement = processor.map_or(Placement::Unbound, Placement::Fixed);
+    let builder = LocalExecutorBuilder::new(placement)
+        .name(name)
+        .io_memory(EXECUTOR_MEMORY)
+        .ring_depth(EXECUTOR_DEPTH)
+        .preempt_timer(PUMP_LATENCY);
+    let thread = builder.spawn(work).map_err(|error| io::Error::other(format!("core {name} can't start: {error}")))?;
+    Ok(Core(thread))
+}
+
+/// Runs the driver until the host has stopped. To be awaited on a core's executor; the pump gets a task queue of its own.
+///
+/// # Errors
+/// The kernel refused something that it may not refuse: the node must stop.
+pub async fn drive<H: Host + 'static>(mut driver: Driver, mut host: H) -> io::Result<(H, DriveCounters)> {
+    let queue = executor().create_task_queue(Shares::Static(PUMP_SHARES), Latency::Matters(PUMP_LATENCY), "pump");
+    let task = async move {
+        pump(&mut driver, &mut host).await?;
+        Ok((host, driver.into_counters()))
+    };
+    match spawn_local_into(task, queue) {
+        Ok(task) => task.await,
+        Err(error) => Err(io::Error::other(format!("the pump can't start: {error}"))),
+    }
+}
+
+async fn pump<H: Host>(driver: &mut Driver, host: &mut H) -> io::Result<()> {
+    glommio::timer::sleep(Duration::from_millis(1)).await;
+    let bell = Rest::new(&driver.bell)?;
+    let mut idle_turns = 0;
+    loop {
+        match driver.turn(host)? {
+            Next::Done => break,
+            Next::Again => idle_turns = 0,
+            Next::Linger(until) => driver.linger(until)?,
+            Next::Idle(_) if idle_turns < driver.config.idle_turns => idle_turns += 1,
+            Next::Idle(deadline) => {
+                if driver.may_sleep(host, deadline)? {
+                    bell.wait().await?;
+                    driver.slept(host);
+                }
+                idle_turns = 0;
+                continue;
+            }
+        }
+        executor().yield_now().await;
+    }
+    bell.close().await
+}
+
+/// The bell as glommio can wait for it.
+struct Rest(BufferedFile);
+
+impl Rest {
+    fn new(bell: &Bell) -> io::Result<Rest> {
+        let own = bell.as_fd().try_clone_to_owned()?;
+        // SAFETY: the descriptor is open, and the file becomes its only owner.
+        Ok(Rest(unsafe { BufferedFile::from_raw_fd(own.into_raw_fd()) }))
+    }
+
+    /// Waits until the bell was rung since the last wait.
+    async fn wait(&self) -> io::Result<()> {
+        self.0
+            .read_at(0, size_of::<u64>())
+            .await
+            .map(drop)
+            .map_err(|error| io::Error::other(format!("the bell can't be read: {error}")))
+    }
+
+    async fn close(self) -> io::Result<()> {
+        self.0.close().await.map_err(|error| io::Error::other(format!("the bell can't be closed: {error}")))
+    }
+}

@@ -1,0 +1,208 @@
+//! io_uring for one core: sockets in, sockets out, and a `Host` in between that knows what the bytes mean (G1, G4).
+//!
+//! Lives on: every core; each has a `Driver` of its own, made on its pinned thread. `bridge` runs it as one glommio task; that is
+//! the only file that knows glommio, so a bare loop is one file away. The driver knows nothing of presence. A `Host` is the
+//! gateway's shard, the `floor` benchmark or a test.
+//!
+//! One turn (`pump`): complete what the kernel has finished, let the host read its rings and timers, take and give connections,
+//! send what the flush policy says (`flush`), enter the kernel once. Bytes to send wait in `wire::lines::Lines`.
+//!
+//! What a host can rely on: every connection it opened ends with exactly one `lost` or one `departed`; between `accepted` (or
+//! `take_adoptions`) and that, `received` gives its bytes in order; after the host has closed a line it hears only `lost`; a slot
+//! is not reused before the kernel has forgotten the connection.
+//!
+//! # Pitfalls, and where each is met (`tests/drive.rs` unless another file is named)
+//!
+//! | pitfall | test or decision |
+//! | --- | --- |
+//! | A1 buffers outlive cancelled operations | `Conn` keeps the buffer until its completion: `peers_that_vanish_mid_send_take_nothing_with_them` |
+//! | A1 accept that loses to its cancel | its descriptor is closed: `a_stopped_driver_leaves_no_descriptor_behind` |
+//! | A1 late completion, reused slot | generation in the name (`op`), `late_completions` is 0 in every test |
+//! | A1 close is not cancel | shutdown, cancel by descriptor, wait, close: `conn::tests`, `connections_closed_from_both_ends_at_once` |
+//! | A1 synchronous cancel races | never used |
+//! | A2 completion overflow | sized by `RingSize`, counted, flushed: `a_completion_queue_that_overflows_loses_nothing` |
+//! | A2 EBUSY, EAGAIN from enter | "reap first", counted as `enters_refused` (`queue`) |
+//! | A3 exhaustion | `starved`, armed again when buffers are back: `many_connections_share_a_handful_of_buffers` |
+//! | A3 leak check | the kernel is asked at exit, and the process stops if one is missing (`pump`) |
+//! | A3 incremental buffers | not used: flag bugs, and frames are small |
+//! | A4 F_MORE | looked at in `Driver::ended` only, for accept and receive: the two tests of A2 and A3 end multishots |
+//! | A4 multishot accept on odd kernels | falls back to single accepts on EINVAL (`accept`) |
+//! | A4 receive bundles | not used: order bugs up to 6.14 |
+//! | A5 flags | `setup` peels them, newest first; made on the core's thread |
+//! | A5 nothing to do | no enter (`Queue::submit`) |
+//! | A6 order of sends | one in flight per connection: `an_echo_comes_back_whole_and_in_order` |
+//! | A6 short sends | submitted again: `a_slow_reader_gets_all_and_holds_up_nobody` |
+//! | A6 zero copy, send bundles | not used: frames are far below the sizes where they win |
+//! | A7 fairness | budgets per turn: `Config::completions_per_turn`, `FlushPolicy::sends`; a fixed order of sources |
+//! | A8 memory lock | `setup::Report`, checked and printed at start |
+//! | A9 direct descriptors, registered ring | plain descriptors; why not the ring: `queue` |
+//! | A10 waking another core | one eventfd, for the ring and for other cores: `no_wake_up_is_lost` |
+//! | A10 an eventfd rings for every completion | silent while awake; order before a sleep: `Driver::may_sleep` |
+//! | A11 not always faster | `bench floor` prints this runtime's own cost |
+//! | A12 one pump | one turn function, one order |
+//! | B5 lost, spurious, stalled wake-ups | `Driver::may_sleep`: `no_wake_up_is_lost`, run with both kinds of task run |
+
+mod accept;
+mod bell;
+pub mod bridge;
+mod buffers;
+pub mod clock;
+mod conn;
+mod flush;
+mod life;
+mod op;
+pub mod pin;
+mod pump;
+mod queue;
+pub mod setup;
+pub mod socket;
+
+pub use bell::Bell;
+pub use flush::{Flush, FlushPolicy, Gathered};
+pub use pump::Driver;
+pub use setup::{RingSize, SetupError, TaskRun};
+
+use crate::base::id::{ConnId, RawSocket};
+use crate::base::time::Time;
+use crate::wire::lines::Lines;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What a core does with its connections.
+pub trait Host {
+    /// What each connection has still to be sent.
+    fn lines(&mut self) -> &mut Lines;
+
+    /// A connection was accepted by the listener of this number. The host opens a line for it, or refuses it with `None`.
+    fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId>;
+
+    /// Bytes came; they are gone when this returns.
+    fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]);
+
+    /// Nothing more comes from or goes to this connection: the peer ended it, it broke, or the host closed its line and all was
+    /// sent (or could not be sent in time). The line is released soon after, by the driver.
+    fn lost(&mut self, now: Time, conn: ConnId);
+
+    /// Adds the connections that the host wants to hand to other cores since the last call. The driver sends what they have
+    /// gathered, stops receiving, passes on what still arrives, and then calls `departed`. A peer that doesn't read delays it; the
+    /// host ends such a connection by its own rules.
+    fn take_departures(&mut self, into: &mut Vec<ConnId>);
+
+    /// The descriptor of a connection that leaves, now the host's. The line is released when this returns.
+    fn departed(&mut self, now: Time, conn: ConnId, socket: RawSocket);
+
+    /// Adds the connections that the host has taken over since the last call, with lines that are open already.
+    fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>);
+
+    /// Called once a turn: drain the rings from other cores, completions of the store, timers.
+    fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn;
+
+    /// The core is about to sleep: announce it to the doorbell and look at every input once more. True: there's something to do.
+    fn about_to_sleep(&mut self) -> bool;
+
+    /// The core is awake again.
+    fn woke(&mut self);
+
+    /// How long a stage took, sampled.
+    fn observe(&mut self, stage: Stage, nanos: u64);
+}
+
+/// What the host says at its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// More work waits: don't sleep.
+    pub busy: bool,
+    /// When the host wants its next turn at the latest.
+    pub deadline: Option<Time>,
+    /// The node stops: accept nothing more, and end when all lines are released or `Config::drain` is over. The host closes its
+    /// lines itself, with a reason; it may keep saying so, but not take it back.
+    pub stopping: bool,
+}
+
+/// The stages that only the driver sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// From the start of the look at the completions until the host got the bytes. One of 64 receives.
+    Receive,
+    /// From the first byte gathered until the flush. Every flush.
+    FlushWait,
+    /// From a send's start until its completion was seen. One of 64 sends.
+    Send,
+}
+
+/// Every how many receives and sends a stage is observed.
+const SAMPLE: u64 = 64;
+
+/// One core's driver. `Default` is what was measured best on two cores.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    pub ring: RingSize,
+    pub task_run: TaskRun,
+    /// Buffers that receives may fill between two looks, a power of two. When they run out: `starved`.
+    pub buffers: u16,
+    /// Bytes of one such buffer.
+    pub buffer_bytes: u32,
+    pub flush: FlushPolicy,
+    /// Completions handled in one turn.
+    pub completions_per_turn: u32,
+    /// Turns with nothing to do before the core sleeps.
+    pub idle_turns: u32,
+    /// How long a line that the host closed may take to send the rest and see the peer's end of stream. Then it is cut.
+    pub farewell: Duration,
+    /// How long a stopping driver waits for its lines.
+    pub drain: Duration,
+    /// Pause after the system had no descriptor or memory for a new connection.
+    pub accept_pause: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            ring: RingSize { submissions: 1024, completions: 16_384 },
+            task_run: TaskRun::Cooperative,
+            buffers: 1024,
+            buffer_bytes: 4096,
+            flush: FlushPolicy { hold: Duration::from_micros(200), linger: Duration::ZERO, crowd: 16, sends: 512 },
+            completions_per_turn: 256,
+            idle_turns: 16,
+            farewell: Duration::from_secs(5),
+            drain: Duration::from_secs(10),
+            accept_pause: Duration::from_millis(100),
+        }
+    }
+}
+
+/// What a driver has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DriveCounters {
+    pub turns: u64,
+    pub enters: u64,
+    /// Enters that the kernel refused because completions had to be read first.
+    pub enters_refused: u64,
+    /// Enters that waited for a batch.
+    pub naps: u64,
+    pub sleeps: u64,
+    pub accepts: u64,
+    /// Connections the host refused.
+    pub refused: u64,
+    /// Accepts that failed, mostly for want of descriptors.
+    pub accepts_failed: u64,
+    pub receives: u64,
+    pub bytes_in: u64,
+    /// Receives that found no buffer.
+    pub starved: u64,
+    pub sends: u64,
+    pub bytes_out: u64,
+    pub short_sends: u64,
+    pub send_errors: u64,
+    /// Times the completion queue was seen to be full. Above 0: raise `RingSize::completions`.
+    pub cq_overflow: u64,
+    /// Completions for a connection that is gone. Above 0: a bug.
+    pub late_completions: u64,
+    pub cancels: u64,
+    pub adopted: u64,
+    pub departed: u64,
+    pub closed: u64,
+    /// Closed connections that did not read their last bytes in time.
+    pub cut: u64,
+}

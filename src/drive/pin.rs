@@ -1,0 +1,94 @@
+//! Which processors the cores run on.
+//!
+//! Lives on: the main thread, before any thread is pinned (a pinned thread sees only its own processor). Serves G1.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+/// A processor this process may run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processor {
+    pub id: usize,
+    /// The lowest-numbered hardware thread of the same physical core; it is `id` itself for the first.
+    pub first_sibling: usize,
+}
+
+/// The processors this thread may run on, by number.
+pub fn processors() -> Vec<Processor> {
+    let mut ids: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect();
+    ids.sort_unstable();
+    ids.into_iter().map(|id| Processor { id, first_sibling: first_sibling(id) }).collect()
+}
+
+fn first_sibling(id: usize) -> usize {
+    let path = format!("/sys/devices/system/cpu/cpu{id}/topology/thread_siblings_list");
+    fs::read_to_string(path).ok().and_then(|list| lowest(&list)).unwrap_or(id)
+}
+
+/// The lowest number of a kernel list such as "3,35" or "0-1".
+fn lowest(list: &str) -> Option<usize> {
+    list.trim().split([',', '-']).filter_map(|n| n.parse().ok()).min()
+}
+
+/// The processors for the cores of a node: those `wanted`, or else the first hardware thread of every physical core.
+///
+/// # Errors
+/// Names the processor that can't be had, and those that can.
+pub fn choose(wanted: Option<&[usize]>, available: &[Processor]) -> Result<Vec<usize>, String> {
+    let Some(wanted) = wanted else {
+        let mut physical = BTreeSet::new();
+        let chosen: Vec<usize> = available.iter().filter(|p| physical.insert(p.first_sibling)).map(|p| p.id).collect();
+        return if chosen.is_empty() {
+            Err("no processor is available to this process: check its CPU affinity".into())
+        } else {
+            Ok(chosen)
+        };
+    };
+    let mut seen = BTreeSet::new();
+    for &id in wanted {
+        if !available.iter().any(|p| p.id == id) {
+            let ids: Vec<String> = available.iter().map(|p| p.id.to_string()).collect();
+            return Err(format!("core {id} is not available to this process: choose among {}", ids.join(",")));
+        }
+        if !seen.insert(id) {
+            return Err(format!("core {id} is named twice: name each core once"));
+        }
+    }
+    if wanted.is_empty() { Err("no core is named: name at least one".into()) } else { Ok(wanted.to_vec()) }
+}
+
+/// Pins the calling thread. False: the kernel refused.
+pub fn pin(id: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Vec<Processor> {
+        [(0, 0), (1, 1), (2, 0), (3, 1)].map(|(id, first_sibling)| Processor { id, first_sibling }).to_vec()
+    }
+
+    #[test]
+    fn without_a_wish_each_physical_core_is_used_once() {
+        assert_eq!(choose(None, &machine()), Ok(vec![0, 1]));
+        assert!(choose(None, &[]).unwrap_err().contains("affinity"));
+    }
+
+    #[test]
+    fn a_wish_is_kept_or_refused_with_what_there_is() {
+        assert_eq!(choose(Some(&[3, 0]), &machine()), Ok(vec![3, 0]));
+        assert!(choose(Some(&[9]), &machine()).unwrap_err().contains("choose among 0,1,2,3"));
+        assert!(choose(Some(&[1, 1]), &machine()).unwrap_err().contains("twice"));
+        assert!(choose(Some(&[]), &machine()).is_err());
+    }
+
+    #[test]
+    fn kernel_lists_are_read() {
+        assert_eq!(lowest("3,35\n"), Some(3));
+        assert_eq!(lowest("0-1"), Some(0));
+        assert_eq!(lowest(""), None);
+        assert!(!processors().is_empty());
+    }
+}
