@@ -112,9 +112,8 @@ impl Buffers {
     pub fn missing(&self, ring: &IoUring) -> Option<u16> {
         let mut status = Status { group: u32::from(GROUP), ..Status::default() };
         // SAFETY: `status` has the kernel's layout and is valid for the call.
-        let result = unsafe {
-            libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), REGISTER_BUFFER_STATUS, &raw mut status, 1_u32)
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, ring.as_raw_fd(), REGISTER_BUFFER_STATUS, &raw mut status, 1_u32) };
         let with_kernel = self.tail.wrapping_sub(status.head as u16);
         (result == 0).then(|| self.count - with_kernel)
     }

@@ -19,8 +19,7 @@ pub(super) enum Kind {
     MoveAlarm = 6,
 }
 
-const KINDS: [Kind; 7] =
-    [Kind::Receive, Kind::Send, Kind::Cancel, Kind::Accept, Kind::CancelAccept, Kind::Alarm, Kind::MoveAlarm];
+const KINDS: [Kind; 7] = [Kind::Receive, Kind::Send, Kind::Cancel, Kind::Accept, Kind::CancelAccept, Kind::Alarm, Kind::MoveAlarm];
 const KIND_BITS: u32 = 4;
 /// Connection slots that fit beside the kind.
 pub(super) const SLOTS: u32 = 1 << (32 - KIND_BITS);

@@ -38,7 +38,11 @@ pub fn choose(wanted: Option<&[usize]>, available: &[Processor]) -> Result<Vec<u
     let Some(wanted) = wanted else {
         let mut physical = BTreeSet::new();
         let chosen: Vec<usize> = available.iter().filter(|p| physical.insert(p.first_sibling)).map(|p| p.id).collect();
-        return if chosen.is_empty() { Err("no processor is available to this process: check its CPU affinity".into()) } else { Ok(chosen) };
+        return if chosen.is_empty() {
+            Err("no processor is available to this process: check its CPU affinity".into())
+        } else {
+            Ok(chosen)
+        };
     };
     let mut seen = BTreeSet::new();
     for &id in wanted {

@@ -13,8 +13,8 @@ use super::{Config, DriveCounters};
 use io_uring::{EnterFlags, IoUring, squeue, types::SubmitArgs, types::Timespec};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::BorrowedFd;
 use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// A completion, copied out of the ring.
