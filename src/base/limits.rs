@@ -44,7 +44,8 @@ pub struct Limits {
     pub resume_ms: u32,
     /// Silence after which a connection is sent a Ping; after twice that, `silent`.
     pub ping_ms: u32,
-    /// Frames a second from one client connection, and the burst above it (a trunk is trusted: no such limit). At the limit: `flood`.
+    /// Frames a second from one client connection, and the burst above it (a trunk is trusted: no such limit). At the limit:
+    /// `flood`.
     pub frames_per_second: u32,
     pub frames_burst: u32,
     /// Users resident on one core. At the limit: `overloaded`.

@@ -2,8 +2,12 @@
 //!
 //! Lives on: every core. Imports nothing of fanal.
 
+pub mod config;
+pub mod credentials;
 pub mod id;
 pub mod jid;
 pub mod limits;
+pub mod random;
 pub mod reason;
+pub mod secrets;
 pub mod time;

@@ -1,1 +1,37 @@
-//! (skeleton)
+//! The doors of a node: they turn a client's bytes into frames that are sound, allowed and in order.
+//!
+//! Lives on: every core. Sans-IO: no socket, clock or randomness; the host hands in bytes, time and nonces. A door owns the state
+//! of its connection, and nothing of any user.
+
+pub mod native;
+pub mod sasl;
+pub mod token;
+
+/// How a client may prove who it is, in the order a node offers them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mechanism {
+    /// A token that the operator's own log-in service signed (`token`).
+    Token,
+    ScramSha256,
+    Plain,
+    /// A trunk's own token.
+    Trunk,
+}
+
+impl Mechanism {
+    pub const ALL: [Mechanism; 4] = [Mechanism::Token, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Trunk];
+
+    /// The name in `Hello.mechanisms` and `LogIn.mechanism`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::Token => "TOKEN",
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::Plain => "PLAIN",
+            Mechanism::Trunk => "TRUNK",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Mechanism> {
+        Mechanism::ALL.into_iter().find(|mechanism| mechanism.name() == name)
+    }
+}

@@ -1,1 +1,161 @@
-//! One core's state and the only place where it changes: `Shard::step(now, Input, &mut Outbox)`.
+//! One core's state, whole, and the only place where it changes: bytes, batches, completions and time go in; lines, batches,
+//! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
+//!
+//! Lives on: every core. Serves G1. One file per source of change: `connections` and `log_in` (clients), `route` (other cores and
+//! this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores
+//! exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything
+//! addressed to this core itself has been worked off.
+
+pub mod batch;
+mod connections;
+mod log_in;
+mod operate;
+mod route;
+mod tell;
+mod watch_over;
+
+pub use operate::{Answer, UserLine};
+
+use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::limits::Limits;
+use crate::base::reason::Reason;
+use crate::base::secrets::Secrets;
+use crate::base::time::Time;
+use crate::front::Mechanism;
+use crate::front::native::Rules;
+use crate::front::sasl::{Decoys, PlainCheck};
+use crate::front::token::Keys;
+use crate::presence::edge::Edge;
+use crate::presence::home::{Homes, Place};
+use crate::presence::outbox::Outbox;
+use crate::wire::encode::Encoder;
+use ahash::RandomState;
+use batch::Entry;
+use std::sync::Arc;
+
+/// What a shard is told at its start and never changes.
+#[derive(Clone)]
+pub struct Settings {
+    pub core: CoreId,
+    pub cores: u16,
+    pub domain: String,
+    pub limits: Arc<Limits>,
+    pub token_keys: Keys,
+    pub trunk_keys: Keys,
+    /// Whether passwords may come as they are.
+    pub plain: bool,
+    pub decoys: Decoys,
+}
+
+impl Settings {
+    fn offers(&self, mechanism: Mechanism) -> bool {
+        match mechanism {
+            Mechanism::Token => !self.token_keys.is_empty(),
+            Mechanism::ScramSha256 => true,
+            Mechanism::Plain => self.plain,
+            Mechanism::Trunk => !self.trunk_keys.is_empty(),
+        }
+    }
+
+    /// The names of the mechanisms offered.
+    fn mechanisms(&self) -> Vec<&'static str> {
+        Mechanism::ALL.into_iter().filter(|mechanism| self.offers(*mechanism)).map(Mechanism::name).collect()
+    }
+}
+
+/// A password for another thread to check.
+pub struct PasswordCheck {
+    pub conn: ConnId,
+    pub check: PlainCheck,
+}
+
+/// What a shard counts itself; homes and edge have their own.
+#[derive(Clone, Debug)]
+pub struct ShardCounters {
+    /// Refusals and ends by reason, in the order of `Reason::ALL`.
+    pub refusals: Vec<u64>,
+}
+
+impl ShardCounters {
+    fn count_refusal(&mut self, reason: Reason) {
+        let at = Reason::ALL.iter().position(|&other| other == reason).expect("every reason is in the list");
+        self.refusals[at] += 1;
+    }
+}
+
+/// The state of one core.
+pub struct Shard {
+    pub settings: Settings,
+    pub homes: Homes,
+    pub edge: Edge,
+    pub out: Outbox,
+    pub counters: ShardCounters,
+    /// Connections that want to go to another core, for the driver to stop.
+    pub departures: Vec<ConnId>,
+    /// Connections that came from another core, for the driver to go on with.
+    pub adoptions: Vec<(ConnId, RawSocket)>,
+    /// Descriptors that nobody needs any more, for the driver to close.
+    pub orphans: Vec<RawSocket>,
+    /// Passwords to check, for another thread.
+    pub checks: Vec<PasswordCheck>,
+    /// Answers to the operator, by ticket.
+    pub answers: Vec<(u64, Answer)>,
+    /// For other cores, by core.
+    entries: Vec<Vec<Entry>>,
+    connections: Vec<Option<Box<connections::Connection>>>,
+    log_ins: log_in::LogIns,
+    outcomes: Vec<(ConnId, log_in::Outcome)>,
+    rules: Rules,
+    encoder: Encoder,
+    secrets: Secrets,
+    frames: Vec<u8>,
+    look_next: usize,
+    looked_at: Time,
+    stopping: bool,
+}
+
+impl Shard {
+    /// A core without users. Its hash maps are seeded: the same seed gives the same run.
+    pub fn new(settings: Settings, place: Place, mut secrets: Secrets) -> Shard {
+        let seed = secrets.bytes16();
+        let (low, high) = seed.split_at(8);
+        let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
+        let hasher = RandomState::with_seeds(number(low), number(high), 1, 2);
+        let cores = settings.cores;
+        Shard {
+            homes: Homes::new(place, hasher.clone(), secrets.fork()),
+            edge: Edge::new(settings.core, cores, hasher.clone()),
+            out: Outbox::new(cores, settings.limits.ring_batch_bytes),
+            counters: ShardCounters { refusals: vec![0; Reason::ALL.len()] },
+            departures: Vec::new(),
+            adoptions: Vec::new(),
+            orphans: Vec::new(),
+            checks: Vec::new(),
+            answers: Vec::new(),
+            entries: (0..cores).map(|_| Vec::new()).collect(),
+            connections: Vec::new(),
+            log_ins: log_in::LogIns::new(hasher.clone()),
+            outcomes: Vec::new(),
+            rules: Rules::new(&settings.limits),
+            encoder: Encoder::default(),
+            secrets,
+            frames: Vec::new(),
+            look_next: 0,
+            looked_at: Time::ZERO,
+            stopping: false,
+            settings,
+        }
+    }
+
+    /// Once a turn, after all input: looks after time, and says when it wants to again.
+    pub fn turn(&mut self, now: Time) -> Option<Time> {
+        let deadline = self.watch_over(now);
+        self.work_off(now);
+        deadline
+    }
+
+    /// The invariants of this core's tables; the simulator calls it after every step.
+    pub fn check(&self) {
+        self.edge.check();
+    }
+}

@@ -1,10 +1,43 @@
 //! What must outlive the process, as commands and completions. The back ends (`memory`, `redb`) know tables, keys and bytes, and
 //! nothing of presence; `rows` says what the bytes mean.
 //!
-//! Lives on: the storage thread; cores hand it commits and never wait. Serves J10, M3. Invariants: a commit is durable whole or
-//! not at all; its completion comes after it is durable; completions come in the order of the commits of one core.
+//! Lives on: the storage thread (`thread`); cores hand it commits through a `Port` and never wait. Serves J10, M3. Invariants: a
+//! commit is durable whole or not at all; its completion comes after it is durable; completions come in the order of the commits
+//! of one core; a commit that was failed never appears later.
+
+pub mod memory;
+pub mod rows;
+
+#[cfg(feature = "runtime")]
+pub mod dir;
+#[cfg(feature = "runtime")]
+mod disk;
+#[cfg(feature = "runtime")]
+pub mod offline;
+#[cfg(feature = "runtime")]
+pub mod redb;
+#[cfg(feature = "runtime")]
+pub mod thread;
 
 use crate::base::id::CoreId;
+use rows::{BadRow, EPOCH_KEY};
+
+/// How long a ride-along commit waits for a synced one before it's synced alone. At the limit: one more transaction.
+pub const RIDE_ALONG_MS: u64 = 500;
+/// Commits in one transaction. At the limit: the next ones go into the next transaction.
+pub const GROUP_COMMITS: usize = 4_096;
+/// Bytes of keys and values in one transaction. At the limit: the same. A larger commit goes alone.
+pub const GROUP_BYTES: usize = 8 << 20;
+/// Commits of one core that were handed over and whose completion the core has not taken. At the limit: refused, `overloaded`.
+pub const PORT_COMMITS: usize = 4_096;
+/// Bytes of keys and values of one core that wait for the storage thread. At the limit: refused, `overloaded`.
+pub const PORT_BYTES: usize = 32 << 20;
+/// How often the storage thread tries to settle a transaction whose fate the disk would not tell.
+pub const HEAL_MS: u64 = 1_000;
+/// Memory the redb back end may use for pages. At the limit: pages are read from the file again.
+pub const CACHE_BYTES: usize = 64 << 20;
+/// Rows between two calls of `load`'s progress callback.
+pub const PROGRESS_ROWS: u64 = 65_536;
 
 /// The tables. The numbers are on disk: they are for ever.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -30,6 +63,19 @@ pub enum Table {
 impl Table {
     pub const ALL: [Table; 7] =
         [Table::Meta, Table::Accounts, Table::Roster, Table::Requests, Table::Blocked, Table::LastPresence, Table::Ways];
+
+    /// What the table is called on disk and in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Accounts => "accounts",
+            Table::Roster => "roster",
+            Table::Requests => "requests",
+            Table::Blocked => "blocked",
+            Table::LastPresence => "last_presence",
+            Table::Ways => "ways",
+        }
+    }
 }
 
 /// One change of one row: a value to put, or `None` to delete.
@@ -58,10 +104,68 @@ pub struct Commit {
     pub durability: Durability,
 }
 
+impl Commit {
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.writes.iter().map(|write| write.key.len() + write.value.as_ref().map_or(0, Vec::len)).sum()
+    }
+}
+
 /// What comes back. A failed commit changed nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Completion {
     pub core: CoreId,
     pub ticket: u64,
     pub result: Result<(), String>,
+}
+
+/// Why a transaction was not made. The text names the thing, the reason and the fix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// Nothing of it is there, and nothing of it will appear.
+    Refused(String),
+    /// The disk took part of it and then stopped answering: whether it's there is known only after `heal` succeeded, and then
+    /// nothing of it is there.
+    InDoubt(String),
+}
+
+/// A place to keep rows: one writer, which applies whole transactions in order.
+pub trait Backend: Send {
+    /// Makes all the commits, in order, one durable transaction. Returns the nanoseconds spent on waiting for the disk.
+    fn apply(&mut self, commits: &[Commit]) -> Result<u64, Failure>;
+
+    /// After `InDoubt`: undoes what is left of the transaction. `Err` says why that is not possible now; call it again later.
+    fn heal(&mut self) -> Result<(), String>;
+
+    /// Hands out every row of a table in the order of the keys. `row` may refuse one, which ends the load with an error that
+    /// names the row. `progress` hears (rows done, rows in all) every `PROGRESS_ROWS` rows and at the end.
+    fn load(&self, table: Table, row: &mut RowFn<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<(), String>;
+
+    /// Counts the deployment's epoch up, durably, and returns it: from 1, once per start, before anything is served.
+    fn begin_epoch(&mut self) -> Result<u32, String> {
+        let mut epoch = 0;
+        let mut find = |key: &[u8], value: &[u8]| {
+            if key == EPOCH_KEY {
+                epoch = rows::decode_u32(value)?;
+            }
+            Ok(())
+        };
+        self.load(Table::Meta, &mut find, &mut |_, _| ())?;
+        let epoch = epoch.checked_add(1).ok_or("the epoch has reached its last number: start with a new data directory")?;
+        let write = Write { table: Table::Meta, key: EPOCH_KEY.to_vec(), value: Some(rows::encode_u32(epoch)) };
+        match self.apply(&[Commit { ticket: 0, writes: vec![write], durability: Durability::Synced }]) {
+            Ok(_) => Ok(epoch),
+            Err(Failure::Refused(reason) | Failure::InDoubt(reason)) => Err(reason),
+        }
+    }
+}
+
+/// Takes one row of a table: key and value.
+pub type RowFn<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), BadRow> + 'a;
+
+/// The words for a row that can't be read, for every back end.
+fn unreadable(place: &str, table: Table, key: &[u8], why: &BadRow) -> String {
+    let key = key.escape_ascii();
+    let table = table.name();
+    format!("{place}: row \"{key}\" of table {table} can't be read: {why}. Restore the file from a backup, or delete the row")
 }

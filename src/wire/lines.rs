@@ -159,6 +159,25 @@ impl Lines {
         }
     }
 
+    /// Gathers the last words of a line that takes no more: what waited behind them is dropped.
+    pub fn last_words(&mut self, conn: ConnId, bytes: &[u8]) {
+        if let Some(line) = self.get(conn) {
+            line.overrun = false;
+            line.gathered.clear();
+            line.most = u32::MAX;
+            self.append(conn.slot, bytes);
+        }
+    }
+
+    /// Marks a line as one to be ended, whatever its backlog: it can't be told all it must be told.
+    pub fn give_up(&mut self, slot: u32) {
+        let line = &mut self.lines[slot as usize];
+        if line.open && !line.overrun {
+            line.overrun = true;
+            self.overrun.push(ConnId { slot, generation: line.generation });
+        }
+    }
+
     /// The connections whose backlog passed the upper mark since the last call; the caller ends them.
     pub fn take_overrun(&mut self) -> Vec<ConnId> {
         std::mem::take(&mut self.overrun)

@@ -1,0 +1,203 @@
+//! What an operator decides: `fanal.toml` as a value. Text in, a `Config` or an error out that names file, line, column, key
+//! and fix.
+//!
+//! Lives on: the main thread, at start. Pure: whoever reads the file is elsewhere. Serves C1 (the meter's unit), G5, J9.
+//! Invariants: `Config::default()` is sound and listens on loopback only; a `Config` from `Config::parse` is sound; every key
+//! stands in `keys::KEYS`, where the printed default file and the documentation come from.
+
+mod check;
+mod error;
+pub mod keys;
+
+pub use error::{ConfigError, Fault};
+
+use super::limits::Limits;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// All of it. A key that isn't written has its default.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub node: Node,
+    pub listen: Listen,
+    pub login: LogIn,
+    pub store: Store,
+    pub limits: Limits,
+    pub metrics: Metrics,
+}
+
+/// The process itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// The part behind '@' of every user of this node.
+    pub domain: String,
+    pub cores: Cores,
+    /// The data directory.
+    pub data: PathBuf,
+}
+
+/// Which processors the node's cores are pinned to, one core each.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Cores {
+    /// One hardware thread of every physical processor that this process may use.
+    #[default]
+    All,
+    These(Vec<u16>),
+}
+
+/// Where the node listens.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listen {
+    /// The native door: clients and trunks.
+    pub native: SocketAddr,
+    /// Metrics, health and administration over HTTP.
+    pub admin: SocketAddr,
+    /// What an administrator's request must carry. Required when `admin` is reachable from other machines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_token: Option<Secret>,
+}
+
+/// How users and trunks prove who they are.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogIn {
+    /// Keys of users' tokens: the first one signs, all of them are accepted.
+    pub token_keys: Vec<Secret>,
+    /// The same for the tokens of trunks.
+    pub trunk_keys: Vec<Secret>,
+    /// Whether a password may be sent as it is (SASL PLAIN).
+    pub plain: bool,
+}
+
+/// Where what must outlive the process goes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    pub kind: StoreKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// A redb file in the data directory.
+    #[default]
+    Redb,
+    /// Nothing is kept: for tests and measurements.
+    Memory,
+}
+
+/// What is measured.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// One of this many events is timed.
+    pub sample: u32,
+    /// Where the HdrHistogram interval log goes. None is written without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_log: Option<PathBuf>,
+    pub interval_seconds: u32,
+    /// C1: a message longer than this counts as several.
+    pub meter_unit_bytes: u32,
+}
+
+impl Default for Node {
+    fn default() -> Node {
+        Node { domain: "localhost".into(), cores: Cores::All, data: "fanal-data".into() }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Listen {
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Listen { native: loopback(7400), admin: loopback(7401), admin_token: None }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics { sample: 16, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500 }
+    }
+}
+
+impl Config {
+    /// Reads the text of a file. `file` is only for the error. A valid file without a line in it gives `Config::default()`.
+    pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+        check::read(file, text)
+    }
+
+    /// Whether the values go together: what no single key can tell. `parse` has done it; do it again after changing values.
+    pub fn check(&self) -> Result<(), Fault> {
+        check::together(self)
+    }
+
+    /// A file with every key, its meaning and its default, all of it commented out.
+    pub fn default_file() -> String {
+        keys::default_file()
+    }
+}
+
+/// A key or token: never printed, not even by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Shortest key that is accepted, in bytes: what can't be guessed.
+    pub const LEAST_BYTES: usize = 32;
+
+    /// `None`: too short.
+    pub fn new(text: impl Into<String>) -> Option<Secret> {
+        let text = text.into();
+        (text.len() >= Secret::LEAST_BYTES).then_some(Secret(text))
+    }
+
+    /// The secret itself: its bytes are the key.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl Serialize for Cores {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Cores::All => to.serialize_str("all"),
+            Cores::These(cores) => cores.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Cores {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Cores, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Cores;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("\"all\" or a list of processor numbers")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Cores, E> {
+                match text {
+                    "all" => Ok(Cores::All),
+                    _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+                }
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, list: A) -> Result<Cores, A::Error> {
+                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(list)).map(Cores::These)
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
+}

@@ -1,0 +1,220 @@
+//! From text to a sound `Config`: known keys, each value's shape, then what the values mean together.
+
+use super::keys::{self, KEYS, Key, SECTIONS, Shape};
+use super::{Config, ConfigError, Cores, Fault, Secret};
+use crate::base::jid::Bare;
+use std::net::SocketAddr;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+pub(super) fn read(file: &str, text: &str) -> Result<Config, ConfigError> {
+    let at = |span, fault| ConfigError::new(file, text, span, fault);
+    let tree = DeTable::parse(text).map_err(|error| syntax_error(file, text, &error))?;
+    for (section, value) in tree.get_ref() {
+        let Some(table) = value.get_ref().as_table().filter(|_| is_section(section.get_ref())) else {
+            return Err(at(section.span(), misplaced(section.get_ref())));
+        };
+        for (name, value) in table {
+            let (name, span) = (name.get_ref(), name.span());
+            let key = keys::find(section.get_ref(), name).ok_or_else(|| at(span, unknown(section.get_ref(), name)))?;
+            check_shape(key, value).map_err(|fault| at(value.span(), fault))?;
+        }
+    }
+    let config: Config = toml::from_str(text).map_err(|error| syntax_error(file, text, &error))?;
+    together(&config).map_err(|fault| at(span_of(tree.get_ref(), &fault.key), fault))?;
+    Ok(config)
+}
+
+fn is_section(name: &str) -> bool {
+    SECTIONS.iter().any(|(section, _)| *section == name)
+}
+
+/// What TOML itself can't read.
+fn syntax_error(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
+    let reason = error.message().trim().replace('\n', ", ");
+    let fault = Fault::new(key_near(text, span.start), reason, "correct this line; see `fanal config` for how each key is written");
+    ConfigError::new(file, text, span, fault)
+}
+
+/// The key on the line of this byte as far as it can be told; never a value, which may be secret.
+fn key_near(text: &str, at: usize) -> String {
+    let until = &text[..text.floor_char_boundary(at)];
+    let line_start = until.rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or("");
+    let header = text[..line_start].lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split(']').next());
+    let is_name = |key: &&str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let key = line.split_once('=').map(|(key, _)| key.trim()).filter(is_name);
+    match (header, key) {
+        (Some(section), Some(key)) => format!("{section}.{key}"),
+        (Some(one), None) | (None, Some(one)) => one.to_owned(),
+        (None, None) => "the file".to_owned(),
+    }
+}
+
+/// A name at the top of the file that is no section.
+fn misplaced(name: &str) -> Fault {
+    if is_section(name) {
+        return Fault::new(name, "this is a section, not a value", format!("write [{name}] on its own line and its keys below"));
+    }
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return Fault::new(name, "this key stands outside its section", format!("move it below [{}]", key.section));
+    }
+    let sections: Vec<&str> = SECTIONS.iter().map(|(section, _)| *section).collect();
+    Fault::new(name, "there is no such section", nearest_or_all(name, &sections))
+}
+
+fn unknown(section: &str, name: &str) -> Fault {
+    let fix = match KEYS.iter().find(|key| key.name == name) {
+        Some(key) => format!("move it below [{}]", key.section),
+        None => {
+            let names: Vec<&str> = KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
+            nearest_or_all(name, &names)
+        }
+    };
+    Fault::new(format!("{section}.{name}"), format!("there is no such key in [{section}]"), fix)
+}
+
+/// "did you mean ...", or all there are when none is like it.
+fn nearest_or_all(name: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|k| (distance(name, k), k)).min();
+    match nearest {
+        Some((apart, nearest)) if apart <= 2.max(name.len() / 3) => format!("did you mean {nearest}?"),
+        _ => format!("known are {}", known.join(", ")),
+    }
+}
+
+/// How many letters must be changed, added or taken away (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn check_shape(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
+    let value = value.get_ref();
+    let problem = match (key.shape, value) {
+        (Shape::Number { min, max }, DeValue::Integer(number)) => match i128::from_str_radix(number.as_str(), number.radix()) {
+            Ok(n) if (i128::from(min)..=i128::from(max)).contains(&n) => None,
+            _ => Some(format!("{} is out of range", number.as_str())),
+        },
+        (Shape::Flag, DeValue::Boolean(_)) | (Shape::Text, DeValue::String(_)) => None,
+        (Shape::Address, DeValue::String(text)) => {
+            text.parse::<SocketAddr>().is_err().then(|| format!("\"{text}\" is not an address with a port"))
+        }
+        (Shape::OneOf(words), DeValue::String(text)) => {
+            (!words.contains(&text.as_ref())).then(|| format!("\"{text}\" is none of the choices"))
+        }
+        (Shape::Cores, DeValue::String(text)) => (text != "all").then(|| format!("\"{text}\" names no processors")),
+        (Shape::Cores, DeValue::Array(list)) => {
+            let number = |item: &DeValue| item.as_integer().is_some_and(|n| u16::from_str_radix(n.as_str(), n.radix()).is_ok());
+            (!list.iter().all(|item| number(item.get_ref()))).then(|| "not every entry is a processor number".into())
+        }
+        (Shape::Secret, DeValue::String(text)) => too_short(text),
+        (Shape::Secrets, DeValue::Array(list)) => {
+            list.iter().find_map(|item| item.get_ref().as_str().map_or(Some("not every entry is a text".into()), too_short))
+        }
+        (_, other) => Some(format!("there is a TOML {} here", other.type_str())),
+    };
+    let fault = |problem| Fault::new(format!("{}.{}", key.section, key.name), problem, format!("write {}", key.shape.expected()));
+    problem.map_or(Ok(()), |problem| Err(fault(problem)))
+}
+
+fn too_short(secret: &str) -> Option<String> {
+    Secret::new(secret).is_none().then(|| format!("a key of {} characters can be guessed", secret.len()))
+}
+
+/// Where `section.key` is written, or its section, or the start of the file.
+fn span_of(tree: &DeTable<'_>, key: &str) -> Range<usize> {
+    let (section, name) = key.split_once('.').unwrap_or((key, ""));
+    let Some((head, table)) = tree.get_key_value(section) else { return 0..0 };
+    let value = table.get_ref().as_table().and_then(|table| table.get(name));
+    value.map_or(head.span(), Spanned::span)
+}
+
+/// What no single key can tell.
+pub(super) fn together(config: &Config) -> Result<(), Fault> {
+    check_node(config)?;
+    check_listen(config)?;
+    check_limits(config)
+}
+
+fn check_node(config: &Config) -> Result<(), Fault> {
+    let domain = &config.node.domain;
+    let prepared = Bare::new(&format!("user@{domain}"));
+    if prepared.as_ref().is_none_or(|jid| jid.domain() != domain) {
+        let fix = match prepared {
+            Some(jid) => format!("write it as \"{}\"", jid.domain()),
+            None => "write a host name, like \"example.org\"".into(),
+        };
+        return Err(Fault::new("node.domain", format!("\"{domain}\" is not a domain in its prepared form"), fix));
+    }
+    if config.node.data.as_os_str().is_empty() {
+        return Err(Fault::new("node.data", "the path is empty", "write a directory, like \"fanal-data\""));
+    }
+    let Cores::These(cores) = &config.node.cores else { return Ok(()) };
+    if cores.is_empty() {
+        return Err(Fault::new("node.cores", "the list is empty", "name at least one processor, or write \"all\""));
+    }
+    match cores.iter().enumerate().find(|(at, core)| cores[..*at].contains(core)) {
+        Some((_, core)) => Err(Fault::new("node.cores", format!("processor {core} stands there twice"), "name each once")),
+        None => Ok(()),
+    }
+}
+
+fn check_listen(config: &Config) -> Result<(), Fault> {
+    let listen = &config.listen;
+    if listen.admin == listen.native && listen.admin.port() != 0 {
+        let problem = format!("{} is listen.native's address too", listen.admin);
+        return Err(Fault::new("listen.admin", problem, "give each its own port"));
+    }
+    if !listen.admin.ip().is_loopback() && listen.admin_token.is_none() {
+        let problem = format!("other machines can reach {} and anybody could manage the users", listen.admin);
+        return Err(Fault::new("listen.admin", problem, "set listen.admin_token, or listen on 127.0.0.1"));
+    }
+    let keys = config.login.token_keys.iter().chain(&config.login.trunk_keys);
+    if keys.clone().any(|key| Secret::new(key.reveal()).is_none()) {
+        return Err(Fault::new("login", "a key is too short", format!("write {}", Shape::Secrets.expected())));
+    }
+    let shared = config.login.token_keys.iter().any(|key| config.login.trunk_keys.contains(key));
+    match shared {
+        true => Err(Fault::new("login.trunk_keys", "a key is in login.token_keys too", "use other keys for trunks than for users")),
+        false => Ok(()),
+    }
+}
+
+/// The first of each pair may be at most the second.
+fn check_limits(config: &Config) -> Result<(), Fault> {
+    let limits = &config.limits;
+    let pairs = [
+        ("frame_bytes", limits.frame_bytes, "high_water_bytes", limits.high_water_bytes, "or one frame makes a client slow"),
+        ("frame_bytes", limits.frame_bytes, "ring_batch_bytes", limits.ring_batch_bytes, "or a frame fits into no batch"),
+        ("high_water_bytes", limits.high_water_bytes, "backlog_bytes", limits.backlog_bytes, "or clients end before they are slow"),
+        (
+            "trunk_high_water_bytes",
+            limits.trunk_high_water_bytes,
+            "trunk_backlog_bytes",
+            limits.trunk_backlog_bytes,
+            "or trunks end before they are slow",
+        ),
+        ("high_water_bytes", limits.high_water_bytes, "trunk_high_water_bytes", limits.trunk_high_water_bytes, "it carries many"),
+        ("frames_per_second", limits.frames_per_second, "frames_burst", limits.frames_burst, "or the rate can't be reached"),
+    ];
+    for (low, low_value, high, high_value, why) in pairs {
+        if low_value > high_value {
+            let problem = format!("{low_value} is more than {high} = {high_value}");
+            let fix = format!("make {low} at most {high}, {why}");
+            return Err(Fault::new(format!("limits.{low}"), problem, fix));
+        }
+    }
+    Ok(())
+}

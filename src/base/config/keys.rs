@@ -1,0 +1,180 @@
+//! Every key: where it stands, what may be written there, and what it means. The checks, the printed default file and the
+//! documentation all come from this list.
+
+use super::{Config, Secret};
+use std::fmt::Write;
+
+/// What may be written as a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shape {
+    Number { min: u64, max: u64 },
+    Flag,
+    Text,
+    Address,
+    OneOf(&'static [&'static str]),
+    Cores,
+    Secret,
+    Secrets,
+}
+
+impl Shape {
+    /// The words for "write ...".
+    pub fn expected(self) -> String {
+        match self {
+            Shape::Number { min, max } => format!("a whole number from {min} to {max}"),
+            Shape::Flag => "true or false".into(),
+            Shape::Text => "a text in quotes".into(),
+            Shape::Address => "an IP address and a port in quotes, like \"127.0.0.1:7400\" or \"[::1]:7400\"".into(),
+            Shape::OneOf(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
+            Shape::Cores => "\"all\" or a list of processor numbers, like [0, 1]".into(),
+            Shape::Secret => format!("a text in quotes of {} or more characters", Secret::LEAST_BYTES),
+            Shape::Secrets => format!("a list of texts in quotes of {} or more characters each", Secret::LEAST_BYTES),
+        }
+    }
+}
+
+/// One key of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    pub section: &'static str,
+    pub name: &'static str,
+    pub shape: Shape,
+    /// What it means, in sentences.
+    pub doc: &'static str,
+    /// A value to show where there is no default.
+    pub example: &'static str,
+}
+
+/// The sections, in the order of the file, and what each is about.
+pub const SECTIONS: &[(&str, &str)] = &[
+    ("node", "The process itself."),
+    ("listen", "Where it listens. Loopback unless you say otherwise."),
+    ("login", "How users and trunks prove who they are."),
+    ("store", "What outlives the process."),
+    (
+        "limits",
+        "What one client, user or core may use up. What happens at a limit stands in quotes: it's the reason that the client \
+        is told and the label of the counter.",
+    ),
+    ("metrics", "What is measured."),
+];
+
+macro_rules! keys {
+    ($([$section:literal] $($name:ident: $shape:expr, $doc:literal $(, $example:literal)?;)*)*) => {
+        /// Every key, in the order of the file.
+        pub const KEYS: &[Key] = &[$($(
+            Key { section: $section, name: stringify!($name), shape: $shape, doc: $doc, example: concat!($($example)?) },
+        )*)*];
+    };
+}
+
+const fn number(min: u64, max: u64) -> Shape {
+    Shape::Number { min, max }
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const HOUR_MS: u64 = 3_600_000;
+
+keys! {
+    ["node"]
+    domain: Shape::Text, "The part behind the @ of every user of this node.";
+    cores: Shape::Cores, "Processors to use, one pinned thread on each. \"all\" takes one hardware thread of each that the \
+        process may run on.";
+    data: Shape::Text, "Directory for everything that is kept. It is made if it's missing.";
+
+    ["listen"]
+    native: Shape::Address, "Native protocol: clients and trunks.";
+    admin: Shape::Address, "Metrics, health and user administration over HTTP. An address other machines can reach needs \
+        admin_token.";
+    admin_token: Shape::Secret, "Administration requests must then carry it. /healthz and /readyz stay open.", "\"...\"";
+
+    ["login"]
+    token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
+        changed without a gap. Without one a random key is made and kept in the data directory.";
+    trunk_keys: Shape::Secrets, "The same for the tokens with which front ends and game servers open trunks.";
+    plain: Shape::Flag, "Whether passwords may be sent as they are (SASL PLAIN). Only behind something that encrypts.";
+
+    ["store"]
+    kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
+        measurements.";
+
+    ["limits"]
+    frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included. 'frame_too_large'.";
+    connections_per_core: number(1, 16 * MIB), "Connections of one core. 'too_many_connections'.";
+    log_in_ms: number(100, HOUR_MS), "Time from connecting to log-in, in milliseconds. 'log_in_too_slow'.";
+    log_in_attempts: number(1, 1000), "Failed log-ins of one connection. 'too_many_attempts'.";
+    sessions_per_user: number(1, 65_535), "Sessions of one user. 'too_many_sessions'.";
+    streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
+    contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";
+    requests_per_user: number(1, MIB), "Subscription requests waiting for one user's answer. 'too_many_requests' to the asker.";
+    pending_per_user: number(1, MIB), "Requests of one user waiting for the store. 'too_many_pending'.";
+    blocked_per_user: number(1, MIB), "Entries of one block list. 'too_many_blocked'.";
+    directed_per_session: number(1, MIB), "Directed presences that one session keeps in mind. 'too_many_directed'.";
+    unacknowledged_messages: number(1, MIB), "Messages sent to a session and not acknowledged. 'too_many_messages' to the \
+        sender.";
+    high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
+        each contact.";
+    backlog_bytes: number(1024, GIB), "Bytes waiting for one connection at which it is ended. 'never_reads'.";
+    trunk_high_water_bytes: number(1024, GIB), "The same as high_water_bytes for a trunk, which carries many sessions.";
+    trunk_backlog_bytes: number(1024, GIB), "The same as backlog_bytes for a trunk.";
+    stalled_ms: number(100, HOUR_MS), "How long a connection with something to read may read nothing, in milliseconds. \
+        'never_reads'.";
+    resume_ms: number(0, 24 * HOUR_MS), "How long a session outlives its broken connection, in milliseconds. 0: not at all.";
+    ping_ms: number(1000, HOUR_MS), "Silence after which a connection is pinged, in milliseconds; after twice that it is \
+        ended. 'silent'.";
+    frames_per_second: number(1, 16 * MIB), "Frames a second from one client connection; trunks are trusted. 'flood'.";
+    frames_burst: number(1, 16 * MIB), "Frames at once from one client connection, above the steady rate. 'flood'.";
+    users_per_core: number(1, 64 * MIB), "Users with state on one core. 'overloaded'.";
+    ring_batches: number(2, 65_536), "Batches between two cores that wait to be read. Beyond it presence is conflated per \
+        publisher.";
+    ring_batch_bytes: number(4096, GIB), "Bytes of presence gathered for another core in one batch. Beyond it presence is \
+        conflated per publisher.";
+    ring_control: number(1, 16 * MIB), "Requests and answers waiting for another core. 'overloaded'.";
+
+    ["metrics"]
+    sample: number(1, MIB), "One of this many events is timed. 1 times all of them.";
+    interval_log: Shape::Text, "File for an HdrHistogram interval log. None is written without it.", "\"fanal.hlog\"";
+    interval_seconds: number(1, 3600), "Length of one interval in that log.";
+    meter_unit_bytes: number(64, MIB), "A message longer than this counts as several in the load meter.";
+}
+
+/// The key of this name in this section.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// Width of the comments in the printed file.
+const WIDTH: usize = 96;
+
+pub(super) fn default_file() -> String {
+    let defaults = toml::Table::try_from(Config::default()).expect("the defaults can be written as TOML");
+    let mut file = String::new();
+    comment(&mut file, "fanal.toml: every key with its default. Take the # off a line to change it.");
+    for (section, about) in SECTIONS {
+        file.push('\n');
+        comment(&mut file, about);
+        let _ = writeln!(file, "[{section}]");
+        for key in KEYS.iter().filter(|key| key.section == *section) {
+            comment(&mut file, &format!("{} Write {}.", key.doc, key.shape.expected()));
+            let default = defaults.get(*section).and_then(|section| section.get(key.name));
+            let value = default.map_or_else(|| key.example.to_owned(), toml::Value::to_string);
+            let _ = writeln!(file, "#{} = {value}", key.name);
+        }
+    }
+    file
+}
+
+fn comment(file: &mut String, text: &str) {
+    let mut width = 0;
+    for word in text.split(' ') {
+        if width == 0 || width + 1 + word.len() > WIDTH {
+            file.push_str(if width == 0 { "#" } else { "\n#" });
+            width = 1;
+        }
+        file.push(' ');
+        file.push_str(word);
+        width += 1 + word.len();
+    }
+    file.push('\n');
+}

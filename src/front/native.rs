@@ -1,0 +1,225 @@
+//! The native door: one client connection, from Hello to its end.
+//!
+//! Lives on: the core that owns the connection. Serves G2, and what the mission asks about bad input. Invariants: a frame is
+//! handed out only when it may come now (Hello, then LogIn or Resume, then the rest), its body is verified, and the connection
+//! keeps to its rate; an idle door keeps nothing on the heap.
+//!
+//! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Resume` and `SaslResponse` the door waits to
+//! be told the outcome: [`Door::challenged`], [`Door::opened`], [`Door::opened_trunk`] or [`Door::refused`]; or, right there, the
+//! connection leaves for another core: [`Door::leave`].
+
+use crate::base::limits::{Limits, NATIVE_VERSION};
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::wire::decode::{self, ClientFrame};
+use crate::wire::encode::Tag;
+use crate::wire::frame::{Chunk, Frames, Header};
+use crate::wire::native::Kind;
+
+/// A frame counts once against the rate, and once more for each full stretch of this many bytes.
+const FLOOD_UNIT_BYTES: u32 = 4096;
+/// Bytes that may arrive for a connection on its way to another core. At the limit: `flood`.
+pub const PARTING_BYTES: usize = 1 << 20;
+
+/// What a core holds its client connections to, worked out once from its limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    max_frame: u32,
+    attempts: u32,
+    /// Nanoseconds that one frame uses up of the connection's rate.
+    frame_ns: u64,
+    /// Nanoseconds it may be ahead of its rate: the burst.
+    ahead_ns: u64,
+}
+
+impl Rules {
+    pub fn new(limits: &Limits) -> Rules {
+        let frame_ns = 1_000_000_000 / u64::from(limits.frames_per_second.max(1));
+        Rules {
+            max_frame: limits.frame_bytes,
+            attempts: limits.log_in_attempts,
+            frame_ns,
+            ahead_ns: frame_ns * u64::from(limits.frames_burst.max(1)),
+        }
+    }
+}
+
+/// A client's frame: verified, allowed and in order.
+#[derive(Clone, Copy)]
+pub struct Incoming<'a> {
+    pub tag: Tag,
+    pub frame: ClientFrame<'a>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Stage {
+    /// Nothing came yet.
+    #[default]
+    Connected,
+    /// Hello came; nobody is logged in.
+    Greeted,
+    /// The host decides on a log-in.
+    Deciding,
+    /// The client was challenged.
+    Challenged,
+    /// A session is open.
+    Open,
+    /// The connection is a trunk.
+    Trunk,
+}
+
+/// The state of one connection. A new one is `Door::default()`.
+#[derive(Default, Debug)]
+pub struct Door {
+    frames: Frames,
+    /// The time up to which the frames that came have used up the connection's rate.
+    used_until: Time,
+    failed: u32,
+    stage: Stage,
+}
+
+impl Door {
+    /// The next frame of a chunk, or `None` when the chunk is used up.
+    ///
+    /// Errors: the reason to end the connection with; don't call again after one.
+    #[inline]
+    pub fn next<'s, 'a: 's>(&'s mut self, now: Time, chunk: &mut Chunk<'a>, rules: &Rules) -> Result<Option<Incoming<'s>>, Reason> {
+        let Some(frame) = self.frames.next(chunk, rules.max_frame)? else { return Ok(None) };
+        let header = frame.header;
+        if self.stage == Stage::Trunk {
+            trunk_may_send(header)?;
+        } else {
+            self.used_until = use_up(self.used_until, now, header.body, rules)?;
+            self.stage = self.stage.after(header)?;
+        }
+        let incoming = decode::from_client(header.kind, frame.body)?;
+        if let ClientFrame::Hello(hello) = incoming
+            && !(hello.lowest()..=hello.version()).contains(&NATIVE_VERSION)
+        {
+            return Err(Reason::UnknownVersion);
+        }
+        Ok(Some(Incoming { tag: Tag { stream: header.stream, request: header.request }, frame: incoming }))
+    }
+
+    /// The client was sent a SaslChallenge.
+    pub fn challenged(&mut self) {
+        self.decided(Stage::Challenged);
+    }
+
+    /// The client was sent LoggedIn.
+    pub fn opened(&mut self) {
+        self.decided(Stage::Open);
+    }
+
+    /// The connection is a trunk from now on: every frame but Ping, Pong and LogOut names one of its streams.
+    pub fn opened_trunk(&mut self) {
+        self.decided(Stage::Trunk);
+    }
+
+    /// The log-in failed; the client may try again.
+    ///
+    /// Errors: `TooManyAttempts`, to end the connection with.
+    pub fn refused(&mut self, rules: &Rules) -> Result<(), Reason> {
+        self.decided(Stage::Greeted);
+        self.failed += 1;
+        if self.failed < rules.attempts { Ok(()) } else { Err(Reason::TooManyAttempts) }
+    }
+
+    fn decided(&mut self, stage: Stage) {
+        assert_eq!(self.stage, Stage::Deciding, "a log-in is decided once, after it was asked for");
+        self.stage = stage;
+    }
+
+    /// The session has ended and the connection goes on: the client may log in again.
+    pub fn ended(&mut self) {
+        assert_eq!(self.stage, Stage::Open, "only an open session ends");
+        self.stage = Stage::Greeted;
+    }
+
+    /// Whether a log-in waits for the host's decision.
+    pub fn is_deciding(&self) -> bool {
+        self.stage == Stage::Deciding
+    }
+
+    pub fn is_trunk(&self) -> bool {
+        self.stage == Stage::Trunk
+    }
+
+    /// Takes the connection back to before the LogIn or Resume just handed out, so that another core can go on from there.
+    /// `chunk` is the one that frame was read from.
+    pub fn leave(mut self, chunk: Chunk<'_>) -> Parting {
+        self.decided(Stage::Greeted);
+        let unread = std::mem::take(&mut self.frames).unread_last(chunk);
+        Parting { door: self, unread }
+    }
+
+    /// Goes on with a connection that left another core. Feed the bytes to `next` before anything newly received.
+    pub fn resume_from(parting: Parting) -> (Door, Vec<u8>) {
+        (parting.door, parting.unread)
+    }
+
+    /// Bytes this holds on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.frames.heap_bytes()
+    }
+}
+
+/// A connection on its way to another core: its door, and every byte that was not acted on.
+#[derive(Debug)]
+pub struct Parting {
+    door: Door,
+    unread: Vec<u8>,
+}
+
+impl Parting {
+    /// Adds what was received after the door had left.
+    ///
+    /// Errors: `Flood` above [`PARTING_BYTES`].
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), Reason> {
+        if self.unread.len() + bytes.len() > PARTING_BYTES {
+            return Err(Reason::Flood);
+        }
+        self.unread.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Stage {
+    /// The stage a frame leads to, when it may come now.
+    #[inline]
+    fn after(self, header: Header) -> Result<Stage, Reason> {
+        if header.stream != 0 {
+            return Err(Reason::BadFrame);
+        }
+        let kind = header.kind;
+        let begins = matches!(kind, Kind::LogIn | Kind::Resume);
+        match self {
+            Stage::Connected if kind == Kind::Hello => Ok(Stage::Greeted),
+            Stage::Connected => Err(Reason::OutOfOrder),
+            _ if matches!(kind, Kind::Ping | Kind::Pong) => Ok(self),
+            Stage::Greeted if begins => Ok(Stage::Deciding),
+            Stage::Challenged if kind == Kind::SaslResponse => Ok(Stage::Deciding),
+            Stage::Open if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse) => Ok(Stage::Open),
+            _ => Err(Reason::OutOfOrder),
+        }
+    }
+}
+
+/// A trunk's sessions log in one by one; only the connection's own frames carry stream 0.
+#[inline]
+fn trunk_may_send(header: Header) -> Result<(), Reason> {
+    match header.kind {
+        Kind::Hello | Kind::SaslResponse => Err(Reason::OutOfOrder),
+        Kind::Ping | Kind::Pong | Kind::LogOut => Ok(()),
+        _ if header.stream == 0 => Err(Reason::BadFrame),
+        _ => Ok(()),
+    }
+}
+
+/// Counts a frame against the rate (a token bucket, kept as the time at which it will be full again).
+#[inline]
+fn use_up(used_until: Time, now: Time, body: u32, rules: &Rules) -> Result<Time, Reason> {
+    let cost = rules.frame_ns * u64::from(1 + body / FLOOD_UNIT_BYTES);
+    let until = Time(used_until.max(now).0 + cost);
+    if until.since(now) > rules.ahead_ns { Err(Reason::Flood) } else { Ok(until) }
+}

@@ -1,0 +1,327 @@
+//! What homes and edges say to each other, on one core or between cores: everything but presence updates of watched publishers,
+//! which travel as bytes (`Outbox::updates`).
+//!
+//! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
+//! a reference with a generation, so a late one never reaches a successor.
+
+use super::frame::Frame;
+use super::subscription::{Action, State};
+use crate::base::id::{ConnId, CoreId, SessionId, UserId};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::wire::native::Show;
+
+/// A session's place at the core that owns its socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EdgeRef {
+    pub core: CoreId,
+    pub slot: u32,
+    pub generation: u32,
+}
+
+/// A user's place at its home: the number, and where it is found without a look-up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserRef {
+    pub user: UserId,
+    pub slot: u32,
+}
+
+/// A session that waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asker {
+    pub edge: EdgeRef,
+    /// The client's number for the request; 0: tell only errors.
+    pub request: u32,
+}
+
+#[derive(Debug)]
+pub enum Control {
+    // Edge to a user's home.
+    Attach(Box<Attach>),
+    Resume(Box<Resume>),
+    Detach {
+        at: UserRef,
+        session: SessionId,
+        edge: EdgeRef,
+        end: SessionEnd,
+    },
+    Update {
+        at: UserRef,
+        session: SessionId,
+        update: Box<Update>,
+    },
+    Ask {
+        at: UserRef,
+        session: SessionId,
+        asker: Asker,
+        ask: Box<Ask>,
+    },
+    /// An edge has its first subscriber of a publisher (Z6); or must ask for this one because it was revoked once.
+    Watch {
+        publisher: UserId,
+        subscriber: UserId,
+        core: CoreId,
+        slot: u32,
+        nonce: u32,
+    },
+    /// An edge has no subscriber of a publisher any more.
+    Unwatch {
+        publisher: UserId,
+        core: CoreId,
+        slot: u32,
+    },
+
+    // Home to home.
+    Way(Box<Way>),
+    /// The receiver of a way has stored it: its sender need not keep it in mind.
+    WayDone {
+        from: Bare,
+        to: UserId,
+    },
+    Message(Box<Message>),
+    Directed(Box<Directed>),
+    Probe {
+        publisher: Bare,
+        subscriber: UserId,
+        asker: Asker,
+    },
+
+    // Home to edge.
+    Attached(Box<Attached>),
+    /// A session may now see these publishers.
+    Interest {
+        edge: EdgeRef,
+        publishers: Vec<UserId>,
+    },
+    /// A session may not see this publisher any more, and is told that it's gone.
+    Uninterest {
+        edge: EdgeRef,
+        publisher: UserId,
+    },
+    /// A session that is not available sees nobody.
+    UninterestAll {
+        edge: EdgeRef,
+    },
+    /// The answer to Watch: the publisher's state (Z7, M5).
+    Snapshot(Box<Snapshot>),
+    /// The answer to Watch when the publisher has not approved the subscriber.
+    Refused {
+        publisher: UserId,
+        subscriber: UserId,
+        slot: u32,
+        nonce: u32,
+    },
+    /// A subscriber lost the publisher's approval; it takes effect before any later update of the publisher.
+    Revoke {
+        publisher: UserId,
+        subscriber: UserId,
+        slot: u32,
+    },
+    ToSession {
+        edge: EdgeRef,
+        event: SessionEvent,
+    },
+}
+
+/// A log-in that was authenticated where the connection is.
+#[derive(Debug)]
+pub struct Attach {
+    pub jid: Bare,
+    /// Empty: make one up.
+    pub resource: String,
+    /// Whether an unknown user comes into being: tokens and trunks speak for the operator, who knows.
+    pub create: bool,
+    pub asker: Asker,
+    /// SASL's last word, passed through to LoggedIn.
+    pub data: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Resume {
+    pub jid: Bare,
+    pub token: Vec<u8>,
+    pub received: u64,
+    pub asker: Asker,
+}
+
+#[derive(Debug)]
+pub struct Attached {
+    pub asker: Asker,
+    pub at: UserRef,
+    pub session: SessionId,
+    pub jid: Bare,
+    pub resource: Box<str>,
+    pub resume: [u8; 16],
+    pub resumed: bool,
+    pub data: Vec<u8>,
+}
+
+/// How a session came to its end at its edge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionEnd {
+    /// The connection broke: the session may be resumed for a while.
+    Lost,
+    /// The client said good-bye, with its last status.
+    LoggedOut { status: String },
+    /// The node ends it for good.
+    Ended,
+}
+
+/// A session's new presence: what the home must know of it, and the publisher's own bytes.
+#[derive(Debug)]
+pub struct Update {
+    pub show: Show,
+    pub priority: i8,
+    pub presence: Vec<u8>,
+    pub asker: Asker,
+}
+
+/// A client's request to its home.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    Subscription { action: Action, contact: Bare, note: String },
+    RosterGet,
+    RosterSet { contact: Bare, name: String, groups: Vec<String> },
+    RosterRemove { contact: Bare },
+    Block { jid: Bare, blocked: bool },
+    BlockListGet,
+    Message { to: Bare, resource: Option<String>, id: String, body: Vec<u8> },
+    Directed { to: Bare, resource: Option<String>, show: Show, presence: Vec<u8> },
+    Probe { publisher: Bare },
+    Ack { received: u64 },
+}
+
+/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, deleted with the
+/// change it makes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Way {
+    pub from: Bare,
+    pub from_user: UserId,
+    pub to: Bare,
+    pub kind: WayKind,
+    pub note: String,
+    pub sequence: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WayKind {
+    Stanza(Action),
+    /// The sender blocked the receiver.
+    Hide,
+    /// The sender unblocked the receiver.
+    Show,
+}
+
+impl WayKind {
+    /// The number in a stored way.
+    pub fn number(self) -> u8 {
+        match self {
+            WayKind::Stanza(action) => action as u8,
+            WayKind::Hide => 4,
+            WayKind::Show => 5,
+        }
+    }
+
+    pub fn from_number(number: u8) -> Option<WayKind> {
+        match number {
+            4 => Some(WayKind::Hide),
+            5 => Some(WayKind::Show),
+            _ => Action::from_number(number).map(WayKind::Stanza),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub from: Bare,
+    pub from_resource: Box<str>,
+    pub to: Bare,
+    pub to_resource: Option<String>,
+    pub id: String,
+    pub body: Vec<u8>,
+    /// The sender's session and request, for the answer.
+    pub asker: Asker,
+}
+
+#[derive(Clone, Debug)]
+pub struct Directed {
+    pub from: Bare,
+    pub from_resource: Box<str>,
+    pub to: Bare,
+    pub to_resource: Option<String>,
+    pub presence: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Snapshot {
+    pub publisher: UserId,
+    pub subscriber: UserId,
+    pub slot: u32,
+    pub nonce: u32,
+    /// One event frame for each available session; or the last presence of a user who has none.
+    pub frames: Vec<Frame>,
+    /// Subscribers whose revocation their own homes may not know yet.
+    pub revoked: Vec<UserId>,
+}
+
+/// What a home tells one session.
+#[derive(Clone, Debug)]
+pub enum SessionEvent {
+    Done {
+        request: u32,
+    },
+    Error {
+        request: u32,
+        reason: Reason,
+        detail: String,
+    },
+    Subscription {
+        action: Action,
+        from: Bare,
+        user: UserId,
+        note: String,
+    },
+    Roster {
+        request: u32,
+        items: Vec<Contact>,
+    },
+    RosterPush {
+        item: Contact,
+    },
+    BlockList {
+        request: u32,
+        jids: Vec<Bare>,
+    },
+    Message {
+        number: u64,
+        message: Box<Message>,
+    },
+    Directed(Box<Directed>),
+    /// Event frames of the user's own other sessions, or the answer to a probe.
+    Events(Vec<Frame>),
+    Transfer {
+        address: String,
+    },
+    /// The session is over; the connection (or the trunk's stream) ends with this reason.
+    Ended(Reason),
+}
+
+/// A roster item as clients see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Contact {
+    pub jid: Bare,
+    pub user: UserId,
+    pub name: String,
+    pub groups: Vec<String>,
+    pub state: State,
+    /// Only in a push: the item is gone.
+    pub removed: bool,
+}
+
+/// A connection, for those who only have the slot of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamRef {
+    pub conn: ConnId,
+    /// 0 except on a trunk.
+    pub stream: u32,
+}

@@ -1,0 +1,202 @@
+//! Delivery to the sessions of this edge: the same bytes to every subscriber (G2), the newest state only to those that are slow.
+
+use super::{Cached, Edge, PutOff};
+use crate::base::id::{ConnId, SessionId, UserId, Version};
+use crate::presence::frame::{self, Frame};
+use crate::presence::home::Homes;
+use crate::presence::outbox::Outbox;
+use crate::wire::event::{self, Head};
+use crate::wire::lines::Lines;
+use crate::wire::native::Show;
+
+/// Sessions of one publisher that may end while one connection is slow; at the limit the connection is ended, since it could not
+/// be told of all.
+const FAREWELLS_PER_PUBLISHER: usize = 64;
+
+impl Edge {
+    /// An update of a publisher of this core goes to its subscribers here. Returns how many.
+    #[inline]
+    pub fn fan_out(&mut self, slot: u32, user: UserId, frame: &[u8], lines: &mut Lines) -> usize {
+        let Some(publisher) = self.publishers.get(slot as usize).and_then(Option::as_ref).filter(|p| p.user == user) else {
+            self.counters.stale_updates += 1;
+            return 0;
+        };
+        let mut delivered = publisher.direct.len();
+        let mut slow = false;
+        for &conn in &publisher.direct {
+            if lines.is_slow(conn) {
+                slow = true;
+                delivered -= 1;
+                continue;
+            }
+            lines.append(conn, frame);
+        }
+        for group in &publisher.trunks {
+            if lines.is_slow(group.conn) {
+                slow = true;
+                continue;
+            }
+            delivered += group.streams.len();
+            if let Some(gathered) = lines.gather(group.conn, frame::addressed_len(frame, group.streams.len())) {
+                frame::append_addressed(gathered, frame, &group.streams);
+            }
+        }
+        self.counters.deliveries += delivered as u64;
+        if slow {
+            self.put_off(slot, frame, lines);
+        }
+        delivered
+    }
+
+    /// The same for a publisher of another core, whose state is kept for those who subscribe later.
+    pub fn fan_out_remote(&mut self, slot: u32, user: UserId, frame: &[u8], lines: &mut Lines) -> usize {
+        let head = frame::head(frame);
+        let Some(publisher) = self.publisher(slot, user) else {
+            self.counters.stale_updates += 1;
+            return 0;
+        };
+        let cached = publisher.cache.iter_mut().find(|cached| cached.session == head.session);
+        match cached {
+            Some(cached) if cached.version >= head.version => {
+                self.counters.stale_updates += 1;
+                return 0;
+            }
+            Some(cached) if !is_farewell(&head) => {
+                cached.version = head.version;
+                cached.frame.0.clear();
+                cached.frame.0.extend_from_slice(frame);
+            }
+            Some(_) => {
+                publisher.cache.retain(|cached| cached.session != head.session);
+                if publisher.cache.is_empty() {
+                    publisher.cache.push(last_presence(&head, frame));
+                }
+            }
+            None => {
+                publisher.cache.retain(|cached| !is_farewell(&cached.frame.head()));
+                publisher.cache.push(Cached { session: head.session, version: head.version, frame: Frame(frame.to_vec()) });
+            }
+        }
+        self.fan_out(slot, user, frame, lines)
+    }
+
+    /// Remembers for each slow subscriber that this publisher has news.
+    #[cold]
+    fn put_off(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) {
+        let head = frame::head(frame);
+        let publisher = self.publishers[slot as usize].as_ref().expect("fan-out found it");
+        let conns = publisher.direct.iter().copied().chain(publisher.trunks.iter().map(|group| group.conn));
+        for conn in conns {
+            if !lines.is_slow(conn) {
+                continue;
+            }
+            self.counters.conflated += 1;
+            let farewells = self.put_off.entry(conn).or_default().0.entry(slot).or_default();
+            if is_farewell(&head) && !farewells.iter().any(|&(session, _)| session == head.session) {
+                farewells.push((head.session, head.version));
+                if farewells.len() > FAREWELLS_PER_PUBLISHER {
+                    self.counters.farewells_overrun += 1;
+                    lines.give_up(conn);
+                }
+            }
+        }
+    }
+
+    /// A slow connection has sent all it had: what was put off for it goes out, newest states only.
+    pub fn drained(&mut self, conn: ConnId, homes: &Homes, out: &mut Outbox) {
+        let Some(PutOff(put_off)) = self.put_off.remove(&conn.slot) else { return };
+        let mut frames = Vec::new();
+        for (slot, farewells) in put_off {
+            let publisher = self.publishers[slot as usize].as_ref().expect("a freed publisher is put off for nobody");
+            let user = publisher.user;
+            self.states_of(slot, homes, &mut frames);
+            for (session, version) in farewells {
+                if !frames.iter().any(|frame| frame.head().session == session) {
+                    frames.push(farewell(user, session, version));
+                }
+            }
+            let publisher = self.publishers[slot as usize].as_ref().expect("still there");
+            let group = publisher.trunks.iter().find(|group| group.conn == conn.slot);
+            for frame in frames.drain(..) {
+                match group {
+                    None => out.lines.append(conn.slot, &frame.0),
+                    Some(group) => {
+                        if let Some(gathered) = out.lines.gather(conn.slot, frame::addressed_len(&frame.0, group.streams.len())) {
+                            frame::append_addressed(gathered, &frame.0, &group.streams);
+                        }
+                    }
+                }
+                self.counters.deliveries += group.map_or(1, |group| group.streams.len()) as u64;
+            }
+        }
+    }
+
+    /// Sends one session the states of publishers it may now see, as one batch.
+    pub(super) fn send_states(&mut self, session_slot: u32, publishers: &[u32], homes: &Homes, out: &mut Outbox) {
+        let mut frames = Vec::new();
+        for &slot in publishers {
+            self.states_of(slot, homes, &mut frames);
+        }
+        self.send_frames(session_slot, &frames, out);
+    }
+
+    /// Sends event frames to one session.
+    pub fn send_frames(&mut self, session_slot: u32, frames: &[Frame], out: &mut Outbox) {
+        let Some(session) = self.at_slot(session_slot) else { return };
+        let (conn, stream) = (session.conn.slot, session.stream);
+        self.counters.deliveries += frames.len() as u64;
+        match frames {
+            [] => {}
+            [frame] if stream == 0 => out.lines.append(conn, &frame.0),
+            frames => {
+                let mut batch = std::mem::take(&mut self.scratch);
+                frame::batch(&mut batch, stream, frames.iter().map(|frame| &frame.0[..]));
+                out.lines.append(conn, &batch);
+                self.scratch = batch;
+            }
+        }
+    }
+
+    /// Tells a session that all sessions of a publisher have gone, as far as it can know them.
+    pub(super) fn send_farewells(&mut self, session_slot: u32, slot: u32, homes: &Homes, out: &mut Outbox) {
+        let mut states = Vec::new();
+        self.states_of(slot, homes, &mut states);
+        let farewells: Vec<Frame> = states
+            .iter()
+            .map(|frame| frame.head())
+            .filter(|head| !is_farewell(head))
+            .map(|head| farewell(head.user, head.session, head.version))
+            .collect();
+        let conn = self.at_slot(session_slot).map(|session| session.conn.slot);
+        if let Some(PutOff(put_off)) = conn.and_then(|conn| self.put_off.get_mut(&conn)) {
+            put_off.remove(&slot);
+        }
+        self.send_frames(session_slot, &farewells, out);
+    }
+
+    /// The frames that tell a publisher's whole state.
+    fn states_of(&self, slot: u32, homes: &Homes, frames: &mut Vec<Frame>) {
+        let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
+        if publisher.user.home(self.cores) == self.core {
+            homes.frames_of(publisher.user, frames);
+        } else {
+            frames.extend(publisher.cache.iter().map(|cached| cached.frame.clone()));
+        }
+    }
+}
+
+fn is_farewell(head: &Head) -> bool {
+    head.show == Show::Unavailable
+}
+
+/// The event that says a session has gone. Its version is that of the state it ends: one more than the last seen would be a lie,
+/// and clients let a farewell of the same version win.
+fn farewell(user: UserId, session: SessionId, version: Version) -> Frame {
+    Frame::new(Head { user, version, session, show: Show::Unavailable, flags: 0 }, &[])
+}
+
+/// What later subscribers are told of a user whose last session has gone.
+fn last_presence(head: &Head, frame: &[u8]) -> Cached {
+    let last = Head { flags: event::LAST, ..*head };
+    Cached { session: head.session, version: head.version, frame: Frame::new(last, frame::presence(frame)) }
+}

@@ -1,0 +1,280 @@
+//! Who watches whom at this edge: asks publishers' homes once per publisher (the log-in storm's one probe per core and
+//! publisher), answers the second subscriber locally, and lets go with the last.
+
+use super::{Cached, Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
+use crate::base::id::UserId;
+use crate::presence::control::{Control, EdgeRef, Snapshot};
+use crate::presence::frame::Frame;
+use crate::presence::home::Homes;
+use crate::presence::outbox::Outbox;
+
+impl Edge {
+    /// A session may see these publishers from now on. The states already known go out at once.
+    pub fn interest(&mut self, edge: EdgeRef, publishers: &[UserId], homes: &Homes, out: &mut Outbox) {
+        if self.get(edge).is_none() {
+            return;
+        }
+        let mut known = Vec::new();
+        let watches_some = self.get(edge).is_some_and(|session| !session.watching.is_empty());
+        for &user in publishers {
+            let slot = self.publisher_slot(user);
+            let session = self.sessions[edge.slot as usize].as_mut().expect("got above");
+            if watches_some && session.watching.contains(&slot) {
+                continue;
+            }
+            session.watching.push(slot);
+            let subscriber = session.home.as_ref().map_or(UserId::NOBODY, |home| home.at.user);
+            let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
+            let must_ask = publisher.ask_first.contains(&subscriber);
+            if publisher.grant == Grant::Given && !must_ask {
+                self.counters.local_snapshots += 1;
+                self.add_subscriber(slot, edge.slot);
+                known.push(slot);
+                continue;
+            }
+            let first = publisher.waiting.is_empty() && publisher.grant == Grant::Asked;
+            publisher.waiting.push(edge.slot);
+            if first || must_ask {
+                self.watch(slot, subscriber, out);
+            }
+        }
+        self.send_states(edge.slot, &known, homes, out);
+    }
+
+    /// The publisher's home has answered for one subscriber; everyone who waited is served, but those it revoked.
+    pub fn snapshot(&mut self, snapshot: Snapshot, homes: &Homes, out: &mut Outbox) {
+        let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| p.nonce == snapshot.nonce) else {
+            self.counters.stale_updates += 1;
+            return;
+        };
+        let first = publisher.grant == Grant::Asked;
+        publisher.grant = Grant::Given;
+        publisher.ask_first.retain(|&user| user != snapshot.subscriber);
+        for user in snapshot.revoked {
+            if user != snapshot.subscriber && !publisher.ask_first.contains(&user) {
+                publisher.ask_first.push(user);
+            }
+        }
+        let waiting = std::mem::take(&mut publisher.waiting);
+        let ask_first = publisher.ask_first.clone();
+        if snapshot.publisher.home(self.cores) != self.core {
+            self.refresh_cache(snapshot.slot, &snapshot.frames);
+        }
+        for session_slot in waiting {
+            let user = self.subscriber_of(session_slot);
+            if user == snapshot.subscriber || (first && !ask_first.contains(&user)) {
+                self.add_subscriber(snapshot.slot, session_slot);
+                self.send_states(session_slot, &[snapshot.slot], homes, out);
+            } else {
+                self.publisher(snapshot.slot, snapshot.publisher).expect("got above").waiting.push(session_slot);
+                if first {
+                    self.watch(snapshot.slot, user, out);
+                }
+            }
+        }
+    }
+
+    /// The publisher does not know this subscriber: its sessions wait no longer. If others wait, one of them asks.
+    pub fn refused(&mut self, slot: u32, nonce: u32, user: UserId, subscriber: UserId, out: &mut Outbox) {
+        if self.publisher(slot, user).is_none_or(|publisher| publisher.nonce != nonce) {
+            return;
+        }
+        for session_slot in self.sessions_of(slot, subscriber) {
+            self.unwatch(session_slot, slot, out);
+        }
+        let Some(publisher) = self.publisher(slot, user) else { return };
+        if publisher.grant == Grant::Asked
+            && let Some(&next) = publisher.waiting.first()
+        {
+            let next = self.subscriber_of(next);
+            self.watch(slot, next, out);
+        }
+    }
+
+    /// The publisher took its approval back (or blocked the subscriber): nothing of it reaches the subscriber any more, and the
+    /// subscriber's sessions are told that it's gone.
+    pub fn revoke(&mut self, slot: u32, user: UserId, subscriber: UserId, homes: &Homes, out: &mut Outbox) {
+        let Some(publisher) = self.publisher(slot, user) else { return };
+        if !publisher.ask_first.contains(&subscriber) {
+            publisher.ask_first.push(subscriber);
+        }
+        for session_slot in self.sessions_of(slot, subscriber) {
+            self.send_farewells(session_slot, slot, homes, out);
+            self.unwatch(session_slot, slot, out);
+        }
+    }
+
+    /// A session's own home says that it may not see a publisher any more.
+    pub fn uninterest(&mut self, edge: EdgeRef, user: UserId, homes: &Homes, out: &mut Outbox) {
+        let Some(&slot) = self.by_user.get(&user) else { return };
+        let Some(session) = self.get(edge) else { return };
+        if session.watching.contains(&slot) {
+            self.send_farewells(edge.slot, slot, homes, out);
+            self.unwatch(edge.slot, slot, out);
+        }
+    }
+
+    /// A session is not available any more: it sees nobody.
+    pub fn uninterest_all(&mut self, edge: EdgeRef, out: &mut Outbox) {
+        if self.get(edge).is_some() {
+            self.unwatch_all(edge.slot, out);
+        }
+    }
+
+    pub(super) fn unwatch_all(&mut self, session_slot: u32, out: &mut Outbox) {
+        let watching = std::mem::take(&mut self.sessions[session_slot as usize].as_mut().expect("an open session").watching);
+        for slot in watching {
+            self.remove_subscriber(slot, session_slot, out);
+        }
+    }
+
+    fn unwatch(&mut self, session_slot: u32, slot: u32, out: &mut Outbox) {
+        let session = self.sessions[session_slot as usize].as_mut().expect("a watching session is open");
+        session.watching.retain(|&watched| watched != slot);
+        self.remove_subscriber(slot, session_slot, out);
+    }
+
+    fn watch(&self, slot: u32, subscriber: UserId, out: &mut Outbox) {
+        let Publisher { user, nonce, .. } = *self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
+        out.send(user.home(self.cores), Control::Watch { publisher: user, subscriber, core: self.core, slot, nonce });
+    }
+
+    fn subscriber_of(&self, session_slot: u32) -> UserId {
+        let session = self.sessions[session_slot as usize].as_ref().expect("a listed session is open");
+        session.home.as_ref().map_or(UserId::NOBODY, |home| home.at.user)
+    }
+
+    /// The publisher in a slot, if it's still this one.
+    pub(super) fn publisher(&mut self, slot: u32, user: UserId) -> Option<&mut Publisher> {
+        self.publishers.get_mut(slot as usize)?.as_mut().filter(|publisher| publisher.user == user)
+    }
+
+    fn publisher_slot(&mut self, user: UserId) -> u32 {
+        if let Some(&slot) = self.by_user.get(&user) {
+            return slot;
+        }
+        self.next_nonce = self.next_nonce.wrapping_add(1);
+        let publisher = Publisher {
+            user,
+            nonce: self.next_nonce,
+            grant: Grant::Asked,
+            direct: Vec::new(),
+            trunks: Vec::new(),
+            waiting: Vec::new(),
+            ask_first: Vec::new(),
+            cache: Vec::new(),
+        };
+        let slot = match self.free_publishers.pop() {
+            Some(slot) => {
+                self.publishers[slot as usize] = Some(publisher);
+                slot
+            }
+            None => {
+                self.publishers.push(Some(publisher));
+                (self.publishers.len() - 1) as u32
+            }
+        };
+        self.by_user.insert(user, slot);
+        slot
+    }
+
+    fn add_subscriber(&mut self, slot: u32, session_slot: u32) {
+        let session = self.sessions[session_slot as usize].as_ref().expect("an open session subscribes");
+        let (conn, stream) = (session.conn.slot, session.stream);
+        let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
+        if stream == 0 {
+            publisher.direct.push(conn);
+        } else if let Some(group) = publisher.trunks.iter_mut().find(|group| group.conn == conn) {
+            group.streams.push(stream);
+        } else {
+            publisher.trunks.push(TrunkGroup { conn, streams: vec![stream] });
+        }
+    }
+
+    /// Takes a session out of a publisher's lists; with the last one the publisher goes too.
+    fn remove_subscriber(&mut self, slot: u32, session_slot: u32, out: &mut Outbox) {
+        let session = self.sessions[session_slot as usize].as_ref().expect("an open session");
+        let (conn, stream) = (session.conn.slot, session.stream);
+        let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
+        publisher.waiting.retain(|&waiting| waiting != session_slot);
+        if stream == 0 {
+            if let Some(at) = publisher.direct.iter().position(|&direct| direct == conn) {
+                publisher.direct.swap_remove(at);
+            }
+        } else if let Some(at) = publisher.trunks.iter().position(|group| group.conn == conn) {
+            let streams = &mut publisher.trunks[at].streams;
+            if let Some(at) = streams.iter().position(|&s| s == stream) {
+                streams.swap_remove(at);
+            }
+            if streams.is_empty() {
+                publisher.trunks.swap_remove(at);
+            }
+        }
+        if publisher.direct.is_empty() && publisher.trunks.is_empty() && publisher.waiting.is_empty() {
+            let user = publisher.user;
+            self.publishers[slot as usize] = None;
+            self.free_publishers.push(slot);
+            self.by_user.remove(&user);
+            for put_off in self.put_off.values_mut() {
+                put_off.0.remove(&slot);
+            }
+            out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
+        }
+    }
+
+    /// The sessions of a user that are in a publisher's lists, granted or waiting.
+    fn sessions_of(&self, slot: u32, subscriber: UserId) -> Vec<u32> {
+        let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
+        let direct = publisher.direct.iter().filter_map(|&conn| self.session_of_conn(conn));
+        let mut found: Vec<u32> =
+            direct.chain(publisher.waiting.iter().copied()).filter(|&s| self.subscriber_of(s) == subscriber).collect();
+        for group in &publisher.trunks {
+            let sessions = group.streams.iter().filter_map(|&stream| self.session_of_stream(group.conn, stream));
+            found.extend(sessions.filter(|&s| self.subscriber_of(s) == subscriber));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    fn refresh_cache(&mut self, slot: u32, frames: &[Frame]) {
+        let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
+        publisher.cache = frames
+            .iter()
+            .map(|frame| {
+                let head = frame.head();
+                Cached { session: head.session, version: head.version, frame: frame.clone() }
+            })
+            .collect();
+    }
+
+    /// The invariants of this table; the simulator calls it after every step.
+    pub fn check(&self) {
+        for (slot, publisher) in self.publishers.iter().enumerate().filter_map(|(slot, p)| Some((slot as u32, p.as_ref()?))) {
+            assert_eq!(self.by_user.get(&publisher.user), Some(&slot), "a publisher is found under its number");
+            for &conn in &publisher.direct {
+                let session = self.session_of_conn(conn).expect("a subscriber's connection carries a session");
+                assert!(self.sessions[session as usize].as_ref().is_some_and(|s| s.watching.contains(&slot)), "both lists agree");
+            }
+            assert!(
+                !publisher.direct.is_empty() || !publisher.trunks.is_empty() || !publisher.waiting.is_empty(),
+                "a publisher is watched"
+            );
+        }
+        for session in self.sessions.iter().flatten() {
+            for &slot in &session.watching {
+                let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
+                let waiting = publisher
+                    .waiting
+                    .iter()
+                    .any(|&s| self.sessions[s as usize].as_ref().is_some_and(|w| w.generation == session.generation));
+                let granted = match session.stream {
+                    0 => publisher.direct.contains(&session.conn.slot),
+                    stream => publisher.trunks.iter().any(|g| g.conn == session.conn.slot && g.streams.contains(&stream)),
+                };
+                assert!(waiting != granted, "a watcher waits or is granted, not both");
+            }
+        }
+        assert!(self.by_conn.iter().all(|&slot| slot == NO_SESSION || self.sessions[slot as usize].is_some()));
+    }
+}

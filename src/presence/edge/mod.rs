@@ -1,0 +1,232 @@
+//! The edge role of a core: the sessions whose sockets it owns, and what they watch (the document's inbound table, Z7; J1).
+//!
+//! Lives on: every core. Serves Z7, J6, G1, G2. `interest` grants and takes away, `fan_out` delivers. Invariants: a session in a
+//! publisher's list has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a session
+//! watches it or waits to; nobody is in a list whom the publisher's home has not approved.
+
+mod fan_out;
+mod interest;
+
+use super::control::{EdgeRef, StreamRef, UserRef};
+use super::frame::Frame;
+use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use ahash::RandomState;
+use std::collections::{BTreeMap, HashMap};
+
+/// What an edge counts. The shard adds it to the core's counters.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct EdgeCounters {
+    pub deliveries: u64,
+    pub conflated: u64,
+    /// Snapshots answered from what the edge knew already.
+    pub local_snapshots: u64,
+    pub stale_updates: u64,
+    /// Connections that could not be told of all farewells while they were slow.
+    pub farewells_overrun: u64,
+}
+
+/// A session at its edge.
+#[derive(Debug)]
+pub struct EdgeSession {
+    pub conn: ConnId,
+    pub stream: u32,
+    pub generation: u32,
+    /// Known once the home has attached it.
+    pub home: Option<Home>,
+    /// Slots of the publishers it watches or waits to watch.
+    watching: Vec<u32>,
+}
+
+/// Where a session's home is.
+#[derive(Clone, Debug)]
+pub struct Home {
+    pub core: CoreId,
+    pub at: UserRef,
+    pub session: SessionId,
+    pub resource: Box<str>,
+}
+
+impl EdgeSession {
+    pub fn stream_ref(&self) -> StreamRef {
+        StreamRef { conn: self.conn, stream: self.stream }
+    }
+}
+
+/// Whether the publisher's home has answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Grant {
+    Asked,
+    Given,
+}
+
+/// A publisher that sessions of this core watch.
+struct Publisher {
+    user: UserId,
+    /// Tells this record from an earlier one of the same publisher in the same slot, whose answers may still come.
+    nonce: u32,
+    grant: Grant,
+    /// Connection slots of sessions that have a connection to themselves.
+    direct: Vec<u32>,
+    trunks: Vec<TrunkGroup>,
+    /// Sessions not yet granted, by their slots here.
+    waiting: Vec<u32>,
+    /// Users the publisher revoked: the home is asked before they get anything again.
+    ask_first: Vec<UserId>,
+    /// What a publisher of another core last told. A publisher of this core is read at its home.
+    cache: Vec<Cached>,
+}
+
+/// The streams of one trunk that watch a publisher: one event for all of them.
+struct TrunkGroup {
+    conn: u32,
+    streams: Vec<u32>,
+}
+
+struct Cached {
+    session: SessionId,
+    version: Version,
+    frame: Frame,
+}
+
+/// What a slow connection has still to hear, newest per publisher: slots of publishers, and their sessions that ended meanwhile.
+#[derive(Default)]
+struct PutOff(BTreeMap<u32, Vec<(SessionId, Version)>>);
+
+/// All sessions whose sockets this core owns.
+pub struct Edge {
+    core: CoreId,
+    cores: u16,
+    sessions: Vec<Option<EdgeSession>>,
+    free_sessions: Vec<u32>,
+    next_generation: u32,
+    next_nonce: u32,
+    /// The session of a connection that is not a trunk, by the connection's slot.
+    by_conn: Vec<u32>,
+    /// The sessions of a trunk by stream number, by the trunk's connection slot.
+    streams: HashMap<u32, Vec<u32>, RandomState>,
+    publishers: Vec<Option<Publisher>>,
+    free_publishers: Vec<u32>,
+    by_user: HashMap<UserId, u32, RandomState>,
+    put_off: HashMap<u32, PutOff, RandomState>,
+    scratch: Vec<u8>,
+    pub counters: EdgeCounters,
+}
+
+const NO_SESSION: u32 = u32::MAX;
+
+impl Edge {
+    pub fn new(core: CoreId, cores: u16, hasher: RandomState) -> Edge {
+        Edge {
+            core,
+            cores,
+            sessions: Vec::new(),
+            free_sessions: Vec::new(),
+            next_generation: 1,
+            next_nonce: 0,
+            by_conn: Vec::new(),
+            streams: HashMap::with_hasher(hasher.clone()),
+            publishers: Vec::new(),
+            free_publishers: Vec::new(),
+            by_user: HashMap::with_hasher(hasher.clone()),
+            put_off: HashMap::with_hasher(hasher),
+            scratch: Vec::new(),
+            counters: EdgeCounters::default(),
+        }
+    }
+
+    /// A place for a session that is logging in. `stream` is 0 for a connection of its own.
+    pub fn open(&mut self, conn: ConnId, stream: u32) -> EdgeRef {
+        let generation = self.next_generation;
+        self.next_generation = self.next_generation.wrapping_add(1);
+        let session = EdgeSession { conn, stream, generation, home: None, watching: Vec::new() };
+        let slot = match self.free_sessions.pop() {
+            Some(slot) => {
+                self.sessions[slot as usize] = Some(session);
+                slot
+            }
+            None => {
+                self.sessions.push(Some(session));
+                (self.sessions.len() - 1) as u32
+            }
+        };
+        *self.place(conn.slot, stream) = slot;
+        EdgeRef { core: self.core, slot, generation }
+    }
+
+    /// Where the session of a connection or stream is noted down.
+    fn place(&mut self, conn_slot: u32, stream: u32) -> &mut u32 {
+        let (table, index) = match stream {
+            0 => (&mut self.by_conn, conn_slot as usize),
+            stream => (self.streams.entry(conn_slot).or_default(), stream as usize),
+        };
+        if table.len() <= index {
+            table.resize(index + 1, NO_SESSION);
+        }
+        &mut table[index]
+    }
+
+    /// The session that a frame of a connection (stream 0) or of a trunk's stream belongs to.
+    #[inline]
+    pub fn find(&self, conn_slot: u32, stream: u32) -> Option<EdgeRef> {
+        let slot = if stream == 0 { self.session_of_conn(conn_slot) } else { self.session_of_stream(conn_slot, stream) }?;
+        self.edge_ref(slot)
+    }
+
+    /// The sessions of a connection: its own, or those of all its streams.
+    pub fn sessions_on(&self, conn_slot: u32) -> Vec<EdgeRef> {
+        let streams = self.streams.get(&conn_slot).into_iter().flatten().copied().filter(|&slot| slot != NO_SESSION);
+        self.session_of_conn(conn_slot).into_iter().chain(streams).filter_map(|slot| self.edge_ref(slot)).collect()
+    }
+
+    pub fn get(&self, edge: EdgeRef) -> Option<&EdgeSession> {
+        self.sessions.get(edge.slot as usize)?.as_ref().filter(|session| session.generation == edge.generation)
+    }
+
+    /// The session in a slot, for callers who keep slots only as long as the session lives.
+    pub fn at_slot(&self, slot: u32) -> Option<&EdgeSession> {
+        self.sessions.get(slot as usize)?.as_ref()
+    }
+
+    pub fn edge_ref(&self, slot: u32) -> Option<EdgeRef> {
+        self.at_slot(slot).map(|session| EdgeRef { core: self.core, slot, generation: session.generation })
+    }
+
+    /// The home has attached a session.
+    pub fn attach(&mut self, edge: EdgeRef, home: Home) {
+        if let Some(session) = self.sessions[edge.slot as usize].as_mut().filter(|s| s.generation == edge.generation) {
+            session.home = Some(home);
+        }
+    }
+
+    /// A session's connection or stream has ended: it watches nobody any more. Returns where its home was.
+    pub fn close(&mut self, edge: EdgeRef, out: &mut super::outbox::Outbox) -> Option<Home> {
+        self.get(edge)?;
+        self.unwatch_all(edge.slot, out);
+        let session = self.sessions[edge.slot as usize].take().expect("got above");
+        self.free_sessions.push(edge.slot);
+        *self.place(session.conn.slot, session.stream) = NO_SESSION;
+        session.home
+    }
+
+    /// A connection is gone: nothing is put off for it any more.
+    pub fn forget_conn(&mut self, conn: ConnId) {
+        self.put_off.remove(&conn.slot);
+        self.streams.remove(&conn.slot);
+    }
+
+    pub fn session_count(&self) -> usize {
+        self.sessions.len() - self.free_sessions.len()
+    }
+
+    pub fn publisher_count(&self) -> usize {
+        self.by_user.len()
+    }
+
+    fn session_of_conn(&self, conn_slot: u32) -> Option<u32> {
+        self.by_conn.get(conn_slot as usize).copied().filter(|&slot| slot != NO_SESSION)
+    }
+
+    fn session_of_stream(&self, conn_slot: u32, stream: u32) -> Option<u32> {
+        self.streams.get(&conn_slot)?.get(stream as usize).copied().filter(|&slot| slot != NO_SESSION)
+    }
+}

@@ -1,0 +1,136 @@
+//! Users come into being and go (Z1: their numbers are unique for ever).
+
+use super::change::{Change, Origin};
+use super::plan::Plan;
+use super::update::refuse;
+use super::{Homes, change};
+use crate::base::credentials::ScramCredentials;
+use crate::base::id::{UserId, slot_of};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::{Attach, Control, SessionEvent, UserRef, WayKind};
+use crate::presence::edge::Edge;
+use crate::presence::outbox::Outbox;
+use crate::presence::subscription::{self, Action};
+use crate::presence::user::User;
+use crate::store::{
+    Table, Write,
+    rows::{self, Row},
+};
+
+impl Homes {
+    /// A log-in of a user who does not exist yet, vouched for by a token or a trunk.
+    pub(super) fn create_for(&mut self, attach: Attach, out: &mut Outbox) {
+        match self.create(&attach.jid, None, out) {
+            Err(reason) => refuse(attach.asker, reason, "", out),
+            Ok(at) => self.user(at).expect("just made").rare().waiting.push_back(Change::Attach(Box::new(attach))),
+        }
+    }
+
+    fn create(&mut self, jid: &Bare, credentials: Option<ScramCredentials>, out: &mut Outbox) -> Result<UserRef, Reason> {
+        if self.by_user.len() >= self.place.limits.users_per_core as usize {
+            return Err(Reason::Overloaded);
+        }
+        if jid.domain() != self.place.domain {
+            return Err(Reason::NoSuchUser);
+        }
+        let slot = slot_of(jid.as_str());
+        let serial = self.serials.entry(slot).or_insert(0);
+        *serial += 1;
+        let mut user = User::new(UserId::new(self.place.cluster, slot, *serial), jid.clone());
+        user.credentials = credentials.map(Box::new);
+        let write = account_row(&user);
+        let at = self.insert(user);
+        self.store_change(at, Plan { writes: vec![write], ..Plan::default() }, Origin::Creation, out);
+        Ok(at)
+    }
+
+    pub(super) fn creation_failed(&mut self, at: UserRef, why: &str, out: &mut Outbox) {
+        let user = self.take(at).expect("a user being stored is there");
+        let tickets: Vec<u64> = self.creations.extract_if(.., |(_, of)| *of == at).map(|(ticket, _)| ticket).collect();
+        out.answers.extend(tickets.into_iter().map(|ticket| (ticket, Err(format!("the store failed: {why}")))));
+        self.refuse_waiting(user, Reason::StorageFailed, out);
+    }
+
+    /// The operator adds a user, or gives one a new password.
+    pub fn add_user(&mut self, ticket: u64, jid: &Bare, credentials: Option<ScramCredentials>, out: &mut Outbox) {
+        if self.by_name(jid).is_some() {
+            out.answers.push((ticket, Err(format!("{jid} exists already: delete it first"))));
+            return;
+        }
+        match self.create(jid, credentials, out) {
+            Ok(at) => self.creations.push((ticket, at)),
+            Err(reason) => out.answers.push((ticket, Err(format!("{jid}: {}", reason.text())))),
+        }
+    }
+
+    /// A created account is stored: the operator who asked for it is told.
+    pub(super) fn created(&mut self, at: UserRef, out: &mut Outbox) {
+        let tickets: Vec<u64> = self.creations.extract_if(.., |(_, of)| *of == at).map(|(ticket, _)| ticket).collect();
+        out.answers.extend(tickets.into_iter().map(|ticket| (ticket, Ok(()))));
+    }
+
+    /// The operator removes a user: sessions end, contacts hear that the subscriptions are over, nothing stays behind.
+    pub fn delete_user(&mut self, now: Time, ticket: u64, jid: &Bare, edge: &mut Edge, out: &mut Outbox) {
+        match self.by_name(jid) {
+            None => out.answers.push((ticket, Err(format!("there is no user {jid}")))),
+            Some(at) => self.remove_user(now, at, ticket, edge, out),
+        }
+    }
+
+    pub(super) fn finish_removal(&mut self, now: Time, at: UserRef, plan: Plan, ticket: u64, edge: &mut Edge, out: &mut Outbox) {
+        let sessions: Vec<_> = self.get(at).into_iter().flat_map(|user| &user.sessions).map(|s| (s.id, s.edge)).collect();
+        for (session, session_edge) in sessions {
+            self.end_session(now, at, session, "", edge, out);
+            if let Some(edge) = session_edge {
+                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Ended(Reason::AccountRemoved) });
+            }
+        }
+        out.commit(
+            vec![Write { table: Table::LastPresence, key: rows::user_key(&self.get(at).expect("being removed").jid), value: None }],
+            crate::store::Durability::RideAlong,
+        );
+        let user = self.take(at).expect("being removed");
+        plan.effects.into_iter().for_each(|effect| change::send_way(effect, self.place.cores, out));
+        self.refuse_waiting(user, Reason::AccountRemoved, out);
+        out.answers.push((ticket, Ok(())));
+    }
+
+    fn take(&mut self, at: UserRef) -> Option<User> {
+        let user = self.users.get_mut(at.slot as usize)?.take_if(|user| user.id == at.user)?;
+        self.by_name.remove(&user.jid);
+        self.by_user.remove(&user.id);
+        self.free.push(at.slot);
+        Some(user)
+    }
+}
+
+pub(super) fn account_row(user: &User) -> Write {
+    let account = rows::Account { user: user.id, scram: user.credentials.as_deref().cloned(), created: Default::default() };
+    Write { table: Table::Accounts, key: rows::user_key(&user.jid), value: Some(account.encode()) }
+}
+
+/// Everything stored of a user goes in one commit, with a farewell to each contact and the serial that may not be given out again.
+pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
+    let mut plan = Plan::default();
+    plan.delete(Table::Accounts, rows::user_key(&user.jid));
+    plan.delete(Table::LastPresence, rows::user_key(&user.jid));
+    let serial = rows::encode_u32(user.id.serial());
+    plan.writes.push(Write { table: Table::Meta, key: rows::serial_key(user.id.slot()), value: Some(serial) });
+    for jid in user.blocked() {
+        plan.delete(Table::Blocked, rows::pair_key(&user.jid, jid));
+    }
+    for request in user.requests() {
+        plan.delete(Table::Requests, rows::pair_key(&user.jid, &request.from));
+    }
+    for item in user.roster.iter() {
+        plan.delete(Table::Roster, rows::pair_key(&user.jid, &item.jid));
+        let removal = subscription::removed(item.state);
+        let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
+        for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
+            plan.send(&user.jid, user.id, &item.jid, WayKind::Stanza(action), "", next_way);
+        }
+    }
+    plan
+}

@@ -1,0 +1,303 @@
+//! Changes that must be stored before they count: one at a time per user, each planned on stored state, carried out when the store
+//! has it, refused when it hasn't.
+//!
+//! So a reader never sees a change that a crash could take back, and what is acknowledged is never lost.
+
+use super::plan::{Edit, Effect, Plan};
+use super::update::{done, refuse};
+use super::{Homes, account, interest, plan};
+use crate::base::id::SessionId;
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way};
+use crate::presence::edge::Edge;
+use crate::presence::outbox::Outbox;
+use crate::presence::user::User;
+use crate::store::{Completion, Durability};
+use std::time::Duration;
+
+/// A way whose storing failed is tried again after this long: its sender has been told that it's on its way.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Something that changes what is stored of a user.
+#[derive(Debug)]
+pub enum Change {
+    /// A log-in that waits until the account has come into being.
+    Attach(Box<Attach>),
+    Ask {
+        session: SessionId,
+        asker: Asker,
+        ask: Box<Ask>,
+    },
+    Way(Box<Way>),
+    /// The account goes; the answer is for the operator.
+    Remove {
+        ticket: u64,
+    },
+}
+
+/// A change that is with the store.
+#[derive(Debug)]
+pub struct Storing {
+    pub(super) plan: Plan,
+    /// What is tried again, or whom to tell, should the store fail.
+    pub(super) origin: Origin,
+}
+
+#[derive(Debug)]
+pub(super) enum Origin {
+    Creation,
+    Client(Asker),
+    Way(Box<Way>),
+    Operator { ticket: u64 },
+}
+
+impl Storing {
+    /// Whether the account itself is being stored.
+    pub fn is_creation(&self) -> bool {
+        matches!(self.origin, Origin::Creation)
+    }
+}
+
+/// Who waits for a commit.
+#[derive(Debug)]
+pub(super) enum Waits {
+    User(UserRef),
+    /// A way to a user who does not exist.
+    Stranger(Plan),
+}
+
+impl Homes {
+    /// A client asks for a change.
+    pub(super) fn ask_change(
+        &mut self,
+        now: Time,
+        at: UserRef,
+        session: SessionId,
+        asker: Asker,
+        ask: Box<Ask>,
+        edge: &mut Edge,
+        out: &mut Outbox,
+    ) {
+        let most = self.place.limits.pending_per_user as usize;
+        let Some(user) = self.user(at) else { return };
+        if user.rare().waiting.len() >= most {
+            return refuse(asker, Reason::TooManyPending, "", out);
+        }
+        user.rare().waiting.push_back(Change::Ask { session, asker, ask });
+        self.run_changes(now, at, edge, out);
+    }
+
+    /// A subscription change of another user arrives (Z8).
+    pub fn way(&mut self, now: Time, way: Box<Way>, edge: &mut Edge, out: &mut Outbox) {
+        match self.by_name(&way.to) {
+            Some(at) => {
+                self.user(at).expect("found by name").rare().waiting.push_back(Change::Way(way));
+                self.run_changes(now, at, edge, out);
+            }
+            None => {
+                let plan = plan::for_stranger(&way, &mut self.next_way);
+                let ticket = out.commit(plan.writes.clone(), Durability::Synced);
+                self.storing.insert(ticket, Waits::Stranger(plan));
+            }
+        }
+    }
+
+    /// The other user's home has stored a way: a revocation among it is confirmed.
+    pub fn way_done(&mut self, from: &Bare, to: crate::base::id::UserId) {
+        if let Some(rare) = self.by_name(from).and_then(|at| self.user(at)).and_then(|user| user.rare.as_mut()) {
+            rare.unconfirmed.retain(|&user| user != to);
+        }
+    }
+
+    pub(super) fn remove_user(&mut self, now: Time, at: UserRef, ticket: u64, edge: &mut Edge, out: &mut Outbox) {
+        if let Some(user) = self.user(at) {
+            user.rare().waiting.push_back(Change::Remove { ticket });
+            self.run_changes(now, at, edge, out);
+        }
+    }
+
+    /// Works off a user's changes until one has to wait for the store.
+    pub(super) fn run_changes(&mut self, now: Time, at: UserRef, edge: &mut Edge, out: &mut Outbox) {
+        loop {
+            let Homes { users, place, next_way, .. } = self;
+            let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
+            let Some(user) = user else { return };
+            let Some(rare) = user.rare.as_mut().filter(|rare| rare.storing.is_none()) else { return };
+            let Some(change) = rare.waiting.pop_front() else { return };
+            let (planned, origin) = match change {
+                Change::Attach(attach) => {
+                    self.attach(now, *attach, edge, out);
+                    continue;
+                }
+                Change::Ask { session, asker, ask } => match plan::for_ask(user, place, session, &ask, next_way) {
+                    Ok(plan) => (plan, Origin::Client(asker)),
+                    Err((reason, detail)) => {
+                        refuse(asker, reason, detail, out);
+                        continue;
+                    }
+                },
+                Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
+                Change::Remove { ticket } => (account::plan_removal(user, next_way), Origin::Operator { ticket }),
+            };
+            if planned.writes.is_empty() {
+                self.carry_out(now, at, planned, origin, edge, out);
+                continue;
+            }
+            self.store_change(at, planned, origin, out);
+        }
+    }
+
+    pub(super) fn store_change(&mut self, at: UserRef, mut plan: Plan, origin: Origin, out: &mut Outbox) {
+        let ticket = out.commit(std::mem::take(&mut plan.writes), Durability::Synced);
+        self.storing.insert(ticket, Waits::User(at));
+        let user = self.user(at).expect("a change is stored for a user who is there");
+        user.rare().storing = Some(Box::new(Storing { plan, origin }));
+    }
+
+    /// The store has answered.
+    pub fn complete(&mut self, now: Time, completion: Completion, edge: &mut Edge, out: &mut Outbox) {
+        let at = match self.storing.remove(&completion.ticket) {
+            None => return,
+            Some(Waits::Stranger(plan)) => {
+                if completion.result.is_ok() {
+                    plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out));
+                }
+                return;
+            }
+            Some(Waits::User(at)) => at,
+        };
+        let Some(user) = self.user(at) else { return };
+        let Storing { plan, origin } = *user.rare().storing.take().expect("a user with a commit is storing");
+        match completion.result {
+            Ok(()) => {
+                self.counters.changes += 1;
+                if matches!(origin, Origin::Creation) {
+                    self.created(at, out);
+                }
+                self.carry_out(now, at, plan, origin, edge, out);
+            }
+            Err(why) => {
+                self.counters.failed_changes += 1;
+                self.give_up(now, at, origin, &why, out);
+            }
+        }
+        self.run_changes(now, at, edge, out);
+    }
+
+    /// A change that could not be stored is not made.
+    fn give_up(&mut self, now: Time, at: UserRef, origin: Origin, why: &str, out: &mut Outbox) {
+        match origin {
+            Origin::Client(asker) => refuse(asker, Reason::StorageFailed, why, out),
+            Origin::Creation => self.creation_failed(at, why, out),
+            Origin::Operator { ticket } => out.answers.push((ticket, Err(format!("the store failed: {why}")))),
+            Origin::Way(way) => {
+                self.user(at).expect("just used").rare().waiting.push_front(Change::Way(way));
+                // Nothing else of this user runs before the way is tried again, so that ways keep their order.
+                let user = self.user(at).expect("just used");
+                user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Creation }));
+                self.retries.push_back((now + RETRY, at));
+            }
+        }
+    }
+
+    /// Tries again what the store failed to keep. Returns when the next try is due.
+    pub fn retry(&mut self, now: Time, edge: &mut Edge, out: &mut Outbox) -> Option<Time> {
+        while let Some(&(due, at)) = self.retries.front() {
+            if due > now {
+                return Some(due);
+            }
+            self.retries.pop_front();
+            if let Some(user) = self.user(at) {
+                user.rare().storing = None;
+                self.run_changes(now, at, edge, out);
+            }
+        }
+        None
+    }
+
+    /// Makes a stored change and what follows from it.
+    fn carry_out(&mut self, now: Time, at: UserRef, plan: Plan, origin: Origin, edge: &mut Edge, out: &mut Outbox) {
+        if let Origin::Operator { ticket } = origin {
+            self.finish_removal(now, at, plan, ticket, edge, out);
+            return;
+        }
+        let cores = self.place.cores;
+        let Some(user) = self.user(at) else { return };
+        for edit in plan.edits {
+            edit.apply(user);
+        }
+        for effect in plan.effects {
+            match effect {
+                Effect::Push(jid) => push(user, &jid, false, out),
+                Effect::PushRemoved(jid) => push(user, &jid, true, out),
+                Effect::Tell { interested_only, event } => tell(user, interested_only, &event, out),
+                Effect::Way(_) | Effect::WayDone(_) => send_way(effect, cores, out),
+                Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
+                Effect::See(publisher) => {
+                    for edge in available_edges(user) {
+                        out.send(edge.core, Control::Interest { edge, publishers: vec![publisher] });
+                    }
+                }
+                Effect::Unsee(publisher) => {
+                    for edge in available_edges(user) {
+                        out.send(edge.core, Control::Uninterest { edge, publisher });
+                    }
+                }
+            }
+        }
+        if let Origin::Client(asker) = origin {
+            done(asker, out);
+        }
+    }
+}
+
+/// Sends what belongs to other users' homes.
+pub(super) fn send_way(effect: Effect, cores: u16, out: &mut Outbox) {
+    let home = |jid: &Bare| crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), cores);
+    match effect {
+        Effect::Way(way) => out.send(home(&way.to), Control::Way(way)),
+        Effect::WayDone((from, to)) => out.send(home(&from), Control::WayDone { from, to }),
+        _ => unreachable!("only ways leave a user's home"),
+    }
+}
+
+fn available_edges(user: &User) -> Vec<crate::presence::control::EdgeRef> {
+    user.sessions.iter().filter(|session| session.available).filter_map(|session| session.edge).collect()
+}
+
+fn tell(user: &User, interested_only: bool, event: &SessionEvent, out: &mut Outbox) {
+    let wants = |session: &&crate::presence::user::Session| if interested_only { session.interested } else { session.available };
+    for edge in user.sessions.iter().filter(wants).filter_map(|session| session.edge) {
+        out.send(edge.core, Control::ToSession { edge, event: event.clone() });
+    }
+}
+
+/// RFC 6121 2.1.6: every interested session hears of a change of the roster.
+fn push(user: &User, jid: &Bare, removed: bool, out: &mut Outbox) {
+    let item = match user.roster.by_jid(jid) {
+        Some(item) if !removed && item.state.is_visible() => plan::contact(item),
+        _ => plan::removed_contact(jid),
+    };
+    tell(user, true, &SessionEvent::RosterPush { item }, out);
+}
+
+impl Edit {
+    fn apply(self, user: &mut User) {
+        match self {
+            Edit::PutItem(item) => user.roster.put(item),
+            Edit::RemoveItem(jid) => {
+                user.roster.remove(&jid);
+            }
+            Edit::PutRequest(request) => {
+                let requests = &mut user.rare().requests;
+                requests.retain(|other| other.from != request.from);
+                requests.push(request);
+            }
+            Edit::RemoveRequest(jid) => user.rare().requests.retain(|request| request.from != jid),
+            Edit::Block(jid) => user.rare().blocked.push(jid),
+            Edit::Unblock(jid) => user.rare().blocked.retain(|blocked| *blocked != jid),
+        }
+    }
+}

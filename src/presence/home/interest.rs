@@ -1,0 +1,47 @@
+//! Edges ask to watch a publisher, and are granted it only for a subscriber the publisher approved (Z6, Z8).
+
+use super::Homes;
+use crate::base::id::{CoreId, UserId};
+use crate::presence::control::{Control, Snapshot};
+use crate::presence::outbox::Outbox;
+use crate::presence::user::{Destination, User};
+
+impl Homes {
+    pub fn watch(&mut self, publisher: UserId, subscriber: UserId, (core, slot, nonce): (CoreId, u32, u32), out: &mut Outbox) {
+        let epoch = self.place.epoch;
+        let user = self.by_user(publisher).and_then(|at| self.user(at)).filter(|user| user.approves(subscriber));
+        let Some(user) = user else {
+            self.counters.refused_watches += 1;
+            return out.send(core, Control::Refused { publisher, subscriber, slot, nonce });
+        };
+        let destination = Destination { core, slot };
+        if !user.outbound.contains(&destination) {
+            user.outbound.push(destination);
+        }
+        let mut frames = Vec::new();
+        user.frames(epoch, &mut frames);
+        let revoked = user.rare.as_ref().map(|rare| rare.unconfirmed.clone()).unwrap_or_default();
+        out.send(core, Control::Snapshot(Box::new(Snapshot { publisher, subscriber, slot, nonce, frames, revoked })));
+        self.counters.watches += 1;
+    }
+
+    pub fn unwatch(&mut self, publisher: UserId, core: CoreId, slot: u32) {
+        if let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)) {
+            user.outbound.retain(|&destination| destination != Destination { core, slot });
+        }
+    }
+}
+
+/// A subscriber may see the user no more: every edge that has the user in its table must know before the next update.
+pub(super) fn revoke(user: &mut User, subscriber: UserId, out: &mut Outbox) {
+    if subscriber == UserId::NOBODY {
+        return;
+    }
+    let rare = user.rare.get_or_insert_default();
+    if !rare.unconfirmed.contains(&subscriber) {
+        rare.unconfirmed.push(subscriber);
+    }
+    for &Destination { core, slot } in &user.outbound {
+        out.send(core, Control::Revoke { publisher: user.id, subscriber, slot });
+    }
+}

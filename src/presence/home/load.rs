@@ -1,0 +1,106 @@
+//! After a start: users come back from the rows that were stored, and ways that had not arrived set out again.
+
+use super::Homes;
+use crate::base::id::UserId;
+use crate::base::jid::Bare;
+use crate::presence::control::{Way, WayKind};
+use crate::presence::home::change;
+use crate::presence::home::plan::Effect;
+use crate::presence::outbox::Outbox;
+use crate::presence::roster::{Detail, Item};
+use crate::presence::subscription::{Action, State};
+use crate::presence::user::{Last, Request, User};
+use crate::store::{
+    Table,
+    rows::{self, Row},
+};
+use std::fmt::Display;
+
+impl Homes {
+    /// Takes in one stored row of a user who lives here. Rows come table by table, accounts before what hangs on them.
+    ///
+    /// Errors: the row can't be read. The caller names the file and stops: a damaged store is never silently emptied.
+    pub fn load(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let read = |what: &dyn Display| format!("a row of {table:?} can't be read: {what}");
+        match table {
+            Table::Meta => {
+                if let Some(slot) = rows::split_serial(key) {
+                    let serial = rows::decode_u32(value).map_err(|e| read(&e))?;
+                    let known = self.serials.entry(slot).or_insert(0);
+                    *known = serial.max(*known);
+                }
+            }
+            Table::Accounts => {
+                let jid = jid(rows::split_user(key).map_err(|e| read(&e))?)?;
+                let account = rows::Account::decode(value).map_err(|e| read(&e))?;
+                let known = self.serials.entry(account.user.slot()).or_insert(0);
+                *known = account.user.serial().max(*known);
+                let mut user = User::new(account.user, jid);
+                user.credentials = account.scram.map(Box::new);
+                self.insert(user);
+            }
+            Table::Roster => {
+                let (owner, contact) = rows::split_pair(key).map_err(|e| read(&e))?;
+                let row = rows::Contact::decode(value).map_err(|e| read(&e))?;
+                let state = State::from_bits(row.state).ok_or_else(|| read(&"an impossible subscription state"))?;
+                let detail = Detail::new(&row.name, row.groups.iter().map(String::as_str)).map_err(|e| read(&e.text()))?;
+                let item = Item { user: row.user, jid: jid(contact)?, state, detail };
+                self.owner(owner)?.roster.restore(item);
+            }
+            Table::Requests => {
+                let (owner, from) = rows::split_pair(key).map_err(|e| read(&e))?;
+                let row = rows::Request::decode(value).map_err(|e| read(&e))?;
+                let request = Request { from: jid(from)?, user: row.user, note: row.note };
+                self.owner(owner)?.rare().requests.push(request);
+            }
+            Table::Blocked => {
+                let (owner, blocked) = rows::split_pair(key).map_err(|e| read(&e))?;
+                let blocked = jid(blocked)?;
+                self.owner(owner)?.rare().blocked.push(blocked);
+            }
+            Table::LastPresence => {
+                let owner = rows::split_user(key).map_err(|e| read(&e))?;
+                let row = rows::LastPresence::decode(value).map_err(|e| read(&e))?;
+                let last =
+                    Last { session: Default::default(), version: Default::default(), stamp: row.stamp, presence: row.presence };
+                // A crash between an account's removal and that of its last presence leaves one without an owner: it means nothing.
+                if let Ok(user) = self.owner(owner) {
+                    user.rare().last = Some(last);
+                }
+            }
+            Table::Ways => {
+                let (from, to, sequence) = rows::split_way(key).map_err(|e| read(&e))?;
+                let row = rows::Way::decode(value).map_err(|e| read(&e))?;
+                let kind = WayKind::from_number(row.kind).ok_or_else(|| read(&"an unknown kind of way"))?;
+                let way = Way { from: jid(from)?, from_user: row.from_user, to: jid(to)?, kind, note: row.note, sequence };
+                self.set_out.push(way);
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&mut self, name: &str) -> Result<&mut User, String> {
+        let at = self.by_name(&jid(name)?).ok_or_else(|| format!("a row belongs to {name}, who has no account"))?;
+        Ok(self.user(at).expect("found by name"))
+    }
+
+    /// Everything is loaded: the ways that were on their way set out again, in their old order.
+    pub fn start(&mut self, out: &mut Outbox) {
+        let mut ways = std::mem::take(&mut self.set_out);
+        ways.sort_by_key(|way| way.sequence);
+        for way in ways {
+            let revokes = matches!(way.kind, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed));
+            if revokes && let Some(at) = self.by_name(&way.from) {
+                let user = self.user(at).expect("found by name");
+                if let Some(subscriber) = user.roster.by_jid(&way.to).map(|item| item.user).filter(|&user| user != UserId::NOBODY) {
+                    user.rare().unconfirmed.push(subscriber);
+                }
+            }
+            change::send_way(Effect::Way(Box::new(way)), self.place.cores, out);
+        }
+    }
+}
+
+fn jid(text: &str) -> Result<Bare, String> {
+    Bare::new(text).ok_or_else(|| format!("a row names {text:?}, which is not a JID"))
+}

@@ -1,0 +1,185 @@
+//! Sessions come, go, break and resume (RFC 6120 7.7, RFC 6121 4.2 to 4.5). Authentication was done where the connection is.
+
+use super::Homes;
+use super::change::Change;
+use super::update::refuse;
+use crate::base::id::SessionId;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::{Attach, Attached, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef};
+use crate::presence::edge::Edge;
+use crate::presence::outbox::Outbox;
+use crate::presence::user::Session;
+use crate::wire::native::Show;
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+
+/// Length of a resource made up by the server.
+const RESOURCE_LETTERS: usize = 8;
+
+impl Homes {
+    /// An authenticated log-in becomes a session.
+    pub fn attach(&mut self, now: Time, attach: Attach, edge: &mut Edge, out: &mut Outbox) {
+        let asker = attach.asker;
+        let Some(at) = self.by_name(&attach.jid) else {
+            if !attach.create {
+                return refuse(asker, Reason::LogInFailed, "", out);
+            }
+            return self.create_for(attach, out);
+        };
+        let user = self.user(at).expect("found by name");
+        if user.rare.as_ref().is_some_and(|rare| rare.storing.as_ref().is_some_and(|storing| storing.is_creation())) {
+            user.rare().waiting.push_back(Change::Attach(Box::new(attach)));
+            return;
+        }
+        let taken = user.sessions.iter().find(|session| *session.resource == *attach.resource).map(|session| session.id);
+        if let Some(old) = taken {
+            self.replace(now, at, old, edge, out);
+        }
+        let most = self.place.limits.sessions_per_user as usize;
+        if self.user(at).expect("found by name").sessions.len() >= most {
+            return refuse(asker, Reason::TooManySessions, format!("{most} at most"), out);
+        }
+        let resource = match attach.resource.as_str() {
+            "" => self.secrets.letters(RESOURCE_LETTERS),
+            _ => attach.resource,
+        };
+        let resume = self.secrets.bytes16();
+        let user = self.user(at).expect("found by name");
+        let id = SessionId(user.next_session);
+        user.next_session += 1;
+        let session = Session {
+            id,
+            sequence: 0,
+            edge: Some(asker.edge),
+            show: Show::Unavailable,
+            priority: 0,
+            available: false,
+            interested: false,
+            resource: resource.into_boxed_str(),
+            presence: Vec::new(),
+            resume,
+            extra: None,
+        };
+        let (jid, resource) = (user.jid.clone(), session.resource.clone());
+        user.sessions.push(session);
+        self.sessions += 1;
+        self.counters.log_ins += 1;
+        let attached = Attached { asker, at, session: id, jid, resource, resume, resumed: false, data: attach.data };
+        out.send(asker.edge.core, Control::Attached(Box::new(attached)));
+    }
+
+    /// RFC 6120 7.7.2.2: the newer log-in takes the resource.
+    fn replace(&mut self, now: Time, at: UserRef, old: SessionId, edge: &mut Edge, out: &mut Outbox) {
+        let old_edge = self.user(at).and_then(|user| user.session(old)).and_then(|session| session.edge);
+        self.end_session(now, at, old, "", edge, out);
+        if let Some(old_edge) = old_edge {
+            out.send(old_edge.core, Control::ToSession { edge: old_edge, event: SessionEvent::Ended(Reason::Replaced) });
+        }
+    }
+
+    /// A client goes on with a session whose connection broke: no farewell, no new log-in, the newest state of each contact.
+    pub fn resume(&mut self, resume: Resume, out: &mut Outbox) {
+        let Resume { jid, token, received, asker } = resume;
+        let found = self.by_name(&jid).and_then(|at| {
+            let sessions = &self.get(at)?.sessions;
+            let session = sessions.iter().find(|session| bool::from(session.resume.ct_eq(&token)))?;
+            Some((at, session.id))
+        });
+        let Some((at, id)) = found else {
+            return refuse(asker, Reason::ResumeFailed, "", out);
+        };
+        self.counters.resumes += 1;
+        let token = self.secrets.bytes16();
+        let user = self.get(at).expect("found by name");
+        let (jid, requests) = (user.jid.clone(), user.requests().iter().map(super::plan::request_event).collect::<Vec<_>>());
+        let (contacts, publishers) = (super::plan::contacts(&user.roster), user.watched());
+        let own = {
+            let mut frames = Vec::new();
+            self.get(at).expect("found by name").frames(self.place.epoch, &mut frames);
+            frames
+        };
+        let user = self.user(at).expect("found by name");
+        let session = user.session(id).expect("found above");
+        if let Some(old) = session.edge.replace(asker.edge) {
+            out.send(old.core, Control::ToSession { edge: old, event: SessionEvent::Ended(Reason::Replaced) });
+        }
+        session.resume = token;
+        let (available, interested, resource) = (session.available, session.interested, session.resource.clone());
+        let extra = session.extra();
+        extra.ends_at = None;
+        extra.unacknowledged.retain(|&(number, _)| number > received);
+        let again: Vec<_> = extra.unacknowledged.iter().cloned().collect();
+        let edge = asker.edge;
+        let attached = Attached { asker, at, session: id, jid, resource, resume: token, resumed: true, data: Vec::new() };
+        out.send(edge.core, Control::Attached(Box::new(attached)));
+        let tell = |event, out: &mut Outbox| out.send(edge.core, Control::ToSession { edge, event });
+        if interested {
+            tell(SessionEvent::Roster { request: 0, items: contacts }, out);
+        }
+        if available {
+            let own = own.into_iter().filter(|frame| frame.head().session != id).collect();
+            tell(SessionEvent::Events(own), out);
+            requests.into_iter().for_each(|event| tell(event, out));
+            out.send(edge.core, Control::Interest { edge, publishers });
+        }
+        for (number, message) in again {
+            tell(SessionEvent::Message { number, message }, out);
+        }
+    }
+
+    /// A session's connection or stream ended. A late word from a connection that the session has left is ignored.
+    pub fn detach(
+        &mut self,
+        now: Time,
+        at: UserRef,
+        id: SessionId,
+        from: EdgeRef,
+        end: SessionEnd,
+        edge: &mut Edge,
+        out: &mut Outbox,
+    ) {
+        let resume_ms = self.place.limits.resume_ms;
+        let Some(session) = self.user(at).and_then(|user| user.session(id)) else { return };
+        if session.edge != Some(from) {
+            self.counters.stale += 1;
+            return;
+        }
+        match end {
+            SessionEnd::Lost if resume_ms > 0 => {
+                let ends_at = now + Duration::from_millis(resume_ms.into());
+                session.edge = None;
+                session.extra().ends_at = Some(ends_at);
+                self.detached.push_back((ends_at, at, id));
+            }
+            SessionEnd::LoggedOut { status } => self.end_session(now, at, id, &status, edge, out),
+            SessionEnd::Lost | SessionEnd::Ended => self.end_session(now, at, id, "", edge, out),
+        }
+    }
+
+    /// Ends the sessions that were not resumed in time. Returns when the next one is due.
+    pub fn end_detached(&mut self, now: Time, edge: &mut Edge, out: &mut Outbox) -> Option<Time> {
+        while let Some(&(due, at, id)) = self.detached.front() {
+            if due > now {
+                return Some(due);
+            }
+            self.detached.pop_front();
+            let session = self.user(at).and_then(|user| user.session(id));
+            let over = session.is_some_and(|session| session.extra.as_ref().is_some_and(|extra| extra.ends_at == Some(due)));
+            if over {
+                self.end_session(now, at, id, "", edge, out);
+            }
+        }
+        None
+    }
+
+    /// Tells a user's sessions to go on at another address (C8). Returns how many were told.
+    pub fn transfer(&mut self, at: UserRef, address: &str, out: &mut Outbox) -> usize {
+        let Some(user) = self.user(at) else { return 0 };
+        let edges: Vec<EdgeRef> = user.sessions.iter().filter_map(|session| session.edge).collect();
+        for &edge in &edges {
+            out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Transfer { address: address.to_owned() } });
+        }
+        edges.len()
+    }
+}

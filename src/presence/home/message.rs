@@ -1,0 +1,222 @@
+//! Point to point: messages, directed presence, probes, and the requests that change nothing (RFC 6121 4.3, 4.6, 5, 8.5).
+
+use super::Homes;
+use super::update::{done, refuse};
+use super::{change::Change, plan};
+use crate::base::id::{SessionId, UserId};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::{Ask, Asker, Control, Directed, Message, SessionEvent, UserRef};
+use crate::presence::edge::Edge;
+use crate::presence::outbox::Outbox;
+use crate::presence::user::{Session, User};
+use crate::wire::native::Show;
+
+impl Homes {
+    /// A request of one of a user's sessions.
+    pub fn ask(
+        &mut self,
+        now: Time,
+        at: UserRef,
+        session: SessionId,
+        asker: Asker,
+        ask: Box<Ask>,
+        edge: &mut Edge,
+        out: &mut Outbox,
+    ) {
+        if self.user(at).and_then(|user| user.session(session)).is_none() {
+            self.counters.stale += 1;
+            return;
+        }
+        match *ask {
+            Ask::RosterGet => self.roster_get(at, session, asker, out),
+            Ask::BlockListGet => {
+                let jids = self.get(at).expect("just found").blocked().to_vec();
+                tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
+            }
+            Ask::Message { to, resource, id, body } => self.message_from(at, session, asker, to, resource, id, body, out),
+            Ask::Directed { to, resource, show, presence } => {
+                self.directed_from(at, session, asker, (to, resource), show, presence, out)
+            }
+            Ask::Probe { publisher } => match publisher.domain() == self.place.domain {
+                true => out.send(self.home_of(&publisher), Control::Probe { publisher, subscriber: at.user, asker }),
+                false => refuse(asker, Reason::NoSuchUser, publisher.to_string(), out),
+            },
+            Ask::Ack { received } => {
+                let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
+                if let Some(extra) = session.extra.as_mut() {
+                    extra.unacknowledged.retain(|&(number, _)| number > received);
+                }
+            }
+            _ => self.ask_change(now, at, session, asker, ask, edge, out),
+        }
+    }
+
+    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, out: &mut Outbox) {
+        let user = self.user(at).expect("the caller found it");
+        user.session(session).expect("the caller found it").interested = true;
+        let items = plan::contacts(&user.roster);
+        tell(asker, SessionEvent::Roster { request: asker.request, items }, out);
+    }
+
+    fn message_from(
+        &mut self,
+        at: UserRef,
+        session: SessionId,
+        asker: Asker,
+        to: Bare,
+        to_resource: Option<String>,
+        id: String,
+        body: Vec<u8>,
+        out: &mut Outbox,
+    ) {
+        if to.domain() != self.place.domain {
+            return refuse(asker, Reason::NoSuchUser, to.to_string(), out);
+        }
+        let user = self.user(at).expect("the caller found it");
+        let from_resource = user.session(session).expect("the caller found it").resource.clone();
+        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker };
+        out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
+    }
+
+    /// A message arrives at its recipient's home.
+    pub fn message(&mut self, message: Box<Message>, out: &mut Outbox) {
+        let asker = message.asker;
+        self.counters.messages += 1;
+        match self.deliver(message, out) {
+            Ok(()) => done(asker, out),
+            Err((reason, detail)) => refuse(asker, reason, detail, out),
+        }
+    }
+
+    /// Gives a message to the session it names, or to the user's best ones: those of the highest priority, never below 0.
+    fn deliver(&mut self, message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
+        let most = self.place.limits.unacknowledged_messages as usize;
+        let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
+        let user = self.user(at).expect("found by name");
+        if user.has_blocked(&message.from) {
+            return Err((Reason::RecipientUnavailable, message.to.to_string()));
+        }
+        let chosen = recipients(user, message.to_resource.as_deref());
+        if chosen.is_empty() {
+            return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.id, message.to)));
+        }
+        let full = |session: &Session| session.extra.as_ref().is_some_and(|extra| extra.unacknowledged.len() >= most);
+        let room: Vec<SessionId> = user.sessions.iter().filter(|s| chosen.contains(&s.id) && !full(s)).map(|s| s.id).collect();
+        if room.is_empty() {
+            return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.id, message.to)));
+        }
+        for id in room {
+            let session = user.session(id).expect("chosen from the list");
+            let edge = session.edge;
+            let extra = session.extra();
+            extra.sent += 1;
+            let number = extra.sent;
+            extra.unacknowledged.push_back((number, message.clone()));
+            if let Some(edge) = edge {
+                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message: message.clone() } });
+            }
+        }
+        Ok(())
+    }
+
+    /// What a session had not acknowledged when it ended goes to the user's other sessions, or back to the sender as an error.
+    pub(super) fn return_messages(&mut self, ended: Session, out: &mut Outbox) {
+        for (_, mut message) in ended.extra.into_iter().flat_map(|extra| extra.unacknowledged) {
+            message.to_resource = None;
+            let asker = message.asker;
+            if let Err((reason, detail)) = self.deliver(message, out) {
+                refuse(asker, reason, detail, out);
+            }
+        }
+    }
+
+    fn directed_from(
+        &mut self,
+        at: UserRef,
+        session: SessionId,
+        asker: Asker,
+        to: (Bare, Option<String>),
+        show: Show,
+        presence: Vec<u8>,
+        out: &mut Outbox,
+    ) {
+        let most = self.place.limits.directed_per_session as usize;
+        if to.0.domain() != self.place.domain {
+            return refuse(asker, Reason::NoSuchUser, to.0.to_string(), out);
+        }
+        let user = self.user(at).expect("the caller found it");
+        let from = user.jid.clone();
+        let found = user.session(session).expect("the caller found it");
+        let from_resource = found.resource.clone();
+        let directed = &mut found.extra().directed;
+        if show == Show::Unavailable {
+            directed.retain(|known| *known != to);
+        } else if !directed.contains(&to) {
+            if directed.len() >= most {
+                return refuse(asker, Reason::TooManyDirected, format!("{most} at most"), out);
+            }
+            directed.push(to.clone());
+        }
+        let directed = Directed { from, from_resource, to: to.0, to_resource: to.1, presence };
+        out.send(self.home_of(&directed.to), Control::Directed(Box::new(directed)));
+        done(asker, out);
+    }
+
+    /// Directed presence arrives (RFC 6121 4.6.2): it needs no subscription, but blocked users have none.
+    pub fn directed(&mut self, directed: Box<Directed>, out: &mut Outbox) {
+        let Some(user) = self.by_name(&directed.to).and_then(|at| self.user(at)) else { return };
+        if user.has_blocked(&directed.from) {
+            return;
+        }
+        let wanted = directed.to_resource.as_deref();
+        let chosen = user.sessions.iter().filter(|s| s.available && wanted.is_none_or(|resource| *s.resource == *resource));
+        for edge in chosen.filter_map(|session| session.edge) {
+            out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Directed(directed.clone()) });
+        }
+    }
+
+    /// RFC 6121 4.3: a probe is answered from the cached state, for approved subscribers only.
+    pub fn probe(&mut self, publisher: &Bare, subscriber: UserId, asker: Asker, out: &mut Outbox) {
+        self.counters.probes += 1;
+        let epoch = self.place.epoch;
+        let user = self.by_name(publisher).and_then(|at| self.user(at));
+        match user.filter(|user| user.id == subscriber || user.approves(subscriber)) {
+            None => refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
+            Some(user) => {
+                let mut frames = Vec::new();
+                user.frames(epoch, &mut frames);
+                tell(asker, SessionEvent::Events(frames), out);
+                done(asker, out);
+            }
+        }
+    }
+
+    /// Accounts for waiting changes when a user goes: those who wait are told.
+    pub(super) fn refuse_waiting(&mut self, user: User, reason: Reason, out: &mut Outbox) {
+        let waiting = user.rare.map(|rare| rare.waiting).unwrap_or_default();
+        for change in waiting {
+            match change {
+                Change::Attach(attach) => refuse(attach.asker, reason, "", out),
+                Change::Ask { asker, .. } => refuse(asker, reason, "", out),
+                Change::Remove { ticket } => out.answers.push((ticket, Ok(()))),
+                Change::Way(way) => out.send(self.home_of(&way.to), Control::Way(way)),
+            }
+        }
+    }
+}
+
+fn tell(asker: Asker, event: SessionEvent, out: &mut Outbox) {
+    out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
+}
+
+/// RFC 6121 8.5: the session named, while there is one; otherwise those of the highest priority that is not negative.
+fn recipients(user: &User, resource: Option<&str>) -> Vec<SessionId> {
+    if let Some(named) = user.sessions.iter().find(|session| Some(&*session.resource) == resource) {
+        return vec![named.id];
+    }
+    let willing = || user.sessions.iter().filter(|session| session.available && session.priority >= 0);
+    let best = willing().map(|session| session.priority).max();
+    willing().filter(|session| Some(session.priority) == best).map(|session| session.id).collect()
+}

@@ -1,0 +1,192 @@
+//! The home role of a core: the users it owns, and all that is decided about them (the document's outbound table, Z6; J1, M3).
+//!
+//! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
+//! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
+//! `plan` (what each change does), `message` (point to point), `account` (users come and go), `load` (after a start).
+//! Invariants: a user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
+
+mod account;
+mod change;
+mod interest;
+mod load;
+mod log_in;
+mod message;
+mod plan;
+mod update;
+
+pub use change::{Change, Storing};
+
+use super::control::{UserRef, Way};
+use super::frame::Frame;
+use super::user::User;
+use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::jid::Bare;
+use crate::base::limits::Limits;
+use crate::base::secrets::Secrets;
+use crate::base::time::{Time, WallClock};
+use ahash::RandomState;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+/// What the homes of a core count. The shard adds it to the core's counters.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct HomeCounters {
+    pub updates: u64,
+    pub put_off: u64,
+    pub log_ins: u64,
+    pub log_outs: u64,
+    pub resumes: u64,
+    /// Watches answered: one per edge and publisher.
+    pub watches: u64,
+    pub refused_watches: u64,
+    /// Probes by clients.
+    pub probes: u64,
+    pub changes: u64,
+    pub failed_changes: u64,
+    pub messages: u64,
+    /// Entries for users or sessions that are not there any more.
+    pub stale: u64,
+}
+
+/// What the homes of every core of a node agree on.
+#[derive(Clone)]
+pub struct Place {
+    pub core: CoreId,
+    pub cores: u16,
+    pub cluster: u16,
+    /// The owner's epoch: higher at each start.
+    pub epoch: u32,
+    pub domain: String,
+    pub limits: Arc<Limits>,
+    /// The wall clock when the monotonic one stood at 0.
+    pub wall_at_zero: WallClock,
+}
+
+impl Place {
+    pub fn wall(&self, now: Time) -> WallClock {
+        WallClock(self.wall_at_zero.0 + now.0 / 1_000_000)
+    }
+}
+
+/// All users whose home is this core.
+pub struct Homes {
+    pub place: Place,
+    users: Vec<Option<User>>,
+    free: Vec<u32>,
+    by_name: HashMap<Bare, u32, RandomState>,
+    by_user: HashMap<UserId, u32, RandomState>,
+    /// Highest serial given out in each slot.
+    serials: HashMap<u16, u32, RandomState>,
+    /// Changes with the store, by ticket.
+    storing: BTreeMap<u64, change::Waits>,
+    /// Users whose changes are tried again, when.
+    retries: VecDeque<(Time, UserRef)>,
+    /// Operators' requests that wait for an account to be stored.
+    creations: Vec<(u64, UserRef)>,
+    /// Ways found in the store at the start.
+    set_out: Vec<Way>,
+    /// Sessions whose connection broke, in the order in which they end.
+    detached: VecDeque<(Time, UserRef, SessionId)>,
+    next_way: u64,
+    secrets: Secrets,
+    scratch: Vec<u8>,
+    sessions: usize,
+    pub counters: HomeCounters,
+}
+
+impl Homes {
+    pub fn new(place: Place, hasher: RandomState, secrets: Secrets) -> Homes {
+        Homes {
+            next_way: u64::from(place.epoch) << 32,
+            place,
+            users: Vec::new(),
+            free: Vec::new(),
+            by_name: HashMap::with_hasher(hasher.clone()),
+            by_user: HashMap::with_hasher(hasher.clone()),
+            serials: HashMap::with_hasher(hasher),
+            storing: BTreeMap::new(),
+            retries: VecDeque::new(),
+            creations: Vec::new(),
+            set_out: Vec::new(),
+            detached: VecDeque::new(),
+            secrets,
+            scratch: Vec::new(),
+            sessions: 0,
+            counters: HomeCounters::default(),
+        }
+    }
+
+    /// The user a reference means; `None` when the account is gone.
+    fn user(&mut self, at: UserRef) -> Option<&mut User> {
+        let found = self.users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
+        if found.is_none() {
+            self.counters.stale += 1;
+        }
+        found
+    }
+
+    pub fn by_name(&self, jid: &Bare) -> Option<UserRef> {
+        let slot = *self.by_name.get(jid)?;
+        Some(self.users[slot as usize].as_ref().expect("a named user is there").at(slot))
+    }
+
+    pub fn by_user(&self, user: UserId) -> Option<UserRef> {
+        self.by_user.get(&user).map(|&slot| UserRef { user, slot })
+    }
+
+    pub fn get(&self, at: UserRef) -> Option<&User> {
+        self.users.get(at.slot as usize)?.as_ref().filter(|user| user.id == at.user)
+    }
+
+    /// All users, in the order of their names.
+    pub fn names(&self) -> Vec<Bare> {
+        let mut names: Vec<Bare> = self.by_name.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub fn user_count(&self) -> usize {
+        self.by_user.len()
+    }
+
+    pub fn session_count(&self) -> usize {
+        self.sessions
+    }
+
+    pub fn detached_count(&self) -> usize {
+        self.detached.len()
+    }
+
+    /// Changes that are with the store.
+    pub fn storing_count(&self) -> usize {
+        self.storing.len()
+    }
+
+    /// The frames of a user's whole state, for an edge on this core.
+    pub fn frames_of(&self, user: UserId, frames: &mut Vec<Frame>) {
+        if let Some(user) = self.by_user(user).and_then(|at| self.get(at)) {
+            user.frames(self.place.epoch, frames);
+        }
+    }
+
+    fn insert(&mut self, user: User) -> UserRef {
+        let (id, jid) = (user.id, user.jid.clone());
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.users[slot as usize] = Some(user);
+                slot
+            }
+            None => {
+                self.users.push(Some(user));
+                (self.users.len() - 1) as u32
+            }
+        };
+        self.by_name.insert(jid, slot);
+        self.by_user.insert(id, slot);
+        UserRef { user: id, slot }
+    }
+
+    fn home_of(&self, jid: &Bare) -> CoreId {
+        crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), self.place.cores)
+    }
+}

@@ -1,0 +1,360 @@
+//! What a change does, worked out on stored state: the rows to write, then the edits in memory, then what follows. No side effect
+//! happens here.
+
+use super::Place;
+use crate::base::id::{SessionId, UserId};
+use crate::base::jid::Bare;
+use crate::base::limits::TEXT_BYTES;
+use crate::base::reason::Reason;
+use crate::presence::control::{Ask, Contact, SessionEvent, Way, WayKind};
+use crate::presence::roster::{Detail, Item, Roster};
+use crate::presence::subscription::{self, Action, Flow, Outcome, State};
+use crate::presence::user::{Request, User};
+use crate::store::{
+    Table, Write,
+    rows::{self, Row},
+};
+
+/// A change of the user's state in memory.
+#[derive(Debug)]
+pub(super) enum Edit {
+    PutItem(Item),
+    RemoveItem(Bare),
+    PutRequest(Request),
+    RemoveRequest(Bare),
+    Block(Bare),
+    Unblock(Bare),
+}
+
+/// What follows from a change.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Push(Bare),
+    PushRemoved(Bare),
+    Tell {
+        interested_only: bool,
+        event: SessionEvent,
+    },
+    Way(Box<Way>),
+    /// (sender of the way that was carried out, the user who carried it out)
+    WayDone((Bare, UserId)),
+    /// A subscriber loses the user's presence at once.
+    Revoke(UserId),
+    /// The user's available sessions see a publisher from now on, or no longer.
+    See(UserId),
+    Unsee(UserId),
+}
+
+#[derive(Default, Debug)]
+pub(super) struct Plan {
+    pub writes: Vec<Write>,
+    pub edits: Vec<Edit>,
+    pub effects: Vec<Effect>,
+}
+
+type Refusal = (Reason, String);
+
+impl Plan {
+    fn put(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.push(Write { table, key, value: Some(value) });
+    }
+
+    pub(super) fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.writes.push(Write { table, key, value: None });
+    }
+
+    /// Sends a way: stored with the change it follows from.
+    pub(super) fn send(&mut self, from: &Bare, from_user: UserId, to: &Bare, kind: WayKind, note: &str, next_way: &mut u64) {
+        *next_way += 1;
+        let way = Way { from: from.clone(), from_user, to: to.clone(), kind, note: note.to_owned(), sequence: *next_way };
+        let row = rows::Way { kind: kind.number(), note: way.note.clone(), from_user, sequence: way.sequence };
+        self.put(Table::Ways, rows::way_key(from, to, way.sequence), row.encode());
+        self.effects.push(Effect::Way(Box::new(way)));
+    }
+
+    fn put_item(&mut self, owner: &Bare, item: Item) {
+        let key = rows::pair_key(owner, &item.jid);
+        if item.state.is_idle() && item.state.has(State::HIDDEN) {
+            self.delete(Table::Roster, key);
+            self.edits.push(Edit::RemoveItem(item.jid));
+        } else {
+            self.put(Table::Roster, key, stored(&item).encode());
+            self.edits.push(Edit::PutItem(item));
+        }
+    }
+}
+
+pub(super) fn stored(item: &Item) -> rows::Contact {
+    rows::Contact {
+        user: item.user,
+        state: item.state.bits(),
+        name: item.name().to_owned(),
+        groups: item.groups().map(str::to_owned).collect(),
+    }
+}
+
+/// The item of a contact, or the one that comes into being: hidden until the user wants it in the roster.
+fn item_or_new(user: &User, jid: &Bare) -> Item {
+    let fresh = || Item { user: UserId::NOBODY, jid: jid.clone(), state: State::HIDDEN, detail: None };
+    user.roster.by_jid(jid).cloned().unwrap_or_else(fresh)
+}
+
+pub(super) fn for_ask(user: &User, place: &Place, _session: SessionId, ask: &Ask, next_way: &mut u64) -> Result<Plan, Refusal> {
+    match ask {
+        Ask::Subscription { action, contact, note } => subscription_asked(user, place, *action, contact, note, next_way),
+        Ask::RosterSet { contact, name, groups } => roster_set(user, place, contact, name, groups),
+        Ask::RosterRemove { contact } => roster_remove(user, place, contact, next_way),
+        Ask::Block { jid, blocked } => block(user, place, jid, *blocked, next_way),
+        _ => unreachable!("only changes are planned"),
+    }
+}
+
+fn check_room(user: &User, place: &Place, item: &Item) -> Result<(), Refusal> {
+    let most = place.limits.contacts_per_user;
+    let was_visible = user.roster.by_jid(&item.jid).is_some_and(|old| old.state.is_visible());
+    if item.state.is_visible() && !was_visible && user.roster.contacts() >= most {
+        return Err((Reason::TooManyContacts, format!("{most} at most")));
+    }
+    Ok(())
+}
+
+fn subscription_asked(
+    user: &User,
+    place: &Place,
+    action: Action,
+    contact: &Bare,
+    note: &str,
+    next_way: &mut u64,
+) -> Result<Plan, Refusal> {
+    if *contact == user.jid {
+        return Err((Reason::BadRequest, "nobody subscribes to oneself: own sessions see each other anyway".into()));
+    }
+    if contact.domain() != place.domain {
+        return Err((Reason::NoSuchUser, format!("{contact} is not of {}", place.domain)));
+    }
+    if note.len() > TEXT_BYTES {
+        return Err((Reason::TooLarge, format!("a note has {TEXT_BYTES} bytes at most")));
+    }
+    let mut item = item_or_new(user, contact);
+    let old = item.state;
+    let outcome = subscription::outbound(old, action);
+    item.state = match action {
+        Action::Subscribe | Action::Subscribed => outcome.state.without(State::HIDDEN),
+        Action::Unsubscribe | Action::Unsubscribed => outcome.state,
+    };
+    check_room(user, place, &item)?;
+    let mut plan = Plan::default();
+    let (contact_user, new) = (item.user, item.state);
+    if new != old {
+        plan.put_item(&user.jid, item);
+    }
+    if old.has(State::PENDING_IN) && !new.has(State::PENDING_IN) {
+        plan.delete(Table::Requests, rows::pair_key(&user.jid, contact));
+        plan.edits.push(Edit::RemoveRequest(contact.clone()));
+    }
+    follow(&mut plan, &outcome, contact, contact_user, old);
+    if outcome.route {
+        plan.send(&user.jid, user.id, contact, WayKind::Stanza(action), note, next_way);
+    }
+    Ok(plan)
+}
+
+/// The push and the presence that follow from an outcome.
+fn follow(plan: &mut Plan, outcome: &Outcome, contact: &Bare, contact_user: UserId, old: State) {
+    if outcome.push || (old.has(State::HIDDEN) && outcome.state.is_visible() && !old.is_visible()) {
+        plan.effects.push(Effect::Push(contact.clone()));
+    }
+    match outcome.flow {
+        Some(Flow::StopFrom) => plan.effects.push(Effect::Revoke(contact_user)),
+        Some(Flow::StartTo) => plan.effects.push(Effect::See(contact_user)),
+        Some(Flow::StopTo) => plan.effects.push(Effect::Unsee(contact_user)),
+        Some(Flow::StartFrom) | None => {}
+    }
+}
+
+fn roster_set(user: &User, place: &Place, contact: &Bare, name: &str, groups: &[String]) -> Result<Plan, Refusal> {
+    if *contact == user.jid {
+        return Err((Reason::BadRequest, "nobody is a contact of oneself".into()));
+    }
+    let mut item = item_or_new(user, contact);
+    item.detail = Detail::new(name, groups.iter().map(String::as_str)).map_err(|reason| (reason, "name and groups".into()))?;
+    item.state = item.state.without(State::HIDDEN);
+    check_room(user, place, &item)?;
+    let mut plan = Plan::default();
+    plan.put_item(&user.jid, item);
+    plan.effects.push(Effect::Push(contact.clone()));
+    Ok(plan)
+}
+
+fn roster_remove(user: &User, place: &Place, contact: &Bare, next_way: &mut u64) -> Result<Plan, Refusal> {
+    let item = user.roster.by_jid(contact).filter(|item| item.state.is_visible());
+    let Some(item) = item else { return Err((Reason::NoSuchContact, contact.to_string())) };
+    let removal = subscription::removed(item.state);
+    let mut plan = Plan::default();
+    plan.delete(Table::Roster, rows::pair_key(&user.jid, contact));
+    plan.delete(Table::Requests, rows::pair_key(&user.jid, contact));
+    plan.edits.push(Edit::RemoveRequest(contact.clone()));
+    plan.edits.push(Edit::RemoveItem(contact.clone()));
+    if removal.stop_from {
+        plan.effects.push(Effect::Revoke(item.user));
+    }
+    if removal.stop_to {
+        plan.effects.push(Effect::Unsee(item.user));
+    }
+    plan.effects.push(Effect::PushRemoved(contact.clone()));
+    if contact.domain() == place.domain {
+        let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
+        for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
+            plan.send(&user.jid, user.id, contact, WayKind::Stanza(action), "", next_way);
+        }
+    }
+    Ok(plan)
+}
+
+/// XEP-0191: a blocked contact gets no presence, and the blocker sees none of it.
+fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u64) -> Result<Plan, Refusal> {
+    let mut plan = Plan::default();
+    if *jid == user.jid {
+        return Err((Reason::BadRequest, "nobody blocks oneself".into()));
+    }
+    if user.has_blocked(jid) == blocked {
+        return Ok(plan);
+    }
+    let most = place.limits.blocked_per_user as usize;
+    if blocked && user.blocked().len() >= most {
+        return Err((Reason::TooManyBlocked, format!("{most} at most")));
+    }
+    let (key, item) = (rows::pair_key(&user.jid, jid), user.roster.by_jid(jid));
+    if blocked {
+        plan.put(Table::Blocked, key, Vec::new());
+        plan.edits.push(Edit::Block(jid.clone()));
+    } else {
+        plan.delete(Table::Blocked, key);
+        plan.edits.push(Edit::Unblock(jid.clone()));
+    }
+    if let Some(item) = item {
+        match (blocked, item.state.has(State::FROM), item.state.has(State::TO) && !item.state.has(State::BARRED)) {
+            (true, from, to) => {
+                plan.effects.extend(from.then_some(Effect::Revoke(item.user)));
+                plan.effects.extend(to.then_some(Effect::Unsee(item.user)));
+            }
+            (false, _, to) => plan.effects.extend(to.then_some(Effect::See(item.user))),
+        }
+        if jid.domain() == place.domain {
+            let kind = if blocked { WayKind::Hide } else { WayKind::Show };
+            plan.send(&user.jid, user.id, jid, kind, "", next_way);
+        }
+    }
+    Ok(plan)
+}
+
+/// A way from another user arrives.
+pub(super) fn for_way(user: &User, place: &Place, way: &Way, next_way: &mut u64) -> Plan {
+    let mut plan = Plan::default();
+    plan.delete(Table::Ways, rows::way_key(&way.from, &way.to, way.sequence));
+    match way.kind {
+        WayKind::Stanza(action) => stanza_arrived(user, place, way, action, &mut plan, next_way),
+        WayKind::Hide | WayKind::Show => barred(user, way, &mut plan),
+    }
+    plan.effects.push(Effect::WayDone((way.from.clone(), user.id)));
+    plan
+}
+
+fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &mut Plan, next_way: &mut u64) {
+    if action == Action::Subscribe && user.has_blocked(&way.from) {
+        return;
+    }
+    let mut item = item_or_new(user, &way.from);
+    let old = item.state;
+    let outcome = subscription::inbound(old, action);
+    let asks = outcome.state.has(State::PENDING_IN) && !old.has(State::PENDING_IN);
+    if asks && user.roster.requests() >= place.limits.requests_per_user {
+        let note = Reason::TooManyRequests.text();
+        return plan.send(&user.jid, user.id, &way.from, WayKind::Stanza(Action::Unsubscribed), note, next_way);
+    }
+    let known = item.user;
+    item.state = outcome.state;
+    item.user = if way.from_user == UserId::NOBODY { known } else { way.from_user };
+    let contact_user = item.user;
+    if outcome.state != old || known != contact_user {
+        let is_new = user.roster.by_jid(&way.from).is_none();
+        if !(is_new && item.state.without(State::HIDDEN) == State::NONE) {
+            plan.put_item(&user.jid, item);
+        }
+    }
+    if asks {
+        let request = Request { from: way.from.clone(), user: way.from_user, note: way.note.clone() };
+        let row = rows::Request { note: request.note.clone(), user: request.user, stamp: Default::default() };
+        plan.put(Table::Requests, rows::pair_key(&user.jid, &way.from), row.encode());
+        plan.effects.push(Effect::Tell { interested_only: false, event: request_event(&request) });
+        plan.edits.push(Edit::PutRequest(request));
+    } else {
+        if old.has(State::PENDING_IN) && !outcome.state.has(State::PENDING_IN) {
+            plan.delete(Table::Requests, rows::pair_key(&user.jid, &way.from));
+            plan.edits.push(Edit::RemoveRequest(way.from.clone()));
+        }
+        if outcome.route {
+            let event = SessionEvent::Subscription { action, from: way.from.clone(), user: contact_user, note: way.note.clone() };
+            plan.effects.push(Effect::Tell { interested_only: true, event });
+        }
+    }
+    follow(plan, &outcome, &way.from, if outcome.flow == Some(Flow::StopTo) { known } else { contact_user }, old);
+    if let Some(reply) = outcome.reply {
+        plan.send(&user.jid, user.id, &way.from, WayKind::Stanza(reply), "", next_way);
+    }
+}
+
+/// The contact blocked the user, or took that back: the contact is not watched while it lasts.
+fn barred(user: &User, way: &Way, plan: &mut Plan) {
+    let Some(item) = user.roster.by_jid(&way.from) else { return };
+    let mut item = item.clone();
+    let (publisher, watched) = (item.user, item.state.has(State::TO) && !user.has_blocked(&way.from));
+    if way.kind == WayKind::Hide {
+        item.state = item.state.with(State::BARRED);
+        plan.effects.extend(watched.then_some(Effect::Unsee(publisher)));
+    } else {
+        item.state = item.state.without(State::BARRED);
+        plan.effects.extend(watched.then_some(Effect::See(publisher)));
+    }
+    plan.put_item(&user.jid, item);
+}
+
+/// A way to a user who does not exist: a request is denied (RFC 6121 3.1.3), everything else needs no answer.
+pub(super) fn for_stranger(way: &Way, next_way: &mut u64) -> Plan {
+    let mut plan = Plan::default();
+    plan.delete(Table::Ways, rows::way_key(&way.from, &way.to, way.sequence));
+    if way.kind == WayKind::Stanza(Action::Subscribe) {
+        plan.send(&way.to, UserId::NOBODY, &way.from, WayKind::Stanza(Action::Unsubscribed), Reason::NoSuchUser.text(), next_way);
+    }
+    plan.effects.push(Effect::WayDone((way.from.clone(), UserId::NOBODY)));
+    plan
+}
+
+pub(super) fn request_event(request: &Request) -> SessionEvent {
+    SessionEvent::Subscription {
+        action: Action::Subscribe,
+        from: request.from.clone(),
+        user: request.user,
+        note: request.note.clone(),
+    }
+}
+
+/// The roster as clients see it.
+pub(super) fn contacts(roster: &Roster) -> Vec<Contact> {
+    roster.visible().map(contact).collect()
+}
+
+pub(super) fn contact(item: &Item) -> Contact {
+    Contact {
+        jid: item.jid.clone(),
+        user: item.user,
+        name: item.name().to_owned(),
+        groups: item.groups().map(str::to_owned).collect(),
+        state: item.state,
+        removed: false,
+    }
+}
+
+pub(super) fn removed_contact(jid: &Bare) -> Contact {
+    Contact { jid: jid.clone(), user: UserId::NOBODY, name: String::new(), groups: Vec::new(), state: State::NONE, removed: true }
+}

@@ -1,0 +1,223 @@
+//! A session's presence changes: the way of an update at its home (design.md section 4, steps 3 to 5).
+
+use super::Homes;
+use crate::base::id::{CoreId, SessionId, Version};
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::{Asker, Control, Directed, SessionEvent, UserRef};
+use crate::presence::edge::Edge;
+use crate::presence::farewell;
+use crate::presence::frame::{self, Frame};
+use crate::presence::outbox::Outbox;
+use crate::presence::user::{Last, Session, User};
+use crate::store::{
+    Durability, Table, Write,
+    rows::{self, Row},
+};
+use crate::wire::event::Head;
+use crate::wire::native::Show;
+
+impl Homes {
+    /// A session sets its presence. `presence` is the client's own flatbuffer, verified where it entered.
+    pub fn update(
+        &mut self,
+        now: Time,
+        at: UserRef,
+        session: SessionId,
+        (show, priority): (Show, i8),
+        presence: &[u8],
+        asker: Asker,
+        edge: &mut Edge,
+        out: &mut Outbox,
+    ) {
+        let (core, epoch) = (self.place.core, self.place.epoch);
+        let mut frame = std::mem::take(&mut self.scratch);
+        let Some(user) = self.user(at) else { return };
+        let Some(found) = user.sessions.iter_mut().find(|found| found.id == session) else {
+            self.counters.stale += 1;
+            self.scratch = frame;
+            return;
+        };
+        let was_available = found.available;
+        if show == Show::Unavailable && !was_available {
+            self.scratch = frame;
+            return done(asker, out);
+        }
+        found.sequence += 1;
+        found.show = show;
+        found.priority = priority;
+        found.available = show != Show::Unavailable;
+        found.presence.clear();
+        found.presence.extend_from_slice(presence);
+        found.encode(at.user, epoch, &mut frame);
+        let sequence = found.sequence;
+        let put_off = spread(core, now, at, user, session, sequence, &frame, edge, out);
+        if was_available == (show == Show::Unavailable) {
+            match was_available {
+                false => became_available(at, user, session, epoch, out),
+                true => self.became_unavailable(now, at, session, presence, out),
+            }
+        }
+        self.counters.put_off += put_off;
+        self.counters.updates += 1;
+        self.scratch = frame;
+        done(asker, out);
+    }
+
+    /// Everything that follows from a session's farewell but the farewell's own fan-out.
+    fn became_unavailable(&mut self, now: Time, at: UserRef, session: SessionId, presence: &[u8], out: &mut Outbox) {
+        let (stamp, epoch) = (self.place.wall(now), self.place.epoch);
+        let cores = self.place.cores;
+        let Some(user) = self.user(at) else { return };
+        let jid = user.jid.clone();
+        let Some(found) = user.session(session) else { return };
+        if let Some(edge) = found.edge {
+            out.send(edge.core, Control::UninterestAll { edge });
+        }
+        let directed = found.extra.as_mut().map(|extra| std::mem::take(&mut extra.directed)).unwrap_or_default();
+        let resource = found.resource.clone();
+        let version = Version { epoch, sequence: found.sequence };
+        for (to, to_resource) in directed {
+            let farewell = farewell::farewell(&resource, None, Default::default());
+            let home = crate::base::id::home_of_slot(crate::base::id::slot_of(to.as_str()), cores);
+            let directed = Directed { from: jid.clone(), from_resource: resource.clone(), to, to_resource, presence: farewell };
+            out.send(home, Control::Directed(Box::new(directed)));
+        }
+        if !user.has_available() {
+            let status = farewell::status(presence);
+            let last = Last { session, version, stamp, presence: farewell::farewell(&resource, status.as_deref(), stamp) };
+            let value = rows::LastPresence { stamp, presence: last.presence.clone() }.encode();
+            let write = Write { table: Table::LastPresence, key: rows::user_key(&jid), value: Some(value) };
+            user.rare().last = Some(last);
+            out.commit(vec![write], Durability::RideAlong);
+        }
+    }
+
+    /// A session that will not come back: its farewell goes to everyone, and it is forgotten.
+    pub(super) fn end_session(
+        &mut self,
+        now: Time,
+        at: UserRef,
+        session: SessionId,
+        status: &str,
+        edge: &mut Edge,
+        out: &mut Outbox,
+    ) {
+        let (core, epoch) = (self.place.core, self.place.epoch);
+        let Some(user) = self.user(at) else { return };
+        let Some(found) = user.session(session) else { return };
+        if found.available {
+            found.sequence += 1;
+            found.available = false;
+            let version = Version { epoch, sequence: found.sequence };
+            let presence = match status {
+                "" => Vec::new(),
+                status => farewell::farewell(&found.resource, Some(status), Default::default()),
+            };
+            let mut frame = Vec::new();
+            let head = Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 };
+            frame::encode(&mut frame, head, &presence);
+            let put_off = spread(core, now, at, user, session, version.sequence, &frame, edge, out);
+            self.counters.put_off += put_off;
+            self.became_unavailable(now, at, session, &presence, out);
+        }
+        let Some(user) = self.user(at) else { return };
+        let position = user.sessions.iter().position(|found| found.id == session).expect("found above");
+        let ended = user.sessions.remove(position);
+        self.sessions -= 1;
+        self.counters.log_outs += 1;
+        self.return_messages(ended, out);
+    }
+
+    /// Sends what was put off for another core while its ring was full: the newest state of each session, once.
+    pub fn send_put_off(&mut self, core: CoreId, now: Time, out: &mut Outbox) {
+        let put_off = std::mem::take(&mut out.bound[usize::from(core.0)].put_off);
+        let mut frame = Vec::new();
+        for ((slot, user, session), (at, sequence)) in put_off {
+            let Some(home) = self.get(at) else { continue };
+            match home.sessions.iter().find(|found| found.id == session && found.available) {
+                Some(found) => found.encode(user, self.place.epoch, &mut frame),
+                None => {
+                    let version = Version { epoch: self.place.epoch, sequence };
+                    let head = Head { user, version, session, show: Show::Unavailable, flags: 0 };
+                    frame::encode(&mut frame, head, &[]);
+                }
+            }
+            out.update(core, slot, at, session, sequence, now, &frame);
+        }
+    }
+}
+
+/// Sends a frame of one session to every edge with subscribers, and to the user's own other sessions (RFC 6121 4.2.2). Returns
+/// how many edges' rings were full.
+#[inline]
+fn spread(
+    core: CoreId,
+    now: Time,
+    at: UserRef,
+    user: &User,
+    session: SessionId,
+    sequence: u32,
+    frame: &[u8],
+    edge: &mut Edge,
+    out: &mut Outbox,
+) -> u64 {
+    let mut put_off = 0;
+    for destination in &user.outbound {
+        if destination.core == core {
+            edge.fan_out(destination.slot, at.user, frame, &mut out.lines);
+        } else if !out.update(destination.core, destination.slot, at, session, sequence, now, frame) {
+            put_off += 1;
+        }
+    }
+    if user.sessions.len() > 1 {
+        for other in user.sessions.iter().filter(|other| other.id != session && other.available) {
+            if let Some(edge) = other.edge {
+                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(vec![Frame(frame.to_vec())]) });
+            }
+        }
+    }
+    put_off
+}
+
+/// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
+fn became_available(at: UserRef, user: &mut User, session: SessionId, epoch: u32, out: &mut Outbox) {
+    let own: Vec<Frame> = user
+        .sessions
+        .iter()
+        .filter(|other| other.id != session && other.available)
+        .map(|other| frame_of(other, at, epoch))
+        .collect();
+    let publishers = user.watched();
+    let requests: Vec<SessionEvent> = user.requests().iter().map(super::plan::request_event).collect();
+    let Some(found) = user.session(session) else { return };
+    let Some(edge) = found.edge else { return };
+    if !own.is_empty() {
+        out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(own) });
+    }
+    for event in requests {
+        out.send(edge.core, Control::ToSession { edge, event });
+    }
+    if !publishers.is_empty() {
+        out.send(edge.core, Control::Interest { edge, publishers });
+    }
+}
+
+fn frame_of(session: &Session, at: UserRef, epoch: u32) -> Frame {
+    let mut frame = Vec::new();
+    session.encode(at.user, epoch, &mut frame);
+    Frame(frame)
+}
+
+/// Tells a session that its request failed.
+pub(super) fn refuse(asker: Asker, reason: Reason, detail: impl Into<String>, out: &mut Outbox) {
+    let event = SessionEvent::Error { request: asker.request, reason, detail: detail.into() };
+    out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
+}
+
+/// Tells a session that its request was carried out, if it wants to know.
+pub(super) fn done(asker: Asker, out: &mut Outbox) {
+    if asker.request != 0 {
+        out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event: SessionEvent::Done { request: asker.request } });
+    }
+}

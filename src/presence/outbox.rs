@@ -1,0 +1,169 @@
+//! What one step of a core wants done elsewhere: bytes on its connections' lines, entries for other cores, commits for the store.
+//!
+//! Lives on: every core, owned by the shard. Serves G2, G3. Invariants: nothing here waits for another core; an update for a core
+//! whose ring is full is remembered once per publisher's session, not once per update.
+
+use super::control::{Control, UserRef};
+use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::time::Time;
+use crate::store::{Commit, Durability, Write};
+use crate::wire::lines::Lines;
+use std::collections::BTreeMap;
+
+/// Bytes before each event frame in `Updates`: frame length, destination slot, publisher, time of the update.
+const UPDATE_HEAD: usize = 24;
+
+/// Presence updates for one other core: contiguous, read in place there.
+#[derive(Default, Debug)]
+pub struct Updates {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+/// One update out of `Updates`.
+pub struct UpdateEntry<'a> {
+    pub slot: u32,
+    pub publisher: UserId,
+    pub at: Time,
+    pub frame: &'a [u8],
+}
+
+impl Updates {
+    pub fn push(&mut self, slot: u32, publisher: UserId, at: Time, frame: &[u8]) {
+        let mut head = [0u8; UPDATE_HEAD];
+        head[0..4].copy_from_slice(&(frame.len() as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&slot.to_le_bytes());
+        head[8..16].copy_from_slice(&publisher.0.to_le_bytes());
+        head[16..24].copy_from_slice(&at.0.to_le_bytes());
+        self.bytes.extend_from_slice(&head);
+        self.bytes.extend_from_slice(frame);
+        self.count += 1;
+    }
+
+    /// The entries in order. Panics on bytes that `push` did not write, which would be our own fault.
+    pub fn iter(&self) -> impl Iterator<Item = UpdateEntry<'_>> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (head, tail) = rest.split_first_chunk::<UPDATE_HEAD>()?;
+            let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+            let wide = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+            let (frame, after) = tail.split_at(word(0) as usize);
+            rest = after;
+            Some(UpdateEntry { slot: word(4), publisher: UserId(wide(8)), at: Time(wide(16)), frame })
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+}
+
+/// A publisher's session whose newest state still has to reach a core. The sequence is what it was when it was put off: that of
+/// the farewell, should the session be gone by then.
+pub type PutOff = BTreeMap<(u32, UserId, SessionId), (UserRef, u32)>;
+
+/// What goes to one other core.
+#[derive(Default)]
+pub struct Bound {
+    pub updates: Updates,
+    pub put_off: PutOff,
+}
+
+/// All of it.
+pub struct Outbox {
+    pub lines: Lines,
+    pub bound: Vec<Bound>,
+    /// In order; those for this core itself are worked off before the step ends.
+    pub controls: Vec<(CoreId, Control)>,
+    pub commits: Vec<Commit>,
+    /// Answers to the operator's requests, by their tickets.
+    pub answers: Vec<(u64, Result<(), String>)>,
+    next_ticket: u64,
+    /// Bytes of updates for one core above which they are put off.
+    batch_bytes: usize,
+}
+
+impl Outbox {
+    pub fn new(cores: u16, batch_bytes: u32) -> Outbox {
+        Outbox {
+            lines: Lines::default(),
+            bound: (0..cores).map(|_| Bound::default()).collect(),
+            controls: Vec::new(),
+            commits: Vec::new(),
+            answers: Vec::new(),
+            next_ticket: 1,
+            batch_bytes: batch_bytes as usize,
+        }
+    }
+
+    pub fn send(&mut self, core: CoreId, control: Control) {
+        self.controls.push((core, control));
+    }
+
+    /// Sends an update to another core, or puts it off. False: put off.
+    pub fn update(
+        &mut self,
+        core: CoreId,
+        slot: u32,
+        at: UserRef,
+        session: SessionId,
+        sequence: u32,
+        now: Time,
+        frame: &[u8],
+    ) -> bool {
+        let bound = &mut self.bound[usize::from(core.0)];
+        if bound.updates.bytes() + frame.len() > self.batch_bytes || !bound.put_off.is_empty() {
+            bound.put_off.insert((slot, at.user, session), (at, sequence));
+            return false;
+        }
+        bound.updates.push(slot, at.user, now, frame);
+        true
+    }
+
+    /// Hands writes to the store. The ticket comes back in the completion.
+    pub fn commit(&mut self, writes: Vec<Write>, durability: Durability) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.commits.push(Commit { ticket, writes, durability });
+        ticket
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn updates_read_back_as_they_were_pushed() {
+        let mut updates = Updates::default();
+        updates.push(7, UserId(9), Time(11), b"frame one");
+        updates.push(8, UserId(10), Time(12), b"");
+        let read: Vec<_> = updates.iter().map(|e| (e.slot, e.publisher, e.at, e.frame.to_vec())).collect();
+        assert_eq!(read, [(7, UserId(9), Time(11), b"frame one".to_vec()), (8, UserId(10), Time(12), Vec::new())]);
+        assert_eq!(updates.len(), 2);
+    }
+
+    #[test]
+    fn an_update_for_a_full_batch_is_put_off_once_per_session() {
+        let mut out = Outbox::new(2, 20);
+        let at = UserRef { user: UserId(5), slot: 0 };
+        assert!(out.update(CoreId(1), 3, at, SessionId(1), 1, Time(0), &[0; 16]));
+        assert!(!out.update(CoreId(1), 3, at, SessionId(1), 2, Time(0), &[0; 16]));
+        assert!(!out.update(CoreId(1), 3, at, SessionId(1), 3, Time(0), &[0; 1]));
+        assert_eq!(out.bound[1].updates.len(), 1);
+        assert_eq!(out.bound[1].put_off.values().copied().collect::<Vec<_>>(), [(at, 3)]);
+    }
+}

@@ -1,0 +1,188 @@
+//! A user at home: account, roster, requests, sessions, and who must hear of the user's presence.
+//!
+//! Lives on: the user's home core. Serves G1, J10, Z6. Invariants: session numbers only grow; a session is available exactly when
+//! its presence was last set to something else than unavailable; `outbound` names each edge at most once.
+
+use super::control::{EdgeRef, Message, UserRef};
+use super::frame::{self, Frame};
+use super::roster::Roster;
+use super::subscription::State;
+use crate::base::credentials::ScramCredentials;
+use crate::base::id::{CoreId, SessionId, UserId, Version};
+use crate::base::jid::Bare;
+use crate::base::time::{Time, WallClock};
+use crate::wire::event::{self, Head};
+use crate::wire::native::Show;
+use std::collections::VecDeque;
+
+/// An edge with at least one subscriber of the user (a row of the outbound table, Z6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Destination {
+    pub core: CoreId,
+    /// The publisher's slot there.
+    pub slot: u32,
+}
+
+/// A connected resource of a user.
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    /// Counts this session's presence updates.
+    pub sequence: u32,
+    /// `None` while its connection is broken and it may be resumed.
+    pub edge: Option<EdgeRef>,
+    pub show: Show,
+    pub priority: i8,
+    /// RFC 6121 4.2: it has sent initial presence.
+    pub available: bool,
+    /// RFC 6121 2.2: it has asked for the roster.
+    pub interested: bool,
+    pub resource: Box<str>,
+    /// The presence as its client made it.
+    pub presence: Vec<u8>,
+    pub resume: [u8; 16],
+    /// What only some sessions need.
+    pub extra: Option<Box<SessionExtra>>,
+}
+
+#[derive(Default, Debug)]
+pub struct SessionExtra {
+    /// RFC 6121 4.6.3: who was sent directed presence and must hear the farewell.
+    pub directed: Vec<(Bare, Option<String>)>,
+    /// Messages sent and not yet acknowledged, oldest first.
+    pub unacknowledged: VecDeque<(u64, Box<Message>)>,
+    /// Number of the last message sent.
+    pub sent: u64,
+    /// When the session ends unless it is resumed.
+    pub ends_at: Option<Time>,
+}
+
+impl Session {
+    pub fn extra(&mut self) -> &mut SessionExtra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// The event frame of the session's present state.
+    pub fn encode(&self, user: UserId, epoch: u32, into: &mut Vec<u8>) {
+        let version = Version { epoch, sequence: self.sequence };
+        frame::encode(into, Head { user, version, session: self.id, show: self.show, flags: 0 }, &self.presence);
+    }
+}
+
+/// What is remembered of a user without a session (J10).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Last {
+    pub session: SessionId,
+    pub version: Version,
+    pub stamp: WallClock,
+    /// A server-made presence with the stamp.
+    pub presence: Vec<u8>,
+}
+
+/// Somebody's wish to subscribe, kept until it is answered (RFC 6121 3.1.3).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Request {
+    pub from: Bare,
+    pub user: UserId,
+    pub note: String,
+}
+
+/// What a user's home knows.
+pub struct User {
+    pub id: UserId,
+    pub jid: Bare,
+    pub sessions: Vec<Session>,
+    pub outbound: Vec<Destination>,
+    pub roster: Roster,
+    pub next_session: u32,
+    pub credentials: Option<Box<ScramCredentials>>,
+    pub rare: Option<Box<Rare>>,
+}
+
+/// What only some users have.
+#[derive(Default)]
+pub struct Rare {
+    pub requests: Vec<Request>,
+    pub blocked: Vec<Bare>,
+    pub last: Option<Last>,
+    /// Subscribers that were revoked and whose homes have not yet confirmed it.
+    pub unconfirmed: Vec<UserId>,
+    /// The change that is with the store now.
+    pub storing: Option<Box<super::home::Storing>>,
+    /// Changes that wait for it, oldest first.
+    pub waiting: VecDeque<super::home::Change>,
+}
+
+impl User {
+    pub fn new(id: UserId, jid: Bare) -> User {
+        User {
+            id,
+            jid,
+            sessions: Vec::new(),
+            outbound: Vec::new(),
+            roster: Roster::default(),
+            next_session: 1,
+            credentials: None,
+            rare: None,
+        }
+    }
+
+    pub fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    pub fn requests(&self) -> &[Request] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.requests)
+    }
+
+    pub fn blocked(&self) -> &[Bare] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.blocked)
+    }
+
+    pub fn has_blocked(&self, jid: &Bare) -> bool {
+        self.blocked().contains(jid)
+    }
+
+    pub fn last(&self) -> Option<&Last> {
+        self.rare.as_ref()?.last.as_ref()
+    }
+
+    pub fn session(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.id == id)
+    }
+
+    pub fn has_available(&self) -> bool {
+        self.sessions.iter().any(|session| session.available)
+    }
+
+    /// The publishers whose presence the user's sessions see: subscribed to, with neither blocking the other.
+    pub fn watched(&self) -> Vec<UserId> {
+        let seen = self.roster.to().filter(|item| !item.state.has(State::BARRED) && item.user != UserId::NOBODY);
+        seen.filter(|item| !self.has_blocked(&item.jid)).map(|item| item.user).collect()
+    }
+
+    /// Whether this user gets our presence: approved and not blocked.
+    pub fn approves(&self, subscriber: UserId) -> bool {
+        let item = self.roster.by_user(subscriber);
+        item.is_some_and(|item| item.state.has(State::FROM) && !self.has_blocked(&item.jid))
+    }
+
+    /// The frames that tell the user's whole state: each available session, or the last presence.
+    pub fn frames(&self, epoch: u32, frames: &mut Vec<Frame>) {
+        let before = frames.len();
+        for session in self.sessions.iter().filter(|session| session.available) {
+            let mut frame = Vec::new();
+            session.encode(self.id, epoch, &mut frame);
+            frames.push(Frame(frame));
+        }
+        if let (true, Some(last)) = (frames.len() == before, self.last()) {
+            let head =
+                Head { user: self.id, version: last.version, session: last.session, show: Show::Unavailable, flags: event::LAST };
+            frames.push(Frame::new(head, &last.presence));
+        }
+    }
+
+    pub fn at(&self, slot: u32) -> UserRef {
+        UserRef { user: self.id, slot }
+    }
+}

@@ -1,0 +1,61 @@
+//! What one core hands another in one turn: presence updates as contiguous bytes, and everything else as entries, each in order.
+//!
+//! The two need no order between each other: an update carries its version, and an edge takes an update only for a publisher it
+//! has been granted. Serves G3.
+
+use crate::base::credentials::ScramCredentials;
+use crate::base::id::RawSocket;
+use crate::base::jid::Bare;
+use crate::front::native::Parting;
+use crate::presence::control::Control;
+use crate::presence::outbox::Updates;
+use std::net::IpAddr;
+
+/// Memory of a batch that is kept when it comes back empty.
+const KEPT_ENTRIES: usize = 4096;
+
+#[derive(Default)]
+pub struct Batch {
+    pub updates: Updates,
+    pub entries: Vec<Entry>,
+}
+
+pub enum Entry {
+    Control(Control),
+    Adopt(Box<Adoption>),
+    Command(Box<Command>),
+}
+
+/// A connection on its way to its user's home core.
+pub struct Adoption {
+    pub socket: RawSocket,
+    pub peer: IpAddr,
+    /// Its door, with what the client sent from its log-in on.
+    pub parting: Parting,
+}
+
+/// What the operator wants of a core.
+pub struct Command {
+    pub ticket: u64,
+    pub order: Order,
+}
+
+pub enum Order {
+    AddUser { jid: Bare, credentials: Option<ScramCredentials> },
+    RemoveUser { jid: Bare },
+    ListUsers,
+    Transfer { jid: Bare, address: String },
+    Stop,
+}
+
+impl crate::ring::exchange::Batch for Batch {
+    fn is_empty(&self) -> bool {
+        self.updates.is_empty() && self.entries.is_empty()
+    }
+
+    fn clear(&mut self) {
+        self.updates.clear();
+        self.entries.clear();
+        self.entries.shrink_to(KEPT_ENTRIES);
+    }
+}

@@ -1,0 +1,370 @@
+//! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
+
+use super::{Shard, batch::Adoption, batch::Entry};
+use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::front::native::{Door, Incoming, Parting};
+use crate::presence::control::{Ask, Asker, Control, EdgeRef, SessionEnd, Update};
+use crate::presence::subscription::Action;
+use crate::wire::decode::ClientFrame;
+use crate::wire::encode::{Greeting, Tag};
+use crate::wire::frame::Chunk;
+use crate::wire::lines::Marks;
+use crate::wire::native;
+use crate::wire::presence::PresenceView;
+use std::net::IpAddr;
+
+/// One connection of this core.
+pub(super) struct Connection {
+    pub generation: u32,
+    /// In seconds of the node's clock.
+    pub accepted: u32,
+    /// When something last came.
+    pub heard: u32,
+    pub pinged: bool,
+    /// Since when it has been slow; 0: it isn't.
+    pub slow_since: u32,
+    pub peer: IpAddr,
+    pub door: Doorway,
+}
+
+pub(super) enum Doorway {
+    Here(Door),
+    /// On its way to another core.
+    Leaving {
+        to: CoreId,
+        parting: Box<Parting>,
+    },
+    /// It was told why and closes: what it still says is not heard.
+    Closing,
+}
+
+/// Whether to go on with a chunk.
+enum Flow {
+    Next,
+    /// The frame just handed out is for another core, with all that follows.
+    Leave(CoreId),
+    End(Reason),
+}
+
+impl Shard {
+    /// A new connection. `None`: the core holds as many as it may.
+    pub fn accepted(&mut self, now: Time, peer: IpAddr) -> Option<ConnId> {
+        if self.out.lines.len() >= self.settings.limits.connections_per_core as usize || self.stopping {
+            self.counters.count_refusal(Reason::TooManyConnections);
+            return None;
+        }
+        Some(self.open(now, peer, Door::default()))
+    }
+
+    fn open(&mut self, now: Time, peer: IpAddr, door: Door) -> ConnId {
+        let limits = &self.settings.limits;
+        let conn = self.out.lines.open(Marks { high: limits.high_water_bytes, most: limits.backlog_bytes });
+        let index = conn.slot as usize;
+        if self.connections.len() <= index {
+            self.connections.resize_with(index + 1, || None);
+        }
+        let connection = Connection {
+            generation: conn.generation,
+            accepted: seconds(now),
+            heard: seconds(now),
+            pinged: false,
+            slow_since: 0,
+            peer,
+            door: Doorway::Here(door),
+        };
+        self.connections[index] = Some(Box::new(connection));
+        conn
+    }
+
+    pub(super) fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(conn.slot as usize)?.as_deref_mut();
+        connection.filter(|connection| connection.generation == conn.generation)
+    }
+
+    /// Bytes from a client.
+    pub fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        let Some(connection) = self.connection(conn) else { return };
+        connection.pinged = false;
+        if connection.heard != seconds(now) {
+            connection.heard = seconds(now);
+        }
+        match std::mem::replace(&mut connection.door, Doorway::Closing) {
+            Doorway::Here(door) => self.read(now, conn, door, bytes),
+            Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
+                Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
+                Err(reason) => self.end_connection(conn, reason, ""),
+            },
+            Doorway::Closing => {}
+        }
+    }
+
+    pub(super) fn set_door(&mut self, conn: ConnId, door: Doorway) {
+        if let Some(connection) = self.connection(conn) {
+            connection.door = door;
+        }
+    }
+
+    fn read(&mut self, now: Time, conn: ConnId, mut door: Door, bytes: &[u8]) {
+        let mut chunk = Chunk::new(bytes);
+        let rules = self.rules;
+        loop {
+            let flow = match door.next(now, &mut chunk, &rules) {
+                Ok(None) => break,
+                Ok(Some(Incoming { tag, frame: ClientFrame::SetPresence(presence) })) => {
+                    self.set_presence(now, conn, tag, presence)
+                }
+                Ok(Some(incoming)) => self.incoming(now, conn, incoming),
+                Err(reason) => Flow::End(reason),
+            };
+            match flow {
+                Flow::Next => {}
+                Flow::Leave(to) => {
+                    let parting = Box::new(door.leave(chunk));
+                    self.departures.push(conn);
+                    return self.set_door(conn, Doorway::Leaving { to, parting });
+                }
+                Flow::End(reason) => return self.end_connection(conn, reason, ""),
+            }
+        }
+        self.set_door(conn, Doorway::Here(door));
+        self.work_off(now);
+    }
+
+    /// The way of an update, steps 2 to 4.
+    #[inline]
+    fn set_presence(&mut self, now: Time, conn: ConnId, tag: Tag, view: PresenceView<'_>) -> Flow {
+        let Some(edge) = self.edge.find(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
+        let session = self.edge.get(edge).expect("just found");
+        let Some(home) = &session.home else { return self.no_session(conn, tag) };
+        if *view.fields.resource != *home.resource {
+            self.say_error(conn, tag, Reason::WrongResource, "");
+            return Flow::Next;
+        }
+        let asker = Asker { edge, request: tag.request };
+        let (core, at, session) = (home.core, home.at, home.session);
+        let state = (view.fields.show, view.fields.priority);
+        if core == self.settings.core {
+            self.homes.update(now, at, session, state, view.bytes, asker, &mut self.edge, &mut self.out);
+        } else {
+            let update = Update { show: state.0, priority: state.1, presence: view.bytes.to_vec(), asker };
+            self.out.send(core, Control::Update { at, session, update: Box::new(update) });
+        }
+        Flow::Next
+    }
+
+    fn no_session(&mut self, conn: ConnId, tag: Tag) -> Flow {
+        self.say_error(conn, tag, Reason::NotLoggedIn, "");
+        Flow::Next
+    }
+
+    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame }: Incoming<'_>) -> Flow {
+        match frame {
+            ClientFrame::Hello(_) => self.greet(conn, tag),
+            ClientFrame::Ping(ping) => {
+                self.frames.clear();
+                self.encoder.pong(&mut self.frames, tag, ping.data());
+                self.out.lines.append(conn.slot, &self.frames);
+                Flow::Next
+            }
+            ClientFrame::Pong(_) => Flow::Next,
+            ClientFrame::LogIn(log_in) => match self.log_in(now, conn, tag, log_in) {
+                Some(home) => Flow::Leave(home),
+                None => Flow::Next,
+            },
+            ClientFrame::Resume(resume) => match self.resume(conn, tag, resume) {
+                Some(home) => Flow::Leave(home),
+                None => Flow::Next,
+            },
+            ClientFrame::SaslResponse(response) => {
+                self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
+                Flow::Next
+            }
+            ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
+            ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
+            _ => match request(frame) {
+                Err((reason, detail)) => {
+                    self.say_error(conn, tag, reason, &detail);
+                    Flow::Next
+                }
+                Ok(ask) => self.ask(conn, tag, ask),
+            },
+        }
+    }
+
+    fn greet(&mut self, conn: ConnId, tag: Tag) -> Flow {
+        let greeting = Greeting {
+            software: concat!("fanal/", env!("CARGO_PKG_VERSION")),
+            domain: &self.settings.domain,
+            mechanisms: &self.settings.mechanisms(),
+            max_frame: self.settings.limits.frame_bytes,
+        };
+        self.frames.clear();
+        self.encoder.greeting(&mut self.frames, tag, &greeting);
+        self.out.lines.append(conn.slot, &self.frames);
+        Flow::Next
+    }
+
+    /// Passes a request to the session's home.
+    fn ask(&mut self, conn: ConnId, tag: Tag, ask: Ask) -> Flow {
+        let Some(edge) = self.edge.find(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
+        let Some(home) = &self.edge.get(edge).expect("just found").home else { return self.no_session(conn, tag) };
+        let asker = Asker { edge, request: tag.request };
+        if self.control_backlog(home.core) >= self.settings.limits.ring_control as usize {
+            self.say_error(conn, tag, Reason::Overloaded, "");
+            return Flow::Next;
+        }
+        self.out.send(home.core, Control::Ask { at: home.at, session: home.session, asker, ask: Box::new(ask) });
+        Flow::Next
+    }
+
+    fn log_out(&mut self, conn: ConnId, tag: Tag, status: &str) -> Flow {
+        let edges = match (tag.stream, self.edge.find(conn.slot, tag.stream)) {
+            (_, Some(edge)) => vec![edge],
+            (0, None) => self.edge.sessions_on(conn.slot),
+            (_, None) => return self.no_session(conn, tag),
+        };
+        let is_trunk = tag.stream == 0 && self.edge.find(conn.slot, 0).is_none();
+        for edge in edges {
+            self.close_session(edge, SessionEnd::LoggedOut { status: status.to_owned() });
+        }
+        if is_trunk {
+            return Flow::End(Reason::LoggedOut);
+        }
+        if tag.stream == 0 {
+            self.session_over(conn);
+        }
+        if tag.request != 0 {
+            self.frames.clear();
+            self.encoder.done(&mut self.frames, tag);
+            self.out.lines.append(conn.slot, &self.frames);
+        }
+        Flow::Next
+    }
+
+    /// Ends a session here and tells its home.
+    pub(super) fn close_session(&mut self, edge: EdgeRef, end: SessionEnd) {
+        if let Some(home) = self.edge.close(edge, &mut self.out) {
+            self.out.send(home.core, Control::Detach { at: home.at, session: home.session, edge, end });
+        }
+    }
+
+    /// The home has ended a session: its connection, or its stream of a trunk, hears why.
+    pub(super) fn session_ended(&mut self, edge: EdgeRef, reason: Reason) {
+        let Some(session) = self.edge.get(edge) else { return };
+        let (conn, stream) = (session.conn, session.stream);
+        self.edge.close(edge, &mut self.out);
+        self.say_error(conn, Tag::stream(stream), reason, "");
+        if stream == 0 {
+            self.session_over(conn);
+        }
+    }
+
+    /// Ends a connection: it is told why, everything gathered is sent, then it closes. Its sessions may be resumed, but for the
+    /// reasons that are the client's own doing.
+    pub(super) fn end_connection(&mut self, conn: ConnId, reason: Reason, detail: &str) {
+        self.say_error(conn, Tag::default(), reason, detail);
+        self.drop_sessions(conn, reason);
+        self.shut(conn);
+    }
+
+    pub(super) fn drop_sessions(&mut self, conn: ConnId, reason: Reason) {
+        let resumable = matches!(reason, Reason::ConnectionLost | Reason::ShuttingDown | Reason::NeverReads | Reason::Silent);
+        for edge in self.edge.sessions_on(conn.slot) {
+            self.close_session(edge, if resumable { SessionEnd::Lost } else { SessionEnd::Ended });
+        }
+        self.edge.forget_conn(conn);
+        self.log_ins.forget(conn);
+    }
+
+    pub(super) fn shut(&mut self, conn: ConnId) {
+        self.set_door(conn, Doorway::Closing);
+        self.out.lines.close(conn);
+    }
+
+    /// Nothing more comes from or goes to a connection.
+    pub fn lost(&mut self, now: Time, conn: ConnId) {
+        if self.connection(conn).is_none() {
+            return;
+        }
+        self.drop_sessions(conn, Reason::ConnectionLost);
+        self.connections[conn.slot as usize] = None;
+        self.work_off(now);
+    }
+
+    /// A connection that was asked to leave has stopped here.
+    pub fn departed(&mut self, conn: ConnId, socket: RawSocket) {
+        let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
+        match connection.door {
+            Doorway::Leaving { to, parting } => {
+                let adoption = Adoption { socket, peer: connection.peer, parting: *parting };
+                self.entries[usize::from(to.0)].push(Entry::Adopt(Box::new(adoption)));
+            }
+            Doorway::Here(_) | Doorway::Closing => self.orphans.push(socket),
+        }
+    }
+
+    /// A connection comes from another core.
+    pub(super) fn adopt(&mut self, now: Time, adoption: Adoption) {
+        let Adoption { socket, peer, parting } = adoption;
+        let (door, unread) = Door::resume_from(parting);
+        let conn = self.open(now, peer, door);
+        self.adoptions.push((conn, socket));
+        self.received(now, conn, &unread);
+    }
+}
+
+/// Whole seconds of the node's clock, from 1.
+pub(super) fn seconds(now: Time) -> u32 {
+    (now.0 / 1_000_000_000) as u32 + 1
+}
+
+/// A frame as a request to the home.
+fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
+    let bare = |text: &str| Bare::new(text).ok_or_else(|| (Reason::BadJid, format!("{text:?}")));
+    let either = |text: &str| match Bare::with_resource(text) {
+        Some((jid, resource)) => Ok((jid, resource.map(str::to_owned))),
+        None => Err((Reason::BadJid, format!("{text:?}"))),
+    };
+    Ok(match frame {
+        ClientFrame::Message(message) => {
+            let (to, resource) = either(message.to().unwrap_or_default())?;
+            let body = message.body().map(|body| body.bytes().to_vec()).unwrap_or_default();
+            Ask::Message { to, resource, id: message.id().unwrap_or_default().to_owned(), body }
+        }
+        ClientFrame::DirectedPresence { to, presence } => {
+            let (to, resource) = either(to)?;
+            Ask::Directed { to, resource, show: presence.fields.show, presence: presence.bytes.to_vec() }
+        }
+        ClientFrame::Probe(probe) => Ask::Probe { publisher: bare(probe.jid())? },
+        ClientFrame::Subscription(subscription) => Ask::Subscription {
+            action: action(subscription.action()),
+            contact: bare(subscription.jid())?,
+            note: subscription.note().unwrap_or_default().to_owned(),
+        },
+        ClientFrame::RosterGet => Ask::RosterGet,
+        ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
+        ClientFrame::RosterSet(set) => Ask::RosterSet {
+            contact: bare(set.jid())?,
+            name: set.name().unwrap_or_default().to_owned(),
+            groups: set.groups().into_iter().flatten().map(str::to_owned).collect(),
+        },
+        ClientFrame::Block(block) => Ask::Block { jid: bare(block.jid())?, blocked: block.blocked() },
+        ClientFrame::BlockListGet => Ask::BlockListGet,
+        ClientFrame::Ack(ack) => Ask::Ack { received: ack.received() },
+        ClientFrame::Hello(_)
+        | ClientFrame::Ping(_)
+        | ClientFrame::Pong(_)
+        | ClientFrame::LogIn(_)
+        | ClientFrame::SaslResponse(_)
+        | ClientFrame::Resume(_)
+        | ClientFrame::LogOut(_)
+        | ClientFrame::SetPresence(_) => unreachable!("the caller handles these itself"),
+    })
+}
+
+fn action(action: native::Action) -> Action {
+    Action::from_number(action.0).expect("decode checked the range")
+}

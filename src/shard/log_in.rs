@@ -1,0 +1,285 @@
+//! Who is at the other end: tokens, passwords, trunks, and sessions that are resumed. What comes of it is a request to the user's
+//! home, which makes the session.
+
+use super::{PasswordCheck, Shard};
+use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::front::Mechanism;
+use crate::front::native::Door;
+use crate::front::sasl::{PlainCheck, Scram};
+use crate::presence::control::{Asker, Attach, Control, EdgeRef, Resume, SessionEnd, UserRef};
+use crate::wire::encode::Tag;
+use crate::wire::lines::Marks;
+use crate::wire::native;
+use ahash::RandomState;
+use std::collections::HashMap;
+
+/// Longest resource taken, in bytes.
+const RESOURCE_BYTES: usize = 255;
+
+/// What the door of a connection must be told, once it's back in its place.
+#[derive(Clone, Copy)]
+pub(super) enum Outcome {
+    Challenged,
+    Opened,
+    OpenedTrunk,
+    Refused,
+    /// The session is over; the connection may log in anew.
+    Ended,
+}
+
+/// A log-in under way on a connection.
+struct LogIn {
+    jid: Bare,
+    resource: String,
+    request: u32,
+    /// Between challenge and proof; `None` while another thread checks a password.
+    scram: Option<Scram>,
+}
+
+/// The log-ins under way, by connection slot.
+pub(super) struct LogIns(HashMap<ConnId, LogIn, RandomState>);
+
+impl LogIns {
+    pub(super) fn new(hasher: RandomState) -> LogIns {
+        LogIns(HashMap::with_hasher(hasher))
+    }
+
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        self.0.remove(&conn);
+    }
+}
+
+impl Shard {
+    /// A client or a trunk's stream wants to log in. Gives the core to which the connection must go first, if it's another.
+    pub(super) fn log_in(&mut self, now: Time, conn: ConnId, tag: Tag, log_in: native::LogIn<'_>) -> Option<CoreId> {
+        let resource = log_in.resource().unwrap_or_default();
+        let data = log_in.data().map_or(&[][..], |data| data.bytes());
+        if tag.stream != 0 {
+            self.stream_log_in(conn, tag, log_in.jid().unwrap_or_default(), resource);
+            return None;
+        }
+        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.offers(*m));
+        let Some(mechanism) = mechanism else {
+            self.refuse_log_in(conn, tag, Reason::LogInFailed, "the mechanism is not among those in Hello");
+            return None;
+        };
+        if mechanism == Mechanism::Trunk {
+            self.trunk_log_in(now, conn, tag, data);
+            return None;
+        }
+        let jid = match self.user_of(log_in.jid().unwrap_or_default(), resource) {
+            Ok(jid) => jid,
+            Err((reason, detail)) => {
+                self.refuse_log_in(conn, tag, reason, detail);
+                return None;
+            }
+        };
+        let home = home_of_slot(slot_of(jid.as_str()), self.settings.cores);
+        if home != self.settings.core {
+            return Some(home);
+        }
+        let resource = resource.to_owned();
+        match mechanism {
+            Mechanism::Token => match self.settings.token_keys.verify_user(data, &jid, self.homes.place.wall(now)) {
+                Ok(()) => self.attach(conn, tag, jid, resource, true, Vec::new()),
+                Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+            },
+            Mechanism::ScramSha256 => self.scram_first(conn, tag, jid, resource, data),
+            Mechanism::Plain => self.plain(conn, tag, jid, resource, data),
+            Mechanism::Trunk => unreachable!("handled above"),
+        }
+        None
+    }
+
+    fn user_of(&self, jid: &str, resource: &str) -> Result<Bare, (Reason, &'static str)> {
+        if resource.len() > RESOURCE_BYTES || resource.chars().any(char::is_control) {
+            return Err((Reason::BadRequest, "the resource is too long or has control characters"));
+        }
+        let jid = Bare::new(jid).ok_or((Reason::BadJid, ""))?;
+        if jid.domain() == self.settings.domain { Ok(jid) } else { Err((Reason::LogInFailed, "")) }
+    }
+
+    fn scram_first(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, data: &[u8]) {
+        let nonce = self.nonce();
+        let credentials = self.homes.by_name(&jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
+        match Scram::start(data, &jid, credentials, &self.settings.decoys, nonce) {
+            None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+            Some((scram, challenge)) => {
+                self.log_ins.0.insert(conn, LogIn { jid, resource, request: tag.request, scram: Some(scram) });
+                self.outcomes.push((conn, Outcome::Challenged));
+                self.frames.clear();
+                self.encoder.sasl_challenge(&mut self.frames, tag, &challenge);
+                self.out.lines.append(conn.slot, &self.frames);
+            }
+        }
+    }
+
+    pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
+        let under_way = self.log_ins.0.remove(&conn);
+        let finished = under_way.and_then(|log_in| Some((log_in.scram?.finish(data)?, log_in.jid, log_in.resource)));
+        match finished {
+            None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+            Some((signature, jid, resource)) => self.attach(conn, tag, jid, resource, false, signature),
+        }
+    }
+
+    /// A password takes a millisecond to check: another thread does it.
+    fn plain(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, data: &[u8]) {
+        let credentials = self.homes.by_name(&jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
+        match PlainCheck::start(data, &jid, credentials, &self.settings.decoys) {
+            None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+            Some(check) => {
+                self.log_ins.0.insert(conn, LogIn { jid, resource, request: tag.request, scram: None });
+                self.checks.push(PasswordCheck { conn, check });
+            }
+        }
+    }
+
+    /// A password was checked.
+    pub fn checked(&mut self, now: Time, conn: ConnId, right: bool) {
+        if let Some(LogIn { jid, resource, request, .. }) = self.log_ins.0.remove(&conn) {
+            let tag = Tag { stream: 0, request };
+            match right {
+                true => self.attach(conn, tag, jid, resource, false, Vec::new()),
+                false => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+            }
+            self.work_off(now);
+        }
+    }
+
+    fn trunk_log_in(&mut self, now: Time, conn: ConnId, tag: Tag, token: &[u8]) {
+        match self.settings.trunk_keys.verify_trunk(token, self.homes.place.wall(now)) {
+            Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+            Ok(_) => {
+                let limits = &self.settings.limits;
+                self.out.lines.set_marks(conn, Marks { high: limits.trunk_high_water_bytes, most: limits.trunk_backlog_bytes });
+                self.outcomes.push((conn, Outcome::OpenedTrunk));
+                self.frames.clear();
+                self.encoder.done(&mut self.frames, tag);
+                self.out.lines.append(conn.slot, &self.frames);
+            }
+        }
+    }
+
+    /// A trunk vouches for its users.
+    fn stream_log_in(&mut self, conn: ConnId, tag: Tag, jid: &str, resource: &str) {
+        let refusal = match self.user_of(jid, resource) {
+            Err(refusal) => Some(refusal),
+            Ok(_) if tag.stream > self.settings.limits.streams_per_trunk => Some((Reason::TooManyStreams, "the stream's number")),
+            Ok(_) if self.edge.find(conn.slot, tag.stream).is_some() => Some((Reason::StreamInUse, "")),
+            Ok(jid) => {
+                self.attach(conn, tag, jid, resource.to_owned(), true, Vec::new());
+                None
+            }
+        };
+        if let Some((reason, detail)) = refusal {
+            self.say_error(conn, tag, reason, detail);
+        }
+    }
+
+    fn attach(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, create: bool, data: Vec<u8>) {
+        let edge = self.edge.open(conn, tag.stream);
+        let home = home_of_slot(slot_of(jid.as_str()), self.settings.cores);
+        let asker = Asker { edge, request: tag.request };
+        self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data })));
+    }
+
+    /// A client goes on with a session whose connection broke.
+    pub(super) fn resume(&mut self, conn: ConnId, tag: Tag, resume: native::Resume<'_>) -> Option<CoreId> {
+        let jid = match self.user_of(resume.jid(), "") {
+            Ok(jid) => jid,
+            Err((reason, detail)) => {
+                self.refuse_log_in(conn, tag, reason, detail);
+                return None;
+            }
+        };
+        let home = home_of_slot(slot_of(jid.as_str()), self.settings.cores);
+        if tag.stream == 0 && home != self.settings.core {
+            return Some(home);
+        }
+        if self.edge.find(conn.slot, tag.stream).is_some() || tag.stream > self.settings.limits.streams_per_trunk {
+            self.say_error(conn, tag, Reason::StreamInUse, "");
+            return None;
+        }
+        let asker = Asker { edge: self.edge.open(conn, tag.stream), request: tag.request };
+        let resume = Resume { jid, token: resume.token().bytes().to_vec(), received: resume.received(), asker };
+        self.out.send(home, Control::Resume(Box::new(resume)));
+        None
+    }
+
+    /// A log-in has failed: a connection of its own may try again, a few times.
+    fn refuse_log_in(&mut self, conn: ConnId, tag: Tag, reason: Reason, detail: &str) {
+        self.say_error(conn, tag, reason, detail);
+        if tag.stream == 0 {
+            self.outcomes.push((conn, Outcome::Refused));
+        }
+    }
+
+    /// A request failed at the home; a log-in among them leaves no session behind.
+    pub(super) fn request_failed(&mut self, edge: EdgeRef, request: u32, reason: Reason, detail: &str) {
+        let Some(session) = self.edge.get(edge) else { return };
+        let (conn, tag) = (session.conn, Tag { stream: session.stream, request });
+        if session.home.is_some() {
+            return self.say_error(conn, tag, reason, detail);
+        }
+        self.edge.close(edge, &mut self.out);
+        self.refuse_log_in(conn, tag, reason, detail);
+    }
+
+    pub(super) fn log_in_ended(&mut self, conn: ConnId, stream: u32) {
+        if stream == 0 {
+            self.outcomes.push((conn, Outcome::Opened));
+        }
+    }
+
+    /// A connection's session is over: the door goes back to where a client may log in.
+    pub(super) fn session_over(&mut self, conn: ConnId) {
+        self.outcomes.push((conn, Outcome::Ended));
+        if let Some(connection) = self.connection(conn) {
+            connection.accepted = connection.heard;
+        }
+    }
+
+    /// A session came into being whose connection has gone meanwhile.
+    pub(super) fn detach_unseen(&mut self, edge: EdgeRef, at: UserRef, session: SessionId) {
+        let home = at.user.home(self.settings.cores);
+        self.out.send(home, Control::Detach { at, session, edge, end: SessionEnd::Ended });
+    }
+
+    /// Tells the doors what came of their log-ins.
+    pub(super) fn tell_doors(&mut self) {
+        while let Some((conn, outcome)) = self.outcomes.pop() {
+            let rules = self.rules;
+            let Some(door) = self.door(conn) else { continue };
+            match outcome {
+                Outcome::Challenged => door.challenged(),
+                Outcome::Opened => door.opened(),
+                Outcome::OpenedTrunk => door.opened_trunk(),
+                Outcome::Ended => door.ended(),
+                Outcome::Refused => {
+                    if let Err(reason) = door.refused(&rules) {
+                        self.end_connection(conn, reason, "");
+                    }
+                }
+            }
+        }
+    }
+
+    fn door(&mut self, conn: ConnId) -> Option<&mut Door> {
+        match &mut self.connection(conn)?.door {
+            super::connections::Doorway::Here(door) => Some(door),
+            _ => None,
+        }
+    }
+
+    fn nonce(&mut self) -> [u8; crate::front::sasl::NONCE_BYTES] {
+        let (a, b) = (self.secrets.bytes16(), self.secrets.bytes16());
+        let mut nonce = [0; crate::front::sasl::NONCE_BYTES];
+        nonce[..16].copy_from_slice(&a);
+        nonce[16..].copy_from_slice(&b[..crate::front::sasl::NONCE_BYTES - 16]);
+        nonce
+    }
+}

@@ -1,0 +1,65 @@
+//! What the operator wants of a core, and what it answers.
+
+use super::Shard;
+use super::batch::{Command, Order};
+use crate::base::id::{ConnId, UserId};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+
+/// One user, for lists.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserLine {
+    pub jid: Bare,
+    pub user: UserId,
+    pub sessions: usize,
+    pub contacts: usize,
+}
+
+/// What a core answers.
+#[derive(Debug)]
+pub enum Answer {
+    Done(Result<(), String>),
+    Users(Vec<UserLine>),
+    /// How many sessions were told to go elsewhere.
+    Transferred(usize),
+}
+
+impl Shard {
+    /// Carries out an order. Some are answered later, when the store has them.
+    pub fn command(&mut self, now: Time, Command { ticket, order }: Command) {
+        match order {
+            Order::AddUser { jid, credentials } => self.homes.add_user(ticket, &jid, credentials, &mut self.out),
+            Order::RemoveUser { jid } => self.homes.delete_user(now, ticket, &jid, &mut self.edge, &mut self.out),
+            Order::ListUsers => {
+                let users = self.homes.names().into_iter().filter_map(|jid| {
+                    let user = self.homes.get(self.homes.by_name(&jid)?)?;
+                    Some(UserLine { user: user.id, sessions: user.sessions.len(), contacts: user.roster.contacts() as usize, jid })
+                });
+                let users = users.collect();
+                self.answers.push((ticket, Answer::Users(users)));
+            }
+            Order::Transfer { jid, address } => {
+                let told = self.homes.by_name(&jid).map_or(0, |at| self.homes.transfer(at, &address, &mut self.out));
+                self.answers.push((ticket, Answer::Transferred(told)));
+            }
+            Order::Stop => self.stop(),
+        }
+        self.work_off(now);
+    }
+
+    /// Ends every connection with a reason; new ones are refused.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for slot in 0..self.connections.len() {
+            if let Some(connection) = &self.connections[slot] {
+                let conn = ConnId { slot: slot as u32, generation: connection.generation };
+                self.end_connection(conn, Reason::ShuttingDown, "");
+            }
+        }
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+}

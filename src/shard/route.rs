@@ -1,0 +1,110 @@
+//! Entries and updates find the part of a core that they are for; what goes to other cores is put into their batches.
+
+use super::Shard;
+use super::batch::{Batch, Entry};
+use crate::base::id::CoreId;
+use crate::base::time::Time;
+use crate::presence::control::Control;
+use crate::store::Completion;
+
+impl Shard {
+    /// Reads a batch of another core in place.
+    pub fn batch(&mut self, now: Time, batch: &mut Batch) {
+        for entry in batch.entries.drain(..) {
+            match entry {
+                Entry::Control(control) => self.control(now, control),
+                Entry::Adopt(adoption) => self.adopt(now, *adoption),
+                Entry::Command(command) => self.command(now, *command),
+            }
+        }
+        for update in batch.updates.iter() {
+            self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
+        }
+        self.work_off(now);
+    }
+
+    /// The store has answered.
+    pub fn completed(&mut self, now: Time, completion: Completion) {
+        self.homes.complete(now, completion, &mut self.edge, &mut self.out);
+        self.work_off(now);
+    }
+
+    /// Works off what this core has for itself, and puts aside what is for others.
+    pub(super) fn work_off(&mut self, now: Time) {
+        loop {
+            let mut controls = std::mem::take(&mut self.out.controls);
+            if controls.is_empty() {
+                break;
+            }
+            for (core, control) in controls.drain(..) {
+                if core == self.settings.core {
+                    self.control(now, control);
+                } else {
+                    self.entries[usize::from(core.0)].push(Entry::Control(control));
+                }
+            }
+        }
+        self.tell_doors();
+        if !self.out.controls.is_empty() {
+            self.work_off(now);
+        }
+        let answers = std::mem::take(&mut self.out.answers);
+        self.answers.extend(answers.into_iter().map(|(ticket, result)| (ticket, super::Answer::Done(result))));
+    }
+
+    fn control(&mut self, now: Time, control: Control) {
+        let Shard { homes, edge, out, .. } = self;
+        match control {
+            Control::Attach(attach) => homes.attach(now, *attach, edge, out),
+            Control::Resume(resume) => homes.resume(*resume, out),
+            Control::Detach { at, session, edge: from, end } => homes.detach(now, at, session, from, end, edge, out),
+            Control::Update { at, session, update } => {
+                let state = (update.show, update.priority);
+                homes.update(now, at, session, state, &update.presence, update.asker, edge, out);
+            }
+            Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
+            Control::Watch { publisher, subscriber, core, slot, nonce } => {
+                homes.watch(publisher, subscriber, (core, slot, nonce), out)
+            }
+            Control::Unwatch { publisher, core, slot } => homes.unwatch(publisher, core, slot),
+            Control::Way(way) => homes.way(now, way, edge, out),
+            Control::WayDone { from, to } => homes.way_done(&from, to),
+            Control::Message(message) => homes.message(message, out),
+            Control::Directed(directed) => homes.directed(directed, out),
+            Control::Probe { publisher, subscriber, asker } => homes.probe(&publisher, subscriber, asker, out),
+            Control::Interest { edge: session, publishers } => edge.interest(session, &publishers, homes, out),
+            Control::Uninterest { edge: session, publisher } => edge.uninterest(session, publisher, homes, out),
+            Control::UninterestAll { edge: session } => edge.uninterest_all(session, out),
+            Control::Snapshot(snapshot) => edge.snapshot(*snapshot, homes, out),
+            Control::Refused { publisher, subscriber, slot, nonce } => edge.refused(slot, nonce, publisher, subscriber, out),
+            Control::Revoke { publisher, subscriber, slot } => edge.revoke(slot, publisher, subscriber, homes, out),
+            Control::Attached(attached) => self.attached(*attached),
+            Control::ToSession { edge, event } => self.tell(edge, event),
+        }
+    }
+
+    /// Moves what is for another core into the batch that goes there next; into a batch that still waits, nothing: what has
+    /// gathered here stays here, within limits.
+    pub fn fill(&mut self, now: Time, core: CoreId, batch: &mut Batch) {
+        let at = usize::from(core.0);
+        if !batch.entries.is_empty() || !batch.updates.is_empty() {
+            return;
+        }
+        std::mem::swap(&mut batch.entries, &mut self.entries[at]);
+        std::mem::swap(&mut batch.updates, &mut self.out.bound[at].updates);
+        if !self.out.bound[at].put_off.is_empty() {
+            self.homes.send_put_off(core, now, &mut self.out);
+        }
+    }
+
+    /// Whether there is something for another core.
+    pub fn has_for(&self, core: CoreId) -> bool {
+        let bound = &self.out.bound[usize::from(core.0)];
+        !self.entries[usize::from(core.0)].is_empty() || !bound.updates.is_empty() || !bound.put_off.is_empty()
+    }
+
+    /// Entries that wait for a core.
+    pub(super) fn control_backlog(&self, core: CoreId) -> usize {
+        self.entries[usize::from(core.0)].len()
+    }
+}

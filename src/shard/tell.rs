@@ -1,0 +1,107 @@
+//! What a home tells a session, as frames of the native protocol on the session's connection or stream.
+
+use super::Shard;
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::presence::control::{Attached, Contact, EdgeRef, SessionEvent};
+use crate::presence::edge::Home;
+use crate::presence::subscription::State;
+use crate::wire::encode::{self, LoggedInAs, MessageFields, SubscriptionFields, Tag};
+use crate::wire::native;
+
+impl Shard {
+    /// A home has attached (or resumed) a session whose connection is here.
+    pub(super) fn attached(&mut self, attached: Attached) {
+        let Attached { asker, at, session, jid, resource, resume, resumed, data } = attached;
+        let Some(at_edge) = self.edge.get(asker.edge) else {
+            // The connection went while the home was at work: the session goes too.
+            return self.detach_unseen(asker.edge, at, session);
+        };
+        let (conn, stream) = (at_edge.conn, at_edge.stream);
+        self.edge.attach(asker.edge, Home { core: at.user.home(self.settings.cores), at, session, resource: resource.clone() });
+        self.log_in_ended(conn, stream);
+        let jid = full(&jid, &resource);
+        let fields = LoggedInAs {
+            user: at.user,
+            jid: &jid,
+            session,
+            resume: &resume,
+            resume_within_ms: self.settings.limits.resume_ms,
+            resumed,
+            data: &data,
+        };
+        self.frames.clear();
+        self.encoder.logged_in(&mut self.frames, Tag { stream, request: asker.request }, &fields);
+        self.out.lines.append(conn.slot, &self.frames);
+    }
+
+    /// A home has something for a session.
+    pub(super) fn tell(&mut self, edge: EdgeRef, event: SessionEvent) {
+        let Some(session) = self.edge.get(edge) else { return };
+        let (conn, stream) = (session.conn, session.stream);
+        let tag = Tag::stream(stream);
+        self.frames.clear();
+        let (out, encoder) = (&mut self.frames, &mut self.encoder);
+        match event {
+            SessionEvent::Done { request } => encoder.done(out, Tag { stream, request }),
+            SessionEvent::Error { request, reason, detail } => {
+                return self.request_failed(edge, request, reason, &detail);
+            }
+            SessionEvent::Subscription { action, from, user, note } => {
+                let fields = SubscriptionFields { action: native::Action(action as u8), jid: from.as_str(), user, note: &note };
+                encoder.subscription_event(out, tag, &fields);
+            }
+            SessionEvent::Roster { request, items } => encoder.roster(out, Tag { stream, request }, items.iter().map(contact)),
+            SessionEvent::RosterPush { item } => encoder.roster_push(out, tag, &contact(&item)),
+            SessionEvent::BlockList { request, jids } => {
+                let jids: Vec<&str> = jids.iter().map(Bare::as_str).collect();
+                encoder.block_list(out, Tag { stream, request }, &jids);
+            }
+            SessionEvent::Message { number, message } => {
+                let (from, to) = (full(&message.from, &message.from_resource), message.to.to_string());
+                let fields = MessageFields { from: &from, to: &to, id: &message.id, body: &message.body, number };
+                encoder.message(out, tag, &fields);
+            }
+            SessionEvent::Directed(directed) => {
+                let from = full(&directed.from, &directed.from_resource);
+                encoder.directed_from(out, tag, &from, &directed.presence);
+            }
+            SessionEvent::Events(frames) => return self.edge.send_frames(edge.slot, &frames, &mut self.out),
+            SessionEvent::Transfer { address } => encoder.transfer(out, tag, &address),
+            SessionEvent::Ended(reason) => return self.session_ended(edge, reason),
+        }
+        self.out.lines.append(conn.slot, &self.frames);
+    }
+
+    /// Sends an error frame; one whose reason closes also ends the connection.
+    pub(super) fn say_error(&mut self, conn: crate::base::id::ConnId, tag: Tag, reason: Reason, detail: &str) {
+        self.counters.count_refusal(reason);
+        self.frames.clear();
+        self.encoder.error(&mut self.frames, tag, reason, detail);
+        self.out.lines.append(conn.slot, &self.frames);
+    }
+}
+
+/// A full JID.
+fn full(bare: &Bare, resource: &str) -> String {
+    format!("{bare}/{resource}")
+}
+
+fn contact(item: &Contact) -> encode::Contact<'_> {
+    let subscription = match (item.state.has(State::TO), item.state.has(State::FROM)) {
+        (false, false) => native::SubscriptionState::None,
+        (true, false) => native::SubscriptionState::To,
+        (false, true) => native::SubscriptionState::From,
+        (true, true) => native::SubscriptionState::Both,
+    };
+    encode::Contact {
+        jid: item.jid.as_str(),
+        user: item.user,
+        name: &item.name,
+        groups: &item.groups,
+        subscription,
+        ask: item.state.has(State::PENDING_OUT),
+        approved: item.state.has(State::APPROVED),
+        removed: item.removed,
+    }
+}

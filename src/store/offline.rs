@@ -1,0 +1,138 @@
+//! `fanal user` on the data directory of a stopped node.
+//!
+//! Lives on: the command's own process. Serves issue 2's interfaces. Invariants: refused while a node runs on the directory;
+//! a change is durable when the call returns; a serial of a user id is never given out twice.
+
+use super::dir::{DataDir, OpenError};
+use super::redb::RedbStore;
+use super::rows::{Account, BadRow, Contact, Row, decode_u32, encode_u32, serial_key, split_pair, split_user, split_way, user_key};
+use super::{Backend, Commit, Durability, Failure, Table, Write};
+use crate::base::credentials::ScramCredentials;
+use crate::base::id::{UserId, slot_of};
+use crate::base::jid::Bare;
+use crate::base::time::WallClock;
+use std::path::Path;
+
+/// The accounts of a stopped node.
+pub struct Offline {
+    store: RedbStore,
+}
+
+/// Why a command on the accounts was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("{0}: there is such a user already: delete it first, or choose another name")]
+    Exists(String),
+    #[error("{0}: there is no such user: `fanal user list` shows them all")]
+    NoSuchUser(String),
+    #[error("{0}")]
+    Store(String),
+}
+
+impl From<Failure> for OfflineError {
+    fn from(failure: Failure) -> OfflineError {
+        match failure {
+            Failure::Refused(reason) | Failure::InDoubt(reason) => OfflineError::Store(reason),
+        }
+    }
+}
+
+impl Offline {
+    /// Opens a directory that has data.
+    pub fn open(dir: &Path) -> Result<Offline, OfflineError> {
+        Ok(Offline { store: RedbStore::open(DataDir::take(dir)?)? })
+    }
+
+    /// Opens a directory; makes it when it's not there.
+    pub fn open_or_create(dir: &Path) -> Result<Offline, OfflineError> {
+        Ok(Offline { store: RedbStore::open(DataDir::take_or_create(dir)?)? })
+    }
+
+    pub fn account(&self, jid: &Bare) -> Result<Option<Account>, OfflineError> {
+        let row = self.store.get(Table::Accounts, &user_key(jid)).map_err(OfflineError::Store)?;
+        row.map(|row| Account::decode(&row)).transpose().map_err(|why| OfflineError::Store(format!("account {jid}: {why}")))
+    }
+
+    /// Every account, in the order of the JIDs.
+    pub fn accounts(&self) -> Result<Vec<(Bare, Account)>, OfflineError> {
+        let mut accounts = Vec::new();
+        let mut take = |key: &[u8], value: &[u8]| {
+            accounts.push((Bare::new(split_user(key)?).ok_or(BadRow::Key)?, Account::decode(value)?));
+            Ok(())
+        };
+        self.store.load(Table::Accounts, &mut take, &mut |_, _| ()).map_err(OfflineError::Store)?;
+        Ok(accounts)
+    }
+
+    /// Adds a user to a cluster and gives it a number.
+    pub fn add(
+        &mut self,
+        jid: &Bare,
+        cluster: u16,
+        scram: Option<ScramCredentials>,
+        now: WallClock,
+    ) -> Result<UserId, OfflineError> {
+        if self.account(jid)?.is_some() {
+            return Err(OfflineError::Exists(jid.to_string()));
+        }
+        let slot = slot_of(jid.as_str());
+        let serial =
+            self.last_serial(slot)?.checked_add(1).ok_or_else(|| OfflineError::Store(format!("{jid}: no numbers left")))?;
+        let account = Account { user: UserId::new(cluster, slot, serial), scram, created: now };
+        self.commit(vec![
+            Write { table: Table::Meta, key: serial_key(slot), value: Some(encode_u32(serial)) },
+            Write { table: Table::Accounts, key: user_key(jid), value: Some(account.encode()) },
+        ])?;
+        Ok(account.user)
+    }
+
+    /// Puts other credentials in the place of a user's own.
+    pub fn set_credentials(&mut self, jid: &Bare, scram: Option<ScramCredentials>) -> Result<(), OfflineError> {
+        let account = self.account(jid)?.ok_or_else(|| OfflineError::NoSuchUser(jid.to_string()))?;
+        let row = Account { scram, ..account }.encode();
+        self.commit(vec![Write { table: Table::Accounts, key: user_key(jid), value: Some(row) }])
+    }
+
+    /// Deletes a user, all rows that are the user's own, and what others' rows grant: whoever gets the name later starts afresh.
+    pub fn remove(&mut self, jid: &Bare) -> Result<(), OfflineError> {
+        if self.account(jid)?.is_none() {
+            return Err(OfflineError::NoSuchUser(jid.to_string()));
+        }
+        let name = jid.as_str();
+        let gone = |table, key: &[u8]| Write { table, key: key.to_vec(), value: None };
+        let mut writes = vec![gone(Table::Accounts, &user_key(jid)), gone(Table::LastPresence, &user_key(jid))];
+        for table in [Table::Roster, Table::Requests, Table::Blocked, Table::Ways] {
+            let mut visit = |key: &[u8], value: &[u8]| {
+                let (owner, other) =
+                    if table == Table::Ways { split_way(key).map(|(from, to, _)| (from, to)) } else { split_pair(key) }?;
+                match table {
+                    _ if owner == name => writes.push(gone(table, key)),
+                    Table::Requests | Table::Ways if other == name => writes.push(gone(table, key)),
+                    Table::Roster if other == name => {
+                        let contact = Contact { user: UserId::NOBODY, state: 0, ..Contact::decode(value)? };
+                        writes.push(Write { table, key: key.to_vec(), value: Some(contact.encode()) });
+                    }
+                    _ => {}
+                }
+                Ok(())
+            };
+            self.store.load(table, &mut visit, &mut |_, _| ()).map_err(OfflineError::Store)?;
+        }
+        self.commit(writes)
+    }
+
+    /// The highest serial ever given out in a slot, as counted and as seen.
+    fn last_serial(&self, slot: u16) -> Result<u32, OfflineError> {
+        let counted = self.store.get(Table::Meta, &serial_key(slot)).map_err(OfflineError::Store)?;
+        let counted = counted.map_or(Ok(0), |row| decode_u32(&row)).map_err(|why| OfflineError::Store(why.to_string()))?;
+        let seen = self.accounts()?.into_iter().filter(|(_, account)| account.user.slot() == slot);
+        Ok(seen.map(|(_, account)| account.user.serial()).max().unwrap_or(0).max(counted))
+    }
+
+    fn commit(&mut self, writes: Vec<Write>) -> Result<(), OfflineError> {
+        self.store.apply(&[Commit { ticket: 0, writes, durability: Durability::Synced }])?;
+        Ok(())
+    }
+}

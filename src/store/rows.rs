@@ -1,0 +1,182 @@
+//! What the bytes of keys and rows mean.
+//!
+//! Lives on: any thread, it's pure. Serves J10, M3. A row is a version byte and then the fields (postcard); a key is bare JIDs
+//! parted by NUL, which no JID contains. Invariants: what was encoded decodes to the same; other bytes give an error, never a
+//! panic; the fields of a version never change their order or type (a new field is a new version).
+
+use crate::base::credentials::ScramCredentials;
+use crate::base::id::UserId;
+use crate::base::jid::Bare;
+use crate::base::time::WallClock;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The version byte of every row written now.
+pub const ROW_VERSION: u8 = 1;
+/// `Meta`: the format of the whole file, a `u32`.
+pub const FORMAT_KEY: &[u8] = b"format";
+/// `Meta`: how often the deployment was started, a `u32`.
+pub const EPOCH_KEY: &[u8] = b"epoch";
+/// `Meta`: the start of the keys that hold the last serial given out in a slot of user ids, a `u32` each.
+const SERIAL_KEY: &[u8] = b"serial:";
+
+/// Why a key or a row can't be read.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadRow {
+    #[error("it is empty")]
+    Empty,
+    #[error("its version is {0}, this fanal reads up to {ROW_VERSION}: start the newer fanal that wrote it")]
+    Version(u8),
+    #[error("its fields can't be decoded: it is damaged")]
+    Fields,
+    #[error("its key does not have the parts its table asks for: it is damaged")]
+    Key,
+}
+
+/// A value of a table, with its encoding.
+pub trait Row: Serialize + DeserializeOwned {
+    fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![ROW_VERSION]).expect("rows are plain values, and memory takes them all")
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
+        let (&version, fields) = bytes.split_first().ok_or(BadRow::Empty)?;
+        if version != ROW_VERSION {
+            return Err(BadRow::Version(version));
+        }
+        match postcard::take_from_bytes(fields) {
+            Ok((row, [])) => Ok(row),
+            _ => Err(BadRow::Fields),
+        }
+    }
+}
+
+/// A user who may log in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Account {
+    pub user: UserId,
+    /// `None`: the user logs in by token or trunk only.
+    pub scram: Option<ScramCredentials>,
+    pub created: WallClock,
+}
+
+/// A roster item.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Contact {
+    /// `UserId::NOBODY` while it's not known.
+    pub user: UserId,
+    /// Bit 0 to, 1 from, 2 pending out (ask), 3 pending in, 4 pre-approved, 5 hidden by the contact (who blocked the owner).
+    pub state: u8,
+    pub name: String,
+    pub groups: Vec<String>,
+}
+
+/// A subscription request that waits for its answer.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Request {
+    pub note: String,
+    /// The asker.
+    pub user: UserId,
+    pub stamp: WallClock,
+}
+
+/// What a user's last session left behind.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LastPresence {
+    pub stamp: WallClock,
+    /// A flatbuffer `Presence`.
+    pub presence: Vec<u8>,
+}
+
+/// A subscription change on its way to the other user's home.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Way {
+    /// `Action` of the native protocol.
+    pub kind: u8,
+    pub note: String,
+    pub from_user: UserId,
+    /// The same as in the key.
+    pub sequence: u64,
+}
+
+impl Row for Account {}
+impl Row for Contact {}
+impl Row for Request {}
+impl Row for LastPresence {}
+impl Row for Way {}
+
+/// The key of a user's own row: `Accounts`, `LastPresence`.
+pub fn user_key(user: &Bare) -> Vec<u8> {
+    user.as_str().as_bytes().to_vec()
+}
+
+/// The user that `user_key` named.
+pub fn split_user(key: &[u8]) -> Result<&str, BadRow> {
+    part(key)
+}
+
+/// The key of a row about a user and another one: `Roster`, `Requests`, `Blocked`.
+pub fn pair_key(owner: &Bare, other: &Bare) -> Vec<u8> {
+    join(owner, other.as_str().as_bytes())
+}
+
+/// Owner and other user of a `pair_key`.
+pub fn split_pair(key: &[u8]) -> Result<(&str, &str), BadRow> {
+    let (owner, other) = cut(key)?;
+    Ok((part(owner)?, part(other)?))
+}
+
+/// How the keys of all pairs and ways of one owner begin.
+pub fn owner_prefix(owner: &Bare) -> Vec<u8> {
+    join(owner, &[])
+}
+
+/// The key of a `Way`. Keys of one sender and receiver sort by sequence.
+pub fn way_key(from: &Bare, to: &Bare, sequence: u64) -> Vec<u8> {
+    let mut key = pair_key(from, to);
+    key.push(0);
+    key.extend(sequence.to_be_bytes());
+    key
+}
+
+/// Sender, receiver and sequence of a `way_key`.
+pub fn split_way(key: &[u8]) -> Result<(&str, &str, u64), BadRow> {
+    let (from, rest) = cut(key)?;
+    let (to, sequence) = cut(rest)?;
+    Ok((part(from)?, part(to)?, u64::from_be_bytes(sequence.try_into().map_err(|_| BadRow::Key)?)))
+}
+
+/// The `Meta` key of the last serial given out in a slot of user ids: serials are never given out again, even when the user is
+/// gone, because other users' rows may still name them.
+pub fn serial_key(slot: u16) -> Vec<u8> {
+    [SERIAL_KEY, &slot.to_be_bytes()].concat()
+}
+
+/// The slot of a `serial_key`; `None` for other keys of `Meta`.
+pub fn split_serial(key: &[u8]) -> Option<u16> {
+    key.strip_prefix(SERIAL_KEY)?.try_into().ok().map(u16::from_be_bytes)
+}
+
+/// A number of `Meta`.
+pub fn encode_u32(number: u32) -> Vec<u8> {
+    number.to_le_bytes().to_vec()
+}
+
+pub fn decode_u32(bytes: &[u8]) -> Result<u32, BadRow> {
+    bytes.try_into().map(u32::from_le_bytes).map_err(|_| BadRow::Fields)
+}
+
+fn join(first: &Bare, rest: &[u8]) -> Vec<u8> {
+    [first.as_str().as_bytes(), &[0], rest].concat()
+}
+
+fn cut(key: &[u8]) -> Result<(&[u8], &[u8]), BadRow> {
+    let nul = key.iter().position(|&byte| byte == 0).ok_or(BadRow::Key)?;
+    Ok((&key[..nul], &key[nul + 1..]))
+}
+
+fn part(bytes: &[u8]) -> Result<&str, BadRow> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && !text.contains('\0') => Ok(text),
+        _ => Err(BadRow::Key),
+    }
+}

@@ -1,0 +1,125 @@
+//! The frames a client sends.
+
+use super::{Encoder, PresenceFields, SubscriptionFields, Tag, bytes, create_presence, text, texts};
+use crate::base::limits::NATIVE_VERSION;
+use crate::wire::frame::{Header, padded};
+use crate::wire::native as n;
+
+impl Encoder {
+    pub fn hello(&mut self, out: &mut Vec<u8>, tag: Tag, software: &str) {
+        self.frame(out, n::Kind::Hello, tag, |b| {
+            let software = text(b, software);
+            n::Hello::create(b, &n::HelloArgs { version: NATIVE_VERSION, lowest: NATIVE_VERSION, software, ..Default::default() })
+        });
+    }
+
+    /// `data` is the mechanism's first message; the server makes up an empty `resource`.
+    pub fn log_in(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, mechanism: &str, data: &[u8], resource: &str) {
+        self.frame(out, n::Kind::LogIn, tag, |b| {
+            let args = n::LogInArgs {
+                jid: text(b, jid),
+                mechanism: text(b, mechanism),
+                data: bytes(b, data),
+                resource: text(b, resource),
+            };
+            n::LogIn::create(b, &args)
+        });
+    }
+
+    pub fn sasl_response(&mut self, out: &mut Vec<u8>, tag: Tag, data: &[u8]) {
+        self.frame(out, n::Kind::SaslResponse, tag, |b| {
+            let args = n::SaslResponseArgs { data: bytes(b, data) };
+            n::SaslResponse::create(b, &args)
+        });
+    }
+
+    /// `received`: the number of the last Message received.
+    pub fn resume(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, token: &[u8], received: u64) {
+        self.frame(out, n::Kind::Resume, tag, |b| {
+            let args = n::ResumeArgs { jid: Some(b.create_string(jid)), token: Some(b.create_vector(token)), received };
+            n::Resume::create(b, &args)
+        });
+    }
+
+    pub fn log_out(&mut self, out: &mut Vec<u8>, tag: Tag, status: &str) {
+        self.frame(out, n::Kind::LogOut, tag, |b| {
+            let args = n::LogOutArgs { status: text(b, status) };
+            n::LogOut::create(b, &args)
+        });
+    }
+
+    pub fn set_presence(&mut self, out: &mut Vec<u8>, tag: Tag, presence: &PresenceFields<'_>) {
+        self.frame(out, n::Kind::SetPresence, tag, |b| create_presence(b, presence));
+    }
+
+    /// The same from a Presence flatbuffer made before (`Encoder::presence`).
+    pub fn set_presence_bytes(&mut self, out: &mut Vec<u8>, tag: Tag, presence: &[u8]) {
+        let body = padded(presence.len());
+        let header = Header { body: body as u32, kind: n::Kind::SetPresence, stream: tag.stream, request: tag.request };
+        out.extend_from_slice(&header.encode());
+        out.extend_from_slice(presence);
+        out.resize(out.len() + body - presence.len(), 0);
+    }
+
+    /// Presence for one user or session only; `presence` is a flatbuffer made by `Encoder::presence`.
+    pub fn directed_presence(&mut self, out: &mut Vec<u8>, tag: Tag, to: &str, presence: &[u8]) {
+        self.frame(out, n::Kind::DirectedPresence, tag, |b| {
+            let args =
+                n::DirectedPresenceArgs { to: Some(b.create_string(to)), from: None, presence: Some(b.create_vector(presence)) };
+            n::DirectedPresence::create(b, &args)
+        });
+    }
+
+    pub fn probe(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str) {
+        self.frame(out, n::Kind::Probe, tag, |b| {
+            let args = n::ProbeArgs { jid: Some(b.create_string(jid)) };
+            n::Probe::create(b, &args)
+        });
+    }
+
+    /// Ignores `fields.user`.
+    pub fn subscription(&mut self, out: &mut Vec<u8>, tag: Tag, fields: &SubscriptionFields<'_>) {
+        self.frame(out, n::Kind::Subscription, tag, |b| {
+            let args =
+                n::SubscriptionArgs { action: fields.action, jid: Some(b.create_string(fields.jid)), note: text(b, fields.note) };
+            n::Subscription::create(b, &args)
+        });
+    }
+
+    pub fn roster_get(&mut self, out: &mut Vec<u8>, tag: Tag) {
+        self.frame(out, n::Kind::RosterGet, tag, |b| n::RosterGet::create(b, &n::RosterGetArgs {}));
+    }
+
+    /// Names and groups a contact.
+    pub fn roster_set<T: AsRef<str>>(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str, groups: &[T]) {
+        self.frame(out, n::Kind::RosterSet, tag, |b| {
+            let args =
+                n::RosterSetArgs { jid: Some(b.create_string(jid)), name: text(b, name), groups: texts(b, groups), remove: false };
+            n::RosterSet::create(b, &args)
+        });
+    }
+
+    /// Removes a contact, and both subscriptions with it.
+    pub fn roster_remove(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str) {
+        self.frame(out, n::Kind::RosterSet, tag, |b| {
+            let args = n::RosterSetArgs { jid: Some(b.create_string(jid)), remove: true, ..Default::default() };
+            n::RosterSet::create(b, &args)
+        });
+    }
+
+    pub fn block(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, blocked: bool) {
+        self.frame(out, n::Kind::Block, tag, |b| {
+            let args = n::BlockArgs { jid: Some(b.create_string(jid)), blocked };
+            n::Block::create(b, &args)
+        });
+    }
+
+    pub fn block_list_get(&mut self, out: &mut Vec<u8>, tag: Tag) {
+        self.frame(out, n::Kind::BlockListGet, tag, |b| n::BlockListGet::create(b, &n::BlockListGetArgs {}));
+    }
+
+    /// `received`: the number of the last Message received.
+    pub fn ack(&mut self, out: &mut Vec<u8>, tag: Tag, received: u64) {
+        self.frame(out, n::Kind::Ack, tag, |b| n::Ack::create(b, &n::AckArgs { received }));
+    }
+}

@@ -1,0 +1,168 @@
+//! The configuration file: every key is documented, every default is sound, every mistake names its place and its fix.
+
+use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
+use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind};
+use proptest::prelude::*;
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+fn error(text: &str) -> ConfigError {
+    Config::parse("fanal.toml", text).expect_err(text)
+}
+
+/// The configuration with every key written, so that each field can be seen.
+fn full() -> Config {
+    let mut config = Config::default();
+    config.listen.admin_token = Secret::new(KEY);
+    config.metrics.interval_log = Some("fanal.hlog".into());
+    config
+}
+
+#[test]
+fn an_empty_file_is_the_defaults_and_they_are_sound_and_on_loopback() {
+    let config = Config::parse("fanal.toml", "").unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.check(), Ok(()));
+    assert!(config.listen.native.ip().is_loopback() && config.listen.admin.ip().is_loopback());
+    assert_eq!((config.node.domain.as_str(), config.login.plain, config.store.kind), ("localhost", false, StoreKind::Redb));
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_key_is_a_field() {
+    let table = toml::Table::try_from(full()).unwrap();
+    let fields = table.iter().flat_map(|(section, keys)| keys.as_table().unwrap().keys().map(move |k| format!("{section}.{k}")));
+    let mut fields: Vec<String> = fields.collect();
+    let mut documented: Vec<String> = KEYS.iter().map(|key| format!("{}.{}", key.section, key.name)).collect();
+    fields.sort();
+    documented.sort();
+    assert_eq!(documented, fields);
+    for key in KEYS {
+        assert!(SECTIONS.iter().any(|(section, _)| *section == key.section), "{}", key.section);
+        assert!(key.doc.ends_with('.'), "{}: {}", key.name, key.doc);
+    }
+}
+
+#[test]
+fn the_printed_file_is_all_comments_and_says_the_defaults() {
+    let file = Config::default_file();
+    assert_eq!(Config::parse("printed", &file).unwrap(), Config::default());
+    assert!(file.lines().all(|line| line.len() <= 132), "{file}");
+    let is_key = |line: &str| KEYS.iter().any(|key| line.starts_with(&format!("#{} = ", key.name)));
+    assert_eq!(file.lines().filter(|line| is_key(line)).count(), KEYS.len());
+    let uncommented: Vec<String> = file
+        .lines()
+        .map(|line| if is_key(line) { line[1..].replace("\"...\"", &format!("\"{KEY}\"")) } else { line.into() })
+        .collect();
+    assert_eq!(Config::parse("uncommented", &uncommented.join("\n")).unwrap(), full());
+}
+
+#[test]
+fn every_default_is_within_the_range_it_is_checked_against() {
+    let defaults = toml::Table::try_from(full()).unwrap();
+    for key in KEYS {
+        if let Shape::Number { min, max } = key.shape {
+            let value = u64::try_from(defaults[key.section][key.name].as_integer().unwrap()).unwrap();
+            assert!((min..=max).contains(&value), "{}: {value}", key.name);
+        }
+    }
+}
+
+#[test]
+fn every_number_is_refused_outside_its_range_and_taken_at_its_ends() {
+    for key in KEYS {
+        let Shape::Number { min, max } = key.shape else { continue };
+        let text = |value: i128| format!("[{}]\n{} = {value}\n", key.section, key.name);
+        for outside in [i128::from(min) - 1, i128::from(max) + 1, i128::from(i64::MAX)] {
+            let error = error(&text(outside));
+            assert_eq!((error.line, error.fault.key.as_str()), (2, &*format!("{}.{}", key.section, key.name)));
+            assert_eq!(error.fault.fix, format!("write a whole number from {min} to {max}"));
+        }
+        for inside in [min, max] {
+            let read = Config::parse("", &text(i128::from(inside)));
+            let alone = read.err().map(|error| error.fault.problem);
+            assert!(alone.as_ref().is_none_or(|problem| problem.contains(" is more than ")), "{}: {alone:?}", key.name);
+        }
+    }
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let text = format!(
+        "[node]\ndomain = \"example.org\"\ncores = [1, 3]\ndata = \"/var/lib/fanal\"\n\
+         [listen]\nnative = \"[::]:7400\"\nadmin = \"0.0.0.0:7401\"\nadmin_token = \"{KEY}\"\n\
+         [login]\ntoken_keys = [\"{KEY}1\", \"{KEY}2\"]\ntrunk_keys = [\"{KEY}3\"]\nplain = true\n\
+         [store]\nkind = \"memory\"\n[limits]\nframe_bytes = 32_768\n[metrics]\nsample = 1\n"
+    );
+    let config = Config::parse("fanal.toml", &text).unwrap();
+    assert_eq!(config.node.cores, Cores::These(vec![1, 3]));
+    assert_eq!(config.login.token_keys[1].reveal(), format!("{KEY}2"));
+    assert_eq!((config.limits.frame_bytes, config.metrics.sample, config.store.kind), (32_768, 1, StoreKind::Memory));
+    assert!(config.login.plain && config.listen.native.is_ipv6());
+}
+
+#[test]
+fn every_mistake_names_its_place_its_key_and_its_fix() {
+    let secrets = format!("[login]\ntoken_keys = [\"{KEY}\"]\ntrunk_keys = [\"{KEY}\"]");
+    let rows = [
+        ("[node]\ndomian = \"a\"", "2:1", "node.domian", "did you mean domain?"),
+        ("[nod]\ndomain = \"a\"", "1:2", "nod", "did you mean node?"),
+        ("frame_bytes = 1", "1:1", "frame_bytes", "move it below [limits]"),
+        ("[node]\nframe_bytes = 1", "2:1", "node.frame_bytes", "move it below [limits]"),
+        ("node = 1", "1:1", "node", "write [node] on its own line"),
+        ("[node]\nzzzzzzzz = 1", "2:1", "node.zzzzzzzz", "known are domain, cores, data"),
+        ("[node]\n\n  cores = 2", "3:11", "node.cores", "\"all\" or a list"),
+        ("[node]\ncores = [0, \"1\"]", "2:9", "node.cores", "\"all\" or a list"),
+        ("[node]\ncores = []", "2:9", "node.cores", "at least one"),
+        ("[node]\ncores = [1, 2, 1]", "2:9", "node.cores", "each once"),
+        ("[node]\ndomain = \"Example.ORG\"", "2:10", "node.domain", "\"example.org\""),
+        ("[node]\ndomain = \"a b\"", "2:10", "node.domain", "host name"),
+        ("[node]\ndata = \"\"", "2:8", "node.data", "write a directory"),
+        ("[listen]\nnative = \"localhost\"", "2:10", "listen.native", "127.0.0.1:7400"),
+        ("[listen]\nadmin = \"0.0.0.0:7401\"", "2:9", "listen.admin", "admin_token"),
+        ("[listen]\nadmin = \"127.0.0.1:7400\"", "2:9", "listen.admin", "its own port"),
+        ("[listen]\nadmin_token = \"short\"", "2:15", "listen.admin_token", "32 or more"),
+        ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),
+        ("[login]\ntoken_keys = [\"short\"]", "2:14", "login.token_keys", "32 or more"),
+        (&secrets, "3:14", "login.trunk_keys", "other keys"),
+        ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
+        ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
+        ("[limits]\nbacklog_bytes = 4096", "1:2", "limits.high_water_bytes", "at most backlog_bytes"),
+        ("[limits]\nframe_bytes = 1024\nframe_bytes = 2048", "3:1", "limits.frame_bytes", "correct this line"),
+        ("[limits]\nframe_bytes = ", "2:15", "limits.frame_bytes", "correct this line"),
+    ];
+    for (text, place, key, fix) in rows {
+        let error = error(text);
+        let line = error.to_string();
+        assert_eq!(error.fault.key, key, "{line}");
+        assert!(line.starts_with(&format!("fanal.toml:{place}: {key}: ")), "{text:?}: {line}");
+        assert!(error.fault.fix.contains(fix), "{line}");
+        assert!(!line.contains('\n'), "{line}");
+        assert!(text.get(error.span.clone()).is_some(), "{text:?}: {:?}", error.span);
+    }
+}
+
+#[test]
+fn a_secret_is_never_printed() {
+    let text = format!("[login]\ntoken_keys = [\"{KEY}\", \"hush\"]\n");
+    assert!(!error(&text).to_string().contains("hush"));
+    assert!(!error("[login]\ntoken_keys = [\n\"hush=\nhush\n]").to_string().contains("hush"));
+    assert!(!error("hush hush").to_string().contains("hush"));
+    assert!(!format!("{:?}", full()).contains(KEY));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever stands in the file, the answer is a configuration or an error whose place is in the text.
+    #[test]
+    fn no_text_is_too_strange(text in r#"(\[(node|listen|limits|login|é)\]|[a-z_]{1,9} = |[0-9"\[\]{}=.é\n#]|all|true){0,30}"#) {
+        match Config::parse("f", &text) {
+            Ok(config) => prop_assert_eq!(config.check(), Ok(())),
+            Err(error) => {
+                prop_assert!(text.get(error.span.clone()).is_some(), "{:?}", error);
+                prop_assert!(error.line as usize <= text.matches('\n').count() + 1, "{}", error);
+                prop_assert!(!error.to_string().contains('\n'), "{}", error);
+            }
+        }
+    }
+}
