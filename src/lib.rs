@@ -6,10 +6,13 @@
 pub mod base;
 #[cfg(feature = "runtime")]
 pub mod bench;
+pub mod client;
 #[cfg(feature = "runtime")]
 pub mod drive;
 pub mod front;
 pub mod metrics;
+#[cfg(feature = "runtime")]
+pub mod node;
 pub mod presence;
 pub mod ring;
 pub mod shard;

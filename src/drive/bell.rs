@@ -32,3 +32,9 @@ impl AsFd for Bell {
         self.0.as_fd()
     }
 }
+
+impl crate::ring::doorbell::Bell for Bell {
+    fn ring(&self) {
+        Bell::ring(self);
+    }
+}

@@ -29,7 +29,7 @@ mod tests {
     fn a_farewell_can_be_read_back() {
         let made = farewell("phone", Some("gone fishing"), WallClock(7));
         let view = presence::read(&made).expect("sound");
-        assert_eq!((view.fields.resource(), view.fields.show(), view.fields.stamp()), ("phone", Show::Unavailable, 7));
+        assert_eq!((view.fields.resource, view.fields.show, view.fields.stamp), ("phone", Show::Unavailable, 7));
         assert_eq!(status(&made).as_deref(), Some("gone fishing"));
         assert_eq!(status(b""), None);
     }

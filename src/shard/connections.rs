@@ -226,12 +226,15 @@ impl Shard {
             (0, None) => self.edge.sessions_on(conn.slot),
             (_, None) => return self.no_session(conn, tag),
         };
+        let is_trunk = tag.stream == 0 && self.edge.find(conn.slot, 0).is_none();
         for edge in edges {
             self.close_session(edge, SessionEnd::LoggedOut { status: status.to_owned() });
         }
+        if is_trunk {
+            return Flow::End(Reason::LoggedOut);
+        }
         if tag.stream == 0 {
-            self.end_connection(conn, Reason::LoggedOut, "");
-            return Flow::Next;
+            self.session_over(conn);
         }
         if tag.request != 0 {
             self.frames.clear();
@@ -255,7 +258,7 @@ impl Shard {
         self.edge.close(edge, &mut self.out);
         self.say_error(conn, Tag::stream(stream), reason, "");
         if stream == 0 {
-            self.shut(conn);
+            self.session_over(conn);
         }
     }
 

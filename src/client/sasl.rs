@@ -1,0 +1,113 @@
+//! The client's half of SCRAM-SHA-256 and PLAIN, by rsasl.
+//!
+//! Lives on: any thread of a client. Invariant: rsasl sees only messages whose shape was checked, because it indexes into them.
+
+use crate::base::credentials::prepare;
+use crate::base::jid::Bare;
+use rsasl::prelude::{Mechname, SASLClient, SASLConfig, Session};
+use thiserror::Error;
+
+/// Most PBKDF2 rounds done for a server: above it, it may want to keep us busy.
+const MOST_ITERATIONS: u32 = 1_000_000;
+
+#[derive(Debug, Error)]
+pub enum SaslError {
+    #[error("the SASL library refuses the user name or password: {0}")]
+    Library(String),
+    #[error("the server's SCRAM message is malformed, or asks for more than {MOST_ITERATIONS} iterations")]
+    Malformed,
+    #[error("the server could not prove that it knows this account: this may not be the right server")]
+    ServerUnproven,
+}
+
+/// The one message of PLAIN.
+///
+/// Errors: an empty password, or a NUL in it.
+pub fn plain(user: &Bare, password: &str) -> Result<Vec<u8>, SaslError> {
+    let mut message = Vec::new();
+    session("PLAIN", user, password)?.step(None, &mut message).map_err(library)?;
+    Ok(message)
+}
+
+/// A SCRAM-SHA-256 exchange.
+pub struct Scram {
+    session: Session,
+}
+
+impl Scram {
+    /// Gives the exchange and the first message, for LogIn.
+    pub fn start(user: &Bare, password: &str) -> Result<(Scram, Vec<u8>), SaslError> {
+        let mut scram = Scram { session: session("SCRAM-SHA-256", user, password)? };
+        let mut message = Vec::new();
+        scram.session.step(None, &mut message).map_err(library)?;
+        Ok((scram, message))
+    }
+
+    /// Takes the server's challenge, gives the response.
+    pub fn respond(mut self, challenge: &[u8]) -> Result<(ServerProof, Vec<u8>), SaslError> {
+        if !is_challenge(challenge) {
+            return Err(SaslError::Malformed);
+        }
+        let mut message = Vec::new();
+        self.session.step(Some(challenge), &mut message).map_err(library)?;
+        Ok((ServerProof { session: self.session }, message))
+    }
+}
+
+/// What is left of an exchange: the server is to prove that it knows the account too.
+pub struct ServerProof {
+    session: Session,
+}
+
+impl ServerProof {
+    /// Checks the data that came with LoggedIn.
+    pub fn check(mut self, data: &[u8]) -> Result<(), SaslError> {
+        let shaped = data.len() > 2;
+        let proven = shaped && self.session.step(Some(data), &mut Vec::new()).is_ok_and(|state| state.is_finished());
+        if proven { Ok(()) } else { Err(SaslError::ServerUnproven) }
+    }
+}
+
+fn session(mechanism: &str, user: &Bare, password: &str) -> Result<Session, SaslError> {
+    let name = Mechname::parse(mechanism.as_bytes()).expect("a mechanism's name is well-formed");
+    let config = SASLConfig::with_credentials(None, user.local().to_owned(), prepare(password).into_owned())
+        .map_err(|error| SaslError::Library(error.to_string()))?;
+    SASLClient::new(config).start_suggested(&[name]).map_err(|error| SaslError::Library(error.to_string()))
+}
+
+fn library(error: rsasl::prelude::SessionError) -> SaslError {
+    SaslError::Library(error.to_string())
+}
+
+/// Whether this is `r=...,s=...,i=...` with a reasonable number of iterations.
+fn is_challenge(challenge: &[u8]) -> bool {
+    let mut attributes = challenge.split(|&byte| byte == b',');
+    let mut has = |name: &[u8]| attributes.next().and_then(|attribute| attribute.strip_prefix(name));
+    let (nonce, salt, iterations) = (has(b"r="), has(b"s="), has(b"i="));
+    let iterations = iterations.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    nonce.is_some() && salt.is_some() && iterations.is_some_and(|rounds: u32| (1..=MOST_ITERATIONS).contains(&rounds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_broken_challenges_are_refused() {
+        let user = Bare::new("user@localhost").unwrap();
+        for challenge in
+            ["", "r", "r=", "r=x,s", "r=x,s=,i", "r=x,s=,i=", "r=x,s=,i=0", "r=x,s=,i=9999999", "r=x,s=YQ==,i=4096", "m=x"]
+        {
+            let (scram, _) = Scram::start(&user, "pencil").unwrap();
+            assert!(scram.respond(challenge.as_bytes()).is_err(), "{challenge:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_plain_cannot_carry_is_refused() {
+        let user = Bare::new("user@localhost").unwrap();
+        assert!(plain(&user, "").is_err());
+        assert!(plain(&user, "a\0b").is_err());
+        assert_eq!(plain(&user, "pencil").unwrap(), b"\0user\0pencil");
+    }
+}

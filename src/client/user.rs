@@ -1,0 +1,249 @@
+//! One user's session over one connection, blocking.
+//!
+//! Lives on: the thread of its owner. What arrives while an answer is awaited is kept for `next_event`.
+
+use super::connection::{Connection, Error, wrong};
+use super::inbox::Inbox;
+use super::sasl::{Scram, plain};
+use super::values::{Answer, Contact, Event, Greeting, LoggedIn, Presence};
+use crate::base::id::UserId;
+use crate::base::jid::Bare;
+use crate::wire::encode::{Encoder, MessageFields, SubscriptionFields, Tag};
+use crate::wire::native::Action;
+use std::time::{Duration, Instant};
+
+/// How to prove who we are.
+#[derive(Clone, Copy)]
+pub enum LogIn<'a> {
+    /// A token of the operator's log-in service.
+    Token(&'a str),
+    /// A password, which SCRAM-SHA-256 proves without sending it, and which makes the server prove itself too.
+    Password(&'a str),
+    /// A password sent as it is (PLAIN).
+    PlainPassword(&'a str),
+}
+
+/// One user's session.
+pub struct Client {
+    connection: Connection,
+    address: String,
+    greeting: Greeting,
+    logged_in: Option<LoggedIn>,
+}
+
+impl Client {
+    /// Connects to a node's native address, `host:port`. `timeout` is the longest wait for the connection and for each answer.
+    pub fn connect(address: &str, timeout: Duration) -> Result<Client, Error> {
+        let (connection, greeting) = Connection::open(address, timeout, Inbox::of_session())?;
+        Ok(Client { connection, address: address.to_owned(), greeting, logged_in: None })
+    }
+
+    /// What the server said of itself.
+    pub fn greeting(&self) -> &Greeting {
+        &self.greeting
+    }
+
+    /// Who we are.
+    pub fn logged_in(&self) -> Option<&LoggedIn> {
+        self.logged_in.as_ref()
+    }
+
+    /// Logs in. The server makes up an empty `resource`. The session is not seen by anybody until `set_presence`.
+    pub fn log_in(&mut self, jid: &str, how: LogIn<'_>, resource: &str) -> Result<&LoggedIn, Error> {
+        let user = Bare::new(jid).ok_or_else(|| Error::BadJid(jid.to_owned()))?;
+        let jid = user.as_str();
+        self.connection.inbox.new_session(0);
+        let answer = match how {
+            LogIn::Token(token) => self
+                .connection
+                .request(0, |encoder, out, tag| encoder.log_in(out, tag, jid, "TOKEN", token.as_bytes(), resource))?,
+            LogIn::PlainPassword(password) => {
+                let data = plain(&user, password)?;
+                self.connection.request(0, |encoder, out, tag| encoder.log_in(out, tag, jid, "PLAIN", &data, resource))?
+            }
+            LogIn::Password(password) => self.scram(&user, password, resource)?,
+        };
+        self.logged_in_as(answer)
+    }
+
+    fn scram(&mut self, user: &Bare, password: &str, resource: &str) -> Result<Answer, Error> {
+        let (scram, first) = Scram::start(user, password)?;
+        let challenge = self
+            .connection
+            .request(0, |encoder, out, tag| encoder.log_in(out, tag, user.as_str(), "SCRAM-SHA-256", &first, resource))?;
+        let Answer::Challenge(challenge) = challenge else { return Err(wrong(&challenge)) };
+        let (proof, response) = scram.respond(&challenge)?;
+        let answer = self.connection.request(0, |encoder, out, tag| encoder.sasl_response(out, tag, &response))?;
+        if let Answer::LoggedIn(logged_in) = &answer {
+            proof.check(&logged_in.data)?;
+        }
+        Ok(answer)
+    }
+
+    fn logged_in_as(&mut self, answer: Answer) -> Result<&LoggedIn, Error> {
+        match answer {
+            Answer::LoggedIn(logged_in) => Ok(self.logged_in.insert(logged_in)),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// Goes on with the session over a new connection to the same node, after the old one broke.
+    ///
+    /// Errors: `Refused` with `ResumeFailed` when the session has ended: connect and log in anew.
+    pub fn resume(&mut self) -> Result<&LoggedIn, Error> {
+        let address = self.address.clone();
+        self.follow(&address)
+    }
+
+    /// Goes on with the session at another node, as `Event::Transfer` asks. What waits in `next_event` stays there.
+    pub fn follow(&mut self, address: &str) -> Result<&LoggedIn, Error> {
+        let LoggedIn { resume, .. } = self.logged_in.clone().ok_or(Error::NotLoggedIn)?;
+        let bare = self.logged_in.as_ref().map_or("", LoggedIn::bare_jid).to_owned();
+        let timeout = self.connection.timeout;
+        let (mut connection, greeting) = Connection::open(address, timeout, Inbox::of_session())?;
+        // The new connection goes on where the old one was: events not yet asked for, versions, messages received.
+        std::mem::swap(&mut connection.inbox, &mut self.connection.inbox);
+        connection.inbox.ended = None;
+        (self.connection, self.greeting, self.address) = (connection, greeting, address.to_owned());
+        let received = self.connection.inbox.received(0);
+        let answer = self.connection.request(0, |encoder, out, tag| encoder.resume(out, tag, &bare, &resume, received))?;
+        self.logged_in_as(answer)
+    }
+
+    /// Tells everybody subscribed to us. The resource is filled in.
+    pub fn set_presence(&mut self, presence: &Presence) -> Result<(), Error> {
+        let presence = self.own(presence)?;
+        self.done(|encoder, out, tag| encoder.set_presence(out, tag, &presence.fields()))
+    }
+
+    /// Tells one user or session only (RFC 6121 4.6). The resource is filled in.
+    pub fn set_directed_presence(&mut self, to: &str, presence: &Presence) -> Result<(), Error> {
+        let presence = self.own(presence)?;
+        self.done(|encoder, out, tag| {
+            let presence = encoder.presence(&presence.fields());
+            encoder.directed_presence(out, tag, to, &presence);
+        })
+    }
+
+    fn own(&self, presence: &Presence) -> Result<Presence, Error> {
+        let resource = self.logged_in.as_ref().ok_or(Error::NotLoggedIn)?.resource().to_owned();
+        Ok(Presence { resource, ..presence.clone() })
+    }
+
+    /// Asks to be told of a user's presence.
+    pub fn subscribe(&mut self, jid: &str, note: &str) -> Result<(), Error> {
+        self.subscription(Action::Subscribe, jid, note)
+    }
+
+    /// Lets a user be told of ours, who asked or may ask later.
+    pub fn approve(&mut self, jid: &str) -> Result<(), Error> {
+        self.subscription(Action::Subscribed, jid, "")
+    }
+
+    /// Refuses a user who asked, or takes an approval back.
+    pub fn deny(&mut self, jid: &str) -> Result<(), Error> {
+        self.subscription(Action::Unsubscribed, jid, "")
+    }
+
+    /// Wants to be told of a user's presence no longer.
+    pub fn unsubscribe(&mut self, jid: &str) -> Result<(), Error> {
+        self.subscription(Action::Unsubscribe, jid, "")
+    }
+
+    fn subscription(&mut self, action: Action, jid: &str, note: &str) -> Result<(), Error> {
+        let fields = SubscriptionFields { action, jid, user: UserId::NOBODY, note };
+        self.done(|encoder, out, tag| encoder.subscription(out, tag, &fields))
+    }
+
+    pub fn roster(&mut self) -> Result<Vec<Contact>, Error> {
+        match self.connection.request(0, |encoder, out, tag| encoder.roster_get(out, tag))? {
+            Answer::Roster(contacts) => Ok(contacts),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// Names and groups a contact.
+    pub fn set_contact(&mut self, jid: &str, name: &str, groups: &[&str]) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.roster_set(out, tag, jid, name, groups))
+    }
+
+    /// Removes a contact, and both subscriptions with it.
+    pub fn remove_contact(&mut self, jid: &str) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.roster_remove(out, tag, jid))
+    }
+
+    /// Neither hears from a user nor is heard by one who is blocked.
+    pub fn block(&mut self, jid: &str) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.block(out, tag, jid, true))
+    }
+
+    pub fn unblock(&mut self, jid: &str) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.block(out, tag, jid, false))
+    }
+
+    pub fn block_list(&mut self) -> Result<Vec<String>, Error> {
+        match self.connection.request(0, |encoder, out, tag| encoder.block_list_get(out, tag))? {
+            Answer::BlockList(jids) => Ok(jids),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// Sends a message to a user (a bare JID) or to one session (a full one). `id` is our own name for it.
+    pub fn send_message(&mut self, to: &str, id: &str, body: &[u8]) -> Result<(), Error> {
+        let message = MessageFields { to, id, body, ..MessageFields::default() };
+        self.done(|encoder, out, tag| encoder.message(out, tag, &message))
+    }
+
+    /// Asks for a user's presence now; it comes as events.
+    pub fn probe(&mut self, jid: &str) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.probe(out, tag, jid))
+    }
+
+    /// Returns once the server has answered; everything it sent before that is in `next_event`.
+    pub fn ping(&mut self) -> Result<(), Error> {
+        match self.connection.request(0, |encoder, out, tag| encoder.ping(out, tag, u64::from(tag.request)))? {
+            Answer::Pong => Ok(()),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    fn done(&mut self, write: impl FnOnce(&mut Encoder, &mut Vec<u8>, Tag)) -> Result<(), Error> {
+        match self.connection.request(0, write)? {
+            Answer::Done => Ok(()),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// The next thing the server tells; `None` when there was nothing for that long.
+    pub fn next_event(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some((_, event)) = self.connection.inbox.events.pop_front() {
+                return Ok(Some(event));
+            }
+            if !self.connection.receive(deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Ends the session; `status` is the last anybody hears of it. Returns when the server has said so or closed.
+    pub fn log_out(mut self, status: &str) -> Result<(), Error> {
+        let ended = self.connection.request(0, |encoder, out, tag| encoder.log_out(out, tag, status));
+        match ended {
+            Ok(_) | Err(Error::Closed) => Ok(()),
+            Err(error) if error.reason() == Some(crate::base::reason::Reason::LoggedOut) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The socket's own local address, for tests and logs.
+    pub fn local_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.connection.local_address()
+    }
+
+    /// Breaks the connection without logging out. `resume` goes on.
+    pub fn break_connection(&mut self) {
+        self.connection.break_off();
+    }
+}

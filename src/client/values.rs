@@ -1,0 +1,255 @@
+//! What a server says, as owned values.
+//!
+//! Lives on: any thread of a client. Serves the blocking clients; a load generator reads the borrowed frames of `codec` instead.
+
+use crate::base::id::{SessionId, UserId, Version};
+use crate::base::reason::Reason;
+use crate::wire::encode::PresenceFields;
+use crate::wire::event::{self, LAST};
+use crate::wire::native::{self as n, Action, Show, SubscriptionState};
+use std::fmt;
+
+/// One session's presence.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Presence {
+    /// Which session; `Client` fills it in.
+    pub resource: String,
+    pub show: Show,
+    pub priority: i8,
+    pub status: String,
+    /// Milliseconds since 1970; 0 when not idle.
+    pub idle_since: u64,
+    pub caps: String,
+    pub payload: Vec<u8>,
+    /// Milliseconds since 1970: when a user who has gone was last here. Only the server writes it.
+    pub stamp: u64,
+}
+
+impl Presence {
+    /// As the encoder takes it.
+    pub fn fields(&self) -> PresenceFields<'_> {
+        PresenceFields {
+            resource: &self.resource,
+            show: self.show,
+            priority: self.priority,
+            status: &self.status,
+            idle_since: self.idle_since,
+            caps: &self.caps,
+            payload: &self.payload,
+            stamp: self.stamp,
+        }
+    }
+}
+
+impl From<PresenceFields<'_>> for Presence {
+    fn from(fields: PresenceFields<'_>) -> Presence {
+        Presence {
+            resource: fields.resource.to_owned(),
+            show: fields.show,
+            priority: fields.priority,
+            status: fields.status.to_owned(),
+            idle_since: fields.idle_since,
+            caps: fields.caps.to_owned(),
+            payload: fields.payload.to_vec(),
+            stamp: fields.stamp,
+        }
+    }
+}
+
+/// A change of somebody's presence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PresenceEvent {
+    /// The publisher, as numbered in the roster.
+    pub user: UserId,
+    pub session: SessionId,
+    pub version: Version,
+    pub show: Show,
+    /// The last presence of a user who is not online.
+    pub last: bool,
+    /// Absent when the session was cut off.
+    pub presence: Option<Presence>,
+}
+
+impl From<&event::Event<'_>> for PresenceEvent {
+    fn from(event: &event::Event<'_>) -> PresenceEvent {
+        PresenceEvent {
+            user: event.head.user,
+            session: event.head.session,
+            version: event.head.version,
+            show: event.head.show,
+            last: event.head.flags & LAST != 0,
+            presence: event.presence.map(|presence| presence.fields.into()),
+        }
+    }
+}
+
+/// Presence that somebody sent to us alone (RFC 6121 4.6).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirectedPresence {
+    /// The sender's full JID.
+    pub from: String,
+    pub presence: Presence,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Message {
+    pub from: String,
+    pub to: String,
+    /// The sender's own name for it.
+    pub id: String,
+    pub body: Vec<u8>,
+    /// Counts the messages sent to this session, from 1.
+    pub number: u64,
+}
+
+impl From<n::Message<'_>> for Message {
+    fn from(message: n::Message<'_>) -> Message {
+        Message {
+            from: text(message.from()),
+            to: text(message.to()),
+            id: text(message.id()),
+            body: bytes(message.body()),
+            number: message.number(),
+        }
+    }
+}
+
+/// What another user did about a subscription.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SubscriptionRequest {
+    pub action: Action,
+    pub jid: String,
+    pub user: UserId,
+    pub note: String,
+}
+
+/// A roster item.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Contact {
+    pub jid: String,
+    /// The contact's number in events; 0 while not known.
+    pub user: UserId,
+    pub name: String,
+    pub groups: Vec<String>,
+    pub subscription: SubscriptionState,
+    /// A request of ours waits for an answer.
+    pub ask: bool,
+    /// Pre-approved.
+    pub approved: bool,
+    /// Only in a push: the item is gone.
+    pub removed: bool,
+}
+
+impl From<n::RosterItem<'_>> for Contact {
+    fn from(item: n::RosterItem<'_>) -> Contact {
+        Contact {
+            jid: item.jid().to_owned(),
+            user: UserId(item.user()),
+            name: text(item.name()),
+            groups: item.groups().into_iter().flatten().map(str::to_owned).collect(),
+            subscription: item.subscription(),
+            ask: item.ask(),
+            approved: item.approved(),
+            removed: item.removed(),
+        }
+    }
+}
+
+/// The server's answer to Hello.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Greeting {
+    pub version: u16,
+    pub software: String,
+    pub domain: String,
+    pub mechanisms: Vec<String>,
+    /// Longest frame the server takes, header included.
+    pub max_frame: u32,
+}
+
+/// Who we are, once logged in.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LoggedIn {
+    pub user: UserId,
+    /// The full JID.
+    pub jid: String,
+    pub session: SessionId,
+    /// What to resume with, and for how many milliseconds after the connection broke.
+    pub resume: Vec<u8>,
+    pub resume_within_ms: u32,
+    pub resumed: bool,
+    /// SASL data that came with success.
+    pub data: Vec<u8>,
+}
+
+impl LoggedIn {
+    /// The JID without its resource.
+    pub fn bare_jid(&self) -> &str {
+        self.jid.split('/').next().unwrap_or_default()
+    }
+
+    pub fn resource(&self) -> &str {
+        self.jid.split_once('/').map_or("", |(_, resource)| resource)
+    }
+}
+
+/// Why the server refused a request, or ended a session or the connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// See the table in schemas/README.md. From 100 the connection closes.
+    pub number: u16,
+    pub text: String,
+}
+
+impl Refusal {
+    /// The reason, if this version of fanal knows it.
+    pub fn reason(&self) -> Option<Reason> {
+        Reason::from_number(self.number)
+    }
+
+    pub fn closes(&self) -> bool {
+        self.number >= 100
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (reason {})", self.text, self.number)
+    }
+}
+
+/// What the server tells without being asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    Presence(PresenceEvent),
+    Message(Message),
+    Subscription(SubscriptionRequest),
+    RosterPush(Contact),
+    /// The whole roster, after a session was resumed: pushes may have been missed.
+    Roster(Vec<Contact>),
+    Directed(DirectedPresence),
+    /// The session is to go on at this address: `Client::follow`.
+    Transfer(String),
+    /// A request that wanted no answer failed, or the session has ended.
+    Refused(Refusal),
+}
+
+/// What answers a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    Done,
+    Greeting(Greeting),
+    Challenge(Vec<u8>),
+    LoggedIn(LoggedIn),
+    Roster(Vec<Contact>),
+    BlockList(Vec<String>),
+    Pong,
+    Refused(Refusal),
+}
+
+pub(super) fn text(text: Option<&str>) -> String {
+    text.unwrap_or_default().to_owned()
+}
+
+pub(super) fn bytes(bytes: Option<flatbuffers::Vector<'_, u8>>) -> Vec<u8> {
+    bytes.map_or(Vec::new(), |bytes| bytes.bytes().to_vec())
+}

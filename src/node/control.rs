@@ -1,0 +1,86 @@
+//! The control thread's way to the cores: orders out, answers back, told apart by tickets.
+//!
+//! Lives on: the control thread. Invariant: an answer nobody waits for any more is dropped.
+
+use super::Answered;
+use crate::base::credentials::ScramCredentials;
+use crate::base::id::{home_of_slot, slot_of};
+use crate::base::jid::Bare;
+use crate::drive::Bell;
+use crate::shard::batch::{Command, Order};
+use crate::shard::{Answer, UserLine};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+/// How long the control thread waits for a core.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub struct Controller {
+    cores: Vec<(Sender<Command>, Bell)>,
+    answers: Receiver<Answered>,
+    next_ticket: u64,
+}
+
+impl Controller {
+    pub(super) fn new(cores: Vec<(Sender<Command>, Bell)>, answers: Receiver<Answered>) -> Controller {
+        Controller { cores, answers, next_ticket: 1 }
+    }
+
+    pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {
+        self.change(jid, Order::AddUser { jid: jid.clone(), credentials })
+    }
+
+    pub fn remove_user(&mut self, jid: &Bare) -> Result<(), String> {
+        self.change(jid, Order::RemoveUser { jid: jid.clone() })
+    }
+
+    /// All users, in the order of their names.
+    pub fn users(&mut self) -> Result<Vec<UserLine>, String> {
+        let mut users = Vec::new();
+        for core in 0..self.cores.len() {
+            match self.ask(core, Order::ListUsers)? {
+                Answer::Users(more) => users.extend(more),
+                other => return Err(format!("core {core} answered {other:?}")),
+            }
+        }
+        users.sort_unstable_by(|a, b| a.jid.cmp(&b.jid));
+        Ok(users)
+    }
+
+    /// Tells a user's sessions to go on elsewhere; gives how many there were.
+    pub fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, String> {
+        let order = Order::Transfer { jid: jid.clone(), address: address.to_owned() };
+        match self.ask(self.home(jid), order)? {
+            Answer::Transferred(told) => Ok(told),
+            other => Err(format!("the core answered {other:?}")),
+        }
+    }
+
+    fn change(&mut self, jid: &Bare, order: Order) -> Result<(), String> {
+        match self.ask(self.home(jid), order)? {
+            Answer::Done(result) => result,
+            other => Err(format!("the core answered {other:?}")),
+        }
+    }
+
+    fn home(&self, jid: &Bare) -> usize {
+        usize::from(home_of_slot(slot_of(jid.as_str()), self.cores.len() as u16).0)
+    }
+
+    fn ask(&mut self, core: usize, order: Order) -> Result<Answer, String> {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let (orders, bell) = &self.cores[core];
+        orders.send(Command { ticket, order }).map_err(|_| format!("core {core} has stopped"))?;
+        bell.ring();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left) {
+                Ok(answered) if answered.ticket == ticket => return Ok(answered.answer),
+                Ok(_) => {}
+                Err(_) => return Err(format!("core {core} did not answer in {} s", PATIENCE.as_secs())),
+            }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A core as its driver sees it: the shard, its rings, its way to the store, and the orders that come from outside.
+//!
+//! Lives on: every core. Serves G1, G3. Invariant: everything a turn takes in is worked off before the turn ends, and what it wants
+//! of others leaves with it.
+
+use super::passwords::{Checked, Passwords};
+use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::time::Time;
+use crate::drive::{DriveCounters, Host, Stage, Turn, socket};
+use crate::ring::mesh::Ports;
+use crate::shard::batch::{Batch, Command};
+use crate::shard::{Answer, Shard};
+use crate::store::Completion;
+use crate::store::thread::Port;
+use crate::wire::lines::Lines;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender};
+
+/// Batches of one other core that are read in one turn.
+const BATCHES_PER_TURN: usize = 8;
+
+/// What a core answers to the control thread.
+pub struct Answered {
+    pub core: CoreId,
+    pub ticket: u64,
+    pub answer: Answer,
+}
+
+pub struct CoreHost {
+    pub shard: Shard,
+    ports: Ports<Batch>,
+    store: Port,
+    passwords: Passwords,
+    checked: Receiver<Checked>,
+    commands: Receiver<Command>,
+    answers: Sender<Answered>,
+    /// What the driver counted, as of its last turn.
+    pub drive: DriveCounters,
+}
+
+/// What a core is connected to besides its clients.
+pub struct Ends {
+    pub ports: Ports<Batch>,
+    pub store: Port,
+    pub passwords: Passwords,
+    pub checked: Receiver<Checked>,
+    pub commands: Receiver<Command>,
+    pub answers: Sender<Answered>,
+}
+
+impl CoreHost {
+    pub fn new(shard: Shard, ends: Ends) -> CoreHost {
+        let Ends { ports, store, passwords, checked, commands, answers } = ends;
+        CoreHost { shard, ports, store, passwords, checked, commands, answers, drive: DriveCounters::default() }
+    }
+
+    /// Takes in what came from other threads. True: there may be more.
+    fn take_in(&mut self, now: Time) -> bool {
+        let shard = &mut self.shard;
+        let read = self.ports.receive(BATCHES_PER_TURN, |_, batch| shard.batch(now, batch));
+        while let Some(completion) = self.store.take() {
+            shard.completed(now, completion);
+        }
+        while let Ok(Checked { conn, right }) = self.checked.try_recv() {
+            shard.checked(now, conn, right);
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            shard.command(now, command);
+        }
+        read > 0
+    }
+
+    /// Hands over what is for the store, the password checker and the control thread.
+    fn hand_over(&mut self, now: Time) {
+        let shard = &mut self.shard;
+        for commit in std::mem::take(&mut shard.out.commits) {
+            let ticket = commit.ticket;
+            if let Err(refused) = self.store.hand_over(commit) {
+                let result = Err(refused.reason.text().to_owned());
+                shard.completed(now, Completion { core: shard.settings.core, ticket, result });
+            }
+        }
+        for check in std::mem::take(&mut shard.checks) {
+            let conn = check.conn;
+            if !self.passwords.check(shard.settings.core, check) {
+                shard.checked(now, conn, false);
+            }
+        }
+        let core = shard.settings.core;
+        for (ticket, answer) in std::mem::take(&mut shard.answers) {
+            // The control thread is gone only when the node stops: nobody waits for the answer then.
+            _ = self.answers.send(Answered { core, ticket, answer });
+        }
+        for orphan in std::mem::take(&mut shard.orphans) {
+            socket::close(orphan);
+        }
+    }
+
+    fn publish(&mut self, now: Time) {
+        let own = self.shard.settings.core;
+        for core in (0..self.shard.settings.cores).map(CoreId).filter(|&core| core != own) {
+            if self.shard.has_for(core) {
+                self.shard.fill(now, core, self.ports.batch(core));
+            }
+        }
+        self.ports.publish_all();
+    }
+
+    fn has_for_others(&self) -> bool {
+        let own = self.shard.settings.core;
+        (0..self.shard.settings.cores).map(CoreId).any(|core| core != own && self.shard.has_for(core))
+    }
+}
+
+impl Host for CoreHost {
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.shard.out.lines
+    }
+
+    fn accepted(&mut self, now: Time, peer: IpAddr, _listener: usize) -> Option<ConnId> {
+        self.shard.accepted(now, peer)
+    }
+
+    fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        self.shard.received(now, conn, bytes);
+    }
+
+    fn lost(&mut self, now: Time, conn: ConnId) {
+        self.shard.lost(now, conn);
+    }
+
+    fn take_departures(&mut self, into: &mut Vec<ConnId>) {
+        into.append(&mut self.shard.departures);
+    }
+
+    fn departed(&mut self, _now: Time, conn: ConnId, socket: RawSocket) {
+        self.shard.departed(conn, socket);
+    }
+
+    fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>) {
+        into.append(&mut self.shard.adoptions);
+    }
+
+    fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn {
+        self.drive = *counters;
+        let more = self.take_in(now);
+        let deadline = self.shard.turn(now);
+        self.hand_over(now);
+        self.publish(now);
+        let busy = more || self.has_for_others() || !self.ports.all_sent();
+        Turn { busy, deadline, stopping: self.shard.is_stopping() }
+    }
+
+    fn about_to_sleep(&mut self) -> bool {
+        self.ports.sleeper.announce();
+        // The store, the password checker and the control thread ring the bell themselves after each thing they put.
+        !self.ports.is_empty()
+    }
+
+    fn woke(&mut self) {
+        self.ports.sleeper.awake();
+    }
+
+    fn observe(&mut self, _stage: Stage, _nanos: u64) {}
+}

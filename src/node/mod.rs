@@ -1,0 +1,212 @@
+//! The assembly: store, cores, rings and doors become one running node.
+//!
+//! Lives on: the thread that starts the node. Serves G1, G3, G8. Invariants: nothing is accepted before everything stored is loaded;
+//! a stopped node has closed every session with a reason and made durable everything it took.
+
+pub mod control;
+mod host;
+pub mod keys;
+mod passwords;
+
+pub use host::{Answered, CoreHost};
+pub use keys::KeyError;
+
+use crate::base::config::{Config, Cores, StoreKind};
+use crate::base::id::{CoreId, home_of_slot, slot_of};
+use crate::base::secrets::Secrets;
+use crate::base::time::WallClock;
+use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup, socket};
+use crate::front::sasl::Decoys;
+use crate::front::token::Keys;
+use crate::presence::home::Place;
+use crate::ring::mesh::mesh;
+use crate::shard::batch::Command;
+use crate::shard::{Settings, Shard};
+use crate::store::dir::{DataDir, OpenError};
+use crate::store::memory::Memory;
+use crate::store::redb::RedbStore;
+use crate::store::thread::{Figures, StorageThread};
+use crate::store::{Backend, Table};
+use host::Ends;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Why a node could not start. Each names the thing, the reason and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Kernel(#[from] setup::SetupError),
+    #[error("{0}")]
+    Cores(String),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("the store can't be loaded: {0}")]
+    Load(String),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error("can't listen on {address}: {source}. Choose another address, or stop what listens there")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("can't start a thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+type CoreThread = bridge::Core<io::Result<(CoreHost, DriveCounters)>>;
+
+/// A running node.
+pub struct Node {
+    /// Where clients connect.
+    pub native: SocketAddr,
+    pub cores: u16,
+    pub report: setup::Report,
+    pub token_keys: Keys,
+    pub trunk_keys: Keys,
+    threads: Vec<CoreThread>,
+    commands: Vec<(Sender<Command>, Bell)>,
+    answers: Option<Receiver<Answered>>,
+    storage: StorageThread,
+}
+
+/// What a node leaves behind, for whoever stopped it.
+pub struct Stopped {
+    pub hosts: Vec<CoreHost>,
+    pub store: Figures,
+}
+
+impl Node {
+    /// Starts a node. It serves when this returns.
+    pub fn start(config: &Config) -> Result<Node, StartError> {
+        let processors = processors(&config.node.cores)?;
+        let cores = u16::try_from(processors.len()).map_err(|_| StartError::Cores("a node has at most 65,535 cores".into()))?;
+        let drive = drive::Config::default();
+        let report = setup::probe(processors.len(), drive.task_run)?;
+        let mut secrets = Secrets::new(keys::system_seed()?);
+        let (mut backend, keys) = open_store(config, &mut secrets)?;
+        let epoch = backend.begin_epoch().map_err(StartError::Load)?;
+        let native = config.listen.native;
+        let listeners =
+            socket::listen(native, processors.len()).map_err(|source| StartError::Listen { address: native, source })?;
+        let native = listeners[0].local_addr()?;
+        let mut shards = shards(config, cores, epoch, &keys, &mut secrets);
+        load(&*backend, &mut shards)?;
+        let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
+        let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
+        let wakes = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Box<dyn Fn() + Send>).collect();
+        let (storage, stores) = StorageThread::start(backend, wakes)?;
+        let (passwords, checked) = passwords::start(&bells)?;
+        let (answers, answered) = channel();
+        let ports = mesh(config.limits.ring_batches as usize, ring_bells);
+        let (mut threads, mut commands) = (Vec::new(), Vec::new());
+        let ends = shards.into_iter().zip(ports).zip(stores).zip(checked).zip(bells).zip(listeners).zip(processors);
+        for ((((((shard, ports), store), checked), bell), listener), processor) in ends {
+            let (order, orders) = channel();
+            commands.push((order, bell.clone()));
+            let ends = Ends { ports, store, passwords: passwords.clone(), checked, commands: orders, answers: answers.clone() };
+            let name = format!("fanal-core-{}", shard.settings.core.0);
+            let host = CoreHost::new(shard, ends);
+            let work = move || async move {
+                let driver = Driver::new(drive, bell, vec![listener]).map_err(io::Error::other)?;
+                bridge::drive(driver, host).await
+            };
+            threads.push(bridge::on_core(&name, Some(processor), work)?);
+        }
+        let (token_keys, trunk_keys) = (keys.token, keys.trunk);
+        Ok(Node { native, cores, report, token_keys, trunk_keys, threads, commands, answers: Some(answered), storage })
+    }
+
+    /// The control thread's way to the cores. There is one.
+    ///
+    /// # Panics
+    /// When it was taken before.
+    pub fn control(&mut self) -> control::Controller {
+        control::Controller::new(self.commands.clone(), self.answers.take().expect("one controller per node"))
+    }
+
+    /// Stops: every session ends with a reason, every line is drained, every commit is made durable. Waits for all that.
+    ///
+    /// # Errors
+    /// A core had ended badly.
+    pub fn stop(self) -> io::Result<Stopped> {
+        for (orders, bell) in &self.commands {
+            // A core that is gone has stopped.
+            _ = orders.send(Command { ticket: 0, order: crate::shard::batch::Order::Stop });
+            bell.ring();
+        }
+        let mut hosts = Vec::new();
+        for thread in self.threads {
+            let (host, _) = thread.join()??;
+            hosts.push(host);
+        }
+        let store = self.storage.figures();
+        self.storage.stop();
+        Ok(Stopped { hosts, store })
+    }
+}
+
+fn processors(cores: &Cores) -> Result<Vec<usize>, StartError> {
+    let wanted: Option<Vec<usize>> = match cores {
+        Cores::All => None,
+        Cores::These(ids) => Some(ids.iter().map(|&id| usize::from(id)).collect()),
+    };
+    pin::choose(wanted.as_deref(), &pin::processors()).map_err(StartError::Cores)
+}
+
+fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {
+    match config.store.kind {
+        StoreKind::Memory => Ok((Box::new(Memory::default()), keys::NodeKeys::from_config(&config.login, secrets)?)),
+        StoreKind::Redb => {
+            let dir = DataDir::take_or_create(&config.node.data)?;
+            let keys = keys::NodeKeys::in_dir(&config.login, &config.node.data, secrets)?;
+            Ok((Box::new(RedbStore::open(dir)?), keys))
+        }
+    }
+}
+
+fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, secrets: &mut Secrets) -> Vec<Shard> {
+    let limits = Arc::new(config.limits.clone());
+    let wall_at_zero = WallClock(clock::wall().0 - clock::now().0 / 1_000_000);
+    let shard = |core| {
+        let core = CoreId(core);
+        let place =
+            Place { core, cores, cluster: 0, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
+        let settings = Settings {
+            core,
+            cores,
+            domain: config.node.domain.clone(),
+            limits: limits.clone(),
+            token_keys: keys.token.clone(),
+            trunk_keys: keys.trunk.clone(),
+            plain: config.login.plain,
+            decoys: Decoys::new(keys.decoys),
+        };
+        Shard::new(settings, place, secrets.fork())
+    };
+    (0..cores).map(shard).collect()
+}
+
+/// Gives every stored row to the core whose it is. Facts about the deployment go to all.
+fn load(backend: &dyn Backend, shards: &mut [Shard]) -> Result<(), StartError> {
+    let cores = shards.len() as u16;
+    for table in Table::ALL {
+        let mut bad = None;
+        let mut row = |key: &[u8], value: &[u8]| {
+            let owner = key.split(|&byte| byte == 0).next().unwrap_or_default();
+            let owner = std::str::from_utf8(owner).unwrap_or_default();
+            let home = home_of_slot(slot_of(owner), cores);
+            let at_home = |shard: &Shard| table == Table::Meta || shard.settings.core == home;
+            for shard in shards.iter_mut().filter(|shard| at_home(shard)) {
+                if let Err(why) = shard.homes.load(table, key, value) {
+                    bad.get_or_insert(why);
+                }
+            }
+            Ok(())
+        };
+        backend.load(table, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
+        if let Some(why) = bad {
+            return Err(StartError::Load(format!("{why}. Restore the file from a backup, or delete the row")));
+        }
+    }
+    shards.iter_mut().for_each(|shard| shard.homes.start(&mut shard.out));
+    Ok(())
+}
