@@ -47,7 +47,8 @@ fn main() {
     for _ in 0..repeat {
         match run(plan) {
             Ok(outcome) => println!(
-                "C={} F={} W={} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, {:.1} frames/send, {:.1} bytes/receive, \
+                "C={} F={} W={} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, \
+                 {:.1} frames/send, {:.1} bytes/receive, \
                  sleeps {} naps {} starved {} overflow {} late {}",
                 plan.connections,
                 plan.audience,

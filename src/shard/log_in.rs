@@ -254,15 +254,16 @@ impl Shard {
         while let Some((conn, outcome)) = self.outcomes.pop() {
             let rules = self.rules;
             let Some(door) = self.door(conn) else { continue };
-            let result = match outcome {
-                Outcome::Challenged => Ok(door.challenged()),
-                Outcome::Opened => Ok(door.opened()),
-                Outcome::OpenedTrunk => Ok(door.opened_trunk()),
-                Outcome::Refused => door.refused(&rules),
-                Outcome::Ended => Ok(door.ended()),
-            };
-            if let Err(reason) = result {
-                self.end_connection(conn, reason, "");
+            match outcome {
+                Outcome::Challenged => door.challenged(),
+                Outcome::Opened => door.opened(),
+                Outcome::OpenedTrunk => door.opened_trunk(),
+                Outcome::Ended => door.ended(),
+                Outcome::Refused => {
+                    if let Err(reason) = door.refused(&rules) {
+                        self.end_connection(conn, reason, "");
+                    }
+                }
             }
         }
     }

@@ -84,7 +84,7 @@ pub struct Homes {
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
     /// Ways found in the store at the start.
-    set_out: Vec<Box<Way>>,
+    set_out: Vec<Way>,
     /// Sessions whose connection broke, in the order in which they end.
     detached: VecDeque<(Time, UserRef, SessionId)>,
     next_way: u64,

@@ -19,7 +19,6 @@ use crate::wire::native::Show;
 
 impl Homes {
     /// A session sets its presence. `presence` is the client's own flatbuffer, verified where it entered.
-    #[allow(clippy::too_many_arguments)]
     pub fn update(
         &mut self,
         now: Time,
@@ -152,7 +151,6 @@ impl Homes {
 /// Sends a frame of one session to every edge with subscribers, and to the user's own other sessions (RFC 6121 4.2.2). Returns
 /// how many edges' rings were full.
 #[inline]
-#[allow(clippy::too_many_arguments)]
 fn spread(
     core: CoreId,
     now: Time,
