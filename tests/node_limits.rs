@@ -118,7 +118,8 @@ fn every_kind_of_bad_frame_has_its_reason_and_hurts_nobody_else() {
     }
     drop(others);
     let stopped = node.stop();
-    let counted: u64 = stopped.hosts.iter().map(|host| host.shard.recorder.dropped.iter().map(|(_, count)| count).sum::<u64>()).sum();
+    let counted: u64 =
+        stopped.hosts.iter().map(|host| host.shard.recorder.dropped.iter().map(|(_, count)| count).sum::<u64>()).sum();
     assert!(counted >= 6, "each was counted: {counted}");
 }
 
