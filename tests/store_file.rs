@@ -4,6 +4,7 @@
 
 use ::redb::StorageBackend;
 use ::redb::backends::InMemoryBackend;
+use fanal::base::credentials::ScramCredentials;
 use fanal::base::id::{UserId, slot_of};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;

@@ -51,6 +51,10 @@ impl Homes {
         found.presence.extend_from_slice(presence);
         found.encode(at.user, epoch, &mut frame);
         let sequence = found.sequence;
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.lap();
+        }
+        let Some(user) = self.user(at) else { return };
         let put_off = spread(core, now, at, user, session, sequence, &frame, edge, out);
         if was_available == (show == Show::Unavailable) {
             match was_available {
