@@ -84,7 +84,6 @@ fields! {
         turns, "turns", "Turns of the core's loop";
         enters, "calls", "System calls into the ring";
         enters_refused, "calls", "System calls into the ring refused because completions had to be read first";
-        naps, "waits", "Waits for a batch of completions";
         sleeps, "sleeps", "Times the core had nothing to do and slept";
         batches, "batches", "Batches sent to other cores";
         batches_read, "batches", "Batches read from other cores";

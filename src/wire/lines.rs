@@ -70,6 +70,7 @@ impl Default for Lines {
             drained: Vec::new(),
             overrun: Vec::new(),
             pool: Vec::new(),
+            pooled: 0,
             open: 0,
             unit_bytes: usize::MAX,
             units: 0,
