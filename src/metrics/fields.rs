@@ -13,6 +13,15 @@ pub struct Field {
     pub help: &'static str,
 }
 
+/// A count of the node as a whole, which no core owns: of the store or of the admin server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeCount {
+    /// `fanal_NAME_total` in Prometheus.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub value: u64,
+}
+
 macro_rules! fields {
     ($(#[$about:meta])* $group:ident { $($name:ident, $unit:literal, $help:literal;)* }) => {
         $(#[$about])*
