@@ -4,7 +4,9 @@
 //! Invariants: a message is handed on once, however often the server sends it; an event older than one handed on is dropped.
 
 use super::codec::Received;
-use super::values::{DirectedPresence, Answer, Contact, Event, Greeting, LoggedIn, PresenceEvent, Refusal, SubscriptionRequest, bytes, text};
+use super::values::{
+    Answer, Contact, DirectedPresence, Event, Greeting, LoggedIn, PresenceEvent, Refusal, SubscriptionRequest, bytes, text,
+};
 use super::versions::Versions;
 use crate::base::id::{SessionId, UserId};
 use crate::base::reason::Reason;

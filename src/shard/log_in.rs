@@ -251,18 +251,19 @@ impl Shard {
 
     /// Tells the doors what came of their log-ins.
     pub(super) fn tell_doors(&mut self) {
-        while let Some((conn, outcome)) = self.outcomes.pop() {
+        for (conn, outcome) in std::mem::take(&mut self.outcomes) {
             let rules = self.rules;
             let Some(door) = self.door(conn) else { continue };
-            let result = match outcome {
-                Outcome::Challenged => Ok(door.challenged()),
-                Outcome::Opened => Ok(door.opened()),
-                Outcome::OpenedTrunk => Ok(door.opened_trunk()),
-                Outcome::Refused => door.refused(&rules),
-                Outcome::Ended => Ok(door.ended()),
-            };
-            if let Err(reason) = result {
-                self.end_connection(conn, reason, "");
+            match outcome {
+                Outcome::Challenged => door.challenged(),
+                Outcome::Opened => door.opened(),
+                Outcome::OpenedTrunk => door.opened_trunk(),
+                Outcome::Ended => door.ended(),
+                Outcome::Refused => {
+                    if let Err(reason) = door.refused(&rules) {
+                        self.end_connection(conn, reason, "");
+                    }
+                }
             }
         }
     }

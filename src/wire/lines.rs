@@ -8,8 +8,8 @@ use crate::base::id::ConnId;
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
-/// Buffers kept in the pool of one core.
-const POOL_BUFFERS: usize = 4096;
+/// Bytes of buffers kept in the pool of one core.
+const POOL_BYTES: usize = 32 << 20;
 /// Capacity of a fresh buffer.
 const FRESH_BYTES: usize = 512;
 
@@ -35,6 +35,8 @@ struct Line {
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
+    /// What was gathered for it since it opened, in units of load (C1).
+    units: u32,
 }
 
 impl Line {
@@ -44,7 +46,6 @@ impl Line {
 }
 
 /// All lines of one core.
-#[derive(Default)]
 pub struct Lines {
     lines: Vec<Line>,
     free: Vec<u32>,
@@ -52,10 +53,52 @@ pub struct Lines {
     drained: Vec<ConnId>,
     overrun: Vec<ConnId>,
     pool: Vec<Vec<u8>>,
+    /// Capacity of all buffers in `pool`.
+    pooled: usize,
     open: usize,
+    /// Bytes up to which a message counts as one unit of load (C1).
+    unit_bytes: usize,
+    units: u64,
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines {
+            lines: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            drained: Vec::new(),
+            overrun: Vec::new(),
+            pool: Vec::new(),
+            pooled: 0,
+            open: 0,
+            unit_bytes: usize::MAX,
+            units: 0,
+        }
+    }
 }
 
 impl Lines {
+    /// Lines that count load in units of this many bytes (C1).
+    pub fn counting(unit_bytes: u32) -> Lines {
+        Lines { unit_bytes: unit_bytes.max(1) as usize, ..Lines::default() }
+    }
+
+    /// What was gathered for all lines, in units of load (C1): a longer message counts as several.
+    pub fn units(&self) -> u64 {
+        self.units
+    }
+
+    /// The same of one connection, wrapping round.
+    pub fn units_of(&self, conn: ConnId) -> u32 {
+        if self.is_open(conn) { self.lines[conn.slot as usize].units } else { 0 }
+    }
+
+    /// Bytes waiting on all lines.
+    pub fn backlog_bytes(&self) -> usize {
+        self.lines.iter().map(Line::backlog).sum()
+    }
+
     /// A line for a new connection.
     pub fn open(&mut self, marks: Marks) -> ConnId {
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -139,12 +182,17 @@ impl Lines {
                 return None;
             }
         }
+        let units = if more <= self.unit_bytes { 1 } else { more.div_ceil(self.unit_bytes) };
+        line.units = line.units.wrapping_add(units as u32);
+        self.units += units as u64;
         if !line.dirty {
             line.dirty = true;
             self.dirty.push(slot);
         }
         if line.gathered.capacity() == 0 {
-            line.gathered = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES.max(more)));
+            line.gathered = self.pool.pop().unwrap_or_default();
+            self.pooled -= line.gathered.capacity();
+            line.gathered.reserve(FRESH_BYTES.max(more));
         }
         Some(&mut line.gathered)
     }
@@ -262,8 +310,9 @@ impl Lines {
     }
 
     fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if (FRESH_BYTES..=POOLED_BYTES).contains(&buffer.capacity()) && self.pool.len() < POOL_BUFFERS {
+        if (FRESH_BYTES..=POOLED_BYTES).contains(&buffer.capacity()) && self.pooled + buffer.capacity() <= POOL_BYTES {
             buffer.clear();
+            self.pooled += buffer.capacity();
             self.pool.push(buffer);
         }
     }

@@ -116,7 +116,8 @@ pub fn of_server() -> Vec<Sample> {
         add(Kind::SaslChallenge, &mut |e, out| e.sasl_challenge(out, TAG, b"challenge"));
         add(Kind::LoggedIn, &mut |e, out| e.logged_in(out, TAG, &LOGGED_IN));
         add(Kind::Done, &mut |e, out| e.done(out, TAG));
-        add(Kind::Error, &mut |e, out| e.error(out, TAG, Reason::LogInFailed));
+        add(Kind::DirectedPresence, &mut |e, out| e.directed_from(out, TAG, "alice@localhost/desk", &presence));
+        add(Kind::Error, &mut |e, out| e.error(out, TAG, Reason::LogInFailed, ""));
         add(Kind::Event, &mut |_, out| event::write(out, HEAD, &presence));
         add(Kind::Event, &mut |_, out| event::write(out, Head { show: Show::Unavailable, ..HEAD }, b""));
         add(Kind::Event, &mut |_, out| event::splice(out, &body, &[1, 2, 3]));

@@ -4,6 +4,7 @@
 
 mod bench;
 mod config;
+mod demo;
 mod failure;
 mod serve;
 mod settings;
@@ -36,6 +37,8 @@ enum Command {
     User(user::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
     Token(token::Args),
+    /// Make traffic on a running node: users who change their presence now and then, and contacts who hear of it.
+    Demo(demo::Args),
     /// Print a configuration file with every key, its meaning and its default.
     Config(config::Args),
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
+        Command::Demo(args) => demo::run(args),
         Command::Config(args) => config::run(args),
     };
     result.map_or_else(|failure: Failure| failure.report(), |()| ExitCode::SUCCESS)

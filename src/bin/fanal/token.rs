@@ -26,16 +26,24 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = args.settings.load()?;
-    let expiry = WallClock(user::now().0 + args.seconds * 1000);
     let token = match &args.trunk {
-        Some(name) => keys(&config, &config.login.trunk_keys, |made| made.trunk)?.sign(Scope::Trunk(name), expiry),
+        Some(name) => for_trunk(&config, name, args.seconds)?,
         None => {
             let jid = user::read_jid(&args.jid.unwrap_or_default(), &config)?;
-            keys(&config, &config.login.token_keys, |made| made.token)?.sign(Scope::User(&jid), expiry)
+            signed(keys(&config, &config.login.token_keys, |made| made.token)?, Scope::User(&jid), args.seconds)?
         }
     };
-    let token = token.ok_or_else(|| Failure::line("login: there is no key to sign with: configure one"))?;
     writeln!(std::io::stdout(), "{token}").map_err(Failure::line)
+}
+
+/// A token that authorises a trunk.
+pub fn for_trunk(config: &Config, name: &str, seconds: u64) -> Result<String, Failure> {
+    signed(keys(config, &config.login.trunk_keys, |made| made.trunk)?, Scope::Trunk(name), seconds)
+}
+
+fn signed(keys: Keys, scope: Scope<'_>, seconds: u64) -> Result<String, Failure> {
+    let expiry = WallClock(user::now().0 + seconds * 1000);
+    keys.sign(scope, expiry).ok_or_else(|| Failure::line("login: there is no key to sign with: configure one"))
 }
 
 /// The configured keys, or those that the node made and keeps in its data directory.
