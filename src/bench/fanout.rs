@@ -3,12 +3,12 @@
 //! Lives on: the generator's pinned thread; the node and the floor on another processor. Serves G6, G2. The node's and the floor's
 //! rounds take turns, with one generator for both, and the medians count: so both see the same machine.
 
-use super::crowd::{Access, Crowd, Directory, frames, presence};
+use super::crowd::{Crowd, Directory, frames, presence};
 use super::floor;
 use super::graph::Graph;
 use super::progress::Progress;
 use super::report::{Report, median};
-use super::server::{Child, Process, config};
+use super::server::{Server, Target};
 use super::talk::{Balance, Counted, Pace, Talk, Traffic};
 use super::wires::Wires;
 use crate::base::config::StoreKind;
@@ -42,8 +42,8 @@ pub struct Plan {
     pub trunks: u32,
     pub server_cores: Vec<u16>,
     pub load_processor: Option<usize>,
-    /// A node that runs already, and its process if it is on this machine.
-    pub target: Option<(Access, Option<u32>)>,
+    /// A node that runs already; otherwise one is started.
+    pub target: Option<Target>,
     pub floor: bool,
 }
 
@@ -159,15 +159,15 @@ fn round<T: Traffic>(
     pace: Pace,
     time: Duration,
     progress: &Progress,
-    cpu: impl Fn() -> Option<io::Result<u64>>,
+    cpu: impl Fn() -> io::Result<Option<u64>>,
 ) -> io::Result<Round> {
     talk.set_pace(pace);
     progress.begin_time("warm-up", WARM_UP);
     talk.run(WARM_UP, progress)?;
     progress.begin_time("measuring", time);
-    let before = cpu().transpose()?;
+    let before = cpu()?;
     let counted = talk.run(time, progress)?;
-    let after = cpu().transpose()?;
+    let after = cpu()?;
     let balance = talk.drain()?;
     Ok(Round { counted, cpu_ns: before.zip(after).map(|(before, after)| after - before), balance })
 }
@@ -177,31 +177,27 @@ fn round<T: Traffic>(
 /// # Errors
 /// The node or the machine can't; what failed, and the fix.
 pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
-    let (child, access, process) = match &plan.target {
-        Some((access, process)) => (None, access.clone(), process.map(Process::of)),
-        None => {
-            let config = config(plan.server_cores.clone(), StoreKind::Memory);
-            let child = Child::start(config.clone())?;
-            let (access, process) = (child.access(&config), child.process());
-            (Some(child), access, Some(process))
-        }
+    let server = match &plan.target {
+        Some(target) => Server::at(target.clone()),
+        None => Server::start(plan.server_cores.clone(), StoreKind::Memory)?,
     };
     // Not earlier: a child may use only the processors of its parent.
     if let Some(processor) = plan.load_processor {
         pin::pin(processor);
     }
-    let empty = process.as_ref().map(Process::anonymous_bytes).transpose()?;
+    let empty = server.anonymous_bytes()?;
     let graph = Graph::new(plan.users, plan.subscribers);
-    let mut crowd = Crowd::new(access, plan.users, plan.trunks)?;
+    let mut crowd = Crowd::new(server.access.clone(), plan.users, plan.trunks)?;
     crowd.log_in(progress)?;
     crowd.become_available(progress)?;
     crowd.subscribe(&graph, progress)?;
-    let full = process.as_ref().map(Process::anonymous_bytes).transpose()?;
+    let counters = server.counters()?;
+    let full = server.anonymous_bytes()?;
     let (wires, directory) = crowd.into_parts();
     let traffic = Presences::new(&directory, plan.trunks, plan.subscribers);
     let event_bytes = traffic.event_bytes();
     let mut talk = Talk::new(wires, traffic, plan.users);
-    let node_cpu = || process.as_ref().map(Process::cpu_ns);
+    let node_cpu = || server.cpu_ns();
     let mut report = Report::new("fanout");
     report.count("users", plan.users, "");
     report.count("subscribers", plan.subscribers, "of each");
@@ -223,7 +219,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         for _ in 0..plan.rounds {
             nodes.push(round(&mut talk, pace, plan.time, progress, node_cpu)?);
             if let Some((floor, talk)) = floor.as_ref().zip(floor_talk.as_mut()) {
-                floors.push(round(talk, pace, plan.time, progress, || Some(floor.0.cpu_ns()))?);
+                floors.push(round(talk, pace, plan.time, progress, || floor.0.cpu_ns().map(Some))?);
             }
         }
         report.count("window", plan.window, "updates of one user on their way at once");
@@ -252,13 +248,13 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         let per_user = (full - empty) as f64 / f64::from(plan.users);
         report.number("bytes_per_session", per_user, "of the node's memory: connection, account and subscriptions");
     }
-    drop(talk);
-    if let Some(child) = child {
-        let counted = child.stop()?;
-        for (name, key) in [("conflated", "conflated"), ("put_off", "put_off"), ("stale_updates", "stale_updates")] {
-            report.count(name, counted.get(key).copied().unwrap_or(0), "as the node counted");
+    for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")] {
+        if let Some((after, before)) = server.counters()?.as_ref().zip(counters.as_ref()) {
+            report.count(name, after.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0), about);
         }
     }
+    drop(talk);
+    server.stop()?;
     report.count("lost", lost.lost, "deliveries that never came");
     report.count("surplus", lost.surplus, "deliveries that came twice or for nothing");
     progress.end();

@@ -37,7 +37,7 @@ impl Origin {
             commit: commit().unwrap_or_else(|| "unknown".into()),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             processor: value(&cpuinfo, "model name").unwrap_or_default(),
-            processors: crate::drive::pin::processors().len(),
+            processors: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             memory_bytes: kilobytes.unwrap_or(0) << 10,
             at: crate::drive::clock::wall().0 / 1000,
         }

@@ -6,6 +6,7 @@ use fanal::bench::crowd::Access;
 use fanal::bench::fanout;
 use fanal::bench::progress::Progress;
 use fanal::bench::report::{Report, Value};
+use fanal::bench::server;
 use fanal::drive::pin;
 use fanal::front::token::Keys;
 use std::io::{self, IsTerminal, Write};
@@ -53,6 +54,12 @@ struct Target {
     /// Its first key of trunk tokens.
     #[arg(long, value_name = "KEY", env = "FANAL_TRUNK_KEY", hide_env_values = true, default_value = "")]
     trunk_key: String,
+    /// Its admin address, for its counters.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// What its configuration has as admin_token.
+    #[arg(long, value_name = "TOKEN", env = "FANAL_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
     /// Its process, if it is on this machine: its processor time and memory are then measured too.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -144,16 +151,21 @@ impl Common {
 }
 
 impl Target {
-    fn read(&self) -> io::Result<Option<(Access, Option<u32>)>> {
+    fn read(&self) -> io::Result<Option<server::Target>> {
         let Some(target) = self.target else { return Ok(None) };
         let keys = |key: &str, name: &str| match key {
             "" => Ok(Keys::default()),
-            key if Secret::new(key).is_none() => {
-                Err(io::Error::other(format!("{name}: it has at least {} characters", Secret::LEAST_BYTES)))
-            }
+            key if Secret::new(key).is_none() => Err(too_short(name)),
             key => Keys::new([key]).map_err(io::Error::other),
         };
         let (token_keys, trunk_keys) = (keys(&self.token_key, "--token-key")?, keys(&self.trunk_key, "--trunk-key")?);
-        Ok(Some((Access { target, domain: self.domain.clone(), token_keys, trunk_keys }, self.pid)))
+        let access = Access { target, domain: self.domain.clone(), token_keys, trunk_keys };
+        let admin_token = self.admin_token.as_deref().map(|token| Secret::new(token).ok_or_else(|| too_short("--admin-token")));
+        let admin_token = admin_token.transpose()?;
+        Ok(Some(server::Target { access, admin: self.admin.map(|admin| (admin, admin_token)), process: self.pid }))
     }
+}
+
+fn too_short(name: &str) -> io::Error {
+    io::Error::other(format!("{name}: a key has at least {} characters", Secret::LEAST_BYTES))
 }

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::settings::Settings;
 use fanal::base::config::{Config, StoreKind};
-use fanal::node::{CoreHost, Node, Stopped};
+use fanal::node::Node;
 use nix::sys::signal::{SigSet, Signal};
 use sd_notify::NotifyState;
 use std::io::Write;
@@ -30,25 +30,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
     ends.thread_unblock().map_err(|error| Failure::line(format!("signals can't be let through: {error}")))?;
     tell_systemd(NotifyState::Stopping);
     say(&format!("{signal}: closing every session; again to end at once\n"))?;
-    let left = node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
-    say(&format!("{}stopped\n", counted(&left)))
-}
-
-/// What the cores counted, in one line; `fanal bench` reads it.
-fn counted(left: &Stopped) -> String {
-    let sum = |of: fn(&CoreHost) -> u64| left.hosts.iter().map(of).sum::<u64>();
-    let counters = [
-        ("log_ins", sum(|host| host.shard.homes.counters.log_ins)),
-        ("watches", sum(|host| host.shard.homes.counters.watches)),
-        ("updates", sum(|host| host.shard.homes.counters.updates)),
-        ("deliveries", sum(|host| host.shard.edge.counters.deliveries)),
-        ("conflated", sum(|host| host.shard.edge.counters.conflated)),
-        ("put_off", sum(|host| host.shard.homes.counters.put_off)),
-        ("stale_updates", sum(|host| host.shard.edge.counters.stale_updates)),
-        ("sends", sum(|host| host.drive.sends)),
-    ];
-    let pairs: Vec<String> = counters.iter().map(|(name, count)| format!("{name}={count}")).collect();
-    format!("counted {}\n", pairs.join(" "))
+    node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
+    say("stopped\n")
 }
 
 fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
