@@ -248,7 +248,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         let per_user = (full - empty) as f64 / f64::from(plan.users);
         report.number("bytes_per_session", per_user, "of the node's memory: connection, account and subscriptions");
     }
-    for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")] {
+    for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")]
+    {
         if let Some((after, before)) = server.counters()?.as_ref().zip(counters.as_ref()) {
             report.count(name, after.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0), about);
         }
