@@ -113,6 +113,14 @@ pub struct Rare {
     pub waiting: VecDeque<super::home::Change>,
 }
 
+impl Rare {
+    fn is_empty(&self) -> bool {
+        let Rare { requests, blocked, last, unconfirmed, storing, waiting } = self;
+        let lists = requests.is_empty() && blocked.is_empty() && unconfirmed.is_empty() && waiting.is_empty();
+        lists && last.is_none() && storing.is_none()
+    }
+}
+
 impl User {
     pub fn new(id: UserId, jid: Bare) -> User {
         User {
@@ -129,6 +137,11 @@ impl User {
 
     pub fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+
+    /// Gives back the memory of what the user no longer has.
+    pub fn tidy(&mut self) {
+        self.rare.take_if(|rare| rare.is_empty());
     }
 
     pub fn requests(&self) -> &[Request] {

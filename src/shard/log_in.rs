@@ -251,7 +251,7 @@ impl Shard {
 
     /// Tells the doors what came of their log-ins.
     pub(super) fn tell_doors(&mut self) {
-        while let Some((conn, outcome)) = self.outcomes.pop() {
+        for (conn, outcome) in std::mem::take(&mut self.outcomes) {
             let rules = self.rules;
             let Some(door) = self.door(conn) else { continue };
             match outcome {

@@ -2,11 +2,13 @@
 //!
 //! Errors go to stderr as one line with the fix, and where a file is to blame, the place in it; the exit status is then 1.
 
+mod bench;
 mod config;
 mod demo;
 mod failure;
 mod serve;
 mod settings;
+mod stats;
 mod token;
 mod user;
 
@@ -30,8 +32,12 @@ struct Cli {
 enum Command {
     /// Run a node in the foreground until it is told to stop.
     Serve(serve::Args),
+    /// Measure a node: one started for it, or one that runs.
+    Bench(bench::Args),
     /// Manage the users of a node, running or stopped.
     User(user::Args),
+    /// Show what a running node is doing.
+    Stats(stats::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
     Token(token::Args),
     /// Make traffic on a running node: users who change their presence now and then, and contacts who hear of it.
@@ -43,7 +49,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
+        Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Config(args) => config::run(args),

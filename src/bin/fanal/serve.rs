@@ -7,6 +7,7 @@ use fanal::node::Node;
 use nix::sys::signal::{SigSet, Signal};
 use sd_notify::NotifyState;
 use std::io::Write;
+use std::net::SocketAddr;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,8 +20,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     // Before any thread is there, so that every one inherits it and the wait below gets the signal.
     ends.thread_block().map_err(|error| Failure::line(format!("signals can't be held back: {error}")))?;
-    let node = Node::start(&config).map_err(Failure::line)?;
-    say(&greeting(&config, &node))?;
+    let mut node = Node::start(&config).map_err(Failure::line)?;
+    let admin = node.start_admin(&config).map_err(Failure::line)?;
+    say(&greeting(&config, &node, admin))?;
     tell_systemd(NotifyState::Ready);
 
     let signal = ends.wait().map_err(|error| Failure::line(format!("can't wait for signals: {error}")))?;
@@ -32,7 +34,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     say("stopped\n")
 }
 
-fn greeting(config: &Config, node: &Node) -> String {
+fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
     let kept = match config.store.kind {
         StoreKind::Redb => format!("data in {}", config.node.data.display()),
         StoreKind::Memory => "keeping nothing".into(),
@@ -46,7 +48,7 @@ fn greeting(config: &Config, node: &Node) -> String {
             StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
         };
     }
-    text + &format!("native  {}\nserving\n", node.native)
+    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native)
 }
 
 /// Under systemd, tells it; elsewhere there is nobody to tell.
