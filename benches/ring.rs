@@ -1,7 +1,8 @@
 //! What a ring between two cores and a timed event cost: `cargo bench --bench ring`. G3 (ns per item and per batch, with both ends
 //! busy on cores of their own) and G5 (ns per event, timed or not).
 
-use fanal::base::id::CoreId;
+use core_affinity::CoreId;
+use fanal::base::id::CoreId as Core;
 use fanal::base::time::Time;
 use fanal::metrics::recorder::{Recorder, Stage};
 use fanal::ring::doorbell::Bell;
@@ -9,7 +10,7 @@ use fanal::ring::exchange::Batch;
 use fanal::ring::mesh::{Ports, mesh};
 use fanal::ring::spsc::ring;
 use std::hint::{black_box, spin_loop};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 const ITEMS: u64 = 50_000_000;
@@ -46,10 +47,11 @@ fn tell(what: &str, events: u64, run: impl Fn()) -> f64 {
     nanos[RUNS / 2]
 }
 
-fn pin(core: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    assert!(cores.len() > core, "this needs two processors");
-    assert!(core_affinity::set_for_current(cores[core]), "pinning to processor {core}");
+/// Pins this thread to one of the processors the program was started with.
+fn pin(end: usize) {
+    static PROCESSORS: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+    assert!(PROCESSORS.len() > end, "this needs two processors");
+    assert!(core_affinity::set_for_current(PROCESSORS[end]), "pinning to processor {end}");
 }
 
 fn items(capacity: usize) {
@@ -99,7 +101,7 @@ fn batched(batches: u64, entries: u64) {
         pin(0);
         while sender.counts.batches < batches {
             if sender.all_sent() {
-                (0..entries).for_each(|n| sender.batch(CoreId(1)).0.push([n; 8]));
+                (0..entries).for_each(|n| sender.batch(Core(1)).0.push([n; 8]));
             }
             sender.publish_all();
         }
@@ -116,7 +118,7 @@ fn batched(batches: u64, entries: u64) {
 /// What an update does: asks whether it's timed, and if so reads the clock and records three stages.
 fn timed(sample_every: u32) {
     let began = Instant::now();
-    let mut recorder = Recorder::new(CoreId(0), sample_every, Time::ZERO);
+    let mut recorder = Recorder::new(Core(0), sample_every, Time::ZERO);
     for _ in 0..EVENTS {
         if black_box(&mut recorder).sample() {
             for stage in [Stage::Apply, Stage::FanOut, Stage::EndToEnd] {
