@@ -1,8 +1,9 @@
 //! `cargo bench --bench floor -- [key=value]...`: the runtime's physical limit, with every knob of the driver open for a sweep.
-//! Keys: connections, audience, window, frame, seconds, repeat, taskrun (coop|defer), hold, linger (us), crowd, sends, budget,
+//! Keys: connections, audience, window, pace (heard|delivered), frame, seconds, repeat, taskrun (coop|defer), hold, linger (us), crowd, sends, budget,
 //! buffers, bytes, idle. Prints one line a run.
 
 use fanal::bench::floor::{Plan, run};
+use fanal::bench::load::Pace;
 use fanal::drive::{Config, TaskRun};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ fn main() {
         audience: 50,
         frame_bytes: 64,
         window: 1,
+        pace: Pace::Heard,
         time: Duration::from_secs(2),
         server_processor: Some(0),
         load_processor: Some(1),
@@ -29,6 +31,7 @@ fn main() {
             "connections" => plan.connections = number() as u32,
             "audience" => plan.audience = number() as u32,
             "window" => plan.window = number() as u32,
+            "pace" => plan.pace = if value == "delivered" { Pace::Delivered } else { Pace::Heard },
             "frame" => plan.frame_bytes = number() as usize,
             "seconds" => plan.time = Duration::from_secs(number()),
             "repeat" => repeat = number(),
@@ -47,11 +50,12 @@ fn main() {
     for _ in 0..repeat {
         match run(plan) {
             Ok(outcome) => println!(
-                "C={} F={} W={} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, {:.1} frames/send, {:.1} bytes/receive, \
+                "C={} F={} W={} {:?} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, {:.1} frames/send, {:.1} bytes/receive, \
                  sleeps {} naps {} starved {} overflow {} late {}",
                 plan.connections,
                 plan.audience,
                 plan.window,
+                plan.pace,
                 plan.drive.task_run,
                 outcome.deliveries_per_s() / 1e6,
                 outcome.server_cpu_ns_per_delivery(),

@@ -1,17 +1,349 @@
-//! One node over real sockets: users subscribe, change presence, and approved subscribers hear of it.
+//! One node over real sockets: presence and who may see it. Each test runs with users on one core and spread over two.
 mod support;
+
+use fanal::client::{Event, LogIn, Presence};
+use fanal::wire::native::{Action, Show, SubscriptionState};
 use support::*;
 
-#[test]
-fn g1_an_approved_subscriber_hears_of_every_change() {
+/// Runs a test on one core and on two.
+fn on_one_and_two_cores(test: impl Fn(&TestNode)) {
     for cores in [1, 2] {
-        let node = TestNode::start(&config(cores));
-        let mut alice = node.user("alice@localhost", "desk");
-        let mut bob = node.user("bob@localhost", "phone");
+        test(&TestNode::start(&config(cores)));
+    }
+}
+
+#[test]
+fn g1_an_approved_subscriber_hears_of_every_change_until_the_last() {
+    on_one_and_two_cores(|node| {
+        for n in 0..4 {
+            let mut alice = node.user(&format!("alice{n}@localhost"), "desk");
+            let mut bob = node.user(&format!("bob{n}@localhost"), "phone");
+            available(&mut alice);
+            available(&mut bob);
+            subscribe(&mut bob, &mut alice);
+            let first = presence(&mut bob);
+            assert_eq!(first.presence.map(|p| p.resource).as_deref(), Some("desk"));
+            for status in ["one", "two", "three"] {
+                alice.set_presence(&Presence { show: Show::Away, status: status.into(), ..Presence::default() }).unwrap();
+                let seen = presence(&mut bob);
+                assert_eq!((seen.user, seen.show), (first.user, Show::Away));
+                assert_eq!(seen.presence.unwrap().status, status);
+            }
+            alice.log_out("good night").unwrap();
+            let last = presence(&mut bob);
+            assert_eq!((last.show, last.presence.unwrap().status.as_str()), (Show::Unavailable, "good night"));
+        }
+    });
+}
+
+#[test]
+fn g2_a_subscriber_gets_the_publishers_own_bytes() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut bob);
+        available(&mut alice);
+        subscribe(&mut bob, &mut alice);
+        presence(&mut bob);
+        let sent = Presence {
+            resource: "a".into(),
+            show: Show::DoNotDisturb,
+            priority: -3,
+            status: "in a meeting".into(),
+            idle_since: 1234,
+            caps: "caps".into(),
+            payload: vec![0, 255, 1],
+            stamp: 0,
+        };
+        alice.set_presence(&sent).unwrap();
+        assert_eq!(presence(&mut bob).presence, Some(sent));
+    });
+}
+
+#[test]
+fn nobody_unapproved_hears_anything() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        available(&mut bob);
+        bob.subscribe("alice@localhost", "please").unwrap();
+        let request = until(&mut alice, |event| match event {
+            Event::Subscription(request) => Some(request),
+            _ => None,
+        });
+        assert_eq!((request.action, request.jid.as_str(), request.note.as_str()), (Action::Subscribe, "bob@localhost", "please"));
+        alice.set_presence(&Presence { status: "secret".into(), ..Presence::default() }).unwrap();
+        no_presence(&mut bob);
+        assert!(bob.probe("alice@localhost").is_err(), "a probe is refused too");
+        alice.approve("bob@localhost").unwrap();
+        assert_eq!(presence(&mut bob).presence.unwrap().status, "secret");
+        alice.deny("bob@localhost").unwrap();
+        assert_eq!(presence(&mut bob).show, Show::Unavailable, "taken back: shown as gone");
+        alice.set_presence(&Presence { status: "secret again".into(), ..Presence::default() }).unwrap();
+        no_presence(&mut bob);
+    });
+}
+
+#[test]
+fn rfc_6121_both_rosters_follow_the_subscription() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        available(&mut bob);
+        alice.roster().unwrap();
+        subscribe(&mut bob, &mut alice);
+        subscribe(&mut alice, &mut bob);
+        let of_bob = until(&mut bob, |event| match event {
+            Event::RosterPush(contact) if contact.subscription == SubscriptionState::Both => Some(contact),
+            _ => None,
+        });
+        assert_eq!(of_bob.jid, "alice@localhost");
+        bob.set_contact("alice@localhost", "Alice", &["friends", "work"]).unwrap();
+        let contact = bob.roster().unwrap().remove(0);
+        assert_eq!((contact.name.as_str(), contact.groups.len(), contact.subscription), ("Alice", 2, SubscriptionState::Both));
+        bob.remove_contact("alice@localhost").unwrap();
+        assert_eq!(bob.roster().unwrap(), []);
+        until(&mut alice, |event| match event {
+            Event::RosterPush(contact) if contact.subscription == SubscriptionState::None => Some(()),
+            _ => None,
+        });
+    });
+}
+
+#[test]
+fn j10_requests_and_last_presence_wait_for_log_in() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        alice.set_presence(&Presence { status: "last words".into(), ..Presence::default() }).unwrap();
+        alice.approve("bob@localhost").unwrap();
+        alice.log_out("last words").unwrap();
+        available(&mut bob);
+        bob.roster().unwrap();
+        bob.subscribe("alice@localhost", "").unwrap();
+        let last = presence(&mut bob);
+        assert!(last.last && last.show == Show::Unavailable, "{last:?}");
+        let kept = last.presence.unwrap();
+        assert_eq!(kept.status, "last words");
+        assert!(kept.stamp > 1_600_000_000_000, "stamped by the server");
+        bob.subscribe("carol@localhost", "no such user yet").unwrap();
+        let mut dave = node.user("dave@localhost", "d");
+        dave.subscribe("bob@localhost", "hello").unwrap();
+        bob.log_out("").unwrap();
+        let mut bob = node.user("bob@localhost", "b2");
+        available(&mut bob);
+        let request = until(&mut bob, |event| match event {
+            Event::Subscription(request) => Some(request),
+            _ => None,
+        });
+        assert_eq!((request.jid.as_str(), request.note.as_str()), ("dave@localhost", "hello"));
+    });
+}
+
+#[test]
+fn several_sessions_of_a_user_see_each_other_and_are_all_seen() {
+    on_one_and_two_cores(|node| {
+        let mut bob = node.user("bob@localhost", "b");
+        let (mut desk, mut phone) = (node.user("alice@localhost", "desk"), node.user("alice@localhost", "phone"));
+        available(&mut bob);
+        available(&mut desk);
+        subscribe(&mut bob, &mut desk);
+        presence(&mut bob);
+        available(&mut phone);
+        assert_eq!(presence(&mut desk).presence.unwrap().resource, "phone");
+        assert_eq!(presence(&mut phone).presence.unwrap().resource, "desk");
+        let seen = presence(&mut bob);
+        assert_eq!(seen.presence.unwrap().resource, "phone");
+        phone.log_out("").unwrap();
+        let gone = presence(&mut bob);
+        assert_eq!((gone.session, gone.show), (seen.session, Show::Unavailable));
+        assert_eq!(presence(&mut desk).show, Show::Unavailable);
+    });
+}
+
+#[test]
+fn a_newer_log_in_takes_the_resource_and_the_old_session_is_told() {
+    on_one_and_two_cores(|node| {
+        let mut old = node.user("alice@localhost", "desk");
+        available(&mut old);
+        let mut new = node.user("alice@localhost", "desk");
+        let refusal = until(&mut old, |event| match event {
+            Event::Refused(refusal) => Some(refusal),
+            _ => None,
+        });
+        assert_eq!(refusal.reason(), Some(fanal::base::reason::Reason::Replaced));
+        available(&mut new);
+        new.ping().unwrap();
+    });
+}
+
+#[test]
+fn a_blocked_user_sees_nothing_and_is_not_seen() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        available(&mut bob);
+        alice.roster().unwrap();
+        subscribe(&mut bob, &mut alice);
+        subscribe(&mut alice, &mut bob);
+        presence(&mut bob);
+        presence(&mut alice);
+        alice.block("bob@localhost").unwrap();
+        assert_eq!(alice.block_list().unwrap(), ["bob@localhost"]);
+        assert_eq!(presence(&mut bob).show, Show::Unavailable);
+        assert_eq!(presence(&mut alice).show, Show::Unavailable);
+        alice.set_presence(&Presence { status: "unseen".into(), ..Presence::default() }).unwrap();
+        bob.set_presence(&Presence { status: "unseen".into(), ..Presence::default() }).unwrap();
+        no_presence(&mut bob);
+        no_presence(&mut alice);
+        assert!(bob.send_message("alice@localhost", "1", b"hello").is_err());
+        alice.unblock("bob@localhost").unwrap();
+        assert_eq!(presence(&mut bob).presence.unwrap().status, "unseen");
+        assert_eq!(presence(&mut alice).presence.unwrap().status, "unseen");
+    });
+}
+
+#[test]
+fn directed_presence_reaches_its_addressee_and_so_does_the_farewell() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        available(&mut bob);
+        alice.set_directed_presence("bob@localhost", &Presence { status: "for you".into(), ..Presence::default() }).unwrap();
+        let directed = |client: &mut _| {
+            until(client, |event| match event {
+                Event::Directed(directed) => Some(directed),
+                _ => None,
+            })
+        };
+        let seen = directed(&mut bob);
+        assert_eq!((seen.from.as_str(), seen.presence.status.as_str()), ("alice@localhost/a", "for you"));
+        alice.log_out("").unwrap();
+        let gone = directed(&mut bob);
+        assert_eq!((gone.from.as_str(), gone.presence.show), ("alice@localhost/a", Show::Unavailable));
+    });
+}
+
+#[test]
+fn a_broken_session_is_resumed_without_a_farewell_and_hears_only_the_newest() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
         available(&mut alice);
         available(&mut bob);
         subscribe(&mut bob, &mut alice);
-        let seen = presence(&mut bob);
-        assert_eq!(seen.presence.as_ref().map(|p| p.resource.as_str()), Some("desk"));
+        subscribe(&mut alice, &mut bob);
+        presence(&mut bob);
+        presence(&mut alice);
+        bob.break_connection();
+        for status in ["1", "2", "newest"] {
+            alice.set_presence(&Presence { status: status.into(), ..Presence::default() }).unwrap();
+        }
+        alice.send_message("bob@localhost/b", "m1", b"while you were out").unwrap();
+        bob.resume().unwrap();
+        let (mut told, mut message) = (None, None);
+        until(&mut bob, |event| {
+            match event {
+                Event::Presence(presence) => told = presence.presence,
+                Event::Message(got) => message = Some(got),
+                _ => {}
+            }
+            (told.is_some() && message.is_some()).then_some(())
+        });
+        assert_eq!(told.unwrap().status, "newest");
+        let message = message.unwrap();
+        assert_eq!((message.id.as_str(), &message.body[..]), ("m1", &b"while you were out"[..]));
+        no_presence(&mut alice);
+    });
+}
+
+#[test]
+fn a_session_that_is_not_resumed_in_time_ends() {
+    let mut config = config(2);
+    config.limits.resume_ms = 200;
+    let node = TestNode::start(&config);
+    let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+    available(&mut alice);
+    available(&mut bob);
+    subscribe(&mut bob, &mut alice);
+    presence(&mut bob);
+    alice.break_connection();
+    assert_eq!(presence(&mut bob).show, Show::Unavailable);
+    let refused = alice.resume().unwrap_err();
+    assert_eq!(refused.reason(), Some(fanal::base::reason::Reason::ResumeFailed));
+}
+
+#[test]
+fn c8_a_session_told_to_move_goes_on_at_the_other_address() {
+    on_one_and_two_cores(|node| {
+        let mut alice = node.user("alice@localhost", "a");
+        available(&mut alice);
+        let address = node.address();
+        alice.follow(&address).unwrap();
+        alice.ping().unwrap();
+    });
+}
+
+#[test]
+fn messages_go_to_the_session_named_or_to_the_best_ones() {
+    on_one_and_two_cores(|node| {
+        let mut bob = node.user("bob@localhost", "b");
+        let (mut low, mut high) = (node.user("alice@localhost", "low"), node.user("alice@localhost", "high"));
+        available(&mut bob);
+        low.set_presence(&Presence { priority: 1, ..Presence::default() }).unwrap();
+        high.set_presence(&Presence { priority: 5, ..Presence::default() }).unwrap();
+        bob.send_message("alice@localhost", "bare", b"to the best").unwrap();
+        bob.send_message("alice@localhost/low", "full", b"to that one").unwrap();
+        let next = |client: &mut _| {
+            until(client, |event| match event {
+                Event::Message(message) => Some(message),
+                _ => None,
+            })
+        };
+        assert_eq!(next(&mut high).id, "bare");
+        let message = next(&mut low);
+        assert_eq!((message.id.as_str(), message.from.as_str()), ("full", "bob@localhost/b"));
+        high.set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
+        low.set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
+        let refused = bob.send_message("alice@localhost", "3", b"").unwrap_err();
+        assert_eq!(refused.reason(), Some(fanal::base::reason::Reason::RecipientUnavailable));
+        assert!(bob.send_message("nobody@localhost", "4", b"").is_err());
+    });
+}
+
+#[test]
+fn log_in_by_password_works_for_accounts_and_fails_for_all_else_alike() {
+    let mut config = config(2);
+    config.login.plain = true;
+    let mut node = TestNode::start(&config);
+    let mut control = node.0.as_mut().unwrap().control();
+    let alice = fanal::base::jid::Bare::new("alice@localhost").unwrap();
+    let credentials = fanal::base::credentials::ScramCredentials::from_password("secret", &[7; 16], 4096);
+    control.add_user(&alice, Some(credentials)).unwrap();
+    assert!(control.add_user(&alice, None).is_err(), "twice is refused");
+    assert_eq!(control.users().unwrap().len(), 1);
+    node.connect().log_in("alice@localhost", LogIn::Password("secret"), "").unwrap();
+    node.connect().log_in("alice@localhost", LogIn::PlainPassword("secret"), "").unwrap();
+    for (user, how) in [
+        ("alice@localhost", LogIn::Password("wrong")),
+        ("alice@localhost", LogIn::PlainPassword("wrong")),
+        ("mallory@localhost", LogIn::Password("secret")),
+        ("mallory@localhost", LogIn::PlainPassword("secret")),
+        ("alice@localhost", LogIn::Token("forged")),
+        ("alice@localhost", LogIn::Token(&node.token("bob@localhost"))),
+    ] {
+        let refused = node.connect().log_in(user, how, "").unwrap_err();
+        assert_eq!(refused.reason(), Some(fanal::base::reason::Reason::LogInFailed), "{user}");
     }
+    control.remove_user(&alice).unwrap();
+    assert_eq!(control.users().unwrap(), []);
+}
+
+#[test]
+fn a_trunk_carries_many_users_sessions() {
+    on_one_and_two_cores(|node| {
+        let mut trunk = node.trunk();
+        let jids: Vec<String> = (0..50).map(|n| format!("user{n}@localhost")).collect();
+        let sessions = trunk.log_in_all(1, &jids, "game").unwrap();
+        assert_eq!(sessions.len(), 50);
+        assert!(trunk.log_in(1, "late@localhost", "game").is_err(), "the stream is taken");
+    });
 }

@@ -1,8 +1,7 @@
 //! Every interleaving of the ring, the doorbell and a mesh of two cores, as loom enumerates them under the C11 memory model (G3).
 //!
 //! Run by `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --target-dir target/loom --test ring_loom`. The
-//! programs are small and the number of preemptions is bounded where that is needed to stay within seconds; two or three
-//! preemptions find nearly every bug there is to find.
+//! programs are so small that all of their interleavings are explored, with no bound on preemptions, in half a minute.
 //!
 //! That loom sees through this code was tried by breaking it, one line at a time:
 //! - `Producer::try_push` stores the tail `Relaxed`: "Causality violation: Concurrent write accesses" in the ring tests;
@@ -19,13 +18,6 @@ use fanal::ring::mesh::mesh;
 use fanal::ring::spsc::ring;
 use loom::sync::{Arc, Notify, atomic::AtomicUsize, atomic::Ordering};
 use loom::thread;
-
-/// Explores all interleavings with at most `preemptions` preemptions.
-fn explore(preemptions: usize, program: impl Fn() + Send + Sync + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.check(program);
-}
 
 /// Loom calls a program that can't go on a deadlock: that is how a lost wake-up shows. A ring that comes too early is kept.
 struct ModelBell {
@@ -64,7 +56,7 @@ impl Batch for Numbers {
 
 #[test]
 fn items_come_out_once_and_in_order_while_both_ends_work() {
-    explore(3, || {
+    loom::model(|| {
         let (mut tx, mut rx) = ring(2);
         let producer = thread::spawn(move || {
             for n in 0..3u32 {
@@ -91,7 +83,7 @@ fn items_come_out_once_and_in_order_while_both_ends_work() {
 
 #[test]
 fn a_slot_is_used_again_only_when_its_item_is_out() {
-    explore(3, || {
+    loom::model(|| {
         let (mut tx, mut rx) = ring(1);
         let producer = thread::spawn(move || (0..3u32).filter(|&n| tx.try_push(Box::new(n)).is_ok()).collect::<Vec<_>>());
         let mut got: Vec<u32> = (0..3).filter_map(|_| rx.pop()).map(|item| *item).collect();
@@ -103,7 +95,7 @@ fn a_slot_is_used_again_only_when_its_item_is_out() {
 
 #[test]
 fn what_each_end_is_told_of_the_fill_is_never_wrong_in_its_own_disfavour() {
-    explore(3, || {
+    loom::model(|| {
         let (mut tx, mut rx) = ring(2);
         let producer = thread::spawn(move || {
             for n in 0..2u32 {
@@ -120,7 +112,7 @@ fn what_each_end_is_told_of_the_fill_is_never_wrong_in_its_own_disfavour() {
 
 #[test]
 fn items_left_behind_are_dropped_once_whichever_end_goes_last() {
-    explore(3, || {
+    loom::model(|| {
         let item = Arc::new(());
         let (mut tx, mut rx) = ring(2);
         let mine = item.clone();
@@ -137,7 +129,7 @@ fn items_left_behind_are_dropped_once_whichever_end_goes_last() {
 
 #[test]
 fn a_core_that_announced_looked_again_and_slept_is_woken() {
-    explore(4, || {
+    loom::model(|| {
         let bell = ModelBell::new();
         let (door, mut sleeper) = doorbell(bell.clone());
         let (mut tx, mut rx) = ring(2);
@@ -168,7 +160,7 @@ fn a_core_that_announced_looked_again_and_slept_is_woken() {
 
 #[test]
 fn two_publishers_ring_a_sleeping_core_once() {
-    explore(3, || {
+    loom::model(|| {
         let bell = ModelBell::new();
         let (door, mut sleeper) = doorbell(bell.clone());
         sleeper.announce();
@@ -186,7 +178,7 @@ fn two_publishers_ring_a_sleeping_core_once() {
 
 #[test]
 fn two_cores_that_publish_to_each_other_and_sleep_both_get_everything() {
-    explore(2, || {
+    loom::model(|| {
         let bells = [ModelBell::new(), ModelBell::new()];
         let as_bells = bells.iter().map(|bell| bell.clone() as std::sync::Arc<dyn Bell>).collect();
         let mut ports = mesh::<Numbers>(1, as_bells).into_iter();
@@ -217,7 +209,7 @@ fn two_cores_that_publish_to_each_other_and_sleep_both_get_everything() {
 
 #[test]
 fn memory_goes_round_between_two_cores() {
-    explore(2, || {
+    loom::model(|| {
         let bells = (0..2).map(|_| ModelBell::new() as std::sync::Arc<dyn Bell>).collect();
         let mut ports = mesh::<Numbers>(1, bells).into_iter();
         let (mut sender, mut receiver) = (ports.next().unwrap(), ports.next().unwrap());

@@ -1,6 +1,6 @@
-//! The store on a disk that fails (issue 2, point 6): nothing acknowledged is lost, nothing that failed appears later, nothing is
-//! half there. The disk below is memory that behaves at its worst: until a sync, each write may be lost, kept or torn; a failed sync
-//! keeps some of them and forgets the others, while what is read still shows them all.
+//! The store on a disk that fails (issue 2, point 6): nothing acknowledged is lost, nothing that failed appears later, nothing
+//! is half there. The disk below is memory that behaves at its worst: until a sync, each write may be lost, kept or torn; a
+//! failed sync keeps some of them and forgets the others, while what is read still shows them all.
 #![cfg(feature = "runtime")]
 
 use fanal::store::memory::Memory;

@@ -1,5 +1,5 @@
-//! The storage thread (J10, M3): group commit, order, limits, ride-along commits, failures. The back end is memory behind a gate, so
-//! that each test decides when a transaction ends.
+//! The storage thread (J10, M3): group commit, order, limits, ride-along commits, failures. The back end is memory behind a
+//! gate, so that each test decides when a transaction ends.
 #![cfg(feature = "runtime")]
 
 use fanal::base::id::CoreId;
@@ -235,7 +235,7 @@ fn a_failed_transaction_fails_each_of_its_commits_and_the_next_one_is_made() {
     rig.go_on();
     assert_eq!(rig.began(), [1, 2]);
     rig.go_on();
-    (rig.woken(), rig.woken());
+    assert_eq!((rig.woken(), rig.woken()), (CoreId(0), CoreId(0)));
     for ticket in 0..3 {
         assert_eq!(rig.ports[0].take(), Some(Completion { core: CoreId(0), ticket, result: Err("no space".into()) }));
     }

@@ -268,9 +268,10 @@ fn only_sound_states_can_be_read_back() {
     let sound: HashSet<u8> = NINE
         .into_iter()
         .flat_map(|s| [s, s.with(State::APPROVED), s.with(State::HIDDEN), s.with(State::APPROVED.with(State::HIDDEN))])
+        .flat_map(|s| [s, s.with(State::BARRED)])
         .map(State::bits)
         .collect();
-    assert_eq!(sound.len(), 36);
+    assert_eq!(sound.len(), 72);
     for bits in 0..=255 {
         assert_eq!(State::from_bits(bits).map(State::bits), sound.contains(&bits).then_some(bits));
     }

@@ -43,7 +43,7 @@ pub struct Node {
 /// Which processors the node's cores are pinned to, one core each.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Cores {
-    /// Every processor that this process may use.
+    /// One hardware thread of every physical processor that this process may use.
     #[default]
     All,
     These(Vec<u16>),

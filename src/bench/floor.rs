@@ -3,7 +3,7 @@
 //!
 //! Lives on: a core's thread (the host) and the caller's thread (the load). Serves G6.
 
-use super::load::{Counted, Load, Traffic};
+use super::load::{Counted, Load, Pace, Traffic};
 use crate::base::id::{ConnId, RawSocket};
 use crate::base::time::Time;
 use crate::drive::{Bell, Config, DriveCounters, Driver, Host, Stage, Turn, bridge, pin, socket};
@@ -30,8 +30,9 @@ pub struct Plan {
     pub audience: u32,
     /// Bytes of a frame, at least 4.
     pub frame_bytes: usize,
-    /// Frames of one connection that may be on their way.
+    /// Frames of one connection that may be on their way, and by which rule.
     pub window: u32,
+    pub pace: Pace,
     pub time: Duration,
     pub server_processor: Option<usize>,
     pub load_processor: Option<usize>,
@@ -180,6 +181,16 @@ impl Host for Floor {
 struct Frames {
     bytes: usize,
     audience: u32,
+    /// By client: how many others it hears of.
+    publishers: Vec<u32>,
+}
+
+impl Frames {
+    fn new(plan: &Plan) -> Frames {
+        let mut publishers = vec![0; plan.connections as usize];
+        graph(plan.connections, plan.audience).iter().for_each(|&subscriber| publishers[subscriber as usize] += 1);
+        Frames { bytes: plan.frame_bytes, audience: plan.audience, publishers }
+    }
 }
 
 impl Traffic for Frames {
@@ -199,6 +210,10 @@ impl Traffic for Frames {
 
     fn audience(&self, _: u32) -> u32 {
         self.audience
+    }
+
+    fn publishers(&self, client: u32) -> u32 {
+        self.publishers[client as usize].max(1)
     }
 }
 
@@ -223,8 +238,7 @@ pub fn run(plan: Plan) -> io::Result<Outcome> {
         if let Some(processor) = plan.load_processor {
             pin::pin(processor);
         }
-        let traffic = Frames { bytes: plan.frame_bytes, audience: plan.audience };
-        let mut load = Load::connect(target, plan.connections, plan.window, traffic)?;
+        let mut load = Load::connect(target, plan.connections, (plan.pace, plan.window), Frames::new(&plan))?;
         load.run(WARM_UP)?;
         let before = cpu_ns(&thread)?;
         let counted = load.run(plan.time)?;
@@ -261,7 +275,7 @@ mod tests {
 
     #[test]
     fn frames_are_told_apart_wherever_the_bytes_break() {
-        let mut frames = Frames { bytes: 8, audience: 1 };
+        let mut frames = Frames { bytes: 8, audience: 1, publishers: vec![1; 3] };
         let mut bytes = Vec::new();
         (0..3).for_each(|client| frames.make(client, &mut bytes));
         let mut heard = Vec::new();

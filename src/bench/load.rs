@@ -1,8 +1,8 @@
-//! A closed-loop load generator: many clients on one thread, which send a frame when an earlier one has reached everybody.
+//! A closed-loop load generator: many clients on one thread, which send a frame when earlier ones have been heard (see `Pace`).
 //!
 //! Lives on: the generator's pinned thread. epoll and plain reads and writes, so that the load doesn't depend on what it measures.
-//! Reads are big and frames are recognised, not decoded. Serves G6. Invariant: a client has at most `window` frames that haven't
-//! reached all their subscribers; every delivery is counted, so loss shows as a stall, never as speed.
+//! Reads are big and frames are recognised, not decoded. Serves G6. Invariant: every delivery is counted, so
+//! loss shows as a stall, never as speed.
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::io::{self, Read, Write};
@@ -28,6 +28,20 @@ pub trait Traffic {
 
     /// How many clients hear of an update of `client`.
     fn audience(&self, client: u32) -> u32;
+
+    /// How many clients `client` hears of: what it gets when each of them sends one frame.
+    fn publishers(&self, client: u32) -> u32;
+}
+
+/// When a client may send its next frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// When fewer than `window` of its frames are on their way to somebody. Rounds go in lockstep at window 1: server and load take
+    /// turns.
+    Delivered,
+    /// When it has heard as many frames as its publishers send in one round: clients keep each other going, and a server that is
+    /// busy finds the next round's frames waiting.
+    Heard,
 }
 
 struct Client {
@@ -36,8 +50,11 @@ struct Client {
     rest: Vec<u8>,
     /// What the socket didn't take.
     unsent: Vec<u8>,
-    /// Deliveries of its frames that are still to come.
+    /// `Pace::Delivered`: deliveries of its frames that are still to come.
     outstanding: u32,
+    /// `Pace::Heard`: frames it may send, and frames heard towards the next.
+    credit: u32,
+    heard: u32,
     /// It is in `due`.
     due: bool,
 }
@@ -55,6 +72,7 @@ pub struct Load<T> {
     traffic: T,
     clients: Vec<Client>,
     epoll: Epoll,
+    pace: Pace,
     window: u32,
     due: Vec<u32>,
     blocked: Vec<u32>,
@@ -62,11 +80,13 @@ pub struct Load<T> {
     frames: Vec<u8>,
     updates: u64,
     deliveries: u64,
+    /// Deliveries that the updates so far will make.
+    expected: u64,
 }
 
 impl<T: Traffic> Load<T> {
-    /// Connects `clients` clients, each of which may have `window` frames on their way.
-    pub fn connect(target: SocketAddr, clients: u32, window: u32, traffic: T) -> io::Result<Load<T>> {
+    /// Connects `clients` clients, each of which may have `window` frames on their way, by the rule of `pace`.
+    pub fn connect(target: SocketAddr, clients: u32, (pace, window): (Pace, u32), traffic: T) -> io::Result<Load<T>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let mut connected = Vec::with_capacity(clients as usize);
         for number in 0..clients {
@@ -74,12 +94,21 @@ impl<T: Traffic> Load<T> {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number)))?;
-            connected.push(Client { stream, rest: Vec::new(), unsent: Vec::new(), outstanding: 0, due: true });
+            connected.push(Client {
+                stream,
+                rest: Vec::new(),
+                unsent: Vec::new(),
+                outstanding: 0,
+                credit: window,
+                heard: 0,
+                due: true,
+            });
         }
         Ok(Load {
             traffic,
             clients: connected,
             epoll,
+            pace,
             window,
             due: (0..clients).collect(),
             blocked: Vec::new(),
@@ -87,6 +116,7 @@ impl<T: Traffic> Load<T> {
             frames: Vec::new(),
             updates: 0,
             deliveries: 0,
+            expected: 0,
         })
     }
 
@@ -105,9 +135,9 @@ impl<T: Traffic> Load<T> {
         Ok(Counted { updates: self.updates - updates, deliveries: self.deliveries - deliveries, seconds })
     }
 
-    /// Says nothing new and waits until every frame has reached its audience.
+    /// Says nothing new and waits until every frame has reached its audience: nothing was lost.
     pub fn drain(&mut self) -> io::Result<()> {
-        while self.clients.iter().any(|client| client.outstanding > 0) {
+        while self.deliveries < self.expected {
             self.listen()?;
         }
         Ok(())
@@ -126,11 +156,16 @@ impl<T: Traffic> Load<T> {
             let client = &mut self.clients[number as usize];
             client.due = false;
             frames.clear();
-            while client.outstanding + audience <= audience * self.window {
-                client.outstanding += audience;
-                self.updates += 1;
+            let allowed = match self.pace {
+                Pace::Delivered => self.window - client.outstanding.div_ceil(audience),
+                Pace::Heard => std::mem::take(&mut client.credit),
+            };
+            for _ in 0..allowed {
                 self.traffic.make(number, &mut frames);
             }
+            client.outstanding += audience * allowed;
+            self.updates += u64::from(allowed);
+            self.expected += u64::from(audience * allowed);
             self.send(number, &frames)?;
         }
         (self.due, self.frames) = (due, frames);
@@ -195,18 +230,32 @@ impl<T: Traffic> Load<T> {
             Err(error) => return Err(error),
         };
         let bytes = &read[..kept + got];
-        let (clients, due, deliveries) = (&mut self.clients, &mut self.due, &mut self.deliveries);
-        let (traffic, window) = (&mut self.traffic, self.window);
-        let room = traffic.audience(number) * (window - 1);
+        let (clients, due, traffic) = (&mut self.clients, &mut self.due, &mut self.traffic);
+        let room = match self.pace {
+            Pace::Delivered => traffic.audience(number) * (self.window - 1),
+            Pace::Heard => 0,
+        };
+        let mut heard = 0;
         let used = traffic.recognise(number, bytes, |publisher| {
-            *deliveries += 1;
+            heard += 1;
             let client = &mut clients[publisher as usize];
             client.outstanding -= 1;
-            if client.outstanding <= room && !client.due {
+            if self.pace == Pace::Delivered && client.outstanding <= room && !client.due {
                 client.due = true;
                 due.push(publisher);
             }
         });
+        self.deliveries += u64::from(heard);
+        let (client, round) = (&mut clients[number as usize], traffic.publishers(number));
+        client.heard += heard;
+        if self.pace == Pace::Heard && client.heard >= round {
+            client.credit += client.heard / round;
+            client.heard %= round;
+            if !client.due {
+                client.due = true;
+                due.push(number);
+            }
+        }
         clients[number as usize].rest.extend_from_slice(&bytes[used..]);
         Ok(())
     }

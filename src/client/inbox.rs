@@ -4,7 +4,9 @@
 //! Invariants: a message is handed on once, however often the server sends it; an event older than one handed on is dropped.
 
 use super::codec::Received;
-use super::values::{Answer, Contact, Event, Greeting, LoggedIn, PresenceEvent, Refusal, SubscriptionRequest, bytes, text};
+use super::values::{
+    Answer, Contact, DirectedPresence, Event, Greeting, LoggedIn, PresenceEvent, Refusal, SubscriptionRequest, bytes, text,
+};
 use super::versions::Versions;
 use crate::base::id::{SessionId, UserId};
 use crate::base::reason::Reason;
@@ -85,6 +87,13 @@ impl Inbox {
                 self.event(tag.stream, Event::Subscription(request));
             }
             ServerFrame::RosterPush(push) => self.event(tag.stream, Event::RosterPush(push.item().into())),
+            ServerFrame::DirectedPresence { from, presence } => {
+                let directed = DirectedPresence { from: from.to_owned(), presence: presence.fields.into() };
+                self.event(tag.stream, Event::Directed(directed));
+            }
+            ServerFrame::Roster(roster) if tag.request == 0 => {
+                self.event(tag.stream, Event::Roster(roster.items().into_iter().flatten().map(Contact::from).collect()));
+            }
             ServerFrame::Transfer(transfer) => self.event(tag.stream, Event::Transfer(transfer.address().to_owned())),
             ServerFrame::Error(error) if tag.request == 0 => self.event(tag.stream, Event::Refused(refusal(error))),
             answer => self.answers.extend(answer_of(answer).map(|answer| (tag, answer))),

@@ -38,4 +38,6 @@ pub use connection::Error;
 pub use trunk::{Trunk, TrunkEvent};
 #[cfg(feature = "runtime")]
 pub use user::{Client, LogIn};
-pub use values::{Contact, Event, Greeting, LoggedIn, Message, Presence, PresenceEvent, Refusal, SubscriptionRequest};
+pub use values::{
+    Answer, Contact, DirectedPresence, Event, Greeting, LoggedIn, Message, Presence, PresenceEvent, Refusal, SubscriptionRequest,
+};

@@ -5,7 +5,7 @@
 use crate::base::id::{SessionId, UserId, Version};
 use crate::base::reason::Reason;
 use crate::wire::encode::PresenceFields;
-use crate::wire::event::{self, DIRECTED, LAST};
+use crate::wire::event::{self, LAST};
 use crate::wire::native::{self as n, Action, Show, SubscriptionState};
 use std::fmt;
 
@@ -64,8 +64,6 @@ pub struct PresenceEvent {
     pub session: SessionId,
     pub version: Version,
     pub show: Show,
-    /// Sent to us alone (RFC 6121 4.6).
-    pub directed: bool,
     /// The last presence of a user who is not online.
     pub last: bool,
     /// Absent when the session was cut off.
@@ -79,11 +77,18 @@ impl From<&event::Event<'_>> for PresenceEvent {
             session: event.head.session,
             version: event.head.version,
             show: event.head.show,
-            directed: event.head.flags & DIRECTED != 0,
             last: event.head.flags & LAST != 0,
             presence: event.presence.map(|presence| presence.fields.into()),
         }
     }
+}
+
+/// Presence that somebody sent to us alone (RFC 6121 4.6).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DirectedPresence {
+    /// The sender's full JID.
+    pub from: String,
+    pub presence: Presence,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -219,6 +224,9 @@ pub enum Event {
     Message(Message),
     Subscription(SubscriptionRequest),
     RosterPush(Contact),
+    /// The whole roster, after a session was resumed: pushes may have been missed.
+    Roster(Vec<Contact>),
+    Directed(DirectedPresence),
     /// The session is to go on at this address: `Client::follow`.
     Transfer(String),
     /// A request that wanted no answer failed, or the session has ended.

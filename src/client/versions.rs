@@ -3,7 +3,8 @@
 //! Lives on: any thread of a client. Invariant: what it keeps per publisher is bounded.
 
 use crate::base::id::{SessionId, UserId, Version};
-use crate::wire::event::{DIRECTED, Head, LAST};
+use crate::wire::event::{Head, LAST};
+use crate::wire::native::Show;
 use std::collections::HashMap;
 
 /// Sessions of one publisher that are kept in mind; beyond it the one with the lowest number, the oldest, is forgotten.
@@ -16,18 +17,26 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Whether an event is newer than all before it of that session, or the same again; remembers it if so.
+    /// Whether an event is newer than all before it of that session; remembers it if so.
     ///
-    /// Events that carry no state of a session that is online (directed, last presence) always are.
+    /// The last presence of a user who is not online always is, and so is a farewell that isn't older: a session whose approval was
+    /// taken back is told off with the version it had. After it the session is forgotten.
     pub fn is_news(&mut self, head: &Head) -> bool {
-        if head.flags & (DIRECTED | LAST) != 0 {
+        if head.flags & LAST != 0 {
             return true;
         }
         let sessions = self.seen.entry(head.user).or_default();
         if let Some((_, version)) = sessions.iter_mut().find(|(session, _)| *session == head.session) {
-            let newer = head.version >= *version;
+            let farewell = head.show == Show::Unavailable;
+            let newer = head.version > *version || (farewell && head.version == *version);
             *version = head.version.max(*version);
+            if newer && farewell {
+                sessions.retain(|(session, _)| *session != head.session);
+            }
             return newer;
+        }
+        if head.show == Show::Unavailable {
+            return true;
         }
         if sessions.len() == SESSIONS_KEPT
             && let Some(oldest) = (0..sessions.len()).min_by_key(|&at| sessions[at].0)
@@ -42,8 +51,6 @@ impl Versions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::native::Show;
-
     fn head(user: u64, session: u32, epoch: u32, sequence: u32) -> Head {
         let version = Version { epoch, sequence };
         Head { user: UserId(user), version, session: SessionId(session), show: Show::Available, flags: 0 }
@@ -54,7 +61,10 @@ mod tests {
         let mut versions = Versions::default();
         assert!(versions.is_news(&head(1, 1, 1, 5)));
         assert!(!versions.is_news(&head(1, 1, 1, 4)));
-        assert!(versions.is_news(&head(1, 1, 1, 5)), "the same again is harmless");
+        assert!(!versions.is_news(&head(1, 1, 1, 5)), "the same again");
+        let farewell = Head { show: Show::Unavailable, ..head(1, 1, 1, 5) };
+        assert!(versions.is_news(&farewell), "gone");
+        assert!(versions.is_news(&head(1, 1, 1, 5)), "approved again");
         assert!(versions.is_news(&head(1, 2, 1, 1)), "another session");
         assert!(versions.is_news(&head(2, 1, 1, 1)), "another user");
         assert!(versions.is_news(&head(1, 1, 2, 1)), "a later epoch");
@@ -72,10 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn directed_and_last_presence_always_are_news() {
+    fn last_presence_always_is_news() {
         let mut versions = Versions::default();
         assert!(versions.is_news(&head(1, 1, 1, 5)));
-        assert!(versions.is_news(&Head { flags: DIRECTED, ..head(1, 1, 1, 1) }));
         assert!(versions.is_news(&Head { flags: LAST, ..head(1, 1, 1, 1) }));
     }
 }

@@ -5,19 +5,26 @@
 //! the bell's eventfd as a file. While there's work the pump only yields, so that glommio's other tasks (admin, store, batches) get
 //! their share; the yields cost nothing that could be measured. The first sleep of an executor costs 30-80 ms (pitfall B1), so each
 //! sleeps once before it accepts.
+//!
+//! glommio 0.9 has a hole, seen here as hangs: when its preemption timer fires after it looked for events and before it ran the
+//! first task (the machine took the processor away for that long), it takes "ran nothing" for "has nothing to run" and sleeps
+//! although tasks are ready (`run_task_queues` and `run` in its `executor/mod.rs`). Two things close it: the timer is long
+//! (`PREEMPTION`; the pump yields by itself), and a heartbeat ends such a sleep after `HEARTBEAT` at the latest.
 
 use super::pump::Next;
 use super::setup::EXECUTOR_MEMORY;
 use super::{Bell, DriveCounters, Driver, Host};
 use glommio::io::BufferedFile;
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local_into};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local, spawn_local_into};
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
 use std::time::Duration;
 
-/// How long another task may keep the pump waiting.
-const PUMP_LATENCY: Duration = Duration::from_millis(1);
+/// How long glommio lets its tasks run before it looks for events of its own (timers, files), unless they finish before.
+const PREEMPTION: Duration = Duration::from_millis(10);
+/// The longest sleep of an executor; see above. It costs an idle core about a thousandth of its time.
+const HEARTBEAT: Duration = Duration::from_millis(10);
 /// The pump's shares of the core; glommio's default queue has 100.
 const PUMP_SHARES: usize = 1000;
 /// Operations that glommio's own rings hold.
@@ -45,8 +52,18 @@ where
         .name(name)
         .io_memory(EXECUTOR_MEMORY)
         .ring_depth(EXECUTOR_DEPTH)
-        .preempt_timer(PUMP_LATENCY);
-    let thread = builder.spawn(work).map_err(|error| io::Error::other(format!("core {name} can't start: {error}")))?;
+        .preempt_timer(PREEMPTION);
+    let alive = move || async move {
+        let heartbeat = spawn_local(async {
+            loop {
+                glommio::timer::sleep(HEARTBEAT).await;
+            }
+        });
+        let result: T = work().await;
+        let _never: Option<()> = heartbeat.cancel().await;
+        result
+    };
+    let thread = builder.spawn(alive).map_err(|error| io::Error::other(format!("core {name} can't start: {error}")))?;
     Ok(Core(thread))
 }
 
@@ -55,7 +72,7 @@ where
 /// # Errors
 /// The kernel refused something that it may not refuse: the node must stop.
 pub async fn drive<H: Host + 'static>(mut driver: Driver, mut host: H) -> io::Result<(H, DriveCounters)> {
-    let queue = executor().create_task_queue(Shares::Static(PUMP_SHARES), Latency::Matters(PUMP_LATENCY), "pump");
+    let queue = executor().create_task_queue(Shares::Static(PUMP_SHARES), Latency::Matters(PREEMPTION), "pump");
     let task = async move {
         pump(&mut driver, &mut host).await?;
         Ok((host, driver.into_counters()))
@@ -85,7 +102,7 @@ async fn pump<H: Host>(driver: &mut Driver, host: &mut H) -> io::Result<()> {
                 continue;
             }
         }
-        executor().yield_now().await;
+        executor().yield_task_queue_now().await;
     }
     bell.close().await
 }

@@ -7,6 +7,7 @@ use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::drive::Bell;
+use crate::metrics::snapshot::Snapshot;
 use crate::shard::batch::{Command, Order};
 use crate::shard::{Answer, UserLine};
 use std::sync::mpsc::{Receiver, Sender};
@@ -54,6 +55,16 @@ impl Controller {
             Answer::Transferred(told) => Ok(told),
             other => Err(format!("the core answered {other:?}")),
         }
+    }
+
+    /// What every core has measured.
+    pub fn snapshots(&mut self) -> Result<Vec<Snapshot>, String> {
+        (0..self.cores.len())
+            .map(|core| match self.ask(core, Order::Snapshot)? {
+                Answer::Snapshot(snapshot) => Ok(*snapshot),
+                other => Err(format!("core {core} answered {other:?}")),
+            })
+            .collect()
     }
 
     fn change(&mut self, jid: &Bare, order: Order) -> Result<(), String> {

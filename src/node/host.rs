@@ -7,8 +7,11 @@ use super::passwords::{Checked, Passwords};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::time::Time;
 use crate::drive::{DriveCounters, Host, Stage, Turn, socket};
+use crate::metrics::fields::Counters;
+use crate::metrics::recorder;
+use crate::ring::mesh::Counts;
 use crate::ring::mesh::Ports;
-use crate::shard::batch::{Batch, Command};
+use crate::shard::batch::{Batch, Command, Order};
 use crate::shard::{Answer, Shard};
 use crate::store::Completion;
 use crate::store::thread::Port;
@@ -65,6 +68,9 @@ impl CoreHost {
             shard.checked(now, conn, right);
         }
         while let Ok(command) = self.commands.try_recv() {
+            if matches!(command.order, Order::Snapshot) {
+                count(&mut shard.recorder.counters, &self.drive, &self.ports.counts);
+            }
             shard.command(now, command);
         }
         read > 0
@@ -161,5 +167,42 @@ impl Host for CoreHost {
         self.ports.sleeper.awake();
     }
 
-    fn observe(&mut self, _stage: Stage, _nanos: u64) {}
+    fn observe(&mut self, stage: Stage, nanos: u64) {
+        let stage = match stage {
+            Stage::Receive => recorder::Stage::Receive,
+            Stage::FlushWait => recorder::Stage::FlushWait,
+            Stage::Send => recorder::Stage::Send,
+        };
+        self.shard.recorder.record(stage, nanos);
+    }
+}
+
+/// Puts what the driver and the rings have counted beside what the shard has.
+fn count(counters: &mut Counters, drive: &DriveCounters, rings: &Counts) {
+    counters.receives = drive.receives;
+    counters.bytes_in = drive.bytes_in;
+    counters.sends = drive.sends;
+    counters.bytes_out = drive.bytes_out;
+    counters.short_sends = drive.short_sends;
+    counters.send_errors = drive.send_errors;
+    counters.accepts = drive.accepts;
+    counters.accepts_refused = drive.refused;
+    counters.accepts_failed = drive.accepts_failed;
+    counters.connections_adopted = drive.adopted;
+    counters.connections_departed = drive.departed;
+    counters.connections_closed = drive.closed;
+    counters.connections_cut = drive.cut;
+    counters.buffers_starved = drive.starved;
+    counters.cq_overflow = drive.cq_overflow;
+    counters.late_completions = drive.late_completions;
+    counters.cancels = drive.cancels;
+    counters.turns = drive.turns;
+    counters.enters = drive.enters;
+    counters.enters_refused = drive.enters_refused;
+    counters.naps = drive.naps;
+    counters.sleeps = drive.sleeps;
+    counters.batches = rings.batches;
+    counters.batches_read = rings.read;
+    counters.ring_full = rings.full;
+    counters.doorbells = rings.doorbells;
 }

@@ -18,6 +18,7 @@ use crate::base::time::WallClock;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup, socket};
 use crate::front::sasl::Decoys;
 use crate::front::token::Keys;
+use crate::metrics::meter::Units;
 use crate::presence::home::Place;
 use crate::ring::mesh::mesh;
 use crate::shard::batch::Command;
@@ -179,6 +180,9 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, secret
             trunk_keys: keys.trunk.clone(),
             plain: config.login.plain,
             decoys: Decoys::new(keys.decoys),
+            sample: config.metrics.sample,
+            units: Units { unit_bytes: config.metrics.meter_unit_bytes, ..Units::default() },
+            clock: clock::now,
         };
         Shard::new(settings, place, secrets.fork())
     };

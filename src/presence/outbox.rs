@@ -97,9 +97,10 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(cores: u16, batch_bytes: u32) -> Outbox {
+    /// `unit_bytes`: a message up to this long counts as one unit of load (C1).
+    pub fn new(cores: u16, batch_bytes: u32, unit_bytes: u32) -> Outbox {
         Outbox {
-            lines: Lines::default(),
+            lines: Lines::counting(unit_bytes),
             bound: (0..cores).map(|_| Bound::default()).collect(),
             controls: Vec::new(),
             commits: Vec::new(),
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_update_for_a_full_batch_is_put_off_once_per_session() {
-        let mut out = Outbox::new(2, 20);
+        let mut out = Outbox::new(2, 20, 1500);
         let at = UserRef { user: UserId(5), slot: 0 };
         assert!(out.update(CoreId(1), 3, at, SessionId(1), 1, Time(0), &[0; 16]));
         assert!(!out.update(CoreId(1), 3, at, SessionId(1), 2, Time(0), &[0; 16]));

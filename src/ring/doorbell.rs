@@ -17,7 +17,8 @@ pub trait Bell: Send + Sync {
 
 /// What the publishing cores see of a core that may sleep.
 pub struct Doorbell {
-    /// Set by the sleeper, cleared by it or by the one core that rings.
+    /// Set by the sleeper, cleared by it or by the one core that rings. Every write is a swap: plain stores would do under C11,
+    /// but loom does not order them against another core's swap, and a sleep is rare enough not to notice.
     asleep: OwnLine<AtomicBool>,
     bell: std::sync::Arc<dyn Bell>,
 }
@@ -62,13 +63,13 @@ impl Sleeper {
     /// Says that this core is about to sleep. Whatever is published from now on and isn't found by the next look at the inputs
     /// rings the bell.
     pub fn announce(&mut self) {
-        self.doorbell.asleep.0.store(true, Ordering::Relaxed);
+        self.doorbell.asleep.0.swap(true, Ordering::AcqRel);
         before_looking();
     }
 
     /// Says that this core doesn't sleep (any more), whether it was rung, woke for another reason or found something to do.
     pub fn awake(&mut self) {
-        self.doorbell.asleep.0.store(false, Ordering::Relaxed);
+        self.doorbell.asleep.0.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -45,6 +45,7 @@ pub enum Order {
     RemoveUser { jid: Bare },
     ListUsers,
     Transfer { jid: Bare, address: String },
+    Snapshot,
     Stop,
 }
 

@@ -53,7 +53,7 @@ impl Shard {
     /// A new connection. `None`: the core holds as many as it may.
     pub fn accepted(&mut self, now: Time, peer: IpAddr) -> Option<ConnId> {
         if self.out.lines.len() >= self.settings.limits.connections_per_core as usize || self.stopping {
-            self.counters.count_refusal(Reason::TooManyConnections);
+            self.recorder.dropped.count(Reason::TooManyConnections);
             return None;
         }
         Some(self.open(now, peer, Door::default()))
@@ -84,6 +84,11 @@ impl Shard {
         connection.filter(|connection| connection.generation == conn.generation)
     }
 
+    pub(super) fn trunk_count(&self) -> usize {
+        let is_trunk = |connection: &&Box<Connection>| matches!(&connection.door, Doorway::Here(door) if door.is_trunk());
+        self.connections.iter().flatten().filter(is_trunk).count()
+    }
+
     /// Bytes from a client.
     pub fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         let Some(connection) = self.connection(conn) else { return };
@@ -91,7 +96,8 @@ impl Shard {
         if connection.heard != seconds(now) {
             connection.heard = seconds(now);
         }
-        match std::mem::replace(&mut connection.door, Doorway::Closing) {
+        self.recorder.counters.message_units_in += u64::from(self.settings.units.of(bytes.len()));
+        match std::mem::replace(&mut self.connection(conn).expect("just found").door, Doorway::Closing) {
             Doorway::Here(door) => self.read(now, conn, door, bytes),
             Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
                 Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
@@ -111,7 +117,10 @@ impl Shard {
         let mut chunk = Chunk::new(bytes);
         let rules = self.rules;
         loop {
-            let flow = match door.next(now, &mut chunk, &rules) {
+            let timed = self.recorder.sample().then(self.settings.clock);
+            let next = door.next(now, &mut chunk, &rules);
+            self.decoded(timed);
+            let flow = match next {
                 Ok(None) => break,
                 Ok(Some(Incoming { tag, frame: ClientFrame::SetPresence(presence) })) => {
                     self.set_presence(now, conn, tag, presence)
@@ -145,9 +154,11 @@ impl Shard {
         }
         let asker = Asker { edge, request: tag.request };
         let (core, at, session) = (home.core, home.at, home.session);
+        self.recorder.counters.published_bytes += view.bytes.len() as u64;
         let state = (view.fields.show, view.fields.priority);
         if core == self.settings.core {
             self.homes.update(now, at, session, state, view.bytes, asker, &mut self.edge, &mut self.out);
+            self.applied(now);
         } else {
             let update = Update { show: state.0, priority: state.1, presence: view.bytes.to_vec(), asker };
             self.out.send(core, Control::Update { at, session, update: Box::new(update) });
@@ -226,12 +237,15 @@ impl Shard {
             (0, None) => self.edge.sessions_on(conn.slot),
             (_, None) => return self.no_session(conn, tag),
         };
+        let is_trunk = tag.stream == 0 && self.edge.find(conn.slot, 0).is_none();
         for edge in edges {
             self.close_session(edge, SessionEnd::LoggedOut { status: status.to_owned() });
         }
+        if is_trunk {
+            return Flow::End(Reason::LoggedOut);
+        }
         if tag.stream == 0 {
-            self.end_connection(conn, Reason::LoggedOut, "");
-            return Flow::Next;
+            self.session_over(conn);
         }
         if tag.request != 0 {
             self.frames.clear();
@@ -255,7 +269,7 @@ impl Shard {
         self.edge.close(edge, &mut self.out);
         self.say_error(conn, Tag::stream(stream), reason, "");
         if stream == 0 {
-            self.shut(conn);
+            self.session_over(conn);
         }
     }
 

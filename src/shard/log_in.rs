@@ -26,6 +26,8 @@ pub(super) enum Outcome {
     Opened,
     OpenedTrunk,
     Refused,
+    /// The session is over; the connection may log in anew.
+    Ended,
 }
 
 /// A log-in under way on a connection.
@@ -233,6 +235,14 @@ impl Shard {
         }
     }
 
+    /// A connection's session is over: the door goes back to where a client may log in.
+    pub(super) fn session_over(&mut self, conn: ConnId) {
+        self.outcomes.push((conn, Outcome::Ended));
+        if let Some(connection) = self.connection(conn) {
+            connection.accepted = connection.heard;
+        }
+    }
+
     /// A session came into being whose connection has gone meanwhile.
     pub(super) fn detach_unseen(&mut self, edge: EdgeRef, at: UserRef, session: SessionId) {
         let home = at.user.home(self.settings.cores);
@@ -244,14 +254,16 @@ impl Shard {
         while let Some((conn, outcome)) = self.outcomes.pop() {
             let rules = self.rules;
             let Some(door) = self.door(conn) else { continue };
-            let result = match outcome {
-                Outcome::Challenged => Ok(door.challenged()),
-                Outcome::Opened => Ok(door.opened()),
-                Outcome::OpenedTrunk => Ok(door.opened_trunk()),
-                Outcome::Refused => door.refused(&rules),
-            };
-            if let Err(reason) = result {
-                self.end_connection(conn, reason, "");
+            match outcome {
+                Outcome::Challenged => door.challenged(),
+                Outcome::Opened => door.opened(),
+                Outcome::OpenedTrunk => door.opened_trunk(),
+                Outcome::Ended => door.ended(),
+                Outcome::Refused => {
+                    if let Err(reason) = door.refused(&rules) {
+                        self.end_connection(conn, reason, "");
+                    }
+                }
             }
         }
     }

@@ -9,6 +9,7 @@
 pub mod batch;
 mod connections;
 mod log_in;
+mod measure;
 mod operate;
 mod route;
 mod tell;
@@ -18,13 +19,14 @@ pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
-use crate::base::reason::Reason;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
+use crate::metrics::meter::Units;
+use crate::metrics::recorder::Recorder;
 use crate::presence::edge::Edge;
 use crate::presence::home::{Homes, Place};
 use crate::presence::outbox::Outbox;
@@ -45,6 +47,11 @@ pub struct Settings {
     /// Whether passwords may come as they are.
     pub plain: bool,
     pub decoys: Decoys,
+    /// On average one of this many updates is timed; 0: none.
+    pub sample: u32,
+    pub units: Units,
+    /// For timing stages, and for nothing else: what happens never depends on it.
+    pub clock: fn() -> Time,
 }
 
 impl Settings {
@@ -69,27 +76,13 @@ pub struct PasswordCheck {
     pub check: PlainCheck,
 }
 
-/// What a shard counts itself; homes and edge have their own.
-#[derive(Clone, Debug)]
-pub struct ShardCounters {
-    /// Refusals and ends by reason, in the order of `Reason::ALL`.
-    pub refusals: Vec<u64>,
-}
-
-impl ShardCounters {
-    fn count_refusal(&mut self, reason: Reason) {
-        let at = Reason::ALL.iter().position(|&other| other == reason).expect("every reason is in the list");
-        self.refusals[at] += 1;
-    }
-}
-
 /// The state of one core.
 pub struct Shard {
     pub settings: Settings,
     pub homes: Homes,
     pub edge: Edge,
     pub out: Outbox,
-    pub counters: ShardCounters,
+    pub recorder: Recorder,
     /// Connections that want to go to another core, for the driver to stop.
     pub departures: Vec<ConnId>,
     /// Connections that came from another core, for the driver to go on with.
@@ -125,8 +118,8 @@ impl Shard {
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge: Edge::new(settings.core, cores, hasher.clone()),
-            out: Outbox::new(cores, settings.limits.ring_batch_bytes),
-            counters: ShardCounters { refusals: vec![0; Reason::ALL.len()] },
+            out: Outbox::new(cores, settings.limits.ring_batch_bytes, settings.units.unit_bytes),
+            recorder: Recorder::new(settings.core, settings.sample, Time::ZERO),
             departures: Vec::new(),
             adoptions: Vec::new(),
             orphans: Vec::new(),

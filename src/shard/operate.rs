@@ -6,6 +6,7 @@ use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::metrics::snapshot::Snapshot;
 
 /// One user, for lists.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,7 @@ pub struct UserLine {
 pub enum Answer {
     Done(Result<(), String>),
     Users(Vec<UserLine>),
+    Snapshot(Box<Snapshot>),
     /// How many sessions were told to go elsewhere.
     Transferred(usize),
 }
@@ -42,6 +44,10 @@ impl Shard {
             Order::Transfer { jid, address } => {
                 let told = self.homes.by_name(&jid).map_or(0, |at| self.homes.transfer(at, &address, &mut self.out));
                 self.answers.push((ticket, Answer::Transferred(told)));
+            }
+            Order::Snapshot => {
+                let snapshot = self.snapshot(now);
+                self.answers.push((ticket, Answer::Snapshot(snapshot)));
             }
             Order::Stop => self.stop(),
         }

@@ -17,9 +17,11 @@ impl Shard {
                 Entry::Command(command) => self.command(now, *command),
             }
         }
+        let first = batch.updates.iter().next().map(|update| update.at);
         for update in batch.updates.iter() {
             self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
         }
+        self.batch_read(first, now, batch.updates.len() as u64);
         self.work_off(now);
     }
 

@@ -75,7 +75,7 @@ impl Shard {
 
     /// Sends an error frame; one whose reason closes also ends the connection.
     pub(super) fn say_error(&mut self, conn: crate::base::id::ConnId, tag: Tag, reason: Reason, detail: &str) {
-        self.counters.count_refusal(reason);
+        self.recorder.dropped.count(reason);
         self.frames.clear();
         self.encoder.error(&mut self.frames, tag, reason, detail);
         self.out.lines.append(conn.slot, &self.frames);

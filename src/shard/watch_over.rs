@@ -29,7 +29,7 @@ impl Shard {
     /// Clients that never read: presence has been conflated for them, and still there is too much.
     fn end_overrun(&mut self) {
         for conn in self.out.lines.take_overrun() {
-            self.counters.count_refusal(Reason::NeverReads);
+            self.recorder.dropped.count(Reason::NeverReads);
             self.frames.clear();
             self.encoder.error(&mut self.frames, Tag::default(), Reason::NeverReads, "");
             self.out.lines.last_words(conn, &self.frames);

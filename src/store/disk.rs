@@ -17,7 +17,11 @@ pub const HEADER_BYTES: usize = 512;
 /// redb's file format: this byte has the bits below.
 const GOD_BYTE: usize = 9;
 const PRIMARY_BIT: u8 = 1;
+const RECOVERY_BIT: u8 = 2;
 const TWO_PHASE_BIT: u8 = 4;
+/// Where the two commit slots begin, and how long one is.
+const SLOTS: [usize; 2] = [64, 192];
+const SLOT_BYTES: usize = 128;
 
 /// A file as redb and its faulty stand-ins in the tests see it.
 pub type Disk = Arc<dyn StorageBackend>;
@@ -44,6 +48,17 @@ impl Header {
     /// A commit flips the primary slot, so a different one means that a commit was made.
     pub fn committed_since(&self, before: &Header) -> bool {
         self.primary() != before.primary()
+    }
+
+    /// Both slots hold the last commit, which was not closed and not made in two phases.
+    fn distrusted(mut self) -> io::Result<Header> {
+        if self.0[GOD_BYTE] & TWO_PHASE_BIT == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "its header was not written by fanal"));
+        }
+        let primary = usize::from(self.primary());
+        self.0.copy_within(SLOTS[primary]..SLOTS[primary] + SLOT_BYTES, SLOTS[1 - primary]);
+        self.0[GOD_BYTE] = (self.0[GOD_BYTE] | RECOVERY_BIT) & !TWO_PHASE_BIT;
+        Ok(self)
     }
 }
 
@@ -175,9 +190,14 @@ struct Written {
 }
 
 impl Overlay {
-    pub fn new(disk: Disk) -> io::Result<Overlay> {
+    /// The file with a header that makes redb distrust it: whoever opens it checks every checksum below the last commit before it
+    /// reads a page, and finds no other commit to fall back to.
+    pub fn distrusted(disk: Disk) -> io::Result<Overlay> {
         let len = disk.len()?;
-        Ok(Overlay { disk, state: Mutex::new(Written { len, visible: len, pages: BTreeMap::new() }) })
+        let header = Header::read(&disk)?.distrusted()?;
+        let overlay = Overlay { disk, state: Mutex::new(Written { len, visible: len, pages: BTreeMap::new() }) };
+        overlay.write(0, &header.0)?;
+        Ok(overlay)
     }
 
     fn state(&self) -> MutexGuard<'_, Written> {
@@ -188,7 +208,9 @@ impl Overlay {
     fn original(&self, page: u64, visible: u64) -> io::Result<Box<[u8]>> {
         let mut bytes = vec![0; PAGE as usize].into_boxed_slice();
         let there = visible.saturating_sub(page * PAGE).min(PAGE);
-        self.disk.read(page * PAGE, &mut bytes[..there as usize])?;
+        if there > 0 {
+            self.disk.read(page * PAGE, &mut bytes[..there as usize])?;
+        }
         Ok(bytes)
     }
 }
@@ -258,5 +280,115 @@ impl StorageBackend for Overlay {
         }
         state.len = state.len.max(offset + data.len() as u64);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::redb::backends::InMemoryBackend;
+    use proptest::prelude::*;
+
+    /// Memory that fails its second write.
+    #[derive(Debug, Default)]
+    struct SecondFails(InMemoryBackend, AtomicU64);
+
+    impl StorageBackend for SecondFails {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            if self.1.fetch_add(1, Ordering::Relaxed) == 1 { Err(io::ErrorKind::Other.into()) } else { self.0.write(offset, data) }
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_after_the_first_failure() {
+        let disk: Disk = Arc::new(SecondFails::default());
+        let guarded = Guarded { disk: disk.clone(), watch: Arc::new(Watch::new(Header::BLANK)) };
+        guarded.set_len(1000).unwrap();
+        guarded.write(600, b"one").unwrap();
+        assert!(guarded.write(700, b"two").is_err());
+        assert!(guarded.write(800, b"three").is_err() && guarded.sync_data().is_err() && guarded.set_len(2000).is_err());
+        let mut bytes = vec![0; 1000];
+        guarded.read(0, &mut bytes).unwrap();
+        assert_eq!((&bytes[600..603], bytes[700], bytes[800], disk.len().unwrap()), (b"one".as_slice(), 0, 0, 1000));
+    }
+
+    #[test]
+    fn a_header_is_restored_only_when_it_could_name_a_failed_commit() {
+        let mut header = Header::BLANK;
+        header.0[GOD_BYTE] = TWO_PHASE_BIT;
+        let disk: Disk = Arc::new(InMemoryBackend::new());
+        disk.set_len(1000).unwrap();
+        restore(&disk, &header).unwrap();
+        let watch = Arc::new(Watch::new(header));
+        let guarded = Guarded { disk, watch: watch.clone() };
+        guarded.write(SLOTS[1] as u64, &[7; SLOT_BYTES]).unwrap();
+        assert_eq!(watch.to_restore(), None, "the other slot alone does no harm");
+        guarded.write(GOD_BYTE as u64, &[TWO_PHASE_BIT | PRIMARY_BIT]).unwrap();
+        assert_eq!(watch.to_restore(), Some(header));
+        assert!(!watch.synced().committed_since(&header));
+        guarded.sync_data().unwrap();
+        assert_eq!(watch.to_restore(), None);
+        assert!(watch.synced().committed_since(&header));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(usize, Vec<u8>),
+        SetLen(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0usize..20_000, proptest::collection::vec(1u8.., 1..6_000)).prop_map(|(at, data)| Step::Write(at, data)),
+            (512usize..26_000).prop_map(Step::SetLen),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_overlay_reads_like_a_file_and_changes_none(steps in proptest::collection::vec(step(), 0..12), at in 0usize..20_000) {
+            let mut model: Vec<u8> = (0..10_000).map(|n| n as u8).collect();
+            model[GOD_BYTE] = TWO_PHASE_BIT;
+            let disk: Disk = Arc::new(InMemoryBackend::new());
+            disk.set_len(model.len() as u64).unwrap();
+            disk.write(0, &model).unwrap();
+            let original = model.clone();
+            let overlay = Overlay::distrusted(disk.clone()).unwrap();
+            model[..HEADER_BYTES].copy_from_slice(&Header::read(&disk).unwrap().distrusted().unwrap().0);
+            for step in steps {
+                match step {
+                    Step::Write(at, data) => {
+                        model.resize(model.len().max(at + data.len()), 0);
+                        model[at..at + data.len()].copy_from_slice(&data);
+                        overlay.write(at as u64, &data).unwrap();
+                    }
+                    Step::SetLen(len) => {
+                        model.resize(len, 0);
+                        overlay.set_len(len as u64).unwrap();
+                    }
+                }
+            }
+            prop_assert_eq!(overlay.len().unwrap(), model.len() as u64);
+            let from = at.min(model.len());
+            let mut read = vec![0; model.len() - from];
+            overlay.read(from as u64, &mut read).unwrap();
+            prop_assert!(read == model[from..]);
+            prop_assert!(overlay.read(model.len() as u64, &mut [0]).is_err());
+            let mut untouched = vec![0; original.len()];
+            disk.read(0, &mut untouched).unwrap();
+            prop_assert!(untouched == original);
+        }
     }
 }

@@ -13,8 +13,11 @@ use super::disk::{Disk, Guarded, Header, Overlay, Watch, restore};
 use super::rows::{FORMAT_KEY, decode_u32, encode_u32};
 use super::{Backend, CACHE_BYTES, Commit, Failure, PROGRESS_ROWS, RowFn, Table, unreadable};
 use ::redb::backends::FileBackend;
-use ::redb::{Builder, Database, ReadableDatabase, ReadableTableMetadata, StorageError, TableDefinition, TableError};
+use ::redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, StorageError, TableDefinition, TableError,
+};
 use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 /// The format of the file as a whole: which tables there are and how their keys are built.
@@ -202,21 +205,18 @@ fn write(db: &Database, commits: &[Commit]) -> Result<(), ::redb::Error> {
     Ok(transaction.commit()?)
 }
 
-fn open_database(disk: &Disk) -> Result<(Database, Arc<Watch>), ::redb::DatabaseError> {
+fn open_database(disk: &Disk) -> Result<(Database, Arc<Watch>), DatabaseError> {
     let watch = Arc::new(Watch::new(Header::read(disk)?));
     let db = builder().create_with_backend(Guarded { disk: disk.clone(), watch: watch.clone() })?;
     Ok((db, watch))
 }
 
-/// Reads the whole file, checks every checksum and the format, and changes nothing.
+/// Reads the whole file, checks every checksum and the format, and changes nothing. redb does the check when it opens a file that
+/// it distrusts; otherwise it would trust the pages, and panic on bad ones.
 fn examine(disk: &Disk, place: &str) -> Result<(), OpenError> {
     let broken = |why: &str| OpenError::Damaged { place: place.to_owned(), why: why.to_owned() };
-    Header::read(disk).map_err(|_| broken("it's too short"))?;
-    let overlay = Overlay::new(disk.clone()).map_err(|error| broken(&error.to_string()))?;
-    let mut db = builder().create_with_backend(overlay).map_err(damaged(place))?;
-    if !db.check_integrity().map_err(damaged(place))? {
-        return Err(broken("its checksums are wrong"));
-    }
+    let overlay = Overlay::distrusted(disk.clone()).map_err(|error| damaged(place)(error.into()))?;
+    let db = builder().create_with_backend(overlay).map_err(damaged(place))?;
     let format = || -> Result<_, ::redb::Error> {
         let meta = match db.begin_read()?.open_table(definition(Table::Meta)) {
             Err(TableError::TableDoesNotExist(_) | TableError::TableTypeMismatch { .. }) => return Ok(None),
@@ -232,13 +232,15 @@ fn examine(disk: &Disk, place: &str) -> Result<(), OpenError> {
 }
 
 /// Puts the words around an error that redb met while opening.
-fn damaged(place: &str) -> impl FnOnce(::redb::DatabaseError) -> OpenError {
+fn damaged(place: &str) -> impl FnOnce(DatabaseError) -> OpenError {
     let place = place.to_owned();
     move |error| match error {
-        ::redb::DatabaseError::Storage(StorageError::Io(source)) if source.kind() != std::io::ErrorKind::InvalidData => {
-            OpenError::Io { place, what: "read the file", source }
-        }
-        ::redb::DatabaseError::Storage(StorageError::Corrupted(why)) => OpenError::Damaged { place, why },
+        DatabaseError::Storage(StorageError::Corrupted(why)) => OpenError::Damaged { place, why },
+        DatabaseError::Storage(StorageError::Io(source)) => match source.kind() {
+            ErrorKind::UnexpectedEof => OpenError::Damaged { place, why: "its end is missing".to_owned() },
+            ErrorKind::InvalidData => OpenError::Damaged { place, why: source.to_string() },
+            _ => OpenError::Io { place, what: "read the file", source },
+        },
         other => OpenError::Damaged { place, why: other.to_string() },
     }
 }

@@ -60,6 +60,7 @@ pub enum ServerFrame<'a> {
     RosterPush(RosterPush<'a>),
     BlockList(BlockList<'a>),
     Transfer(Transfer<'a>),
+    DirectedPresence { from: &'a str, presence: PresenceView<'a> },
 }
 
 /// Reads the body of a frame that a client sent.
@@ -137,6 +138,11 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         }
         Kind::BlockList => ServerFrame::BlockList(server_table(body)?),
         Kind::Transfer => ServerFrame::Transfer(server_table(body)?),
+        Kind::DirectedPresence => {
+            let table: DirectedPresence = server_table(body)?;
+            let from = table.from().ok_or(Reason::BadFrame)?;
+            ServerFrame::DirectedPresence { from, presence: presence::read(table.presence().bytes())? }
+        }
         _ => return Err(Reason::BadFrame),
     })
 }

@@ -16,8 +16,6 @@ pub const HEAD_BYTES: usize = 24;
 pub const MAX_STREAMS: usize = u16::MAX as usize;
 /// Length of what stands before each event in a batch: the event's length, and zeros.
 const ENTRY_BYTES: usize = 8;
-/// Flag: directed presence (RFC 6121 4.6).
-pub const DIRECTED: u8 = 1;
 /// Flag: the last presence of a user who is not online.
 pub const LAST: u8 = 2;
 

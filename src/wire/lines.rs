@@ -35,6 +35,8 @@ struct Line {
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
+    /// What was gathered for it since it opened, in units of load (C1).
+    units: u32,
 }
 
 impl Line {
@@ -44,7 +46,6 @@ impl Line {
 }
 
 /// All lines of one core.
-#[derive(Default)]
 pub struct Lines {
     lines: Vec<Line>,
     free: Vec<u32>,
@@ -53,9 +54,48 @@ pub struct Lines {
     overrun: Vec<ConnId>,
     pool: Vec<Vec<u8>>,
     open: usize,
+    /// Bytes up to which a message counts as one unit of load (C1).
+    unit_bytes: usize,
+    units: u64,
+}
+
+impl Default for Lines {
+    fn default() -> Lines {
+        Lines {
+            lines: Vec::new(),
+            free: Vec::new(),
+            dirty: Vec::new(),
+            drained: Vec::new(),
+            overrun: Vec::new(),
+            pool: Vec::new(),
+            open: 0,
+            unit_bytes: usize::MAX,
+            units: 0,
+        }
+    }
 }
 
 impl Lines {
+    /// Lines that count load in units of this many bytes (C1).
+    pub fn counting(unit_bytes: u32) -> Lines {
+        Lines { unit_bytes: unit_bytes.max(1) as usize, ..Lines::default() }
+    }
+
+    /// What was gathered for all lines, in units of load (C1): a longer message counts as several.
+    pub fn units(&self) -> u64 {
+        self.units
+    }
+
+    /// The same of one connection, wrapping round.
+    pub fn units_of(&self, conn: ConnId) -> u32 {
+        if self.is_open(conn) { self.lines[conn.slot as usize].units } else { 0 }
+    }
+
+    /// Bytes waiting on all lines.
+    pub fn backlog_bytes(&self) -> usize {
+        self.lines.iter().map(Line::backlog).sum()
+    }
+
     /// A line for a new connection.
     pub fn open(&mut self, marks: Marks) -> ConnId {
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -139,6 +179,9 @@ impl Lines {
                 return None;
             }
         }
+        let units = if more <= self.unit_bytes { 1 } else { more.div_ceil(self.unit_bytes) };
+        line.units = line.units.wrapping_add(units as u32);
+        self.units += units as u64;
         if !line.dirty {
             line.dirty = true;
             self.dirty.push(slot);

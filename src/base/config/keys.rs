@@ -79,7 +79,8 @@ const HOUR_MS: u64 = 3_600_000;
 keys! {
     ["node"]
     domain: Shape::Text, "The part behind the @ of every user of this node.";
-    cores: Shape::Cores, "Processors to use, one pinned thread on each. \"all\" takes every one that the process may run on.";
+    cores: Shape::Cores, "Processors to use, one pinned thread on each. \"all\" takes one hardware thread of each that the \
+        process may run on.";
     data: Shape::Text, "Directory for everything that is kept. It is made if it's missing.";
 
     ["listen"]

@@ -22,18 +22,16 @@ impl Edge {
             return 0;
         };
         let mut delivered = publisher.direct.len();
-        let mut slow = false;
         for &conn in &publisher.direct {
             if lines.is_slow(conn) {
-                slow = true;
-                delivered -= 1;
+                self.slow.push(conn);
                 continue;
             }
             lines.append(conn, frame);
         }
         for group in &publisher.trunks {
             if lines.is_slow(group.conn) {
-                slow = true;
+                self.slow.push(group.conn);
                 continue;
             }
             delivered += group.streams.len();
@@ -41,10 +39,10 @@ impl Edge {
                 frame::append_addressed(gathered, frame, &group.streams);
             }
         }
-        self.counters.deliveries += delivered as u64;
-        if slow {
-            self.put_off(slot, frame, lines);
+        if !self.slow.is_empty() {
+            delivered -= self.put_off(slot, frame, lines);
         }
+        self.counters.deliveries += delivered as u64;
         delivered
     }
 
@@ -80,16 +78,13 @@ impl Edge {
         self.fan_out(slot, user, frame, lines)
     }
 
-    /// Remembers for each slow subscriber that this publisher has news.
+    /// Remembers for each connection that was slow before this update that the publisher has news. Returns how many of them carry
+    /// a session of their own.
     #[cold]
-    fn put_off(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) {
+    fn put_off(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) -> usize {
         let head = frame::head(frame);
-        let publisher = self.publishers[slot as usize].as_ref().expect("fan-out found it");
-        let conns = publisher.direct.iter().copied().chain(publisher.trunks.iter().map(|group| group.conn));
-        for conn in conns {
-            if !lines.is_slow(conn) {
-                continue;
-            }
+        let slow = std::mem::take(&mut self.slow);
+        for &conn in &slow {
             self.counters.conflated += 1;
             let farewells = self.put_off.entry(conn).or_default().0.entry(slot).or_default();
             if is_farewell(&head) && !farewells.iter().any(|&(session, _)| session == head.session) {
@@ -100,6 +95,11 @@ impl Edge {
                 }
             }
         }
+        let publisher = self.publishers[slot as usize].as_ref().expect("fan-out found it");
+        let direct = slow.iter().filter(|conn| publisher.direct.contains(conn)).count();
+        self.slow = slow;
+        self.slow.clear();
+        direct
     }
 
     /// A slow connection has sent all it had: what was put off for it goes out, newest states only.

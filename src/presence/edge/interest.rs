@@ -83,11 +83,11 @@ impl Edge {
             self.unwatch(session_slot, slot, out);
         }
         let Some(publisher) = self.publisher(slot, user) else { return };
-        if publisher.grant == Grant::Asked {
-            if let Some(&next) = publisher.waiting.first() {
-                let next = self.subscriber_of(next);
-                self.watch(slot, next, out);
-            }
+        if publisher.grant == Grant::Asked
+            && let Some(&next) = publisher.waiting.first()
+        {
+            let next = self.subscriber_of(next);
+            self.watch(slot, next, out);
         }
     }
 

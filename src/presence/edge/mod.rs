@@ -109,6 +109,8 @@ pub struct Edge {
     by_user: HashMap<UserId, u32, RandomState>,
     put_off: HashMap<u32, PutOff, RandomState>,
     scratch: Vec<u8>,
+    /// Connections found slow during one update.
+    slow: Vec<u32>,
     pub counters: EdgeCounters,
 }
 
@@ -130,6 +132,7 @@ impl Edge {
             by_user: HashMap::with_hasher(hasher.clone()),
             put_off: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
+            slow: Vec::new(),
             counters: EdgeCounters::default(),
         }
     }

@@ -73,7 +73,7 @@ impl Homes {
                 let row = rows::Way::decode(value).map_err(|e| read(&e))?;
                 let kind = WayKind::from_number(row.kind).ok_or_else(|| read(&"an unknown kind of way"))?;
                 let way = Way { from: jid(from)?, from_user: row.from_user, to: jid(to)?, kind, note: row.note, sequence };
-                self.set_out.push(Box::new(way));
+                self.set_out.push(way);
             }
         }
         Ok(())
@@ -96,7 +96,7 @@ impl Homes {
                     user.rare().unconfirmed.push(subscriber);
                 }
             }
-            change::send_way(Effect::Way(way), self.place.cores, out);
+            change::send_way(Effect::Way(Box::new(way)), self.place.cores, out);
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::wire::native::Show;
 
 impl Homes {
     /// A request of one of a user's sessions.
-    #[allow(clippy::too_many_arguments)]
     pub fn ask(
         &mut self,
         now: Time,
@@ -61,7 +60,6 @@ impl Homes {
         tell(asker, SessionEvent::Roster { request: asker.request, items }, out);
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn message_from(
         &mut self,
         at: UserRef,
@@ -134,7 +132,6 @@ impl Homes {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn directed_from(
         &mut self,
         at: UserRef,

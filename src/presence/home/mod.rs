@@ -48,6 +48,41 @@ pub struct HomeCounters {
     pub stale: u64,
 }
 
+/// Times one update: the clock is only for this, and what happens never depends on it.
+#[derive(Clone, Copy)]
+pub struct Stopwatch {
+    clock: fn() -> Time,
+    started: Time,
+    fan_out: Option<Time>,
+}
+
+impl Stopwatch {
+    pub fn start(clock: fn() -> Time) -> Stopwatch {
+        Stopwatch { clock, started: clock(), fan_out: None }
+    }
+
+    /// The fan-out begins.
+    pub fn lap(&mut self) {
+        self.fan_out = Some((self.clock)());
+    }
+
+    /// Nanoseconds before the fan-out and in it, and the time now.
+    pub fn stop(self) -> (u64, u64, Time) {
+        let end = (self.clock)();
+        let fan_out = self.fan_out.unwrap_or(end);
+        (fan_out.since(self.started), end.since(fan_out), end)
+    }
+}
+
+/// What is counted over all users when somebody asks.
+#[derive(Clone, Copy, Default)]
+pub struct Tally {
+    pub online: u64,
+    pub detached: u64,
+    pub subscriptions: u64,
+    pub interest_rows: u64,
+}
+
 /// What the homes of every core of a node agree on.
 #[derive(Clone)]
 pub struct Place {
@@ -84,13 +119,15 @@ pub struct Homes {
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
     /// Ways found in the store at the start.
-    set_out: Vec<Box<Way>>,
+    set_out: Vec<Way>,
     /// Sessions whose connection broke, in the order in which they end.
     detached: VecDeque<(Time, UserRef, SessionId)>,
     next_way: u64,
     secrets: Secrets,
     scratch: Vec<u8>,
     sessions: usize,
+    /// Times the update that is being applied, when it is one of the sample.
+    pub stopwatch: Option<Stopwatch>,
     pub counters: HomeCounters,
 }
 
@@ -112,6 +149,7 @@ impl Homes {
             secrets,
             scratch: Vec::new(),
             sessions: 0,
+            stopwatch: None,
             counters: HomeCounters::default(),
         }
     }
@@ -167,6 +205,18 @@ impl Homes {
         if let Some(user) = self.by_user(user).and_then(|at| self.get(at)) {
             user.frames(self.place.epoch, frames);
         }
+    }
+
+    /// Counts over all users.
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        for user in self.users.iter().flatten() {
+            tally.online += u64::from(user.has_available());
+            tally.detached += user.sessions.iter().filter(|session| session.edge.is_none()).count() as u64;
+            tally.subscriptions += user.roster.from().count() as u64;
+            tally.interest_rows += user.outbound.len() as u64;
+        }
+        tally
     }
 
     fn insert(&mut self, user: User) -> UserRef {

@@ -19,7 +19,6 @@ use crate::wire::native::Show;
 
 impl Homes {
     /// A session sets its presence. `presence` is the client's own flatbuffer, verified where it entered.
-    #[allow(clippy::too_many_arguments)]
     pub fn update(
         &mut self,
         now: Time,
@@ -52,6 +51,10 @@ impl Homes {
         found.presence.extend_from_slice(presence);
         found.encode(at.user, epoch, &mut frame);
         let sequence = found.sequence;
+        if let Some(stopwatch) = &mut self.stopwatch {
+            stopwatch.lap();
+        }
+        let Some(user) = self.user(at) else { return };
         let put_off = spread(core, now, at, user, session, sequence, &frame, edge, out);
         if was_available == (show == Show::Unavailable) {
             match was_available {
@@ -152,7 +155,6 @@ impl Homes {
 /// Sends a frame of one session to every edge with subscribers, and to the user's own other sessions (RFC 6121 4.2.2). Returns
 /// how many edges' rings were full.
 #[inline]
-#[allow(clippy::too_many_arguments)]
 fn spread(
     core: CoreId,
     now: Time,

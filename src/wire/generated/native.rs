@@ -748,7 +748,7 @@ impl<'a> EventHead {
     }
   }
 
-  /// Bit 0: directed presence (RFC 6121 4.6). Bit 1: last presence of a user who is not online.
+  /// Bit 1: last presence of a user who is not online. The other bits are 0.
   pub fn flags(&self) -> u8 {
     let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
     // Safety:

@@ -1,0 +1,172 @@
+//! `fanal demo`: something to look at. Users come online over one trunk, subscribe to each other and change presence at a human rate.
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+use crate::token;
+use fanal::base::config::Config;
+use fanal::base::id::UserId;
+use fanal::base::random::Random;
+use fanal::client::{Answer, Event, Trunk, TrunkEvent};
+use fanal::presence::subscription::Action;
+use fanal::wire::encode::SubscriptionFields;
+use fanal::wire::native;
+use fanal::wire::presence::PresenceFields;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Longer than a busy node takes to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Requests sent before their answers are read, so that neither side waits for the other with full buffers.
+const REQUESTS_AT_ONCE: usize = 256;
+const RESOURCE: &str = "demo";
+const SHOWS: [(native::Show, &str); 4] = [
+    (native::Show::Available, "here"),
+    (native::Show::Chat, "talk to me"),
+    (native::Show::Away, "back soon"),
+    (native::Show::DoNotDisturb, "in a meeting"),
+];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Users to bring online.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    users: u32,
+    /// Contacts who subscribe to each of them.
+    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    subscribers: u32,
+    /// Changes of presence per second, of all users together.
+    #[arg(long, value_name = "UPDATES_PER_S", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    rate: u64,
+    /// Stop after this time instead of going on until interrupted.
+    #[arg(long, value_name = "S")]
+    seconds: Option<u64>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let config = args.settings.load()?;
+    let subscribers = args.subscribers.min(args.users - 1);
+    let mut demo = Demo::connect(&config, args.users)?;
+    say(&format!("{} users are online over one trunk to {}\n", args.users, config.listen.native))?;
+    demo.subscribe(subscribers)?;
+    say(&format!("each has {subscribers} subscribers; {} changes of presence a second from now on\n", args.rate))?;
+    demo.traffic(args.rate, args.seconds.map(Duration::from_secs))
+}
+
+struct Demo {
+    trunk: Trunk,
+    jids: Vec<String>,
+    random: Random,
+    /// Requests that the node has not answered.
+    unanswered: usize,
+    updates: u64,
+    deliveries: u64,
+}
+
+impl Demo {
+    fn connect(config: &Config, users: u32) -> Result<Demo, Failure> {
+        let token = token::for_trunk(config, "demo", 3600)?;
+        let mut trunk = Trunk::connect(&config.listen.native.to_string(), &token, PATIENCE).map_err(Failure::line)?;
+        let jids: Vec<String> = (1..=users).map(|n| format!("demo{n}@{}", config.node.domain)).collect();
+        trunk.log_in_all(1, &jids, RESOURCE).map_err(Failure::line)?;
+        let mut demo = Demo { trunk, jids, random: Random::new(1), unanswered: 0, updates: 0, deliveries: 0 };
+        for user in 0..demo.jids.len() {
+            demo.change(user);
+            demo.breathe()?;
+        }
+        demo.settle()?;
+        Ok(demo)
+    }
+
+    /// Everybody lets the next few in, in advance, and asks the previous few: nobody has to wait for an answer.
+    fn subscribe(&mut self, subscribers: u32) -> Result<(), Failure> {
+        for (action, step) in [(Action::Subscribed, 1), (Action::Subscribe, self.jids.len() - 1)] {
+            for user in 0..self.jids.len() {
+                for nth in 1..=subscribers as usize {
+                    let contact = self.jids[(user + nth * step) % self.jids.len()].as_str();
+                    let fields =
+                        SubscriptionFields { action: native::Action(action as u8), jid: contact, user: UserId::NOBODY, note: "" };
+                    self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.subscription(out, tag, &fields));
+                    self.unanswered += 1;
+                    self.breathe()?;
+                }
+            }
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// One user, at random somewhere in a day.
+    fn change(&mut self, user: usize) {
+        let (show, status) = SHOWS[self.random.below(SHOWS.len() as u64) as usize];
+        let fields = PresenceFields { resource: RESOURCE, show, status, ..PresenceFields::default() };
+        self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.set_presence(out, tag, &fields));
+        self.unanswered += 1;
+        self.updates += 1;
+    }
+
+    fn traffic(&mut self, rate: u64, limit: Option<Duration>) -> Result<(), Failure> {
+        let start = Instant::now();
+        let (mut due, mut told) = (0u64, start);
+        (self.updates, self.deliveries) = (0, 0);
+        while limit.is_none_or(|limit| start.elapsed() < limit) {
+            let now = (start.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
+            for _ in due..now {
+                let user = self.random.below(self.jids.len() as u64) as usize;
+                self.change(user);
+            }
+            due = now;
+            self.trunk.flush().map_err(Failure::line)?;
+            let pause = Instant::now() + Duration::from_millis(5);
+            while Instant::now() < pause {
+                self.read(pause.saturating_duration_since(Instant::now()))?;
+            }
+            if told.elapsed() >= Duration::from_secs(5) {
+                told = Instant::now();
+                self.report(start)?;
+            }
+        }
+        self.settle()?;
+        self.report(start)
+    }
+
+    fn report(&self, start: Instant) -> Result<(), Failure> {
+        let seconds = start.elapsed().as_secs();
+        say(&format!("{seconds} s: {} changes of presence, {} deliveries\n", self.updates, self.deliveries))
+    }
+
+    fn breathe(&mut self) -> Result<(), Failure> {
+        if self.unanswered >= REQUESTS_AT_ONCE { self.settle() } else { Ok(()) }
+    }
+
+    /// Sends what is queued and reads until all of it is answered.
+    fn settle(&mut self) -> Result<(), Failure> {
+        self.trunk.flush().map_err(Failure::line)?;
+        while self.unanswered > 0 {
+            if !self.read(PATIENCE)? {
+                return Err(Failure::line("the node does not answer: look at its log, or lower --rate"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one thing that the node sent. False: nothing came for this long.
+    fn read(&mut self, patience: Duration) -> Result<bool, Failure> {
+        let refused = |refusal| Failure::line(format!("the node refused: {refusal}"));
+        match self.trunk.next(patience).map_err(Failure::line)? {
+            None => return Ok(false),
+            Some(TrunkEvent::Event(streams, Event::Presence(_))) => self.deliveries += streams.len() as u64,
+            Some(TrunkEvent::Event(_, Event::Refused(refusal)) | TrunkEvent::Answer(_, Answer::Refused(refusal))) => {
+                return Err(refused(refusal));
+            }
+            Some(TrunkEvent::Answer(..)) => self.unanswered -= 1,
+            Some(TrunkEvent::Event(..)) => {}
+        }
+        Ok(true)
+    }
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::line)
+}

@@ -1,0 +1,61 @@
+//! `fanal serve`: a node in the foreground, until it's told to stop.
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+use fanal::base::config::{Config, StoreKind};
+use fanal::node::Node;
+use nix::sys::signal::{SigSet, Signal};
+use sd_notify::NotifyState;
+use std::io::Write;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let config = args.settings.load()?;
+    let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    // Before any thread is there, so that every one inherits it and the wait below gets the signal.
+    ends.thread_block().map_err(|error| Failure::line(format!("signals can't be held back: {error}")))?;
+    let node = Node::start(&config).map_err(Failure::line)?;
+    say(&greeting(&config, &node))?;
+    tell_systemd(NotifyState::Ready);
+
+    let signal = ends.wait().map_err(|error| Failure::line(format!("can't wait for signals: {error}")))?;
+    // A second signal ends the process at once.
+    ends.thread_unblock().map_err(|error| Failure::line(format!("signals can't be let through: {error}")))?;
+    tell_systemd(NotifyState::Stopping);
+    say(&format!("{signal}: closing every session; again to end at once\n"))?;
+    node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
+    say("stopped\n")
+}
+
+fn greeting(config: &Config, node: &Node) -> String {
+    let kept = match config.store.kind {
+        StoreKind::Redb => format!("data in {}", config.node.data.display()),
+        StoreKind::Memory => "keeping nothing".into(),
+    };
+    let cores = if node.cores == 1 { "1 core".into() } else { format!("{} cores", node.cores) };
+    let mut text = format!("fanal {}: {cores}, users @{}, {kept}\n", env!("CARGO_PKG_VERSION"), config.node.domain);
+    text += &format!("{}\n", node.report);
+    if config.login.token_keys.is_empty() || config.login.trunk_keys.is_empty() {
+        text += match config.store.kind {
+            StoreKind::Redb => "not all log-in keys are configured: using random ones, kept in the data directory\n",
+            StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
+        };
+    }
+    text + &format!("native  {}\nserving\n", node.native)
+}
+
+/// Under systemd, tells it; elsewhere there is nobody to tell.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        eprintln!("warning: systemd can't be told: {error}");
+    }
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::line)
+}

@@ -1,0 +1,68 @@
+//! From the command line and the file to a sound configuration.
+
+use crate::failure::Failure;
+use fanal::base::config::{Config, Cores};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a node's configuration comes from. What stands on the command line overrides the file.
+#[derive(clap::Args)]
+pub struct Settings {
+    /// Configuration file; `fanal config` prints one to start from. Without it everything has its default.
+    #[arg(long, value_name = "FILE", env = "FANAL_CONFIG")]
+    config: Option<PathBuf>,
+    /// Processors to use, one pinned thread on each: "all", or numbers like 0,1.
+    #[arg(long, value_name = "LIST", value_parser = read_cores)]
+    cores: Option<Cores>,
+    /// Address and port of the native protocol.
+    #[arg(long, value_name = "ADDR")]
+    native: Option<SocketAddr>,
+    /// Address and port of metrics, health and administration.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// Directory for everything that is kept.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The part behind the @ of every user.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+}
+
+impl Settings {
+    /// Reads the file, lays the command line over it and checks the whole.
+    pub fn load(self) -> Result<Config, Failure> {
+        let mut config = self.config.map_or_else(|| Ok(Config::default()), read)?;
+        if let Some(cores) = self.cores {
+            config.node.cores = cores;
+        }
+        if let Some(native) = self.native {
+            config.listen.native = native;
+        }
+        if let Some(admin) = self.admin {
+            config.listen.admin = admin;
+        }
+        if let Some(data) = self.data {
+            config.node.data = data;
+        }
+        if let Some(domain) = self.domain {
+            config.node.domain = domain;
+        }
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn read(file: PathBuf) -> Result<Config, Failure> {
+    let name = file.display().to_string();
+    let cannot = |why| Failure::line(format!("{name}: can't read the configuration: {why}. Check the path given with --config"));
+    let text = std::fs::read_to_string(&file).map_err(cannot)?;
+    Config::parse(&name, &text).map_err(|error| Failure::Config { error: Box::new(error), text })
+}
+
+fn read_cores(text: &str) -> Result<Cores, String> {
+    if text == "all" {
+        return Ok(Cores::All);
+    }
+    let number = |part: &str| part.trim().parse().map_err(|_| format!("\"{part}\" is no processor number: write all, or 0,1"));
+    text.split(',').map(number).collect::<Result<_, _>>().map(Cores::These)
+}

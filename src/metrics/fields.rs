@@ -1,0 +1,207 @@
+//! The names of everything that is counted or gauged, each written once, with its meaning (G5, C1).
+//!
+//! Lives on: every core, inside its `Recorder`. Invariants: a counter only grows; the order of `FIELDS` is that of `values`.
+
+use crate::base::reason::Reason;
+
+/// What an operator is told about a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field {
+    /// `fanal_NAME_total` for a counter and `fanal_NAME` for a gauge in Prometheus.
+    pub name: &'static str,
+    pub unit: &'static str,
+    pub help: &'static str,
+}
+
+macro_rules! fields {
+    ($(#[$about:meta])* $group:ident { $($name:ident, $unit:literal, $help:literal;)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct $group { $(#[doc = $help] pub $name: u64,)* }
+
+        impl $group {
+            pub const FIELDS: &'static [Field] = &[$(Field { name: stringify!($name), unit: $unit, help: $help }),*];
+
+            /// The numbers in the order of `FIELDS`.
+            pub fn values(&self) -> impl Iterator<Item = u64> {
+                [$(self.$name),*].into_iter()
+            }
+
+            /// Adds another core's numbers.
+            pub fn add(&mut self, other: &$group) {
+                $(self.$name = self.$name.saturating_add(other.$name);)*
+            }
+
+            /// What came on top since `earlier`; 0 where that was more.
+            pub fn since(&self, earlier: &$group) -> $group {
+                $group { $($name: self.$name.saturating_sub(earlier.$name),)* }
+            }
+        }
+    };
+}
+
+fields! {
+    /// What happened since the core started.
+    Counters {
+        updates, "updates", "Changes of presence applied at their home core";
+        put_off, "updates", "Updates for another core replaced by a newer one because its ring or batch was full";
+        deliveries, "deliveries", "Presence events handed to subscribers' sessions";
+        conflated, "deliveries", "Presence events replaced by a newer one because the subscriber reads slowly";
+        local_snapshots, "snapshots", "Last presences answered from what the subscriber's core knew already";
+        stale_updates, "updates", "Updates that arrived older than what was known, or for a publisher nobody watches any more";
+        stale_entries, "entries", "Entries from other cores for users or sessions that are gone";
+        farewells_overrun, "connections", "Slow connections that could not be told of every user who left";
+        watches, "watches", "Interests of a core in a publisher that were granted, one per core and publisher";
+        watches_refused, "watches", "Interests of a core in a publisher that no approved subscription allows";
+        probes, "probes", "Probes by clients";
+        subscriptions_changed, "changes", "Subscription changes made durable";
+        subscriptions_failed, "changes", "Subscription changes that could not be stored and were not made";
+        messages, "messages", "Messages taken for delivery";
+        message_units_in, "units", "Load from clients: a message longer than the meter's unit counts as several";
+        message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
+        published_bytes, "bytes", "Bytes of presence published by clients";
+        log_ins, "sessions", "Sessions that began";
+        log_outs, "sessions", "Sessions that ended";
+        resumes, "sessions", "Sessions taken up again after their connection broke";
+        transfers, "sessions", "Sessions told to go to another node";
+        receives, "receives", "Receives completed";
+        bytes_in, "bytes", "Bytes received from connections";
+        sends, "sends", "Sends completed";
+        bytes_out, "bytes", "Bytes sent to connections";
+        short_sends, "sends", "Sends that took only a part of the bytes";
+        send_errors, "sends", "Sends that failed";
+        accepts, "connections", "Connections accepted";
+        accepts_refused, "connections", "Connections accepted and refused at once";
+        accepts_failed, "connections", "Accepts that failed, mostly for want of descriptors";
+        connections_adopted, "connections", "Connections taken over from another core";
+        connections_departed, "connections", "Connections handed to another core";
+        connections_closed, "connections", "Connections closed";
+        connections_cut, "connections", "Closed connections that did not read their last bytes in time";
+        buffers_starved, "receives", "Receives that found no buffer";
+        cq_overflow, "completions", "Completions the kernel could not queue; above 0 the ring is too small";
+        late_completions, "completions", "Completions for a connection that is gone; above 0 is a bug";
+        cancels, "operations", "Operations cancelled";
+        turns, "turns", "Turns of the core's loop";
+        enters, "calls", "System calls into the ring";
+        enters_refused, "calls", "System calls into the ring refused because completions had to be read first";
+        naps, "waits", "Waits for a batch of completions";
+        sleeps, "sleeps", "Times the core had nothing to do and slept";
+        batches, "batches", "Batches sent to other cores";
+        batches_read, "batches", "Batches read from other cores";
+        ring_full, "batches", "Batches that had to stay because the ring to a core was full";
+        doorbells, "rings", "Sleeping cores woken";
+        commits, "commits", "Commits handed to the store and made durable";
+        commit_failures, "commits", "Commits the store refused or could not make";
+    }
+}
+
+fields! {
+    /// What is there now.
+    Gauges {
+        users_resident, "users", "Users whose state this core holds";
+        users_online, "users", "Users with at least one available session";
+        sessions, "sessions", "Sessions, detached ones included";
+        sessions_detached, "sessions", "Sessions whose connection broke and that may still be resumed";
+        connections, "connections", "Open connections";
+        trunks, "connections", "Open connections that carry many users' sessions";
+        subscriptions, "subscriptions", "Approved subscriptions to users of this core";
+        publishers_watched, "publishers", "Publishers with at least one subscriber's session on this core";
+        interest_rows, "rows", "Users of this core that another core watches, counted once per core";
+        backlog_bytes, "bytes", "Bytes gathered for connections and not yet sent";
+        buffers_in_use, "buffers", "Receive buffers held by the core";
+        commits_waiting, "commits", "Commits handed to the store and not answered yet";
+    }
+}
+
+/// What was refused, dropped or ended, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dropped([u64; Reason::ALL.len()]);
+
+impl Default for Dropped {
+    fn default() -> Dropped {
+        Dropped([0; Reason::ALL.len()])
+    }
+}
+
+impl Dropped {
+    /// From counts in the order of `Reason::ALL`.
+    ///
+    /// # Panics
+    /// When there isn't one count per reason.
+    pub fn from_counts(counts: &[u64]) -> Dropped {
+        Dropped(counts.try_into().expect("one count per reason"))
+    }
+
+    pub fn count(&mut self, reason: Reason) {
+        self.0[place(reason)] += 1;
+    }
+
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.0[place(reason)]
+    }
+
+    /// Every reason with its number, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.iter().copied().zip(self.0)
+    }
+
+    pub fn add(&mut self, other: &Dropped) {
+        self.0.iter_mut().zip(other.0).for_each(|(mine, more)| *mine = mine.saturating_add(more));
+    }
+
+    pub fn since(&self, earlier: &Dropped) -> Dropped {
+        let mut since = *self;
+        since.0.iter_mut().zip(earlier.0).for_each(|(now, then)| *now = now.saturating_sub(then));
+        since
+    }
+}
+
+fn place(reason: Reason) -> usize {
+    Reason::ALL.iter().position(|&other| other == reason).expect("every reason is in the list")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_prometheus() {
+        let mut seen = std::collections::BTreeSet::new();
+        for field in Counters::FIELDS.iter().chain(Gauges::FIELDS) {
+            assert!(seen.insert(field.name), "{} twice", field.name);
+            assert!(field.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", field.name);
+            assert!(!field.name.ends_with("_total") && !field.help.is_empty() && !field.help.ends_with('.'), "{}", field.name);
+        }
+    }
+
+    #[test]
+    fn values_stand_in_the_order_of_their_names() {
+        let counters = Counters { deliveries: 7, commit_failures: 9, ..Counters::default() };
+        let named: Vec<_> =
+            Counters::FIELDS.iter().map(|field| field.name).zip(counters.values()).filter(|&(_, n)| n > 0).collect();
+        assert_eq!(named, [("deliveries", 7), ("commit_failures", 9)]);
+        assert_eq!(Counters::FIELDS.len(), counters.values().count());
+    }
+
+    #[test]
+    fn sums_and_differences_go_field_by_field() {
+        let mut total = Counters { updates: 5, turns: 2, ..Counters::default() };
+        let earlier = total;
+        total.add(&Counters { updates: 3, sleeps: 1, ..Counters::default() });
+        assert_eq!(total.since(&earlier), Counters { updates: 3, sleeps: 1, ..Counters::default() });
+    }
+
+    #[test]
+    fn drops_are_counted_by_reason() {
+        let mut dropped = Dropped::default();
+        dropped.count(Reason::Flood);
+        let earlier = dropped;
+        dropped.count(Reason::Flood);
+        dropped.count(Reason::TooManyStreams);
+        assert_eq!((dropped.get(Reason::Flood), dropped.since(&earlier).get(Reason::Flood)), (2, 1));
+        dropped.add(&earlier);
+        assert_eq!(dropped.iter().filter(|&(_, n)| n > 0).collect::<Vec<_>>(), [(Reason::Flood, 3), (Reason::TooManyStreams, 1)]);
+        let counts: Vec<u64> = dropped.iter().map(|(_, n)| n).collect();
+        assert_eq!(Dropped::from_counts(&counts), dropped);
+    }
+}

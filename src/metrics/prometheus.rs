@@ -1,0 +1,205 @@
+//! Snapshots as Prometheus reads them (G5, C1): the OpenMetrics text format, made by `prometheus-client`.
+//!
+//! Lives on: the control thread, at each scrape. Every sample has the label `core`, but for those of the process. The stages come
+//! twice: as a classic histogram, from which Prometheus makes quantiles of any interval, and as quantiles since the start,
+//! which are exact to 1 %.
+
+use super::fields::{Counters, Field, Gauges};
+use super::process::Process;
+use super::recorder::Stage;
+use super::snapshot::Snapshot;
+use crate::base::time::WallClock;
+use hdrhistogram::Histogram;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, LabelSetEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use std::fmt::{Error, Write};
+
+/// What the answer to a scrape declares itself to be.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper ends of the buckets, in nanoseconds: 1 us to 10 s. What is longer is in `+Inf`.
+const BUCKETS: [u64; 22] = {
+    let mut ends = [0; 22];
+    let (mut at, mut decade) = (0, 1_000);
+    while at < 22 {
+        ends[at] = decade * [1, 2, 5][at % 3];
+        if at % 3 == 2 {
+            decade *= 10;
+        }
+        at += 1;
+    }
+    ends
+};
+
+const QUANTILES: [(&str, f64); 5] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999), ("1", 1.0)];
+
+/// The whole answer to a scrape. `process` is left out when it can't be read; `started` is when the process began.
+pub fn text(snapshots: Vec<Snapshot>, process: Option<Process>, started: WallClock) -> String {
+    let mut registry = Registry::default();
+    registry.sub_registry_with_prefix("fanal").register_collector(Box::new(Cores(snapshots)));
+    if let Some(process) = process {
+        registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, started)));
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to memory does not fail");
+    text
+}
+
+/// Labels of one sample.
+#[derive(Debug)]
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut LabelSetEncoder) -> Result<(), Error> {
+        self.0.encode(encoder)
+    }
+}
+
+#[derive(Debug)]
+struct Cores(Vec<Snapshot>);
+
+impl Collector for Cores {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let names: Vec<String> = self.0.iter().map(Snapshot::core_name).collect();
+        let cores: Vec<(&str, &Snapshot)> = names.iter().map(String::as_str).zip(&self.0).collect();
+        counters(&mut encoder, &cores)?;
+        gauges(&mut encoder, &cores)?;
+        dropped(&mut encoder, &cores)?;
+        histograms(&mut encoder, &cores)?;
+        quantiles(&mut encoder, &cores)
+    }
+}
+
+fn help(field: &Field) -> String {
+    format!("{}, in {}.", field.help, field.unit)
+}
+
+fn counters(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Result<(), Error> {
+    for (at, field) in Counters::FIELDS.iter().enumerate() {
+        let mut metric = encoder.encode_descriptor(field.name, &help(field), None, MetricType::Counter)?;
+        for (core, snapshot) in cores {
+            let value = snapshot.counters.values().nth(at).expect("as many values as fields");
+            ConstCounter::new(value).encode(metric.encode_family(&Labels(&[("core", core)]))?)?;
+        }
+    }
+    Ok(())
+}
+
+fn gauges(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Result<(), Error> {
+    for (at, field) in Gauges::FIELDS.iter().enumerate() {
+        let mut metric = encoder.encode_descriptor(field.name, &help(field), None, MetricType::Gauge)?;
+        for (core, snapshot) in cores {
+            let value = snapshot.gauges.values().nth(at).expect("as many values as fields");
+            let value = i64::try_from(value).unwrap_or(i64::MAX);
+            ConstGauge::new(value).encode(metric.encode_family(&Labels(&[("core", core)]))?)?;
+        }
+    }
+    Ok(())
+}
+
+fn dropped(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Result<(), Error> {
+    let help = "What was refused, dropped or ended, by reason.";
+    let mut metric = encoder.encode_descriptor("dropped", help, None, MetricType::Counter)?;
+    for (core, snapshot) in cores {
+        for (reason, count) in snapshot.dropped.iter() {
+            let labels = [("core", *core), ("reason", reason.metric())];
+            ConstCounter::new(count).encode(metric.encode_family(&Labels(&labels))?)?;
+        }
+    }
+    Ok(())
+}
+
+fn histograms(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Result<(), Error> {
+    let mut help = String::from("Time of the events timed, by stage:");
+    for stage in Stage::ALL {
+        write!(help, " {}: {};", stage.metric(), stage.help())?;
+    }
+    let mut metric = encoder.encode_descriptor("stage_seconds", &help, None, MetricType::Histogram)?;
+    for (core, snapshot) in cores {
+        for &stage in Stage::ALL {
+            let (sum, buckets) = buckets(snapshot.stage(stage));
+            let labels = [("core", *core), ("stage", stage.metric())];
+            let count = snapshot.stage(stage).len();
+            metric.encode_family(&Labels(&labels))?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sum in seconds, and how many events fall into each bucket, by its end in seconds.
+fn buckets(times: &Histogram<u64>) -> (f64, Vec<(f64, u64)>) {
+    let ends = BUCKETS.iter().map(|&end| end as f64 / 1e9).chain([f64::INFINITY]);
+    let mut buckets: Vec<(f64, u64)> = ends.map(|end| (end, 0)).collect();
+    let mut sum = 0.0;
+    for point in times.iter_recorded() {
+        let nanos = times.median_equivalent(point.value_iterated_to());
+        buckets[BUCKETS.partition_point(|&end| end < nanos)].1 += point.count_at_value();
+        sum += nanos as f64 / 1e9 * point.count_at_value() as f64;
+    }
+    (sum, buckets)
+}
+
+fn quantiles(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Result<(), Error> {
+    let help = "Quantiles of the time of the events timed since the start, by stage; the quantile 1 is the maximum.";
+    let mut metric = encoder.encode_descriptor("stage_quantile_seconds", help, None, MetricType::Gauge)?;
+    for (core, snapshot) in cores {
+        for &stage in Stage::ALL.iter().filter(|&&stage| !snapshot.stage(stage).is_empty()) {
+            for (name, quantile) in QUANTILES {
+                let seconds = snapshot.stage(stage).value_at_quantile(quantile) as f64 / 1e9;
+                let labels = [("core", *core), ("stage", stage.metric()), ("quantile", name)];
+                ConstGauge::new(seconds).encode(metric.encode_family(&Labels(&labels))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug)]
+struct OfProcess(Process, WallClock);
+
+impl Collector for OfProcess {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let OfProcess(process, started) = self;
+        let help = "Processor time used by all threads, in seconds.";
+        let cpu = encoder.encode_descriptor("cpu_seconds", help, None, MetricType::Counter)?;
+        ConstCounter::new(process.cpu.as_secs_f64()).encode(cpu)?;
+        let gauges = [
+            ("resident_memory_bytes", "Physical memory held, in bytes.", process.resident_bytes as f64),
+            ("open_fds", "Descriptors open.", process.open_fds as f64),
+            ("max_fds", "Descriptors that may be open.", process.max_fds as f64),
+            ("start_time_seconds", "When the process started, in seconds since 1970.", started.0 as f64 / 1e3),
+        ];
+        for (name, help, value) in gauges {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::recorder::stage_histogram;
+    use super::*;
+
+    #[test]
+    fn buckets_go_from_a_microsecond_to_ten_seconds_in_steps_of_1_2_5() {
+        assert_eq!(BUCKETS[..4], [1_000, 2_000, 5_000, 10_000]);
+        assert_eq!(BUCKETS[21], 10_000_000_000);
+    }
+
+    #[test]
+    fn every_event_falls_into_one_bucket() {
+        let mut times = stage_histogram();
+        for nanos in [10, 999, 1_500, 4_000_000_000, 30_000_000_000] {
+            times.saturating_record(nanos);
+        }
+        let (sum, buckets) = buckets(&times);
+        let filled: Vec<_> = buckets.iter().filter(|bucket| bucket.1 > 0).copied().collect();
+        assert_eq!(filled, [(1e-6, 2), (2e-6, 1), (5.0, 1), (f64::INFINITY, 1)]);
+        assert!((sum - 34.0).abs() < 0.4, "{sum}");
+    }
+}

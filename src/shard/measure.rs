@@ -1,0 +1,83 @@
+//! What a core measures of itself (G5, C1): sampled stages of an update's way, counters, gauges.
+//!
+//! Nothing that happens depends on what is measured here.
+
+use super::Shard;
+use crate::base::time::Time;
+use crate::metrics::fields::Gauges;
+use crate::metrics::recorder::Stage;
+use crate::metrics::snapshot::Snapshot;
+
+impl Shard {
+    /// A frame that is timed was decoded: if it is an update, its other stages are timed too.
+    #[inline]
+    pub(super) fn decoded(&mut self, started: Option<Time>) {
+        self.homes.stopwatch = None;
+        if let Some(started) = started {
+            let now = (self.settings.clock)();
+            self.recorder.record(Stage::Decode, now.since(started));
+            self.homes.stopwatch = Some(crate::presence::home::Stopwatch::start(self.settings.clock));
+        }
+    }
+
+    /// An update has been applied and has reached the last subscriber of this core.
+    #[inline]
+    pub(super) fn applied(&mut self, received: Time) {
+        if let Some(stopwatch) = self.homes.stopwatch.take() {
+            let (apply, fan_out, end) = stopwatch.stop();
+            self.recorder.record(Stage::Apply, apply);
+            self.recorder.record(Stage::FanOut, fan_out);
+            self.recorder.record(Stage::EndToEnd, end.since(received));
+        }
+    }
+
+    /// A batch of another core was read; its first update stands for all of them.
+    pub(super) fn batch_read(&mut self, waited_since: Option<Time>, read_at: Time, updates: u64) {
+        if let Some(since) = waited_since
+            && self.recorder.is_recording()
+        {
+            self.recorder.record_many(Stage::RingWait, read_at.since(since), updates);
+            self.recorder.record_many(Stage::EndToEnd, (self.settings.clock)().since(since), updates);
+        }
+    }
+
+    /// All of it, now. The driver's counters are the host's to fill in before.
+    pub fn snapshot(&mut self, now: Time) -> Box<Snapshot> {
+        let (homes, edge) = (self.homes.counters, self.edge.counters);
+        let counters = &mut self.recorder.counters;
+        counters.updates = homes.updates;
+        counters.put_off = homes.put_off;
+        counters.log_ins = homes.log_ins;
+        counters.log_outs = homes.log_outs;
+        counters.resumes = homes.resumes;
+        counters.watches = homes.watches;
+        counters.watches_refused = homes.refused_watches;
+        counters.probes = homes.probes;
+        counters.subscriptions_changed = homes.changes;
+        counters.subscriptions_failed = homes.failed_changes;
+        counters.messages = homes.messages;
+        counters.stale_entries = homes.stale;
+        counters.deliveries = edge.deliveries;
+        counters.conflated = edge.conflated;
+        counters.local_snapshots = edge.local_snapshots;
+        counters.stale_updates = edge.stale_updates;
+        counters.farewells_overrun = edge.farewells_overrun;
+        counters.message_units_out = self.out.lines.units();
+        let tally = self.homes.tally();
+        self.recorder.gauges = Gauges {
+            users_resident: self.homes.user_count() as u64,
+            users_online: tally.online,
+            sessions: self.homes.session_count() as u64,
+            sessions_detached: tally.detached,
+            connections: self.out.lines.len() as u64,
+            trunks: self.trunk_count() as u64,
+            subscriptions: tally.subscriptions,
+            publishers_watched: self.edge.publisher_count() as u64,
+            interest_rows: tally.interest_rows,
+            backlog_bytes: self.out.lines.backlog_bytes() as u64,
+            commits_waiting: self.homes.storing_count() as u64,
+            ..self.recorder.gauges
+        };
+        self.recorder.snapshot(now)
+    }
+}

@@ -1,0 +1,212 @@
+//! The command line as a person meets it: what it prints, where errors go, and the exit status.
+#![cfg(feature = "runtime")]
+
+use fanal::base::config::{Config, LogIn};
+use fanal::base::jid::Bare;
+use fanal::base::time::WallClock;
+use fanal::front::token::Keys;
+use fanal::node::keys::NodeKeys;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn fanal(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanal"));
+    command.args(args).env_remove("FANAL_CONFIG").env_remove("FANAL_PASSWORD").stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    fanal(args).output().expect("the binary runs")
+}
+
+/// What a command that must succeed printed.
+fn printed(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a command that must fail said: the first line of stderr, and the rest.
+fn refused(args: &[&str]) -> (String, String) {
+    let output = run(args);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?} printed {:?}", String::from_utf8_lossy(&output.stdout));
+    let (line, rest) = said.split_once('\n').expect("a whole line");
+    (line.to_owned(), rest.to_owned())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+#[test]
+fn the_printed_configuration_is_the_library_s_and_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    let shown = printed(&["config"]);
+    assert_eq!(shown, Config::default_file());
+    std::fs::write(&file, shown).unwrap();
+    assert_eq!(printed(&["config", "--check", "--config", text(&file)]), "the configuration is sound\n");
+}
+
+#[test]
+fn a_mistake_in_the_file_is_one_line_with_its_place_and_then_the_place_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    std::fs::write(&file, "[node]\ndomain = \"localhost\"\ncores = \"two\"\n").unwrap();
+    let (line, rest) = refused(&["config", "--check", "--config", text(&file)]);
+    assert!(line.starts_with(&format!("error: {}:3:9: node.cores: \"two\" names no processors: write ", text(&file))), "{line}");
+    assert!(rest.contains("cores = \"two\"") && rest.contains("fanal.toml:3:9"), "{rest}");
+}
+
+#[test]
+fn the_command_line_overrides_the_file_and_is_checked_like_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    std::fs::write(&file, "[listen]\nadmin = \"127.0.0.1:1\"\n").unwrap();
+    let check = ["config", "--check", "--config", text(&file)];
+    let (line, _) = refused(&[&check[..], &["--admin", "0.0.0.0:1"]].concat());
+    assert!(line.starts_with("error: listen.admin: ") && line.contains("admin_token"), "{line}");
+    let (line, _) = refused(&[&check[..], &["--cores", "0,0"]].concat());
+    assert!(line.starts_with("error: node.cores: "), "{line}");
+    assert!(printed(&[&check[..], &["--cores", "0,1", "--domain", "example.org"]].concat()).contains("sound"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let (line, _) = refused(&["config", "--check", "--config", "no/such/file.toml"]);
+    assert!(line.starts_with("error: no/such/file.toml: can't read the configuration: ") && line.contains("--config"), "{line}");
+}
+
+#[test]
+fn users_of_a_stopped_node_are_added_listed_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let with_data =
+        |args: &[&str]| -> Vec<String> { args.iter().chain(&["--data", text(&data)]).map(|&arg| arg.to_owned()).collect() };
+    let run = |args: &[&str]| printed(&with_data(args).iter().map(|arg| &**arg).collect::<Vec<_>>());
+    let refused = |args: &[&str]| refused(&with_data(args).iter().map(|arg| &**arg).collect::<Vec<_>>()).0;
+
+    assert!(refused(&["user", "list"]).contains("there is no data here"));
+    assert!(run(&["user", "add", "alice@localhost", "--password", "secret"]).starts_with("added alice@localhost, number 0x"));
+    assert!(run(&["user", "add", "Bob", "--no-password"]).starts_with("added bob@localhost, number 0x"));
+    assert!(refused(&["user", "add", "alice", "--password", "other"]).contains("there is such a user already"));
+    assert_eq!(run(&["user", "add", "alice", "--password", "other", "--replace"]), "alice@localhost has another password\n");
+
+    let list = run(&["user", "list"]);
+    let ways: Vec<(&str, &str)> = list.lines().map(|l| (l.split('\t').next().unwrap(), l.rsplit('\t').next().unwrap())).collect();
+    assert_eq!(ways, [("alice@localhost", "password"), ("bob@localhost", "token")]);
+
+    assert_eq!(run(&["user", "del", "alice"]), "deleted alice@localhost\n");
+    assert!(refused(&["user", "del", "alice"]).contains("there is no such user"));
+    assert_eq!(run(&["user", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn what_is_no_user_here_is_refused_with_the_fix() {
+    let (line, _) = refused(&["user", "add", "alice@example.org", "--password", "p", "--data", "unused"]);
+    assert!(line.contains("this node's users are @localhost") && line.contains("--domain"), "{line}");
+    let (line, _) = refused(&["user", "add", "a b", "--password", "p", "--data", "unused"]);
+    assert!(line.contains("not a user: write local@localhost"), "{line}");
+}
+
+#[test]
+fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let add = ["user", "add", "alice", "--data", text(&data)];
+    let mut child = fanal(&add).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stdout.starts_with(b"added alice@localhost"));
+    let output = run(&add);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("the password is empty"));
+}
+
+/// A node started by the command line; killed when the test ends early.
+struct Served {
+    child: Child,
+    native: SocketAddr,
+}
+
+impl Served {
+    fn start(data: &Path) -> Served {
+        let args = ["serve", "--cores", &first_processor(), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut command = fanal(&args);
+        let mut child = command.args(["--data", text(data)]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
+        assert_eq!(lines.next().as_deref(), Some("serving"));
+        Served { child, native }
+    }
+
+    fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn first_processor() -> String {
+    fanal::drive::pin::processors()[0].id.to_string()
+}
+
+#[test]
+fn a_node_serves_until_it_is_told_to_stop_and_its_data_is_its_own_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let served = Served::start(&data);
+    TcpStream::connect(served.native).expect("it listens");
+    let (line, _) = refused(&["user", "list", "--data", text(&data)]);
+    assert!(line.contains("a node is running on this directory"), "{line}");
+    served.stop();
+    assert_eq!(printed(&["user", "list", "--data", text(&data)]), "");
+}
+
+#[test]
+fn a_token_lets_in_whom_it_names_with_the_keys_the_node_keeps() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let (line, _) = refused(&["token", "alice", "--data", text(&data)]);
+    assert!(line.contains("run `fanal serve`"), "{line}");
+    Served::start(&data).stop();
+    let token = |args: &[&str]| printed(&[&["token"], args, &["--data", text(&data)]].concat());
+    let (user, trunk) = (token(&["alice"]), token(&["--trunk", "game-1", "--seconds", "60"]));
+    let keys = NodeKeys::read(&LogIn::default(), &data).unwrap();
+    let alice = Bare::new("alice@localhost").unwrap();
+    assert_eq!(keys.token.verify_user(user.trim().as_bytes(), &alice, WallClock(0)), Ok(()));
+    assert_eq!(keys.trunk.verify_trunk(trunk.trim().as_bytes(), WallClock(0)), Ok("game-1".to_owned()));
+}
+
+#[test]
+fn configured_keys_need_no_data_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    let key = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&file, format!("[login]\ntoken_keys = [\"{key}\"]\n[node]\ndata = \"no/such/place\"\n")).unwrap();
+    let token = printed(&["token", "alice@localhost", "--config", text(&file)]);
+    let alice = Bare::new("alice@localhost").unwrap();
+    assert_eq!(Keys::new([key]).unwrap().verify_user(token.trim().as_bytes(), &alice, WallClock(0)), Ok(()));
+}
+
+#[test]
+fn every_subcommand_explains_itself() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert!(names.contains(&"config") && names.contains(&"user"), "{help}");
+    for name in names {
+        assert!(printed(&[name, "--help"]).contains("Usage: fanal"), "{name}");
+    }
+}

@@ -1,0 +1,274 @@
+//! Bad input and limits over real sockets: each offender hears a numeric reason and a clear text, is counted, and nobody else notices.
+mod support;
+
+use fanal::base::reason::Reason;
+use fanal::client::codec::Codec;
+use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::wire::decode::ServerFrame;
+use fanal::wire::encode::{Encoder, Tag};
+use fanal::wire::frame::{Chunk, HEADER_BYTES, Header};
+use fanal::wire::native::{Hello, HelloArgs, Kind, Show};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use support::*;
+
+/// A connection that says what a test wants, sound or not.
+struct Raw {
+    stream: TcpStream,
+    encoder: Encoder,
+}
+
+impl Raw {
+    fn connect(node: &TestNode) -> Raw {
+        let stream = TcpStream::connect(node.node().native).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        Raw { stream, encoder: Encoder::default() }
+    }
+
+    fn greeted(node: &TestNode) -> Raw {
+        let mut raw = Raw::connect(node);
+        raw.say(|encoder, out| encoder.hello(out, Tag::default(), "a test"));
+        raw
+    }
+
+    fn say(&mut self, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        let mut frame = Vec::new();
+        write(&mut self.encoder, &mut frame);
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// Reads until the node closes; gives the last error it said, if any.
+    fn last_error(mut self) -> Option<(u16, String)> {
+        let mut bytes = Vec::new();
+        self.stream.read_to_end(&mut bytes).expect("the node closes the connection properly");
+        let (mut codec, mut chunk, mut last) = (Codec::default(), Chunk::new(&bytes), None);
+        while let Ok(Some(received)) = codec.next(&mut chunk) {
+            if let ServerFrame::Error(error) = received.frame {
+                last = Some((error.reason(), error.text().unwrap_or_default().to_owned()));
+            }
+        }
+        last
+    }
+}
+
+fn header(body: u32, kind: u8) -> Vec<u8> {
+    let mut bytes = Header { body, kind: Kind(kind), stream: 0, request: 0 }.encode().to_vec();
+    bytes.resize(HEADER_BYTES, 0);
+    bytes
+}
+
+/// A Hello of a client from the future.
+fn hello_of_versions(lowest: u16, version: u16) -> Vec<u8> {
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let hello = Hello::create(&mut builder, &HelloArgs { version, lowest, ..HelloArgs::default() });
+    builder.finish_minimal(hello);
+    let mut body = builder.finished_data().to_vec();
+    body.resize(body.len().next_multiple_of(8), 0);
+    [header(body.len() as u32, Kind::Hello.0), body].concat()
+}
+
+/// Two users who see each other, to show that others are unaffected.
+struct Bystanders(Client, Client);
+
+impl Bystanders {
+    fn new(node: &TestNode) -> Bystanders {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        available(&mut bob);
+        subscribe(&mut bob, &mut alice);
+        presence(&mut bob);
+        Bystanders(alice, bob)
+    }
+
+    fn are_well(&mut self) {
+        self.0.set_presence(&Presence { status: "still here".into(), ..Presence::default() }).unwrap();
+        assert_eq!(presence(&mut self.1).presence.unwrap().status, "still here");
+    }
+}
+
+#[test]
+fn every_kind_of_bad_frame_has_its_reason_and_hurts_nobody_else() {
+    let node = TestNode::start(&config(2));
+    let mut others = Bystanders::new(&node);
+    let cases: Vec<(Reason, Vec<u8>)> = vec![
+        (Reason::FrameTooLarge, header(1 << 30, Kind::Hello.0)),
+        (Reason::BadFrame, [header(8, Kind::Hello.0), vec![0xff; 8]].concat()),
+        (Reason::BadFrame, header(7, Kind::Hello.0)),
+        (Reason::BadFrame, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec()),
+        (Reason::OutOfOrder, {
+            let mut frame = Vec::new();
+            Encoder::default().roster_get(&mut frame, Tag::request(1));
+            frame
+        }),
+        (Reason::OutOfOrder, {
+            let mut frame = Vec::new();
+            Encoder::default().hello(&mut frame, Tag::default(), "twice");
+            Encoder::default().hello(&mut frame, Tag::default(), "twice");
+            frame
+        }),
+    ];
+    for (reason, bytes) in cases {
+        let mut raw = Raw::connect(&node);
+        raw.stream.write_all(&bytes).unwrap();
+        let (number, text) = raw.last_error().expect("told why");
+        let known = Reason::from_number(number);
+        assert!(known == Some(reason) || (reason == Reason::BadFrame && known == Some(Reason::FrameTooLarge)), "{number} {text}");
+        assert!(!text.is_empty());
+        others.are_well();
+    }
+    drop(others);
+    let stopped = node.stop();
+    let counted: u64 =
+        stopped.hosts.iter().map(|host| host.shard.recorder.dropped.iter().map(|(_, count)| count).sum::<u64>()).sum();
+    assert!(counted >= 6, "each was counted: {counted}");
+}
+
+#[test]
+fn unknown_versions_are_told_which_one_is_spoken() {
+    let node = TestNode::start(&config(1));
+    let mut raw = Raw::connect(&node);
+    raw.stream.write_all(&hello_of_versions(7, 9)).unwrap();
+    assert_eq!(raw.last_error().map(|(number, _)| number), Some(Reason::UnknownVersion as u16));
+}
+
+#[test]
+fn a_client_that_does_not_log_in_is_ended_in_time() {
+    let mut config = config(1);
+    config.limits.log_in_ms = 1000;
+    let node = TestNode::start(&config);
+    assert_eq!(Raw::connect(&node).last_error().map(|(n, _)| n), Some(Reason::LogInTooSlow as u16));
+    assert_eq!(Raw::greeted(&node).last_error().map(|(n, _)| n), Some(Reason::LogInTooSlow as u16));
+}
+
+#[test]
+fn too_many_wrong_passwords_end_the_connection() {
+    let node = TestNode::start(&config(2));
+    let mut client = node.connect();
+    let mut refused = || client.log_in("alice@localhost", LogIn::Token("wrong"), "").unwrap_err();
+    assert_eq!(refused().reason(), Some(Reason::LogInFailed));
+    assert_eq!(refused().reason(), Some(Reason::LogInFailed));
+    // The third answer is the same; what comes after it is the end.
+    assert_eq!(refused().reason(), Some(Reason::LogInFailed));
+    assert!(client.ping().is_err());
+}
+
+#[test]
+fn a_flood_from_one_client_ends_that_client() {
+    let mut config = config(1);
+    (config.limits.frames_per_second, config.limits.frames_burst) = (100, 200);
+    let node = TestNode::start(&config);
+    let mut others = Bystanders::new(&node);
+    let mut raw = Raw::greeted(&node);
+    let mut frames = Vec::new();
+    for n in 0..400 {
+        raw.encoder.ping(&mut frames, Tag::default(), n);
+    }
+    raw.stream.write_all(&frames).unwrap();
+    assert_eq!(raw.last_error().map(|(n, _)| n), Some(Reason::Flood as u16));
+    others.are_well();
+}
+
+#[test]
+fn a_client_that_never_reads_loses_only_what_is_old_and_then_its_connection() {
+    let mut config = config(1);
+    (config.limits.high_water_bytes, config.limits.stalled_ms) = (16 << 10, 1000);
+    config.limits.resume_ms = 0;
+    let node = TestNode::start(&config);
+    let mut others = Bystanders::new(&node);
+    let mut sloth = node.user("sloth@localhost", "s");
+    available(&mut sloth);
+    subscribe(&mut others.0, &mut sloth);
+    subscribe(&mut sloth, &mut others.0);
+    // Nobody reads for the sloth from here on: its socket buffers fill, then its line, then only the newest is kept.
+    let big = vec![7; 30_000];
+    for n in 0..1000 {
+        let status = format!("update {n}");
+        others.0.set_presence(&Presence { status: status.clone(), payload: big.clone(), ..Presence::default() }).unwrap();
+        let got = presence(&mut others.1);
+        assert_eq!(got.presence.unwrap().status, status, "{:?}", got.version);
+    }
+    others.are_well();
+    // It is seen to go, though it never read a word of it.
+    until(&mut others.0, |event| match event {
+        Event::Presence(event) if event.show == Show::Unavailable => Some(()),
+        _ => None,
+    });
+    drop(others);
+    let stopped = node.stop();
+    assert!(stopped.hosts.iter().map(|host| host.shard.edge.counters.conflated).sum::<u64>() > 0);
+}
+
+#[test]
+fn a_slow_client_that_reads_again_has_the_final_state() {
+    let mut config = config(1);
+    config.limits.high_water_bytes = 16 << 10;
+    let node = TestNode::start(&config);
+    let mut others = Bystanders::new(&node);
+    let mut slow = node.user("slow@localhost", "s");
+    available(&mut slow);
+    subscribe(&mut slow, &mut others.0);
+    let big = vec![7; 30_000];
+    for n in 0..600 {
+        let status = format!("update {n}");
+        others.0.set_presence(&Presence { status, payload: big.clone(), ..Presence::default() }).unwrap();
+        presence(&mut others.1);
+    }
+    let mut seen = 0;
+    until(&mut slow, |event| match event {
+        Event::Presence(event) => {
+            seen += 1;
+            event.presence.filter(|presence| presence.status == "update 599").map(drop)
+        }
+        _ => None,
+    });
+    assert!(seen < 600, "it was spared some of them");
+    no_presence(&mut slow);
+}
+
+#[test]
+fn a_stopped_node_tells_every_client_why() {
+    let node = TestNode::start(&config(2));
+    let mut clients: Vec<Client> = (0..10).map(|n| node.user(&format!("user{n}@localhost"), "r")).collect();
+    let stopping = std::thread::spawn(move || node.stop());
+    for client in &mut clients {
+        let refusal = until(client, |event| match event {
+            Event::Refused(refusal) => Some(refusal),
+            _ => None,
+        });
+        assert_eq!(refusal.reason(), Some(Reason::ShuttingDown));
+    }
+    drop(clients);
+    stopping.join().unwrap();
+}
+
+#[test]
+fn what_was_stored_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(2);
+    config.store.kind = fanal::base::config::StoreKind::Redb;
+    config.node.data = dir.path().join("data");
+    let node = TestNode::start(&config);
+    let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+    available(&mut alice);
+    available(&mut bob);
+    subscribe(&mut bob, &mut alice);
+    bob.set_contact("alice@localhost", "Alice", &["friends"]).unwrap();
+    bob.block("mallory@localhost").unwrap();
+    let number = bob.roster().unwrap()[0].user;
+    alice.log_out("good night").unwrap();
+    drop(bob);
+    node.stop();
+    // One core instead of two: where users live is not stored.
+    config.node.cores = support::config(1).node.cores;
+    let node = TestNode::start(&config);
+    let mut bob = node.user("bob@localhost", "b");
+    available(&mut bob);
+    let last = presence(&mut bob);
+    assert_eq!((last.user, last.presence.unwrap().status.as_str()), (number, "good night"));
+    let contact = bob.roster().unwrap().remove(0);
+    assert_eq!((contact.jid.as_str(), contact.name.as_str(), contact.subscription.0), ("alice@localhost", "Alice", 1));
+    assert_eq!(bob.block_list().unwrap(), ["mallory@localhost"]);
+    let mut alice = node.user("alice@localhost", "a");
+    available(&mut alice);
+    assert_eq!(presence(&mut bob).presence.unwrap().resource, "a");
+}

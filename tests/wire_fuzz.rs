@@ -1,0 +1,111 @@
+//! The fuzz targets on stable: seeded mutations of good frames and messages, the same ones each time.
+
+#[path = "../fuzz/targets.rs"]
+mod targets;
+mod wire_samples;
+
+use fanal::wire::encode::Encoder;
+use fanal::wire::frame::HEADER_BYTES;
+
+/// Mutations of each seed for each target.
+const ROUNDS: usize = 2000;
+
+/// SplitMix64: the tests need the same numbers each time, not good ones.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut number = self.0;
+        number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((number ^ number >> 31) % bound as u64) as usize
+    }
+
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            if bytes.is_empty() {
+                return;
+            }
+            let at = self.below(bytes.len());
+            match self.below(6) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = self.below(256) as u8,
+                2 => bytes[at] = [0, 1, 4, 8, 0x7f, 0x80, 0xff][self.below(7)],
+                3 => bytes.truncate(at),
+                4 => bytes.insert(at, self.below(256) as u8),
+                _ => {
+                    let piece = bytes[at..bytes.len().min(at + 1 + self.below(16))].to_vec();
+                    bytes.splice(at..at, piece);
+                }
+            }
+        }
+    }
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let client: Vec<Vec<u8>> = wire_samples::of_client().into_iter().map(|sample| sample.bytes).collect();
+    let server: Vec<Vec<u8>> = wire_samples::of_server().into_iter().map(|sample| sample.bytes).collect();
+    let mut encoder = Encoder::default();
+    let sessions = client.iter().flat_map(|frame| {
+        let mut start = Vec::new();
+        encoder.hello(&mut start, wire_samples::TAG, "fuzz");
+        encoder.log_in(&mut start, wire_samples::TAG, "alice@localhost", "TOKEN", b"token", "");
+        (0..4).map(move |how| [&[how], &start[..], frame].concat()).collect::<Vec<_>>()
+    });
+    let texts = [
+        "n,,n=user,r=rOprNGfwEbeRWgbNEkqO\nc=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+        "n,a=user@localhost,n=us=2Cer,r=x\nc=biws,r=x,p=",
+        "\0user\0pencil",
+        "r=nonce,s=c2FsdA==,i=1\nv=AAAA",
+        "fanal1.dXNlcnwxODAwMDAwMDAwMDAwfGFsaWNlQGxvY2FsaG9zdA.6VKeWUNVON4LjLUwFIlkedMVOa8W-l6_Dul6bdRIdUw",
+    ];
+    let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
+    let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
+    let sessions: Vec<Vec<u8>> = sessions.collect();
+    client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
+}
+
+#[test]
+fn no_decoder_panics_on_mutated_input() {
+    let seeds = seeds();
+    for (number, (name, target)) in targets::ALL.iter().enumerate() {
+        let mut numbers = Numbers(number as u64);
+        for (at, seed) in seeds.iter().enumerate() {
+            for round in 0..ROUNDS {
+                let mut bytes = seed.clone();
+                if round > 0 {
+                    numbers.mutate(&mut bytes);
+                }
+                let outcome = std::panic::catch_unwind(|| target(&bytes));
+                assert!(outcome.is_ok(), "{name}, seed {at}, round {round}: {bytes:02x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_decoder_panics_on_noise() {
+    for (number, (name, target)) in targets::ALL.iter().enumerate() {
+        let mut numbers = Numbers(1000 + number as u64);
+        for round in 0..3000 {
+            let bytes: Vec<u8> = (0..numbers.below(200)).map(|_| numbers.below(256) as u8).collect();
+            let outcome = std::panic::catch_unwind(|| target(&bytes));
+            assert!(outcome.is_ok(), "{name}, round {round}: {bytes:02x?}");
+        }
+    }
+}
+
+/// Presence is small enough to change every byte to every value.
+#[test]
+fn our_presence_reader_and_the_general_verifier_agree_on_every_changed_byte() {
+    let bytes = Encoder::default().presence(&wire_samples::PRESENCE);
+    for at in 0..bytes.len() {
+        for value in 0..=u8::MAX {
+            let mut changed = bytes.clone();
+            changed[at] = value;
+            targets::presence_flatbuffer(&changed);
+        }
+        targets::presence_flatbuffer(&bytes[..at]);
+    }
+}

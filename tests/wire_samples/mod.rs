@@ -1,0 +1,136 @@
+//! One frame of every kind, with every field filled in: for golden bytes, round trips and as seeds for fuzzing.
+#![allow(dead_code, reason = "each test that includes this uses a part of it")]
+
+use fanal::base::id::{SessionId, UserId, Version};
+use fanal::base::reason::Reason;
+use fanal::wire::encode::{Contact, Encoder, Greeting, LoggedInAs, MessageFields, PresenceFields, SubscriptionFields, Tag};
+use fanal::wire::event::{self, BatchWriter, Head};
+use fanal::wire::native::{Action, Kind, Show, SubscriptionState};
+
+pub struct Sample {
+    pub kind: Kind,
+    pub bytes: Vec<u8>,
+}
+
+pub const TAG: Tag = Tag { stream: 0, request: 7 };
+
+pub const PRESENCE: PresenceFields<'_> = PresenceFields {
+    resource: "phone",
+    show: Show::Away,
+    priority: -5,
+    status: "back at three",
+    idle_since: 1_700_000_000_000,
+    caps: "http://example.org#q07",
+    payload: b"\x00\xff",
+    stamp: 0,
+};
+
+pub const MESSAGE: MessageFields<'_> =
+    MessageFields { from: "alice@localhost/phone", to: "bob@localhost", id: "m1", body: b"hello", number: 3 };
+
+pub const SUBSCRIPTION: SubscriptionFields<'_> =
+    SubscriptionFields { action: Action::Subscribed, jid: "bob@localhost", user: UserId(42), note: "welcome" };
+
+pub const LOGGED_IN: LoggedInAs<'_> = LoggedInAs {
+    user: UserId(42),
+    jid: "alice@localhost/phone",
+    session: SessionId(9),
+    resume: &[1; 16],
+    resume_within_ms: 30_000,
+    resumed: true,
+    data: b"v=proof",
+};
+
+pub const GREETING: Greeting<'_> =
+    Greeting { software: "fanal 0.1.0", domain: "localhost", mechanisms: &["TOKEN", "PLAIN"], max_frame: 65_536 };
+
+pub const HEAD: Head = Head {
+    user: UserId(0x0001_0203_0000_0009),
+    version: Version { epoch: 2, sequence: 5 },
+    session: SessionId(3),
+    show: Show::Away,
+    flags: 0,
+};
+
+pub fn groups() -> Vec<String> {
+    vec!["friends".to_owned(), "work".to_owned()]
+}
+
+pub fn contact(groups: &[String]) -> Contact<'_> {
+    Contact {
+        jid: "bob@localhost",
+        user: UserId(42),
+        name: "Bob",
+        groups,
+        subscription: SubscriptionState::Both,
+        ask: true,
+        approved: true,
+        removed: true,
+    }
+}
+
+fn samples(write: impl FnOnce(&mut Encoder, &mut dyn FnMut(Kind, &mut dyn FnMut(&mut Encoder, &mut Vec<u8>)))) -> Vec<Sample> {
+    let mut all = Vec::new();
+    write(&mut Encoder::default(), &mut |kind, write| {
+        let mut bytes = Vec::new();
+        write(&mut Encoder::default(), &mut bytes);
+        all.push(Sample { kind, bytes });
+    });
+    all
+}
+
+pub fn of_client() -> Vec<Sample> {
+    samples(|encoder, add| {
+        let presence = encoder.presence(&PRESENCE);
+        add(Kind::Hello, &mut |e, out| e.hello(out, TAG, "a client"));
+        add(Kind::Ping, &mut |e, out| e.ping(out, TAG, 0x0102_0304_0506_0708));
+        add(Kind::Pong, &mut |e, out| e.pong(out, TAG, 0x0102_0304_0506_0708));
+        add(Kind::Message, &mut |e, out| e.message(out, TAG, &MESSAGE));
+        add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, "alice@localhost", "TOKEN", b"token", "phone"));
+        add(Kind::SaslResponse, &mut |e, out| e.sasl_response(out, TAG, b"response"));
+        add(Kind::Resume, &mut |e, out| e.resume(out, TAG, "alice@localhost", &[1; 16], 3));
+        add(Kind::LogOut, &mut |e, out| e.log_out(out, TAG, "gone home"));
+        add(Kind::SetPresence, &mut |e, out| e.set_presence(out, TAG, &PRESENCE));
+        add(Kind::DirectedPresence, &mut |e, out| e.directed_presence(out, TAG, "bob@localhost", &presence));
+        add(Kind::Probe, &mut |e, out| e.probe(out, TAG, "bob@localhost"));
+        add(Kind::Subscription, &mut |e, out| e.subscription(out, TAG, &SUBSCRIPTION));
+        add(Kind::RosterGet, &mut |e, out| e.roster_get(out, TAG));
+        add(Kind::RosterSet, &mut |e, out| e.roster_set(out, TAG, "bob@localhost", "Bob", &groups()));
+        add(Kind::RosterSet, &mut |e, out| e.roster_remove(out, TAG, "bob@localhost"));
+        add(Kind::Block, &mut |e, out| e.block(out, TAG, "bob@localhost", false));
+        add(Kind::BlockListGet, &mut |e, out| e.block_list_get(out, TAG));
+        add(Kind::Ack, &mut |e, out| e.ack(out, TAG, 3));
+    })
+}
+
+pub fn of_server() -> Vec<Sample> {
+    samples(|encoder, add| {
+        let presence = encoder.presence(&PRESENCE);
+        let mut body = Vec::new();
+        event::body(&mut body, HEAD, &presence);
+        let groups = groups();
+        add(Kind::Hello, &mut |e, out| e.greeting(out, TAG, &GREETING));
+        add(Kind::Ping, &mut |e, out| e.ping(out, TAG, 1));
+        add(Kind::Pong, &mut |e, out| e.pong(out, TAG, 1));
+        add(Kind::Message, &mut |e, out| e.message(out, Tag::default(), &MESSAGE));
+        add(Kind::SaslChallenge, &mut |e, out| e.sasl_challenge(out, TAG, b"challenge"));
+        add(Kind::LoggedIn, &mut |e, out| e.logged_in(out, TAG, &LOGGED_IN));
+        add(Kind::Done, &mut |e, out| e.done(out, TAG));
+        add(Kind::DirectedPresence, &mut |e, out| e.directed_from(out, TAG, "alice@localhost/desk", &presence));
+        add(Kind::Error, &mut |e, out| e.error(out, TAG, Reason::LogInFailed, ""));
+        add(Kind::Event, &mut |_, out| event::write(out, HEAD, &presence));
+        add(Kind::Event, &mut |_, out| event::write(out, Head { show: Show::Unavailable, ..HEAD }, b""));
+        add(Kind::Event, &mut |_, out| event::splice(out, &body, &[1, 2, 3]));
+        add(Kind::EventBatch, &mut |_, out| {
+            let mut batch = BatchWriter::start(out);
+            batch.push(out, &body, &[]);
+            batch.push(out, &body, &[4, 5]);
+            batch.finish(out);
+        });
+        add(Kind::SubscriptionEvent, &mut |e, out| e.subscription_event(out, Tag::default(), &SUBSCRIPTION));
+        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&groups), contact(&[])]));
+        add(Kind::RosterPush, &mut |e, out| e.roster_push(out, Tag::default(), &contact(&groups)));
+        add(Kind::BlockList, &mut |e, out| e.block_list(out, TAG, &["carol@localhost"]));
+        add(Kind::Transfer, &mut |e, out| e.transfer(out, Tag::default(), "127.0.0.1:5290"));
+    })
+}
