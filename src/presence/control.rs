@@ -241,6 +241,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// The sender's session and request, for the answer.
     pub asker: Asker,
+    /// The recipient's sessions it was given to.
+    pub given: Vec<SessionId>,
 }
 
 #[derive(Clone, Debug)]

@@ -8,9 +8,10 @@ use super::{Canary, Env};
 use crate::base::id::{CoreId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::secrets::Secrets;
-use crate::base::time::WallClock;
+use crate::base::time::{Time, WallClock};
 use crate::front::sasl::Decoys;
 use crate::front::token::Keys;
+use crate::metrics::meter::Units;
 use crate::presence::home::Place;
 use crate::presence::user::User;
 use crate::ring::exchange::exchange;
@@ -101,7 +102,20 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
     let (cores, domain, limits) = (env.mix.cores, DOMAIN.to_owned(), Arc::new(env.mix.limits.clone()));
     let place = Place { core, cores, cluster: 0, epoch, domain: domain.clone(), limits: limits.clone(), wall_at_zero: WALL };
     let decoys = Decoys::new([7; 32]);
-    let settings = Settings { core, cores, domain, limits, token_keys: keys(), trunk_keys: keys(), plain: true, decoys };
+    let (token_keys, trunk_keys, units) = (keys(), keys(), Units::default());
+    let settings = Settings {
+        core,
+        cores,
+        domain,
+        limits,
+        token_keys,
+        trunk_keys,
+        plain: true,
+        decoys,
+        sample: 0,
+        units,
+        clock: || Time::ZERO,
+    };
     Shard::new(settings, place, secrets.fork())
 }
 

@@ -76,7 +76,7 @@ impl Homes {
         }
         let user = self.user(at).expect("the caller found it");
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
-        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker };
+        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker, given: Vec::new() };
         out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
     }
 
@@ -91,7 +91,7 @@ impl Homes {
     }
 
     /// Gives a message to the session it names, or to the user's best ones: those of the highest priority, never below 0.
-    fn deliver(&mut self, message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
+    fn deliver(&mut self, mut message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
         let most = self.place.limits.unacknowledged_messages as usize;
         let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
         let user = self.user(at).expect("found by name");
@@ -107,6 +107,7 @@ impl Homes {
         if room.is_empty() {
             return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.id, message.to)));
         }
+        message.given.clone_from(&room);
         for id in room {
             let session = user.session(id).expect("chosen from the list");
             let edge = session.edge;
@@ -121,9 +122,14 @@ impl Homes {
         Ok(())
     }
 
-    /// What a session had not acknowledged when it ended goes to the user's other sessions, or back to the sender as an error.
+    /// What a session had not acknowledged when it ended goes to the user's other sessions, or back to the sender as an error;
+    /// but nothing that another session was given too.
     pub(super) fn return_messages(&mut self, ended: Session, out: &mut Outbox) {
         for (_, mut message) in ended.extra.into_iter().flat_map(|extra| extra.unacknowledged) {
+            let user = self.by_name(&message.to).and_then(|at| self.get(at));
+            if user.is_some_and(|user| user.sessions.iter().any(|session| message.given.contains(&session.id))) {
+                continue;
+            }
             message.to_resource = None;
             let asker = message.asker;
             if let Err((reason, detail)) = self.deliver(message, out) {

@@ -17,6 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: Check = Check::EverybodyKnowsTheFinalState;
 
+type View = BTreeMap<(UserId, SessionId), Seen>;
+
+fn describe(((user, session), seen): (&(UserId, SessionId), &Seen)) -> String {
+    format!("{}/{} {:?} {}.{} {}", user.0, session.0, seen.show, seen.version.epoch, seen.version.sequence, seen.status)
+}
+
 pub fn check(node: &Node, clients: &[Client], stored: &Memory) -> Held {
     let mut there = BTreeSet::new();
     for client in clients {
@@ -51,7 +57,9 @@ fn check_session(node: &Node, client: &Client, session: &Session, stored: &Memor
     if at_home.available {
         let expected = expected_view(node, home, at_home.id, stored);
         CHECK.holds(session.view == expected, || {
-            format!("{who} knows of {:?}, and should know of {expected:?}", session.view)
+            let only = |a: &View, b: &View| a.iter().filter(|(key, seen)| b.get(key) != Some(seen)).map(describe).collect::<Vec<_>>();
+            let (wrong, missing) = (only(&session.view, &expected), only(&expected, &session.view));
+            format!("{who} wrongly knows {wrong:?}, and should know {missing:?}")
         })?;
     }
     match &session.roster {
@@ -64,7 +72,7 @@ fn check_session(node: &Node, client: &Client, session: &Session, stored: &Memor
 }
 
 /// Of a user's own other sessions, and of those of the contacts, each available one.
-fn expected_view(node: &Node, home: &User, own: SessionId, stored: &Memory) -> BTreeMap<(UserId, SessionId), Seen> {
+fn expected_view(node: &Node, home: &User, own: SessionId, stored: &Memory) -> View {
     let mut view = BTreeMap::new();
     let mut add = |user: &User| {
         for session in user.sessions.iter().filter(|s| s.available && (user.id, s.id) != (home.id, own)) {

@@ -58,6 +58,26 @@ impl Wishes {
         self.asked.get_mut(&id.pair).expect("it was asked")[id.at].answered = Some((self.clock, done));
     }
 
+    /// The time by which wishes are ordered.
+    pub fn now(&self) -> u64 {
+        self.clock
+    }
+
+    /// Something that another user sent at some time has reached a user: unless that user knew before that time that the other one
+    /// was blocked, and has not wanted that undone since.
+    pub fn reached(&self, by: &Bare, from: &Bare, sent: u64) -> Held {
+        let asked = self.asked.get(&(by.clone(), from.clone())).map_or(&[][..], |asked| &asked[..]);
+        let last_allowed = asked.iter().rev().find(|op| op.wish == Wish::Block(false));
+        let after = last_allowed.map_or(0, |op| op.asked);
+        let barred = asked.iter().any(|op| {
+            let known = op.answered.is_some_and(|(at, done)| done && at < sent);
+            op.wish == Wish::Block(true) && op.asked > after && known
+        });
+        let undone = last_allowed.is_some_and(|op| op.answered.is_none_or(|(at, _)| at > sent));
+        let allowed = !barred || undone || self.removed.contains(by);
+        Check::NobodyUnapprovedReceives.holds(allowed, || format!("{by} had blocked {from}, who reached {by} nevertheless"))
+    }
+
     pub fn remove(&mut self, owner: &Bare) {
         self.removed.insert(owner.clone());
     }

@@ -215,7 +215,8 @@ impl Client {
         let to = self.somebody(env);
         let show = if env.random.one_in(4) { Show::Unavailable } else { Show::Available };
         let resource = self.sessions[&stream].resource.clone();
-        let fields = PresenceFields { resource: &resource, show, ..PresenceFields::default() };
+        let sent = env.memories.wishes.now().to_string();
+        let fields = PresenceFields { resource: &resource, show, status: &sent, ..PresenceFields::default() };
         self.ask(env, stream, Pending::Other, |encoder, out, tag| {
             let presence = encoder.presence(&fields);
             encoder.directed_presence(out, tag, to.as_str(), &presence);

@@ -3,12 +3,16 @@
 use super::session::{Pending, Said, Session, known};
 use super::{Client, Stage};
 use crate::base::id::{SessionId, UserId};
+use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::base::time::WallClock;
 use crate::client::codec::Received;
 use crate::front::token::Scope;
+use crate::presence::subscription;
+use crate::sim::check::kept::Wish;
 use crate::sim::check::messages::SessionKey;
-use crate::sim::check::{Check, Held};
-use crate::sim::node::{DOMAIN, keys};
+use crate::sim::check::{Broken, Check, Held};
+use crate::sim::node::keys;
 use crate::sim::Env;
 use crate::wire::decode::ServerFrame;
 use crate::wire::encode::{SubscriptionFields, Tag};
@@ -90,11 +94,11 @@ impl Client {
     }
 
     /// The session a frame is for.
-    fn session(&mut self, tag: Tag) -> Result<&mut Session, crate::sim::check::Broken> {
+    fn session(&mut self, tag: Tag) -> Result<&mut Session, Broken> {
         let number = self.number;
         let open = self.sessions.get_mut(&tag.stream).filter(|session| session.open);
         let what = || format!("client {number} has no session on stream {} that this frame could be for", tag.stream);
-        open.ok_or_else(|| crate::sim::check::Broken { check: Check::FramesAreSound, what: what() })
+        open.ok_or_else(|| Broken { check: Check::FramesAreSound, what: what() })
     }
 
     fn greeted(&mut self, env: &mut Env) {
@@ -102,7 +106,7 @@ impl Client {
         if self.trunk {
             let request = self.request();
             self.stage = Stage::Authorising(request);
-            let token = keys().sign(Scope::Trunk("sim"), crate::base::time::WallClock(u64::MAX)).expect("there's a key");
+            let token = keys().sign(Scope::Trunk("sim"), WallClock(u64::MAX)).expect("there's a key");
             self.say(env, |encoder, out| encoder.log_in(out, Tag::request(request), "", "TRUNK", token.as_bytes(), ""));
         }
     }
@@ -195,6 +199,15 @@ impl Client {
         Ok(())
     }
 
+    /// Directed presence needs no approval, but a user who is blocked has none.
+    fn directed(&mut self, env: &mut Env, tag: Tag, from: &str, sent: &str) -> Held {
+        let session = self.session(tag)?;
+        let from = Bare::with_resource(from).map(|(bare, _)| bare);
+        Check::FramesAreSound.holds(from.is_some(), || "directed presence of nobody".into())?;
+        let (Some(from), Ok(sent)) = (from, sent.parse()) else { return Ok(()) };
+        env.memories.wishes.reached(&session.jid, &from, sent)
+    }
+
     /// Somebody wants to subscribe.
     fn asked_for_approval(&mut self, env: &mut Env, tag: Tag, jid: &str) {
         let drawn = env.random.below(1000);
@@ -204,13 +217,10 @@ impl Client {
             n if n < env.mix.acting.approve + env.mix.acting.deny => Action::Unsubscribed,
             _ => return,
         };
-        let Some(contact) = crate::base::jid::Bare::new(jid).filter(|jid| jid.domain() == DOMAIN) else { return };
-        self.wish(env, tag.stream, &contact, crate::sim::check::kept::Wish::Subscription(session_action(action)), |encoder, out, tag| {
+        let contact = Bare::new(jid).expect("the node names users by JIDs");
+        let wish = Wish::Subscription(subscription::Action::from_number(action.0).expect("one of the four"));
+        self.wish(env, tag.stream, &contact, wish, |encoder, out, tag| {
             encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: UserId::NOBODY, note: "" });
         });
     }
-}
-
-fn session_action(action: Action) -> crate::presence::subscription::Action {
-    crate::presence::subscription::Action::from_number(action.0).expect("one of the four")
 }
