@@ -1,5 +1,5 @@
 //! `cargo bench --bench floor -- [key=value]...`: the runtime's physical limit, with every knob of the driver open for a sweep.
-//! Keys: connections, audience, window, pace (heard|delivered), frame, seconds, repeat, taskrun (coop|defer), hold, linger (us), crowd, sends, budget,
+//! Keys: connections, audience, window, pace (heard|delivered), frame, seconds, repeat, taskrun (coop|defer), hold (us), sends, budget,
 //! buffers, bytes, idle. Prints one line a run.
 
 use fanal::bench::floor::{Plan, run};
@@ -37,8 +37,6 @@ fn main() {
             "repeat" => repeat = number(),
             "taskrun" => plan.drive.task_run = if value == "defer" { TaskRun::Deferred } else { TaskRun::Cooperative },
             "hold" => plan.drive.flush.hold = micros(),
-            "linger" => plan.drive.flush.linger = micros(),
-            "crowd" => plan.drive.flush.crowd = number() as u32,
             "sends" => plan.drive.flush.sends = number() as u32,
             "budget" => plan.drive.completions_per_turn = number() as u32,
             "buffers" => plan.drive.buffers = number() as u16,
@@ -51,7 +49,7 @@ fn main() {
         match run(plan) {
             Ok(outcome) => println!(
                 "C={} F={} W={} {:?} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, {:.1} frames/send, {:.1} bytes/receive, \
-                 sleeps {} naps {} starved {} overflow {} late {}",
+                 sleeps {} starved {} overflow {} late {}",
                 plan.connections,
                 plan.audience,
                 plan.window,
@@ -63,7 +61,6 @@ fn main() {
                 outcome.frames_per_send(plan.frame_bytes),
                 outcome.drive.bytes_in as f64 / outcome.drive.receives.max(1) as f64,
                 outcome.drive.sleeps,
-                outcome.drive.naps,
                 outcome.drive.starved,
                 outcome.drive.cq_overflow,
                 outcome.drive.late_completions,

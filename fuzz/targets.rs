@@ -1,5 +1,5 @@
-//! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they say must
-//! be consistent. `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+//! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
+//! say must be consistent. `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::base::credentials::ScramCredentials;
 use fanal::base::jid::Bare;
@@ -16,8 +16,10 @@ use fanal::wire::native::{Kind, Presence, Show};
 use fanal::wire::presence;
 use std::hint::black_box;
 
+pub type Target = fn(&[u8]);
+
 /// Every target by name.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub const ALL: &[(&str, Target)] = &[
     ("frames", frames),
     ("door", door),
     ("codec", codec),

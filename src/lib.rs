@@ -3,6 +3,8 @@
 //! Everything up to `shard` is a pure function of bytes, values and time. Only `drive`, the back ends of `store` and the binary
 //! touch the world, and only with the feature `runtime`.
 
+#[cfg(feature = "runtime")]
+pub mod admin;
 pub mod base;
 #[cfg(feature = "runtime")]
 pub mod bench;

@@ -201,10 +201,28 @@ fn configured_keys_need_no_data_directory() {
 }
 
 #[test]
+fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let served = Served::start(&data);
+    let native = served.native.to_string();
+    for _ in 0..2 {
+        let demo = ["demo", "--users", "10", "--subscribers", "3", "--rate", "200", "--seconds", "1"];
+        let said = printed(&[&demo[..], &["--native", &native, "--data", text(&data)]].concat());
+        let last = said.lines().last().unwrap();
+        let figures: Vec<u64> = last.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+        let [_, updates, deliveries] = figures[..] else { panic!("{said}") };
+        assert!(updates > 0 && deliveries > 0 && deliveries <= (updates + 10) * 3, "{said}");
+    }
+    served.stop();
+}
+
+#[test]
 fn every_subcommand_explains_itself() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    let listed = commands.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    let names: Vec<&str> = listed.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help").collect();
     assert!(names.contains(&"config") && names.contains(&"user"), "{help}");
     for name in names {
         assert!(printed(&[name, "--help"]).contains("Usage: fanal"), "{name}");

@@ -5,9 +5,9 @@
 use fanal::base::id::CoreId;
 use fanal::base::reason::Reason;
 use fanal::base::time::{Time, WallClock};
-use fanal::metrics::fields::{Counters, Gauges};
+use fanal::metrics::fields::{Counters, Gauges, NodeCount};
 use fanal::metrics::process::Process;
-use fanal::metrics::prometheus;
+use fanal::metrics::prometheus::{self, Scrape};
 use fanal::metrics::recorder::{Recorder, Stage};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +95,12 @@ fn scrape() -> BTreeMap<String, f64> {
             *recorder.snapshot(Time(1_000))
         })
         .collect();
-    let text = prometheus::text(snapshots, Some(Process::read().unwrap()), WallClock(1_700_000_000_123));
+    let text = prometheus::text(Scrape {
+        cores: snapshots,
+        node: vec![NodeCount { name: "store_rows", help: "Rows written", value: 11 }],
+        process: Some(Process::read().unwrap()),
+        started: WallClock(1_700_000_000_123),
+    });
     read(&text).unwrap_or_else(|faults| panic!("{faults:#?}\n{text}"))
 }
 
@@ -117,6 +122,7 @@ fn the_text_keeps_the_rules_and_has_every_name_for_every_core() {
     assert_eq!(series["fanal_updates_total{core=\"1\"}"], 7.0);
     assert_eq!(series["fanal_bytes_out_total{core=\"1\"}"], (1u64 << 40) as f64);
     assert_eq!(series["fanal_sessions{core=\"0\"}"], 3.0);
+    assert_eq!(series["fanal_store_rows_total"], 11.0);
     assert_eq!(series["process_start_time_seconds"], 1_700_000_000.123);
     assert!(series["process_resident_memory_bytes"] > 1e6);
 }

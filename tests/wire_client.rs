@@ -174,6 +174,22 @@ impl Server {
         Verdict::Open
     }
 
+    fn resume(&mut self, tag: Tag, resume: &fanal::wire::native::Resume<'_>, out: &mut Vec<u8>) -> Verdict {
+        self.seen.lock().unwrap().resumed_from.push(resume.received());
+        if resume.token().bytes() != wire_samples::LOGGED_IN.resume {
+            self.encoder.error(out, tag, Reason::ResumeFailed, "");
+            return Verdict::Refused;
+        }
+        let verdict = self.welcome(tag, true, b"", out);
+        self.message(1, out);
+        self.message(2, out);
+        // One that the client has seen, one that is older, and one that is newer.
+        for sequence in [6, 3, 7] {
+            event::write(out, Self::head(sequence, Show::Unavailable), b"");
+        }
+        verdict
+    }
+
     fn head(sequence: u32, show: Show) -> Head {
         Head { user: UserId(42), version: Version { epoch: 1, sequence }, session: SessionId(9), show, flags: 0 }
     }
@@ -191,21 +207,7 @@ impl Server {
                     None => self.refuse(tag, out),
                 };
             }
-            ClientFrame::Resume(resume) => {
-                self.seen.lock().unwrap().resumed_from.push(resume.received());
-                if resume.token().bytes() != wire_samples::LOGGED_IN.resume {
-                    self.encoder.error(out, tag, Reason::ResumeFailed, "");
-                    return Verdict::Refused;
-                }
-                let verdict = self.welcome(tag, true, b"", out);
-                self.message(1, out);
-                self.message(2, out);
-                // One that the client has seen, one that is older, and one that is newer.
-                for sequence in [6, 3, 7] {
-                    event::write(out, Self::head(sequence, Show::Unavailable), b"");
-                }
-                return verdict;
-            }
+            ClientFrame::Resume(resume) => return self.resume(tag, &resume, out),
             ClientFrame::SetPresence(presence) => {
                 self.sequence += 1;
                 let head = Self::head(self.sequence, presence.fields.show);

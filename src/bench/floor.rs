@@ -4,12 +4,14 @@
 //! Lives on: a core's thread (the host) and the caller's thread (the load). Serves G6.
 
 use super::load::{Counted, Load, Pace, Traffic};
+use super::server::thread_cpu_ns;
 use crate::base::id::{ConnId, RawSocket};
 use crate::base::time::Time;
 use crate::drive::{Bell, Config, DriveCounters, Driver, Host, Stage, Turn, bridge, pin, socket};
 use crate::wire::lines::{Lines, Marks};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -217,47 +219,74 @@ impl Traffic for Frames {
     }
 }
 
+/// The running server.
+pub struct Server {
+    pub target: SocketAddr,
+    thread: PathBuf,
+    stop: Arc<AtomicBool>,
+    bell: Bell,
+    core: bridge::Core<io::Result<DriveCounters>>,
+}
+
+impl Server {
+    /// Starts it on its processor.
+    ///
+    /// # Errors
+    /// The plan doesn't fit this machine.
+    pub fn start(plan: &Plan) -> io::Result<Server> {
+        assert!(plan.frame_bytes >= NUMBER_BYTES && plan.window > 0, "frames of at least 4 bytes, a window of at least 1");
+        let plan = *plan;
+        let listeners = socket::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?;
+        let target = listeners[0].local_addr()?;
+        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Bell::new()?);
+        let (tell_thread, thread) = mpsc::channel();
+        let (server_stop, server_bell) = (stop.clone(), bell.clone());
+        let core = bridge::on_core("floor", plan.server_processor, move || async move {
+            let driver = Driver::new(plan.drive, server_bell, listeners).map_err(io::Error::other)?;
+            tell_thread.send(std::fs::read_link("/proc/thread-self")?).map_err(io::Error::other)?;
+            bridge::drive(driver, Floor::new(&plan, server_stop)).await.map(|(_, counters)| counters)
+        })?;
+        match thread.recv() {
+            Ok(thread) => Ok(Server { target, thread: Path::new("/proc").join(thread), stop, bell, core }),
+            Err(_) => Err(core.join()?.err().unwrap_or_else(|| io::Error::other("the floor's core ended at once"))),
+        }
+    }
+
+    /// Nanoseconds of processor time that its thread has had.
+    pub fn cpu_ns(&self) -> io::Result<u64> {
+        thread_cpu_ns(&self.thread)
+    }
+
+    pub fn stop(self) -> io::Result<DriveCounters> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.bell.ring();
+        self.core.join()?
+    }
+}
+
 /// Runs server and load, each on its processor, and measures.
 ///
 /// # Errors
 /// The plan doesn't fit this machine, or a delivery was lost.
 pub fn run(plan: Plan) -> io::Result<Outcome> {
-    assert!(plan.frame_bytes >= NUMBER_BYTES && plan.window > 0, "frames of at least 4 bytes, a window of at least 1");
-    let listeners = socket::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?;
-    let target = listeners[0].local_addr()?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let bell = Bell::new()?;
-    let (tell_thread, thread) = mpsc::channel();
-    let (server_stop, server_bell) = (stop.clone(), bell.clone());
-    let server = bridge::on_core("floor", plan.server_processor, move || async move {
-        let driver = Driver::new(plan.drive, server_bell, listeners).map_err(io::Error::other)?;
-        tell_thread.send(std::fs::read_link("/proc/thread-self")?).map_err(io::Error::other)?;
-        bridge::drive(driver, Floor::new(&plan, server_stop)).await.map(|(_, counters)| counters)
-    })?;
-    let measured = thread.recv().map_err(io::Error::other).and_then(|thread| {
-        if let Some(processor) = plan.load_processor {
-            pin::pin(processor);
-        }
-        let mut load = Load::connect(target, plan.connections, (plan.pace, plan.window), Frames::new(&plan))?;
-        load.run(WARM_UP)?;
-        let before = cpu_ns(&thread)?;
-        let counted = load.run(plan.time)?;
-        let server_cpu_ns = cpu_ns(&thread)? - before;
-        load.drain()?;
-        Ok((counted, server_cpu_ns))
-    });
-    stop.store(true, Ordering::Relaxed);
-    bell.ring();
-    let drive = server.join()??;
+    let server = Server::start(&plan)?;
+    let measured = measure(&plan, &server);
+    let drive = server.stop()?;
     let (counted, server_cpu_ns) = measured?;
     Ok(Outcome { counted, server_cpu_ns, drive })
 }
 
-/// Nanoseconds that a thread has had of a processor.
-fn cpu_ns(thread: &std::path::Path) -> io::Result<u64> {
-    let text = std::fs::read_to_string(std::path::Path::new("/proc").join(thread).join("schedstat"))?;
-    let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
-    nanos.ok_or_else(|| io::Error::other("schedstat tells no processor time: boot a kernel with CONFIG_SCHED_INFO"))
+fn measure(plan: &Plan, server: &Server) -> io::Result<(Counted, u64)> {
+    if let Some(processor) = plan.load_processor {
+        pin::pin(processor);
+    }
+    let mut load = Load::connect(server.target, plan.connections, (plan.pace, plan.window), Frames::new(plan))?;
+    load.run(WARM_UP)?;
+    let before = server.cpu_ns()?;
+    let counted = load.run(plan.time)?;
+    let server_cpu_ns = server.cpu_ns()? - before;
+    load.drain()?;
+    Ok((counted, server_cpu_ns))
 }
 
 #[cfg(test)]

@@ -91,7 +91,6 @@ async fn pump<H: Host>(driver: &mut Driver, host: &mut H) -> io::Result<()> {
         match driver.turn(host)? {
             Next::Done => break,
             Next::Again => idle_turns = 0,
-            Next::Linger(until) => driver.linger(until)?,
             Next::Idle(_) if idle_turns < driver.config.idle_turns => idle_turns += 1,
             Next::Idle(deadline) => {
                 if driver.may_sleep(host, deadline)? {

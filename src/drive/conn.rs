@@ -14,7 +14,7 @@ pub(super) enum State {
     Vacant,
     /// Receives and sends.
     Open,
-    /// Goes to another core: sends what is gathered, then stops receiving, then is handed over.
+    /// Goes to another core: stops receiving, sends what is gathered, then is handed over.
     Leaving,
     /// The host has ended it and everything was sent: the write side is shut, and what still arrives is thrown away until the
     /// peer's end of stream, so that no reset overtakes the last words.
@@ -78,12 +78,13 @@ impl Conn {
         let idle = !self.ops.receive && !self.ops.send && !self.ops.cancel;
         match self.state {
             State::Vacant | State::Open | State::Farewell => Step::Wait,
-            // The receive may still bring bytes that make the host answer, so the way out is taken only when all is still.
-            State::Leaving if self.ops.send || unsent => Step::Wait,
-            State::Leaving if idle => Step::Depart,
+            // The receive ends first: while it goes on, the host may find an answer to send for ever. What the cancel does to a
+            // send is mended by sending again.
+            State::Leaving if self.ops.receive && !self.ops.cancel => Step::Cancel,
+            State::Leaving if idle && !unsent => Step::Depart,
             State::Closing if idle => Step::Close,
-            State::Leaving | State::Closing if self.ops.cancel => Step::Wait,
-            State::Leaving | State::Closing => Step::Cancel,
+            State::Closing if !self.ops.cancel => Step::Cancel,
+            State::Leaving | State::Closing => Step::Wait,
         }
     }
 }
@@ -106,7 +107,7 @@ mod tests {
             }
             let leaving = conn(State::Leaving, receive, send, cancel).next(unsent);
             assert_eq!(leaving == Step::Depart, idle && !unsent, "{bits}");
-            assert!(!(leaving == Step::Cancel && (send || unsent)), "a leaving connection sends all it has first");
+            assert_eq!(leaving == Step::Cancel, receive && !cancel, "only receiving is stopped, sends go on");
             let closing = conn(State::Closing, receive, send, cancel).next(unsent);
             assert_eq!(closing == Step::Close, idle, "{bits}");
             assert_eq!(closing == Step::Cancel, !idle && !cancel, "one cancel at a time, again until all is still");

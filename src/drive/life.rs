@@ -91,7 +91,6 @@ impl Driver {
     fn pass_on<H: Host>(&mut self, host: &mut H, id: ConnId, buffer: u16, len: usize) {
         self.counters.receives += 1;
         self.counters.bytes_in += len as u64;
-        self.gathered.receives += 1;
         let now = clock::now();
         if self.counters.receives.is_multiple_of(SAMPLE) {
             host.observe(Stage::Receive, now.since(self.look_began));
@@ -146,7 +145,7 @@ impl Driver {
                 }
                 if state == State::Open { Ok(()) } else { self.advance(host, id) }
             }
-            error if matches!(-error, libc::EINTR | libc::EAGAIN) => self.send(id),
+            error if matches!(-error, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => self.send(id),
             _ => {
                 self.counters.send_errors += 1;
                 self.end(host, id)?;

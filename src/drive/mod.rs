@@ -58,7 +58,7 @@ pub mod setup;
 pub mod socket;
 
 pub use bell::Bell;
-pub use flush::{Flush, FlushPolicy, Gathered};
+pub use flush::FlushPolicy;
 pub use pump::Driver;
 pub use setup::{RingSize, SetupError, TaskRun};
 
@@ -83,9 +83,9 @@ pub trait Host {
     /// sent (or could not be sent in time). The line is released soon after, by the driver.
     fn lost(&mut self, now: Time, conn: ConnId);
 
-    /// Adds the connections that the host wants to hand to other cores since the last call. The driver sends what they have
-    /// gathered, stops receiving, passes on what still arrives, and then calls `departed`. A peer that doesn't read delays it; the
-    /// host ends such a connection by its own rules.
+    /// Adds the connections that the host wants to hand to other cores since the last call. The driver stops
+    /// receiving, passes on what had arrived, sends what is gathered, and then calls `departed`. A peer that doesn't read delays it;
+    /// the host ends such a connection by its own rules.
     fn take_departures(&mut self, into: &mut Vec<ConnId>);
 
     /// The descriptor of a connection that leaves, now the host's. The line is released when this returns.
@@ -143,7 +143,7 @@ pub struct Config {
     /// Bytes of one such buffer.
     pub buffer_bytes: u32,
     pub flush: FlushPolicy,
-    /// Completions handled in one turn.
+    /// Completions handled in one turn. Well above `FlushPolicy::sends`, or the completions of sends hold up the receives.
     pub completions_per_turn: u32,
     /// Turns with nothing to do before the core sleeps.
     pub idle_turns: u32,
@@ -162,8 +162,8 @@ impl Default for Config {
             task_run: TaskRun::Cooperative,
             buffers: 1024,
             buffer_bytes: 4096,
-            flush: FlushPolicy { hold: Duration::from_micros(200), linger: Duration::ZERO, crowd: 16, sends: 512 },
-            completions_per_turn: 256,
+            flush: FlushPolicy { hold: Duration::from_micros(200), sends: 128 },
+            completions_per_turn: 2048,
             idle_turns: 16,
             farewell: Duration::from_secs(5),
             drain: Duration::from_secs(10),
@@ -179,8 +179,6 @@ pub struct DriveCounters {
     pub enters: u64,
     /// Enters that the kernel refused because completions had to be read first.
     pub enters_refused: u64,
-    /// Enters that waited for a batch.
-    pub naps: u64,
     pub sleeps: u64,
     pub accepts: u64,
     /// Connections the host refused.

@@ -6,7 +6,6 @@
 
 use super::accept::Listener;
 use super::conn::{Conn, State};
-use super::flush::{Flush, Gathered};
 use super::op::{Kind, pack, unpack};
 use super::queue::{Completion, Queue};
 use super::{Bell, Config, DriveCounters, Host, SetupError, Stage, clock};
@@ -18,15 +17,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 /// What is to be done after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// Another turn.
     Again,
-    /// Gathered bytes may wait until then for more of them.
-    Linger(Time),
     /// Nothing to do before the deadline unless the bell rings.
     Idle(Option<Time>),
     /// Everything is released.
@@ -49,7 +45,8 @@ pub struct Driver {
     pub(super) again: Vec<u32>,
     /// Lines whose flush is due.
     ready: VecDeque<u32>,
-    pub(super) gathered: Gathered,
+    /// When the oldest byte that waits for a flush was gathered.
+    gathered_since: Option<Time>,
     /// Closed lines and when they are cut, in order of time.
     pub(super) farewells: VecDeque<(Time, ConnId)>,
     pub(super) adoptions: Vec<(ConnId, RawSocket)>,
@@ -85,7 +82,7 @@ impl Driver {
             unarmed: Vec::new(),
             again: Vec::new(),
             ready: VecDeque::new(),
-            gathered: Gathered::default(),
+            gathered_since: None,
             farewells: VecDeque::new(),
             adoptions: Vec::new(),
             departures: Vec::new(),
@@ -120,14 +117,13 @@ impl Driver {
             Some(_) => {}
         }
         let more = full || said.busy || self.queue.has_completions();
-        let flush = self.flush(host, more)?;
+        self.flush(host, more)?;
         self.queue.submit(&mut self.counters)?;
-        Ok(match flush {
-            _ if self.is_done(host, now) => Next::Done,
-            _ if more || !self.ready.is_empty() || self.queue.has_completions() => Next::Again,
-            Flush::Now => Next::Again,
-            Flush::Until(Some(due)) => Next::Linger(due),
-            Flush::Until(None) => Next::Idle(self.deadline(said.deadline)),
+        let more = more || !self.ready.is_empty() || self.gathered_since.is_some() || self.queue.has_completions();
+        Ok(match self.is_done(host, now) {
+            true => Next::Done,
+            false if more => Next::Again,
+            false => Next::Idle(self.deadline(said.deadline)),
         })
     }
 
@@ -153,20 +149,18 @@ impl Driver {
     }
 
     /// Sends what is gathered, if the policy says so, up to the turn's budget.
-    fn flush<H: Host>(&mut self, host: &mut H, more: bool) -> io::Result<Flush> {
+    fn flush<H: Host>(&mut self, host: &mut H, more: bool) -> io::Result<()> {
         if self.ready.is_empty() {
+            if !host.lines().has_dirty() && self.again.is_empty() {
+                return Ok(());
+            }
             let now = clock::now();
-            if self.gathered.since.is_none() && (host.lines().has_dirty() || !self.again.is_empty()) {
-                self.gathered.since = Some(now);
+            let since = *self.gathered_since.get_or_insert(now);
+            if !self.config.flush.is_due(now, since, more) {
+                return Ok(());
             }
-            let decision = self.config.flush.decide(now, self.gathered, more);
-            if decision != Flush::Now {
-                return Ok(decision);
-            }
-            if let Some(since) = self.gathered.since {
-                host.observe(Stage::FlushWait, now.since(since));
-            }
-            self.gathered = Gathered::default();
+            host.observe(Stage::FlushWait, now.since(since));
+            self.gathered_since = None;
             self.ready.extend(self.again.drain(..));
             host.lines().take_dirty(&mut self.dirty);
             self.ready.extend(&self.dirty);
@@ -175,7 +169,7 @@ impl Driver {
             let Some(slot) = self.ready.pop_front() else { break };
             self.flush_line(host, slot)?;
         }
-        Ok(Flush::Now)
+        Ok(())
     }
 
     fn flush_line<H: Host>(&mut self, host: &mut H, slot: u32) -> io::Result<()> {
@@ -216,15 +210,6 @@ impl Driver {
         let Some(stop_at) = self.stop_at else { return false };
         let idle = self.open == 0 && !self.listeners.iter().any(Listener::is_armed) && self.ready.is_empty();
         idle && (host.lines().is_empty() || now >= stop_at)
-    }
-
-    /// Waits for more to gather, not longer than the policy allows.
-    pub(super) fn linger(&mut self, until: Time) -> io::Result<()> {
-        let patience = until.since(clock::now());
-        if patience == 0 {
-            return Ok(());
-        }
-        self.queue.nap(self.config.flush.crowd, Duration::from_nanos(patience), &mut self.counters)
     }
 
     /// Prepares to sleep on the bell: announce, set the alarm, enable the bell, let the kernel post what it holds back, look once

@@ -10,12 +10,11 @@
 use super::buffers::Buffers;
 use super::setup::{SetupError, make_ring};
 use super::{Config, DriveCounters};
-use io_uring::{EnterFlags, IoUring, squeue, types::SubmitArgs, types::Timespec};
+use io_uring::{EnterFlags, IoUring, squeue};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
 
 /// A completion, copied out of the ring.
 #[derive(Clone, Copy, Debug)]
@@ -84,22 +83,12 @@ impl Queue {
         self.judge(result, counters)
     }
 
-    /// Enters and sleeps until `want` completions wait or `patience` is over. Nothing but the ring wakes it.
-    pub fn nap(&mut self, want: u32, patience: Duration, counters: &mut DriveCounters) -> io::Result<()> {
-        counters.enters += 1;
-        counters.naps += 1;
-        let limit = Timespec::new().sec(patience.as_secs()).nsec(patience.subsec_nanos());
-        let args = SubmitArgs::new().timespec(&limit);
-        let result = self.ring.submitter().submit_with_args(want as usize, &args);
-        self.judge(result, counters)
-    }
-
     fn judge(&mut self, result: io::Result<usize>, counters: &mut DriveCounters) -> io::Result<()> {
         self.count_overflow(counters);
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR | libc::ETIME) => Ok(()),
+                Some(libc::EINTR) => Ok(()),
                 // Completions wait: the turn reaps them and comes back.
                 Some(libc::EBUSY | libc::EAGAIN) => {
                     counters.enters_refused += 1;

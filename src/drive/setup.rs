@@ -58,8 +58,6 @@ pub struct Report {
     pub kernel: String,
     /// Ring flags that the kernel didn't know.
     pub peeled: Vec<&'static str>,
-    /// Whether the ring can wait for several completions with a time limit (Linux 6.12).
-    pub waits_for_batches: bool,
     /// Bytes that may be locked, and what the cores lock.
     pub lock_limit: u64,
     pub lock_needed: u64,
@@ -72,9 +70,6 @@ impl fmt::Display for Report {
         write!(f, "Linux {}: io_uring works", self.kernel)?;
         if !self.peeled.is_empty() {
             write!(f, ", without {} (a newer kernel is faster)", self.peeled.join(" and "))?;
-        }
-        if !self.waits_for_batches {
-            write!(f, ", without waiting for batches (Linux 6.12 has it)")?;
         }
         let room = self.descriptors.saturating_sub(OTHER_DESCRIPTORS);
         write!(f, "; room for {room} connections (descriptor limit {}: LimitNOFILE= raises it)", self.descriptors)?;
@@ -147,7 +142,6 @@ pub fn probe(cores: usize, task_run: TaskRun) -> Result<Report, SetupError> {
     Ok(Report {
         kernel: kernel(),
         peeled,
-        waits_for_batches: ring.params().is_feature_min_timeout(),
         lock_limit,
         lock_needed: cores as u64 * EXECUTOR_RINGS * EXECUTOR_MEMORY as u64,
         descriptors: raise_descriptor_limit(),
@@ -214,13 +208,12 @@ mod tests {
         let report = Report {
             kernel: "6.1.0".into(),
             peeled: vec!["NO_SQARRAY"],
-            waits_for_batches: false,
             lock_limit: 8 << 20,
             lock_needed: 9 << 20,
             descriptors: 20_000,
         };
         let text = report.to_string();
-        for part in ["6.1.0", "NO_SQARRAY", "6.12", "room for 19488", "LimitNOFILE", "LimitMEMLOCK"] {
+        for part in ["6.1.0", "NO_SQARRAY", "room for 19488", "LimitNOFILE", "LimitMEMLOCK"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

@@ -13,6 +13,15 @@ pub struct Field {
     pub help: &'static str,
 }
 
+/// A count of the node as a whole, which no core owns: of the store or of the admin server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NodeCount {
+    /// `fanal_NAME_total` in Prometheus.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub value: u64,
+}
+
 macro_rules! fields {
     ($(#[$about:meta])* $group:ident { $($name:ident, $unit:literal, $help:literal;)* }) => {
         $(#[$about])*
@@ -84,7 +93,6 @@ fields! {
         turns, "turns", "Turns of the core's loop";
         enters, "calls", "System calls into the ring";
         enters_refused, "calls", "System calls into the ring refused because completions had to be read first";
-        naps, "waits", "Waits for a batch of completions";
         sleeps, "sleeps", "Times the core had nothing to do and slept";
         batches, "batches", "Batches sent to other cores";
         batches_read, "batches", "Batches read from other cores";
@@ -200,7 +208,7 @@ mod tests {
         dropped.count(Reason::TooManyStreams);
         assert_eq!((dropped.get(Reason::Flood), dropped.since(&earlier).get(Reason::Flood)), (2, 1));
         dropped.add(&earlier);
-        assert_eq!(dropped.iter().filter(|&(_, n)| n > 0).collect::<Vec<_>>(), [(Reason::Flood, 3), (Reason::TooManyStreams, 1)]);
+        assert_eq!(dropped.iter().filter(|&(_, n)| n > 0).collect::<Vec<_>>(), [(Reason::TooManyStreams, 1), (Reason::Flood, 3)]);
         let counts: Vec<u64> = dropped.iter().map(|(_, n)| n).collect();
         assert_eq!(Dropped::from_counts(&counts), dropped);
     }

@@ -1,10 +1,10 @@
 //! Snapshots as Prometheus reads them (G5, C1): the OpenMetrics text format, made by `prometheus-client`.
 //!
-//! Lives on: the control thread, at each scrape. Every sample has the label `core`, but for those of the process. The stages come
+//! Lives on: the control thread, at each scrape. Every sample has the label `core`, but for those of the node and the process. The stages come
 //! twice: as a classic histogram, from which Prometheus makes quantiles of any interval, and as quantiles since the start,
 //! which are exact to 1 %.
 
-use super::fields::{Counters, Field, Gauges};
+use super::fields::{Counters, Field, Gauges, NodeCount};
 use super::process::Process;
 use super::recorder::Stage;
 use super::snapshot::Snapshot;
@@ -37,12 +37,26 @@ const BUCKETS: [u64; 22] = {
 
 const QUANTILES: [(&str, f64); 5] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99), ("0.999", 0.999), ("1", 1.0)];
 
-/// The whole answer to a scrape. `process` is left out when it can't be read; `started` is when the process began.
-pub fn text(snapshots: Vec<Snapshot>, process: Option<Process>, started: WallClock) -> String {
+/// What a scrape is told.
+#[derive(Debug)]
+pub struct Scrape {
+    pub cores: Vec<Snapshot>,
+    /// Counts of the node as a whole. Their names differ from those of `Counters`.
+    pub node: Vec<NodeCount>,
+    /// Left out when it can't be read.
+    pub process: Option<Process>,
+    /// When the process began.
+    pub started: WallClock,
+}
+
+/// The whole answer to a scrape.
+pub fn text(scrape: Scrape) -> String {
     let mut registry = Registry::default();
-    registry.sub_registry_with_prefix("fanal").register_collector(Box::new(Cores(snapshots)));
-    if let Some(process) = process {
-        registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, started)));
+    let fanal = registry.sub_registry_with_prefix("fanal");
+    fanal.register_collector(Box::new(Cores(scrape.cores)));
+    fanal.register_collector(Box::new(Node(scrape.node)));
+    if let Some(process) = scrape.process {
+        registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, scrape.started)));
     }
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("writing to memory does not fail");
@@ -156,6 +170,19 @@ fn quantiles(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Re
         }
     }
     Ok(())
+}
+
+#[derive(Debug)]
+struct Node(Vec<NodeCount>);
+
+impl Collector for Node {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        for count in &self.0 {
+            let metric = encoder.encode_descriptor(count.name, &format!("{}.", count.help), None, MetricType::Counter)?;
+            ConstCounter::new(count.value).encode(metric)?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

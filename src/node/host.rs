@@ -199,7 +199,6 @@ fn count(counters: &mut Counters, drive: &DriveCounters, rings: &Counts) {
     counters.turns = drive.turns;
     counters.enters = drive.enters;
     counters.enters_refused = drive.enters_refused;
-    counters.naps = drive.naps;
     counters.sleeps = drive.sleeps;
     counters.batches = rings.batches;
     counters.batches_read = rings.read;

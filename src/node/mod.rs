@@ -6,11 +6,13 @@
 pub mod control;
 mod host;
 pub mod keys;
+mod operator;
 mod passwords;
 
 pub use host::{Answered, CoreHost};
 pub use keys::KeyError;
 
+use crate::admin;
 use crate::base::config::{Config, Cores, StoreKind};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
@@ -33,6 +35,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 /// Why a node could not start. Each names the thing, the reason and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error("can't listen on {address}: {source}. Choose another address, or stop what listens there")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Admin(#[from] admin::server::StartError),
     #[error("can't start a thread: {0}")]
     Thread(#[from] io::Error),
 }
@@ -67,6 +72,7 @@ pub struct Node {
     commands: Vec<(Sender<Command>, Bell)>,
     answers: Option<Receiver<Answered>>,
     storage: StorageThread,
+    admin: Option<admin::server::Server>,
 }
 
 /// What a node leaves behind, for whoever stopped it.
@@ -113,7 +119,7 @@ impl Node {
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
         let (token_keys, trunk_keys) = (keys.token, keys.trunk);
-        Ok(Node { native, cores, report, token_keys, trunk_keys, threads, commands, answers: Some(answered), storage })
+        Ok(Node { native, cores, report, token_keys, trunk_keys, threads, commands, answers: Some(answered), storage, admin: None })
     }
 
     /// The control thread's way to the cores. There is one.
@@ -124,11 +130,26 @@ impl Node {
         control::Controller::new(self.commands.clone(), self.answers.take().expect("one controller per node"))
     }
 
+    /// Starts the admin API, with the control of the cores.
+    ///
+    /// # Panics
+    /// When the control was taken before.
+    pub fn start_admin(&mut self, config: &Config) -> Result<SocketAddr, StartError> {
+        let mut settings = admin::server::Settings::new(config.listen.admin, config.listen.admin_token.clone());
+        settings.interval = Duration::from_secs(config.metrics.interval_seconds.into());
+        settings.interval_log = config.metrics.interval_log.clone();
+        let server = admin::server::Server::start(settings, Box::new(self.control()))?;
+        let address = server.address();
+        self.admin = Some(server);
+        Ok(address)
+    }
+
     /// Stops: every session ends with a reason, every line is drained, every commit is made durable. Waits for all that.
     ///
     /// # Errors
     /// A core had ended badly.
     pub fn stop(self) -> io::Result<Stopped> {
+        drop(self.admin);
         for (orders, bell) in &self.commands {
             // A core that is gone has stopped.
             _ = orders.send(Command { ticket: 0, order: crate::shard::batch::Order::Stop });

@@ -80,11 +80,6 @@ pub enum Control {
     },
     Message(Box<Message>),
     Directed(Box<Directed>),
-    Probe {
-        publisher: Bare,
-        subscriber: UserId,
-        asker: Asker,
-    },
 
     // Home to edge.
     Attached(Box<Attached>),
@@ -299,8 +294,12 @@ pub enum SessionEvent {
         message: Box<Message>,
     },
     Directed(Box<Directed>),
-    /// Event frames of the user's own other sessions, or the answer to a probe.
+    /// Event frames of the user's own other sessions.
     Events(Vec<Frame>),
+    /// The answer to a probe: what the edge knows of this publisher, if the session watches it.
+    Probed {
+        publisher: UserId,
+    },
     Transfer {
         address: String,
     },

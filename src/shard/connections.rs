@@ -282,7 +282,7 @@ impl Shard {
     }
 
     pub(super) fn drop_sessions(&mut self, conn: ConnId, reason: Reason) {
-        let resumable = matches!(reason, Reason::ConnectionLost | Reason::ShuttingDown | Reason::NeverReads | Reason::Silent);
+        let resumable = matches!(reason, Reason::ConnectionLost | Reason::NeverReads | Reason::Silent);
         for edge in self.edge.sessions_on(conn.slot) {
             self.close_session(edge, if resumable { SessionEnd::Lost } else { SessionEnd::Ended });
         }

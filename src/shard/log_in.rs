@@ -251,24 +251,18 @@ impl Shard {
 
     /// Tells the doors what came of their log-ins, in order: a session may be opened and ended in one go.
     pub(super) fn tell_doors(&mut self) {
-        while !self.outcomes.is_empty() {
-            for (conn, outcome) in std::mem::take(&mut self.outcomes) {
-                self.tell_door(conn, outcome);
-            }
-        }
-    }
-
-    fn tell_door(&mut self, conn: ConnId, outcome: Outcome) {
-        let rules = self.rules;
-        let Some(door) = self.door(conn) else { return };
-        match outcome {
-            Outcome::Challenged => door.challenged(),
-            Outcome::Opened => door.opened(),
-            Outcome::OpenedTrunk => door.opened_trunk(),
-            Outcome::Ended => door.ended(),
-            Outcome::Refused => {
-                if let Err(reason) = door.refused(&rules) {
-                    self.end_connection(conn, reason, "");
+        for (conn, outcome) in std::mem::take(&mut self.outcomes) {
+            let rules = self.rules;
+            let Some(door) = self.door(conn) else { continue };
+            match outcome {
+                Outcome::Challenged => door.challenged(),
+                Outcome::Opened => door.opened(),
+                Outcome::OpenedTrunk => door.opened_trunk(),
+                Outcome::Ended => door.ended(),
+                Outcome::Refused => {
+                    if let Err(reason) = door.refused(&rules) {
+                        self.end_connection(conn, reason, "");
+                    }
                 }
             }
         }

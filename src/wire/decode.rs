@@ -1,7 +1,8 @@
 //! From a frame's kind and body to a verified table: what a client may send, and what a server may send.
 //!
 //! Lives on: every core (`from_client`), and in clients (`from_server`). Serves G2: here, and for Presence in `presence`, a
-//! flatbuffer from outside is verified. Invariant: every table view, enum and nested presence in the values returned is sound and in range.
+//! flatbuffer from outside is verified. Invariant: every table view, enum and nested presence in the values returned is sound and
+//! in range.
 
 use crate::base::reason::Reason;
 use crate::wire::event::{self, Batch, Event};

@@ -8,8 +8,8 @@ use crate::base::id::ConnId;
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
-/// Buffers kept in the pool of one core.
-const POOL_BUFFERS: usize = 4096;
+/// Bytes of buffers kept in the pool of one core.
+const POOL_BYTES: usize = 32 << 20;
 /// Capacity of a fresh buffer.
 const FRESH_BYTES: usize = 512;
 
@@ -53,6 +53,8 @@ pub struct Lines {
     drained: Vec<ConnId>,
     overrun: Vec<ConnId>,
     pool: Vec<Vec<u8>>,
+    /// Capacity of all buffers in `pool`.
+    pooled: usize,
     open: usize,
     /// Bytes up to which a message counts as one unit of load (C1).
     unit_bytes: usize,
@@ -68,6 +70,7 @@ impl Default for Lines {
             drained: Vec::new(),
             overrun: Vec::new(),
             pool: Vec::new(),
+            pooled: 0,
             open: 0,
             unit_bytes: usize::MAX,
             units: 0,
@@ -187,7 +190,9 @@ impl Lines {
             self.dirty.push(slot);
         }
         if line.gathered.capacity() == 0 {
-            line.gathered = self.pool.pop().unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES.max(more)));
+            line.gathered = self.pool.pop().unwrap_or_default();
+            self.pooled -= line.gathered.capacity();
+            line.gathered.reserve(FRESH_BYTES.max(more));
         }
         Some(&mut line.gathered)
     }
@@ -305,8 +310,9 @@ impl Lines {
     }
 
     fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if (FRESH_BYTES..=POOLED_BYTES).contains(&buffer.capacity()) && self.pool.len() < POOL_BUFFERS {
+        if (FRESH_BYTES..=POOLED_BYTES).contains(&buffer.capacity()) && self.pooled + buffer.capacity() <= POOL_BYTES {
             buffer.clear();
+            self.pooled += buffer.capacity();
             self.pool.push(buffer);
         }
     }

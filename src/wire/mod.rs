@@ -12,7 +12,8 @@ pub mod lines;
 pub mod presence;
 
 #[rustfmt::skip]
-#[allow(clippy::all, clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn, unused_imports, mismatched_lifetime_syntaxes)]
+#[allow(clippy::all, clippy::undocumented_unsafe_blocks, rustdoc::invalid_html_tags)]
+#[allow(unsafe_op_in_unsafe_fn, unused_imports, mismatched_lifetime_syntaxes)]
 #[path = "generated/native.rs"]
 mod generated;
 

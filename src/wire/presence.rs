@@ -1,8 +1,8 @@
 //! The one flatbuffer of the hot path, read and verified in one go: a Presence.
 //!
 //! Lives on: every core, and in clients. Serves G2. The general verifier of the flatbuffers crate takes four times as long
-//! for this table (86 ns against 23), which every update passes. Invariant: what this takes, that verifier takes too, and reads the same
-//! (`tests/wire_fuzz.rs` compares them), so subscribers get nothing that their own library would refuse.
+//! for this table (86 ns against 23), which every update passes. Invariant: what this takes, that verifier takes too, and reads
+//! the same (`tests/wire_fuzz.rs` compares them), so subscribers get nothing that their own library would refuse.
 
 use crate::base::reason::Reason;
 use crate::wire::native::{Presence, Show};

@@ -2,6 +2,7 @@
 //!
 //! Errors go to stderr as one line with the fix, and where a file is to blame, the place in it; the exit status is then 1.
 
+mod bench;
 mod config;
 mod demo;
 mod failure;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Run a node in the foreground until it is told to stop.
     Serve(serve::Args),
+    /// Measure a node: one started for it, or one that runs.
+    Bench(bench::Args),
     /// Manage the users of a node, running or stopped.
     User(user::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
@@ -43,6 +46,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),

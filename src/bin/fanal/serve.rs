@@ -3,10 +3,11 @@
 use crate::failure::Failure;
 use crate::settings::Settings;
 use fanal::base::config::{Config, StoreKind};
-use fanal::node::Node;
+use fanal::node::{CoreHost, Node, Stopped};
 use nix::sys::signal::{SigSet, Signal};
 use sd_notify::NotifyState;
 use std::io::Write;
+use std::net::SocketAddr;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -19,8 +20,9 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     // Before any thread is there, so that every one inherits it and the wait below gets the signal.
     ends.thread_block().map_err(|error| Failure::line(format!("signals can't be held back: {error}")))?;
-    let node = Node::start(&config).map_err(Failure::line)?;
-    say(&greeting(&config, &node))?;
+    let mut node = Node::start(&config).map_err(Failure::line)?;
+    let admin = node.start_admin(&config).map_err(Failure::line)?;
+    say(&greeting(&config, &node, admin))?;
     tell_systemd(NotifyState::Ready);
 
     let signal = ends.wait().map_err(|error| Failure::line(format!("can't wait for signals: {error}")))?;
@@ -28,11 +30,28 @@ pub fn run(args: Args) -> Result<(), Failure> {
     ends.thread_unblock().map_err(|error| Failure::line(format!("signals can't be let through: {error}")))?;
     tell_systemd(NotifyState::Stopping);
     say(&format!("{signal}: closing every session; again to end at once\n"))?;
-    node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
-    say("stopped\n")
+    let left = node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
+    say(&format!("{}stopped\n", counted(&left)))
 }
 
-fn greeting(config: &Config, node: &Node) -> String {
+/// What the cores counted, in one line; `fanal bench` reads it.
+fn counted(left: &Stopped) -> String {
+    let sum = |of: fn(&CoreHost) -> u64| left.hosts.iter().map(of).sum::<u64>();
+    let counters = [
+        ("log_ins", sum(|host| host.shard.homes.counters.log_ins)),
+        ("watches", sum(|host| host.shard.homes.counters.watches)),
+        ("updates", sum(|host| host.shard.homes.counters.updates)),
+        ("deliveries", sum(|host| host.shard.edge.counters.deliveries)),
+        ("conflated", sum(|host| host.shard.edge.counters.conflated)),
+        ("put_off", sum(|host| host.shard.homes.counters.put_off)),
+        ("stale_updates", sum(|host| host.shard.edge.counters.stale_updates)),
+        ("sends", sum(|host| host.drive.sends)),
+    ];
+    let pairs: Vec<String> = counters.iter().map(|(name, count)| format!("{name}={count}")).collect();
+    format!("counted {}\n", pairs.join(" "))
+}
+
+fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
     let kept = match config.store.kind {
         StoreKind::Redb => format!("data in {}", config.node.data.display()),
         StoreKind::Memory => "keeping nothing".into(),
@@ -46,7 +65,7 @@ fn greeting(config: &Config, node: &Node) -> String {
             StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
         };
     }
-    text + &format!("native  {}\nserving\n", node.native)
+    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native)
 }
 
 /// Under systemd, tells it; elsewhere there is nobody to tell.

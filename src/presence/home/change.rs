@@ -125,7 +125,7 @@ impl Homes {
             let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
             let Some(user) = user else { return };
             let Some(rare) = user.rare.as_mut().filter(|rare| rare.storing.is_none()) else { return };
-            let Some(change) = rare.waiting.pop_front() else { return };
+            let Some(change) = rare.waiting.pop_front() else { return user.tidy() };
             let (planned, origin) = match change {
                 Change::Attach(attach) => {
                     self.attach(now, *attach, edge, out);

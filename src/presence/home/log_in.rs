@@ -62,6 +62,8 @@ impl Homes {
             extra: None,
         };
         let (jid, resource) = (user.jid.clone(), session.resource.clone());
+        // Most users have one session, and a vector's first growth would make room for four.
+        user.sessions.reserve_exact(1);
         user.sessions.push(session);
         self.sessions += 1;
         self.counters.log_ins += 1;

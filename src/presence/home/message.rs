@@ -39,10 +39,7 @@ impl Homes {
             Ask::Directed { to, resource, show, presence } => {
                 self.directed_from(at, session, asker, (to, resource), show, presence, out)
             }
-            Ask::Probe { publisher } => match publisher.domain() == self.place.domain {
-                true => out.send(self.home_of(&publisher), Control::Probe { publisher, subscriber: at.user, asker }),
-                false => refuse(asker, Reason::NoSuchUser, publisher.to_string(), out),
-            },
+            Ask::Probe { publisher } => self.probe(at, session, asker, &publisher, out),
             Ask::Ack { received } => {
                 let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
                 if let Some(extra) = session.extra.as_mut() {
@@ -183,20 +180,23 @@ impl Homes {
         }
     }
 
-    /// RFC 6121 4.3: a probe is answered from the cached state, for approved subscribers only.
-    pub fn probe(&mut self, publisher: &Bare, subscriber: UserId, asker: Asker, out: &mut Outbox) {
+    /// RFC 6121 4.3: a probe is answered from what is known here and at the session's edge, of contacts that the session sees. So
+    /// it brings nothing that would not be kept up to date afterwards.
+    fn probe(&mut self, at: UserRef, session: SessionId, asker: Asker, publisher: &Bare, out: &mut Outbox) {
         self.counters.probes += 1;
-        let epoch = self.place.epoch;
-        let user = self.by_name(publisher).and_then(|at| self.user(at));
-        match user.filter(|user| user.id == subscriber || user.approves(subscriber)) {
-            None => refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
-            Some(user) => {
-                let mut frames = Vec::new();
-                user.frames(epoch, &mut frames);
-                tell(asker, SessionEvent::Events(frames), out);
-                done(asker, out);
-            }
+        let user = self.get(at).expect("the caller found it");
+        let available = user.sessions.iter().any(|own| own.id == session && own.available);
+        let contact = user.roster.by_jid(publisher).filter(|item| user.sees(item)).map(|item| item.user);
+        let event = match contact {
+            Some(publisher) => SessionEvent::Probed { publisher },
+            None if *publisher == user.jid => SessionEvent::Events(user.other_frames(session, self.place.epoch)),
+            None => return refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
+        };
+        if !available {
+            return refuse(asker, Reason::NotAvailable, "", out);
         }
+        tell(asker, event, out);
+        done(asker, out);
     }
 
     /// Accounts for waiting changes when a user goes: those who wait are told.

@@ -94,6 +94,7 @@ impl Client {
             5 => self.direct(env, stream),
             6 => {
                 let jid = self.somebody(env);
+                env.trace.note(env.now, format_args!("client {} probes {jid}", self.number));
                 self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.probe(out, tag, jid.as_str()));
             }
             7 => self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.ping(out, tag, 7)),
@@ -124,6 +125,7 @@ impl Client {
         write: impl FnOnce(&mut Encoder, &mut Vec<u8>, Tag),
     ) {
         let Some(session) = self.sessions.get(&stream).filter(|session| session.may_ask()) else { return };
+        env.trace.note(env.now, format_args!("client {} as {} wishes {contact}: {wish:?}", self.number, session.jid));
         let id = env.memories.wishes.ask(&session.jid, contact, wish);
         self.ask(env, stream, Pending::Wish(id), write);
     }

@@ -181,7 +181,9 @@ impl Client {
         let streams = if self.trunk { streams } else { vec![0] };
         for stream in streams {
             let session = self.session(Tag::stream(stream))?;
-            let who = session.key.user;
+            let (who, head) = (session.key.user, event.head);
+            let (by, of, version) = ((self.number, stream), (head.user.0, head.session.0), (head.version.epoch, head.version.sequence));
+            env.trace.note(env.now, format_args!("client {by:?} sees {of:?} {:?} {version:?} {}", head.show, head.flags));
             session.see(event)?;
             env.memories.approvals.received(who, event)?;
         }

@@ -1,0 +1,118 @@
+//! The admin API (G5): metrics, health, users and transfers over HTTP/1.1, for operators, Prometheus and `fanal stats`/`fanal user`.
+//!
+//! Lives on: threads of its own, away from the cores; it reaches them only through `Control`. Invariants: it listens on loopback
+//! unless a token is set; connections, sizes and times are bounded; whatever comes in, the answer is a status with a JSON
+//! error that names the fix, and the node goes on. From the inside out: `http` (bytes <-> requests and responses, pure), `routes` (a
+//! request -> a response), `server` (sockets and threads), `client` (the other end).
+//! It is plain blocking code with one thread per connection: there are few of them, and no loop to keep free.
+
+pub mod client;
+pub mod http;
+mod routes;
+pub mod server;
+
+use crate::base::id::UserId;
+use crate::base::jid::Bare;
+use crate::metrics::fields::NodeCount;
+use crate::metrics::snapshot::Snapshot;
+use serde::{Deserialize, Serialize};
+
+/// What the node does for its operator. One call at a time; a call may wait for the cores.
+pub trait Control: Send {
+    /// What every core has measured.
+    fn snapshots(&mut self) -> Result<Vec<Snapshot>, Refusal>;
+
+    /// What is counted for the node as a whole.
+    fn node_counts(&mut self) -> Vec<NodeCount> {
+        Vec::new()
+    }
+
+    fn health(&mut self) -> Health;
+
+    /// Adds a user; without a password, one who logs in by token or trunk only.
+    fn add_user(&mut self, jid: &Bare, password: Option<&str>) -> Result<(), Refusal>;
+
+    /// Removes a user with everything kept, and ends the user's sessions.
+    fn remove_user(&mut self, jid: &Bare) -> Result<(), Refusal>;
+
+    /// Up to `limit` users in the order of their JIDs, from the first one behind `after`.
+    fn list_users(&mut self, after: Option<&Bare>, limit: usize) -> Result<Vec<UserLine>, Refusal>;
+
+    /// Tells a user's sessions to go on at `address` (host:port). The number of sessions told (C8).
+    fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal>;
+}
+
+/// How the node is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// It works: a supervisor need not restart it.
+    pub live: bool,
+    /// It takes clients.
+    pub ready: bool,
+    /// Why not, for people.
+    pub why: String,
+}
+
+/// Why the node did not do what was asked, with the fix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The request makes no sense: 400.
+    Wrong(String),
+    /// There is no such user: 404.
+    Missing(String),
+    /// It clashes with what is there: 409.
+    Conflict(String),
+    /// The node can't at the moment: 503.
+    Unavailable(String),
+}
+
+/// One user in a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserLine {
+    pub jid: Bare,
+    pub user: UserId,
+    pub sessions: usize,
+    pub contacts: usize,
+}
+
+/// `POST /users`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    pub jid: String,
+    /// Without one the user logs in by token or trunk only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// `POST /transfer`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransferOrder {
+    pub jid: String,
+    /// host:port.
+    pub address: String,
+}
+
+/// A page of `GET /users`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UserPage {
+    pub users: Vec<UserEntry>,
+    /// `after` of the next page, when there may be one.
+    pub next: Option<String>,
+}
+
+/// One user of a page. `id` is hexadecimal text: JSON's numbers lose digits of 64 bits.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UserEntry {
+    pub jid: String,
+    pub id: String,
+    pub sessions: usize,
+    pub contacts: usize,
+}
+
+/// Every answer that isn't a success.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: String,
+}

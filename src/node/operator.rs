@@ -1,0 +1,51 @@
+//! The admin API's way to the cores: each request becomes an order to the home of the user it is about.
+//!
+//! Lives on: the control thread. Serves C8 (transfer), G5.
+
+use super::control::Controller;
+use crate::admin::{Control, Health, Refusal, UserLine};
+use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
+use crate::base::jid::Bare;
+use crate::metrics::snapshot::Snapshot;
+
+impl Control for Controller {
+    fn snapshots(&mut self) -> Result<Vec<Snapshot>, Refusal> {
+        Controller::snapshots(self).map_err(Refusal::Unavailable)
+    }
+
+    fn health(&mut self) -> Health {
+        match Controller::snapshots(self) {
+            Ok(_) => Health { live: true, ready: true, why: String::new() },
+            Err(why) => Health { live: false, ready: false, why },
+        }
+    }
+
+    fn add_user(&mut self, jid: &Bare, password: Option<&str>) -> Result<(), Refusal> {
+        let credentials = match password {
+            None => None,
+            Some(password) => {
+                let mut salt = [0; SALT_BYTES];
+                getrandom::fill(&mut salt).map_err(|error| Refusal::Unavailable(format!("the system gives no salt: {error}")))?;
+                Some(ScramCredentials::from_password(password, &salt, ITERATIONS))
+            }
+        };
+        Controller::add_user(self, jid, credentials).map_err(Refusal::Conflict)
+    }
+
+    fn remove_user(&mut self, jid: &Bare) -> Result<(), Refusal> {
+        Controller::remove_user(self, jid).map_err(Refusal::Missing)
+    }
+
+    fn list_users(&mut self, after: Option<&Bare>, limit: usize) -> Result<Vec<UserLine>, Refusal> {
+        let users = self.users().map_err(Refusal::Unavailable)?;
+        let behind = users.into_iter().filter(|line| after.is_none_or(|after| line.jid > *after));
+        Ok(behind.take(limit).map(|l| UserLine { jid: l.jid, user: l.user, sessions: l.sessions, contacts: l.contacts }).collect())
+    }
+
+    fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal> {
+        match Controller::transfer(self, jid, address).map_err(Refusal::Unavailable)? {
+            0 => Err(Refusal::Missing(format!("{jid} has no session here"))),
+            told => Ok(told),
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! The driver over real loopback sockets (G1, G4): every pitfall of io_uring that the table in `drive` names, by what a peer sees.
+
+use fanal::base::id::{ConnId, RawSocket};
+use fanal::base::time::Time;
+use fanal::drive::{Bell, Config, DriveCounters, Driver, Host, RingSize, Stage, TaskRun, Turn, bridge, setup, socket};
+use fanal::ring::doorbell::{Doorbell, Sleeper, doorbell};
+use fanal::wire::lines::{Lines, Marks};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const MARKS: Marks = Marks { high: u32::MAX, most: u32::MAX };
+/// Longer than anything here takes, so that a hang is a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LAST_WORDS: &[u8] = b"bye";
+/// Every node has an address of its own, which no client ever has, so that its sockets can be told from all others.
+static NEXT_ADDRESS: AtomicU8 = AtomicU8::new(2);
+
+/// Sockets on their way to a core, and the bell of that core.
+#[derive(Clone)]
+struct Mailbox {
+    sockets: Arc<Mutex<Vec<RawSocket>>>,
+    bell: Bell,
+}
+
+/// What the host does with what it receives.
+enum Script {
+    Echo,
+    /// Answers each byte with so many.
+    Answer(usize),
+    /// Echoes, and closes the line once it has received anything.
+    Close,
+    /// Echoes, and sends the connection to the other core after each so many bytes.
+    Wander {
+        every: u64,
+        other: Mailbox,
+    },
+    /// Answers after so long, having asked for a later turn before.
+    Later(Duration),
+    Refuse,
+}
+
+/// A number that another thread raises, and the number the host has seen.
+#[derive(Default)]
+struct Watched {
+    raised: AtomicU64,
+    seen: AtomicU64,
+}
+
+struct TestHost {
+    script: Script,
+    lines: Lines,
+    stop: Arc<AtomicBool>,
+    said_goodbye: bool,
+    inbox: Mailbox,
+    watched: Arc<Watched>,
+    sleeper: Sleeper,
+    conns: Vec<ConnId>,
+    departures: Vec<ConnId>,
+    since_move: u64,
+    answer_at: Option<(Time, ConnId)>,
+    seen: Seen,
+}
+
+/// What the driver told the host.
+#[derive(Default, Clone, Debug)]
+struct Seen {
+    opened: u64,
+    lost: u64,
+    departed: u64,
+    stages: Vec<Stage>,
+}
+
+impl TestHost {
+    fn open(&mut self) -> ConnId {
+        let conn = self.lines.open(MARKS);
+        self.seen.opened += 1;
+        self.conns.push(conn);
+        conn
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        let known = self.conns.len();
+        self.conns.retain(|&other| other != conn);
+        assert_eq!(self.conns.len() + 1, known, "a connection ends once");
+    }
+}
+
+impl Host for TestHost {
+    fn lines(&mut self) -> &mut Lines {
+        &mut self.lines
+    }
+
+    fn accepted(&mut self, _: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
+        assert_eq!((peer, listener), (IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+        (!matches!(self.script, Script::Refuse)).then(|| self.open())
+    }
+
+    fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        assert!(self.conns.contains(&conn) && !bytes.is_empty(), "bytes come from open connections");
+        match &self.script {
+            Script::Answer(size) => self.lines.append(conn.slot, &vec![b'.'; size * bytes.len()]),
+            Script::Later(delay) => self.answer_at = Some((now + *delay, conn)),
+            Script::Wander { every, .. } => {
+                self.lines.append(conn.slot, bytes);
+                self.since_move += bytes.len() as u64;
+                if self.since_move >= *every {
+                    self.since_move = 0;
+                    self.departures.push(conn);
+                }
+            }
+            Script::Close => {
+                self.lines.append(conn.slot, bytes);
+                self.lines.close(conn);
+            }
+            Script::Echo | Script::Refuse => self.lines.append(conn.slot, bytes),
+        }
+    }
+
+    fn lost(&mut self, _: Time, conn: ConnId) {
+        self.seen.lost += 1;
+        self.forget(conn);
+    }
+
+    fn take_departures(&mut self, into: &mut Vec<ConnId>) {
+        into.append(&mut self.departures);
+    }
+
+    fn departed(&mut self, _: Time, conn: ConnId, socket: RawSocket) {
+        self.seen.departed += 1;
+        self.forget(conn);
+        let Script::Wander { other, .. } = &self.script else { panic!("nobody was sent away") };
+        other.sockets.lock().unwrap().push(socket);
+        other.bell.ring();
+    }
+
+    fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>) {
+        let arrived = std::mem::take(&mut *self.inbox.sockets.lock().unwrap());
+        into.extend(arrived.into_iter().map(|socket| (self.open(), socket)));
+    }
+
+    fn turn(&mut self, now: Time, _: &DriveCounters) -> Turn {
+        self.watched.seen.store(self.watched.raised.load(Ordering::Acquire), Ordering::Release);
+        if let Some((_, conn)) = self.answer_at.take_if(|(at, _)| *at <= now) {
+            self.lines.append(conn.slot, b"!");
+        }
+        let stopping = self.stop.load(Ordering::Acquire);
+        if stopping && !std::mem::replace(&mut self.said_goodbye, true) {
+            for &conn in &self.conns {
+                self.lines.append(conn.slot, LAST_WORDS);
+                self.lines.close(conn);
+            }
+        }
+        // A far deadline first, so that a near one has to move the alarm.
+        let far = matches!(self.script, Script::Later(_)).then(|| now + PATIENCE);
+        Turn { busy: false, deadline: self.answer_at.map(|(at, _)| at).or(far), stopping }
+    }
+
+    fn about_to_sleep(&mut self) -> bool {
+        self.sleeper.announce();
+        let unseen = self.watched.raised.load(Ordering::Acquire) != self.watched.seen.load(Ordering::Acquire);
+        unseen || self.stop.load(Ordering::Acquire) || !self.inbox.sockets.lock().unwrap().is_empty()
+    }
+
+    fn woke(&mut self) {
+        self.sleeper.awake();
+    }
+
+    fn observe(&mut self, stage: Stage, _: u64) {
+        if !self.seen.stages.contains(&stage) {
+            self.seen.stages.push(stage);
+        }
+    }
+}
+
+/// A core with a test host.
+struct Node {
+    address: SocketAddr,
+    inbox: Mailbox,
+    stop: Arc<AtomicBool>,
+    watched: Arc<Watched>,
+    door: Arc<Doorbell>,
+    core: bridge::Core<std::io::Result<(Seen, DriveCounters)>>,
+}
+
+fn mailbox() -> Mailbox {
+    Mailbox { sockets: Arc::default(), bell: Bell::new().unwrap() }
+}
+
+impl Node {
+    fn start(config: Config, script: Script) -> Node {
+        Node::start_with(config, script, mailbox())
+    }
+
+    fn start_with(config: Config, script: Script, inbox: Mailbox) -> Node {
+        let own = Ipv4Addr::new(127, 0, 0, NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed));
+        let listeners = socket::listen(SocketAddr::from((own, 0)), 1).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let (stop, watched): (Arc<AtomicBool>, Arc<Watched>) = Default::default();
+        let (door, sleeper) = doorbell(Arc::new(inbox.bell.clone()));
+        let (core_stop, core_inbox, core_watched) = (stop.clone(), inbox.clone(), watched.clone());
+        let core = bridge::on_core("test", None, move || async move {
+            let host = TestHost {
+                script,
+                lines: Lines::default(),
+                stop: core_stop,
+                said_goodbye: false,
+                inbox: core_inbox,
+                watched: core_watched,
+                sleeper,
+                conns: Vec::new(),
+                departures: Vec::new(),
+                since_move: 0,
+                answer_at: None,
+                seen: Seen::default(),
+            };
+            let driver = Driver::new(config, host.inbox.bell.clone(), listeners).map_err(std::io::Error::other)?;
+            let (host, counters) = bridge::drive(driver, host).await?;
+            assert!(host.lines.is_empty(), "every line is released");
+            Ok((host.seen, counters))
+        });
+        Node { address, inbox, stop, watched, door, core: core.unwrap() }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Stops the node and checks what is true of every run: nothing is left of any connection.
+    fn stop(self) -> (Seen, DriveCounters) {
+        self.stop.store(true, Ordering::Release);
+        self.inbox.bell.ring();
+        let (seen, counters) = self.core.join().unwrap().unwrap();
+        assert_eq!(counters.late_completions, 0, "{counters:?}");
+        assert_eq!(seen.opened, seen.lost + seen.departed, "each connection ends once: {seen:?}");
+        assert_eq!((counters.closed, counters.departed), (seen.lost, seen.departed));
+        assert_eq!(sockets_on(self.address), 0, "no descriptor is left behind");
+        (seen, counters)
+    }
+}
+
+/// Sockets that are held open on a node's address, by the kernel's table: an inode means somebody has a descriptor.
+fn sockets_on(address: SocketAddr) -> usize {
+    let IpAddr::V4(ip) = address.ip() else { panic!("nodes have IPv4 addresses") };
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let held = |line: &&str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1] == local && fields[9] != "0"
+    };
+    table.lines().skip(1).filter(held).count()
+}
+
+/// Bytes that tell their place: the n-th differs from its neighbours and from those some power of two away.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect()
+}
+
+/// Writes and reads at once, until as much came back as was sent.
+fn round_trip(stream: &TcpStream, bytes: &[u8]) -> Vec<u8> {
+    thread::scope(|scope| {
+        scope.spawn(|| (&mut &*stream).write_all(bytes).unwrap());
+        let mut back = vec![0; bytes.len()];
+        (&mut &*stream).read_exact(&mut back).unwrap();
+        back
+    })
+}
+
+fn until(what: &str, done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn an_echo_comes_back_whole_and_in_order() {
+    let node = Node::start(Config::default(), Script::Echo);
+    let sent = pattern(1 << 20);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert!(round_trip(&node.connect(), &sent) == sent));
+        }
+    });
+    let small = node.connect();
+    for number in 0..100 {
+        assert_eq!(round_trip(&small, &[number]), [number]);
+    }
+    drop(small);
+    let (seen, counters) = node.stop();
+    assert_eq!((seen.opened, counters.accepts), (9, 9));
+    assert_eq!((counters.bytes_in, counters.bytes_out), ((8 << 20) + 100, counters.bytes_in));
+    for stage in [Stage::Receive, Stage::FlushWait, Stage::Send] {
+        assert!(seen.stages.contains(&stage), "{stage:?} was observed");
+    }
+}
+
+#[test]
+fn peers_that_vanish_mid_send_take_nothing_with_them() {
+    let node = Node::start(Config::default(), Script::Answer(8 << 20));
+    for _ in 0..40 {
+        let mut stream = node.connect();
+        stream.write_all(b"?").unwrap();
+        // Enough has come that a send is under way; the rest can't fit into the sockets, and closing unread data resets.
+        stream.read_exact(&mut [0; 4096]).unwrap();
+    }
+    let mut survivor = node.connect();
+    survivor.write_all(b"?").unwrap();
+    let mut all = vec![0; 8 << 20];
+    survivor.read_exact(&mut all).unwrap();
+    drop(survivor);
+    let (seen, counters) = node.stop();
+    assert_eq!((seen.lost, counters.closed), (41, 41));
+}
+
+#[test]
+fn connections_closed_from_both_ends_at_once() {
+    let node = Node::start(Config::default(), Script::Close);
+    for round in 0..500 {
+        let mut stream = node.connect();
+        stream.write_all(b"last").unwrap();
+        match round % 3 {
+            0 => stream.shutdown(Shutdown::Write).unwrap(),
+            1 => assert_eq!(read_to_end(&mut stream), b"last"),
+            _ => {}
+        }
+    }
+    let (seen, counters) = node.stop();
+    assert!(seen.opened <= 500 && counters.accepts - counters.refused == seen.opened, "{counters:?}");
+}
+
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn many_connections_share_a_handful_of_buffers() {
+    let config = Config { buffers: 4, buffer_bytes: 256, ..Config::default() };
+    let node = Node::start(config, Script::Echo);
+    let sent = pattern(20_000);
+    let streams: Vec<TcpStream> = (0..100).map(|_| node.connect()).collect();
+    for stream in &streams {
+        (&mut &*stream).write_all(&sent).unwrap();
+    }
+    for stream in &streams {
+        let mut back = vec![0; sent.len()];
+        (&mut &*stream).read_exact(&mut back).unwrap();
+        assert!(back == sent);
+    }
+    drop(streams);
+    let (_, counters) = node.stop();
+    assert!(counters.starved > 0, "{counters:?}");
+    assert_eq!(counters.bytes_in, 100 * 20_000);
+}
+
+#[test]
+fn a_completion_queue_that_overflows_loses_nothing() {
+    let config = Config {
+        ring: RingSize { submissions: 4, completions: 8 },
+        completions_per_turn: 2,
+        buffers: 512,
+        buffer_bytes: 256,
+        ..Config::default()
+    };
+    let node = Node::start(config, Script::Echo);
+    let sent = pattern(20_000);
+    let streams: Vec<TcpStream> = (0..100).map(|_| node.connect()).collect();
+    for stream in &streams {
+        (&mut &*stream).write_all(&sent).unwrap();
+    }
+    for stream in &streams {
+        let mut back = vec![0; sent.len()];
+        (&mut &*stream).read_exact(&mut back).unwrap();
+        assert!(back == sent);
+    }
+    drop(streams);
+    let (_, counters) = node.stop();
+    assert!(counters.cq_overflow > 0, "{counters:?}");
+}
+
+#[test]
+fn a_slow_reader_gets_all_and_holds_up_nobody() {
+    const SIZE: usize = 24 << 20;
+    let node = Node::start(Config::default(), Script::Answer(SIZE));
+    let mut slow = node.connect();
+    slow.write_all(b"?").unwrap();
+    slow.read_exact(&mut [0; 1]).unwrap();
+    let mut quick = node.connect();
+    quick.write_all(b"?").unwrap();
+    let mut all = vec![0; SIZE];
+    quick.read_exact(&mut all).unwrap();
+    slow.read_exact(&mut all[1..]).unwrap();
+    drop((slow, quick));
+    let (_, counters) = node.stop();
+    assert!(counters.short_sends > 0, "{counters:?}");
+    assert_eq!(counters.bytes_out, 2 * SIZE as u64);
+}
+
+#[test]
+fn a_connection_moves_between_cores_with_bytes_in_flight_both_ways() {
+    let (here, there) = (mailbox(), mailbox());
+    // Few buffers, so that the cores take small bites and the connection moves often.
+    let config = Config { buffers: 8, ..Config::default() };
+    let wander = |other: &Mailbox| Script::Wander { every: 50_000, other: other.clone() };
+    let first = Node::start_with(config, wander(&there), here.clone());
+    let second = Node::start_with(config, wander(&here), there.clone());
+    let sent = pattern(8 << 20);
+    let stream = first.connect();
+    assert!(round_trip(&stream, &sent) == sent);
+    drop(stream);
+    // The socket may be between the cores when its end of stream is still to be read: whoever gets it sees the end.
+    until("the connection ends", || sockets_on(first.address) == 1);
+    let (first_seen, first_counters) = first.stop();
+    let (_, second_counters) = second.stop();
+    assert!(first_seen.departed >= 10, "{first_seen:?}");
+    assert_eq!(first_counters.adopted, second_counters.departed);
+    assert_eq!(second_counters.adopted, first_counters.departed);
+}
+
+#[test]
+fn a_thousand_connections_opened_and_dropped_leave_nothing_behind() {
+    let node = Node::start(Config::default(), Script::Echo);
+    for _ in 0..10 {
+        let streams: Vec<TcpStream> = (0..100).map(|_| node.connect()).collect();
+        for (number, stream) in streams.iter().enumerate() {
+            if number % 2 == 0 {
+                assert_eq!(round_trip(stream, b"hello"), b"hello");
+            }
+        }
+    }
+    until("all connections are accepted and closed", || sockets_on(node.address) == 1);
+    let (seen, counters) = node.stop();
+    assert_eq!((seen.opened, seen.lost, counters.cut), (1000, 1000, 0));
+}
+
+#[test]
+fn a_refused_connection_is_closed_at_once() {
+    let node = Node::start(Config::default(), Script::Refuse);
+    assert_eq!(read_to_end(&mut node.connect()), b"");
+    assert_eq!(node.stop().1.refused, 1);
+}
+
+#[test]
+fn a_stop_says_goodbye_to_everyone_even_to_those_who_keep_talking() {
+    let node = Node::start(Config::default(), Script::Echo);
+    let readers: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = node.connect();
+            assert_eq!(round_trip(&stream, b"hello"), b"hello");
+            thread::spawn(move || {
+                stream.write_all(&pattern(10_000)).unwrap();
+                let mut words = vec![0; LAST_WORDS.len()];
+                stream.read_exact(&mut words).unwrap();
+                // What the node will never read may not turn its last words into a reset.
+                let _late = stream.write_all(b"but");
+                words.append(&mut read_to_end(&mut stream));
+                words
+            })
+        })
+        .collect();
+    let (seen, counters) = node.stop();
+    for reader in readers {
+        assert!(reader.join().unwrap().ends_with(LAST_WORDS));
+    }
+    assert_eq!((seen.lost, counters.cut), (50, 0));
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_one_who_never_reads() {
+    let config = Config { drain: Duration::from_millis(100), ..Config::default() };
+    let node = Node::start(config, Script::Answer(64 << 20));
+    let mut stuck = node.connect();
+    stuck.write_all(b"?").unwrap();
+    stuck.read_exact(&mut [0; 1]).unwrap();
+    assert_eq!(node.stop().1.cut, 1);
+}
+
+#[test]
+fn a_deadline_ends_a_sleep() {
+    let node = Node::start(Config::default(), Script::Later(Duration::from_millis(3)));
+    let mut stream = node.connect();
+    for _ in 0..20 {
+        let began = Instant::now();
+        stream.write_all(b"?").unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(answer == *b"!" && began.elapsed() >= Duration::from_millis(3));
+    }
+    drop(stream);
+    assert!(node.stop().1.sleeps > 0);
+}
+
+#[test]
+fn no_wake_up_is_lost() {
+    for task_run in [TaskRun::Cooperative, TaskRun::Deferred] {
+        let node = Node::start(Config { task_run, idle_turns: 0, ..Config::default() }, Script::Echo);
+        let stream = node.connect();
+        for number in 1..=3000 {
+            node.watched.raised.store(number, Ordering::Release);
+            node.door.published();
+            if number % 3 == 0 {
+                assert_eq!(round_trip(&stream, b"x"), b"x");
+            }
+            until("the core hears of the number", || node.watched.seen.load(Ordering::Acquire) == number);
+        }
+        drop(stream);
+        let (_, counters) = node.stop();
+        assert!(counters.sleeps > 100, "{counters:?}");
+    }
+}
+
+#[test]
+fn this_machine_passes_the_probe_and_is_told_its_limits() {
+    let report = setup::probe(2, TaskRun::Cooperative).unwrap();
+    let text = report.to_string();
+    assert!(text.contains("io_uring works") && text.contains("connections"), "{text}");
+}
