@@ -6,7 +6,6 @@
 use super::crowd::{Access, Crowd, Directory, frames, presence};
 use super::floor;
 use super::graph::Graph;
-use super::load::Pace;
 use super::progress::Progress;
 use super::report::{Report, median};
 use super::server::{Child, Process, config};
@@ -297,7 +296,7 @@ impl Floor {
             audience: plan.subscribers,
             frame_bytes,
             window: plan.window,
-            pace: Pace::Delivered,
+            pace: super::load::Pace::Delivered,
             time: plan.time,
             server_processor: plan.server_cores.first().map(|&core| usize::from(core)),
             load_processor: plan.load_processor,
