@@ -3,7 +3,7 @@
 use super::Homes;
 use super::update::{done, refuse};
 use super::{change::Change, plan};
-use crate::base::id::{SessionId, UserId};
+use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;

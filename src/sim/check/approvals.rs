@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The newest that a publisher had said when the approval ended.
 struct Fence {
     versions: BTreeMap<SessionId, Version>,
+    /// Sessions with lower numbers that are not among them had ended, and said nothing more.
+    next_session: SessionId,
     wall: WallClock,
 }
 
@@ -64,10 +66,11 @@ impl Approvals {
         let ended: Vec<UserId> = had.filter(|subscriber| !now.contains(subscriber)).collect();
         for subscriber in ended {
             self.approved.remove(&(user, subscriber));
-            let sessions = shard.homes.by_user(user).and_then(|at| shard.homes.get(at)).map_or(&[][..], |user| &user.sessions);
+            let Some(home) = shard.homes.by_user(user).and_then(|at| shard.homes.get(at)) else { continue };
             let epoch = shard.homes.place.epoch;
-            let versions = sessions.iter().map(|s| (s.id, Version { epoch, sequence: s.sequence })).collect();
-            self.fences.insert((user, subscriber), Fence { versions, wall });
+            let versions = home.sessions.iter().map(|s| (s.id, Version { epoch, sequence: s.sequence })).collect();
+            let next_session = SessionId(home.next_session);
+            self.fences.insert((user, subscriber), Fence { versions, next_session, wall });
         }
         for subscriber in now {
             if self.approved.insert((user, subscriber)) {
@@ -102,7 +105,10 @@ impl Approvals {
         }
         let allowed = self.fences.get(&pair).is_some_and(|fence| match head.flags & LAST != 0 {
             true => event.presence.is_none_or(|presence| presence.fields.stamp <= fence.wall.0),
-            false => fence.versions.get(&head.session).is_some_and(|version| head.version <= *version),
+            false => {
+                let last = fence.versions.get(&head.session);
+                last.map_or(head.session < fence.next_session, |version| head.version <= *version)
+            }
         });
         Check::NobodyUnapprovedReceives.holds(allowed, || {
             let until = self.fences.get(&pair).map(|fence| &fence.versions);

@@ -178,11 +178,11 @@ impl Client {
         let streams: Vec<u32> = event.streams.iter().collect();
         let fits = self.trunk != streams.is_empty();
         Check::FramesAreSound.holds(fits, || format!("client {} got an event for streams {streams:?}", self.number))?;
-        let streams = if self.trunk { streams } else { vec![0] };
+        let (number, streams) = (self.number, if self.trunk { streams } else { vec![0] });
         for stream in streams {
             let session = self.session(Tag::stream(stream))?;
             let (who, head) = (session.key.user, event.head);
-            let (by, of, version) = ((self.number, stream), (head.user.0, head.session.0), (head.version.epoch, head.version.sequence));
+            let (by, of, version) = ((number, stream), (head.user.0, head.session.0), (head.version.epoch, head.version.sequence));
             env.trace.note(env.now, format_args!("client {by:?} sees {of:?} {:?} {version:?} {}", head.show, head.flags));
             session.see(event)?;
             env.memories.approvals.received(who, event)?;
