@@ -84,8 +84,8 @@ impl World {
 
     fn take_step(&mut self) -> Held {
         let mix = &self.env.mix;
-        let weights =
-            [mix.turns, mix.reads, mix.acts, mix.disk_works, mix.crashes, mix.drops, mix.leaps, mix.operator].map(|weight| weight * 10);
+        let weights = [mix.turns, mix.reads, mix.acts, mix.disk_works, mix.crashes, mix.drops, mix.leaps, mix.operator]
+            .map(|weight| weight * 10);
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
         let kind = self.env.draw(&weights);

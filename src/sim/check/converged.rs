@@ -57,7 +57,8 @@ fn check_session(node: &Node, client: &Client, session: &Session, stored: &Memor
     if at_home.available {
         let expected = expected_view(node, home, at_home.id, stored);
         CHECK.holds(session.view == expected, || {
-            let only = |a: &View, b: &View| a.iter().filter(|(key, seen)| b.get(key) != Some(seen)).map(describe).collect::<Vec<_>>();
+            let only =
+                |a: &View, b: &View| a.iter().filter(|(key, seen)| b.get(key) != Some(seen)).map(describe).collect::<Vec<_>>();
             let (wrong, missing) = (only(&session.view, &expected), only(&expected, &session.view));
             format!("{who} wrongly knows {wrong:?}, and should know {missing:?}")
         })?;

@@ -165,8 +165,12 @@ impl Client {
             _ => Action::Unsubscribed,
         };
         self.wish(env, stream, &contact, Wish::Subscription(action), |encoder, out, tag| {
-            let fields =
-                SubscriptionFields { action: native::Action(action as u8), jid: contact.as_str(), user: UserId::NOBODY, note: "hi" };
+            let fields = SubscriptionFields {
+                action: native::Action(action as u8),
+                jid: contact.as_str(),
+                user: UserId::NOBODY,
+                note: "hi",
+            };
             encoder.subscription(out, tag, &fields);
         });
     }

@@ -98,8 +98,7 @@ impl Session {
         }
         let place = (head.user, head.session);
         let last = self.versions.entry(place).or_default();
-        Check::VersionsOnlyGrow
-            .holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
+        Check::VersionsOnlyGrow.holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
         *last = head.version;
         if head.show == Show::Unavailable {
             self.view.remove(&place);
