@@ -1,5 +1,4 @@
-//! The admin API (G5): metrics, health, users and transfers over HTTP/1.1, for operators, Prometheus and `fanal stats`/`fanal
-//! user`.
+//! The admin API (G5): metrics, health, users and transfers over HTTP/1.1, for operators, Prometheus and the command line.
 //!
 //! Lives on: threads of its own, away from the cores; it reaches them only through `Control`. Invariants: it listens on loopback
 //! unless a token is set; connections, sizes and times are bounded; whatever comes in, the answer is a status with a JSON

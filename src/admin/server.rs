@@ -76,8 +76,7 @@ impl Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
-        "other machines can reach the admin address {0}, so anybody could manage the users: \
-         set listen.admin_token, or use 127.0.0.1"
+        "other machines can reach the admin address {0}, so anybody could manage users: set listen.admin_token, or use 127.0.0.1"
     )]
     TokenNeeded(SocketAddr),
     #[error("the admin address {0} can't be listened on ({1}): choose another listen.admin, or stop what uses it")]
