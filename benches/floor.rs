@@ -1,6 +1,6 @@
 //! `cargo bench --bench floor -- [key=value]...`: the runtime's physical limit, with every knob of the driver open for a sweep.
-//! Keys: connections, audience, window, pace (heard|delivered), frame, seconds, repeat, taskrun (coop|defer), hold (us), sends, budget,
-//! buffers, bytes, idle. Prints one line a run.
+//! Keys: connections, audience, window, pace (heard|delivered), frame, seconds, repeat, taskrun (coop|defer), hold (us), sends,
+//! budget, buffers, bytes, idle. Prints one line a run.
 
 use fanal::bench::floor::{Plan, run};
 use fanal::bench::load::Pace;
@@ -48,8 +48,8 @@ fn main() {
     for _ in 0..repeat {
         match run(plan) {
             Ok(outcome) => println!(
-                "C={} F={} W={} {:?} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, {:.1} frames/send, {:.1} bytes/receive, \
-                 sleeps {} starved {} overflow {} late {}",
+                "C={} F={} W={} {:?} {:?} | {:.2} M deliveries/s, {:.1} ns CPU each, server {:.0} %, {:.1} frames/send, \
+                 {:.1} bytes/receive, sleeps {} starved {} overflow {} late {}",
                 plan.connections,
                 plan.audience,
                 plan.window,

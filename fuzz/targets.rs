@@ -1,5 +1,6 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
-//! say must be consistent. `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+//! say must be consistent. `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good
+//! frames.
 
 use fanal::base::credentials::ScramCredentials;
 use fanal::base::jid::Bare;

@@ -18,5 +18,6 @@ pub mod node;
 pub mod presence;
 pub mod ring;
 pub mod shard;
+pub mod sim;
 pub mod store;
 pub mod wire;

@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shard", &["base", "wire", "presence", "store", "front", "ring", "metrics"]),
     ("client", &["base", "wire"]),
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
-    ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics"]),
+    ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),
     ("admin", &["base", "wire", "store", "metrics"]),
     ("node", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin"]),
     ("bench", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "node", "client"]),

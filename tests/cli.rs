@@ -8,7 +8,7 @@ use fanal::front::token::Keys;
 use fanal::node::keys::NodeKeys;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 fn fanal(args: &[&str]) -> Command {
@@ -130,6 +130,7 @@ fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
 struct Served {
     child: Child,
     native: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Served {
@@ -139,8 +140,9 @@ impl Served {
         let mut child = command.args(["--data", text(data)]).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
+        let admin = lines.next().and_then(|line| line.strip_prefix("admin   http://")?.parse().ok()).expect("it says where");
         assert_eq!(lines.next().as_deref(), Some("serving"));
-        Served { child, native }
+        Served { child, native, admin }
     }
 
     fn stop(mut self) {
@@ -168,10 +170,62 @@ fn a_node_serves_until_it_is_told_to_stop_and_its_data_is_its_own_meanwhile() {
     let data = folder.path().join("data");
     let served = Served::start(&data);
     TcpStream::connect(served.native).expect("it listens");
-    let (line, _) = refused(&["user", "list", "--data", text(&data)]);
+    let (line, _) = refused(&["serve", "--data", text(&data), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     assert!(line.contains("a node is running on this directory"), "{line}");
     served.stop();
     assert_eq!(printed(&["user", "list", "--data", text(&data)]), "");
+}
+
+#[test]
+fn users_of_a_running_node_are_managed_through_its_admin_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let served = Served::start(&data);
+    let admin = served.admin.to_string();
+    let to_node = ["--admin", &*admin];
+    assert!(printed(&[&["user", "add", "alice@localhost", "--password", "p"], &to_node[..]].concat()).starts_with("added alice"));
+    // The directory is in use, so the command goes to the node that uses it.
+    assert!(
+        printed(&[
+            "user",
+            "add",
+            "bob",
+            "--no-password",
+            "--data",
+            text(&data),
+            "--config",
+            text(&admin_only(folder.path(), &admin))
+        ])
+        .starts_with("added bob")
+    );
+    let (line, _) = refused(&[&["user", "add", "alice@localhost", "--password", "p"], &to_node[..]].concat());
+    assert!(line.contains("alice@localhost"), "{line}");
+    let list = printed(&[&["user", "list"], &to_node[..]].concat());
+    assert_eq!(list.lines().map(|line| line.split('\t').next().unwrap()).collect::<Vec<_>>(), ["alice@localhost", "bob@localhost"]);
+    printed(&[&["user", "del", "alice@localhost"], &to_node[..]].concat());
+    served.stop();
+    assert_eq!(printed(&["user", "list", "--data", text(&data)]).lines().count(), 1);
+    let (line, _) = refused(&[&["user", "list"], &to_node[..]].concat());
+    assert!(line.contains("no node answers at the admin address"), "{line}");
+}
+
+/// A configuration that only names the admin address.
+fn admin_only(folder: &Path, admin: &str) -> PathBuf {
+    let file = folder.join("fanal.toml");
+    std::fs::write(&file, format!("[listen]\nadmin = \"{admin}\"\n")).unwrap();
+    file
+}
+
+#[test]
+fn stats_are_a_table_for_people_and_json_for_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = Served::start(&folder.path().join("data"));
+    let admin = served.admin.to_string();
+    let stats = |more: &[&str]| printed(&[&["stats", "--admin", &admin], more].concat());
+    assert!(stats(&[]).lines().count() > 3);
+    assert!(stats(&["--json"]).trim_start().starts_with('{'));
+    assert!(stats(&["--histograms"]).starts_with('#'));
+    served.stop();
 }
 
 #[test]
@@ -201,10 +255,28 @@ fn configured_keys_need_no_data_directory() {
 }
 
 #[test]
+fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let served = Served::start(&data);
+    let native = served.native.to_string();
+    for _ in 0..2 {
+        let demo = ["demo", "--users", "10", "--subscribers", "3", "--rate", "200", "--seconds", "1"];
+        let said = printed(&[&demo[..], &["--native", &native, "--data", text(&data)]].concat());
+        let last = said.lines().last().unwrap();
+        let figures: Vec<u64> = last.split([' ', ',']).filter_map(|word| word.parse().ok()).collect();
+        let [_, updates, deliveries] = figures[..] else { panic!("{said}") };
+        assert!(updates > 0 && deliveries > 0 && deliveries <= (updates + 10) * 3, "{said}");
+    }
+    served.stop();
+}
+
+#[test]
 fn every_subcommand_explains_itself() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    let listed = commands.filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    let names: Vec<&str> = listed.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help").collect();
     assert!(names.contains(&"config") && names.contains(&"user"), "{help}");
     for name in names {
         assert!(printed(&[name, "--help"]).contains("Usage: fanal"), "{name}");

@@ -1,4 +1,5 @@
-//! Bad input and limits over real sockets: each offender hears a numeric reason and a clear text, is counted, and nobody else notices.
+//! Bad input and limits over real sockets: each offender hears a numeric reason and a clear text, is counted, and nobody else
+//! notices.
 mod support;
 
 use fanal::base::reason::Reason;

@@ -1,7 +1,7 @@
 //! One node over real sockets: presence and who may see it. Each test runs with users on one core and spread over two.
 mod support;
 
-use fanal::client::{Event, LogIn, Presence};
+use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::wire::native::{Action, Show, SubscriptionState};
 use support::*;
 
@@ -174,6 +174,27 @@ fn a_newer_log_in_takes_the_resource_and_the_old_session_is_told() {
         available(&mut new);
         new.ping().unwrap();
     });
+}
+
+#[test]
+fn two_first_log_ins_at_once_make_one_user_and_the_later_session_stays() {
+    let node = TestNode::start(&config(1));
+    for n in 0..20 {
+        let jid = format!("newcomer{n}@localhost");
+        let both = std::sync::Barrier::new(2);
+        let (address, token) = (node.address(), node.token(&jid));
+        let numbers: Vec<_> = std::thread::scope(|scope| {
+            let log_in = || {
+                let mut client = Client::connect(&address, LONG).unwrap();
+                both.wait();
+                let user = client.log_in(&jid, LogIn::Token(&token), "same").unwrap().user;
+                (client, user)
+            };
+            let threads = [scope.spawn(log_in), scope.spawn(log_in)];
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(numbers[0].1, numbers[1].1);
+    }
 }
 
 #[test]

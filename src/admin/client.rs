@@ -1,6 +1,7 @@
 //! The other end of the admin API, for `fanal stats`, `fanal user` and tests: one blocking request per connection.
 //!
-//! Lives on: the command line's thread. Invariants: an answer is bounded and comes in time, or there is an error that says what to do.
+//! Lives on: the command line's thread. Invariants: an answer is bounded and comes in time, or there is an error that says what
+//! to do.
 
 use super::http::percent_encode;
 use super::{ErrorBody, NewUser, TransferOrder, UserPage};

@@ -1,9 +1,9 @@
-//! The admin API (G5): metrics, health, users and transfers over HTTP/1.1, for operators, Prometheus and `fanal stats`/`fanal user`.
+//! The admin API (G5): metrics, health, users and transfers over HTTP/1.1, for operators, Prometheus and the command line.
 //!
 //! Lives on: threads of its own, away from the cores; it reaches them only through `Control`. Invariants: it listens on loopback
 //! unless a token is set; connections, sizes and times are bounded; whatever comes in, the answer is a status with a JSON
-//! error that names the fix, and the node goes on. From the inside out: `http` (bytes <-> requests and responses, pure), `routes` (a
-//! request -> a response), `server` (sockets and threads), `client` (the other end).
+//! error that names the fix, and the node goes on. From the inside out: `http` (bytes <-> requests and responses, pure),
+//! `routes` (a request -> a response), `server` (sockets and threads), `client` (the other end).
 //! It is plain blocking code with one thread per connection: there are few of them, and no loop to keep free.
 
 pub mod client;

@@ -18,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,7 +30,7 @@ const STACK_BYTES: usize = 256 << 10;
 const READ_BYTES: usize = 4096;
 /// What is read and thrown away after an error, so that the client gets to see the error before the connection breaks.
 const FAREWELL_BYTES: usize = 256 << 10;
-/// How long that may take.
+/// How long that may take, and how long the last answers may when the server stops.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Pause after the system had no descriptor for a new connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -76,7 +76,7 @@ impl Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
-        "other machines can reach the admin address {0} and anybody could manage the users: set listen.admin_token, or use 127.0.0.1"
+        "other machines can reach the admin address {0}, so anybody could manage users: set listen.admin_token, or use 127.0.0.1"
     )]
     TokenNeeded(SocketAddr),
     #[error("the admin address {0} can't be listened on ({1}): choose another listen.admin, or stop what uses it")]
@@ -98,6 +98,8 @@ struct Shared {
     desk: Mutex<Desk>,
     /// Open connections by number, so that stopping can end them.
     open: Mutex<HashMap<u64, TcpStream>>,
+    /// Told when one of them has closed.
+    closed: Condvar,
     stop: EventFd,
     times: Times,
     requests: AtomicU64,
@@ -118,6 +120,7 @@ impl Server {
         let shared = Arc::new(Shared {
             desk: Mutex::new(Desk { control, token: settings.token, log: IntervalLog::new(INTERVALS_KEPT), started: wall_clock() }),
             open: Mutex::new(HashMap::new()),
+            closed: Condvar::new(),
             stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(io::Error::from)?,
             times: settings.times,
             requests: AtomicU64::new(0),
@@ -204,8 +207,17 @@ impl Listening {
                 self.end_interval();
             }
         }
-        // What is being answered still goes out: only the reading side is closed.
-        lock(&self.shared.open).values().for_each(|stream| drop(stream.shutdown(Shutdown::Read)));
+        self.end_connections();
+    }
+
+    /// What is being answered may still go out for a moment: first only the reading sides are closed.
+    fn end_connections(mut self) {
+        let open = lock(&self.shared.open);
+        open.values().for_each(|stream| drop(stream.shutdown(Shutdown::Read)));
+        let waited = self.shared.closed.wait_timeout_while(open, FAREWELL, |open| !open.is_empty());
+        let (open, _) = waited.expect("no thread of the admin API has panicked");
+        open.values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        drop(open);
         self.threads.drain().for_each(|(_, thread)| drop(thread.join()));
     }
 
@@ -248,6 +260,7 @@ impl Listening {
             // A client that went away is nobody's fault.
             let _ = Connection { shared: &shared, stream, buffer: Vec::new() }.run();
             lock(&shared.open).remove(&number);
+            shared.closed.notify_one();
         })?;
         self.threads.insert(number, thread);
         Ok(())

@@ -55,6 +55,7 @@ reasons! {
     Replaced = 23, "replaced", "another log-in took this resource";
     LoggedOut = 24, "logged_out", "the session has ended as asked";
     AccountRemoved = 25, "account_removed", "the account was removed";
+    TooManyStreams = 26, "too_many_streams", "the number of the stream is above what the node allows: use lower ones";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";
@@ -68,7 +69,6 @@ reasons! {
     ShuttingDown = 109, "shutting_down", "the node is stopping: connect again";
     Silent = 110, "silent", "nothing came from the connection for too long, not even an answer to Ping";
     ConnectionLost = 111, "connection_lost", "the connection broke";
-    TooManyStreams = 112, "too_many_streams", "the trunk carries as many sessions as it may";
 }
 
 impl Reason {

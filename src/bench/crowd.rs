@@ -1,6 +1,7 @@
 //! The users of a benchmark: logged in, available, and subscribed to each other, all of it through the protocol itself.
 //!
-//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`; it has a connection to itself (number 5), or with
+//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`; it has a connection to itself (number 5), or
+//! with
 //! `trunks` above 0 a stream of trunk 5 % trunks. Invariant: when a step returns, every request of it was answered, and a refusal
 //! ended the benchmark with the server's own words.
 
@@ -249,7 +250,8 @@ pub fn presence(show: Show) -> Vec<u8> {
 }
 
 fn sort(conn: u32, header: Header, body: &[u8], came: &mut Came, seen: &mut u64) -> Result<(), String> {
-    let frame = decode::from_server(header.kind, body).map_err(|reason| format!("connection {conn} got a bad frame: {reason:?}"))?;
+    let frame =
+        decode::from_server(header.kind, body).map_err(|reason| format!("connection {conn} got a bad frame: {reason:?}"))?;
     match frame {
         ServerFrame::Event(event) => *seen += available(&event),
         ServerFrame::EventBatch(batch) => {

@@ -17,6 +17,7 @@ use crate::wire::encode::{Encoder, Tag};
 use crate::wire::event::{self, Head};
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::native::{Kind, Show};
+use hdrhistogram::Histogram;
 use std::io;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Traffic for Presences<'_> {
     }
 
     fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
-        let stream = if self.trunks == 0 { 0 } else { 1 + user / self.trunks };
+        let stream = user.checked_div(self.trunks).map_or(0, |of_trunk| 1 + of_trunk);
         self.encoder.set_presence_bytes(into, Tag::stream(stream), &self.presences[sequence as usize % 2]);
     }
 
@@ -220,34 +221,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         throughput(&mut report, &[&round]);
         round.counted.latency
     } else {
-        let floor = Floor::start(plan, event_bytes)?;
-        let (mut nodes, mut floors) = (Vec::new(), Vec::new());
-        let pace = Pace::Closed { window: plan.window };
-        let mut floor_talk = floor.as_ref().map(|floor| floor.talk(plan, event_bytes)).transpose()?;
-        for _ in 0..plan.rounds {
-            nodes.push(round(&mut talk, pace, plan.time, progress, node_cpu)?);
-            if let Some((floor, talk)) = floor.as_ref().zip(floor_talk.as_mut()) {
-                floors.push(round(talk, pace, plan.time, progress, || floor.0.cpu_ns().map(Some))?);
-            }
-        }
-        report.count("window", plan.window, "updates of one user on their way at once");
-        throughput(&mut report, &nodes.iter().collect::<Vec<_>>());
-        nodes.iter().for_each(|round| add(round.balance));
-        drop(floor_talk);
-        if let Some(floor) = floor {
-            floor.0.stop()?;
-            against_floor(&mut report, &nodes, &floors);
-        }
-        let rate = median(nodes.iter().map(Round::updates_per_s).collect()) * plan.load;
-        if rate > 0.0 {
-            let round = round(&mut talk, Pace::Open { per_second: rate }, plan.time, progress, node_cpu)?;
-            add(round.balance);
-            report.number("open_loop_updates_per_s", round.updates_per_s(), "held for the latency below");
-            report.number("open_loop_server_load", round.server_load(), "of the server's processor time");
-            round.counted.latency
-        } else {
-            nodes.pop().expect("there is at least one round").counted.latency
-        }
+        closed_loop(plan, &mut talk, event_bytes, progress, node_cpu, &mut report, &mut add)?
     };
     for (name, share) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)] {
         report.number(name, latency.value_at_quantile(share) as f64 / 1e3, "from when it was meant to be sent to its arrival");
@@ -256,7 +230,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         let per_user = (full - empty) as f64 / f64::from(plan.users);
         report.number("bytes_per_session", per_user, "of the node's memory: connection, account and subscriptions");
     }
-    for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")] {
+    for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")]
+    {
         if let Some((after, before)) = server.counters()?.as_ref().zip(counters.as_ref()) {
             report.count(name, after.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0), about);
         }
@@ -267,6 +242,46 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     report.count("surplus", lost.surplus, "deliveries that came twice or for nothing");
     progress.end();
     Ok(report)
+}
+
+/// Rounds of the node and of the floor by turns, then one in an open loop at a share of what the node reached, whose latency it
+/// gives back.
+fn closed_loop(
+    plan: &Plan,
+    talk: &mut Talk<Presences>,
+    event_bytes: usize,
+    progress: &Progress,
+    node_cpu: impl Fn() -> io::Result<Option<u64>>,
+    report: &mut Report,
+    add: &mut impl FnMut(Balance),
+) -> io::Result<Histogram<u64>> {
+    let floor = Floor::start(plan, event_bytes)?;
+    let (mut nodes, mut floors) = (Vec::new(), Vec::new());
+    let pace = Pace::Closed { window: plan.window };
+    let mut floor_talk = floor.as_ref().map(|floor| floor.talk(plan, event_bytes)).transpose()?;
+    for _ in 0..plan.rounds {
+        nodes.push(round(talk, pace, plan.time, progress, &node_cpu)?);
+        if let Some((floor, talk)) = floor.as_ref().zip(floor_talk.as_mut()) {
+            floors.push(round(talk, pace, plan.time, progress, || floor.0.cpu_ns().map(Some))?);
+        }
+    }
+    report.count("window", plan.window, "updates of one user on their way at once");
+    throughput(report, &nodes.iter().collect::<Vec<_>>());
+    nodes.iter().for_each(|round| add(round.balance));
+    drop(floor_talk);
+    if let Some(floor) = floor {
+        floor.0.stop()?;
+        against_floor(report, &nodes, &floors);
+    }
+    let rate = median(nodes.iter().map(Round::updates_per_s).collect()) * plan.load;
+    if rate <= 0.0 {
+        return Ok(nodes.pop().expect("there is at least one round").counted.latency);
+    }
+    let round = round(talk, Pace::Open { per_second: rate }, plan.time, progress, node_cpu)?;
+    add(round.balance);
+    report.number("open_loop_updates_per_s", round.updates_per_s(), "held for the latency below");
+    report.number("open_loop_server_load", round.server_load(), "of the server's processor time");
+    Ok(round.counted.latency)
 }
 
 fn throughput(report: &mut Report, rounds: &[&Round]) {

@@ -96,7 +96,8 @@ impl Report {
 
     /// For people.
     pub fn table(&self) -> String {
-        let shown: Vec<(&str, String, &str)> = self.figures.iter().map(|(name, value, about)| (*name, value.shown(), *about)).collect();
+        let shown: Vec<(&str, String, &str)> =
+            self.figures.iter().map(|(name, value, about)| (*name, value.shown(), *about)).collect();
         let names = shown.iter().map(|(name, _, _)| name.len()).max().unwrap_or(0);
         let values = shown.iter().map(|(_, value, _)| value.len()).max().unwrap_or(0);
         let Origin { commit, kernel, processor, processors, .. } = &self.origin;

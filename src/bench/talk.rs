@@ -1,4 +1,5 @@
-//! Users who keep changing their presence: a closed loop, which finds the most a server can do, and an open one, which holds a rate.
+//! Users who keep changing their presence: a closed loop, which finds the most a server can do, and an open one, which holds a
+//! rate.
 //!
 //! Lives on: the generator's pinned thread. Serves G6. In the open loop an update's latency counts from the moment the schedule
 //! meant it to be sent, whenever it really went out, so that a server that stalls can't hide behind a generator that waits for it

@@ -183,11 +183,12 @@ mod tests {
         for part in ["abc", "de"] {
             peer.write_all(part.as_bytes()).unwrap();
             while heard.last().is_none_or(|last: &Vec<u8>| !last.ends_with(part.as_bytes())) {
-                wires.listen(Duration::from_secs(10), |_, bytes| {
-                    heard.push(bytes.to_vec());
-                    bytes.len() - 1
-                })
-                .unwrap();
+                wires
+                    .listen(Duration::from_secs(10), |_, bytes| {
+                        heard.push(bytes.to_vec());
+                        bytes.len() - 1
+                    })
+                    .unwrap();
             }
         }
         assert_eq!(heard.last().unwrap(), b"cde");

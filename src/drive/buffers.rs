@@ -37,8 +37,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Makes `count` buffers (a power of two) of `size` bytes and gives them all to the ring. The memory must be kept until the ring
-    /// is gone: `Queue` owns both and drops the ring first.
+    /// Makes `count` buffers (a power of two) of `size` bytes and gives them all to the ring. The memory must be kept until the
+    /// ring is gone: `Queue` owns both and drops the ring first.
     ///
     /// # Panics
     /// When `count` is no power of two or above the kernel's limit, or `size` is 0.

@@ -39,8 +39,8 @@ pub enum SetupError {
     #[error("this kernel ({kernel}) has io_uring but not {what}: boot Linux {since} or newer (6.12 or newer is best)")]
     TooOld { kernel: String, what: &'static str, since: &'static str },
     #[error(
-        "memory that may be locked is {limit} bytes and {needed} are needed: set `LimitMEMLOCK=infinity` in the systemd unit, or run \
-         `ulimit -l unlimited` before the start"
+        "memory that may be locked is {limit} bytes and {needed} are needed: set `LimitMEMLOCK=infinity` in the systemd unit, or \
+         run `ulimit -l unlimited` before the start"
     )]
     LockLimit { limit: u64, needed: u64 },
     #[error(

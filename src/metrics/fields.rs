@@ -208,7 +208,7 @@ mod tests {
         dropped.count(Reason::TooManyStreams);
         assert_eq!((dropped.get(Reason::Flood), dropped.since(&earlier).get(Reason::Flood)), (2, 1));
         dropped.add(&earlier);
-        assert_eq!(dropped.iter().filter(|&(_, n)| n > 0).collect::<Vec<_>>(), [(Reason::Flood, 3), (Reason::TooManyStreams, 1)]);
+        assert_eq!(dropped.iter().filter(|&(_, n)| n > 0).collect::<Vec<_>>(), [(Reason::TooManyStreams, 1), (Reason::Flood, 3)]);
         let counts: Vec<u64> = dropped.iter().map(|(_, n)| n).collect();
         assert_eq!(Dropped::from_counts(&counts), dropped);
     }

@@ -1,5 +1,5 @@
-//! The load of clients and of the node, as C1 counts it: messages in and out per unit of time, where a message longer than a unit of
-//! size counts as several.
+//! The load of clients and of the node, as C1 counts it: messages in and out per unit of time, where a message longer than a unit
+//! of size counts as several.
 //!
 //! Lives on: every core; each session carries a `ClientLoad`, each core one `Meter`. Pure. Invariants: a message counts at least
 //! once; a client's load is 16 bytes.

@@ -1,8 +1,8 @@
 //! Snapshots as Prometheus reads them (G5, C1): the OpenMetrics text format, made by `prometheus-client`.
 //!
-//! Lives on: the control thread, at each scrape. Every sample has the label `core`, but for those of the node and the process. The stages come
-//! twice: as a classic histogram, from which Prometheus makes quantiles of any interval, and as quantiles since the start,
-//! which are exact to 1 %.
+//! Lives on: the control thread, at each scrape. Every sample has the label `core`, but for those of the node and the process. The
+//! stages come twice: as a classic histogram, from which Prometheus makes quantiles of any interval, and as quantiles since the
+//! start, which are exact to 1 %.
 
 use super::fields::{Counters, Field, Gauges, NodeCount};
 use super::process::Process;

@@ -1,7 +1,7 @@
 //! The assembly: store, cores, rings and doors become one running node.
 //!
-//! Lives on: the thread that starts the node. Serves G1, G3, G8. Invariants: nothing is accepted before everything stored is loaded;
-//! a stopped node has closed every session with a reason and made durable everything it took.
+//! Lives on: the thread that starts the node. Serves G1, G3, G8. Invariants: nothing is accepted before everything stored is
+//! loaded; a stopped node has closed every session with a reason and made durable everything it took.
 
 pub mod control;
 mod host;

@@ -80,11 +80,6 @@ pub enum Control {
     },
     Message(Box<Message>),
     Directed(Box<Directed>),
-    Probe {
-        publisher: Bare,
-        subscriber: UserId,
-        asker: Asker,
-    },
 
     // Home to edge.
     Attached(Box<Attached>),
@@ -241,6 +236,8 @@ pub struct Message {
     pub body: Vec<u8>,
     /// The sender's session and request, for the answer.
     pub asker: Asker,
+    /// The recipient's sessions it was given to.
+    pub given: Vec<SessionId>,
 }
 
 #[derive(Clone, Debug)]
@@ -297,8 +294,12 @@ pub enum SessionEvent {
         message: Box<Message>,
     },
     Directed(Box<Directed>),
-    /// Event frames of the user's own other sessions, or the answer to a probe.
+    /// Event frames of the user's own other sessions.
     Events(Vec<Frame>),
+    /// The answer to a probe: what the edge knows of this publisher, if the session watches it.
+    Probed {
+        publisher: UserId,
+    },
     Transfer {
         address: String,
     },

@@ -5,7 +5,7 @@
 
 use super::control::{EdgeRef, Message, UserRef};
 use super::frame::{self, Frame};
-use super::roster::Roster;
+use super::roster::{Item, Roster};
 use super::subscription::State;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{CoreId, SessionId, UserId, Version};
@@ -168,10 +168,15 @@ impl User {
         self.sessions.iter().any(|session| session.available)
     }
 
-    /// The publishers whose presence the user's sessions see: subscribed to, with neither blocking the other.
+    /// Whether the user's sessions see a contact: subscribed to, with neither blocking the other.
+    pub fn sees(&self, item: &Item) -> bool {
+        let wanted = item.state.has(State::TO) && !item.state.has(State::BARRED) && item.user != UserId::NOBODY;
+        wanted && !self.has_blocked(&item.jid)
+    }
+
+    /// The publishers whose presence the user's sessions see.
     pub fn watched(&self) -> Vec<UserId> {
-        let seen = self.roster.to().filter(|item| !item.state.has(State::BARRED) && item.user != UserId::NOBODY);
-        seen.filter(|item| !self.has_blocked(&item.jid)).map(|item| item.user).collect()
+        self.roster.to().filter(|item| self.sees(item)).map(|item| item.user).collect()
     }
 
     /// Whether this user gets our presence: approved and not blocked.
@@ -193,6 +198,17 @@ impl User {
                 Head { user: self.id, version: last.version, session: last.session, show: Show::Unavailable, flags: event::LAST };
             frames.push(Frame::new(head, &last.presence));
         }
+    }
+
+    /// The frames of the user's available sessions but one.
+    pub fn other_frames(&self, but: SessionId, epoch: u32) -> Vec<Frame> {
+        let others = self.sessions.iter().filter(|session| session.available && session.id != but);
+        let frame = |session: &Session| {
+            let mut frame = Vec::new();
+            session.encode(self.id, epoch, &mut frame);
+            Frame(frame)
+        };
+        others.map(frame).collect()
     }
 
     pub fn at(&self, slot: u32) -> UserRef {

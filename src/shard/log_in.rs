@@ -249,7 +249,7 @@ impl Shard {
         self.out.send(home, Control::Detach { at, session, edge, end: SessionEnd::Ended });
     }
 
-    /// Tells the doors what came of their log-ins.
+    /// Tells the doors what came of their log-ins, in order: a session may be opened and ended in one go.
     pub(super) fn tell_doors(&mut self) {
         for (conn, outcome) in std::mem::take(&mut self.outcomes) {
             let rules = self.rules;

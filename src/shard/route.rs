@@ -73,7 +73,6 @@ impl Shard {
             Control::WayDone { from, to } => homes.way_done(&from, to),
             Control::Message(message) => homes.message(message, out),
             Control::Directed(directed) => homes.directed(directed, out),
-            Control::Probe { publisher, subscriber, asker } => homes.probe(&publisher, subscriber, asker, out),
             Control::Interest { edge: session, publishers } => edge.interest(session, &publishers, homes, out),
             Control::Uninterest { edge: session, publisher } => edge.uninterest(session, publisher, homes, out),
             Control::UninterestAll { edge: session } => edge.uninterest_all(session, out),

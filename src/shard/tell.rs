@@ -67,6 +67,7 @@ impl Shard {
                 encoder.directed_from(out, tag, &from, &directed.presence);
             }
             SessionEvent::Events(frames) => return self.edge.send_frames(edge.slot, &frames, &mut self.out),
+            SessionEvent::Probed { publisher } => return self.edge.probed(edge, publisher, &self.homes, &mut self.out),
             SessionEvent::Transfer { address } => encoder.transfer(out, tag, &address),
             SessionEvent::Ended(reason) => return self.session_ended(edge, reason),
         }

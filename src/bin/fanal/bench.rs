@@ -144,7 +144,8 @@ impl Common {
     }
 
     fn load_processor(&self) -> Option<usize> {
-        let free = || pin::processors().into_iter().map(|p| p.id).find(|&id| self.cores.iter().all(|&core| usize::from(core) != id));
+        let free =
+            || pin::processors().into_iter().map(|p| p.id).find(|&id| self.cores.iter().all(|&core| usize::from(core) != id));
         self.load_core.or_else(free)
     }
 }

@@ -1,4 +1,5 @@
-//! `fanal demo`: something to look at. Users come online over one trunk, subscribe to each other and change presence at a human rate.
+//! `fanal demo`: something to look at. Users come online over one trunk, subscribe to each other and change presence at a
+//! human rate.
 
 use crate::failure::Failure;
 use crate::settings::Settings;

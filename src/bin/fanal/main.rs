@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod serve;
 mod settings;
+mod stats;
 mod token;
 mod user;
 
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Args),
     /// Manage the users of a node, running or stopped.
     User(user::Args),
+    /// Show what a running node is doing.
+    Stats(stats::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
     Token(token::Args),
     /// Make traffic on a running node: users who change their presence now and then, and contacts who hear of it.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
+        Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Config(args) => config::run(args),

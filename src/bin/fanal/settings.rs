@@ -29,6 +29,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the admin address was given on the command line.
+    pub fn names_admin(&self) -> bool {
+        self.admin.is_some()
+    }
+
     /// Reads the file, lays the command line over it and checks the whole.
     pub fn load(self) -> Result<Config, Failure> {
         let mut config = self.config.map_or_else(|| Ok(Config::default()), read)?;

@@ -1,12 +1,14 @@
-//! `fanal user`: accounts of a stopped node, in its data directory.
+//! `fanal user`: the accounts of a node, in the data directory of a stopped one, through the admin address of a running one.
 
 use crate::failure::Failure;
 use crate::settings::Settings;
+use fanal::admin::client::Client;
 use fanal::base::config::{Config, StoreKind};
 use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
-use fanal::store::offline::Offline;
+use fanal::store::dir::OpenError;
+use fanal::store::offline::{Offline, OfflineError};
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -19,6 +21,7 @@ pub struct Args {
     command: Command,
 }
 
+/// Each goes to the node at --admin when that is given; else to the data directory, or to the node that runs on it.
 #[derive(clap::Subcommand)]
 enum Command {
     /// Add a user, or with --replace give one another password.
@@ -31,7 +34,7 @@ enum Command {
         /// Add a user who logs in by token or trunk only.
         #[arg(long, conflicts_with = "password")]
         no_password: bool,
-        /// Change the password of a user who is there already.
+        /// Change the password of a user who is there already; for this the node must be stopped.
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
@@ -44,7 +47,7 @@ enum Command {
         #[command(flatten)]
         settings: Settings,
     },
-    /// List all users: one line each with JID, number and how they log in.
+    /// List all users: JID, number, and how they log in (stopped node) or how many sessions and contacts they have (running node).
     List {
         #[command(flatten)]
         settings: Settings,
@@ -54,50 +57,130 @@ enum Command {
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Add { jid, password, no_password, replace, settings } => {
-            let config = settings.load()?;
-            let jid = read_jid(&jid, &config)?;
-            let scram = if no_password { None } else { Some(credentials(&password.map_or_else(ask, Ok)?)?) };
-            let mut accounts = open(&config, true)?;
-            if replace && accounts.account(&jid).map_err(Failure::line)?.is_some() {
-                accounts.set_credentials(&jid, scram).map_err(Failure::line)?;
-                return say(&format!("{jid} has another password\n"));
+            let (mut accounts, config) = Accounts::open(settings, Offline::open_or_create)?;
+            let jid = accounts.read_jid(&jid, &config)?;
+            let password = if no_password { None } else { Some(password.map_or_else(ask, Ok)?) };
+            if password.as_ref().is_some_and(String::is_empty) {
+                return Err(Failure::line("the password is empty: give --password, a line on standard input, or --no-password"));
             }
-            let user = accounts.add(&jid, CLUSTER, scram, now()).map_err(Failure::line)?;
-            say(&format!("added {jid}, number {:#x}\n", user.0))
+            say(&accounts.add(&jid, password.as_deref(), replace)?)
         }
         Command::Del { jid, settings } => {
-            let config = settings.load()?;
-            let jid = read_jid(&jid, &config)?;
-            open(&config, false)?.remove(&jid).map_err(Failure::line)?;
-            say(&format!("deleted {jid}\n"))
+            let (mut accounts, config) = Accounts::open(settings, Offline::open)?;
+            let jid = accounts.read_jid(&jid, &config)?;
+            say(&accounts.remove(&jid)?)
         }
-        Command::List { settings } => {
-            let accounts = open(&settings.load()?, false)?.accounts().map_err(Failure::line)?;
-            let line = |(jid, account): &(Bare, fanal::store::rows::Account)| {
-                let way = if account.scram.is_some() { "password" } else { "token" };
-                format!("{jid}\t{:#x}\t{way}\n", account.user.0)
-            };
-            say(&accounts.iter().map(line).collect::<String>())
+        Command::List { settings } => Accounts::open(settings, Offline::open)?.0.list(),
+    }
+}
+
+/// Where the accounts are.
+enum Accounts {
+    Stopped(Offline),
+    Running(Client),
+}
+
+impl Accounts {
+    /// Takes the data directory with `open`, unless --admin names a node or one runs on the directory.
+    fn open(
+        settings: Settings,
+        open: impl Fn(&std::path::Path) -> Result<Offline, OfflineError>,
+    ) -> Result<(Accounts, Config), Failure> {
+        let named = settings.names_admin();
+        let config = settings.load()?;
+        let node = || Accounts::Running(Client::new(config.listen.admin, config.listen.admin_token.clone()));
+        if named || config.store.kind == StoreKind::Memory {
+            return Ok((node(), config));
+        }
+        let accounts = match open(&config.node.data) {
+            Err(OfflineError::Open(OpenError::Busy { .. })) => node(),
+            opened => Accounts::Stopped(opened.map_err(Failure::line)?),
+        };
+        Ok((accounts, config))
+    }
+
+    /// A running node knows its own domain and refuses others'; for a stopped one the configuration must.
+    fn read_jid(&self, text: &str, config: &Config) -> Result<Bare, Failure> {
+        match self {
+            Accounts::Stopped(_) => read_jid(text, config),
+            Accounts::Running(_) => any_jid(text, config),
+        }
+    }
+
+    fn add(&mut self, jid: &Bare, password: Option<&str>, replace: bool) -> Result<String, Failure> {
+        match self {
+            Accounts::Running(_) if replace => Err(Failure::line(format!(
+                "{jid}: a running node doesn't replace passwords: stop it first, or delete and add the user"
+            ))),
+            Accounts::Running(node) => {
+                node.add_user(jid.as_str(), password).map_err(Failure::line)?;
+                Ok(format!("added {jid} to the running node\n"))
+            }
+            Accounts::Stopped(accounts) => {
+                let scram = password.map(credentials).transpose()?;
+                if replace && accounts.account(jid).map_err(Failure::line)?.is_some() {
+                    accounts.set_credentials(jid, scram).map_err(Failure::line)?;
+                    return Ok(format!("{jid} has another password\n"));
+                }
+                let user = accounts.add(jid, CLUSTER, scram, now()).map_err(Failure::line)?;
+                Ok(format!("added {jid}, number {:#x}\n", user.0))
+            }
+        }
+    }
+
+    fn remove(&mut self, jid: &Bare) -> Result<String, Failure> {
+        match self {
+            Accounts::Stopped(accounts) => {
+                accounts.remove(jid).map_err(Failure::line)?;
+                Ok(format!("deleted {jid}\n"))
+            }
+            Accounts::Running(node) => {
+                node.remove_user(jid.as_str()).map_err(Failure::line)?;
+                Ok(format!("deleted {jid} on the running node\n"))
+            }
+        }
+    }
+
+    fn list(&self) -> Result<(), Failure> {
+        match self {
+            Accounts::Stopped(accounts) => {
+                let line = |(jid, account): (Bare, fanal::store::rows::Account)| {
+                    let way = if account.scram.is_some() { "password" } else { "token" };
+                    format!("{jid}\t{:#x}\t{way}\n", account.user.0)
+                };
+                say(&accounts.accounts().map_err(Failure::line)?.into_iter().map(line).collect::<String>())
+            }
+            Accounts::Running(node) => {
+                let mut after = None;
+                loop {
+                    let page = node.users(after.as_deref()).map_err(Failure::line)?;
+                    let line = |user: &fanal::admin::UserEntry| {
+                        format!("{}\t{}\t{} sessions\t{} contacts\n", user.jid, user.id, user.sessions, user.contacts)
+                    };
+                    say(&page.users.iter().map(line).collect::<String>())?;
+                    after = page.next;
+                    if after.is_none() {
+                        return Ok(());
+                    }
+                }
+            }
         }
     }
 }
 
-fn open(config: &Config, create: bool) -> Result<Offline, Failure> {
-    if config.store.kind == StoreKind::Memory {
-        return Err(Failure::line("store.kind: this node keeps nothing (memory): write store.kind = \"redb\" to have users"));
-    }
-    let open = if create { Offline::open_or_create } else { Offline::open };
-    open(&config.node.data).map_err(Failure::line)
-}
-
+/// A user of this node: the domain must be the configured one.
 pub fn read_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
-    let domain = &config.node.domain;
-    let full = if text.contains('@') { text.to_owned() } else { format!("{text}@{domain}") };
-    let jid = Bare::new(&full).ok_or_else(|| Failure::line(format!("{text}: not a user: write local@{domain}")))?;
+    let (jid, domain) = (any_jid(text, config)?, &config.node.domain);
     match jid.domain() == domain {
         true => Ok(jid),
         false => Err(Failure::line(format!("{jid}: this node's users are @{domain}: give --domain, or the node's --config"))),
     }
+}
+
+fn any_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
+    let domain = &config.node.domain;
+    let full = if text.contains('@') { text.to_owned() } else { format!("{text}@{domain}") };
+    Bare::new(&full).ok_or_else(|| Failure::line(format!("{text}: not a user: write local@{domain}")))
 }
 
 fn ask() -> Result<String, Failure> {
@@ -108,9 +191,6 @@ fn ask() -> Result<String, Failure> {
 }
 
 fn credentials(password: &str) -> Result<ScramCredentials, Failure> {
-    if password.is_empty() {
-        return Err(Failure::line("the password is empty: give --password, a line on standard input, or --no-password"));
-    }
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(Failure::line)?;
     Ok(ScramCredentials::from_password(password, &salt, ITERATIONS))

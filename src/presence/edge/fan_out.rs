@@ -111,7 +111,7 @@ impl Edge {
             let user = publisher.user;
             self.states_of(slot, homes, &mut frames);
             for (session, version) in farewells {
-                if !frames.iter().any(|frame| frame.head().session == session) {
+                if !frames.iter().map(Frame::head).any(|head| head.session == session && !is_farewell(&head)) {
                     frames.push(farewell(user, session, version));
                 }
             }
@@ -157,20 +157,20 @@ impl Edge {
         }
     }
 
-    /// Tells a session that all sessions of a publisher have gone, as far as it can know them.
+    /// Tells a session that all sessions of a publisher have gone, those among them that it was not told of while it was slow.
     pub(super) fn send_farewells(&mut self, session_slot: u32, slot: u32, homes: &Homes, out: &mut Outbox) {
         let mut states = Vec::new();
         self.states_of(slot, homes, &mut states);
-        let farewells: Vec<Frame> = states
-            .iter()
-            .map(|frame| frame.head())
-            .filter(|head| !is_farewell(head))
-            .map(|head| farewell(head.user, head.session, head.version))
-            .collect();
+        let gone = states.iter().map(|frame| frame.head()).filter(|head| !is_farewell(head));
+        let mut gone: Vec<(SessionId, Version)> = gone.map(|head| (head.session, head.version)).collect();
         let conn = self.at_slot(session_slot).map(|session| session.conn.slot);
-        if let Some(PutOff(put_off)) = conn.and_then(|conn| self.put_off.get_mut(&conn)) {
-            put_off.remove(&slot);
+        if let Some(PutOff(put_off)) = conn.and_then(|conn| self.put_off.get(&conn)) {
+            let ended = put_off.get(&slot).into_iter().flatten();
+            let ended: Vec<_> = ended.filter(|(session, _)| gone.iter().all(|(other, _)| other != session)).copied().collect();
+            gone.extend(ended);
         }
+        let user = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
+        let farewells: Vec<Frame> = gone.into_iter().map(|(session, version)| farewell(user, session, version)).collect();
         self.send_frames(session_slot, &farewells, out);
     }
 

@@ -114,6 +114,15 @@ impl Edge {
         }
     }
 
+    /// A session wants to be told again what is known of a publisher. One whose grant has not come yet is told with the grant.
+    pub fn probed(&mut self, edge: EdgeRef, user: UserId, homes: &Homes, out: &mut Outbox) {
+        let (Some(&slot), Some(session)) = (self.by_user.get(&user), self.get(edge)) else { return };
+        let waits = self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting.contains(&edge.slot));
+        if session.watching.contains(&slot) && !waits {
+            self.send_states(edge.slot, &[slot], homes, out);
+        }
+    }
+
     /// A session is not available any more: it sees nobody.
     pub fn uninterest_all(&mut self, edge: EdgeRef, out: &mut Outbox) {
         if self.get(edge).is_some() {
@@ -197,6 +206,7 @@ impl Edge {
         let (conn, stream) = (session.conn.slot, session.stream);
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
         publisher.waiting.retain(|&waiting| waiting != session_slot);
+        let mut last_of_conn = stream == 0;
         if stream == 0 {
             if let Some(at) = publisher.direct.iter().position(|&direct| direct == conn) {
                 publisher.direct.swap_remove(at);
@@ -208,16 +218,17 @@ impl Edge {
             }
             if streams.is_empty() {
                 publisher.trunks.swap_remove(at);
+                last_of_conn = true;
             }
+        }
+        if let Some(put_off) = self.put_off.get_mut(&conn).filter(|_| last_of_conn) {
+            put_off.0.remove(&slot);
         }
         if publisher.direct.is_empty() && publisher.trunks.is_empty() && publisher.waiting.is_empty() {
             let user = publisher.user;
             self.publishers[slot as usize] = None;
             self.free_publishers.push(slot);
             self.by_user.remove(&user);
-            for put_off in self.put_off.values_mut() {
-                put_off.0.remove(&slot);
-            }
             out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
         }
     }

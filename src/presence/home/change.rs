@@ -65,7 +65,7 @@ impl Storing {
 pub(super) enum Waits {
     User(UserRef),
     /// A way to a user who does not exist.
-    Stranger(Plan),
+    Stranger(Box<Way>, Plan),
 }
 
 impl Homes {
@@ -99,7 +99,7 @@ impl Homes {
             None => {
                 let plan = plan::for_stranger(&way, &mut self.next_way);
                 let ticket = out.commit(plan.writes.clone(), Durability::Synced);
-                self.storing.insert(ticket, Waits::Stranger(plan));
+                self.storing.insert(ticket, Waits::Stranger(way, plan));
             }
         }
     }
@@ -160,9 +160,10 @@ impl Homes {
     pub fn complete(&mut self, now: Time, completion: Completion, edge: &mut Edge, out: &mut Outbox) {
         let at = match self.storing.remove(&completion.ticket) {
             None => return,
-            Some(Waits::Stranger(plan)) => {
-                if completion.result.is_ok() {
-                    plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out));
+            Some(Waits::Stranger(way, plan)) => {
+                match completion.result {
+                    Ok(()) => plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out)),
+                    Err(_) => self.stray_ways.push_back((now + RETRY, way)),
                 }
                 return;
             }
@@ -204,17 +205,17 @@ impl Homes {
 
     /// Tries again what the store failed to keep. Returns when the next try is due.
     pub fn retry(&mut self, now: Time, edge: &mut Edge, out: &mut Outbox) -> Option<Time> {
-        while let Some(&(due, at)) = self.retries.front() {
-            if due > now {
-                return Some(due);
-            }
-            self.retries.pop_front();
+        while let Some((_, at)) = self.retries.pop_front_if(|(due, _)| *due <= now) {
             if let Some(user) = self.user(at) {
                 user.rare().storing = None;
                 self.run_changes(now, at, edge, out);
             }
         }
-        None
+        while let Some((_, way)) = self.stray_ways.pop_front_if(|(due, _)| *due <= now) {
+            self.way(now, way, edge, out);
+        }
+        let next = [self.retries.front().map(|(due, _)| *due), self.stray_ways.front().map(|(due, _)| *due)];
+        next.into_iter().flatten().min()
     }
 
     /// Makes a stored change and what follows from it.

@@ -3,7 +3,7 @@
 use super::Homes;
 use super::update::{done, refuse};
 use super::{change::Change, plan};
-use crate::base::id::{SessionId, UserId};
+use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -39,10 +39,7 @@ impl Homes {
             Ask::Directed { to, resource, show, presence } => {
                 self.directed_from(at, session, asker, (to, resource), show, presence, out)
             }
-            Ask::Probe { publisher } => match publisher.domain() == self.place.domain {
-                true => out.send(self.home_of(&publisher), Control::Probe { publisher, subscriber: at.user, asker }),
-                false => refuse(asker, Reason::NoSuchUser, publisher.to_string(), out),
-            },
+            Ask::Probe { publisher } => self.probe(at, session, asker, &publisher, out),
             Ask::Ack { received } => {
                 let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
                 if let Some(extra) = session.extra.as_mut() {
@@ -76,7 +73,7 @@ impl Homes {
         }
         let user = self.user(at).expect("the caller found it");
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
-        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker };
+        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker, given: Vec::new() };
         out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
     }
 
@@ -91,7 +88,7 @@ impl Homes {
     }
 
     /// Gives a message to the session it names, or to the user's best ones: those of the highest priority, never below 0.
-    fn deliver(&mut self, message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
+    fn deliver(&mut self, mut message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
         let most = self.place.limits.unacknowledged_messages as usize;
         let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
         let user = self.user(at).expect("found by name");
@@ -107,6 +104,7 @@ impl Homes {
         if room.is_empty() {
             return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.id, message.to)));
         }
+        message.given.clone_from(&room);
         for id in room {
             let session = user.session(id).expect("chosen from the list");
             let edge = session.edge;
@@ -121,9 +119,14 @@ impl Homes {
         Ok(())
     }
 
-    /// What a session had not acknowledged when it ended goes to the user's other sessions, or back to the sender as an error.
+    /// What a session had not acknowledged when it ended goes to the user's other sessions, or back to the sender as an error;
+    /// but nothing that another session was given too.
     pub(super) fn return_messages(&mut self, ended: Session, out: &mut Outbox) {
         for (_, mut message) in ended.extra.into_iter().flat_map(|extra| extra.unacknowledged) {
+            let user = self.by_name(&message.to).and_then(|at| self.get(at));
+            if user.is_some_and(|user| user.sessions.iter().any(|session| message.given.contains(&session.id))) {
+                continue;
+            }
             message.to_resource = None;
             let asker = message.asker;
             if let Err((reason, detail)) = self.deliver(message, out) {
@@ -177,20 +180,23 @@ impl Homes {
         }
     }
 
-    /// RFC 6121 4.3: a probe is answered from the cached state, for approved subscribers only.
-    pub fn probe(&mut self, publisher: &Bare, subscriber: UserId, asker: Asker, out: &mut Outbox) {
+    /// RFC 6121 4.3: a probe is answered from what is known here and at the session's edge, of contacts that the session sees. So
+    /// it brings nothing that would not be kept up to date afterwards.
+    fn probe(&mut self, at: UserRef, session: SessionId, asker: Asker, publisher: &Bare, out: &mut Outbox) {
         self.counters.probes += 1;
-        let epoch = self.place.epoch;
-        let user = self.by_name(publisher).and_then(|at| self.user(at));
-        match user.filter(|user| user.id == subscriber || user.approves(subscriber)) {
-            None => refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
-            Some(user) => {
-                let mut frames = Vec::new();
-                user.frames(epoch, &mut frames);
-                tell(asker, SessionEvent::Events(frames), out);
-                done(asker, out);
-            }
+        let user = self.get(at).expect("the caller found it");
+        let available = user.sessions.iter().any(|own| own.id == session && own.available);
+        let contact = user.roster.by_jid(publisher).filter(|item| user.sees(item)).map(|item| item.user);
+        let event = match contact {
+            Some(publisher) => SessionEvent::Probed { publisher },
+            None if *publisher == user.jid => SessionEvent::Events(user.other_frames(session, self.place.epoch)),
+            None => return refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
+        };
+        if !available {
+            return refuse(asker, Reason::NotAvailable, "", out);
         }
+        tell(asker, event, out);
+        done(asker, out);
     }
 
     /// Accounts for waiting changes when a user goes: those who wait are told.

@@ -116,6 +116,8 @@ pub struct Homes {
     storing: BTreeMap<u64, change::Waits>,
     /// Users whose changes are tried again, when.
     retries: VecDeque<(Time, UserRef)>,
+    /// Ways to users who don't exist, to be tried again, when.
+    stray_ways: VecDeque<(Time, Box<Way>)>,
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
     /// Ways found in the store at the start.
@@ -143,6 +145,7 @@ impl Homes {
             serials: HashMap::with_hasher(hasher),
             storing: BTreeMap::new(),
             retries: VecDeque::new(),
+            stray_ways: VecDeque::new(),
             creations: Vec::new(),
             set_out: Vec::new(),
             detached: VecDeque::new(),

@@ -9,7 +9,7 @@ use crate::presence::edge::Edge;
 use crate::presence::farewell;
 use crate::presence::frame::{self, Frame};
 use crate::presence::outbox::Outbox;
-use crate::presence::user::{Last, Session, User};
+use crate::presence::user::{Last, User};
 use crate::store::{
     Durability, Table, Write,
     rows::{self, Row},
@@ -58,7 +58,7 @@ impl Homes {
         let put_off = spread(core, now, at, user, session, sequence, &frame, edge, out);
         if was_available == (show == Show::Unavailable) {
             match was_available {
-                false => became_available(at, user, session, epoch, out),
+                false => became_available(user, session, epoch, out),
                 true => self.became_unavailable(now, at, session, presence, out),
             }
         }
@@ -185,13 +185,8 @@ fn spread(
 }
 
 /// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
-fn became_available(at: UserRef, user: &mut User, session: SessionId, epoch: u32, out: &mut Outbox) {
-    let own: Vec<Frame> = user
-        .sessions
-        .iter()
-        .filter(|other| other.id != session && other.available)
-        .map(|other| frame_of(other, at, epoch))
-        .collect();
+fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut Outbox) {
+    let own = user.other_frames(session, epoch);
     let publishers = user.watched();
     let requests: Vec<SessionEvent> = user.requests().iter().map(super::plan::request_event).collect();
     let Some(found) = user.session(session) else { return };
@@ -205,12 +200,6 @@ fn became_available(at: UserRef, user: &mut User, session: SessionId, epoch: u32
     if !publishers.is_empty() {
         out.send(edge.core, Control::Interest { edge, publishers });
     }
-}
-
-fn frame_of(session: &Session, at: UserRef, epoch: u32) -> Frame {
-    let mut frame = Vec::new();
-    session.encode(at.user, epoch, &mut frame);
-    Frame(frame)
 }
 
 /// Tells a session that its request failed.

@@ -1,0 +1,44 @@
+//! `fanal stats`: what a running node is doing.
+
+use crate::failure::Failure;
+use crate::settings::Settings;
+use fanal::admin::client::Client;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print what the node's API answers, as JSON, instead of a table.
+    #[arg(long, conflicts_with = "histograms")]
+    json: bool,
+    /// Print the HdrHistogram interval log: what each stage took, on every core, for the viewers of such logs.
+    #[arg(long)]
+    histograms: bool,
+    /// Print it again every so many seconds until interrupted.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    every: Option<u64>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn run(args: Args) -> Result<(), Failure> {
+    let listen = args.settings.load()?.listen;
+    let node = Client::new(listen.admin, listen.admin_token);
+    loop {
+        let text = match (args.json, args.histograms) {
+            (true, _) => node.get("/stats"),
+            (_, true) => node.histograms(),
+            _ => node.stats().map(|report| report.table()),
+        };
+        show(&text.map_err(Failure::line)?, args.every.is_some())?;
+        let Some(seconds) = args.every else { return Ok(()) };
+        std::thread::sleep(Duration::from_secs(seconds));
+    }
+}
+
+/// On a terminal, what comes again and again takes the place of what was there.
+fn show(text: &str, again: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout();
+    let clear = if again && out.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    writeln!(out, "{clear}{}", text.trim_end()).and_then(|()| out.flush()).map_err(Failure::line)
+}

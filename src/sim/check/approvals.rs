@@ -1,0 +1,127 @@
+//! Nobody unapproved ever receives presence: once the publisher's change was stored and the publisher's home was told so, nothing
+//! newer than what the publisher had said until then reaches the ex-subscriber.
+//!
+//! Judges by the stored rows alone (what homes were told is stored), not by what homes make of them.
+
+use super::{Check, Held};
+use crate::base::id::{SessionId, UserId, Version};
+use crate::base::jid::Bare;
+use crate::base::time::WallClock;
+use crate::presence::subscription::State;
+use crate::shard::Shard;
+use crate::store::memory::Memory;
+use crate::store::rows::{self, Row};
+use crate::store::{Backend, Commit, Durability, Table, Write};
+use crate::wire::event::{Event, LAST};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The newest that a publisher had said when the approval ended.
+struct Fence {
+    versions: BTreeMap<SessionId, Version>,
+    /// Sessions with lower numbers that are not among them had ended, and said nothing more.
+    next_session: SessionId,
+    wall: WallClock,
+}
+
+#[derive(Default)]
+pub struct Approvals {
+    told: Memory,
+    /// (publisher, subscriber)
+    approved: BTreeSet<(UserId, UserId)>,
+    fences: BTreeMap<(UserId, UserId), Fence>,
+    removed: BTreeSet<UserId>,
+}
+
+impl Approvals {
+    /// A node has loaded these rows. Nothing of its former life is under way any more.
+    pub fn started(&mut self, stored: &Memory) {
+        self.told = stored.clone();
+        self.fences.clear();
+        self.approved.clear();
+        let owners: Vec<Bare> = self.told.rows(Table::Accounts).filter_map(|(key, _)| name(key)).collect();
+        for owner in owners {
+            let user = self.user(&owner).expect("an account that was just listed");
+            self.approved.extend(self.subscribers(&owner).into_iter().map(|subscriber| (user, subscriber)));
+        }
+    }
+
+    /// A home is about to be told that these writes are stored.
+    pub fn tell(&mut self, writes: &[Write], shard: &Shard, wall: WallClock) {
+        let owners: BTreeSet<Bare> = writes.iter().filter_map(|write| name(write.key.split(|&byte| byte == 0).next()?)).collect();
+        let before: Vec<(Bare, Option<UserId>)> = owners.into_iter().map(|owner| (owner.clone(), self.user(&owner))).collect();
+        let commit = Commit { ticket: 0, writes: writes.to_vec(), durability: Durability::Synced };
+        self.told.apply(&[commit]).expect("a copy has no faults");
+        for (owner, user_before) in before {
+            match (user_before, self.user(&owner)) {
+                (Some(user), None) => _ = self.removed.insert(user),
+                (_, Some(user)) => self.look_again(user, &owner, shard, wall),
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn look_again(&mut self, user: UserId, owner: &Bare, shard: &Shard, wall: WallClock) {
+        let now: BTreeSet<UserId> = self.subscribers(owner).into_iter().collect();
+        let had = self.approved.range((user, UserId(0))..=(user, UserId(u64::MAX))).map(|pair| pair.1);
+        let ended: Vec<UserId> = had.filter(|subscriber| !now.contains(subscriber)).collect();
+        for subscriber in ended {
+            self.approved.remove(&(user, subscriber));
+            let Some(home) = shard.homes.by_user(user).and_then(|at| shard.homes.get(at)) else { continue };
+            let epoch = shard.homes.place.epoch;
+            let versions = home.sessions.iter().map(|s| (s.id, Version { epoch, sequence: s.sequence })).collect();
+            let next_session = SessionId(home.next_session);
+            self.fences.insert((user, subscriber), Fence { versions, next_session, wall });
+        }
+        for subscriber in now {
+            if self.approved.insert((user, subscriber)) {
+                self.fences.remove(&(user, subscriber));
+            }
+        }
+    }
+
+    fn user(&self, jid: &Bare) -> Option<UserId> {
+        let row = self.told.get(Table::Accounts, &rows::user_key(jid))?;
+        Some(rows::Account::decode(row).expect("rows are sound").user)
+    }
+
+    /// Who may see a user, by the rows.
+    fn subscribers(&self, owner: &Bare) -> Vec<UserId> {
+        let prefix = rows::owner_prefix(owner);
+        let items = self.told.rows(Table::Roster).filter(|(key, _)| key.starts_with(&prefix));
+        let approved = items.filter(|(key, value)| {
+            let row = rows::Contact::decode(value).expect("rows are sound");
+            let from = State::from_bits(row.state).is_some_and(|state| state.has(State::FROM));
+            from && self.told.get(Table::Blocked, key).is_none()
+        });
+        approved.map(|(_, value)| rows::Contact::decode(value).expect("rows are sound").user).collect()
+    }
+
+    /// A client of this user has received an event.
+    pub fn received(&self, subscriber: UserId, event: &Event<'_>) -> Held {
+        let head = event.head;
+        let pair = (head.user, subscriber);
+        if head.user == subscriber || self.approved.contains(&pair) || self.removed.contains(&head.user) {
+            return Ok(());
+        }
+        let allowed = self.fences.get(&pair).is_some_and(|fence| match head.flags & LAST != 0 {
+            true => event.presence.is_none_or(|presence| presence.fields.stamp <= fence.wall.0),
+            false => {
+                let last = fence.versions.get(&head.session);
+                last.map_or(head.session < fence.next_session, |version| head.version <= *version)
+            }
+        });
+        Check::NobodyUnapprovedReceives.holds(allowed, || {
+            let until = self.fences.get(&pair).map(|fence| &fence.versions);
+            format!("{subscriber:?} received {head:?}, but may not know more than {until:?}")
+        })
+    }
+
+    /// What homes were told is stored.
+    pub fn told(&self) -> &Memory {
+        &self.told
+    }
+}
+
+fn name(key: &[u8]) -> Option<Bare> {
+    Bare::new(std::str::from_utf8(key).ok()?)
+}

@@ -1,0 +1,33 @@
+//! Everything is returned: once every connection is closed and every session has ended, nothing is left of them.
+
+use super::{Check, Held};
+use crate::sim::Env;
+use crate::sim::node::Node;
+
+pub fn check(env: &Env, node: &Node) -> Held {
+    for (number, core) in node.cores.iter().enumerate() {
+        let shard = &core.shard;
+        let left = [
+            ("lines", shard.out.lines.len()),
+            ("connections", core.connections()),
+            ("buffers", core.buffers_out),
+            ("sessions at home", shard.homes.session_count()),
+            ("sessions at the edge", shard.edge.session_count()),
+            ("watched publishers", shard.edge.publisher_count()),
+            ("changes with the store", shard.homes.storing_count()),
+            ("interest of edges", interest(core)),
+        ];
+        for (what, count) in left {
+            Check::EverythingIsReturned.holds(count == 0, || format!("core {number} keeps {count} {what}"))?;
+        }
+    }
+    let held = env.links.held_by_server();
+    Check::EverythingIsReturned.holds(held == 0, || format!("the node holds {held} sockets"))
+}
+
+/// Destinations of the users of a core, of whom nobody is there any more.
+fn interest(core: &crate::sim::core::Core) -> usize {
+    let homes = &core.shard.homes;
+    let users = homes.names().into_iter().filter_map(|jid| homes.get(homes.by_name(&jid)?));
+    users.map(|user| user.outbound.len()).sum()
+}

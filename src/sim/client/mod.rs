@@ -1,0 +1,114 @@
+//! A simulated client: a state machine on the client library's codec, whose connection is two queues of bytes.
+//!
+//! Lives on: the simulator. `act` is what it does of its own will, `hear` what it makes of what it's told, `session` what it knows.
+//! Invariant: it keeps to the protocol, but for a client that talks nonsense on purpose.
+
+mod act;
+mod hear;
+mod session;
+
+pub use session::{Known, Said, Seen, Session};
+
+use super::Env;
+use super::node::Node;
+use crate::base::time::Time;
+use crate::client::codec::Codec;
+use crate::wire::encode::{Encoder, Tag};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Greeting,
+    /// A trunk waits for the answer to this request.
+    Authorising(u32),
+    Ready,
+}
+
+pub struct Client {
+    pub number: usize,
+    trunk: bool,
+    pub link: Option<i32>,
+    stage: Stage,
+    codec: Codec,
+    encoder: Encoder,
+    requests: u32,
+    /// By stream; 0 for a connection of its own.
+    pub sessions: BTreeMap<u32, Session>,
+    /// Sessions whose connection broke, to go on with.
+    lost: Vec<Session>,
+    /// It reads nothing before.
+    reads_from: Time,
+}
+
+impl Client {
+    pub fn new(number: usize, trunk: bool) -> Client {
+        Client {
+            number,
+            trunk,
+            link: None,
+            stage: Stage::Greeting,
+            codec: Codec::default(),
+            encoder: Encoder::default(),
+            requests: 0,
+            sessions: BTreeMap::new(),
+            lost: Vec::new(),
+            reads_from: Time::ZERO,
+        }
+    }
+
+    fn request(&mut self) -> u32 {
+        self.requests += 1;
+        self.requests
+    }
+
+    /// Sends frames.
+    fn say(&mut self, env: &mut Env, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        let Some(number) = self.link else { return };
+        let mut bytes = Vec::new();
+        write(&mut self.encoder, &mut bytes);
+        let link = env.links.get(number);
+        if !link.server_gone {
+            link.up.write(&bytes);
+        }
+        if !env.calm && env.random.below(1000) < env.mix.net_pause {
+            link.up.stand_still(env.now + env.mix.pause.mul_f64(env.random.unit()));
+        }
+    }
+
+    /// Connects to a core, whichever takes it, and says Hello.
+    pub fn connect(&mut self, env: &mut Env, node: &mut Node) {
+        let core = env.random.below(node.cores.len() as u64) as usize;
+        let link = env.links.open();
+        if !node.cores[core].accept(env, link) {
+            env.links.leave_server(link);
+            env.links.leave_client(link);
+            return;
+        }
+        env.trace.note(env.now, format_args!("client {} connects to core {core}", self.number));
+        self.link = Some(link);
+        self.stage = Stage::Greeting;
+        let tag = Tag::request(self.request());
+        self.say(env, |encoder, out| encoder.hello(out, tag, "sim"));
+    }
+
+    /// The connection is gone, whoever ended it. Its sessions may be resumed.
+    pub fn lose_connection(&mut self, env: &mut Env) {
+        let Some(link) = self.link.take() else { return };
+        env.links.leave_client(link);
+        self.codec = Codec::default();
+        for (_, session) in std::mem::take(&mut self.sessions) {
+            if session.open {
+                env.memories.post.session_ended(session.key.user);
+                self.lost.push(session);
+            }
+        }
+    }
+
+    /// Its connection breaks without a word.
+    pub fn die(&mut self, env: &mut Env) {
+        if self.link.is_some() {
+            env.trace.note(env.now, format_args!("client {} dies", self.number));
+            self.lose_connection(env);
+        }
+    }
+}

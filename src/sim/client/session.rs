@@ -1,0 +1,125 @@
+//! What a client knows of one of its sessions.
+
+use crate::base::id::{SessionId, UserId, Version};
+use crate::base::jid::Bare;
+use crate::sim::check::kept::WishId;
+use crate::sim::check::messages::SessionKey;
+use crate::sim::check::{Check, Held};
+use crate::wire::event::{Event, LAST};
+use crate::wire::native::{RosterItem, Show};
+use std::collections::BTreeMap;
+
+/// What a request that waits for its answer was about.
+#[derive(Clone, Debug)]
+pub enum Pending {
+    LogIn,
+    LogOut,
+    /// The session goes offline: with the answer it knows of nobody.
+    GoOffline,
+    Wish(WishId),
+    Letter(usize),
+    Other,
+}
+
+/// What the client last said of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// The connection broke, so it's not known what the node has heard.
+    Unsure,
+    Offline,
+    Online(String),
+}
+
+/// Another session's state, as far as it is known here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    pub version: Version,
+    pub show: Show,
+    pub status: String,
+}
+
+/// A contact as the roster and its pushes tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Known {
+    pub subscription: u8,
+    pub ask: bool,
+    pub approved: bool,
+    pub name: String,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub jid: Bare,
+    /// Whether it is logged in.
+    pub open: bool,
+    /// Whether it was resumed: answers to what was asked before may have been lost.
+    pub resumed: bool,
+    pub key: SessionKey,
+    pub resource: String,
+    pub token: Vec<u8>,
+    pub said: Said,
+    pub pending: BTreeMap<u32, Pending>,
+    /// Messages whose sending was confirmed, by request: they may still come back.
+    pub letters: BTreeMap<u32, usize>,
+    pub view: BTreeMap<(UserId, SessionId), Seen>,
+    versions: BTreeMap<(UserId, SessionId), Version>,
+    pub roster: Option<BTreeMap<String, Known>>,
+}
+
+impl Session {
+    pub fn new(jid: Bare, resource: String) -> Session {
+        let key = SessionKey { life: 0, user: UserId::NOBODY, session: SessionId(0) };
+        Session {
+            jid,
+            open: false,
+            resumed: false,
+            key,
+            resource,
+            token: Vec::new(),
+            said: Said::Unsure,
+            pending: BTreeMap::new(),
+            letters: BTreeMap::new(),
+            view: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            roster: None,
+        }
+    }
+
+    /// Whether requests that want an answer may be sent.
+    pub fn may_ask(&self) -> bool {
+        self.open && !self.pending.values().any(|pending| matches!(pending, Pending::LogOut))
+    }
+
+    /// An event arrives: of each session of a publisher the newest state counts.
+    pub fn see(&mut self, event: &Event<'_>) -> Held {
+        let head = event.head;
+        if head.flags & LAST != 0 {
+            return Ok(());
+        }
+        let place = (head.user, head.session);
+        let last = self.versions.entry(place).or_default();
+        Check::VersionsOnlyGrow.holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
+        *last = head.version;
+        if head.show == Show::Unavailable {
+            self.view.remove(&place);
+        } else {
+            let status = event.presence.map_or(String::new(), |presence| presence.fields.status.to_owned());
+            self.view.insert(place, Seen { version: head.version, show: head.show, status });
+        }
+        Ok(())
+    }
+
+    pub fn push(&mut self, item: RosterItem<'_>) {
+        let Some(roster) = &mut self.roster else { return };
+        if item.removed() {
+            roster.remove(item.jid());
+        } else {
+            roster.insert(item.jid().to_owned(), known(item));
+        }
+    }
+}
+
+pub fn known(item: RosterItem<'_>) -> Known {
+    let name = item.name().unwrap_or_default().to_owned();
+    Known { subscription: item.subscription().0, ask: item.ask(), approved: item.approved(), name }
+}

@@ -1,0 +1,369 @@
+//! A core as the simulator drives it: what `drive` and `node::host` do for a shard, in their order, without a kernel.
+//!
+//! Lives on: the simulator. A turn sends, receives, takes in what others have sent, lets the shard look after time, and hands on
+//! what it wants; each part does as little as was drawn. Invariants: a line's buffer is out with at most one connection; a
+//! connection leaves only when everything gathered for it was sent.
+
+use super::check::Held;
+use super::disk::Answered;
+use super::{Canary, Env};
+use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::time::Time;
+use crate::presence::control::{Control, SessionEvent};
+use crate::presence::frame;
+use crate::ring::exchange::{Inward, Outward};
+use crate::shard::batch::{Batch, Entry};
+use crate::shard::{Answer, PasswordCheck, Shard};
+use crate::store::Completion;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Batches of one other core that are read in one turn.
+const BATCHES_PER_TURN: u64 = 8;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Open,
+    /// On its way to another core, once all is sent.
+    Leaving,
+    /// The shard closed it and all was sent.
+    Farewell,
+}
+
+struct Conn {
+    id: ConnId,
+    link: i32,
+    state: State,
+    sending: Vec<u8>,
+    sent: usize,
+    /// For a canary: what was sent before.
+    before: Vec<u8>,
+}
+
+pub struct Core {
+    pub shard: Shard,
+    /// By core; `None` for this one.
+    to: Vec<Option<Outward<Batch>>>,
+    from: Vec<Option<Inward<Batch>>>,
+    conns: BTreeMap<u32, Conn>,
+    answered: VecDeque<(Time, Answered)>,
+    checked: VecDeque<(Time, ConnId, bool)>,
+    /// Lines to look at although nothing new was gathered.
+    again: Vec<u32>,
+    dirty: Vec<u32>,
+    /// Buffers taken from lines and not given back.
+    pub buffers_out: usize,
+    pub answers: Vec<(u64, Answer)>,
+}
+
+impl Core {
+    pub fn new(shard: Shard, to: Vec<Option<Outward<Batch>>>, from: Vec<Option<Inward<Batch>>>) -> Core {
+        Core {
+            shard,
+            to,
+            from,
+            conns: BTreeMap::new(),
+            answered: VecDeque::new(),
+            checked: VecDeque::new(),
+            again: Vec::new(),
+            dirty: Vec::new(),
+            buffers_out: 0,
+            answers: Vec::new(),
+        }
+    }
+
+    /// A client connects. False: it was refused.
+    pub fn accept(&mut self, env: &Env, link: i32) -> bool {
+        let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+        match self.shard.accepted(env.now, peer) {
+            None => false,
+            Some(id) => {
+                self.install(id, link);
+                true
+            }
+        }
+    }
+
+    fn install(&mut self, id: ConnId, link: i32) {
+        let conn = Conn { id, link, state: State::Open, sending: Vec::new(), sent: 0, before: Vec::new() };
+        assert!(self.conns.insert(id.slot, conn).is_none(), "a line is given to one connection");
+    }
+
+    /// The store answers, some time later.
+    pub fn answer(&mut self, due: Time, answered: Answered) {
+        let due = self.answered.back().map_or(due, |(last, _)| due.max(*last));
+        self.answered.push_back((due, answered));
+    }
+
+    pub fn turn(&mut self, env: &mut Env) -> Held {
+        self.send(env);
+        self.receive(env);
+        self.take_in(env)?;
+        self.shard.turn(env.now);
+        self.hand_over(env);
+        self.publish(env);
+        self.move_connections(env);
+        self.flush(env);
+        self.shard.check();
+        Ok(())
+    }
+
+    fn slots(&self) -> Vec<u32> {
+        self.conns.keys().copied().collect()
+    }
+
+    fn send(&mut self, env: &mut Env) {
+        for slot in self.slots() {
+            let conn = self.conns.get_mut(&slot).expect("listed");
+            if conn.sending.is_empty() {
+                continue;
+            }
+            let link = env.links.get(conn.link);
+            if link.client_gone {
+                self.end(env, slot);
+                continue;
+            }
+            let room = (env.mix.window as usize).saturating_sub(link.down.len());
+            let left = &conn.sending[conn.sent..];
+            let most = if env.calm { left.len() } else { 1 + env.random.below(left.len() as u64) as usize };
+            let now = most.min(left.len()).min(room);
+            link.down.write(&left[..now]);
+            conn.sent += now;
+            if now > 0 && env.random.below(1000) < env.mix.net_pause && !env.calm {
+                link.down.stand_still(env.now + env.mix.pause.mul_f64(env.random.unit()));
+            }
+            if conn.sent == conn.sending.len() {
+                self.sent_all(env, slot);
+            }
+        }
+    }
+
+    fn sent_all(&mut self, env: &mut Env, slot: u32) {
+        let conn = self.conns.get_mut(&slot).expect("just sent");
+        conn.sent = 0;
+        let buffer = std::mem::take(&mut conn.sending);
+        self.buffers_out -= 1;
+        if self.shard.out.lines.sent(slot, buffer) {
+            self.again.push(slot);
+        } else if self.shard.out.lines.may_close(slot) {
+            self.farewell(env, slot);
+        }
+    }
+
+    fn receive(&mut self, env: &mut Env) {
+        for slot in self.slots() {
+            let conn = &self.conns[&slot];
+            let (id, state) = (conn.id, conn.state);
+            if !env.calm && env.random.one_in(3) {
+                continue;
+            }
+            let most = if env.calm { 65_536 } else { 1 + env.random.below(env.mix.piece) as usize };
+            let link = env.links.get(conn.link);
+            let bytes = link.up.read(env.now, most);
+            let (ended, client_gone) = (link.client_gone && link.up.is_empty(), link.client_gone);
+            if !bytes.is_empty() && state != State::Farewell && !self.shard.out.lines.is_closing(slot) {
+                env.trace.bytes(u64::from(slot), &bytes);
+                self.shard.received(env.now, id, &bytes);
+            }
+            if ended || (state == State::Farewell && (client_gone || env.calm || env.random.one_in(20))) {
+                self.end(env, slot);
+            }
+        }
+    }
+
+    fn take_in(&mut self, env: &mut Env) -> Held {
+        let own = self.shard.settings.core;
+        for core in 0..self.from.len() {
+            if !env.calm && env.random.below(1000) < env.mix.unread_ring {
+                continue;
+            }
+            let most = if env.calm { BATCHES_PER_TURN } else { 1 + env.random.below(BATCHES_PER_TURN) };
+            let Some(inward) = &mut self.from[core] else { continue };
+            let (shard, mut held) = (&mut self.shard, Ok(()));
+            for _ in 0..most {
+                let more = inward.next(|batch| {
+                    held = check_batch(env, own, batch);
+                    shard.batch(env.now, batch);
+                });
+                std::mem::replace(&mut held, Ok(()))?;
+                if !more {
+                    break;
+                }
+            }
+        }
+        while let Some((_, answered)) = self.answered.pop_front_if(|(due, _)| *due <= env.now || env.calm) {
+            self.complete(env, answered);
+        }
+        while let Some((_, conn, right)) = self.checked.pop_front_if(|(due, ..)| *due <= env.now || env.calm) {
+            self.shard.checked(env.now, conn, right);
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, env: &mut Env, Answered { completion, writes }: Answered) {
+        env.trace.note(env.now, format_args!("core {} hears {completion:?}", completion.core.0));
+        if completion.result.is_ok() {
+            let wall = self.shard.homes.place.wall(env.now);
+            env.memories.approvals.tell(&writes, &self.shard, wall);
+        }
+        self.shard.completed(env.now, completion);
+    }
+
+    fn hand_over(&mut self, env: &mut Env) {
+        let core = self.shard.settings.core;
+        for commit in std::mem::take(&mut self.shard.out.commits) {
+            let most = if env.calm { usize::MAX } else { env.mix.port };
+            if let Err(commit) = env.disk.hand_over(env.now, core, commit, most) {
+                let completion = Completion { core, ticket: commit.ticket, result: Err("too much to do".into()) };
+                self.complete(env, Answered { completion, writes: Vec::new() });
+            }
+        }
+        for PasswordCheck { conn, check } in std::mem::take(&mut self.shard.checks) {
+            let due = env.now + env.mix.pause.mul_f64(env.random.unit());
+            self.checked.push_back((due, conn, check.run()));
+        }
+        self.answers.append(&mut self.shard.answers);
+        for RawSocket(link) in std::mem::take(&mut self.shard.orphans) {
+            env.links.leave_server(link);
+        }
+    }
+
+    fn publish(&mut self, env: &mut Env) {
+        for (at, outward) in self.to.iter_mut().enumerate() {
+            let Some(outward) = outward else { continue };
+            let core = CoreId(at as u16);
+            if self.shard.has_for(core) {
+                let put_off = &mut self.shard.out.bound[at].put_off;
+                if !put_off.is_empty() && env.canary_strikes(Canary::PutOffLost, 3) {
+                    put_off.pop_first();
+                }
+                self.shard.fill(env.now, core, outward.batch());
+                if !outward.batch().updates.is_empty() && env.canary_strikes(Canary::UpdateTwice, 20) {
+                    repeat_first(outward.batch());
+                }
+            }
+            outward.publish();
+        }
+    }
+
+    fn move_connections(&mut self, env: &mut Env) {
+        for (id, RawSocket(link)) in std::mem::take(&mut self.shard.adoptions) {
+            self.install(id, link);
+            self.again.push(id.slot);
+        }
+        for id in std::mem::take(&mut self.shard.departures) {
+            let lines = &self.shard.out.lines;
+            if let Some(conn) = self.conns.get_mut(&id.slot).filter(|conn| conn.id == id)
+                && conn.state == State::Open
+                && !lines.is_closing(id.slot)
+            {
+                conn.state = State::Leaving;
+            }
+        }
+        for slot in self.slots() {
+            let conn = &self.conns[&slot];
+            let still = conn.sending.is_empty() && self.shard.out.lines.backlog(conn.id) == 0;
+            if conn.state == State::Leaving && still && (env.calm || env.random.one_in(2)) {
+                let conn = self.conns.remove(&slot).expect("just seen");
+                self.shard.departed(conn.id, RawSocket(conn.link));
+                self.shard.out.lines.release(slot, None);
+            }
+        }
+    }
+
+    fn flush(&mut self, env: &mut Env) {
+        let mut slots = std::mem::take(&mut self.dirty);
+        self.shard.out.lines.take_dirty(&mut slots);
+        slots.append(&mut self.again);
+        for &slot in &slots {
+            let Some(conn) = self.conns.get_mut(&slot).filter(|conn| conn.state != State::Farewell) else { continue };
+            if !conn.sending.is_empty() {
+                continue;
+            }
+            let lines = &mut self.shard.out.lines;
+            if let Some(buffer) = lines.take(slot) {
+                env.trace.bytes(u64::from(slot) | 1 << 32, &buffer);
+                self.buffers_out += 1;
+                conn.sending = buffer;
+                if env.canary_strikes(Canary::OldAgain, 10) {
+                    conn.sending.append(&mut conn.before.clone());
+                } else {
+                    conn.before = conn.sending.clone();
+                }
+            } else if lines.may_close(slot) {
+                self.farewell(env, slot);
+            }
+        }
+        self.dirty = slots;
+    }
+
+    /// The shard closed the connection and all was sent.
+    fn farewell(&mut self, env: &mut Env, slot: u32) {
+        let conn = self.conns.get_mut(&slot).expect("the caller has it");
+        if conn.state != State::Farewell {
+            conn.state = State::Farewell;
+            let (id, link) = (conn.id, conn.link);
+            env.links.leave_server(link);
+            self.shard.lost(env.now, id);
+        }
+    }
+
+    /// The connection is over.
+    fn end(&mut self, env: &mut Env, slot: u32) {
+        let conn = self.conns.remove(&slot).expect("the caller has it");
+        if conn.state != State::Farewell {
+            self.shard.lost(env.now, conn.id);
+        }
+        env.links.leave_server(conn.link);
+        self.shard.out.lines.discard(slot);
+        if !conn.sending.is_empty() {
+            self.buffers_out -= 1;
+        }
+        if !env.canary_strikes(Canary::LineKept, 3) {
+            self.shard.out.lines.release(slot, (!conn.sending.is_empty()).then_some(conn.sending));
+        }
+    }
+
+    /// Connections that the driver holds.
+    pub fn connections(&self) -> usize {
+        self.conns.len()
+    }
+
+    /// Whether there is something to do that needs no more time to pass.
+    pub fn is_busy(&self) -> bool {
+        let others = (0..self.to.len() as u16).map(CoreId).filter(|&core| core != self.shard.settings.core);
+        !self.answered.is_empty()
+            || !self.checked.is_empty()
+            || !self.again.is_empty()
+            || self.shard.out.lines.has_dirty()
+            || self.conns.values().any(|conn| !conn.sending.is_empty() || conn.state != State::Open)
+            || self.from.iter().flatten().any(|inward| !inward.is_empty())
+            || self.to.iter().flatten().any(|outward| !outward.is_sent())
+            || others.into_iter().any(|core| self.shard.has_for(core))
+            || !self.shard.out.commits.is_empty()
+    }
+}
+
+/// Looks at a batch before it is read; the canaries take out of it what they want lost.
+fn check_batch(env: &mut Env, to: CoreId, batch: &mut Batch) -> Held {
+    batch.entries.retain(|entry| match entry {
+        Entry::Control(Control::Revoke { .. }) => !env.canary_strikes(Canary::RevokeLost, 1),
+        Entry::Control(Control::ToSession { event: SessionEvent::Message { .. }, .. }) => {
+            !env.canary_strikes(Canary::MessageLost, 3)
+        }
+        Entry::Control(Control::ToSession { event: SessionEvent::Done { .. }, .. }) => !env.canary_strikes(Canary::DoneLost, 10),
+        _ => true,
+    });
+    for update in batch.updates.iter() {
+        let head = frame::head(update.frame);
+        env.trace.bytes(u64::from(to.0) | 2 << 32, update.frame);
+        env.memories.crossings.crossed(to, update.publisher, head.session, head.version)?;
+    }
+    Ok(())
+}
+
+fn repeat_first(batch: &mut Batch) {
+    let first = batch.updates.iter().next().map(|update| (update.slot, update.publisher, update.at, update.frame.to_vec()));
+    if let Some((slot, publisher, at, frame)) = first {
+        batch.updates.push(slot, publisher, at, &frame);
+    }
+}

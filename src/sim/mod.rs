@@ -1,0 +1,165 @@
+//! The simulator: real shards, doors, rings and frames under virtual time, with everything around them simulated and drawn from one
+//! seed: network, disk, clients, crashes. It is how correctness is shown (design.md section 5).
+//!
+//! Lives on: one thread of a test or of `fanal sim`. `mix` draws what a seed is made of; `world` takes the steps; `node` and `core`
+//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `check` has one file for each
+//! invariant. Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
+
+pub mod check;
+mod client;
+mod core;
+mod disk;
+mod links;
+mod mix;
+mod node;
+mod trace;
+mod world;
+
+use crate::base::jid::Bare;
+use crate::base::random::Random;
+use crate::base::time::Time;
+use check::{Broken, Check, Memories};
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Steps of a run when nobody says how many.
+pub const STEPS: u64 = 3000;
+/// Lines of the trace that are shown of a run that failed.
+pub const TAIL: usize = 40;
+
+/// A bug that the simulator makes on purpose, to prove that a check catches it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Canary {
+    /// Another core never hears that an approval has ended.
+    RevokeLost,
+    /// An update that had to wait for a full ring is forgotten.
+    PutOffLost,
+    /// An update crosses to another core twice.
+    UpdateTwice,
+    /// A commit is said to be made, and is not.
+    CommitForgotten,
+    /// A message is lost between two cores.
+    MessageLost,
+    /// The answer to a request is lost between two cores.
+    DoneLost,
+    /// A closed connection's line is never released.
+    LineKept,
+    /// A client is sent what it was sent before.
+    OldAgain,
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub seed: u64,
+    pub steps: u64,
+    pub canary: Option<Canary>,
+    /// Lines of the trace to keep for a failure.
+    pub tail: usize,
+}
+
+impl Options {
+    pub fn new(seed: u64) -> Options {
+        Options { seed, steps: STEPS, canary: None, tail: TAIL }
+    }
+}
+
+/// What a run that held came to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Summary {
+    /// Of every input and output, in order.
+    pub trace_hash: u64,
+    pub crashes: u64,
+    /// Counted over the last life of the node.
+    pub updates: u64,
+    pub deliveries: u64,
+    pub conflated: u64,
+    pub changes: u64,
+    pub messages: u64,
+    /// Updates that crossed between cores, over all lives.
+    pub crossings: u64,
+}
+
+/// A run that broke an invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failed {
+    pub seed: u64,
+    pub steps: u64,
+    /// The step at which it broke.
+    pub step: u64,
+    pub broken: Broken,
+    /// The last lines of the trace.
+    pub tail: Vec<String>,
+}
+
+impl Failed {
+    /// The command that runs it again.
+    pub fn command(&self) -> String {
+        format!("fanal sim --seed {} --steps {}", self.seed, self.steps)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {} broke at step {}: {}", self.seed, self.step, self.broken)?;
+        self.tail.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        write!(f, "replay: {}", self.command())
+    }
+}
+
+/// Runs one seed to its end.
+///
+/// # Errors
+/// An invariant broke, or something panicked (where panics unwind).
+pub fn run(options: Options) -> Result<Summary, Box<Failed>> {
+    let mut world = world::World::new(options);
+    let broken = match catch_unwind(AssertUnwindSafe(|| world.run())) {
+        Ok(Ok(summary)) => return Ok(summary),
+        Ok(Err(broken)) => broken,
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            Broken { check: Check::NothingPanics, what: said.unwrap_or("a panic without a word").to_owned() }
+        }
+    };
+    let Options { seed, steps, .. } = options;
+    Err(Box::new(Failed { seed, steps, step: world.step(), broken, tail: world.tail() }))
+}
+
+/// Everything around the node and its clients.
+pub struct Env {
+    now: Time,
+    random: Random,
+    mix: mix::Mix,
+    links: links::Links,
+    disk: disk::Disk,
+    trace: trace::Trace,
+    memories: Memories,
+    users: Vec<Bare>,
+    /// The node's life, counted from 1.
+    life: u32,
+    /// No faults any more, and nothing waits.
+    calm: bool,
+    canary: Option<Canary>,
+    strikes: u64,
+}
+
+impl Env {
+    /// One of these, as likely as its weight.
+    fn draw(&mut self, weights: &[u64]) -> usize {
+        let mut drawn = self.random.below(weights.iter().sum::<u64>().max(1));
+        for (at, weight) in weights.iter().enumerate() {
+            match drawn.checked_sub(*weight) {
+                None => return at,
+                Some(rest) => drawn = rest,
+            }
+        }
+        0
+    }
+
+    /// Whether this canary does its damage now: each so many-th time that it could.
+    fn canary_strikes(&mut self, canary: Canary, each: u64) -> bool {
+        let can = self.canary == Some(canary);
+        self.strikes += u64::from(can);
+        can && self.strikes.is_multiple_of(each)
+    }
+}

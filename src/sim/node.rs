@@ -1,0 +1,136 @@
+//! A simulated node: its cores, and how it starts from what was stored, as `node::Node::start` does.
+//!
+//! Lives on: the simulator. Invariant: what a crash leaves is the disk's rows and nothing else.
+
+use super::check::Held;
+use super::core::Core;
+use super::{Canary, Env};
+use crate::base::id::{CoreId, UserId, home_of_slot, slot_of};
+use crate::base::jid::Bare;
+use crate::base::secrets::Secrets;
+use crate::base::time::{Time, WallClock};
+use crate::front::sasl::Decoys;
+use crate::front::token::Keys;
+use crate::metrics::meter::Units;
+use crate::presence::home::Place;
+use crate::presence::user::User;
+use crate::ring::exchange::exchange;
+use crate::shard::batch::{Command, Order};
+use crate::shard::{Answer, Settings, Shard};
+use crate::store::{Backend, Table};
+use std::sync::Arc;
+
+pub const DOMAIN: &str = "sim";
+/// The wall clock when virtual time stands at 0.
+pub const WALL: WallClock = WallClock(1_700_000_000_000);
+
+pub struct Node {
+    pub cores: Vec<Core>,
+    /// Counts the node's lives.
+    pub epoch: u32,
+}
+
+/// The key that signs all tokens of the simulator.
+pub fn keys() -> Keys {
+    Keys::new(["the simulator's one key"]).expect("it's long enough")
+}
+
+impl Node {
+    pub fn start(env: &mut Env) -> Node {
+        let epoch = env.disk.memory.begin_epoch().expect("a disk without faults takes it");
+        let mut secrets = Secrets::from_number(env.random.next_u64());
+        let mut shards: Vec<Shard> = (0..env.mix.cores).map(|core| shard(env, CoreId(core), epoch, &mut secrets)).collect();
+        load(env, &mut shards);
+        env.memories.approvals.started(&env.disk.memory);
+        let cores = shards.len();
+        let mut ends: Vec<(Vec<_>, Vec<_>)> =
+            (0..cores).map(|_| ((0..cores).map(|_| None).collect(), (0..cores).map(|_| None).collect())).collect();
+        for sender in 0..cores {
+            for receiver in (0..cores).filter(|&receiver| receiver != sender) {
+                let (out, inward) = exchange(env.mix.ring);
+                ends[sender].0[receiver] = Some(out);
+                ends[receiver].1[sender] = Some(inward);
+            }
+        }
+        let cores = shards.into_iter().zip(ends).map(|(shard, (to, from))| Core::new(shard, to, from)).collect();
+        env.disk.forgets_each = (env.canary == Some(Canary::CommitForgotten)).then_some(5);
+        Node { cores, epoch }
+    }
+
+    pub fn home(&self, jid: &Bare) -> usize {
+        usize::from(home_of_slot(slot_of(jid.as_str()), self.cores.len() as u16).0)
+    }
+
+    /// A user at home.
+    pub fn user(&self, jid: &Bare) -> Option<&User> {
+        let homes = &self.cores[self.home(jid)].shard.homes;
+        homes.get(homes.by_name(jid)?)
+    }
+
+    pub fn by_id(&self, user: UserId) -> Option<&User> {
+        let homes = &self.cores[usize::from(user.home(self.cores.len() as u16).0)].shard.homes;
+        homes.get(homes.by_user(user)?)
+    }
+
+    /// The operator wants something of a user's core.
+    pub fn order(&mut self, env: &Env, jid: &Bare, order: Order) {
+        let home = self.home(jid);
+        self.cores[home].shard.command(env.now, Command { ticket: env.trace.step, order });
+    }
+
+    /// The disk makes a transaction, if there's one to make, and the cores hear of it later.
+    pub fn let_disk_work(&mut self, env: &mut Env) {
+        for answered in env.disk.work(env.now, &mut env.random, &env.mix, env.calm) {
+            let pause = if env.random.below(1000) < env.mix.disk_pause { env.random.unit() } else { 0.0 };
+            let core = usize::from(answered.completion.core.0);
+            self.cores[core].answer(env.now + env.mix.pause.mul_f64(pause), answered);
+        }
+    }
+
+    /// Everything there is to do at this moment, once around.
+    pub fn turn_all(&mut self, env: &mut Env) -> Held {
+        self.let_disk_work(env);
+        self.cores.iter_mut().try_for_each(|core| core.turn(env))
+    }
+
+    pub fn take_answers(&mut self) -> Vec<(u64, Answer)> {
+        self.cores.iter_mut().flat_map(|core| std::mem::take(&mut core.answers)).collect()
+    }
+}
+
+fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
+    let (cores, domain, limits) = (env.mix.cores, DOMAIN.to_owned(), Arc::new(env.mix.limits.clone()));
+    let place = Place { core, cores, cluster: 0, epoch, domain: domain.clone(), limits: limits.clone(), wall_at_zero: WALL };
+    let decoys = Decoys::new([7; 32]);
+    let (token_keys, trunk_keys, units) = (keys(), keys(), Units::default());
+    let settings = Settings {
+        core,
+        cores,
+        domain,
+        limits,
+        token_keys,
+        trunk_keys,
+        plain: true,
+        decoys,
+        sample: 0,
+        units,
+        clock: || Time::ZERO,
+    };
+    Shard::new(settings, place, secrets.fork())
+}
+
+fn load(env: &Env, shards: &mut [Shard]) {
+    let cores = shards.len() as u16;
+    for table in Table::ALL {
+        let mut row = |key: &[u8], value: &[u8]| {
+            let owner = key.split(|&byte| byte == 0).next().unwrap_or_default();
+            let home = home_of_slot(slot_of(std::str::from_utf8(owner).unwrap_or_default()), cores);
+            for shard in shards.iter_mut().filter(|shard| table == Table::Meta || shard.settings.core == home) {
+                shard.homes.load(table, key, value).unwrap_or_else(|why| panic!("a stored row can't be loaded: {why}"));
+            }
+            Ok(())
+        };
+        env.disk.memory.load(table, &mut row, &mut |_, _| ()).expect("memory has no bad rows");
+    }
+    shards.iter_mut().for_each(|shard| shard.homes.start(&mut shard.out));
+}

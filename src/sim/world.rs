@@ -1,0 +1,230 @@
+//! One run: the steps, then calm, then every check.
+//!
+//! Lives on: the simulator. Each step lets one actor do one thing, whichever is drawn, and time passes in between: so any order of
+//! events comes up, and any delay. Then faults stop, everything comes to rest, and the final state is looked at; so it is once more
+//! after a last crash, and when everybody has gone.
+
+use super::check::{Check, Held, converged, kept, released};
+use super::client::Client;
+use super::disk::Disk;
+use super::links::Links;
+use super::mix::Mix;
+use super::node::{DOMAIN, Node};
+use super::trace::Trace;
+use super::{Env, Options, Summary};
+use crate::base::credentials::ScramCredentials;
+use crate::base::jid::Bare;
+use crate::base::random::Random;
+use crate::base::time::Time;
+use crate::shard::batch::Order;
+use std::time::Duration;
+
+/// Rounds after which what is still busy will never come to rest.
+const PATIENCE: u32 = 100_000;
+
+pub struct World {
+    env: Env,
+    node: Node,
+    clients: Vec<Client>,
+    steps: u64,
+    crashes: u64,
+}
+
+impl World {
+    pub fn new(options: Options) -> World {
+        let mut random = Random::new(options.seed);
+        let mix = Mix::draw(&mut random);
+        let users = (0..mix.users).map(|n| Bare::new(&format!("u{n}@{DOMAIN}")).expect("a JID")).collect();
+        let clients = (0..mix.clients).map(|n| Client::new(n as usize, n < mix.trunks)).collect();
+        let mut env = Env {
+            now: Time(1_000_000_000),
+            random,
+            mix,
+            links: Links::default(),
+            disk: Disk::default(),
+            trace: Trace::new(options.tail),
+            memories: Default::default(),
+            users,
+            life: 1,
+            calm: false,
+            canary: options.canary,
+            strikes: 0,
+        };
+        env.trace.note(env.now, format_args!("{:?}", env.mix));
+        let node = Node::start(&mut env);
+        World { env, node, clients, steps: options.steps, crashes: 0 }
+    }
+
+    pub fn step(&self) -> u64 {
+        self.env.trace.step
+    }
+
+    pub fn tail(&self) -> Vec<String> {
+        self.env.trace.tail()
+    }
+
+    pub fn run(&mut self) -> Result<Summary, super::check::Broken> {
+        for jid in self.env.users.clone() {
+            if self.env.random.one_in(2) {
+                self.add_user(&jid);
+            }
+        }
+        for step in 1..=self.steps {
+            self.env.trace.step = step;
+            self.take_step()?;
+        }
+        self.come_to_rest()?;
+        self.say_last_words()?;
+        self.check_all()?;
+        self.start_over()?;
+        self.check_all()?;
+        self.everybody_leaves()?;
+        Ok(self.summary())
+    }
+
+    fn take_step(&mut self) -> Held {
+        let mix = &self.env.mix;
+        let weights = [mix.turns, mix.reads, mix.acts, mix.disk_works, mix.crashes, mix.drops, mix.leaps, mix.operator]
+            .map(|weight| weight * 10);
+        let pace = mix.pace.as_nanos() as u64;
+        self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
+        let kind = self.env.draw(&weights);
+        let one = |env: &mut Env, of: usize| env.random.below(of as u64) as usize;
+        let client = one(&mut self.env, self.clients.len());
+        match kind {
+            0 => {
+                let core = one(&mut self.env, self.node.cores.len());
+                self.node.cores[core].turn(&mut self.env)?;
+            }
+            1 => self.clients[client].hear(&mut self.env)?,
+            2 => self.clients[client].act(&mut self.env, &mut self.node),
+            3 => self.node.let_disk_work(&mut self.env),
+            4 => self.crash(),
+            5 => self.clients[client].die(&mut self.env),
+            6 => self.env.now = self.env.now + Duration::from_secs(3).mul_f64(self.env.random.unit()),
+            _ => self.operate(),
+        }
+        self.note_answers();
+        Ok(())
+    }
+
+    fn add_user(&mut self, jid: &Bare) {
+        let credentials = ScramCredentials::from_password("secret", b"sixteen bytes of", 1);
+        self.node.order(&self.env, jid, Order::AddUser { jid: jid.clone(), credentials: Some(credentials) });
+    }
+
+    fn operate(&mut self) {
+        let jid = self.env.random.pick(&self.env.users).expect("there are users").clone();
+        match self.env.random.below(3) {
+            0 => self.add_user(&jid),
+            1 => {
+                self.env.memories.wishes.remove(&jid);
+                self.node.order(&self.env, &jid, Order::RemoveUser { jid: jid.clone() });
+            }
+            _ => self.node.order(&self.env, &jid, Order::Transfer { jid: jid.clone(), address: "elsewhere:5290".into() }),
+        }
+        self.env.trace.note(self.env.now, format_args!("the operator wants something of {jid}"));
+    }
+
+    fn note_answers(&mut self) {
+        for (ticket, answer) in self.node.take_answers() {
+            self.env.trace.note(self.env.now, format_args!("the operator's order {ticket} is answered: {answer:?}"));
+        }
+    }
+
+    /// The node's machine stops at once, and starts again.
+    fn crash(&mut self) {
+        self.env.trace.note(self.env.now, format_args!("the node crashes"));
+        self.crashes += 1;
+        self.env.disk.crash();
+        self.env.links.break_all();
+        self.node = Node::start(&mut self.env);
+        self.env.life = self.node.epoch;
+    }
+
+    /// Faults stop, and everything under way gets done, time-outs included.
+    fn come_to_rest(&mut self) -> Held {
+        let env = &mut self.env;
+        env.calm = true;
+        env.links.calm();
+        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000);
+        for _ in 0..PATIENCE {
+            self.env.links.calm();
+            self.node.turn_all(&mut self.env)?;
+            for client in &mut self.clients {
+                client.hear(&mut self.env)?;
+            }
+            self.note_answers();
+            let busy = self.is_busy();
+            if !busy && self.env.now >= until {
+                return Ok(());
+            }
+            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 20 });
+        }
+        Check::AllComesToRest.holds(false, || format!("after {PATIENCE} rounds there is still something to do"))
+    }
+
+    fn is_busy(&self) -> bool {
+        self.env.links.are_busy() || self.env.disk.is_busy() || self.node.cores.iter().any(|core| core.is_busy())
+    }
+
+    /// Everybody says once more how they are.
+    fn say_last_words(&mut self) -> Held {
+        for client in &mut self.clients {
+            let streams: Vec<u32> = client.sessions.iter().filter(|(_, s)| s.may_ask()).map(|(&stream, _)| stream).collect();
+            for stream in streams {
+                client.change_presence(&mut self.env, stream);
+            }
+        }
+        self.come_to_rest()
+    }
+
+    /// A last crash; then everybody who can logs in and goes online.
+    fn start_over(&mut self) -> Held {
+        self.crash();
+        self.come_to_rest()?;
+        for _ in 0..3 {
+            for client in &mut self.clients {
+                client.act(&mut self.env, &mut self.node);
+            }
+            self.come_to_rest()?;
+        }
+        self.say_last_words()
+    }
+
+    fn everybody_leaves(&mut self) -> Held {
+        for client in &mut self.clients {
+            client.die(&mut self.env);
+        }
+        self.come_to_rest()?;
+        released::check(&self.env, &self.node)
+    }
+
+    fn check_all(&self) -> Held {
+        let stored = &self.env.disk.memory;
+        let heard = converged::all_answered(&self.clients)?;
+        kept::rosters_agree(stored)?;
+        self.env.memories.wishes.check(stored)?;
+        self.node.cores.iter().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
+        converged::check(&self.node, &self.clients, stored)?;
+        self.env.memories.post.check(&heard)
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            trace_hash: self.env.trace.hash(),
+            crashes: self.crashes,
+            crossings: self.env.memories.crossings.count() as u64,
+            ..Summary::default()
+        };
+        for core in &self.node.cores {
+            let (homes, edge) = (core.shard.homes.counters, core.shard.edge.counters);
+            summary.updates += homes.updates;
+            summary.changes += homes.changes;
+            summary.messages += homes.messages;
+            summary.deliveries += edge.deliveries;
+            summary.conflated += edge.conflated;
+        }
+        summary
+    }
+}
