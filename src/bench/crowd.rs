@@ -15,7 +15,7 @@ use crate::front::token::{Keys, Scope};
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::frame::{HEADER_BYTES, Header};
-use crate::wire::native::{Action, Show};
+use crate::wire::native::{Action, Kind, Show};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -259,9 +259,7 @@ fn sort(conn: u32, header: Header, body: &[u8], came: &mut Came, seen: &mut u64)
                 *seen += available(&event.map_err(|reason| format!("connection {conn} got a bad event: {reason:?}"))?);
             }
         }
-        ServerFrame::Error(error) => {
-            return Err(format!("the node refused: {} (reason {})", error.text().unwrap_or_default(), error.reason()));
-        }
+        ServerFrame::Error(_) => return Err(format!("the node refused: {}", refused(body).unwrap_or_default())),
         ServerFrame::LoggedIn(logged_in) => {
             came.logged_in.push((conn, header.stream, UserId(logged_in.user())));
             came.answers += 1;
@@ -270,6 +268,14 @@ fn sort(conn: u32, header: Header, body: &[u8], came: &mut Came, seen: &mut u64)
         _ => {}
     }
     Ok(())
+}
+
+/// What an Error frame says.
+pub fn refused(body: &[u8]) -> Option<String> {
+    match decode::from_server(Kind::Error, body) {
+        Ok(ServerFrame::Error(error)) => Some(format!("{} (reason {})", error.text().unwrap_or_default(), error.reason())),
+        _ => None,
+    }
 }
 
 fn available(event: &crate::wire::event::Event<'_>) -> u64 {

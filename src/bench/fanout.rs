@@ -3,7 +3,7 @@
 //! Lives on: the generator's pinned thread; the node and the floor on another processor. Serves G6, G2. The node's and the floor's
 //! rounds take turns, with one generator for both, and the medians count: so both see the same machine.
 
-use super::crowd::{Crowd, Directory, frames, presence};
+use super::crowd::{Crowd, Directory, frames, presence, refused};
 use super::floor;
 use super::graph::Graph;
 use super::progress::Progress;
@@ -56,12 +56,13 @@ pub struct Presences<'a> {
     encoder: Encoder,
     /// Said in turn.
     presences: [Vec<u8>; 2],
+    refusal: Option<String>,
 }
 
 impl<'a> Presences<'a> {
     pub fn new(directory: &'a Directory, trunks: u32, audience: u32) -> Presences<'a> {
         let presences = [Show::Away, Show::Chat].map(presence);
-        Presences { directory, trunks, audience, encoder: Encoder::default(), presences }
+        Presences { directory, trunks, audience, encoder: Encoder::default(), presences, refusal: None }
     }
 
     /// Length of an update as a subscriber with a connection of its own gets it.
@@ -81,16 +82,23 @@ impl Traffic for Presences<'_> {
     }
 
     #[inline]
-    fn recognise(&self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
+    fn recognise(&mut self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
+        let Presences { directory, refusal, .. } = self;
         frames(bytes, |header, body| {
             if header.kind == Kind::Event
                 && let Ok((head, streams)) = Head::read(body)
-                && let Some(user) = self.directory.find(head.user)
+                && let Some(user) = directory.find(head.user)
             {
                 // The first presence of the session was its version 1.
                 delivered(user, head.version.sequence.saturating_sub(1), streams.max(1) as u32);
+            } else if header.kind == Kind::Error {
+                *refusal = refused(body);
             }
         })
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     fn audience(&self) -> u32 {
@@ -117,7 +125,7 @@ impl Traffic for FloorFrames {
     }
 
     #[inline]
-    fn recognise(&self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
+    fn recognise(&mut self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
         let word = |frame: &[u8], at: usize| u32::from_le_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
         let frames = bytes.chunks_exact(self.bytes);
         let rest = frames.remainder().len();

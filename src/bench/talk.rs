@@ -33,7 +33,12 @@ pub trait Traffic {
 
     /// Finds the whole frames at the start of `bytes` and tells of each update who had sent it, its sequence, and how many users
     /// it has reached with this. Gives the length of these frames.
-    fn recognise(&self, bytes: &[u8], delivered: impl FnMut(u32, u32, u32)) -> usize;
+    fn recognise(&mut self, bytes: &[u8], delivered: impl FnMut(u32, u32, u32)) -> usize;
+
+    /// Why the server ends connections, if it has said so.
+    fn refusal(&self) -> Option<&str> {
+        None
+    }
 
     /// How many users hear of each update.
     fn audience(&self) -> u32;
@@ -237,7 +242,7 @@ impl<T: Traffic> Talk<T> {
             Pace::Closed { window } => (traffic.audience() * (window - 1), window),
             Pace::Open { .. } => (0, 0),
         };
-        wires.listen(patience, |_, bytes| {
+        let heard = wires.listen(patience, |_, bytes| {
             *chunks = chunks.wrapping_add(1);
             let timed = window == 0 || chunks.is_multiple_of(TIMED);
             let now = if timed { began.elapsed().as_nanos() as u64 } else { 0 };
@@ -264,6 +269,10 @@ impl<T: Traffic> Talk<T> {
                     due.push(user);
                 }
             })
-        })
+        });
+        match traffic.refusal() {
+            Some(refusal) => Err(io::Error::other(format!("the node refused: {refusal}"))),
+            None => heard,
+        }
     }
 }

@@ -78,7 +78,7 @@ impl Shard {
             Doorway::Closing => return,
         };
         if !logged_in {
-            if second - connection.accepted > whole(limits.log_in_ms) {
+            if second.saturating_sub(connection.accepted) > whole(limits.log_in_ms) {
                 self.end_connection(conn, Reason::LogInTooSlow, "");
             }
             return;
@@ -86,12 +86,12 @@ impl Shard {
         if is_slow {
             if connection.slow_since == 0 {
                 connection.slow_since = second;
-            } else if second - connection.slow_since > whole(limits.stalled_ms) {
+            } else if second.saturating_sub(connection.slow_since) > whole(limits.stalled_ms) {
                 self.out.lines.give_up(slot as u32);
             }
             return;
         }
-        let silent = second - connection.heard;
+        let silent = second.saturating_sub(connection.heard);
         if silent > 2 * whole(limits.ping_ms) {
             self.end_connection(conn, Reason::Silent, "");
         } else if silent > whole(limits.ping_ms) && !connection.pinged {
