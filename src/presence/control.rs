@@ -73,10 +73,11 @@ pub enum Control {
 
     // Home to home.
     Way(Box<Way>),
-    /// The receiver of a way has stored it: its sender need not keep it in mind.
+    /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.
     WayDone {
         from: Bare,
         to: UserId,
+        sequence: u64,
     },
     Message(Box<Message>),
     Directed(Box<Directed>),

@@ -212,6 +212,18 @@ pub fn inbound(old: State, action: Action) -> Outcome {
     }
 }
 
+/// An answer of the contact arrives that was given before the user's latest subscribe reached the contact. The stanzas do not say
+/// what they answer, so it is taken for what it was: out of date. The answer to the latest one follows.
+pub fn overtaken(old: State, action: Action) -> Outcome {
+    match action {
+        Action::Unsubscribed if old.has(State::TO) => {
+            Outcome::new(old, old.without(State::TO).with(State::PENDING_OUT), false)
+        }
+        Action::Subscribed | Action::Unsubscribed => Outcome::new(old, old, false),
+        Action::Subscribe | Action::Unsubscribe => inbound(old, action),
+    }
+}
+
 /// What the removal of a roster item entails (section 2.5). The item is gone afterwards; a request that waited is denied,
 /// because nothing would be left to keep it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

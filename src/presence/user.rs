@@ -3,10 +3,10 @@
 //! Lives on: the user's home core. Serves G1, J10, Z6. Invariants: session numbers only grow; a session is available exactly when
 //! its presence was last set to something else than unavailable; `outbound` names each edge at most once.
 
-use super::control::{EdgeRef, Message, UserRef};
+use super::control::{EdgeRef, Message, UserRef, Way, WayKind};
 use super::frame::{self, Frame};
 use super::roster::{Item, Roster};
-use super::subscription::State;
+use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{CoreId, SessionId, UserId, Version};
 use crate::base::jid::Bare;
@@ -87,6 +87,14 @@ pub struct Request {
     pub note: String,
 }
 
+/// A subscribe or unsubscribe on its way to a contact.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnderWay {
+    pub to: Bare,
+    pub sequence: u64,
+    pub subscribes: bool,
+}
+
 /// What a user's home knows.
 pub struct User {
     pub id: UserId,
@@ -107,6 +115,8 @@ pub struct Rare {
     pub last: Option<Last>,
     /// Subscribers that were revoked and whose homes have not yet confirmed it.
     pub unconfirmed: Vec<UserId>,
+    /// Requests to contacts that their homes have not stored yet, in the order in which they were sent.
+    pub under_way: Vec<UnderWay>,
     /// The change that is with the store now.
     pub storing: Option<Box<super::home::Storing>>,
     /// Changes that wait for it, oldest first.
@@ -115,8 +125,9 @@ pub struct Rare {
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        let Rare { requests, blocked, last, unconfirmed, storing, waiting } = self;
-        let lists = requests.is_empty() && blocked.is_empty() && unconfirmed.is_empty() && waiting.is_empty();
+        let Rare { requests, blocked, last, unconfirmed, under_way, storing, waiting } = self;
+        let requests = requests.is_empty() && under_way.is_empty();
+        let lists = requests && blocked.is_empty() && unconfirmed.is_empty() && waiting.is_empty();
         lists && last.is_none() && storing.is_none()
     }
 }
@@ -158,6 +169,20 @@ impl User {
 
     pub fn last(&self) -> Option<&Last> {
         self.rare.as_ref()?.last.as_ref()
+    }
+
+    /// Whether a subscribe is on its way to a contact, with no unsubscribe behind it.
+    pub fn asks(&self, contact: &Bare) -> bool {
+        let under_way = self.rare.iter().flat_map(|rare| &rare.under_way);
+        under_way.rev().find(|way| way.to == *contact).is_some_and(|way| way.subscribes)
+    }
+
+    /// Keeps in mind that a request is on its way to a contact.
+    pub fn sent(&mut self, way: &Way) {
+        if let WayKind::Stanza(action @ (Action::Subscribe | Action::Unsubscribe)) = way.kind {
+            let under_way = UnderWay { to: way.to.clone(), sequence: way.sequence, subscribes: action == Action::Subscribe };
+            self.rare().under_way.push(under_way);
+        }
     }
 
     pub fn session(&mut self, id: SessionId) -> Option<&mut Session> {

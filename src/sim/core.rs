@@ -202,6 +202,10 @@ impl Core {
     fn complete(&mut self, env: &mut Env, Answered { completion, writes }: Answered) {
         env.trace.note(env.now, format_args!("core {} hears {completion:?}", completion.core.0));
         if completion.result.is_ok() {
+            for write in &writes {
+                let row = (write.table.name(), write.key.escape_ascii(), write.value.as_ref().map(|value| value.escape_ascii()));
+                env.trace.note(env.now, format_args!("  {} {}: {:?}", row.0, row.1, row.2.map(|value| value.to_string())));
+            }
             let wall = self.shard.homes.place.wall(env.now);
             env.memories.approvals.tell(&writes, &self.shard, wall);
         }

@@ -203,7 +203,7 @@ impl World {
     fn check_all(&self) -> Held {
         let stored = &self.env.disk.memory;
         let heard = converged::all_answered(&self.clients)?;
-        kept::rosters_agree(stored)?;
+        kept::rosters_agree(stored, &self.env.memories.wishes)?;
         self.env.memories.wishes.check(stored)?;
         self.node.cores.iter().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
         converged::check(&self.node, &self.clients, stored)?;

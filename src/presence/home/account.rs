@@ -120,6 +120,7 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
     plan.writes.push(Write { table: Table::Meta, key: rows::serial_key(user.id.slot()), value: Some(serial) });
     for jid in user.blocked() {
         plan.delete(Table::Blocked, rows::pair_key(&user.jid, jid));
+        plan.send(&user.jid, user.id, jid, WayKind::Show, "", next_way);
     }
     for request in user.requests() {
         plan.delete(Table::Requests, rows::pair_key(&user.jid, &request.from));

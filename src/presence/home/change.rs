@@ -6,7 +6,7 @@
 use super::plan::{Edit, Effect, Plan};
 use super::update::{done, refuse};
 use super::{Homes, account, interest, plan};
-use crate::base::id::SessionId;
+use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -31,6 +31,11 @@ pub enum Change {
         ask: Box<Ask>,
     },
     Way(Box<Way>),
+    /// A contact's home has stored a way.
+    WayDone {
+        to: UserId,
+        sequence: u64,
+    },
     /// The account goes; the answer is for the operator.
     Remove {
         ticket: u64,
@@ -82,7 +87,7 @@ impl Homes {
     ) {
         let most = self.place.limits.pending_per_user as usize;
         let Some(user) = self.user(at) else { return };
-        if user.rare().waiting.len() >= most {
+        if user.rare().waiting.len().max(user.rare().under_way.len()) >= most {
             return refuse(asker, Reason::TooManyPending, "", out);
         }
         user.rare().waiting.push_back(Change::Ask { session, asker, ask });
@@ -104,10 +109,12 @@ impl Homes {
         }
     }
 
-    /// The other user's home has stored a way: a revocation among it is confirmed.
-    pub fn way_done(&mut self, from: &Bare, to: crate::base::id::UserId) {
-        if let Some(rare) = self.by_name(from).and_then(|at| self.user(at)).and_then(|user| user.rare.as_mut()) {
-            rare.unconfirmed.retain(|&user| user != to);
+    /// The other user's home has stored a way: a revocation among it is confirmed. It keeps its place among the ways that come from
+    /// there, because what came before it was said without knowing the way.
+    pub fn way_done(&mut self, now: Time, from: &Bare, to: UserId, sequence: u64, edge: &mut Edge, out: &mut Outbox) {
+        if let Some(at) = self.by_name(from) {
+            self.user(at).expect("found by name").rare().waiting.push_back(Change::WayDone { to, sequence });
+            self.run_changes(now, at, edge, out);
         }
     }
 
@@ -138,6 +145,11 @@ impl Homes {
                         continue;
                     }
                 },
+                Change::WayDone { to, sequence } => {
+                    rare.unconfirmed.retain(|&user| user != to);
+                    rare.under_way.retain(|way| way.sequence != sequence);
+                    continue;
+                }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
                 Change::Remove { ticket } => (account::plan_removal(user, next_way), Origin::Operator { ticket }),
             };
@@ -234,7 +246,11 @@ impl Homes {
                 Effect::Push(jid) => push(user, &jid, false, out),
                 Effect::PushRemoved(jid) => push(user, &jid, true, out),
                 Effect::Tell { interested_only, event } => tell(user, interested_only, &event, out),
-                Effect::Way(_) | Effect::WayDone(_) => send_way(effect, cores, out),
+                Effect::Way(way) => {
+                    user.sent(&way);
+                    send_way(Effect::Way(way), cores, out);
+                }
+                Effect::WayDone(_) => send_way(effect, cores, out),
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
                 Effect::See(publisher) => {
                     for edge in available_edges(user) {
@@ -259,7 +275,7 @@ pub(super) fn send_way(effect: Effect, cores: u16, out: &mut Outbox) {
     let home = |jid: &Bare| crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), cores);
     match effect {
         Effect::Way(way) => out.send(home(&way.to), Control::Way(way)),
-        Effect::WayDone((from, to)) => out.send(home(&from), Control::WayDone { from, to }),
+        Effect::WayDone((from, to, sequence)) => out.send(home(&from), Control::WayDone { from, to, sequence }),
         _ => unreachable!("only ways leave a user's home"),
     }
 }

@@ -96,6 +96,9 @@ impl Homes {
                     user.rare().unconfirmed.push(subscriber);
                 }
             }
+            if let Some(at) = self.by_name(&way.from) {
+                self.user(at).expect("found by name").sent(&way);
+            }
             change::send_way(Effect::Way(Box::new(way)), self.place.cores, out);
         }
     }

@@ -36,8 +36,8 @@ pub(super) enum Effect {
         event: SessionEvent,
     },
     Way(Box<Way>),
-    /// (sender of the way that was carried out, the user who carried it out)
-    WayDone((Bare, UserId)),
+    /// (sender of the way that was carried out, the user who carried it out, its sequence)
+    WayDone((Bare, UserId, u64)),
     /// A subscriber loses the user's presence at once.
     Revoke(UserId),
     /// The user's available sessions see a publisher from now on, or no longer.
@@ -152,7 +152,7 @@ fn subscription_asked(
         plan.delete(Table::Requests, rows::pair_key(&user.jid, contact));
         plan.edits.push(Edit::RemoveRequest(contact.clone()));
     }
-    follow(&mut plan, &outcome, contact, contact_user, old);
+    follow(&mut plan, user, &outcome, contact, contact_user, old);
     if outcome.route {
         plan.send(&user.jid, user.id, contact, WayKind::Stanza(action), note, next_way);
     }
@@ -160,12 +160,13 @@ fn subscription_asked(
 }
 
 /// The push and the presence that follow from an outcome.
-fn follow(plan: &mut Plan, outcome: &Outcome, contact: &Bare, contact_user: UserId, old: State) {
+fn follow(plan: &mut Plan, user: &User, outcome: &Outcome, contact: &Bare, contact_user: UserId, old: State) {
     if outcome.push || (old.has(State::HIDDEN) && outcome.state.is_visible() && !old.is_visible()) {
         plan.effects.push(Effect::Push(contact.clone()));
     }
     match outcome.flow {
         Some(Flow::StopFrom) => plan.effects.push(Effect::Revoke(contact_user)),
+        Some(Flow::StartTo) if outcome.state.has(State::BARRED) || user.has_blocked(contact) => {}
         Some(Flow::StartTo) => plan.effects.push(Effect::See(contact_user)),
         Some(Flow::StopTo) => plan.effects.push(Effect::Unsee(contact_user)),
         Some(Flow::StartFrom) | None => {}
@@ -240,10 +241,10 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
             }
             (false, _, to) => plan.effects.extend(to.then_some(Effect::See(item.user))),
         }
-        if jid.domain() == place.domain {
-            let kind = if blocked { WayKind::Hide } else { WayKind::Show };
-            plan.send(&user.jid, user.id, jid, kind, "", next_way);
-        }
+    }
+    if jid.domain() == place.domain {
+        let kind = if blocked { WayKind::Hide } else { WayKind::Show };
+        plan.send(&user.jid, user.id, jid, kind, "", next_way);
     }
     Ok(plan)
 }
@@ -252,21 +253,27 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
 pub(super) fn for_way(user: &User, place: &Place, way: &Way, next_way: &mut u64) -> Plan {
     let mut plan = Plan::default();
     plan.delete(Table::Ways, rows::way_key(&way.from, &way.to, way.sequence));
+    plan.effects.push(Effect::WayDone((way.from.clone(), user.id, way.sequence)));
     match way.kind {
         WayKind::Stanza(action) => stanza_arrived(user, place, way, action, &mut plan, next_way),
         WayKind::Hide | WayKind::Show => barred(user, way, &mut plan),
     }
-    plan.effects.push(Effect::WayDone((way.from.clone(), user.id)));
     plan
 }
 
 fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &mut Plan, next_way: &mut u64) {
-    if action == Action::Subscribe && user.has_blocked(&way.from) {
-        return;
-    }
     let mut item = item_or_new(user, &way.from);
     let old = item.state;
-    let outcome = subscription::inbound(old, action);
+    if action == Action::Subscribe && user.has_blocked(&way.from) {
+        if !old.has(State::FROM) {
+            return;
+        }
+        plan.send(&user.jid, user.id, &way.from, WayKind::Hide, "", next_way);
+    }
+    let outcome = match user.asks(&way.from) {
+        true => subscription::overtaken(old, action),
+        false => subscription::inbound(old, action),
+    };
     let asks = outcome.state.has(State::PENDING_IN) && !old.has(State::PENDING_IN);
     if asks && user.roster.requests() >= place.limits.requests_per_user {
         let note = Reason::TooManyRequests.text();
@@ -298,7 +305,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
             plan.effects.push(Effect::Tell { interested_only: true, event });
         }
     }
-    follow(plan, &outcome, &way.from, if outcome.flow == Some(Flow::StopTo) { known } else { contact_user }, old);
+    follow(plan, user, &outcome, &way.from, if outcome.flow == Some(Flow::StopTo) { known } else { contact_user }, old);
     if let Some(reply) = outcome.reply {
         plan.send(&user.jid, user.id, &way.from, WayKind::Stanza(reply), "", next_way);
     }
@@ -323,10 +330,10 @@ fn barred(user: &User, way: &Way, plan: &mut Plan) {
 pub(super) fn for_stranger(way: &Way, next_way: &mut u64) -> Plan {
     let mut plan = Plan::default();
     plan.delete(Table::Ways, rows::way_key(&way.from, &way.to, way.sequence));
+    plan.effects.push(Effect::WayDone((way.from.clone(), UserId::NOBODY, way.sequence)));
     if way.kind == WayKind::Stanza(Action::Subscribe) {
         plan.send(&way.to, UserId::NOBODY, &way.from, WayKind::Stanza(Action::Unsubscribed), Reason::NoSuchUser.text(), next_way);
     }
-    plan.effects.push(Effect::WayDone((way.from.clone(), UserId::NOBODY)));
     plan
 }
 

@@ -78,6 +78,11 @@ impl Wishes {
         Check::NobodyUnapprovedReceives.holds(allowed, || format!("{by} had blocked {from}, who reached {by} nevertheless"))
     }
 
+    /// Whether a user may have blocked another one some time: requests that came meanwhile were dropped.
+    fn blocked_ever(&self, by: &Bare, whom: &Bare) -> bool {
+        self.asked.get(&(by.clone(), whom.clone())).is_some_and(|asked| asked.iter().any(|op| op.wish == Wish::Block(true)))
+    }
+
     pub fn remove(&mut self, owner: &Bare) {
         self.removed.insert(owner.clone());
     }
@@ -130,7 +135,7 @@ fn possible<T>(asked: &[Asked], first: T, effect: impl Fn(&Wish) -> Option<T>) -
 }
 
 /// All is still: nothing is on its way between users, and each of two users knows what the other knows.
-pub fn rosters_agree(stored: &Memory) -> Held {
+pub fn rosters_agree(stored: &Memory, wishes: &Wishes) -> Held {
     let ways = stored.rows(Table::Ways).count();
     CHECK.holds(ways == 0, || format!("{ways} ways have not arrived"))?;
     let state = |owner: &Bare, contact: &Bare| {
@@ -142,7 +147,7 @@ pub fn rosters_agree(stored: &Memory) -> Held {
         let (owner, contact) = (Bare::new(owner).expect("a JID"), Bare::new(contact).expect("a JID"));
         let (mine, theirs) = (state(&owner, &contact), state(&contact, &owner));
         let blocked = |a: &Bare, b: &Bare| stored.get(Table::Blocked, &rows::pair_key(a, b)).is_some();
-        let asks = !mine.has(State::PENDING_OUT) || theirs.has(State::PENDING_IN) || blocked(&contact, &owner);
+        let asks = !mine.has(State::PENDING_OUT) || theirs.has(State::PENDING_IN) || wishes.blocked_ever(&contact, &owner);
         let bars = !mine.has(State::TO) || mine.has(State::BARRED) == blocked(&contact, &owner);
         let agree = mine.has(State::TO) == theirs.has(State::FROM) && mine.has(State::FROM) == theirs.has(State::TO);
         CHECK.holds(agree && asks && bars, || format!("{owner} has {contact} as {mine:?}, the other way it is {theirs:?}"))?;
