@@ -75,7 +75,7 @@ impl Traffic for Presences<'_> {
     }
 
     fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
-        let stream = if self.trunks == 0 { 0 } else { 1 + user / self.trunks };
+        let stream = user.checked_div(self.trunks).map_or(0, |turn| 1 + turn);
         self.encoder.set_presence_bytes(into, Tag::stream(stream), &self.presences[sequence as usize % 2]);
     }
 

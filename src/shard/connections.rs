@@ -85,8 +85,8 @@ impl Shard {
     }
 
     pub(super) fn trunk_count(&self) -> usize {
-        let is_trunk = |connection: &&Box<Connection>| matches!(&connection.door, Doorway::Here(door) if door.is_trunk());
-        self.connections.iter().flatten().filter(is_trunk).count()
+        let is_trunk = |connection: &&Connection| matches!(&connection.door, Doorway::Here(door) if door.is_trunk());
+        self.connections.iter().flatten().map(|connection| &**connection).filter(is_trunk).count()
     }
 
     /// Bytes from a client.
