@@ -106,11 +106,15 @@ fn users_of_a_stopped_node_are_added_listed_and_deleted() {
 }
 
 #[test]
-fn what_is_no_user_here_is_refused_with_the_fix() {
-    let (line, _) = refused(&["user", "add", "alice@example.org", "--password", "p", "--data", "unused"]);
+fn what_is_no_user_here_is_refused_with_the_fix_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let add = |jid: &str| refused(&["user", "add", jid, "--password", "p", "--data", text(&data)]).0;
+    let line = add("alice@example.org");
     assert!(line.contains("this node's users are @localhost") && line.contains("--domain"), "{line}");
-    let (line, _) = refused(&["user", "add", "a b", "--password", "p", "--data", "unused"]);
+    let line = add("a b");
     assert!(line.contains("not a user: write local@localhost"), "{line}");
+    assert!(!data.exists());
 }
 
 #[test]

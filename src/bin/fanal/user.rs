@@ -10,6 +10,7 @@ use fanal::base::time::WallClock;
 use fanal::store::dir::OpenError;
 use fanal::store::offline::{Offline, OfflineError};
 use std::io::Write;
+use std::path::Path;
 use std::time::SystemTime;
 
 /// The cluster of a node that is in none.
@@ -57,56 +58,64 @@ enum Command {
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.command {
         Command::Add { jid, password, no_password, replace, settings } => {
-            let (mut accounts, config) = Accounts::open(settings, Offline::open_or_create)?;
-            let jid = accounts.read_jid(&jid, &config)?;
+            let target = Target::of(settings)?;
+            let jid = target.read_jid(&jid)?;
             let password = if no_password { None } else { Some(password.map_or_else(ask, Ok)?) };
             if password.as_ref().is_some_and(String::is_empty) {
-                return Err(Failure::line("the password is empty: give --password, a line on standard input, or --no-password"));
+                let problem = "the password is empty: give --password, a line on standard input, or --no-password";
+                return Err(Failure::line(problem));
             }
-            say(&accounts.add(&jid, password.as_deref(), replace)?)
+            say(&target.open(Offline::open_or_create)?.add(&jid, password.as_deref(), replace)?)
         }
         Command::Del { jid, settings } => {
-            let (mut accounts, config) = Accounts::open(settings, Offline::open)?;
-            let jid = accounts.read_jid(&jid, &config)?;
-            say(&accounts.remove(&jid)?)
+            let target = Target::of(settings)?;
+            let jid = target.read_jid(&jid)?;
+            say(&target.open(Offline::open)?.remove(&jid)?)
         }
-        Command::List { settings } => Accounts::open(settings, Offline::open)?.0.list(),
+        Command::List { settings } => Target::of(settings)?.open(Offline::open)?.list(),
     }
 }
 
-/// Where the accounts are.
+/// Where the accounts must be looked for.
+struct Target {
+    config: Config,
+    /// At the admin address, and nowhere else.
+    node_only: bool,
+}
+
+impl Target {
+    fn of(settings: Settings) -> Result<Target, Failure> {
+        let named = settings.names_admin();
+        let config = settings.load()?;
+        Ok(Target { node_only: named || config.store.kind == StoreKind::Memory, config })
+    }
+
+    /// A running node knows its own domain and refuses others'; for a data directory the configuration must.
+    fn read_jid(&self, text: &str) -> Result<Bare, Failure> {
+        if self.node_only { any_jid(text, &self.config) } else { read_jid(text, &self.config) }
+    }
+
+    /// Takes the data directory with `open`; when a node runs on it, that node.
+    fn open(&self, open: impl Fn(&Path) -> Result<Offline, OfflineError>) -> Result<Accounts, Failure> {
+        let listen = &self.config.listen;
+        let node = || Accounts::Running(Client::new(listen.admin, listen.admin_token.clone()));
+        if self.node_only {
+            return Ok(node());
+        }
+        match open(&self.config.node.data) {
+            Err(OfflineError::Open(OpenError::Busy { .. })) => Ok(node()),
+            opened => opened.map(Accounts::Stopped).map_err(Failure::line),
+        }
+    }
+}
+
+/// The accounts, where they are.
 enum Accounts {
     Stopped(Offline),
     Running(Client),
 }
 
 impl Accounts {
-    /// Takes the data directory with `open`, unless --admin names a node or one runs on the directory.
-    fn open(
-        settings: Settings,
-        open: impl Fn(&std::path::Path) -> Result<Offline, OfflineError>,
-    ) -> Result<(Accounts, Config), Failure> {
-        let named = settings.names_admin();
-        let config = settings.load()?;
-        let node = || Accounts::Running(Client::new(config.listen.admin, config.listen.admin_token.clone()));
-        if named || config.store.kind == StoreKind::Memory {
-            return Ok((node(), config));
-        }
-        let accounts = match open(&config.node.data) {
-            Err(OfflineError::Open(OpenError::Busy { .. })) => node(),
-            opened => Accounts::Stopped(opened.map_err(Failure::line)?),
-        };
-        Ok((accounts, config))
-    }
-
-    /// A running node knows its own domain and refuses others'; for a stopped one the configuration must.
-    fn read_jid(&self, text: &str, config: &Config) -> Result<Bare, Failure> {
-        match self {
-            Accounts::Stopped(_) => read_jid(text, config),
-            Accounts::Running(_) => any_jid(text, config),
-        }
-    }
-
     fn add(&mut self, jid: &Bare, password: Option<&str>, replace: bool) -> Result<String, Failure> {
         match self {
             Accounts::Running(_) if replace => Err(Failure::line(format!(
