@@ -216,9 +216,7 @@ pub fn inbound(old: State, action: Action) -> Outcome {
 /// what they answer, so it is taken for what it was: out of date. The answer to the latest one follows.
 pub fn overtaken(old: State, action: Action) -> Outcome {
     match action {
-        Action::Unsubscribed if old.has(State::TO) => {
-            Outcome::new(old, old.without(State::TO).with(State::PENDING_OUT), false)
-        }
+        Action::Unsubscribed if old.has(State::TO) => Outcome::new(old, old.without(State::TO).with(State::PENDING_OUT), false),
         Action::Subscribed | Action::Unsubscribed => Outcome::new(old, old, false),
         Action::Subscribe | Action::Unsubscribe => inbound(old, action),
     }
