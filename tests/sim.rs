@@ -1,10 +1,90 @@
-//! The simulator: two runs of a seed are the same run.
+//! The simulator, run: seeds hold, a seed is a run, and each check catches the bug that is made for it.
 
-use fanal::sim::{Options, run};
+use fanal::sim::check::Check;
+use fanal::sim::{Canary, Options, run};
+
+const SEEDS: u64 = 200;
+/// Seeds within which a canary must be caught.
+const PATIENCE: u64 = 200;
 
 #[test]
-fn a_seed_gives_the_same_run_and_another_seed_another() {
-    let hash = |seed| run(Options::new(seed)).unwrap_or_else(|failed| panic!("{failed}")).trace_hash;
-    assert_eq!(hash(7), hash(7));
-    assert_ne!(hash(7), hash(8));
+fn two_hundred_seeds_hold() {
+    let mut crashes = 0;
+    for seed in 1..=SEEDS {
+        match run(Options::new(seed)) {
+            Ok(summary) => crashes += summary.crashes,
+            Err(failed) => panic!("{failed}"),
+        }
+    }
+    assert!(crashes > 2 * SEEDS, "the seeds draw crashes, and every one has a last one: {crashes}");
+}
+
+#[test]
+fn a_seed_is_one_run_and_another_seed_is_another() {
+    let hash = |seed| run(Options::new(seed)).expect("the seed holds").trace_hash;
+    let hashes: Vec<u64> = (1..=20).map(hash).collect();
+    let again: Vec<u64> = (1..=20).map(hash).collect();
+    assert_eq!(hashes, again);
+    let mut different = hashes.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert_eq!(different.len(), hashes.len());
+}
+
+/// Which checks catch the bug, over the seeds that it takes until the one that is meant for it does.
+fn caught(canary: Canary, meant: Check) {
+    let mut others = Vec::new();
+    for seed in 1..=PATIENCE {
+        let options = Options { canary: Some(canary), ..Options::new(seed) };
+        match run(options) {
+            Err(failed) if failed.broken.check == meant => {
+                assert!(failed.to_string().contains(&format!("fanal sim --seed {seed} ")), "{failed}");
+                assert!(!failed.tail.is_empty());
+                return;
+            }
+            Err(failed) => others.push(failed.broken.check),
+            Ok(_) => {}
+        }
+    }
+    panic!("{canary:?} was not caught by {meant:?} in {PATIENCE} seeds; others that caught it: {others:?}");
+}
+
+#[test]
+fn a_lost_revocation_is_caught() {
+    caught(Canary::RevokeLost, Check::NobodyUnapprovedReceives);
+}
+
+#[test]
+fn a_lost_update_is_caught() {
+    caught(Canary::PutOffLost, Check::EverybodyKnowsTheFinalState);
+}
+
+#[test]
+fn an_update_that_crosses_twice_is_caught() {
+    caught(Canary::UpdateTwice, Check::OneUpdatePerBoundary);
+}
+
+#[test]
+fn a_commit_that_is_not_made_is_caught() {
+    caught(Canary::CommitForgotten, Check::NothingAcknowledgedIsLost);
+}
+
+#[test]
+fn a_lost_message_is_caught() {
+    caught(Canary::MessageLost, Check::EachMessageArrivesOrReturns);
+}
+
+#[test]
+fn a_lost_answer_is_caught() {
+    caught(Canary::DoneLost, Check::EveryRequestIsAnswered);
+}
+
+#[test]
+fn a_line_that_is_never_released_is_caught() {
+    caught(Canary::LineKept, Check::EverythingIsReturned);
+}
+
+#[test]
+fn an_old_event_that_comes_again_is_caught() {
+    caught(Canary::OldAgain, Check::VersionsOnlyGrow);
 }

@@ -95,10 +95,14 @@ impl Core {
     }
 
     pub fn turn(&mut self, env: &mut Env) -> Held {
+        let ended = self.shard.homes.counters.log_outs;
         self.send(env);
         self.receive(env);
         self.take_in(env)?;
         self.shard.turn(env.now);
+        if self.shard.homes.counters.log_outs != ended {
+            env.memories.post.session_ended(env.life, self.shard.settings.core);
+        }
         self.hand_over(env);
         self.publish(env);
         self.move_connections(env);

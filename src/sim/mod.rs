@@ -19,6 +19,7 @@ use crate::base::jid::Bare;
 use crate::base::random::Random;
 use crate::base::time::Time;
 use check::{Broken, Check, Memories};
+use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -65,23 +66,23 @@ impl Options {
 }
 
 /// What a run that held came to.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize)]
 pub struct Summary {
     /// Of every input and output, in order.
     pub trace_hash: u64,
     pub crashes: u64,
-    /// Counted over the last life of the node.
+    /// From here on over all lives of the node.
     pub updates: u64,
     pub deliveries: u64,
     pub conflated: u64,
     pub changes: u64,
     pub messages: u64,
-    /// Updates that crossed between cores, over all lives.
+    /// Updates that crossed between cores.
     pub crossings: u64,
 }
 
 /// A run that broke an invariant.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Failed {
     pub seed: u64,
     pub steps: u64,
@@ -90,6 +91,20 @@ pub struct Failed {
     pub broken: Broken,
     /// The last lines of the trace.
     pub tail: Vec<String>,
+}
+
+impl Summary {
+    /// Adds a run to those before; the hash is then of all of them, in order.
+    pub fn add(&mut self, other: &Summary) {
+        self.trace_hash = self.trace_hash.rotate_left(7) ^ other.trace_hash;
+        self.crashes += other.crashes;
+        self.updates += other.updates;
+        self.deliveries += other.deliveries;
+        self.conflated += other.conflated;
+        self.changes += other.changes;
+        self.messages += other.messages;
+        self.crossings += other.crossings;
+    }
 }
 
 impl Failed {

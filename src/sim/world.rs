@@ -27,7 +27,8 @@ pub struct World {
     node: Node,
     clients: Vec<Client>,
     steps: u64,
-    crashes: u64,
+    /// Counted in the lives that have ended.
+    summary: Summary,
 }
 
 impl World {
@@ -52,7 +53,7 @@ impl World {
         };
         env.trace.note(env.now, format_args!("{:?}", env.mix));
         let node = Node::start(&mut env);
-        World { env, node, clients, steps: options.steps, crashes: 0 }
+        World { env, node, clients, steps: options.steps, summary: Summary::default() }
     }
 
     pub fn step(&self) -> u64 {
@@ -135,7 +136,8 @@ impl World {
     /// The node's machine stops at once, and starts again.
     fn crash(&mut self) {
         self.env.trace.note(self.env.now, format_args!("the node crashes"));
-        self.crashes += 1;
+        self.count_life();
+        self.summary.crashes += 1;
         self.env.disk.crash();
         self.env.links.break_all();
         self.node = Node::start(&mut self.env);
@@ -210,21 +212,20 @@ impl World {
         self.env.memories.post.check(&heard)
     }
 
-    fn summary(&self) -> Summary {
-        let mut summary = Summary {
-            trace_hash: self.env.trace.hash(),
-            crashes: self.crashes,
-            crossings: self.env.memories.crossings.count() as u64,
-            ..Summary::default()
-        };
+    /// Adds what the cores have counted in this life.
+    fn count_life(&mut self) {
         for core in &self.node.cores {
             let (homes, edge) = (core.shard.homes.counters, core.shard.edge.counters);
-            summary.updates += homes.updates;
-            summary.changes += homes.changes;
-            summary.messages += homes.messages;
-            summary.deliveries += edge.deliveries;
-            summary.conflated += edge.conflated;
+            self.summary.updates += homes.updates;
+            self.summary.changes += homes.changes;
+            self.summary.messages += homes.messages;
+            self.summary.deliveries += edge.deliveries;
+            self.summary.conflated += edge.conflated;
         }
-        summary
+    }
+
+    fn summary(&mut self) -> Summary {
+        self.count_life();
+        Summary { trace_hash: self.env.trace.hash(), crossings: self.env.memories.crossings.count() as u64, ..self.summary }
     }
 }

@@ -231,9 +231,12 @@ impl Lines {
         std::mem::take(&mut self.overrun)
     }
 
-    /// The slow connections that have sent all they had: conflated presence may go out.
+    /// The slow connections that have sent all they had: conflated presence may go out. They count as slow until now, so that
+    /// nothing newer goes out before it.
     pub fn take_drained(&mut self) -> Vec<ConnId> {
-        std::mem::take(&mut self.drained)
+        let mut drained = std::mem::take(&mut self.drained);
+        drained.retain(|&conn| self.get(conn).is_some_and(|line| std::mem::replace(&mut line.slow, false)));
+        drained
     }
 
     // For the driver from here on.
@@ -267,7 +270,6 @@ impl Lines {
         line.in_flight = 0;
         let more = !line.gathered.is_empty();
         if line.slow && !more {
-            line.slow = false;
             self.drained.push(ConnId { slot, generation: line.generation });
         }
         self.recycle(buffer);
@@ -344,8 +346,8 @@ mod tests {
         assert!(lines.is_slow(conn.slot));
         let buffer = lines.take(conn.slot).unwrap();
         assert!(!lines.sent(conn.slot, buffer));
-        assert!(!lines.is_slow(conn.slot));
         assert_eq!(lines.take_drained(), [conn]);
+        assert!(!lines.is_slow(conn.slot));
     }
 
     #[test]

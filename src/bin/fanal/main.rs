@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod serve;
 mod settings;
+mod sim;
 mod stats;
 mod token;
 mod user;
@@ -42,6 +43,8 @@ enum Command {
     Token(token::Args),
     /// Make traffic on a running node: users who change their presence now and then, and contacts who hear of it.
     Demo(demo::Args),
+    /// Run the simulator: real cores under virtual time, with faults and crashes drawn from a seed.
+    Sim(sim::Args),
     /// Print a configuration file with every key, its meaning and its default.
     Config(config::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Sim(args) => sim::run(args),
         Command::Config(args) => config::run(args),
     };
     result.map_or_else(|failure: Failure| failure.report(), |()| ExitCode::SUCCESS)

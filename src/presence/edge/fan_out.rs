@@ -87,12 +87,16 @@ impl Edge {
         for &conn in &slow {
             self.counters.conflated += 1;
             let farewells = self.put_off.entry(conn).or_default().0.entry(slot).or_default();
-            if is_farewell(&head) && !farewells.iter().any(|&(session, _)| session == head.session) {
-                farewells.push((head.session, head.version));
-                if farewells.len() > FAREWELLS_PER_PUBLISHER {
-                    self.counters.farewells_overrun += 1;
-                    lines.give_up(conn);
-                }
+            if !is_farewell(&head) {
+                continue;
+            }
+            match farewells.iter_mut().find(|(session, _)| *session == head.session) {
+                Some((_, version)) => *version = head.version,
+                None => farewells.push((head.session, head.version)),
+            }
+            if farewells.len() > FAREWELLS_PER_PUBLISHER {
+                self.counters.farewells_overrun += 1;
+                lines.give_up(conn);
             }
         }
         let publisher = self.publishers[slot as usize].as_ref().expect("fan-out found it");
@@ -157,8 +161,12 @@ impl Edge {
         }
     }
 
-    /// Tells a session that all sessions of a publisher have gone, those among them that it was not told of while it was slow.
+    /// Tells a session that all sessions of a publisher have gone, those among them that it was not told of while it was slow. One that
+    /// still waits for the publisher's leave knows of none.
     pub(super) fn send_farewells(&mut self, session_slot: u32, slot: u32, homes: &Homes, out: &mut Outbox) {
+        if self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting.contains(&session_slot)) {
+            return;
+        }
         let mut states = Vec::new();
         self.states_of(slot, homes, &mut states);
         let gone = states.iter().map(|frame| frame.head()).filter(|head| !is_farewell(head));

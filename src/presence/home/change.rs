@@ -15,6 +15,7 @@ use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::User;
 use crate::store::{Completion, Durability};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// A way whose storing failed is tried again after this long: its sender has been told that it's on its way.
@@ -70,7 +71,7 @@ impl Storing {
 pub(super) enum Waits {
     User(UserRef),
     /// A way to a user who does not exist.
-    Stranger(Box<Way>, Plan),
+    Stranger(Bare, Plan),
 }
 
 impl Homes {
@@ -96,17 +97,45 @@ impl Homes {
 
     /// A subscription change of another user arrives (Z8).
     pub fn way(&mut self, now: Time, way: Box<Way>, edge: &mut Edge, out: &mut Outbox) {
+        if let Some(strays) = self.strays.get_mut(&way.to) {
+            return strays.push_back(way);
+        }
         match self.by_name(&way.to) {
             Some(at) => {
                 self.user(at).expect("found by name").rare().waiting.push_back(Change::Way(way));
                 self.run_changes(now, at, edge, out);
             }
             None => {
-                let plan = plan::for_stranger(&way, &mut self.next_way);
-                let ticket = out.commit(plan.writes.clone(), Durability::Synced);
-                self.storing.insert(ticket, Waits::Stranger(way, plan));
+                let to = way.to.clone();
+                self.strays.insert(to.clone(), VecDeque::from([way]));
+                self.store_stray(now, to, edge, out);
             }
         }
+    }
+
+    /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
+    fn store_stray(&mut self, now: Time, to: Bare, edge: &mut Edge, out: &mut Outbox) {
+        let exists = self.by_name(&to).is_some();
+        match self.strays.get(&to).and_then(VecDeque::front).filter(|_| !exists) {
+            Some(way) => {
+                let plan = plan::for_stranger(way, &mut self.next_way);
+                let ticket = out.commit(plan.writes.clone(), Durability::Synced);
+                self.storing.insert(ticket, Waits::Stranger(to, plan));
+            }
+            None => {
+                let ways = self.strays.remove(&to).unwrap_or_default();
+                ways.into_iter().for_each(|way| self.way(now, way, edge, out));
+            }
+        }
+    }
+
+    fn stray_stored(&mut self, now: Time, to: Bare, plan: Plan, stored: bool, edge: &mut Edge, out: &mut Outbox) {
+        if !stored {
+            return self.stray_retries.push_back((now + RETRY, to));
+        }
+        self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
+        plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out));
+        self.store_stray(now, to, edge, out);
     }
 
     /// The other user's home has stored a way: a revocation among it is confirmed. It keeps its place among the ways that come from
@@ -172,12 +201,8 @@ impl Homes {
     pub fn complete(&mut self, now: Time, completion: Completion, edge: &mut Edge, out: &mut Outbox) {
         let at = match self.storing.remove(&completion.ticket) {
             None => return,
-            Some(Waits::Stranger(way, plan)) => {
-                match completion.result {
-                    Ok(()) => plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out)),
-                    Err(_) => self.stray_ways.push_back((now + RETRY, way)),
-                }
-                return;
+            Some(Waits::Stranger(to, plan)) => {
+                return self.stray_stored(now, to, plan, completion.result.is_ok(), edge, out);
             }
             Some(Waits::User(at)) => at,
         };
@@ -223,10 +248,10 @@ impl Homes {
                 self.run_changes(now, at, edge, out);
             }
         }
-        while let Some((_, way)) = self.stray_ways.pop_front_if(|(due, _)| *due <= now) {
-            self.way(now, way, edge, out);
+        while let Some((_, to)) = self.stray_retries.pop_front_if(|(due, _)| *due <= now) {
+            self.store_stray(now, to, edge, out);
         }
-        let next = [self.retries.front().map(|(due, _)| *due), self.stray_ways.front().map(|(due, _)| *due)];
+        let next = [self.retries.front().map(|(due, _)| *due), self.stray_retries.front().map(|(due, _)| *due)];
         next.into_iter().flatten().min()
     }
 

@@ -116,8 +116,9 @@ pub struct Homes {
     storing: BTreeMap<u64, change::Waits>,
     /// Users whose changes are tried again, when.
     retries: VecDeque<(Time, UserRef)>,
-    /// Ways to users who don't exist, to be tried again, when.
-    stray_ways: VecDeque<(Time, Box<Way>)>,
+    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again.
+    strays: BTreeMap<Bare, VecDeque<Box<Way>>>,
+    stray_retries: VecDeque<(Time, Bare)>,
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
     /// Ways found in the store at the start.
@@ -145,7 +146,8 @@ impl Homes {
             serials: HashMap::with_hasher(hasher),
             storing: BTreeMap::new(),
             retries: VecDeque::new(),
-            stray_ways: VecDeque::new(),
+            strays: BTreeMap::new(),
+            stray_retries: VecDeque::new(),
             creations: Vec::new(),
             set_out: Vec::new(),
             detached: VecDeque::new(),

@@ -2,7 +2,7 @@
 //! and in order.
 
 use super::{Check, Held};
-use crate::base::id::{SessionId, UserId};
+use crate::base::id::{CoreId, SessionId, UserId};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: Check = Check::EachMessageArrivesOrReturns;
@@ -29,8 +29,8 @@ pub struct Post {
     letters: Vec<Letter>,
     numbers: BTreeMap<SessionKey, u64>,
     order: BTreeMap<(SessionKey, SessionKey), usize>,
-    /// Users of whom a session ended: what it had not acknowledged comes to others later.
-    disturbed: BTreeSet<UserId>,
+    /// Home cores, by the node's life, on which a session ended: what it had not acknowledged comes to others later.
+    disturbed: BTreeSet<(u32, CoreId)>,
 }
 
 impl Post {
@@ -49,12 +49,12 @@ impl Post {
         self.letters[letter].returned = true;
     }
 
-    pub fn session_ended(&mut self, user: UserId) {
-        self.disturbed.insert(user);
+    pub fn session_ended(&mut self, life: u32, core: CoreId) {
+        self.disturbed.insert((life, core));
     }
 
     /// A session receives a message; one that it has had before comes again after a resume. True: it is new.
-    pub fn taken(&mut self, by: SessionKey, number: u64, letter: usize) -> Result<bool, super::Broken> {
+    pub fn taken(&mut self, by: SessionKey, home: CoreId, number: u64, letter: usize) -> Result<bool, super::Broken> {
         let last = self.numbers.entry(by).or_default();
         if number <= *last {
             return Ok(false);
@@ -65,7 +65,7 @@ impl Post {
         CHECK.holds(!taken_by.contains(&by), || format!("{by:?} got message {letter} twice"))?;
         taken_by.push(by);
         let before = self.order.insert((from, by), letter);
-        let in_order = before.is_none_or(|before| before < letter) || !full || self.disturbed.contains(&by.user);
+        let in_order = before.is_none_or(|before| before < letter) || !full || self.disturbed.contains(&(by.life, home));
         CHECK.holds(in_order, || format!("{by:?} got message {letter} of {from:?} after {before:?}"))?;
         Ok(true)
     }

@@ -13,7 +13,7 @@ pub mod released;
 use std::fmt;
 
 /// The invariants, named by what they say.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
 pub enum Check {
     NobodyUnapprovedReceives,
     EverybodyKnowsTheFinalState,
@@ -29,7 +29,7 @@ pub enum Check {
 }
 
 /// What broke.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Broken {
     pub check: Check,
     pub what: String,

@@ -146,7 +146,6 @@ impl Client {
         match pending {
             Pending::LogIn => _ = self.sessions.remove(&tag.stream),
             Pending::LogOut => {
-                env.memories.post.session_ended(session.key.user);
                 self.sessions.remove(&tag.stream);
             }
             Pending::GoOffline => session.view.clear(),
@@ -166,10 +165,8 @@ impl Client {
         if tag.request != 0 {
             return self.answered(env, tag, Some(reason));
         }
-        if matches!(reason, Reason::Replaced | Reason::AccountRemoved)
-            && let Some(session) = self.sessions.remove(&tag.stream)
-        {
-            env.memories.post.session_ended(session.key.user);
+        if matches!(reason, Reason::Replaced | Reason::AccountRemoved) {
+            self.sessions.remove(&tag.stream);
         }
         Ok(())
     }
@@ -194,7 +191,12 @@ impl Client {
         let letter = message.id().and_then(|id| id.parse().ok());
         Check::FramesAreSound.holds(letter.is_some(), || format!("nobody wrote a message {:?}", message.id()))?;
         let session = self.session(tag)?;
-        let new = env.memories.post.taken(session.key, message.number(), letter.expect("just checked"))?;
+        let new = env.memories.post.taken(
+            session.key,
+            session.key.user.home(env.mix.cores),
+            message.number(),
+            letter.expect("just checked"),
+        )?;
         if new && (env.calm || env.random.below(1000) < env.mix.acting.acknowledge) {
             self.say(env, |encoder, out| encoder.ack(out, Tag::stream(tag.stream), message.number()));
         }

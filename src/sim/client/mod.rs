@@ -96,12 +96,7 @@ impl Client {
         let Some(link) = self.link.take() else { return };
         env.links.leave_client(link);
         self.codec = Codec::default();
-        for (_, session) in std::mem::take(&mut self.sessions) {
-            if session.open {
-                env.memories.post.session_ended(session.key.user);
-                self.lost.push(session);
-            }
-        }
+        self.lost.extend(std::mem::take(&mut self.sessions).into_values().filter(|session| session.open));
     }
 
     /// Its connection breaks without a word.
