@@ -7,7 +7,7 @@
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Bytes of one read.
@@ -98,13 +98,14 @@ impl Wires {
         Ok(())
     }
 
-    /// Sends the same last words on every connection, then reads until the other side has ended each.
+    /// Sends the same last words on every connection and ends it, then reads until the other side has ended each.
     pub fn farewell(mut self, bytes: &[u8]) -> io::Result<()> {
         for wire in &mut self.wires {
             wire.stream.set_nonblocking(false)?;
             wire.stream.set_read_timeout(Some(CONNECT))?;
             wire.stream.write_all(&wire.unsent)?;
             wire.stream.write_all(bytes)?;
+            wire.stream.shutdown(Shutdown::Write)?;
         }
         for wire in &mut self.wires {
             while wire.stream.read(&mut self.read)? > 0 {}
@@ -209,11 +210,12 @@ mod tests {
         let reader = std::thread::spawn(move || {
             let mut all = vec![0; 32 << 20];
             peer.read_exact(&mut all).unwrap();
-            all
+            // The peer comes back too: its end would be an error to whoever still listens.
+            (all, peer)
         });
         while wires.is_blocked() {
             wires.listen(Duration::ZERO, |_, bytes| bytes.len()).unwrap();
         }
-        assert!(reader.join().unwrap() == bytes);
+        assert!(reader.join().unwrap().0 == bytes);
     }
 }
