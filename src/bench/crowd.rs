@@ -1,7 +1,7 @@
 //! The users of a benchmark: logged in, available, and subscribed to each other, all of it through the protocol itself.
 //!
-//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`. Invariant: when a step returns, every request of it was answered, and a refusal
-//! ended the benchmark with the server's own words.
+//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`. Invariant: when a step returns,
+//! every request of it was answered, and a refusal ended the benchmark with the server's own words.
 
 use super::graph::Graph;
 use super::progress::Progress;
