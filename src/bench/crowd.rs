@@ -19,8 +19,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Requests of the set-up that are under way at once: each may be two commits of the store, which takes 4,096 from a core.
-const UNDER_WAY: u64 = 1536;
+/// Requests of the set-up that are under way at once. A subscription goes on with up to five commits, one after the other, and the
+/// store takes 4,096 from a core.
+const UNDER_WAY: u64 = 512;
 /// The same for one user.
 const UNDER_WAY_PER_USER: u64 = 64;
 /// How long the set-up waits for the next answer.

@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Log-ins that are under way at once: fewer than a listener has room for.
-const UNDER_WAY: u32 = 2048;
+/// Log-ins with connections that are under way at once: fewer than a listener has room for.
+const UNDER_WAY: u32 = 4000;
 /// Log-ins begun before the generator listens again.
 const BURST: u32 = 64;
 /// Trunks that carry the set-up.
@@ -46,6 +46,8 @@ pub struct Plan {
     pub contacts: u32,
     /// Log-ins a second; 0: all at once.
     pub rate: f64,
+    /// Connections are there before the storm begins, and what they cost is reported apart.
+    pub connected: bool,
     /// Storms.
     pub rounds: u32,
     /// Connections that carry all users; 0: each user has one.
@@ -69,6 +71,8 @@ struct Passed {
     log_ins: f64,
     settled: f64,
     cpu_ns: f64,
+    /// What the node used for the connections, if they were there before.
+    connecting_ns: f64,
     latency: Histogram<u64>,
     /// Contacts that somebody never saw.
     lost: u64,
@@ -166,6 +170,24 @@ struct Storm<'a> {
 }
 
 impl Storm<'_> {
+    /// Whether users connect when they log in.
+    fn connects(&self) -> bool {
+        self.hearing.places.trunks == 0 && !self.hearing.plan.connected
+    }
+
+    /// Opens all connections; returns when the node has them.
+    fn connect(&mut self, server: &Server, progress: &Progress) -> io::Result<()> {
+        let before = server.gauge("connections")?;
+        progress.begin("connections", self.hearing.plan.users.into());
+        for user in 0..self.hearing.plan.users {
+            self.crowd.wires.connect()?;
+            progress.at(user.into());
+        }
+        let all = before.map(|before| before + u64::from(self.hearing.plan.users));
+        while all.is_some() && server.gauge("connections")? < all {}
+        Ok(())
+    }
+
     /// Lets everybody in; returns when all is seen, or nothing comes any more.
     fn run(&mut self, progress: &Progress) -> io::Result<()> {
         let (users, pairs) = (self.hearing.plan.users, self.hearing.plan.pairs());
@@ -187,7 +209,7 @@ impl Storm<'_> {
         let room = self.room();
         let mut asking: Vec<u32> = (self.asked..self.asked + room).take_while(|&user| self.hearing.wants_in(user) <= now).collect();
         let asked = asking.len() as u32;
-        if self.hearing.places.trunks == 0 {
+        if self.connects() {
             asking.iter().try_for_each(|_| self.crowd.wires.connect().map(drop))?;
         }
         self.asked += asked;
@@ -200,7 +222,8 @@ impl Storm<'_> {
     /// How many may ask now.
     fn room(&self) -> u32 {
         let under_way = self.asked - self.hearing.answered;
-        (self.hearing.plan.users - self.asked).min(UNDER_WAY - under_way).min(BURST)
+        let most = if self.connects() { UNDER_WAY - under_way } else { BURST };
+        (self.hearing.plan.users - self.asked).min(most).min(BURST)
     }
 
     /// Users speak: one write for all who share a connection.
@@ -296,15 +319,29 @@ fn pass(plan: &Plan, server: &Server, graph: &Graph, directory: &Directory, prog
     let hearing = Hearing::new(plan, graph, directory, places);
     let (presence, encoder) = (presence(Show::Available), Encoder::default());
     let mut storm = Storm { crowd, hearing, log_ins, presence, encoder, asked: 0, out: Vec::new() };
-    let (counted, cpu_ns) = (server.counters()?, server.cpu_ns()?);
+    let idle_ns = server.cpu_ns()?;
+    if plan.connected && plan.trunks == 0 {
+        storm.connect(server, progress)?;
+    }
+    let (counted, began_ns) = (server.counters()?, server.cpu_ns()?);
     storm.run(progress)?;
     let settled = storm.hearing.began.elapsed().as_secs_f64();
-    let cpu_ns = server.cpu_ns()?.zip(cpu_ns).map_or(f64::NAN, |(after, before)| (after - before) as f64);
+    let used =
+        |after: Option<u64>, before: Option<u64>| after.zip(before).map_or(f64::NAN, |(after, before)| (after - before) as f64);
+    let (cpu_ns, connecting_ns) = (used(server.cpu_ns()?, began_ns), used(began_ns, idle_ns));
     let counted = server.counters()?.zip(counted).map_or_else(BTreeMap::new, |(after, before)| since(after, &before));
     let Storm { crowd, hearing, .. } = storm;
     crowd.log_out()?;
     let log_ins = (hearing.last - hearing.began).as_secs_f64();
-    Ok(Passed { log_ins, settled, cpu_ns, latency: hearing.latency, lost: plan.pairs() - hearing.seen_count, counted })
+    Ok(Passed {
+        log_ins,
+        settled,
+        cpu_ns,
+        connecting_ns,
+        latency: hearing.latency,
+        lost: plan.pairs() - hearing.seen_count,
+        counted,
+    })
 }
 
 fn since(mut after: BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
@@ -326,6 +363,10 @@ fn report(plan: &Plan, server: &Server, graph: &Graph, passed: &[Passed]) -> io:
     report.number("log_ins_per_s", middle(&|passed| users / passed.settled), "until everybody had seen every contact");
     if let Some(cores) = cores {
         report.number("log_ins_per_s_per_core", middle(&|passed| users / passed.settled / f64::from(cores)), "");
+    }
+    if plan.connected && plan.trunks == 0 {
+        let about = "opened before the storm, at the generator's speed, and in none of the figures below";
+        report.number("server_cpu_us_per_connection", middle(&|passed| passed.connecting_ns / users / 1e3), about);
     }
     report.number("server_cpu_us_per_log_in", middle(&|passed| passed.cpu_ns / users / 1e3), "kernel included");
     report.number(

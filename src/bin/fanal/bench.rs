@@ -124,6 +124,9 @@ struct Storm {
     /// Log-ins a second, on time whatever the node does. 0: all at once.
     #[arg(long, value_name = "LOG_INS_PER_S", default_value_t = 0.0)]
     rate: f64,
+    /// Open all connections before the storm, so that the generator doesn't slow the log-ins down. Their cost is reported apart.
+    #[arg(long)]
+    connected: bool,
     /// Storms.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -207,6 +210,7 @@ fn storm(args: Storm) -> io::Result<Report> {
         users: args.users,
         contacts: args.subscribers,
         rate: args.rate,
+        connected: args.connected,
         rounds: args.rounds,
         trunks: args.trunk,
         load_processor: args.common.load_processor(),
