@@ -17,6 +17,7 @@ use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::native::{Action, Kind, Show};
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Requests of the set-up that are under way at once. A subscription goes on with up to five commits, one after the other, and the
@@ -73,6 +74,8 @@ impl Places {
 pub struct Crowd {
     access: Access,
     pub wires: Wires,
+    /// The number of its first user, and how many there are.
+    first: u32,
     users: u32,
     pub places: Places,
     directory: Directory,
@@ -91,12 +94,13 @@ struct Came {
 }
 
 impl Crowd {
-    /// Nobody is there yet.
-    pub fn new(access: Access, users: u32, trunks: u32) -> io::Result<Crowd> {
+    /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
+    pub fn new(access: Access, users: Range<u32>, trunks: u32) -> io::Result<Crowd> {
+        let (first, users) = (users.start, users.len() as u32);
         let wires = Wires::to(access.target)?;
         let (encoder, came) = (Encoder::default(), Came::default());
         let places = Places { trunks: trunks.min(users) };
-        Ok(Crowd { access, wires, users, places, directory: Directory::default(), encoder, came, seen: 0 })
+        Ok(Crowd { access, wires, first, users, places, directory: Directory::default(), encoder, came, seen: 0 })
     }
 
     /// Connects and logs everybody in.
@@ -136,7 +140,7 @@ impl Crowd {
 
     /// Appends what a user says to log in: on its own connection the hello too.
     pub fn write_log_in(&mut self, user: u32, tag: Tag, out: &mut Vec<u8>) -> io::Result<()> {
-        let jid = self.access.jid(user);
+        let jid = self.access.jid(self.first + user);
         if self.places.trunks > 0 {
             self.encoder.log_in(out, tag, &jid, "", b"", RESOURCE);
             return Ok(());
@@ -178,7 +182,7 @@ impl Crowd {
     }
 
     fn write_subscription(&mut self, action: Action, whom: u32, tag: Tag, out: &mut Vec<u8>) {
-        let jid = self.access.jid(whom);
+        let jid = self.access.jid(self.first + whom);
         self.encoder.subscription(out, tag, &SubscriptionFields { action, jid: &jid, user: UserId::NOBODY, note: "" });
     }
 

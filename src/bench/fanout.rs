@@ -106,7 +106,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         pin::pin(processor);
     }
     let empty = server.anonymous_bytes()?;
-    let mut crowd = Crowd::new(server.access.clone(), plan.users, plan.trunks)?;
+    let mut crowd = Crowd::new(server.access.clone(), 0..plan.users, plan.trunks)?;
     crowd.log_in(progress)?;
     crowd.become_available(progress)?;
     crowd.subscribe(&Graph::new(plan.users, plan.subscribers), progress)?;

@@ -1,9 +1,9 @@
 //! `bench idle`: what a session costs that says nothing: bytes of the node's memory, the kernel's share, processor time.
 //!
 //! Lives on: the generator's pinned thread; the node on another processor. Serves G6. A user's *account* is stored state, and in
-//! memory whether the user is there or not; a *session* is what a log-in adds. To tell them apart the accounts are made first, and
-//! the node is started anew on what it has stored: then nothing that the first log-ins left behind is used again by those that are
-//! measured.
+//! memory whether the user is there or not; a *session* is what a log-in adds. To tell them apart the accounts are made first, by
+//! the admin API. An allocator uses again what was given back, so memory that making them left behind hides a part of the sessions.
+//! Hence a second node, new and empty, where everybody's first log-in makes both: less than that, a session can't but cost.
 
 use super::crowd::Crowd;
 use super::progress::Progress;
@@ -14,12 +14,10 @@ use crate::base::config::StoreKind;
 use crate::drive::pin;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// How long memory must stay the same before it counts as settled, and how long it may take.
-const STEADY: Duration = Duration::from_millis(300);
-const SETTLING: Duration = Duration::from_secs(5);
-/// How often the progress is told while nothing happens.
+/// How often the node is looked at while nothing happens.
 const LOOK: Duration = Duration::from_millis(200);
 const PAGE_BYTES: u64 = 4096;
 
@@ -27,7 +25,7 @@ const PAGE_BYTES: u64 = 4096;
 #[derive(Clone)]
 pub struct Plan {
     pub users: u32,
-    /// How long processor time is measured.
+    /// How long memory may settle each time, and processor time is measured.
     pub time: Duration,
     pub server_cores: Vec<u16>,
     pub load_processor: Option<usize>,
@@ -35,90 +33,113 @@ pub struct Plan {
     pub target: Option<Target>,
 }
 
+/// The node's own memory at the stations of a run; not a number when its process isn't known.
+struct Memory {
+    empty: f64,
+    /// With all accounts.
+    offline: f64,
+    /// With the sessions of a third of the users.
+    some: f64,
+    all: f64,
+}
+
 /// Runs it.
 ///
 /// # Errors
 /// The node or the machine can't; what failed, and the fix.
 pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
-    let server = match &plan.target {
-        Some(target) => Server::at(target.clone()),
-        None => Server::start(plan.server_cores.clone(), StoreKind::Redb)?,
+    let start = || Server::start(plan.server_cores.clone(), StoreKind::Memory);
+    let (server, unused) = match &plan.target {
+        Some(target) => (Server::at(target.clone()), None),
+        None => (start()?, Some(start()?)),
     };
-    let mut report = Report::new("idle");
-    report.count("users", plan.users, "each with one connection and one available session, and no contacts");
-    let per_user = |after: u64, before: u64| (after as f64 - before as f64) / f64::from(plan.users);
-    let empty = settled(&server)?;
-    let crowd = online(&server, plan.users, progress)?;
-    let first = settled(&server)?;
-    crowd.log_out()?;
-    let (server, anew) = server.restart()?;
+    // Not earlier: a child may use only the processors of its parent.
     if let Some(processor) = plan.load_processor {
         pin::pin(processor);
     }
-    let offline = settled(&server)?;
+    let mut report = Report::new("idle");
+    report.count("users", plan.users, "each with one connection and one available session, and no contacts");
     let (kernel, sessions) = (kernel_bytes(), server.gauge("sessions")?);
-    let mut crowd = online(&server, plan.users, progress)?;
-    let online = settled(&server)?;
-    if let Some((online, offline)) = online.zip(offline) {
-        report.number(
-            "bytes_per_session",
-            per_user(online, offline),
-            "that logging in and becoming available adds to the node's memory",
-        );
-    }
-    if let Some((offline, empty)) = offline.zip(empty).filter(|_| anew) {
-        report.number(
-            "bytes_per_account",
-            per_user(offline, empty),
-            "of a user who is not there: name, number, roster, last presence",
-        );
-    }
-    if let Some((first, empty)) = first.zip(empty) {
-        report.number("bytes_per_new_user", per_user(first, empty), "account and session together, in a node that had neither");
-    }
+    let (memory, crowds) = fill(plan, &server, true, progress)?;
+    let each = |bytes: f64, users: u32| bytes / f64::from(users);
+    let rest = plan.users - plan.users / 3;
+    let about = "that logging in and becoming available adds to the node's memory";
+    report.number("bytes_per_session", each(memory.all - memory.offline, plan.users), about);
+    let about = "the same of the last two thirds: without what a node needs but once, such as its receive buffers";
+    report.number("bytes_per_further_session", each(memory.all - memory.some, rest), about);
+    let about = "of a user who is not there: name, number, roster";
+    report.number("bytes_per_account", each(memory.offline - memory.empty, plan.users), about);
     if let Some((after, before)) = kernel_bytes().zip(kernel) {
         let about = "of the kernel's memory, both ends of the connection (Slab of /proc/meminfo, mem of /proc/net/sockstat)";
-        report.number("kernel_bytes_per_connection", per_user(after, before), about);
+        report.number("kernel_bytes_per_connection", each(after as f64 - before as f64, plan.users), about);
     }
-    idle_cpu(plan, &mut crowd, &server, progress, &mut report)?;
+    idle_cpu(plan, &server, progress, &mut report)?;
     if let Some((after, before)) = server.gauge("sessions")?.zip(sessions) {
         report.count("lost", u64::from(plan.users).saturating_sub(after - before), "sessions that ended by themselves");
     }
-    crowd.log_out()?;
+    crowds.into_iter().try_for_each(|crowd| crowd.log_out().map(drop))?;
     server.stop()?;
+    if let Some(server) = unused {
+        let (memory, crowds) = fill(plan, &server, false, progress)?;
+        let about = "account and session together, in a node that had neither";
+        report.number("bytes_per_new_user", each(memory.all - memory.empty, plan.users), about);
+        report.number("bytes_per_further_new_user", each(memory.all - memory.some, rest), "the same of the last two thirds");
+        crowds.into_iter().try_for_each(|crowd| crowd.log_out().map(drop))?;
+        server.stop()?;
+    }
     progress.end();
     Ok(report)
 }
 
+/// Everybody becomes a user of a node and is there; their accounts are made before, or by the first log-in.
+fn fill(plan: &Plan, server: &Server, accounts: bool, progress: &Progress) -> io::Result<(Memory, [Crowd; 2])> {
+    let empty = settled(plan, server, progress)?;
+    if accounts {
+        progress.begin("accounts", plan.users.into());
+        for user in 0..plan.users {
+            server.add_user(user)?;
+            progress.at(user.into());
+        }
+    }
+    let offline = settled(plan, server, progress)?;
+    let third = plan.users / 3;
+    let first = online(server, 0..third, progress)?;
+    let some = settled(plan, server, progress)?;
+    let others = online(server, third..plan.users, progress)?;
+    let all = settled(plan, server, progress)?;
+    Ok((Memory { empty, offline, some, all }, [first, others]))
+}
+
 /// Everybody there, each on a connection.
-fn online(server: &Server, users: u32, progress: &Progress) -> io::Result<Crowd> {
+fn online(server: &Server, users: Range<u32>, progress: &Progress) -> io::Result<Crowd> {
     let mut crowd = Crowd::new(server.access.clone(), users, 0)?;
     crowd.log_in(progress)?;
     crowd.become_available(progress)?;
     Ok(crowd)
 }
 
-/// The node's own memory once it stays the same; `None` when its process isn't known.
-fn settled(server: &Server) -> io::Result<Option<u64>> {
+/// The node's own memory when it has given back what it doesn't need; `None` when its process isn't known. An allocator gives back
+/// some time later, and only if its thread does something, so the node is asked for its counters meanwhile.
+fn settled(plan: &Plan, server: &Server, progress: &Progress) -> io::Result<f64> {
+    progress.begin_time("settling", plan.time);
     let began = Instant::now();
-    let (mut bytes, mut since) = (server.anonymous_bytes()?, began);
-    while bytes.is_some() && since.elapsed() < STEADY && began.elapsed() < SETTLING {
-        std::thread::sleep(STEADY / 6);
-        let now = server.anonymous_bytes()?;
-        if now != bytes {
-            (bytes, since) = (now, Instant::now());
-        }
+    let mut least = server.anonymous_bytes()?;
+    while began.elapsed() < plan.time {
+        progress.at_time(began.elapsed());
+        std::thread::sleep(LOOK.min(plan.time.saturating_sub(began.elapsed())));
+        server.counters()?;
+        least = least.min(server.anonymous_bytes()?);
     }
-    Ok(bytes)
+    Ok(least.map_or(f64::NAN, |bytes| bytes as f64))
 }
 
 /// Processor time of the node while nobody says anything.
-fn idle_cpu(plan: &Plan, crowd: &mut Crowd, server: &Server, progress: &Progress, report: &mut Report) -> io::Result<()> {
+fn idle_cpu(plan: &Plan, server: &Server, progress: &Progress, report: &mut Report) -> io::Result<()> {
     progress.begin_time("idle", plan.time);
     let (began, before) = (Instant::now(), server.cpu_ns()?);
     while began.elapsed() < plan.time {
         progress.at_time(began.elapsed());
-        crowd.wires.listen(plan.time.saturating_sub(began.elapsed()).min(LOOK), |_, bytes| bytes.len())?;
+        std::thread::sleep(LOOK.min(plan.time.saturating_sub(began.elapsed())));
     }
     let seconds = began.elapsed().as_secs_f64();
     if let Some((after, before)) = server.cpu_ns()?.zip(before) {

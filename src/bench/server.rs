@@ -49,7 +49,7 @@ struct Child {
     process: Running,
     /// Kept open, so that the node can speak to the end.
     said: Lines<BufReader<ChildStdout>>,
-    dir: Dir,
+    _dir: Dir,
 }
 
 struct Running(std::process::Child);
@@ -84,32 +84,16 @@ impl Server {
         let dir = Dir::new()?;
         config.node.data = dir.0.join("data");
         std::fs::write(dir.config(), toml::to_string(&config).map_err(io::Error::other)?)?;
-        Server::serve(dir, config.node.domain)
-    }
-
-    fn serve(dir: Dir, domain: String) -> io::Result<Server> {
         let mut child = Child::spawn(dir)?;
         let (native, admin) = child.await_serving()?;
         let keys = |key| Keys::new([key]).expect("it is long enough");
         let (token_keys, trunk_keys) = (keys(TOKEN_KEY), keys(TRUNK_KEY));
         Ok(Server {
-            access: Access { target: native, domain, token_keys, trunk_keys },
+            access: Access { target: native, domain: config.node.domain, token_keys, trunk_keys },
             admin: Some(Client::new(admin, None)),
             process: Some(Process(child.process.0.id())),
             child: Some(child),
         })
-    }
-
-    /// Stops it and starts it anew with what it has stored: nothing but that is in its memory then. A node that runs already goes
-    /// on as it is, and the answer is false.
-    ///
-    /// # Errors
-    /// It ended badly, or did not start again.
-    pub fn restart(self) -> io::Result<(Server, bool)> {
-        match self.child {
-            None => Ok((self, false)),
-            Some(child) => Ok((Server::serve(child.stop()?, self.access.domain)?, true)),
-        }
     }
 
     /// A node that runs already.
@@ -125,6 +109,15 @@ impl Server {
     /// What the node has counted, by name; `None` when it isn't known where it tells that.
     pub fn counters(&self) -> io::Result<Option<BTreeMap<String, u64>>> {
         Ok(self.stats()?.map(|stats| stats.all.counters))
+    }
+
+    /// Makes the account of a user of the benchmark.
+    ///
+    /// # Errors
+    /// It isn't known where the node takes that.
+    pub fn add_user(&self, user: u32) -> io::Result<()> {
+        let admin = self.admin.as_ref().ok_or_else(|| io::Error::other("accounts are made at the admin address: say --admin"))?;
+        admin.add_user(&self.access.jid(user), None).map_err(io::Error::other)
     }
 
     /// How many cores it has; `None` when it isn't known where it tells that.
@@ -147,7 +140,7 @@ impl Server {
     /// # Errors
     /// It ended badly.
     pub fn stop(self) -> io::Result<()> {
-        self.child.map_or(Ok(()), |child| child.stop().map(drop))
+        self.child.map_or(Ok(()), Child::stop)
     }
 }
 
@@ -169,7 +162,7 @@ impl Child {
         command.arg("serve").arg("--config").arg(dir.config()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        Ok(Child { process: Running(process), said, dir })
+        Ok(Child { process: Running(process), said, _dir: dir })
     }
 
     /// Where it listens: native and admin address.
@@ -188,12 +181,11 @@ impl Child {
         Err(io::Error::other("the benchmark's own node did not start: see above"))
     }
 
-    /// Ends it; its directory stays as long as what this gives.
-    fn stop(mut self) -> io::Result<Dir> {
+    fn stop(mut self) -> io::Result<()> {
         kill(Pid::from_raw(self.process.0.id() as i32), Signal::SIGTERM)?;
         self.said.by_ref().try_for_each(|line| line.map(drop))?;
         let status = self.process.0.wait()?;
-        if status.success() { Ok(self.dir) } else { Err(io::Error::other(format!("the benchmark's own node ended with {status}"))) }
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("the benchmark's own node ended with {status}"))) }
     }
 }
 

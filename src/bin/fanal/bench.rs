@@ -144,7 +144,7 @@ struct Idle {
     /// Users logged in, each with a connection.
     #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
-    /// How long idle processor time is measured.
+    /// How long memory may settle each time, and idle processor time is measured.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
     #[command(flatten)]

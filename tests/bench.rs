@@ -1,0 +1,110 @@
+//! `fanal bench`: each kind at a small size, with a node of its own and real sockets (G6). What is measured is not judged here, only
+//! that it is all there and that nothing was lost.
+
+#![cfg(feature = "runtime")]
+
+use simd_json::OwnedValue;
+use simd_json::prelude::*;
+use std::process::Command;
+
+/// The report of a benchmark, as a program gets it.
+fn report(args: &[&str]) -> OwnedValue {
+    let output = Command::new(env!("CARGO_BIN_EXE_fanal")).arg("bench").args(args).arg("--json").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.is_empty(), "{args:?}: {told}");
+    let mut said = output.stdout;
+    let report = simd_json::to_owned_value(&mut said).unwrap();
+    assert_eq!(report["kind"], args[0]);
+    assert_eq!(report["lost"], 0u64, "{args:?}");
+    report
+}
+
+fn number(report: &OwnedValue, key: &str) -> f64 {
+    report.get(key).and_then(|value| value.cast_f64()).unwrap_or_else(|| panic!("no number {key} in {report}"))
+}
+
+fn assert_positive(report: &OwnedValue, keys: &[&str]) {
+    keys.iter().for_each(|key| assert!(number(report, key) > 0.0, "{key} in {report}"));
+}
+
+fn assert_ascending(report: &OwnedValue, keys: [&str; 3]) {
+    let [p50, p99, p999] = keys.map(|key| number(report, key));
+    assert!(0.0 < p50 && p50 <= p99 && p99 <= p999, "{keys:?} in {report}");
+}
+
+const LATENCY: [&str; 3] = ["p50_us", "p99_us", "p999_us"];
+const FLOOR_LATENCY: [&str; 3] = ["floor_p50_us", "floor_p99_us", "floor_p999_us"];
+
+#[test]
+fn fanout_holds_the_node_against_the_floor_in_both_loops() {
+    let report = report(&["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"]);
+    assert_positive(&report, &["updates_per_s", "deliveries_per_s", "server_cpu_ns_per_delivery", "floor_cpu_ns_per_delivery"]);
+    assert_positive(&report, &["floor_ratio", "sends_per_delivery", "floor_sends_per_delivery", "floor_us_to_send_to_all"]);
+    assert_positive(&report, &["open_loop_updates_per_s", "open_loop_sends_per_delivery", "open_loop_floor_sends_per_delivery"]);
+    assert_ascending(&report, LATENCY);
+    assert_ascending(&report, FLOOR_LATENCY);
+    assert_eq!(report["surplus"], 0u64);
+}
+
+#[test]
+fn fanout_at_a_given_rate_holds_it_and_so_does_the_floor() {
+    let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.3"];
+    let report = report(&[&size[..], &["--rate", "500"]].concat());
+    assert!((300.0..=600.0).contains(&number(&report, "updates_per_s")), "{report}");
+    assert_positive(&report, &["deliveries_per_s", "floor_ratio", "sends_per_delivery", "floor_sends_per_delivery"]);
+    assert_ascending(&report, LATENCY);
+    assert_ascending(&report, FLOOR_LATENCY);
+}
+
+#[test]
+fn fanout_by_trunk_loses_nothing() {
+    let size = ["fanout", "--users", "40", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+    let report = report(&[&size[..], &["--trunk", "3"]].concat());
+    assert_eq!((&report["connections"], report.get("floor_ratio")), (&OwnedValue::from(3u64), None));
+    assert_positive(&report, &["deliveries_per_s"]);
+}
+
+/// Everybody sees every contact, and no core asks a publisher's home twice.
+#[test]
+fn in_a_storm_everybody_sees_all_contacts_for_one_question_per_core_and_publisher() {
+    for way in [&[][..], &["--connected"], &["--trunk", "2"], &["--rate", "1000"]] {
+        let report = report(&[&["storm", "--users", "51", "--subscribers", "6", "--rounds", "2"], way].concat());
+        assert_positive(
+            &report,
+            &["log_ins_per_s", "log_ins_per_s_per_core", "server_cpu_us_per_log_in", "log_ins_per_server_cpu_s"],
+        );
+        assert_positive(&report, &["watches", "deliveries_per_s"]);
+        assert!(number(&report, "watches_per_core_and_publisher") <= 1.0, "{way:?}: {report}");
+        assert_ascending(&report, LATENCY);
+    }
+}
+
+#[test]
+fn idle_tells_sessions_from_accounts() {
+    let report = report(&["idle", "--users", "60", "--seconds", "0.1"]);
+    for key in ["bytes_per_session", "bytes_per_account", "bytes_per_new_user", "bytes_per_further_new_user"] {
+        assert!(number(&report, key).is_finite());
+    }
+    assert!(number(&report, "idle_server_cpu_us_per_s") < 1_000_000.0, "{report}");
+}
+
+#[test]
+fn the_floor_is_measured_by_itself() {
+    let report = report(&["floor", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"]);
+    assert_positive(&report, &["updates_per_s", "deliveries_per_s", "floor_cpu_ns_per_delivery", "floor_us_to_send_to_all"]);
+    assert_positive(&report, &["open_loop_updates_per_s", "sends_per_delivery"]);
+    assert_ascending(&report, LATENCY);
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_the_fix() {
+    let refused = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_fanal")).arg("bench").args(args).output().unwrap();
+        assert!(!output.status.success() && output.stdout.is_empty());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(refused(&["fanout", "--users", "10", "--subscribers", "10"]).contains("fewer than --users"));
+    assert!(refused(&["storm", "--users", "11", "--subscribers", "3"]).contains("must be even"));
+    assert!(refused(&["storm", "--target", "127.0.0.1:1"]).contains("say --trunk-key"));
+    assert!(refused(&["fanout", "--target", "127.0.0.1:1"]).contains("is the node running"));
+}
