@@ -1,5 +1,5 @@
-//! `fanal bench`: each kind at a small size, with a node of its own and real sockets (G6). What is measured is not judged here, only
-//! that it is all there and that nothing was lost.
+//! `fanal bench`: each kind at a small size, with a node of its own and real sockets (G6). What is measured is not judged here: it must
+//! all be there, and nothing may be lost.
 
 #![cfg(feature = "runtime")]
 
@@ -50,7 +50,7 @@ fn fanout_holds_the_node_against_the_floor_in_both_loops() {
 fn fanout_at_a_given_rate_holds_it_and_so_does_the_floor() {
     let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.3"];
     let report = report(&[&size[..], &["--rate", "500"]].concat());
-    assert!((300.0..=600.0).contains(&number(&report, "updates_per_s")), "{report}");
+    assert!((100.0..=900.0).contains(&number(&report, "updates_per_s")), "{report}");
     assert_positive(&report, &["deliveries_per_s", "floor_ratio", "sends_per_delivery", "floor_sends_per_delivery"]);
     assert_ascending(&report, LATENCY);
     assert_ascending(&report, FLOOR_LATENCY);
