@@ -95,7 +95,7 @@ pub struct Shard {
     pub answers: Vec<(u64, Answer)>,
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
-    connections: Vec<Option<Box<connections::Connection>>>,
+    connections: Vec<Option<connections::Connection>>,
     log_ins: log_in::LogIns,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
