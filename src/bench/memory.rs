@@ -25,7 +25,7 @@ use crate::presence::subscription::State;
 use crate::ring::doorbell::Bell;
 use crate::ring::mesh::{Ports, mesh};
 use crate::shard::batch::Batch;
-use crate::shard::{Settings, Shard};
+use crate::shard::{EXPECTED, Settings, Shard};
 use crate::store::rows::{self, Row};
 use crate::store::{Completion, Table};
 use crate::wire::encode::{Encoder, Tag};
@@ -185,8 +185,11 @@ impl Core {
 
     /// The next users change presence.
     fn speak(&mut self, now: Time, count: usize) {
-        for _ in 0..count {
+        for said in 0..count {
             let (round, at) = (self.next / self.conns.len(), self.next % self.conns.len());
+            if said % EXPECTED == 0 {
+                self.shard.expect(&self.conns[at..]);
+            }
             self.shard.received(now, self.conns[at], &self.updates[round % 2]);
             self.next += 1;
         }

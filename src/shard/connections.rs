@@ -1,6 +1,6 @@
 //! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
 
-use super::{Shard, batch::Adoption, batch::Entry};
+use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -117,7 +117,10 @@ impl Shard {
     fn read(&mut self, now: Time, conn: ConnId, mut door: Door, bytes: &[u8]) {
         let mut chunk = Chunk::new(bytes);
         let rules = self.rules;
-        loop {
+        for frame in 0.. {
+            if door.is_trunk() && frame % EXPECTED == 0 {
+                self.expect_streams(conn, &chunk);
+            }
             let timed = self.recorder.sample().then(self.settings.clock);
             let next = door.next(now, &mut chunk, &rules);
             self.decoded(timed);

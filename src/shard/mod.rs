@@ -8,6 +8,7 @@
 
 pub mod batch;
 mod connections;
+mod expect;
 mod log_in;
 mod measure;
 mod operate;
@@ -15,6 +16,7 @@ mod route;
 mod tell;
 mod watch_over;
 
+pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};

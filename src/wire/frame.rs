@@ -86,6 +86,16 @@ impl<'a> Chunk<'a> {
         &self.bytes[self.read..]
     }
 
+    /// The streams that the next frames are for, as far as they lie whole in the chunk.
+    pub fn streams(&self) -> impl Iterator<Item = u32> {
+        let mut rest = self.unread();
+        std::iter::from_fn(move || {
+            let header = Header::decode(rest.first_chunk()?, u32::MAX).ok()?;
+            rest = rest.get(header.frame_bytes()..)?;
+            Some(header.stream)
+        })
+    }
+
     fn take(&mut self, most: usize) -> &'a [u8] {
         let taken = &self.unread()[..most.min(self.bytes.len() - self.read)];
         self.read += taken.len();

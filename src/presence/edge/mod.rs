@@ -10,6 +10,7 @@ mod interest;
 use super::control::{EdgeRef, StreamRef, UserRef};
 use super::frame::Frame;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use crate::wire::lines::Lines;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
@@ -154,7 +155,11 @@ pub struct Edge {
     pub counters: EdgeCounters,
 }
 
-const NO_SESSION: u32 = u32::MAX;
+/// Lines of one publisher's subscribers that are read ahead; those behind are read while the first are written.
+const GLANCED_LINES: usize = 4;
+
+/// No session's slot.
+pub const NO_SESSION: u32 = u32::MAX;
 
 impl Edge {
     pub fn new(core: CoreId, cores: u16, hasher: RandomState) -> Edge {
@@ -271,6 +276,32 @@ impl Edge {
 
     pub fn publisher_count(&self) -> usize {
         self.by_user.len()
+    }
+
+    /// Where the session of a connection is, or `NO_SESSION`.
+    #[inline]
+    pub fn session_slot(&self, conn_slot: u32) -> u32 {
+        self.by_conn.get(conn_slot as usize).copied().unwrap_or(NO_SESSION)
+    }
+
+    /// The same of a trunk's stream.
+    #[inline]
+    pub fn stream_slot(&self, conn_slot: u32, stream: u32) -> u32 {
+        self.session_of_stream(conn_slot, stream).unwrap_or(NO_SESSION)
+    }
+
+    /// Reads a publisher's record, for the cache.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> u32 {
+        self.publishers.get(slot as usize).and_then(Option::as_ref).map_or(0, |publisher| publisher.nonce)
+    }
+
+    /// Reads the lines of a publisher's first subscribers, for the cache.
+    #[inline]
+    pub fn glance_at_lines(&self, slot: u32, lines: &Lines) -> u32 {
+        let publisher = self.publishers.get(slot as usize).and_then(Option::as_ref);
+        let direct = publisher.iter().flat_map(|publisher| publisher.direct.iter().take(GLANCED_LINES));
+        direct.fold(0, |seen, &conn| seen ^ u32::from(lines.is_slow(conn)))
     }
 
     fn session_of_conn(&self, conn_slot: u32) -> Option<u32> {
