@@ -120,7 +120,7 @@ pub fn presence_flatbuffer(data: &[u8]) {
         Err(_) => assert!(!general.is_ok_and(|presence| presence.show().0 <= Show::ENUM_MAX), "refused what is sound"),
         Ok(view) => {
             let general = general.expect("took what is not sound");
-            let fields = view.fields;
+            let fields = view.fields();
             assert_eq!(fields.resource, general.resource());
             assert_eq!((fields.show, fields.priority), (general.show(), general.priority()));
             assert_eq!((fields.status, fields.caps), (general.status().unwrap_or(""), general.caps().unwrap_or("")));

@@ -120,7 +120,7 @@ impl Default for Listen {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { sample: 16, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500 }
+        Metrics { sample: 64, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500 }
     }
 }
 

@@ -33,7 +33,7 @@ use crate::wire::event;
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::native::Show;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ const DOMAIN: &str = "localhost";
 const KEY: &str = "the log-in key of a benchmark without sockets";
 /// Batches of one other core that are read in one turn.
 const BATCHES_PER_TURN: usize = 8;
+/// Turns that a core's users may be ahead of those of another core.
+const LEAD: u64 = 4;
 /// Users of one turn of the set-up.
 const SET_UP_USERS: usize = 256;
 /// Time before each measured time.
@@ -77,9 +79,26 @@ struct Counted {
 struct Meeting {
     barrier: Barrier,
     busy: AtomicUsize,
+    /// Turns in which each core has taken in updates.
+    turns: Vec<AtomicU64>,
 }
 
 impl Meeting {
+    fn of(cores: usize) -> Meeting {
+        let turns = (0..cores).map(|_| AtomicU64::new(0)).collect();
+        Meeting { barrier: Barrier::new(cores), busy: AtomicUsize::new(0), turns }
+    }
+
+    /// Whether a core is so far ahead of another that its users must wait: all users speak at one rate.
+    fn is_ahead(&self, core: CoreId) -> bool {
+        let own = self.turns[usize::from(core.0)].load(Ordering::Relaxed);
+        self.turns.iter().any(|turns| own > turns.load(Ordering::Relaxed) + LEAD)
+    }
+
+    fn spoke(&self, core: CoreId) {
+        self.turns[usize::from(core.0)].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether any core says so. All cores ask together.
     fn any(&self, busy: bool) -> bool {
         self.busy.fetch_add(usize::from(busy), Ordering::AcqRel);
@@ -245,14 +264,16 @@ impl Core {
         }
     }
 
-    /// Everyone speaks for some time. A core whose word to another could not leave takes nothing new in, as a driver's closed loop
-    /// would make it.
-    fn run(&mut self, time: Duration, batch: usize) {
+    /// Everyone speaks for some time. A core whose word to another could not leave takes nothing new in, as the clients of a closed
+    /// loop would have it.
+    fn run(&mut self, time: Duration, batch: usize, meeting: &Meeting) {
+        let core = self.shard.settings.core;
         let began = Instant::now();
         while began.elapsed() < time {
             let now = clock::now();
-            if self.ports.all_sent() {
+            if self.ports.all_sent() && !meeting.is_ahead(core) {
                 self.speak(now, batch);
+                meeting.spoke(core);
             }
             self.turn(now);
         }
@@ -263,11 +284,11 @@ impl Core {
         let mut rounds = Vec::new();
         for _ in 0..plan.rounds {
             meeting.barrier.wait();
-            self.run(WARM_UP, plan.batch);
+            self.run(WARM_UP, plan.batch, meeting);
             self.settle(meeting);
             self.counted = Counted::default();
             meeting.barrier.wait();
-            self.run(plan.time, plan.batch);
+            self.run(plan.time, plan.batch, meeting);
             self.settle(meeting);
             rounds.push(std::mem::take(&mut self.counted));
         }
@@ -318,7 +339,7 @@ fn run_cores(plan: &Plan, progress: &Progress) -> Vec<Vec<Counted>> {
     let graph = Graph::mutual(plan.users, plan.subscribers);
     let bells = plan.cores.iter().map(|_| Arc::new(Silent) as Arc<dyn Bell>).collect();
     let ports = mesh(Limits::default().ring_batches as usize, bells);
-    let meeting = Meeting { barrier: Barrier::new(plan.cores.len()), busy: AtomicUsize::new(0) };
+    let meeting = Meeting::of(plan.cores.len());
     let (graph, meeting) = (&graph, &meeting);
     progress.begin("log-ins", u64::from(plan.users) / plan.cores.len() as u64);
     thread::scope(|scope| {

@@ -23,7 +23,11 @@ impl Default for Units {
 
 impl Units {
     /// What a message of this length counts.
+    #[inline]
     pub fn of(&self, bytes: usize) -> u32 {
+        if bytes <= self.unit_bytes as usize {
+            return 1;
+        }
         u32::try_from(bytes.div_ceil(self.unit_bytes.max(1) as usize)).unwrap_or(u32::MAX).max(1)
     }
 }

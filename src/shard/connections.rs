@@ -355,7 +355,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         }
         ClientFrame::DirectedPresence { to, presence } => {
             let (to, resource) = either(to)?;
-            Ask::Directed { to, resource, show: presence.fields.show, presence: presence.bytes.to_vec() }
+            Ask::Directed { to, resource, show: presence.show, presence: presence.bytes.to_vec() }
         }
         ClientFrame::Probe(probe) => Ask::Probe { publisher: bare(probe.jid())? },
         ClientFrame::Subscription(subscription) => Ask::Subscription {

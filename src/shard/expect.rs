@@ -7,7 +7,8 @@
 
 use super::Shard;
 use crate::base::id::ConnId;
-use crate::presence::edge::NO_SESSION;
+use crate::presence::edge::{Edge, NO_SESSION};
+use crate::presence::outbox::UpdateEntry;
 use crate::wire::frame::Chunk;
 use std::hint::black_box;
 
@@ -57,10 +58,27 @@ impl Shard {
             seen ^= session;
             *place = publisher.unwrap_or(NOWHERE);
         }
-        for &place in places.iter().filter(|place| here(**place)) {
-            seen ^= self.edge.glance(place);
+        black_box(seen);
+        self.expect_publishers(places);
+    }
+
+    /// These updates of another core are about to be read.
+    pub(super) fn expect_updates<'a>(&self, updates: impl Iterator<Item = UpdateEntry<'a>>) {
+        let mut publishers = [NOWHERE; EXPECTED];
+        for (publisher, update) in publishers.iter_mut().zip(updates) {
+            *publisher = update.slot;
         }
-        for &place in places.iter().filter(|place| here(**place)) {
+        self.expect_publishers(publishers);
+    }
+
+    fn expect_publishers(&self, places: Places) {
+        let mut seen = 0;
+        for step in [Edge::glance, Edge::glance_at_cache, Edge::glance_at_cached_frame] {
+            for &place in places.iter().filter(|place| **place != NOWHERE) {
+                seen ^= step(&self.edge, place);
+            }
+        }
+        for &place in places.iter().filter(|place| **place != NOWHERE) {
             seen ^= self.edge.glance_at_lines(place, &self.out.lines);
         }
         black_box(seen);

@@ -1,6 +1,6 @@
 //! Entries and updates find the part of a core that they are for; what goes to other cores is put into their batches.
 
-use super::Shard;
+use super::{EXPECTED, Shard};
 use super::batch::{Batch, Entry};
 use crate::base::id::CoreId;
 use crate::base::time::Time;
@@ -19,7 +19,11 @@ impl Shard {
             }
         }
         let first = batch.updates.iter().next().map(|update| update.at);
-        for update in batch.updates.iter() {
+        let mut ahead = batch.updates.iter();
+        for (number, update) in batch.updates.iter().enumerate() {
+            if number % EXPECTED == 0 {
+                self.expect_updates(ahead.by_ref().take(EXPECTED));
+            }
             self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
         }
         self.batch_read(first, now, batch.updates.len() as u64);

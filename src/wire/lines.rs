@@ -154,6 +154,13 @@ impl Lines {
         self.lines[slot as usize].slow
     }
 
+    /// Reads a line and the end of what it has gathered, for the cache.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> u32 {
+        let line = &self.lines[slot as usize];
+        line.gathered.last().map_or(line.generation, |&last| u32::from(last))
+    }
+
     /// Bytes waiting for a connection, with the driver or not.
     pub fn backlog(&self, conn: ConnId) -> usize {
         if self.is_open(conn) { self.lines[conn.slot as usize].backlog() } else { 0 }

@@ -117,7 +117,7 @@ struct Memory {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Updates that a core takes in in one turn.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// Time one of so many updates, as metrics.sample of a node's configuration; 0: none.
     #[arg(long, value_name = "N", default_value_t = Config::default().metrics.sample)]

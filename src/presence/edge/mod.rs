@@ -296,12 +296,28 @@ impl Edge {
         self.publishers.get(slot as usize).and_then(Option::as_ref).map_or(0, |publisher| publisher.nonce)
     }
 
+    /// Reads what is kept of a publisher of another core, for the cache.
+    #[inline]
+    pub fn glance_at_cache(&self, slot: u32) -> u32 {
+        self.cached(slot).map_or(0, |cached| cached.version.sequence)
+    }
+
+    /// Reads the frame of that, for the cache.
+    #[inline]
+    pub fn glance_at_cached_frame(&self, slot: u32) -> u32 {
+        self.cached(slot).and_then(|cached| cached.frame.0.last()).map_or(0, |&last| u32::from(last))
+    }
+
+    fn cached(&self, slot: u32) -> Option<&Cached> {
+        self.publishers.get(slot as usize)?.as_ref()?.cache.first()
+    }
+
     /// Reads the lines of a publisher's first subscribers, for the cache.
     #[inline]
     pub fn glance_at_lines(&self, slot: u32, lines: &Lines) -> u32 {
         let publisher = self.publishers.get(slot as usize).and_then(Option::as_ref);
         let direct = publisher.iter().flat_map(|publisher| publisher.direct.iter().take(GLANCED_LINES));
-        direct.fold(0, |seen, &conn| seen ^ u32::from(lines.is_slow(conn)))
+        direct.fold(0, |seen, &conn| seen ^ lines.glance(conn))
     }
 
     fn session_of_conn(&self, conn_slot: u32) -> Option<u32> {

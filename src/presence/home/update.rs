@@ -30,7 +30,7 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let (core, epoch, show) = (self.place.core, self.place.epoch, view.fields.show);
+        let (core, epoch, show) = (self.place.core, self.place.epoch, view.show);
         let Homes { users, counters, stopwatch, scratch: frame, .. } = self;
         let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
         let Some((user, position)) = user.and_then(|user| user.position(session).map(|position| (user, position))) else {
@@ -38,7 +38,7 @@ impl Homes {
             return;
         };
         let found = &mut user.sessions[position];
-        if found.resource != view.fields.resource {
+        if found.resource != view.resource {
             return refuse(asker, Reason::WrongResource, "", out);
         }
         let was_available = found.available;
@@ -47,7 +47,7 @@ impl Homes {
         }
         found.sequence += 1;
         found.show = show;
-        found.priority = view.fields.priority;
+        found.priority = view.priority;
         found.available = show != Show::Unavailable;
         found.presence.clear();
         found.presence.extend_from_slice(view.bytes);
