@@ -97,17 +97,27 @@ impl Homes {
 
     /// A subscription change of another user arrives (Z8).
     pub fn way(&mut self, now: Time, way: Box<Way>, edge: &mut Edge, out: &mut Outbox) {
-        if let Some(strays) = self.strays.get_mut(&way.to) {
-            return strays.push_back(way);
+        let to = way.to.clone();
+        self.arrives(now, to, Change::Way(way), edge, out);
+    }
+
+    /// The other user's home has stored a way: a revocation among it is confirmed.
+    pub fn way_done(&mut self, now: Time, from: Bare, to: UserId, sequence: u64, edge: &mut Edge, out: &mut Outbox) {
+        self.arrives(now, from, Change::WayDone { to, sequence }, edge, out);
+    }
+
+    /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
+    fn arrives(&mut self, now: Time, to: Bare, change: Change, edge: &mut Edge, out: &mut Outbox) {
+        if let Some(strays) = self.strays.get_mut(&to) {
+            return strays.push_back(change);
         }
-        match self.by_name(&way.to) {
+        match self.by_name(&to) {
             Some(at) => {
-                self.user(at).expect("found by name").rare().waiting.push_back(Change::Way(way));
+                self.user(at).expect("found by name").rare().waiting.push_back(change);
                 self.run_changes(now, at, edge, out);
             }
             None => {
-                let to = way.to.clone();
-                self.strays.insert(to.clone(), VecDeque::from([way]));
+                self.strays.insert(to.clone(), VecDeque::from([change]));
                 self.store_stray(now, to, edge, out);
             }
         }
@@ -116,15 +126,18 @@ impl Homes {
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
     fn store_stray(&mut self, now: Time, to: Bare, edge: &mut Edge, out: &mut Outbox) {
         let exists = self.by_name(&to).is_some();
-        match self.strays.get(&to).and_then(VecDeque::front).filter(|_| !exists) {
-            Some(way) => {
+        let strays = self.strays.get_mut(&to).expect("the caller put some there");
+        // Nobody is left who would wait for a confirmation.
+        while !exists && strays.pop_front_if(|change| matches!(change, Change::WayDone { .. })).is_some() {}
+        match strays.front() {
+            Some(Change::Way(way)) if !exists => {
                 let plan = plan::for_stranger(way, &mut self.next_way);
                 let ticket = out.commit(plan.writes.clone(), Durability::Synced);
                 self.storing.insert(ticket, Waits::Stranger(to, plan));
             }
-            None => {
-                let ways = self.strays.remove(&to).unwrap_or_default();
-                ways.into_iter().for_each(|way| self.way(now, way, edge, out));
+            _ => {
+                let changes = self.strays.remove(&to).unwrap_or_default();
+                changes.into_iter().for_each(|change| self.arrives(now, to.clone(), change, edge, out));
             }
         }
     }
@@ -136,15 +149,6 @@ impl Homes {
         self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
         plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out));
         self.store_stray(now, to, edge, out);
-    }
-
-    /// The other user's home has stored a way: a revocation among it is confirmed. It keeps its place among the ways that come from
-    /// there, because what came before it was said without knowing the way.
-    pub fn way_done(&mut self, now: Time, from: &Bare, to: UserId, sequence: u64, edge: &mut Edge, out: &mut Outbox) {
-        if let Some(at) = self.by_name(from) {
-            self.user(at).expect("found by name").rare().waiting.push_back(Change::WayDone { to, sequence });
-            self.run_changes(now, at, edge, out);
-        }
     }
 
     pub(super) fn remove_user(&mut self, now: Time, at: UserRef, ticket: u64, edge: &mut Edge, out: &mut Outbox) {

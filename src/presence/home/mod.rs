@@ -116,8 +116,9 @@ pub struct Homes {
     storing: BTreeMap<u64, change::Waits>,
     /// Users whose changes are tried again, when.
     retries: VecDeque<(Time, UserRef)>,
-    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again.
-    strays: BTreeMap<Bare, VecDeque<Box<Way>>>,
+    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again. What
+    /// comes for such a user meanwhile waits behind them.
+    strays: BTreeMap<Bare, VecDeque<Change>>,
     stray_retries: VecDeque<(Time, Bare)>,
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
