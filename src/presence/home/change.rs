@@ -6,15 +6,15 @@
 use super::plan::{Edit, Effect, Plan};
 use super::update::{done, refuse};
 use super::{Homes, account, interest, plan};
-use crate::base::id::{SessionId, UserId};
+use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way};
+use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::User;
-use crate::store::{Completion, Durability};
+use crate::store::{Completion, Durability, Table, Write, rows};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -33,10 +33,7 @@ pub enum Change {
     },
     Way(Box<Way>),
     /// A contact's home has stored a way.
-    WayDone {
-        to: UserId,
-        sequence: u64,
-    },
+    WayDone(Box<WayName>),
     /// The account goes; the answer is for the operator.
     Remove {
         ticket: u64,
@@ -101,9 +98,14 @@ impl Homes {
         self.arrives(now, to, Change::Way(way), edge, out);
     }
 
-    /// The other user's home has stored a way: a revocation among it is confirmed.
-    pub fn way_done(&mut self, now: Time, from: Bare, to: UserId, sequence: u64, edge: &mut Edge, out: &mut Outbox) {
-        self.arrives(now, from, Change::WayDone { to, sequence }, edge, out);
+    /// The other user's home has stored a way.
+    pub fn way_done(&mut self, now: Time, name: Box<WayName>, edge: &mut Edge, out: &mut Outbox) {
+        self.arrives(now, name.from.clone(), Change::WayDone(name), edge, out);
+    }
+
+    /// A way had arrived here before the node's start, and its sender did not know it.
+    pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
+        out.send(self.home_of(&name.from), Control::WayDone(name));
     }
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
@@ -128,7 +130,9 @@ impl Homes {
         let exists = self.by_name(&to).is_some();
         let strays = self.strays.get_mut(&to).expect("the caller put some there");
         // Nobody is left who would wait for a confirmation.
-        while !exists && strays.pop_front_if(|change| matches!(change, Change::WayDone { .. })).is_some() {}
+        while !exists && let Some(Change::WayDone(name)) = strays.pop_front_if(|change| matches!(change, Change::WayDone(_))) {
+            forget_way(&name, out);
+        }
         match strays.front() {
             Some(Change::Way(way)) if !exists => {
                 let plan = plan::for_stranger(way, &mut self.next_way);
@@ -178,9 +182,9 @@ impl Homes {
                         continue;
                     }
                 },
-                Change::WayDone { to, sequence } => {
-                    rare.unconfirmed.retain(|&user| user != to);
-                    rare.under_way.retain(|way| way.sequence != sequence);
+                Change::WayDone(name) => {
+                    rare.under_way.retain(|way| way.sequence != name.sequence);
+                    forget_way(&name, out);
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
@@ -276,7 +280,7 @@ impl Homes {
                 Effect::PushRemoved(jid) => push(user, &jid, true, out),
                 Effect::Tell { interested_only, event } => tell(user, interested_only, &event, out),
                 Effect::Way(way) => {
-                    user.sent(&way);
+                    user.sent(&way, None);
                     send_way(Effect::Way(way), cores, out);
                 }
                 Effect::WayDone(_) => send_way(effect, cores, out),
@@ -304,9 +308,16 @@ pub(super) fn send_way(effect: Effect, cores: u16, out: &mut Outbox) {
     let home = |jid: &Bare| crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), cores);
     match effect {
         Effect::Way(way) => out.send(home(&way.to), Control::Way(way)),
-        Effect::WayDone((from, to, sequence)) => out.send(home(&from), Control::WayDone { from, to, sequence }),
+        Effect::WayDone(name) => out.send(home(&name.from), Control::WayDone(name)),
         _ => unreachable!("only ways leave a user's home"),
     }
+}
+
+/// A way has arrived, and its sender knows it. Nothing hangs on when its row goes: one that the store did not delete, or that came
+/// back in a crash, is deleted after the next start.
+fn forget_way(name: &WayName, out: &mut Outbox) {
+    let key = rows::way_key(&name.from, &name.to, name.sequence);
+    out.commit(vec![Write { table: Table::Ways, key, value: None }], Durability::RideAlong);
 }
 
 fn available_edges(user: &User) -> Vec<crate::presence::control::EdgeRef> {

@@ -122,8 +122,8 @@ pub struct Homes {
     stray_retries: VecDeque<(Time, Bare)>,
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
-    /// Ways found in the store at the start.
-    set_out: Vec<Way>,
+    /// Ways found in the store at the start; with a number those that had arrived before.
+    set_out: Vec<(Way, Option<u64>)>,
     /// Sessions whose connection broke, in the order in which they end.
     detached: VecDeque<(Time, UserRef, SessionId)>,
     next_way: u64,
