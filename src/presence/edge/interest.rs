@@ -57,8 +57,10 @@ impl Edge {
         }
         let waiting = std::mem::take(&mut publisher.waiting);
         let ask_first = publisher.ask_first.clone();
-        if snapshot.publisher.home(self.cores) != self.core {
-            self.refresh_cache(snapshot.slot, &snapshot.frames);
+        // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
+        // old one, and those who subscribe already would not hear of it.
+        if first && snapshot.publisher.home(self.cores) != self.core {
+            self.fill_cache(snapshot.slot, &snapshot.frames);
         }
         for session_slot in waiting {
             let user = self.subscriber_of(session_slot);
@@ -248,7 +250,7 @@ impl Edge {
         found
     }
 
-    fn refresh_cache(&mut self, slot: u32, frames: &[Frame]) {
+    fn fill_cache(&mut self, slot: u32, frames: &[Frame]) {
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
         publisher.cache = frames
             .iter()
