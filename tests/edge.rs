@@ -113,3 +113,72 @@ fn a_second_subscribers_snapshot_takes_no_update_from_the_first() {
     assert_eq!(world.heard(conn), [2]);
     assert_eq!(world.heard(other).last(), Some(&2));
 }
+
+/// A world with a publisher that somebody else watches already, and a session that is to watch it.
+fn watched() -> (World, UserId, (UserId, EdgeRef, ConnId)) {
+    let (publisher, first, second) = (user_of(THERE, 1), user_of(HERE, 1), user_of(HERE, 1000));
+    let mut world = World::new();
+    let (one, _) = world.session(first);
+    world.interest(one, publisher);
+    let watch = world.watch();
+    world.snapshot(publisher, watch, frame(publisher, 1));
+    let (two, conn) = world.session(second);
+    (world, publisher, (second, two, conn))
+}
+
+#[test]
+fn a_revocation_that_comes_after_the_next_approval_does_not_last() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    world.interest(session, publisher);
+    world.edge.revoke(0, publisher, user, &world.homes, &mut world.out);
+    assert_eq!(world.heard(conn), [1, 1], "its state, and the farewell");
+    let watch = world.watch();
+    world.snapshot(publisher, watch, frame(publisher, 2));
+    world.edge.fan_out_remote(watch.1, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    assert_eq!(world.heard(conn), [1, 2]);
+    assert_eq!(world.edge.asked_count(), 0);
+}
+
+#[test]
+fn a_refusal_that_comes_after_the_next_approval_is_not_heard() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    world.interest(session, publisher);
+    world.edge.revoke(0, publisher, user, &world.homes, &mut world.out);
+    let (_, slot, early) = world.watch();
+    // Its own home knows of the next approval before the publisher's answer to the question is here.
+    world.interest(session, publisher);
+    let late = world.watch();
+    world.heard(conn);
+    world.edge.refused(slot, early, publisher, user, &mut world.out);
+    world.snapshot(publisher, late, frame(publisher, 2));
+    assert_eq!(world.heard(conn), [1]);
+    assert_eq!(world.edge.asked_count(), 0);
+}
+
+#[test]
+fn an_answer_to_a_question_of_before_is_not_taken_for_a_later_one() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    world.interest(session, publisher);
+    world.edge.revoke(0, publisher, user, &world.homes, &mut world.out);
+    let (_, slot, early) = world.watch();
+    world.edge.uninterest(session, publisher, &world.homes, &mut world.out);
+    world.interest(session, publisher);
+    let late = world.watch();
+    world.heard(conn);
+    world.edge.refused(slot, early, publisher, user, &mut world.out);
+    world.snapshot(publisher, late, frame(publisher, 2));
+    assert_eq!(world.heard(conn), [1]);
+}
+
+#[test]
+fn who_is_refused_hears_nothing_and_leaves_nothing_behind() {
+    let (publisher, user) = (user_of(THERE, 1), user_of(HERE, 1));
+    let mut world = World::new();
+    let (session, conn) = world.session(user);
+    world.interest(session, publisher);
+    let (_, slot, nonce) = world.watch();
+    world.edge.refused(slot, nonce, publisher, user, &mut world.out);
+    world.edge.fan_out_remote(slot, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    assert!(world.heard(conn).is_empty());
+    assert_eq!((world.edge.publisher_count(), world.edge.asked_count()), (0, 0));
+}

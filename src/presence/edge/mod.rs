@@ -62,7 +62,8 @@ enum Grant {
 /// A publisher that sessions of this core watch.
 struct Publisher {
     user: UserId,
-    /// Tells this record from an earlier one of the same publisher in the same slot, whose answers may still come.
+    /// Questions with lower nonces were asked for an earlier record of the same publisher in the same slot; their answers may still
+    /// come.
     nonce: u32,
     grant: Grant,
     /// Connection slots of sessions that have a connection to themselves.
@@ -108,6 +109,8 @@ pub struct Edge {
     free_publishers: Vec<u32>,
     by_user: HashMap<UserId, u32, RandomState>,
     put_off: HashMap<u32, PutOff, RandomState>,
+    /// The latest question to a publisher's home about a subscriber that is not answered yet: its nonce.
+    asked: HashMap<(u32, UserId), u32, RandomState>,
     scratch: Vec<u8>,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -130,7 +133,8 @@ impl Edge {
             publishers: Vec::new(),
             free_publishers: Vec::new(),
             by_user: HashMap::with_hasher(hasher.clone()),
-            put_off: HashMap::with_hasher(hasher),
+            put_off: HashMap::with_hasher(hasher.clone()),
+            asked: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
@@ -223,6 +227,11 @@ impl Edge {
 
     pub fn publisher_count(&self) -> usize {
         self.by_user.len()
+    }
+
+    /// Questions to publishers' homes that are not answered yet.
+    pub fn asked_count(&self) -> usize {
+        self.asked.len()
     }
 
     fn session_of_conn(&self, conn_slot: u32) -> Option<u32> {
