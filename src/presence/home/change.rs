@@ -53,6 +53,8 @@ pub(super) enum Origin {
     Creation,
     Client(Asker),
     Way(Box<Way>),
+    /// Nothing is with the store: a way waits to be tried again, and what comes behind it waits with it.
+    Retry,
     Operator { ticket: u64 },
 }
 
@@ -237,12 +239,13 @@ impl Homes {
         match origin {
             Origin::Client(asker) => refuse(asker, Reason::StorageFailed, why, out),
             Origin::Creation => self.creation_failed(at, why, out),
+            Origin::Retry => unreachable!("nothing was with the store"),
             Origin::Operator { ticket } => out.answers.push((ticket, Err(format!("the store failed: {why}")))),
             Origin::Way(way) => {
                 self.user(at).expect("just used").rare().waiting.push_front(Change::Way(way));
                 // Nothing else of this user runs before the way is tried again, so that ways keep their order.
                 let user = self.user(at).expect("just used");
-                user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Creation }));
+                user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Retry }));
                 self.retries.push_back((now + RETRY, at));
             }
         }
