@@ -75,11 +75,9 @@ pub enum Control {
     // Home to home.
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.
-    WayDone {
-        from: Bare,
-        to: UserId,
-        sequence: u64,
-    },
+    WayDone(Box<WayName>),
+    /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
+    WayArrived(Box<WayName>),
     Message(Box<Message>),
     Directed(Box<Directed>),
 
@@ -186,16 +184,32 @@ pub enum Ask {
     Ack { received: u64 },
 }
 
-/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, deleted with the
-/// change it makes.
+/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
+/// the change it makes, deleted when its sender has heard of that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Way {
     pub from: Bare,
     pub from_user: UserId,
     pub to: Bare,
+    /// `NOBODY` when the sender does not know it.
+    pub to_user: UserId,
     pub kind: WayKind,
     pub note: String,
     pub sequence: u64,
+}
+
+/// What tells one way from all others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WayName {
+    pub from: Bare,
+    pub to: Bare,
+    pub sequence: u64,
+}
+
+impl Way {
+    pub fn name(&self) -> WayName {
+        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -208,6 +222,11 @@ pub enum WayKind {
 }
 
 impl WayKind {
+    /// Whether the receiver may see the sender no more.
+    pub fn revokes(self) -> bool {
+        matches!(self, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed))
+    }
+
     /// The number in a stored way.
     pub fn number(self) -> u8 {
         match self {

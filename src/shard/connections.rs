@@ -106,6 +106,7 @@ impl Shard {
             },
             Doorway::Closing => {}
         }
+        self.work_off(now);
     }
 
     pub(super) fn set_door(&mut self, conn: ConnId, door: Doorway) {
@@ -143,7 +144,6 @@ impl Shard {
             }
         }
         self.set_door(conn, Doorway::Here(door));
-        self.work_off(now);
     }
 
     /// The way of an update, steps 2 to 4.

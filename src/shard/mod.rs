@@ -152,5 +152,6 @@ impl Shard {
     /// The invariants of this core's tables; the simulator calls it after every step.
     pub fn check(&self) {
         self.edge.check();
+        assert!(self.out.controls.is_empty(), "what a core has for itself is worked off with each input");
     }
 }

@@ -75,7 +75,8 @@ impl Shard {
             }
             Control::Unwatch { publisher, core, slot } => homes.unwatch(publisher, core, slot),
             Control::Way(way) => homes.way(now, way, edge, out),
-            Control::WayDone { from, to, sequence } => homes.way_done(now, &from, to, sequence, edge, out),
+            Control::WayDone(name) => homes.way_done(now, name, edge, out),
+            Control::WayArrived(name) => homes.way_arrived(name, out),
             Control::Message(message) => homes.message(message, out),
             Control::Directed(directed) => homes.directed(directed, out),
             Control::Interest { edge: session, publishers } => edge.interest(session, &publishers, homes, out),

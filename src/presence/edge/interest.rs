@@ -21,12 +21,16 @@ impl Edge {
         for &user in publishers {
             let slot = self.publisher_slot(user);
             let session = self.sessions[edge.slot as usize].as_mut().expect("got above");
+            let subscriber = session.home.map_or(UserId::NOBODY, |home| home.user);
+            let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
             if watches_some && session.watching.contains(&slot) {
+                if publisher.waiting().contains(&edge.slot) {
+                    // The answer that it waits for may have been given before the publisher approved.
+                    self.watch(slot, subscriber, out);
+                }
                 continue;
             }
             session.watching.push(slot);
-            let subscriber = session.home.map_or(UserId::NOBODY, |home| home.user);
-            let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
             let must_ask = publisher.ask_first().contains(&subscriber);
             if publisher.grant == Grant::Given && !must_ask {
                 self.counters.local_snapshots += 1;
@@ -45,7 +49,9 @@ impl Edge {
 
     /// The publisher's home has answered for one subscriber; everyone who waited is served, but those it revoked.
     pub fn snapshot(&mut self, snapshot: Snapshot, homes: &Homes, out: &mut Outbox) {
-        let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| p.nonce == snapshot.nonce) else {
+        self.answered(snapshot.slot, snapshot.subscriber, snapshot.nonce);
+        let is_older = |nonce: u32| snapshot.nonce.wrapping_sub(nonce) > u32::MAX / 2;
+        let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| !is_older(p.nonce)) else {
             self.counters.stale_updates += 1;
             return;
         };
@@ -59,8 +65,10 @@ impl Edge {
             }
         }
         let (waiting, ask_first) = (std::mem::take(waiting), ask_first.clone());
-        if snapshot.publisher.home(self.cores) != self.core {
-            self.refresh_cache(snapshot.slot, &snapshot.frames);
+        // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
+        // old one, and those who subscribe already would not hear of it.
+        if first && snapshot.publisher.home(self.cores) != self.core {
+            self.fill_cache(snapshot.slot, &snapshot.frames);
         }
         for session_slot in waiting {
             let user = self.subscriber_of(session_slot);
@@ -79,9 +87,10 @@ impl Edge {
         }
     }
 
-    /// The publisher does not know this subscriber: its sessions wait no longer. If others wait, one of them asks.
+    /// The publisher does not know this subscriber: its sessions wait no longer, unless they have asked again since. If others
+    /// wait, one of them asks.
     pub fn refused(&mut self, slot: u32, nonce: u32, user: UserId, subscriber: UserId, out: &mut Outbox) {
-        if self.publisher(slot, user).is_none_or(|publisher| publisher.nonce != nonce) {
+        if !self.answered(slot, subscriber, nonce) || self.publisher(slot, user).is_none() {
             return;
         }
         for session_slot in self.sessions_of(slot, subscriber) {
@@ -97,15 +106,20 @@ impl Edge {
     }
 
     /// The publisher took its approval back (or blocked the subscriber): nothing of it reaches the subscriber any more, and the
-    /// subscriber's sessions are told that it's gone.
+    /// subscriber's sessions are told that it's gone. They wait until their own home says so too, or the publisher that it has
+    /// approved again meanwhile: the word of that may have come here first.
     pub fn revoke(&mut self, slot: u32, user: UserId, subscriber: UserId, homes: &Homes, out: &mut Outbox) {
         let Some(publisher) = self.publisher(slot, user) else { return };
         if !publisher.ask_first().contains(&subscriber) {
             publisher.pending().ask_first.push(subscriber);
         }
-        for session_slot in self.sessions_of(slot, subscriber) {
+        let sessions = self.sessions_of(slot, subscriber);
+        for &session_slot in &sessions {
             self.send_farewells(session_slot, slot, homes, out);
-            self.unwatch(session_slot, slot, out);
+            self.set_waiting(slot, session_slot);
+        }
+        if !sessions.is_empty() {
+            self.watch(slot, subscriber, out);
         }
     }
 
@@ -148,9 +162,22 @@ impl Edge {
         self.remove_subscriber(slot, session_slot, out);
     }
 
-    fn watch(&self, slot: u32, subscriber: UserId, out: &mut Outbox) {
-        let Publisher { user, nonce, .. } = *self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
-        out.send(user.home(self.cores), Control::Watch { publisher: user, subscriber, core: self.core, slot, nonce });
+    /// Asks a publisher's home about a subscriber. It answers each question once.
+    fn watch(&mut self, slot: u32, subscriber: UserId, out: &mut Outbox) {
+        self.next_nonce = self.next_nonce.wrapping_add(1);
+        let (nonce, core) = (self.next_nonce, self.core);
+        self.asked.insert((slot, subscriber), nonce);
+        let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
+        out.send(publisher.home(self.cores), Control::Watch { publisher, subscriber, core, slot, nonce });
+    }
+
+    /// Whether an answer is to the latest question about a subscriber.
+    fn answered(&mut self, slot: u32, subscriber: UserId, nonce: u32) -> bool {
+        let latest = self.asked.get(&(slot, subscriber)) == Some(&nonce);
+        if latest {
+            self.asked.remove(&(slot, subscriber));
+        }
+        latest
     }
 
     fn subscriber_of(&self, session_slot: u32) -> UserId {
@@ -206,6 +233,24 @@ impl Edge {
 
     /// Takes a session out of a publisher's lists; with the last one the publisher goes too.
     fn remove_subscriber(&mut self, slot: u32, session_slot: u32, out: &mut Outbox) {
+        self.take_out(slot, session_slot);
+        let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
+        if !publisher.is_watched() {
+            let user = publisher.user;
+            self.publishers[slot as usize] = None;
+            self.free_publishers.push(slot);
+            self.by_user.remove(&user);
+            out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
+        }
+    }
+
+    /// A session that was granted a publisher waits for another grant.
+    fn set_waiting(&mut self, slot: u32, session_slot: u32) {
+        self.take_out(slot, session_slot);
+        self.publishers[slot as usize].as_mut().expect("a watched publisher is kept").pending().waiting.push(session_slot);
+    }
+
+    fn take_out(&mut self, slot: u32, session_slot: u32) {
         let session = self.sessions[session_slot as usize].as_ref().expect("an open session");
         let (conn, stream) = (session.conn.slot, session.stream);
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
@@ -230,13 +275,6 @@ impl Edge {
         if let Some(put_off) = self.put_off.get_mut(&conn).filter(|_| last_of_conn) {
             put_off.0.remove(&slot);
         }
-        if !publisher.is_watched() {
-            let user = publisher.user;
-            self.publishers[slot as usize] = None;
-            self.free_publishers.push(slot);
-            self.by_user.remove(&user);
-            out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
-        }
     }
 
     /// The sessions of a user that are in a publisher's lists, granted or waiting.
@@ -254,7 +292,7 @@ impl Edge {
         found
     }
 
-    fn refresh_cache(&mut self, slot: u32, frames: &[Frame]) {
+    fn fill_cache(&mut self, slot: u32, frames: &[Frame]) {
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
         publisher.cache = frames
             .iter()

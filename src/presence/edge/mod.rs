@@ -80,7 +80,8 @@ struct Publisher {
     cache: ThinVec<Cached>,
     /// Those who get nothing yet.
     pending: Option<Box<Pending>>,
-    /// Tells this record from an earlier one of the same publisher in the same slot, whose answers may still come.
+    /// Questions with lower nonces were asked for an earlier record of the same publisher in the same slot; their answers may still
+    /// come.
     nonce: u32,
     grant: Grant,
 }
@@ -149,6 +150,8 @@ pub struct Edge {
     free_publishers: Vec<u32>,
     by_user: HashMap<UserId, u32, RandomState>,
     put_off: HashMap<u32, PutOff, RandomState>,
+    /// The latest question to a publisher's home about a subscriber that is not answered yet: its nonce.
+    asked: HashMap<(u32, UserId), u32, RandomState>,
     scratch: Vec<u8>,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -175,7 +178,8 @@ impl Edge {
             publishers: Vec::new(),
             free_publishers: Vec::new(),
             by_user: HashMap::with_hasher(hasher.clone()),
-            put_off: HashMap::with_hasher(hasher),
+            put_off: HashMap::with_hasher(hasher.clone()),
+            asked: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
@@ -318,6 +322,11 @@ impl Edge {
         let publisher = self.publishers.get(slot as usize).and_then(Option::as_ref);
         let direct = publisher.iter().flat_map(|publisher| publisher.direct.iter().take(GLANCED_LINES));
         direct.fold(0, |seen, &conn| seen ^ lines.glance(conn))
+    }
+
+    /// Questions to publishers' homes that are not answered yet.
+    pub fn asked_count(&self) -> usize {
+        self.asked.len()
     }
 
     fn session_of_conn(&self, conn_slot: u32) -> Option<u32> {

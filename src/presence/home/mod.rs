@@ -116,13 +116,14 @@ pub struct Homes {
     storing: BTreeMap<u64, change::Waits>,
     /// Users whose changes are tried again, when.
     retries: VecDeque<(Time, UserRef)>,
-    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again.
-    strays: BTreeMap<Bare, VecDeque<Box<Way>>>,
+    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again. What
+    /// comes for such a user meanwhile waits behind them.
+    strays: BTreeMap<Bare, VecDeque<Change>>,
     stray_retries: VecDeque<(Time, Bare)>,
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
-    /// Ways found in the store at the start.
-    set_out: Vec<Way>,
+    /// Ways found in the store at the start; with a number those that had arrived before.
+    set_out: Vec<(Way, Option<u64>)>,
     /// Sessions whose connection broke, in the order in which they end.
     detached: VecDeque<(Time, UserRef, SessionId)>,
     next_way: u64,

@@ -9,7 +9,7 @@ use crate::presence::edge::Edge;
 use crate::presence::farewell;
 use crate::presence::frame::{self, Frame};
 use crate::presence::outbox::Outbox;
-use crate::presence::user::{Last, User};
+use crate::presence::user::{Destination, Last, User};
 use crate::store::{
     Durability, Table, Write,
     rows::{self, Row},
@@ -132,12 +132,13 @@ impl Homes {
         self.return_messages(ended, out);
     }
 
-    /// Sends what was put off for another core while its ring was full: the newest state of each session, once.
+    /// Sends what was put off for another core while its ring was full: the newest state of each session, once, to where the core
+    /// still watches it.
     pub fn send_put_off(&mut self, core: CoreId, now: Time, out: &mut Outbox) {
         let put_off = std::mem::take(&mut out.bound[usize::from(core.0)].put_off);
         let mut frame = Vec::new();
         for ((slot, user, session), (at, sequence)) in put_off {
-            let Some(home) = self.get(at) else { continue };
+            let Some(home) = self.get(at).filter(|home| home.outbound.contains(&Destination { core, slot })) else { continue };
             match home.sessions.iter().find(|found| found.id == session && found.available) {
                 Some(found) => found.encode(user, self.place.epoch, &mut frame),
                 None => {
