@@ -161,7 +161,8 @@ impl Core {
         }
         for &user in &self.users {
             for contact in graph.subscribers(user) {
-                let row = rows::Contact { user: number(contact), state: State::TO.with(State::FROM).bits(), ..rows::Contact::default() };
+                let row =
+                    rows::Contact { user: number(contact), state: State::TO.with(State::FROM).bits(), ..rows::Contact::default() };
                 let loaded = homes.load(Table::Roster, &rows::pair_key(&name(user), &name(contact)), &row.encode());
                 loaded.expect("a row made by the rows' own encoder");
             }

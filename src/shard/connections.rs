@@ -325,16 +325,6 @@ impl Shard {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_one_cache_line() {
-        assert_eq!(size_of::<Option<Connection>>(), 64);
-    }
-}
-
 /// Whole seconds of the node's clock, from 1.
 pub(super) fn seconds(now: Time) -> u32 {
     (now.0 / 1_000_000_000) as u32 + 1
@@ -386,4 +376,14 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
 
 fn action(action: native::Action) -> Action {
     Action::from_number(action.0).expect("decode checked the range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_one_cache_line() {
+        assert_eq!(size_of::<Option<Connection>>(), 64);
+    }
 }

@@ -1,7 +1,7 @@
 //! Entries and updates find the part of a core that they are for; what goes to other cores is put into their batches.
 
-use super::{EXPECTED, Shard};
 use super::batch::{Batch, Entry};
+use super::{EXPECTED, Shard};
 use crate::base::id::CoreId;
 use crate::base::time::Time;
 use crate::presence::control::Control;

@@ -3,10 +3,10 @@
 use crate::failure::Failure;
 use fanal::base::config::{Config, Secret};
 use fanal::bench::crowd::Access;
-use fanal::bench::{fanout, memory};
 use fanal::bench::progress::Progress;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::server;
+use fanal::bench::{fanout, memory};
 use fanal::drive::pin;
 use fanal::front::token::Keys;
 use std::io::{self, IsTerminal, Write};
