@@ -229,6 +229,9 @@ fn stats_are_a_table_for_people_and_json_for_programs() {
     assert!(stats(&[]).lines().count() > 3);
     assert!(stats(&["--json"]).trim_start().starts_with('{'));
     assert!(stats(&["--histograms"]).starts_with('#'));
+    let _client = TcpStream::connect(served.native).expect("it listens");
+    assert!(stats(&["--clients"]).starts_with("client "));
+    assert!(stats(&["--clients", "5", "--json"]).contains("\"clients\""));
     served.stop();
 }
 

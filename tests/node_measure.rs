@@ -1,6 +1,7 @@
 //! What a running node tells of itself (G5, C1) and what an operator can do to it (C8).
 mod support;
 
+use fanal::admin::ClientEntry;
 use fanal::admin::client::Client as Admin;
 use fanal::client::{Event, Presence};
 use support::*;
@@ -59,6 +60,56 @@ fn g5_c1_every_stage_and_counter_can_be_read_while_the_node_runs() {
         }
         assert!(admin.stats().is_ok());
     }
+}
+
+/// The unit of time is longer than the test: the loads are all there was.
+#[test]
+fn c1_load_is_counted_per_client_and_per_node_in_the_operators_units() {
+    let mut config = config(1);
+    config.listen.admin = "127.0.0.1:0".parse().unwrap();
+    (config.metrics.meter_unit_bytes, config.metrics.meter_unit_ms) = (500, 3_600_000);
+    let mut node = TestNode::start(&config);
+    let admin = Admin::new(node.0.as_mut().unwrap().start_admin(&config).unwrap(), None);
+    let mut publisher = node.user("publisher@localhost", "p");
+    let mut subscriber = node.user("subscriber@localhost", "s");
+    available(&mut subscriber);
+    available(&mut publisher);
+    subscribe(&mut subscriber, &mut publisher);
+    presence(&mut subscriber);
+    let mut trunk = node.trunk();
+    trunk.log_in(1, "player@localhost", "t").unwrap();
+    let load = |jid: Option<&str>| {
+        let clients = admin.clients(100).unwrap().clients;
+        let heaviest: Vec<u32> = clients.iter().map(|client| client.units_in + client.units_out).collect();
+        assert!(heaviest.is_sorted_by(|a, b| a >= b), "{heaviest:?}");
+        clients.into_iter().find(|client| client.jid.as_deref() == jid).expect("it is in the list")
+    };
+    let (publisher_at, subscriber_at) = (Some("publisher@localhost/p"), Some("subscriber@localhost/s"));
+    let before = [load(publisher_at), load(subscriber_at)];
+    for _ in 0..10 {
+        // Between 3 and 4 units of 500 bytes, with what stands around the payload.
+        publisher.set_presence(&Presence { payload: vec![1; 1600], ..Presence::default() }).unwrap();
+        presence(&mut subscriber);
+    }
+    let after = [load(publisher_at), load(subscriber_at)];
+    assert_eq!(after[0].units_in - before[0].units_in, 40, "four units each");
+    assert_eq!(after[0].publications - before[0].publications, 10);
+    assert!((16_000..20_000).contains(&(after[0].published_bytes - before[0].published_bytes)));
+    assert_eq!((after[1].units_out - before[1].units_out, after[1].units_in), (40, before[1].units_in));
+    assert_eq!((after[1].core, after[1].sessions, after[1].trunk), (0, 1, false));
+    assert_eq!((load(None).trunk, load(None).sessions), (true, 1), "a trunk is one client");
+
+    let stats = admin.stats().unwrap().all.gauges;
+    let clients = admin.clients(100).unwrap();
+    let sum = |of: fn(&ClientEntry) -> u32| clients.clients.iter().map(|client| u64::from(of(client))).sum::<u64>();
+    assert_eq!(stats["load_in"], sum(|client| client.units_in), "the node's meter is the sum over its clients");
+    assert_eq!(stats["load_out"], sum(|client| client.units_out));
+    assert_eq!(stats["load_publications"], sum(|client| client.publications));
+    assert_eq!(stats["load_published_bytes"], sum(|client| client.published_bytes));
+    let text = admin.get("/metrics").unwrap();
+    assert_eq!(metric(&text, "fanal_load_in"), stats["load_in"] as f64);
+    assert!(text.contains("process_cpu_seconds") && text.contains("process_resident_memory_bytes"), "C1: processor and memory");
+    assert_eq!(admin.clients(1).unwrap().clients.len(), 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! to do.
 
 use super::http::percent_encode;
-use super::{ErrorBody, NewUser, TransferOrder, UserPage};
+use super::{ClientList, ErrorBody, NewUser, TransferOrder, UserPage};
 use crate::base::config::Secret;
 use crate::metrics::table::Report;
 use serde::Serialize;
@@ -65,6 +65,11 @@ impl Client {
     pub fn users(&self, after: Option<&str>) -> Result<UserPage, ClientError> {
         let query = after.map_or_else(String::new, |after| format!("?after={}", percent_encode(after)));
         self.read_json("GET", &format!("/users{query}"), None)
+    }
+
+    /// The clients with the most load, the heaviest first (C1).
+    pub fn clients(&self, limit: usize) -> Result<ClientList, ClientError> {
+        self.read_json("GET", &format!("/clients?limit={limit}"), None)
     }
 
     /// Tells a user's sessions to go on at another node; how many were told.

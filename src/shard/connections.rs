@@ -6,6 +6,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
+use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Control, EdgeRef, SessionEnd, Update};
 use crate::presence::subscription::Action;
 use crate::wire::decode::ClientFrame;
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     /// Since when it has been slow; 0: it isn't.
     pub slow_since: u32,
     pub peer: IpAddr,
+    /// C1: the client's part of its load. What went out to it stands with its line.
+    pub taken: Taken,
     pub door: Doorway,
 }
 
@@ -73,6 +76,7 @@ impl Shard {
             pinged: false,
             slow_since: 0,
             peer,
+            taken: Taken::default(),
             door: Doorway::Here(door),
         };
         self.connections[index] = Some(Box::new(connection));
@@ -96,9 +100,11 @@ impl Shard {
         if connection.heard != seconds(now) {
             connection.heard = seconds(now);
         }
-        self.recorder.counters.message_units_in += u64::from(self.settings.units.of(bytes.len()));
         match std::mem::replace(&mut self.connection(conn).expect("just found").door, Doorway::Closing) {
-            Doorway::Here(door) => self.read(now, conn, door, bytes),
+            Doorway::Here(door) => {
+                self.read(now, conn, door, bytes);
+                self.count_taken(conn);
+            }
             Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
                 Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
                 Err(reason) => self.end_connection(conn, reason, ""),
@@ -122,10 +128,13 @@ impl Shard {
             self.decoded(timed);
             let flow = match next {
                 Ok(None) => break,
-                Ok(Some(Incoming { tag, frame: ClientFrame::SetPresence(presence) })) => {
-                    self.set_presence(now, conn, tag, presence)
+                Ok(Some(incoming)) => {
+                    self.taken.units += self.settings.units.of(incoming.bytes);
+                    match incoming.frame {
+                        ClientFrame::SetPresence(presence) => self.set_presence(now, conn, incoming.tag, presence),
+                        _ => self.incoming(now, conn, incoming),
+                    }
                 }
-                Ok(Some(incoming)) => self.incoming(now, conn, incoming),
                 Err(reason) => Flow::End(reason),
             };
             match flow {
@@ -154,7 +163,7 @@ impl Shard {
         }
         let asker = Asker { edge, request: tag.request };
         let (core, at, session) = (home.core, home.at, home.session);
-        self.recorder.counters.published_bytes += view.bytes.len() as u64;
+        self.taken.add(Taken { units: 0, publications: 1, published_bytes: view.bytes.len() as u32 });
         let state = (view.fields.show, view.fields.priority);
         if core == self.settings.core {
             self.homes.update(now, at, session, state, view.bytes, asker, &mut self.edge, &mut self.out);
@@ -171,7 +180,7 @@ impl Shard {
         Flow::Next
     }
 
-    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame }: Incoming<'_>) -> Flow {
+    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame, .. }: Incoming<'_>) -> Flow {
         match frame {
             ClientFrame::Hello(_) => self.greet(conn, tag),
             ClientFrame::Ping(ping) => {

@@ -7,6 +7,7 @@
 //! addressed to this core itself has been worked off.
 
 pub mod batch;
+mod clients;
 mod connections;
 mod log_in;
 mod measure;
@@ -15,6 +16,7 @@ mod route;
 mod tell;
 mod watch_over;
 
+pub use clients::ClientLine;
 pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};
@@ -25,7 +27,7 @@ use crate::front::Mechanism;
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
-use crate::metrics::meter::Units;
+use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
 use crate::presence::edge::Edge;
 use crate::presence::home::{Homes, Place};
@@ -102,6 +104,10 @@ pub struct Shard {
     encoder: Encoder,
     secrets: Secrets,
     frames: Vec<u8>,
+    meter: Meter,
+    /// What the chunk being read has brought so far (C1).
+    taken: Taken,
+    watched: Option<clients::Watched>,
     look_next: usize,
     looked_at: Time,
     stopping: bool,
@@ -133,6 +139,9 @@ impl Shard {
             encoder: Encoder::default(),
             secrets,
             frames: Vec::new(),
+            meter: Meter::new(settings.units),
+            taken: Taken::default(),
+            watched: None,
             look_next: 0,
             looked_at: Time::ZERO,
             stopping: false,

@@ -136,7 +136,8 @@ keys! {
     sample: number(1, MIB), "One of this many events is timed. 1 times all of them.";
     interval_log: Shape::Text, "File for an HdrHistogram interval log. None is written without it.", "\"fanal.hlog\"";
     interval_seconds: number(1, 3600), "Length of one interval in that log.";
-    meter_unit_bytes: number(64, MIB), "A message longer than this counts as several in the load meter.";
+    meter_unit_bytes: number(64, MIB), "A message longer than this counts as several in the load of a client and of the node.";
+    meter_unit_ms: number(1000, 24 * HOUR_MS), "Load is messages per this time, in milliseconds.";
 }
 
 /// The key of this name in this section.
