@@ -1,6 +1,6 @@
-//! kill -9 of a whole node (issue 2, point 6): clients change rosters, block lists and subscriptions over real sockets, the process is
-//! killed at any moment and started again on the same directory, again and again. What was acknowledged is there; what was under way
-//! is there whole or not at all, on both sides of a subscription.
+//! kill -9 of a whole node (issue 2, point 6): clients change rosters, block lists and subscriptions over real sockets, the process
+//! is killed at any moment and started again on the same directory, again and again. What was acknowledged is there; what was under
+//! way is there whole or not at all, on both sides of a subscription.
 //!
 //! `FANAL_NODE_KILLS` sets how often (default 8).
 #![cfg(feature = "runtime")]

@@ -364,7 +364,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
             contact: bare(subscription.jid())?,
             note: subscription.note().unwrap_or_default().to_owned(),
         },
-        ClientFrame::RosterGet => Ask::RosterGet,
+        ClientFrame::RosterGet => Ask::RosterGet { after: None },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
         ClientFrame::RosterSet(set) => Ask::RosterSet {
             contact: bare(set.jid())?,

@@ -115,6 +115,8 @@ keys! {
         sender.";
     high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
         each contact.";
+    piece_bytes: number(1024, 16 * MIB), "Length at which what is long (a roster, the presence of all contacts) is cut into \
+        several frames. A client that reads slowly gets the next ones when it has read these.";
     backlog_bytes: number(1024, GIB), "Bytes waiting for one connection at which it is ended. 'never_reads'.";
     trunk_high_water_bytes: number(1024, GIB), "The same as high_water_bytes for a trunk, which carries many sessions.";
     trunk_backlog_bytes: number(1024, GIB), "The same as backlog_bytes for a trunk.";

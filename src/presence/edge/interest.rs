@@ -222,7 +222,7 @@ impl Edge {
             }
         }
         if let Some(put_off) = self.put_off.get_mut(&conn).filter(|_| last_of_conn) {
-            put_off.0.remove(&slot);
+            put_off.publishers.remove(&slot);
         }
         if publisher.direct.is_empty() && publisher.trunks.is_empty() && publisher.waiting.is_empty() {
             let user = publisher.user;

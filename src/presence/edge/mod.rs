@@ -7,9 +7,10 @@
 mod fan_out;
 mod interest;
 
-use super::control::{EdgeRef, StreamRef, UserRef};
+use super::control::{Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Frame;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use crate::base::jid::Bare;
 use ahash::RandomState;
 use std::collections::{BTreeMap, HashMap};
 
@@ -90,7 +91,27 @@ struct Cached {
 
 /// What a slow connection has still to hear, newest per publisher: slots of publishers, and their sessions that ended meanwhile.
 #[derive(Default)]
-struct PutOff(BTreeMap<u32, Vec<(SessionId, Version)>>);
+struct PutOff {
+    publishers: BTreeMap<u32, Vec<(SessionId, Version)>>,
+    /// The slot to go on with, so that each has its turn however often those before it change.
+    next: u32,
+}
+
+impl PutOff {
+    fn take_next(&mut self) -> Option<(u32, Vec<(SessionId, Version)>)> {
+        let slot = self.publishers.range(self.next..).chain(&self.publishers).next().map(|(&slot, _)| slot)?;
+        self.next = slot + 1;
+        self.publishers.remove_entry(&slot)
+    }
+}
+
+/// A roster of which a slow connection has got a part.
+#[derive(Debug)]
+pub struct RosterRest {
+    pub asker: Asker,
+    /// The last contact it has got.
+    pub after: Bare,
+}
 
 /// All sessions whose sockets this core owns.
 pub struct Edge {
@@ -108,6 +129,8 @@ pub struct Edge {
     free_publishers: Vec<u32>,
     by_user: HashMap<UserId, u32, RandomState>,
     put_off: HashMap<u32, PutOff, RandomState>,
+    /// Rosters that wait until their connections have read what they have.
+    rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
     scratch: Vec<u8>,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -130,7 +153,8 @@ impl Edge {
             publishers: Vec::new(),
             free_publishers: Vec::new(),
             by_user: HashMap::with_hasher(hasher.clone()),
-            put_off: HashMap::with_hasher(hasher),
+            put_off: HashMap::with_hasher(hasher.clone()),
+            rosters: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
@@ -214,6 +238,7 @@ impl Edge {
     /// A connection is gone: nothing is put off for it any more.
     pub fn forget_conn(&mut self, conn: ConnId) {
         self.put_off.remove(&conn.slot);
+        self.rosters.remove(&conn.slot);
         self.streams.remove(&conn.slot);
     }
 
