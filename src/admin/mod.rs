@@ -15,8 +15,16 @@ use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::metrics::fields::NodeCount;
 use crate::metrics::snapshot::Snapshot;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+
+/// Reads a JSON body, which is used up.
+///
+/// Errors: what is wrong with it.
+pub fn read_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, String> {
+    simd_json::serde::from_slice(body).map_err(|problem| problem.to_string())
+}
 
 /// What the node does for its operator. One call at a time; a call may wait for the cores.
 pub trait Control: Send {

@@ -3,7 +3,7 @@
 //! Lives on: the thread of the connection, which holds the desk while it answers.
 
 use super::http::{Fault, Request, Response};
-use super::{ClientList, Control, ErrorBody, NewUser, Refusal, TransferOrder, UserEntry, UserPage};
+use super::{ClientList, Control, ErrorBody, NewUser, Refusal, TransferOrder, UserEntry, UserPage, read_json};
 use crate::base::config::Secret;
 use crate::base::jid::Bare;
 use crate::base::time::WallClock;
@@ -248,6 +248,5 @@ fn body<T: DeserializeOwned>(request: &mut Request, example: &str) -> Result<T, 
     if !request.is_json {
         return Err(error(415, "the body must be JSON: send Content-Type: application/json"));
     }
-    simd_json::serde::from_slice(&mut request.body)
-        .map_err(|problem| error(400, format!("the body can't be read ({problem}): send {example}")))
+    read_json(&mut request.body).map_err(|problem| error(400, format!("the body can't be read ({problem}): send {example}")))
 }
