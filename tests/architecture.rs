@@ -159,6 +159,22 @@ fn the_pure_modules_touch_no_clock_socket_file_thread_or_global_randomness() {
     assert_none(sources(&["src"]).iter().filter(|source| is_pure(&source.path)).flat_map(world_faults).collect());
 }
 
+/// Every test that the driver's table of pitfalls names is there, and the table has every section of pitfalls.
+#[test]
+fn the_drivers_pitfalls_have_the_tests_they_name() {
+    let text = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).expect("a file of ours");
+    let (driver, tests) = (text("src/drive/mod.rs"), text("tests/drive.rs") + &text("tests/node_limits.rs"));
+    let table: Vec<&str> = driver.lines().filter(|line| line.starts_with("//! | ")).collect();
+    for section in (1..=12).map(|number| format!("//! | A{number} ")) {
+        assert!(table.iter().any(|line| line.starts_with(&section)), "{section} is missing");
+    }
+    let is_test = |name: &&str| name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let named: Vec<&str> = table.iter().flat_map(|line| line.split('`')).filter(is_test).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !tests.contains(&format!("#[test]\nfn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
 #[test]
 fn unsafe_code_stands_only_in_ring_drive_and_generated_code() {
     assert_none(sources(&["src"]).iter().flat_map(unsafe_faults).collect());

@@ -28,9 +28,20 @@ pub struct Served {
 impl Served {
     /// `cores`: as many as the machine has, at most.
     pub fn start(data: &Path, cores: usize) -> Served {
+        Served::start_by(fanal(&[]), data, cores)
+    }
+
+    /// With so many descriptors at most.
+    pub fn start_with_descriptors(data: &Path, descriptors: usize) -> Served {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={descriptors}:{descriptors}"), env!("CARGO_BIN_EXE_fanal")]);
+        Served::start_by(command, data, 1)
+    }
+
+    fn start_by(mut command: Command, data: &Path, cores: usize) -> Served {
         let processors: Vec<String> = fanal::drive::pin::processors().iter().take(cores).map(|p| p.id.to_string()).collect();
-        let mut command = fanal(&["serve", "--cores", &processors.join(","), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-        let mut child = command.arg("--data").arg(data).stdout(Stdio::piped()).spawn().unwrap();
+        command.args(["serve", "--cores", &processors.join(","), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        let mut child = command.arg("--data").arg(data).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
         let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
         let admin = lines.next().and_then(|line| line.strip_prefix("admin   http://")?.parse().ok()).expect("it says where");
@@ -43,6 +54,10 @@ impl Served {
         let keys = NodeKeys::read(&LogIn::default(), &self.data).expect("a node that serves has made keys");
         let jid = Bare::new(jid).unwrap();
         keys.token.sign(Scope::User(&jid), WallClock(u64::MAX)).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn stop(mut self) {
