@@ -236,6 +236,39 @@ fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
     served.stop();
 }
 
+/// What `fanal bench` promises to other programs.
+const FANOUT_KEYS: &[&str] = &[
+    "updates_per_s",
+    "deliveries_per_s",
+    "lost",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "server_cpu_ns_per_delivery",
+    "floor_cpu_ns_per_delivery",
+    "floor_ratio",
+    "bytes_per_session",
+];
+
+#[test]
+fn g6_an_operator_measures_a_node_that_runs_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let served = Served::start(&data, 1);
+    let (native, admin, pid) = (served.native.to_string(), served.admin.to_string(), served.pid().to_string());
+    let keys = std::fs::read_to_string(data.join("keys")).unwrap();
+    let key = keys.lines().find_map(|line| line.strip_prefix("token = ")).unwrap();
+    let size = ["--users", "20", "--subscribers", "4", "--seconds", "1", "--rounds", "1", "--json"];
+    let target = ["--target", &native, "--admin", &admin, "--pid", &pid, "--token-key", key];
+    let said = printed(&[&["bench", "fanout"], &size[..], &target[..]].concat());
+    let report: std::collections::BTreeMap<String, simd_json::OwnedValue> =
+        simd_json::serde::from_slice(&mut said.into_bytes()).expect("one JSON object");
+    FANOUT_KEYS.iter().for_each(|key| assert!(report.contains_key(*key), "{key} is missing in {report:?}"));
+    assert_eq!(report["lost"], 0);
+    assert!(report["updates_per_s"] != 0 && report["deliveries_per_s"] != 0);
+    served.stop();
+}
+
 #[test]
 fn every_subcommand_explains_itself() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();

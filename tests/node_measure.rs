@@ -3,7 +3,11 @@ mod support;
 
 use fanal::admin::ClientEntry;
 use fanal::admin::client::Client as Admin;
-use fanal::client::{Event, Presence};
+use fanal::base::id::UserId;
+use fanal::client::{Answer, Client, Event, Presence, Trunk, TrunkEvent};
+use fanal::wire::encode::SubscriptionFields;
+use fanal::wire::native::Action;
+use std::collections::BTreeSet;
 use support::*;
 
 /// Changes of presence by each publisher.
@@ -59,6 +63,65 @@ fn g5_c1_every_stage_and_counter_can_be_read_while_the_node_runs() {
             assert!(timed, "stage {stage} was timed:\n{text}");
         }
         assert!(admin.stats().is_ok());
+    }
+}
+
+/// Publishers and subscribers of a trunk live on both cores, and many updates are on their way at once.
+#[test]
+fn g3_what_goes_to_another_core_goes_in_batches() {
+    const PUBLISHERS: u32 = 64;
+    const ROUNDS: u32 = 20;
+    let (node, admin) = with_admin(2);
+    let mut fan = node.user("fan@localhost", "f");
+    available(&mut fan);
+    let mut trunk = node.trunk();
+    let jids: Vec<String> = (0..PUBLISHERS).map(|n| format!("publisher{n}@localhost")).collect();
+    trunk.log_in_all(1, &jids, "game").unwrap();
+    for stream in 1..=PUBLISHERS {
+        let fields = SubscriptionFields { action: Action::Subscribed, jid: "fan@localhost", user: UserId::NOBODY, note: "" };
+        trunk.send(stream, |encoder, out, tag| encoder.subscription(out, tag, &fields));
+    }
+    answers(&mut trunk, PUBLISHERS);
+    jids.iter().for_each(|jid| fan.subscribe(jid, "").unwrap());
+    let approved = |fan: &mut Client| fan.roster().unwrap().iter().filter(|contact| contact.subscription.0 & 1 == 1).count();
+    while approved(&mut fan) < PUBLISHERS as usize {}
+    let before = admin.stats().unwrap();
+    for round in 0..ROUNDS {
+        for stream in 1..=PUBLISHERS {
+            let presence = Presence { resource: "game".into(), status: format!("round {round}"), ..Presence::default() };
+            trunk.send(stream, |encoder, out, tag| encoder.set_presence(out, tag, &presence.fields()));
+        }
+        answers(&mut trunk, PUBLISHERS);
+    }
+    let last = format!("round {}", ROUNDS - 1);
+    let mut heard = BTreeSet::new();
+    while heard.len() < PUBLISHERS as usize {
+        let event = presence(&mut fan);
+        if event.presence.is_some_and(|presence| presence.status == last) {
+            heard.insert(event.user);
+        }
+    }
+    let after = admin.stats().unwrap();
+    let came = |name: &str| after.all.counters[name] - before.all.counters[name];
+    let crossed = u64::from(PUBLISHERS * ROUNDS);
+    assert_eq!(came("updates"), crossed);
+    assert!(came("batches") > 0 && came("batches") * 4 < crossed, "{} batches for {crossed} updates", came("batches"));
+    assert!(came("batches_read") <= after.all.counters["batches"] && came("doorbells") <= came("batches"));
+    for core in &after.cores {
+        assert!(core.counters["updates"] > 0 && core.counters["batches"] > 0, "both cores publish: {core:?}");
+    }
+}
+
+/// Sends what is queued and waits for so many answers.
+fn answers(trunk: &mut Trunk, count: u32) {
+    trunk.flush().unwrap();
+    let mut missing = count;
+    while missing > 0 {
+        match trunk.next(LONG).unwrap().expect("all are answered") {
+            TrunkEvent::Answer(_, Answer::Done) => missing -= 1,
+            TrunkEvent::Answer(_, other) => panic!("{other:?}"),
+            TrunkEvent::Event(..) => {}
+        }
     }
 }
 
