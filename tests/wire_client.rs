@@ -246,7 +246,7 @@ impl Server {
                 self.encoder.roster_push(out, Tag::default(), &wire_samples::contact(&wire_samples::groups()));
                 self.encoder.done(out, tag);
             }
-            ClientFrame::RosterGet => self.encoder.roster(out, tag, [wire_samples::contact(&wire_samples::groups())]),
+            ClientFrame::RosterGet => self.encoder.roster(out, tag, [wire_samples::contact(&wire_samples::groups())], false),
             ClientFrame::RosterSet(_) => self.encoder.done(out, tag),
             ClientFrame::Block(block) if block.blocked() => self.encoder.done(out, tag),
             ClientFrame::Block(_) => self.encoder.transfer(out, Tag::default(), "127.0.0.1:1"),

@@ -172,16 +172,46 @@ pub struct Update {
 /// A client's request to its home.
 #[derive(Clone, Debug)]
 pub enum Ask {
-    Subscription { action: Action, contact: Bare, note: String },
-    RosterGet,
-    RosterSet { contact: Bare, name: String, groups: Vec<String> },
-    RosterRemove { contact: Bare },
-    Block { jid: Bare, blocked: bool },
+    Subscription {
+        action: Action,
+        contact: Bare,
+        note: String,
+    },
+    /// The roster from behind this contact on, or from its beginning.
+    RosterGet {
+        after: Option<Bare>,
+    },
+    RosterSet {
+        contact: Bare,
+        name: String,
+        groups: Vec<String>,
+    },
+    RosterRemove {
+        contact: Bare,
+    },
+    Block {
+        jid: Bare,
+        blocked: bool,
+    },
     BlockListGet,
-    Message { to: Bare, resource: Option<String>, id: String, body: Vec<u8> },
-    Directed { to: Bare, resource: Option<String>, show: Show, presence: Vec<u8> },
-    Probe { publisher: Bare },
-    Ack { received: u64 },
+    Message {
+        to: Bare,
+        resource: Option<String>,
+        id: String,
+        body: Vec<u8>,
+    },
+    Directed {
+        to: Bare,
+        resource: Option<String>,
+        show: Show,
+        presence: Vec<u8>,
+    },
+    Probe {
+        publisher: Bare,
+    },
+    Ack {
+        received: u64,
+    },
 }
 
 /// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
@@ -300,6 +330,8 @@ pub enum SessionEvent {
     Roster {
         request: u32,
         items: Vec<Contact>,
+        /// There are more behind the last one.
+        more: bool,
     },
     RosterPush {
         item: Contact,

@@ -6,6 +6,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
+use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Control, EdgeRef, SessionEnd, Update};
 use crate::presence::subscription::Action;
 use crate::wire::decode::ClientFrame;
@@ -27,7 +28,8 @@ pub(super) struct Connection {
     pub pinged: bool,
     /// Since when it has been slow; 0: it isn't.
     pub slow_since: u32,
-    pub peer: IpAddr,
+    /// C1: the client's part of its load. What went out to it stands with its line.
+    pub taken: Taken,
     pub door: Doorway,
 }
 
@@ -66,6 +68,7 @@ impl Shard {
         let index = conn.slot as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
+            self.peers.resize(index + 1, peer);
         }
         let connection = Connection {
             generation: conn.generation,
@@ -73,10 +76,11 @@ impl Shard {
             heard: seconds(now),
             pinged: false,
             slow_since: 0,
-            peer,
+            taken: Taken::default(),
             door: Doorway::Here(door),
         };
         self.connections[index] = Some(connection);
+        self.peers[index] = peer;
         conn
     }
 
@@ -97,9 +101,11 @@ impl Shard {
         if connection.heard != seconds(now) {
             connection.heard = seconds(now);
         }
-        self.recorder.counters.message_units_in += u64::from(self.settings.units.of(bytes.len()));
         match std::mem::replace(&mut self.connection(conn).expect("just found").door, Doorway::Closing) {
-            Doorway::Here(door) => self.read(now, conn, door, bytes),
+            Doorway::Here(door) => {
+                self.read(now, conn, door, bytes);
+                self.count_taken(conn);
+            }
             Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
                 Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
                 Err(reason) => self.end_connection(conn, reason, ""),
@@ -127,10 +133,13 @@ impl Shard {
             self.decoded(timed);
             let flow = match next {
                 Ok(None) => break,
-                Ok(Some(Incoming { tag, frame: ClientFrame::SetPresence(presence) })) => {
-                    self.set_presence(now, conn, tag, presence)
+                Ok(Some(incoming)) => {
+                    self.taken.units += self.settings.units.of(incoming.bytes);
+                    match incoming.frame {
+                        ClientFrame::SetPresence(presence) => self.set_presence(now, conn, incoming.tag, presence),
+                        _ => self.incoming(now, conn, incoming),
+                    }
                 }
-                Ok(Some(incoming)) => self.incoming(now, conn, incoming),
                 Err(reason) => Flow::End(reason),
             };
             match flow {
@@ -151,7 +160,7 @@ impl Shard {
     fn set_presence(&mut self, now: Time, conn: ConnId, tag: Tag, view: PresenceView<'_>) -> Flow {
         let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
-        self.recorder.counters.published_bytes += view.bytes.len() as u64;
+        self.taken.add(Taken { units: 0, publications: 1, published_bytes: view.bytes.len() as u32 });
         let core = home.user.home(self.settings.cores);
         if core == self.settings.core {
             self.homes.update(now, home.at(), home.session, &view, asker, &mut self.edge, &mut self.out);
@@ -168,7 +177,7 @@ impl Shard {
         Flow::Next
     }
 
-    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame }: Incoming<'_>) -> Flow {
+    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame, .. }: Incoming<'_>) -> Flow {
         match frame {
             ClientFrame::Hello(_) => self.greet(conn, tag),
             ClientFrame::Ping(ping) => {
@@ -308,7 +317,7 @@ impl Shard {
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         match connection.door {
             Doorway::Leaving { to, parting } => {
-                let adoption = Adoption { socket, peer: connection.peer, parting: *parting };
+                let adoption = Adoption { socket, peer: self.peers[conn.slot as usize], parting: *parting };
                 self.entries[usize::from(to.0)].push(Entry::Adopt(Box::new(adoption)));
             }
             Doorway::Here(_) | Doorway::Closing => self.orphans.push(socket),
@@ -353,7 +362,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
             contact: bare(subscription.jid())?,
             note: subscription.note().unwrap_or_default().to_owned(),
         },
-        ClientFrame::RosterGet => Ask::RosterGet,
+        ClientFrame::RosterGet => Ask::RosterGet { after: None },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
         ClientFrame::RosterSet(set) => Ask::RosterSet {
             contact: bare(set.jid())?,

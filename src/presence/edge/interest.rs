@@ -273,7 +273,7 @@ impl Edge {
             }
         }
         if let Some(put_off) = self.put_off.get_mut(&conn).filter(|_| last_of_conn) {
-            put_off.0.remove(&slot);
+            put_off.publishers.remove(&slot);
         }
     }
 

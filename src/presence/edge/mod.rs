@@ -7,9 +7,10 @@
 mod fan_out;
 mod interest;
 
-use super::control::{EdgeRef, StreamRef, UserRef};
+use super::control::{Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Frame;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use crate::base::jid::Bare;
 use crate::wire::lines::Lines;
 use ahash::RandomState;
 use smallvec::SmallVec;
@@ -132,7 +133,27 @@ struct Cached {
 
 /// What a slow connection has still to hear, newest per publisher: slots of publishers, and their sessions that ended meanwhile.
 #[derive(Default)]
-struct PutOff(BTreeMap<u32, Vec<(SessionId, Version)>>);
+struct PutOff {
+    publishers: BTreeMap<u32, Vec<(SessionId, Version)>>,
+    /// The slot to go on with, so that each has its turn however often those before it change.
+    next: u32,
+}
+
+impl PutOff {
+    fn take_next(&mut self) -> Option<(u32, Vec<(SessionId, Version)>)> {
+        let slot = self.publishers.range(self.next..).chain(&self.publishers).next().map(|(&slot, _)| slot)?;
+        self.next = slot + 1;
+        self.publishers.remove_entry(&slot)
+    }
+}
+
+/// A roster of which a slow connection has got a part.
+#[derive(Debug)]
+pub struct RosterRest {
+    pub asker: Asker,
+    /// The last contact it has got.
+    pub after: Bare,
+}
 
 /// All sessions whose sockets this core owns.
 pub struct Edge {
@@ -152,6 +173,8 @@ pub struct Edge {
     put_off: HashMap<u32, PutOff, RandomState>,
     /// The latest question to a publisher's home about a subscriber that is not answered yet: its nonce.
     asked: HashMap<(u32, UserId), u32, RandomState>,
+    /// Rosters that wait until their connections have read what they have.
+    rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
     scratch: Vec<u8>,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -179,7 +202,8 @@ impl Edge {
             free_publishers: Vec::new(),
             by_user: HashMap::with_hasher(hasher.clone()),
             put_off: HashMap::with_hasher(hasher.clone()),
-            asked: HashMap::with_hasher(hasher),
+            asked: HashMap::with_hasher(hasher.clone()),
+            rosters: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
@@ -271,6 +295,7 @@ impl Edge {
     /// A connection is gone: nothing is put off for it any more.
     pub fn forget_conn(&mut self, conn: ConnId) {
         self.put_off.remove(&conn.slot);
+        self.rosters.remove(&conn.slot);
         self.streams.remove(&conn.slot);
     }
 

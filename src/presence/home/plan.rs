@@ -4,6 +4,7 @@
 use super::Place;
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
+use crate::base::limits::Limits;
 use crate::base::limits::TEXT_BYTES;
 use crate::base::reason::Reason;
 use crate::presence::control::{Ask, Contact, SessionEvent, Way, WayKind, WayName};
@@ -365,8 +366,10 @@ pub(super) fn request_event(request: &Request) -> SessionEvent {
 }
 
 /// The roster as clients see it.
-pub(super) fn contacts(roster: &Roster) -> Vec<Contact> {
-    roster.visible().map(contact).collect()
+/// A piece of the roster for a client, from behind a contact on.
+pub(super) fn roster_event(roster: &Roster, request: u32, after: Option<&Bare>, limits: &Limits) -> SessionEvent {
+    let (items, more) = roster.piece(after, limits.piece_bytes as usize);
+    SessionEvent::Roster { request, items: items.into_iter().map(contact).collect(), more }
 }
 
 pub(super) fn contact(item: &Item) -> Contact {
