@@ -1,21 +1,32 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
-//! say must be consistent. `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good
+//! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`, `sasl`,
+//! `token`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good
 //! frames.
 
+use fanal::admin::http::{self, Parsed};
+use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
+use fanal::base::config::Config;
 use fanal::base::credentials::ScramCredentials;
+use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
-use fanal::base::limits::Limits;
+use fanal::base::limits::{JID_PART_BYTES, Limits};
+use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
 use fanal::front::native::{Door, Rules};
 use fanal::front::sasl::{Decoys, PlainCheck, Scram};
 use fanal::front::token::Keys;
+use fanal::metrics::table::Report;
+use fanal::presence::home::{Homes, Place};
+use fanal::store::Table;
+use fanal::store::rows::{self, Row};
 use fanal::wire::decode::{self, ClientFrame};
 use fanal::wire::frame::{Chunk, Frames};
 use fanal::wire::native::{Kind, Presence, Show};
 use fanal::wire::presence;
 use std::hint::black_box;
+use std::sync::Arc;
 
 pub type Target = fn(&[u8]);
 
@@ -27,6 +38,10 @@ pub const ALL: &[(&str, Target)] = &[
     ("presence_flatbuffer", presence_flatbuffer),
     ("sasl", sasl),
     ("token", token),
+    ("rows", rows),
+    ("http", http),
+    ("config", config),
+    ("jid", jid),
 ];
 
 /// Splits the bytes where the first one says; whole or in two, the same frames must be found.
@@ -120,7 +135,7 @@ pub fn presence_flatbuffer(data: &[u8]) {
         Err(_) => assert!(!general.is_ok_and(|presence| presence.show().0 <= Show::ENUM_MAX), "refused what is sound"),
         Ok(view) => {
             let general = general.expect("took what is not sound");
-            let fields = view.fields;
+            let fields = view.fields();
             assert_eq!(fields.resource, general.resource());
             assert_eq!((fields.show, fields.priority), (general.show(), general.priority()));
             assert_eq!((fields.status, fields.caps), (general.status().unwrap_or(""), general.caps().unwrap_or("")));
@@ -158,4 +173,96 @@ pub fn token(data: &[u8]) {
     let user = Bare::new("user@localhost").expect("a JID");
     assert!(keys.verify_user(data, &user, WallClock(0)).is_err());
     assert!(keys.verify_trunk(data, WallClock(0)).is_err());
+}
+
+/// One row more in a store that has an account, a contact and a way. The first byte chooses the table, the second the key's length.
+pub fn rows(data: &[u8]) {
+    let [table, key_bytes, row @ ..] = data else { return };
+    let table = Table::ALL[usize::from(*table) % Table::ALL.len()];
+    let (key, value) = row.split_at(usize::from(*key_bytes).min(row.len()));
+    reencode::<rows::Account>(value);
+    reencode::<rows::Contact>(value);
+    reencode::<rows::Request>(value);
+    reencode::<rows::LastPresence>(value);
+    reencode::<rows::Way>(value);
+    let limits = Arc::new(Limits::default());
+    let (core, cores, domain, wall_at_zero) = (CoreId(0), 1, "localhost".to_owned(), WallClock(0));
+    let place = Place { core, cores, cluster: 0, epoch: 1, domain, limits, wall_at_zero };
+    let mut homes = Homes::new(place, ahash::RandomState::with_seeds(1, 2, 3, 4), Secrets::new([7; 32]));
+    for (table, key, value) in stored() {
+        homes.load(table, &key, &value).expect("a sound row");
+    }
+    if stored().iter().any(|(_, stored, _)| stored == key) {
+        return;
+    }
+    if let Err(why) = homes.load(table, key, value) {
+        assert!(!why.is_empty());
+    }
+}
+
+/// Rows in the order in which they are loaded.
+fn stored() -> [(Table, Vec<u8>, Vec<u8>); 3] {
+    let jid = |text| Bare::new(text).expect("a JID");
+    let (alice, bob) = (jid("alice@localhost"), jid("bob@localhost"));
+    let account = rows::Account { user: UserId::new(0, 7, 1), scram: None, created: WallClock(1) };
+    let contact = rows::Contact { state: 1, name: "Bob".into(), groups: vec!["friends".into()], ..rows::Contact::default() };
+    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, to_user: account.user, arrived: None };
+    [
+        (Table::Accounts, rows::user_key(&alice), account.encode()),
+        (Table::Roster, rows::pair_key(&alice, &bob), contact.encode()),
+        (Table::Ways, rows::way_key(&alice, &bob, 3), way.encode()),
+    ]
+}
+
+/// What a row is taken for is written so that it's read again.
+fn reencode<R: Row>(value: &[u8]) {
+    if let Ok(row) = R::decode(value) {
+        assert!(R::decode(&row.encode()).is_ok());
+    }
+}
+
+/// Requests to the admin port, cut where the first byte says: cut or whole, the same is found. Then what their bodies hold, and what
+/// a node answers.
+pub fn http(data: &[u8]) {
+    let Some((&at, stream)) = data.split_first() else { return };
+    let (first, _) = stream.split_at(usize::from(at).min(stream.len()));
+    let whole = http::parse(stream);
+    match http::parse(first) {
+        Ok(Parsed::Whole(request, bytes)) => {
+            assert!(bytes <= first.len());
+            assert_eq!(whole, Ok(Parsed::Whole(request, bytes)));
+        }
+        Ok(Parsed::More | Parsed::MoreBody { .. }) => {}
+        Err(fault) => assert!((400..600).contains(&fault.status) && !fault.text.is_empty()),
+    }
+    let body = match whole {
+        Ok(Parsed::Whole(request, _)) => request.body,
+        _ => stream.to_vec(),
+    };
+    drop(black_box(read_json::<NewUser>(&mut body.clone())));
+    drop(black_box(read_json::<TransferOrder>(&mut body.clone())));
+    drop(black_box(read_json::<UserPage>(&mut body.clone())));
+    drop(black_box(read_json::<ClientList>(&mut body.clone())));
+    drop(black_box(read_json::<Report>(&mut body.clone())));
+}
+
+/// Any text is a sound configuration, or an error that says where.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match Config::parse("fanal.toml", text) {
+        Ok(config) => assert!(config.check().is_ok()),
+        Err(error) => assert!(error.to_string().starts_with("fanal.toml:")),
+    }
+}
+
+/// A JID that was taken is in its prepared form, within the limits, and the same when it's read again.
+pub fn jid(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Some((jid, resource)) = Bare::with_resource(text) {
+        assert!(jid.as_str().len() <= 2 * JID_PART_BYTES + 1 && resource.is_none_or(|resource| resource.len() <= JID_PART_BYTES));
+        assert_eq!(Bare::new(jid.as_str()), Some(jid));
+    }
+    if let Some(jid) = Bare::new(text) {
+        assert!(jid.domain().len() <= JID_PART_BYTES && !jid.as_str().contains(['\0', '/']));
+    }
 }

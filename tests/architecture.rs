@@ -4,6 +4,7 @@ mod source;
 
 use source::{Source, sources, words};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// What each module may import. A module that isn't here may import everything and be imported by the binary alone.
 const LAYERS: &[(&str, &[&str])] = &[
@@ -157,6 +158,58 @@ fn no_super_leaves_its_top_module() {
 #[test]
 fn the_pure_modules_touch_no_clock_socket_file_thread_or_global_randomness() {
     assert_none(sources(&["src"]).iter().filter(|source| is_pure(&source.path)).flat_map(world_faults).collect());
+}
+
+/// Every test that the driver's table of pitfalls names is there, and the table has every section of pitfalls.
+#[test]
+fn the_drivers_pitfalls_have_the_tests_they_name() {
+    let text = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).expect("a file of ours");
+    let (driver, tests) = (text("src/drive/mod.rs"), text("tests/drive.rs") + &text("tests/node_limits.rs"));
+    let table: Vec<&str> = driver.lines().filter(|line| line.starts_with("//! | ")).collect();
+    for section in (1..=12).map(|number| format!("//! | A{number} ")) {
+        assert!(table.iter().any(|line| line.starts_with(&section)), "{section} is missing");
+    }
+    let is_test = |name: &&str| name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let named: Vec<&str> = table.iter().flat_map(|line| line.split('`')).filter(is_test).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !tests.contains(&format!("#[test]\nfn {name}("))).collect();
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
+
+/// What stands at the top of the repository.
+const TOP: &[&str] = &["Cargo.toml", "src", "schemas", "benches", "tuning", "scripts", "tests"];
+
+/// The packages that G8 names, and where each earns its place: a file or folder, and how the code there names it.
+const PACKAGES: &[(&str, &str, &str)] = &[
+    ("glommio", "src/drive/bridge.rs", "glommio::LocalExecutorBuilder"),
+    ("io-uring", "src/drive/pump.rs", "io_uring::opcode"),
+    ("flatbuffers", "src/wire/", "flatbuffers::FlatBufferBuilder"),
+    ("simd-json", "src/admin/mod.rs", "simd_json::serde::from_slice"),
+    ("ahash", "src/presence/edge/", "ahash::RandomState"),
+    ("hdrhistogram", "src/metrics/recorder.rs", "hdrhistogram::Histogram"),
+    ("core_affinity", "src/drive/pin.rs", "core_affinity::set_for_current"),
+    ("mimalloc", "src/bin/fanal/main.rs", "mimalloc::MiMalloc"),
+];
+
+#[test]
+fn g8_the_packages_and_folders_are_there_and_used_where_they_earn_their_place() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    TOP.iter().for_each(|name| assert!(top.join(name).exists(), "{name} is missing"));
+    let manifest: toml::Table = toml::from_str(&std::fs::read_to_string(top.join("Cargo.toml")).unwrap()).unwrap();
+    let dependencies = manifest["dependencies"].as_table().expect("a section");
+    let code = sources(&["src"]);
+    for (package, place, name) in PACKAGES {
+        assert!(dependencies.contains_key(*package), "{package} is no dependency");
+        let (base, item) = name.rsplit_once("::").expect("a path");
+        let names = |source: &&Source| {
+            let own_line = source.code.contains(name);
+            let grouped = source.code.contains(&format!("{base}::{{")) && !words(&source.code, item).collect::<Vec<_>>().is_empty();
+            source.path.starts_with(place) && (own_line || grouped)
+        };
+        assert!(code.iter().any(|source| names(&source)), "{package}: {name} isn't used in {place}");
+    }
+    let main = code.iter().find(|source| source.path == "src/bin/fanal/main.rs").expect("the binary");
+    assert!(main.code.contains("#[global_allocator]"), "mimalloc is the allocator");
 }
 
 #[test]

@@ -1,21 +1,17 @@
 //! The command line as a person meets it: what it prints, where errors go, and the exit status.
 #![cfg(feature = "runtime")]
+mod support;
 
 use fanal::base::config::{Config, LogIn};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::front::token::Keys;
 use fanal::node::keys::NodeKeys;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-
-fn fanal(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanal"));
-    command.args(args).env_remove("FANAL_CONFIG").env_remove("FANAL_PASSWORD").stdin(Stdio::null());
-    command
-}
+use std::process::{Output, Stdio};
+use support::served::{Served, fanal};
 
 fn run(args: &[&str]) -> Output {
     fanal(args).output().expect("the binary runs")
@@ -130,49 +126,11 @@ fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("the password is empty"));
 }
 
-/// A node started by the command line; killed when the test ends early.
-struct Served {
-    child: Child,
-    native: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Served {
-    fn start(data: &Path) -> Served {
-        let args = ["serve", "--cores", &first_processor(), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
-        let mut command = fanal(&args);
-        let mut child = command.args(["--data", text(data)]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-        let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
-        let admin = lines.next().and_then(|line| line.strip_prefix("admin   http://")?.parse().ok()).expect("it says where");
-        assert_eq!(lines.next().as_deref(), Some("serving"));
-        Served { child, native, admin }
-    }
-
-    fn stop(mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It has ended already unless the test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn first_processor() -> String {
-    fanal::drive::pin::processors()[0].id.to_string()
-}
-
 #[test]
 fn a_node_serves_until_it_is_told_to_stop_and_its_data_is_its_own_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let served = Served::start(&data);
+    let served = Served::start(&data, 1);
     TcpStream::connect(served.native).expect("it listens");
     let (line, _) = refused(&["serve", "--data", text(&data), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     assert!(line.contains("a node is running on this directory"), "{line}");
@@ -184,7 +142,7 @@ fn a_node_serves_until_it_is_told_to_stop_and_its_data_is_its_own_meanwhile() {
 fn users_of_a_running_node_are_managed_through_its_admin_address() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let served = Served::start(&data);
+    let served = Served::start(&data, 1);
     let admin = served.admin.to_string();
     let to_node = ["--admin", &*admin];
     assert!(printed(&[&["user", "add", "alice@localhost", "--password", "p"], &to_node[..]].concat()).starts_with("added alice"));
@@ -223,12 +181,15 @@ fn admin_only(folder: &Path, admin: &str) -> PathBuf {
 #[test]
 fn stats_are_a_table_for_people_and_json_for_programs() {
     let folder = tempfile::tempdir().unwrap();
-    let served = Served::start(&folder.path().join("data"));
+    let served = Served::start(&folder.path().join("data"), 1);
     let admin = served.admin.to_string();
     let stats = |more: &[&str]| printed(&[&["stats", "--admin", &admin], more].concat());
     assert!(stats(&[]).lines().count() > 3);
     assert!(stats(&["--json"]).trim_start().starts_with('{'));
     assert!(stats(&["--histograms"]).starts_with('#'));
+    let _client = TcpStream::connect(served.native).expect("it listens");
+    assert!(stats(&["--clients"]).starts_with("client "));
+    assert!(stats(&["--clients", "5", "--json"]).contains("\"clients\""));
     served.stop();
 }
 
@@ -238,7 +199,7 @@ fn a_token_lets_in_whom_it_names_with_the_keys_the_node_keeps() {
     let data = folder.path().join("data");
     let (line, _) = refused(&["token", "alice", "--data", text(&data)]);
     assert!(line.contains("run `fanal serve`"), "{line}");
-    Served::start(&data).stop();
+    Served::start(&data, 1).stop();
     let token = |args: &[&str]| printed(&[&["token"], args, &["--data", text(&data)]].concat());
     let (user, trunk) = (token(&["alice"]), token(&["--trunk", "game-1", "--seconds", "60"]));
     let keys = NodeKeys::read(&LogIn::default(), &data).unwrap();
@@ -262,7 +223,7 @@ fn configured_keys_need_no_data_directory() {
 fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let served = Served::start(&data);
+    let served = Served::start(&data, 1);
     let native = served.native.to_string();
     for _ in 0..2 {
         let demo = ["demo", "--users", "10", "--subscribers", "3", "--rate", "200", "--seconds", "1"];
@@ -272,6 +233,39 @@ fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
         let [_, updates, deliveries] = figures[..] else { panic!("{said}") };
         assert!(updates > 0 && deliveries > 0 && deliveries <= (updates + 10) * 3, "{said}");
     }
+    served.stop();
+}
+
+/// What `fanal bench` promises to other programs.
+const FANOUT_KEYS: &[&str] = &[
+    "updates_per_s",
+    "deliveries_per_s",
+    "lost",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "server_cpu_ns_per_delivery",
+    "floor_cpu_ns_per_delivery",
+    "floor_ratio",
+    "bytes_per_session",
+];
+
+#[test]
+fn g6_an_operator_measures_a_node_that_runs_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let served = Served::start(&data, 1);
+    let (native, admin, pid) = (served.native.to_string(), served.admin.to_string(), served.pid().to_string());
+    let keys = std::fs::read_to_string(data.join("keys")).unwrap();
+    let key = keys.lines().find_map(|line| line.strip_prefix("token = ")).unwrap();
+    let size = ["--users", "20", "--subscribers", "4", "--seconds", "1", "--rounds", "1", "--json"];
+    let target = ["--target", &native, "--admin", &admin, "--pid", &pid, "--token-key", key];
+    let said = printed(&[&["bench", "fanout"], &size[..], &target[..]].concat());
+    let report: std::collections::BTreeMap<String, simd_json::OwnedValue> =
+        simd_json::serde::from_slice(&mut said.into_bytes()).expect("one JSON object");
+    FANOUT_KEYS.iter().for_each(|key| assert!(report.contains_key(*key), "{key} is missing in {report:?}"));
+    assert_eq!(report["lost"], 0);
+    assert!(report["updates_per_s"] != 0 && report["deliveries_per_s"] != 0);
     served.stop();
 }
 

@@ -6,7 +6,7 @@ use fanal::drive::{Bell, Config, DriveCounters, Driver, Host, RingSize, Stage, T
 use fanal::ring::doorbell::{Doorbell, Sleeper, doorbell};
 use fanal::wire::lines::{Lines, Marks};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -43,11 +43,12 @@ enum Script {
     Refuse,
 }
 
-/// A number that another thread raises, and the number the host has seen.
+/// A number that another thread raises, the number the host has seen, and what the driver has counted.
 #[derive(Default)]
 struct Watched {
     raised: AtomicU64,
     seen: AtomicU64,
+    accepts_failed: AtomicU64,
 }
 
 struct TestHost {
@@ -142,7 +143,8 @@ impl Host for TestHost {
         into.extend(arrived.into_iter().map(|socket| (self.open(), socket)));
     }
 
-    fn turn(&mut self, now: Time, _: &DriveCounters) -> Turn {
+    fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn {
+        self.watched.accepts_failed.store(counters.accepts_failed, Ordering::Release);
         self.watched.seen.store(self.watched.raised.load(Ordering::Acquire), Ordering::Release);
         if let Some((_, conn)) = self.answer_at.take_if(|(at, _)| *at <= now) {
             self.lines.append(conn.slot, b"!");
@@ -190,14 +192,20 @@ fn mailbox() -> Mailbox {
     Mailbox { sockets: Arc::default(), bell: Bell::new().unwrap() }
 }
 
+fn own_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(127, 0, 0, NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed)), 0))
+}
+
 impl Node {
     fn start(config: Config, script: Script) -> Node {
         Node::start_with(config, script, mailbox())
     }
 
     fn start_with(config: Config, script: Script, inbox: Mailbox) -> Node {
-        let own = Ipv4Addr::new(127, 0, 0, NEXT_ADDRESS.fetch_add(1, Ordering::Relaxed));
-        let listeners = socket::listen(SocketAddr::from((own, 0)), 1).unwrap();
+        Node::start_on(config, script, inbox, socket::listen(own_address(), 1).unwrap())
+    }
+
+    fn start_on(config: Config, script: Script, inbox: Mailbox, listeners: Vec<TcpListener>) -> Node {
         let address = listeners[0].local_addr().unwrap();
         let (stop, watched): (Arc<AtomicBool>, Arc<Watched>) = Default::default();
         let (door, sleeper) = doorbell(Arc::new(inbox.bell.clone()));
@@ -440,6 +448,25 @@ fn a_thousand_connections_opened_and_dropped_leave_nothing_behind() {
     until("all connections are accepted and closed", || sockets_on(node.address) == 1);
     let (seen, counters) = node.stop();
     assert_eq!((seen.opened, seen.lost, counters.cut), (1000, 1000, 0));
+}
+
+/// A socket that does not listen yet refuses every accept with EINVAL, as old kernels do multishot ones.
+#[test]
+fn where_multishot_accept_is_refused_connections_are_accepted_one_by_one() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&own_address().into()).unwrap();
+    let config = Config { accept_pause: Duration::from_millis(1), ..Config::default() };
+    let node = Node::start_on(config, Script::Echo, mailbox(), vec![socket.try_clone().unwrap().into()]);
+    until("both kinds of accept are refused", || node.watched.accepts_failed.load(Ordering::Acquire) > 0);
+    socket.listen(16).unwrap();
+    drop(socket);
+    let streams: Vec<_> = (0..10).map(|_| node.connect()).collect();
+    for stream in &streams {
+        assert_eq!(round_trip(stream, b"hello"), b"hello");
+    }
+    drop(streams);
+    let (seen, counters) = node.stop();
+    assert_eq!((seen.opened, counters.accepts), (10, 10));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use fanal::wire::frame::{Chunk, HEADER_BYTES, Header};
 use fanal::wire::native::{Hello, HelloArgs, Kind, Show};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use support::served::Served;
 use support::*;
 
 /// A connection that says what a test wants, sound or not.
@@ -224,6 +225,54 @@ fn a_slow_client_that_reads_again_has_the_final_state() {
     });
     assert!(seen < 600, "it was spared some of them");
     no_presence(&mut slow);
+}
+
+/// Descriptors that a process has open.
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+const DESCRIPTORS: usize = 150;
+
+#[test]
+fn without_descriptors_accepting_pauses_and_nobody_else_notices() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Served::start_with_descriptors(&folder.path().join("data"), DESCRIPTORS);
+    let client = |jid: &str| {
+        let mut client = Client::connect(&node.native.to_string(), LONG).unwrap();
+        client.log_in(jid, LogIn::Token(&node.token(jid)), "here").unwrap();
+        available(&mut client);
+        client
+    };
+    let (mut alice, mut bob) = (client("alice@localhost"), client("bob@localhost"));
+    subscribe(&mut bob, &mut alice);
+    let room = DESCRIPTORS - descriptors(node.pid());
+    let mut others: Vec<TcpStream> = (0..room + 30).map(|_| TcpStream::connect(node.native).unwrap()).collect();
+    let mut hello = Vec::new();
+    Encoder::default().hello(&mut hello, Tag::default(), "a test");
+    others.iter_mut().for_each(|other| other.write_all(&hello).unwrap());
+    let began = std::time::Instant::now();
+    while descriptors(node.pid()) < DESCRIPTORS {
+        assert!(began.elapsed() < LONG, "the node takes as many as it can");
+    }
+    for n in 0..50 {
+        let status = format!("update {n}");
+        alice.set_presence(&Presence { status: status.clone(), ..Presence::default() }).unwrap();
+        until(&mut bob, |event| match event {
+            Event::Presence(event) => event.presence.filter(|presence| presence.status == status),
+            _ => None,
+        });
+    }
+    // Those who came first go; those who came last are greeted in their place.
+    others.drain(..room + 10);
+    for other in &mut others {
+        other.set_read_timeout(Some(LONG)).unwrap();
+        other.read_exact(&mut [0; HEADER_BYTES]).expect("a greeting");
+    }
+    drop(others);
+    let metrics = fanal::admin::client::Client::new(node.admin, None).stats().unwrap();
+    assert!(metrics.all.counters["accepts_failed"] > 0);
+    node.stop();
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! What a running node tells of itself (G5, C1) and what an operator can do to it (C8).
 mod support;
 
+use fanal::admin::ClientEntry;
 use fanal::admin::client::Client as Admin;
-use fanal::client::{Event, Presence};
+use fanal::base::id::UserId;
+use fanal::client::{Answer, Client, Event, Presence, Trunk, TrunkEvent};
+use fanal::wire::encode::SubscriptionFields;
+use fanal::wire::native::Action;
+use std::collections::BTreeSet;
 use support::*;
 
 /// Changes of presence by each publisher.
@@ -59,6 +64,115 @@ fn g5_c1_every_stage_and_counter_can_be_read_while_the_node_runs() {
         }
         assert!(admin.stats().is_ok());
     }
+}
+
+/// Publishers and subscribers of a trunk live on both cores, and many updates are on their way at once.
+#[test]
+fn g3_what_goes_to_another_core_goes_in_batches() {
+    const PUBLISHERS: u32 = 64;
+    const ROUNDS: u32 = 20;
+    let (node, admin) = with_admin(2);
+    let mut fan = node.user("fan@localhost", "f");
+    available(&mut fan);
+    let mut trunk = node.trunk();
+    let jids: Vec<String> = (0..PUBLISHERS).map(|n| format!("publisher{n}@localhost")).collect();
+    trunk.log_in_all(1, &jids, "game").unwrap();
+    for stream in 1..=PUBLISHERS {
+        let fields = SubscriptionFields { action: Action::Subscribed, jid: "fan@localhost", user: UserId::NOBODY, note: "" };
+        trunk.send(stream, |encoder, out, tag| encoder.subscription(out, tag, &fields));
+    }
+    answers(&mut trunk, PUBLISHERS);
+    jids.iter().for_each(|jid| fan.subscribe(jid, "").unwrap());
+    let approved = |fan: &mut Client| fan.roster().unwrap().iter().filter(|contact| contact.subscription.0 & 1 == 1).count();
+    while approved(&mut fan) < PUBLISHERS as usize {}
+    let before = admin.stats().unwrap();
+    for round in 0..ROUNDS {
+        for stream in 1..=PUBLISHERS {
+            let presence = Presence { resource: "game".into(), status: format!("round {round}"), ..Presence::default() };
+            trunk.send(stream, |encoder, out, tag| encoder.set_presence(out, tag, &presence.fields()));
+        }
+        answers(&mut trunk, PUBLISHERS);
+    }
+    let last = format!("round {}", ROUNDS - 1);
+    let mut heard = BTreeSet::new();
+    while heard.len() < PUBLISHERS as usize {
+        let event = presence(&mut fan);
+        if event.presence.is_some_and(|presence| presence.status == last) {
+            heard.insert(event.user);
+        }
+    }
+    let after = admin.stats().unwrap();
+    let came = |name: &str| after.all.counters[name] - before.all.counters[name];
+    let crossed = u64::from(PUBLISHERS * ROUNDS);
+    assert_eq!(came("updates"), crossed);
+    assert!(came("batches") > 0 && came("batches") * 4 < crossed, "{} batches for {crossed} updates", came("batches"));
+    assert!(came("batches_read") <= after.all.counters["batches"] && came("doorbells") <= came("batches"));
+    for core in &after.cores {
+        assert!(core.counters["updates"] > 0 && core.counters["batches"] > 0, "both cores publish: {core:?}");
+    }
+}
+
+/// Sends what is queued and waits for so many answers.
+fn answers(trunk: &mut Trunk, count: u32) {
+    trunk.flush().unwrap();
+    let mut missing = count;
+    while missing > 0 {
+        match trunk.next(LONG).unwrap().expect("all are answered") {
+            TrunkEvent::Answer(_, Answer::Done) => missing -= 1,
+            TrunkEvent::Answer(_, other) => panic!("{other:?}"),
+            TrunkEvent::Event(..) => {}
+        }
+    }
+}
+
+/// The unit of time is longer than the test: the loads are all there was.
+#[test]
+fn c1_load_is_counted_per_client_and_per_node_in_the_operators_units() {
+    let mut config = config(1);
+    config.listen.admin = "127.0.0.1:0".parse().unwrap();
+    (config.metrics.meter_unit_bytes, config.metrics.meter_unit_ms) = (500, 3_600_000);
+    let mut node = TestNode::start(&config);
+    let admin = Admin::new(node.0.as_mut().unwrap().start_admin(&config).unwrap(), None);
+    let mut publisher = node.user("publisher@localhost", "p");
+    let mut subscriber = node.user("subscriber@localhost", "s");
+    available(&mut subscriber);
+    available(&mut publisher);
+    subscribe(&mut subscriber, &mut publisher);
+    presence(&mut subscriber);
+    let mut trunk = node.trunk();
+    trunk.log_in(1, "player@localhost", "t").unwrap();
+    let load = |jid: Option<&str>| {
+        let clients = admin.clients(100).unwrap().clients;
+        let heaviest: Vec<u32> = clients.iter().map(|client| client.units_in + client.units_out).collect();
+        assert!(heaviest.is_sorted_by(|a, b| a >= b), "{heaviest:?}");
+        clients.into_iter().find(|client| client.jid.as_deref() == jid).expect("it is in the list")
+    };
+    let (publisher_at, subscriber_at) = (Some("publisher@localhost/p"), Some("subscriber@localhost/s"));
+    let before = [load(publisher_at), load(subscriber_at)];
+    for _ in 0..10 {
+        // Between 3 and 4 units of 500 bytes, with what stands around the payload.
+        publisher.set_presence(&Presence { payload: vec![1; 1600], ..Presence::default() }).unwrap();
+        presence(&mut subscriber);
+    }
+    let after = [load(publisher_at), load(subscriber_at)];
+    assert_eq!(after[0].units_in - before[0].units_in, 40, "four units each");
+    assert_eq!(after[0].publications - before[0].publications, 10);
+    assert!((16_000..20_000).contains(&(after[0].published_bytes - before[0].published_bytes)));
+    assert_eq!((after[1].units_out - before[1].units_out, after[1].units_in), (40, before[1].units_in));
+    assert_eq!((after[1].core, after[1].sessions, after[1].trunk), (0, 1, false));
+    assert_eq!((load(None).trunk, load(None).sessions), (true, 1), "a trunk is one client");
+
+    let stats = admin.stats().unwrap().all.gauges;
+    let clients = admin.clients(100).unwrap();
+    let sum = |of: fn(&ClientEntry) -> u32| clients.clients.iter().map(|client| u64::from(of(client))).sum::<u64>();
+    assert_eq!(stats["load_in"], sum(|client| client.units_in), "the node's meter is the sum over its clients");
+    assert_eq!(stats["load_out"], sum(|client| client.units_out));
+    assert_eq!(stats["load_publications"], sum(|client| client.publications));
+    assert_eq!(stats["load_published_bytes"], sum(|client| client.published_bytes));
+    let text = admin.get("/metrics").unwrap();
+    assert_eq!(metric(&text, "fanal_load_in"), stats["load_in"] as f64);
+    assert!(text.contains("process_cpu_seconds") && text.contains("process_resident_memory_bytes"), "C1: processor and memory");
+    assert_eq!(admin.clients(1).unwrap().clients.len(), 1);
 }
 
 #[test]

@@ -210,7 +210,7 @@ impl Server {
             ClientFrame::Resume(resume) => return self.resume(tag, &resume, out),
             ClientFrame::SetPresence(presence) => {
                 self.sequence += 1;
-                let head = Self::head(self.sequence, presence.fields.show);
+                let head = Self::head(self.sequence, presence.show);
                 if tag.stream == 0 {
                     event::write(out, head, presence.bytes);
                 } else {
@@ -246,7 +246,7 @@ impl Server {
                 self.encoder.roster_push(out, Tag::default(), &wire_samples::contact(&wire_samples::groups()));
                 self.encoder.done(out, tag);
             }
-            ClientFrame::RosterGet => self.encoder.roster(out, tag, [wire_samples::contact(&wire_samples::groups())]),
+            ClientFrame::RosterGet => self.encoder.roster(out, tag, [wire_samples::contact(&wire_samples::groups())], false),
             ClientFrame::RosterSet(_) => self.encoder.done(out, tag),
             ClientFrame::Block(block) if block.blocked() => self.encoder.done(out, tag),
             ClientFrame::Block(_) => self.encoder.transfer(out, Tag::default(), "127.0.0.1:1"),

@@ -4,6 +4,12 @@
 mod targets;
 mod wire_samples;
 
+use fanal::base::credentials::ScramCredentials;
+use fanal::base::id::UserId;
+use fanal::base::jid::Bare;
+use fanal::base::time::WallClock;
+use fanal::store::Table;
+use fanal::store::rows::{self, Row};
 use fanal::wire::encode::Encoder;
 use fanal::wire::frame::HEADER_BYTES;
 
@@ -63,7 +69,59 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
+    let texts = texts.chain(texts_of_operators()).chain(rows());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
+}
+
+/// Requests to the admin port, configurations and JIDs.
+fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {
+    let texts = [
+        "\x20GET /users?after=alice%40localhost&limit=7 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        "\x50POST /users HTTP/1.1\r\nHost: [::1]:7401\r\nAuthorization: Bearer abc\r\nContent-Type: application/json\r\n\
+         Content-Length: 41\r\n\r\n{\"jid\": \"bob@localhost\",\"password\": \"pw\"}",
+        "\x01{\"jid\": \"alice@localhost\", \"address\": \"\\u0041.example.org:7400\"}",
+        "\x01{\"users\": [{\"jid\": \"a@b\", \"id\": \"0x1\", \"sessions\": 1, \"contacts\": 1e3}], \"next\": null}",
+        "[node]\ndomain = \"example.org\"\ncores = [0, 1]\n[limits]\nframe_bytes = 32_768 # é\n[metrics]\nsample = 0x10\n",
+        "[login]\ntoken_keys = ['0123456789abcdef0123456789abcdef']\nplain = true\n[store]\nkind = \"memory\"",
+        "Ali\u{e9}ce@b\u{fc}cher.example/B\u{e4}lle",
+        "alice@[::1]/\u{212b}ngstr\u{f6}m",
+    ];
+    texts.into_iter().map(|text| text.as_bytes().to_vec())
+}
+
+/// A row of each table of the store, with the table's number and the key's length before it.
+fn rows() -> impl Iterator<Item = Vec<u8>> {
+    let (alice, carol) = (Bare::new("alice@localhost").unwrap(), Bare::new("carol@localhost").unwrap());
+    let (user, stamp, note) = (UserId::new(0, 9, 4), WallClock(5), "hi".to_owned());
+    let scram = Some(ScramCredentials::from_password("pencil", b"salt", 1));
+    let contact = rows::Contact { user, state: 3, name: "Carol".into(), groups: vec!["friends".into()] };
+    let pair = rows::pair_key(&alice, &carol);
+    let rows = [
+        (Table::Meta, rows::serial_key(9), rows::encode_u32(4)),
+        (Table::Accounts, rows::user_key(&carol), rows::Account { user, scram, created: stamp }.encode()),
+        (Table::Roster, pair.clone(), contact.encode()),
+        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp }.encode()),
+        (Table::Blocked, pair, Vec::new()),
+        (Table::LastPresence, rows::user_key(&alice), rows::LastPresence { stamp, presence: vec![1; 9] }.encode()),
+        (
+            Table::Ways,
+            rows::way_key(&alice, &carol, 6),
+            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6) }.encode(),
+        ),
+    ];
+    rows.into_iter().map(|(table, key, value)| {
+        let number = Table::ALL.iter().position(|&other| other == table).expect("every table is in the list");
+        [&[number as u8, key.len() as u8][..], &key, &value].concat()
+    })
+}
+
+#[test]
+fn every_target_has_its_program() {
+    let manifest = include_str!("../fuzz/Cargo.toml");
+    for (name, _) in targets::ALL {
+        let program = std::fs::read_to_string(format!("{}/fuzz/fuzz_targets/{name}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        assert!(program.contains(&format!("targets::{name}(data)")) && manifest.contains(&format!("name = \"{name}\"")), "{name}");
+    }
 }
 
 #[test]

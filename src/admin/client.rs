@@ -4,7 +4,7 @@
 //! to do.
 
 use super::http::percent_encode;
-use super::{ErrorBody, NewUser, TransferOrder, UserPage};
+use super::{ClientList, ErrorBody, NewUser, TransferOrder, UserPage, read_json};
 use crate::base::config::Secret;
 use crate::metrics::table::Report;
 use serde::Serialize;
@@ -67,6 +67,11 @@ impl Client {
         self.read_json("GET", &format!("/users{query}"), None)
     }
 
+    /// The clients with the most load, the heaviest first (C1).
+    pub fn clients(&self, limit: usize) -> Result<ClientList, ClientError> {
+        self.read_json("GET", &format!("/clients?limit={limit}"), None)
+    }
+
     /// Tells a user's sessions to go on at another node; how many were told.
     pub fn transfer(&self, jid: &str, address: &str) -> Result<usize, ClientError> {
         let order = TransferOrder { jid: jid.to_owned(), address: address.to_owned() };
@@ -81,7 +86,7 @@ impl Client {
 
     fn read_json<T: DeserializeOwned>(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<T, ClientError> {
         let mut answer = self.request(method, path, body)?;
-        simd_json::serde::from_slice(&mut answer).map_err(|error| self.not_a_node(error))
+        read_json(&mut answer).map_err(|error| self.not_a_node(error))
     }
 
     /// The body of a successful answer.
@@ -91,7 +96,7 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(body);
         }
-        let ErrorBody { error } = simd_json::serde::from_slice(&mut body).map_err(|error| self.not_a_node(error))?;
+        let ErrorBody { error } = read_json(&mut body).map_err(|error| self.not_a_node(error))?;
         Err(ClientError::Refused { address: self.address, status, error })
     }
 

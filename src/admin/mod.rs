@@ -15,7 +15,16 @@ use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::metrics::fields::NodeCount;
 use crate::metrics::snapshot::Snapshot;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Reads a JSON body, which is used up.
+///
+/// Errors: what is wrong with it.
+pub fn read_json<T: DeserializeOwned>(body: &mut [u8]) -> Result<T, String> {
+    simd_json::serde::from_slice(body).map_err(|problem| problem.to_string())
+}
 
 /// What the node does for its operator. One call at a time; a call may wait for the cores.
 pub trait Control: Send {
@@ -37,6 +46,9 @@ pub trait Control: Send {
 
     /// Up to `limit` users in the order of their JIDs, from the first one behind `after`.
     fn list_users(&mut self, after: Option<&Bare>, limit: usize) -> Result<Vec<UserLine>, Refusal>;
+
+    /// The clients with the most load, the heaviest first (C1).
+    fn clients(&mut self, most: usize) -> Result<Vec<ClientEntry>, Refusal>;
 
     /// Tells a user's sessions to go on at `address` (host:port). The number of sessions told (C8).
     fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal>;
@@ -109,6 +121,49 @@ pub struct UserEntry {
     pub id: String,
     pub sessions: usize,
     pub contacts: usize,
+}
+
+/// `GET /clients`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClientList {
+    pub clients: Vec<ClientEntry>,
+}
+
+impl ClientList {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{:<40} {:>5} {:>8} {:>10} {:>10} {:>12} {:>15}\n",
+            "client", "core", "sessions", "units in", "units out", "publications", "published bytes"
+        );
+        for client in &self.clients {
+            let name = match (&client.jid, client.trunk) {
+                (Some(jid), _) => jid.clone(),
+                (None, true) => format!("trunk from {}", client.peer),
+                (None, false) => format!("nobody yet, from {}", client.peer),
+            };
+            let ClientEntry { core, sessions, units_in, units_out, publications, published_bytes, .. } = client;
+            text += &format!(
+                "{name:<40} {core:>5} {sessions:>8} {units_in:>10} {units_out:>10} {publications:>12} {published_bytes:>15}\n"
+            );
+        }
+        text
+    }
+}
+
+/// One client of the list, and the load it caused in the last unit of time (C1; `metrics.meter_unit_ms` and `meter_unit_bytes`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClientEntry {
+    pub core: u16,
+    pub peer: IpAddr,
+    /// None for a trunk, and before the log-in.
+    pub jid: Option<String>,
+    pub trunk: bool,
+    pub sessions: usize,
+    pub units_in: u32,
+    pub units_out: u32,
+    pub publications: u32,
+    pub published_bytes: u32,
 }
 
 /// Every answer that isn't a success.

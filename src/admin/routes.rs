@@ -3,7 +3,7 @@
 //! Lives on: the thread of the connection, which holds the desk while it answers.
 
 use super::http::{Fault, Request, Response};
-use super::{Control, ErrorBody, NewUser, Refusal, TransferOrder, UserEntry, UserPage};
+use super::{ClientList, Control, ErrorBody, NewUser, Refusal, TransferOrder, UserEntry, UserPage, read_json};
 use crate::base::config::Secret;
 use crate::base::jid::Bare;
 use crate::base::time::WallClock;
@@ -17,9 +17,9 @@ use serde::de::DeserializeOwned;
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
-/// Users of one page of `GET /users`: what is given when nothing is asked, and at most.
-const PAGE_USERS: usize = 100;
-const MOST_PAGE_USERS: usize = 1_000;
+/// Entries of `GET /clients` and of one page of `GET /users`: what is given when nothing is asked, and at most.
+const PAGE: usize = 100;
+const MOST_OF_A_PAGE: usize = 1_000;
 /// Longest address of a transfer, in bytes: a host name and a port.
 const ADDRESS_BYTES: usize = 255 + 6;
 
@@ -75,6 +75,7 @@ enum Route<'a> {
     Ready,
     Stats,
     Histograms,
+    Clients,
     Users,
     User(&'a str),
     Transfer,
@@ -88,6 +89,7 @@ impl Route<'_> {
             "/readyz" => Route::Ready,
             "/stats" => Route::Stats,
             "/histograms" => Route::Histograms,
+            "/clients" => Route::Clients,
             "/users" => Route::Users,
             "/transfer" => Route::Transfer,
             other => Route::User(other.strip_prefix("/users/")?),
@@ -112,7 +114,7 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
     let no_route =
-        || error(404, "there is /metrics, /healthz, /readyz, /stats, /histograms, /users, /users/JID and /transfer here");
+        || error(404, "there is /metrics, /healthz, /readyz, /stats, /histograms, /clients, /users, /users/JID and /transfer here");
     let route = Route::of(&path).ok_or_else(no_route)?;
     let methods = route.methods();
     if !methods.contains(&request.method.as_str()) {
@@ -134,6 +136,7 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
         }
         (Route::Stats, _) => Ok(json(200, &Report::new(&desk.control.snapshots()?))),
         (Route::Histograms, _) => Ok(text(TEXT, desk.log.text())),
+        (Route::Clients, _) => list_clients(desk, request),
         (Route::Users, "POST") => add_user(desk, request),
         (Route::Users, _) => list_users(desk, request),
         (Route::User(jid), _) => {
@@ -197,12 +200,21 @@ fn add_user(desk: &mut Desk, request: &mut Request) -> Result<Response, Response
     Ok(json(201, &serde_of("added", jid.as_str())))
 }
 
+/// How many entries a list may have.
+fn limit(request: &Request) -> Result<usize, Response> {
+    match request.query("limit").map(str::parse) {
+        None => Ok(PAGE),
+        Some(Ok(limit)) if (1..=MOST_OF_A_PAGE).contains(&limit) => Ok(limit),
+        Some(_) => Err(error(400, format!("limit is a number from 1 to {MOST_OF_A_PAGE}"))),
+    }
+}
+
+fn list_clients(desk: &mut Desk, request: &Request) -> Result<Response, Response> {
+    Ok(json(200, &ClientList { clients: desk.control.clients(limit(request)?)? }))
+}
+
 fn list_users(desk: &mut Desk, request: &Request) -> Result<Response, Response> {
-    let limit = match request.query("limit").map(str::parse) {
-        None => PAGE_USERS,
-        Some(Ok(limit)) if (1..=MOST_PAGE_USERS).contains(&limit) => limit,
-        Some(_) => return Err(error(400, format!("limit is a number from 1 to {MOST_PAGE_USERS}"))),
-    };
+    let limit = limit(request)?;
     let after = request.query("after").map(read_jid).transpose()?;
     let users: Vec<UserEntry> = (desk.control.list_users(after.as_ref(), limit)?.into_iter())
         .map(|user| UserEntry {
@@ -236,6 +248,5 @@ fn body<T: DeserializeOwned>(request: &mut Request, example: &str) -> Result<T, 
     if !request.is_json {
         return Err(error(415, "the body must be JSON: send Content-Type: application/json"));
     }
-    simd_json::serde::from_slice(&mut request.body)
-        .map_err(|problem| error(400, format!("the body can't be read ({problem}): send {example}")))
+    read_json(&mut request.body).map_err(|problem| error(400, format!("the body can't be read ({problem}): send {example}")))
 }

@@ -1,7 +1,7 @@
 //! What an operator decides: `fanal.toml` as a value. Text in, a `Config` or an error out that names file, line, column, key
 //! and fix.
 //!
-//! Lives on: the main thread, at start. Pure: whoever reads the file is elsewhere. Serves C1 (the meter's unit), G5, J9.
+//! Lives on: the main thread, at start. Pure: whoever reads the file is elsewhere. Serves C1 (the meter's units), G5, J9.
 //! Invariants: `Config::default()` is sound and listens on loopback only; a `Config` from `Config::parse` is sound; every key
 //! stands in `keys::KEYS`, where the printed default file and the documentation come from.
 
@@ -103,6 +103,8 @@ pub struct Metrics {
     pub interval_seconds: u32,
     /// C1: a message longer than this counts as several.
     pub meter_unit_bytes: u32,
+    /// C1: load is messages per this time.
+    pub meter_unit_ms: u32,
 }
 
 impl Default for Node {
@@ -120,7 +122,7 @@ impl Default for Listen {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { sample: 16, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500 }
+        Metrics { sample: 64, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500, meter_unit_ms: 1000 }
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Limits {
     pub unacknowledged_messages: u32,
     /// Bytes waiting for one connection above which its presence is conflated (newest per publisher).
     pub high_water_bytes: u32,
+    /// What is longer (a roster, the presence of all contacts) goes to a client in frames of about this length, with at most one
+    /// item above it. At the limit: the next ones wait until a slow client has read these.
+    pub piece_bytes: u32,
     /// Bytes waiting for one connection at which it is ended with `never_reads`, presence having been conflated long before.
     pub backlog_bytes: u32,
     /// The same for a trunk, which carries many sessions.
@@ -74,6 +77,7 @@ impl Default for Limits {
             directed_per_session: 256,
             unacknowledged_messages: 256,
             high_water_bytes: 256 << 10,
+            piece_bytes: 64 << 10,
             backlog_bytes: 4 << 20,
             trunk_high_water_bytes: 16 << 20,
             trunk_backlog_bytes: 256 << 20,

@@ -7,7 +7,7 @@ use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::Tag;
 use crate::wire::frame::{Chunk, Frames};
 
-/// Longest frame taken from a server: a roster of 10,000 contacts with long names fits. At the limit: `FrameTooLarge`.
+/// Longest frame taken from a server: all that is long comes in pieces, but for block lists. At the limit: `FrameTooLarge`.
 pub const FRAME_BYTES: u32 = 64 << 20;
 
 /// A server's frame, verified; it borrows from the chunk it came in.

@@ -34,6 +34,8 @@ pub struct Inbox {
     received: HashMap<u32, u64>,
     pub events: VecDeque<(Streams, Event)>,
     pub answers: VecDeque<(Tag, Answer)>,
+    /// Rosters of which only pieces have come, by stream and request.
+    rosters: HashMap<Tag, Vec<Contact>>,
     /// Why the server closes the connection, once it has said so.
     pub ended: Option<Refusal>,
 }
@@ -88,17 +90,39 @@ impl Inbox {
             }
             ServerFrame::RosterPush(push) => self.event(tag.stream, Event::RosterPush(push.item().into())),
             ServerFrame::DirectedPresence { from, presence } => {
-                let directed = DirectedPresence { from: from.to_owned(), presence: presence.fields.into() };
+                let directed = DirectedPresence { from: from.to_owned(), presence: presence.fields().into() };
                 self.event(tag.stream, Event::Directed(directed));
             }
-            ServerFrame::Roster(roster) if tag.request == 0 => {
-                self.event(tag.stream, Event::Roster(roster.items().into_iter().flatten().map(Contact::from).collect()));
-            }
+            ServerFrame::Roster(roster) => self.roster(tag, roster)?,
             ServerFrame::Transfer(transfer) => self.event(tag.stream, Event::Transfer(transfer.address().to_owned())),
             ServerFrame::Error(error) if tag.request == 0 => self.event(tag.stream, Event::Refused(refusal(error))),
             answer => self.answers.extend(answer_of(answer).map(|answer| (tag, answer))),
         }
         Ok(())
+    }
+
+    /// Puts the pieces of a roster together.
+    fn roster(&mut self, tag: Tag, roster: n::Roster<'_>) -> Result<(), Reason> {
+        let mut contacts = self.rosters.remove(&tag).unwrap_or_default();
+        contacts.extend(roster.items().into_iter().flatten().map(Contact::from));
+        if roster.more() {
+            let kept: usize = self.rosters.values().map(Vec::len).sum();
+            if kept + contacts.len() > EVENTS_KEPT || self.rosters.len() >= ANSWERS_KEPT {
+                return Err(Reason::Flood);
+            }
+            self.rosters.insert(tag, contacts);
+        } else if tag.request == 0 {
+            self.event(tag.stream, Event::Roster(contacts));
+        } else {
+            self.answers.push_back((tag, Answer::Roster(contacts)));
+        }
+        Ok(())
+    }
+
+    /// The session goes on over another connection: what the old one did not finish does not come.
+    pub fn reconnected(&mut self) {
+        self.rosters.clear();
+        self.ended = None;
     }
 
     fn event(&mut self, stream: u32, event: Event) {
@@ -134,7 +158,6 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
         ServerFrame::Pong(_) => Answer::Pong,
         ServerFrame::Error(error) => Answer::Refused(refusal(error)),
         ServerFrame::SaslChallenge(challenge) => Answer::Challenge(bytes(challenge.data())),
-        ServerFrame::Roster(roster) => Answer::Roster(roster.items().into_iter().flatten().map(Contact::from).collect()),
         ServerFrame::BlockList(list) => Answer::BlockList(list.jids().into_iter().flatten().map(str::to_owned).collect()),
         ServerFrame::Hello(hello) => Answer::Greeting(Greeting {
             version: hello.version(),

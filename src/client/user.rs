@@ -103,7 +103,7 @@ impl Client {
         let (mut connection, greeting) = Connection::open(address, timeout, Inbox::of_session())?;
         // The new connection goes on where the old one was: events not yet asked for, versions, messages received.
         std::mem::swap(&mut connection.inbox, &mut self.connection.inbox);
-        connection.inbox.ended = None;
+        connection.inbox.reconnected();
         (self.connection, self.greeting, self.address) = (connection, greeting, address.to_owned());
         let received = self.connection.inbox.received(0);
         let answer = self.connection.request(0, |encoder, out, tag| encoder.resume(out, tag, &bare, &resume, received))?;

@@ -38,22 +38,31 @@
 //! | --- | --- |
 //! | A1 buffers outlive cancelled operations | kept by `Conn`: `peers_that_vanish_mid_send_take_nothing_with_them` |
 //! | A1 accept that loses to its cancel | its descriptor is closed (`accept`); every test counts what is left at its end |
+//! | A1 multishot on AF_UNIX misses the end | TCP only |
 //! | A1 late completion, reused slot | generation in the name (`op`), `late_completions` is 0 in every test |
 //! | A1 close is not cancel | shutdown, cancel, wait, close: `conn::tests`, `connections_closed_from_both_ends_at_once` |
 //! | A1 synchronous cancel races | never used |
 //! | A2 completion overflow | sized by `RingSize`, counted, flushed: `a_completion_queue_that_overflows_loses_nothing` |
 //! | A2 EBUSY, EAGAIN from enter | "reap first", counted as `enters_refused` (`queue`) |
 //! | A3 exhaustion | `starved`, armed again when buffers are back: `many_connections_share_a_handful_of_buffers` |
+//! | A3 one busy connection takes all buffers | each is copied from and given back in its turn: the same test |
+//! | A3 multishot receive needs provided buffers | every receive has them (`buffers`) |
 //! | A3 leak check | the kernel is asked at exit, and the process stops if one is missing (`pump`) |
 //! | A3 incremental buffers | not used: flag bugs, and frames are small |
 //! | A4 F_MORE | looked at in `Driver::ended` only, for accept and receive: the two tests of A2 and A3 end multishots |
-//! | A4 multishot accept on odd kernels | falls back to single accepts on EINVAL (`accept`) |
+//! | A4 multishot accept on odd kernels | `where_multishot_accept_is_refused_connections_are_accepted_one_by_one` |
+//! | A4 accept without descriptors | `node_limits`: `without_descriptors_accepting_pauses_and_nobody_else_notices` |
+//! | A4 TCP_FASTOPEN, TCP_DEFER_ACCEPT | never set |
 //! | A4 receive bundles | not used: order bugs up to 6.14 |
+//! | A5 task work needs an enter | SQ_TASKRUN is asked for and looked at (`setup`, `queue`): `no_wake_up_is_lost` |
 //! | A5 flags | `setup` peels them, newest first; made on the core's thread |
 //! | A5 nothing to do | no enter (`Queue::submit`) |
 //! | A6 order of sends | one in flight per connection: `an_echo_comes_back_whole_and_in_order` |
 //! | A6 short sends | submitted again: `a_slow_reader_gets_all_and_holds_up_nobody` |
 //! | A6 zero copy, send bundles | not used: frames are far below the sizes where they win |
+//! | A6 POLL_FIRST, trying a call before the ring | not used: multishot receives poll by themselves, and lines gather first |
+//! | A6 waiting for more completions | measured above: no gain |
+//! | A7 SO_REUSEPORT hashes unevenly | to the user's home: `a_connection_moves_between_cores_with_bytes_in_flight_both_ways` |
 //! | A7 fairness | budgets per turn: `Config::completions_per_turn`, `FlushPolicy::sends`; a fixed order of sources |
 //! | A8 memory lock | `setup::Report`, checked and printed at start |
 //! | A9 direct descriptors, registered ring | plain descriptors; why not the ring: `queue` |
@@ -96,6 +105,9 @@ pub trait Host {
 
     /// A connection was accepted by the listener of this number. The host opens a line for it, or refuses it with `None`.
     fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId>;
+
+    /// Bytes of these connections are about to be handed over: a chance to read ahead what they will need. Some may be gone.
+    fn expect(&self, _conns: &[ConnId]) {}
 
     /// Bytes came; they are gone when this returns.
     fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]);

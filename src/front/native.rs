@@ -48,6 +48,8 @@ impl Rules {
 #[derive(Clone, Copy)]
 pub struct Incoming<'a> {
     pub tag: Tag,
+    /// Length of the frame, header included.
+    pub bytes: u32,
     pub frame: ClientFrame<'a>,
 }
 
@@ -98,7 +100,8 @@ impl Door {
         {
             return Err(Reason::UnknownVersion);
         }
-        Ok(Some(Incoming { tag: Tag { stream: header.stream, request: header.request }, frame: incoming }))
+        let tag = Tag { stream: header.stream, request: header.request };
+        Ok(Some(Incoming { tag, bytes: header.frame_bytes() as u32, frame: incoming }))
     }
 
     /// The client was sent a SaslChallenge.

@@ -68,6 +68,7 @@ fields! {
         messages, "messages", "Messages taken for delivery";
         message_units_in, "units", "Load from clients: a message longer than the meter's unit counts as several";
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
+        publications, "updates", "Changes of presence published by clients";
         published_bytes, "bytes", "Bytes of presence published by clients";
         log_ins, "sessions", "Sessions that began";
         log_outs, "sessions", "Sessions that ended";
@@ -118,6 +119,10 @@ fields! {
         backlog_bytes, "bytes", "Bytes gathered for connections and not yet sent";
         buffers_in_use, "buffers", "Receive buffers held by the core";
         commits_waiting, "commits", "Commits handed to the store and not answered yet";
+        load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
+        load_out, "units", "Load to clients in the last unit of time";
+        load_publications, "updates", "Changes of presence published in the last unit of time";
+        load_published_bytes, "bytes", "Bytes of presence published in the last unit of time";
     }
 }
 

@@ -1,8 +1,9 @@
 //! The load of clients and of the node, as C1 counts it: messages in and out per unit of time, where a message longer than a unit
 //! of size counts as several.
 //!
-//! Lives on: every core; each session carries a `ClientLoad`, each core one `Meter`. Pure. Invariants: a message counts at least
-//! once; a client's load is 16 bytes.
+//! Lives on: every core, which has one `Meter`; each connection carries a `Taken`, and its line what went out. Pure. Invariants: a
+//! message counts at least once; what is counted only grows (or wraps round), and rates come of the difference of two looks, so
+//! that counting costs an addition and nothing is done per delivery.
 
 use crate::base::time::Time;
 
@@ -23,70 +24,104 @@ impl Default for Units {
 
 impl Units {
     /// What a message of this length counts.
-    pub fn of(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(self.unit_bytes.max(1) as usize)).unwrap_or(u32::MAX).max(1)
+    #[inline]
+    pub fn of(&self, bytes: u32) -> u32 {
+        if bytes <= self.unit_bytes { 1 } else { bytes.div_ceil(self.unit_bytes.max(1)) }
+    }
+
+    fn nanos(&self) -> u64 {
+        u64::from(self.unit_ms.max(1)) * 1_000_000
     }
 }
 
-/// One client's load since it came. The numbers wrap round; `since` is right as long as fewer than 2^32 lie between two looks.
+/// What was taken from one client since its connection came to the core; the numbers wrap round.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ClientLoad {
+pub struct Taken {
     /// Units received from the client.
-    pub units_in: u32,
-    /// Units sent to the client.
-    pub units_out: u32,
+    pub units: u32,
     /// Changes of presence it published.
     pub publications: u32,
     /// Bytes of presence it published.
     pub published_bytes: u32,
 }
 
+impl Taken {
+    /// Adds what a chunk of bytes brought.
+    #[inline]
+    pub fn add(&mut self, more: Taken) {
+        self.units = self.units.wrapping_add(more.units);
+        self.publications = self.publications.wrapping_add(more.publications);
+        self.published_bytes = self.published_bytes.wrapping_add(more.published_bytes);
+    }
+}
+
+/// One client's load: since it came, or between two looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClientLoad {
+    pub taken: Taken,
+    /// Units sent to the client.
+    pub units_out: u32,
+}
+
 impl ClientLoad {
-    pub fn received(&mut self, units: u32) {
-        self.units_in = self.units_in.wrapping_add(units);
-    }
-
-    pub fn sent(&mut self, units: u32) {
-        self.units_out = self.units_out.wrapping_add(units);
-    }
-
-    pub fn published(&mut self, bytes: usize) {
-        self.publications = self.publications.wrapping_add(1);
-        self.published_bytes = self.published_bytes.wrapping_add(bytes as u32);
-    }
-
-    /// What came on top since an earlier look.
+    /// What came on top since an earlier look; right as long as fewer than 2^32 of each lie between the two.
     pub fn since(&self, earlier: &ClientLoad) -> ClientLoad {
-        ClientLoad {
-            units_in: self.units_in.wrapping_sub(earlier.units_in),
-            units_out: self.units_out.wrapping_sub(earlier.units_out),
-            publications: self.publications.wrapping_sub(earlier.publications),
-            published_bytes: self.published_bytes.wrapping_sub(earlier.published_bytes),
-        }
+        let (now, then) = (self.taken, earlier.taken);
+        let taken = Taken {
+            units: now.units.wrapping_sub(then.units),
+            publications: now.publications.wrapping_sub(then.publications),
+            published_bytes: now.published_bytes.wrapping_sub(then.published_bytes),
+        };
+        ClientLoad { taken, units_out: self.units_out.wrapping_sub(earlier.units_out) }
+    }
+
+    /// Units in both directions: what clients are compared by.
+    pub fn weight(&self) -> u64 {
+        u64::from(self.taken.units) + u64::from(self.units_out)
+    }
+
+    fn scaled(self, by: u64, of: u64) -> ClientLoad {
+        let scale = |count: u32| (u128::from(count) * u128::from(by) / u128::from(of.max(1))) as u32;
+        let Taken { units, publications, published_bytes } = self.taken;
+        let taken = Taken { units: scale(units), publications: scale(publications), published_bytes: scale(published_bytes) };
+        ClientLoad { taken, units_out: scale(self.units_out) }
     }
 }
 
-/// Events in the last unit of time, sliding: this window's events, and of the one before as much as the unit still covers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Window {
-    number: u64,
-    current: u64,
-    previous: u64,
+/// One client's load at two moments, from which the load of a unit of time comes: it reaches back one unit or more, if the client
+/// is that old.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Marks {
+    older: (Time, ClientLoad),
+    newer: (Time, ClientLoad),
 }
 
-impl Window {
-    fn turn_to(&mut self, number: u64) {
-        if number > self.number {
-            self.previous = if number == self.number + 1 { self.current } else { 0 };
-            self.current = 0;
-            self.number = number;
+impl Marks {
+    /// The marks of a client that came at this time.
+    pub fn new(came: Time) -> Marks {
+        let mark = (came, ClientLoad::default());
+        Marks { older: mark, newer: mark }
+    }
+
+    /// Looks at the client again: often enough is once in a unit.
+    pub fn look(&mut self, now: Time, load: ClientLoad, units: &Units) {
+        if now.since(self.newer.0) >= units.nanos() {
+            self.older = std::mem::replace(&mut self.newer, (now, load));
         }
+    }
+
+    /// What a unit of time up to now has brought; of a younger client, all there was.
+    pub fn per_unit(&self, now: Time, load: ClientLoad, units: &Units) -> ClientLoad {
+        let (since, earlier) = self.older;
+        let (over, unit) = (now.since(since), units.nanos());
+        let load = load.since(&earlier);
+        if over > unit { load.scaled(unit, over) } else { load }
     }
 }
 
-/// What went through one core in the last unit of time.
+/// What went through one core: since its start, or in a unit of time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Rate {
+pub struct Load {
     /// Units received from clients.
     pub units_in: u64,
     /// Units sent to clients.
@@ -95,69 +130,53 @@ pub struct Rate {
     pub published_bytes: u64,
 }
 
-/// One core's meter; a node's load is the sum of its cores'.
+impl Load {
+    fn each(self, other: Load, of: impl Fn(u64, u64) -> u64) -> Load {
+        Load {
+            units_in: of(self.units_in, other.units_in),
+            units_out: of(self.units_out, other.units_out),
+            publications: of(self.publications, other.publications),
+            published_bytes: of(self.published_bytes, other.published_bytes),
+        }
+    }
+}
+
+/// One core's meter: the sum over its clients in the last unit of time, sliding. A node's load is the sum of its cores'.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Meter {
     units: Units,
-    windows: [Window; 4],
+    /// What had been counted at the last look.
+    seen: Load,
+    window: u64,
+    current: Load,
+    previous: Load,
 }
 
 impl Meter {
     pub fn new(units: Units) -> Meter {
-        Meter { units, windows: [Window::default(); 4] }
+        Meter { units, ..Meter::default() }
     }
 
-    pub fn units(&self) -> Units {
-        self.units
+    /// Takes in all that was counted since the start. What came on top counts as of now, so call it many times in a unit.
+    pub fn look(&mut self, now: Time, counted: Load) {
+        let window = now.0 / self.units.nanos();
+        if window > self.window {
+            self.previous = if window == self.window + 1 { self.current } else { Load::default() };
+            self.current = Load::default();
+            self.window = window;
+        }
+        let new = counted.each(self.seen, u64::wrapping_sub);
+        self.current = self.current.each(new, u64::saturating_add);
+        self.seen = counted;
     }
 
-    /// A message came from a client. Gives what it counted, for the client's own load.
-    pub fn received(&mut self, now: Time, bytes: usize) -> u32 {
-        let units = self.units.of(bytes);
-        self.count(now, 0, u64::from(units));
-        units
-    }
-
-    /// A message went to a client. Gives what it counted, for the client's own load.
-    pub fn sent(&mut self, now: Time, bytes: usize) -> u32 {
-        let units = self.units.of(bytes);
-        self.count(now, 1, u64::from(units));
-        units
-    }
-
-    /// Several messages of one length went to clients, as in a fan-out.
-    pub fn sent_many(&mut self, now: Time, bytes: usize, messages: u64) {
-        self.count(now, 1, u64::from(self.units.of(bytes)) * messages);
-    }
-
-    /// A client published presence.
-    pub fn published(&mut self, now: Time, bytes: usize) {
-        self.count(now, 2, 1);
-        self.count(now, 3, bytes as u64);
-    }
-
-    /// What went through in the unit of time before `now`.
-    pub fn rate(&mut self, now: Time) -> Rate {
-        let unit = self.unit_nanos();
+    /// What went through in the unit of time before `now`, the time of the last look: this window's, and of the one before as much
+    /// as the unit still covers.
+    pub fn rate(&self, now: Time) -> Load {
+        let unit = self.units.nanos();
         let left = unit - now.0 % unit;
-        let [units_in, units_out, publications, published_bytes] = std::array::from_fn(|at| {
-            let window = &mut self.windows[at];
-            window.turn_to(now.0 / unit);
-            let covered = u128::from(window.previous) * u128::from(left) / u128::from(unit);
-            window.current + covered as u64
-        });
-        Rate { units_in, units_out, publications, published_bytes }
-    }
-
-    fn count(&mut self, now: Time, at: usize, by: u64) {
-        let number = now.0 / self.unit_nanos();
-        let window = &mut self.windows[at];
-        window.turn_to(number);
-        window.current = window.current.saturating_add(by);
-    }
-
-    fn unit_nanos(&self) -> u64 {
-        u64::from(self.units.unit_ms.max(1)) * 1_000_000
+        let share = |current: u64, previous: u64| current + (u128::from(previous) * u128::from(left) / u128::from(unit)) as u64;
+        self.current.each(self.previous, share)
     }
 }
 
@@ -167,49 +186,67 @@ mod tests {
     use proptest::prelude::*;
 
     const MS: u64 = 1_000_000;
+    const UNITS: Units = Units { unit_ms: 100, unit_bytes: 1_500 };
+
+    fn load(units: u32) -> ClientLoad {
+        ClientLoad { taken: Taken { units, publications: 1, published_bytes: units }, units_out: 2 * units }
+    }
 
     #[test]
-    fn a_long_message_counts_as_several_and_an_empty_one_as_one() {
-        let units = Units { unit_ms: 1_000, unit_bytes: 1_500 };
-        assert_eq!([0, 1, 1_500, 1_501, 4_500].map(|bytes| units.of(bytes)), [1, 1, 1, 2, 3]);
+    fn c1_a_long_message_counts_as_several_and_an_empty_one_as_one() {
+        assert_eq!([0, 1, 1_500, 1_501, 4_500].map(|bytes| UNITS.of(bytes)), [1, 1, 1, 2, 3]);
         assert_eq!(Units { unit_ms: 0, unit_bytes: 0 }.of(3), 3, "a unit of 0 is taken for 1");
     }
 
     #[test]
-    fn a_clients_load_is_small_and_its_differences_survive_the_wrap() {
-        assert_eq!(size_of::<ClientLoad>(), 16);
-        let mut load = ClientLoad { units_in: u32::MAX, ..ClientLoad::default() };
-        let before = load;
-        load.received(2);
-        load.sent(3);
-        load.published(100);
-        assert_eq!(load.since(&before), ClientLoad { units_in: 2, units_out: 3, publications: 1, published_bytes: 100 });
+    fn c1_a_clients_load_is_small_and_its_differences_survive_the_wrap() {
+        assert_eq!(size_of::<Taken>(), 12);
+        let before = ClientLoad { taken: Taken { units: u32::MAX, ..Taken::default() }, ..ClientLoad::default() };
+        let mut now = before;
+        now.taken.add(Taken { units: 2, publications: 1, published_bytes: 100 });
+        now.units_out += 3;
+        let taken = Taken { units: 2, publications: 1, published_bytes: 100 };
+        assert_eq!(now.since(&before), ClientLoad { taken, units_out: 3 });
     }
 
     #[test]
-    fn the_window_slides_and_forgets() {
-        let mut meter = Meter::new(Units { unit_ms: 100, unit_bytes: 10 });
-        assert_eq!(meter.received(Time(50 * MS), 95), 10);
-        meter.sent(Time(50 * MS), 5);
-        meter.sent_many(Time(50 * MS), 11, 4);
-        meter.published(Time(50 * MS), 64);
-        let rate = |meter: &mut Meter, ms: u64| meter.rate(Time(ms * MS));
-        assert_eq!(rate(&mut meter, 99), Rate { units_in: 10, units_out: 9, publications: 1, published_bytes: 64 });
-        assert_eq!(rate(&mut meter, 150).units_in, 5, "half of the last window is still covered");
-        assert_eq!(rate(&mut meter, 200), Rate::default());
-        meter.received(Time(210 * MS), 1);
-        assert_eq!(rate(&mut meter, 999), Rate::default(), "windows without an event leave nothing behind");
+    fn c1_a_clients_load_is_that_of_a_unit_of_time() {
+        let mut marks = Marks::new(Time(50 * MS));
+        assert_eq!(marks.per_unit(Time(80 * MS), load(10), &UNITS), load(10), "younger than a unit: all of it");
+        marks.look(Time(150 * MS), load(20), &UNITS);
+        assert_eq!(marks.per_unit(Time(250 * MS), load(40), &UNITS).taken.units, 20, "40 in two units");
+        marks.look(Time(250 * MS), load(40), &UNITS);
+        marks.look(Time(350 * MS), load(40), &UNITS);
+        assert_eq!(marks.per_unit(Time(450 * MS), load(40), &UNITS), ClientLoad::default(), "idle for two units");
+    }
+
+    #[test]
+    fn c1_the_cores_window_slides_and_forgets() {
+        let mut meter = Meter::new(UNITS);
+        let counted = Load { units_in: 10, units_out: 9, publications: 1, published_bytes: 64 };
+        let rate = |meter: &mut Meter, ms: u64, counted: Load| {
+            meter.look(Time(ms * MS), counted);
+            meter.rate(Time(ms * MS))
+        };
+        assert_eq!(rate(&mut meter, 50, counted), counted);
+        assert_eq!(rate(&mut meter, 150, counted).units_in, 5, "half of the last window is still covered");
+        assert_eq!(rate(&mut meter, 200, counted), Load::default());
+        let more = Load { units_in: 11, ..counted };
+        assert_eq!(rate(&mut meter, 210, more).units_in, 1);
+        assert_eq!(rate(&mut meter, 999, more), Load::default(), "windows without an event leave nothing behind");
     }
 
     proptest! {
         /// A steady flow is measured as what it is, whenever one looks.
         #[test]
-        fn a_steady_flow_reads_right_at_any_moment(per_ms in 1u64..20, look_at in 1_000u64..2_000) {
-            let mut meter = Meter::new(Units { unit_ms: 100, unit_bytes: 1_500 });
+        fn c1_a_steady_flow_reads_right_at_any_moment(per_ms in 1u64..20, look_at in 1_000u64..2_000) {
+            let mut meter = Meter::new(UNITS);
             for ms in 0..look_at {
-                meter.sent_many(Time(ms * MS), 64, per_ms);
+                meter.look(Time(ms * MS), Load { units_out: (ms + 1) * per_ms, ..Load::default() });
             }
-            let rate = meter.rate(Time(look_at * MS)).units_out;
+            let now = Time(look_at * MS);
+            meter.look(now, Load { units_out: look_at * per_ms, ..Load::default() });
+            let rate = meter.rate(now).units_out;
             prop_assert!(rate.abs_diff(per_ms * 100) <= per_ms, "{} against {}", rate, per_ms * 100);
         }
     }

@@ -9,7 +9,7 @@ use crate::base::jid::Bare;
 use crate::drive::Bell;
 use crate::metrics::snapshot::Snapshot;
 use crate::shard::batch::{Command, Order};
-use crate::shard::{Answer, UserLine};
+use crate::shard::{Answer, ClientLine, UserLine};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,20 @@ impl Controller {
                 other => Err(format!("core {core} answered {other:?}")),
             })
             .collect()
+    }
+
+    /// The clients with the most load, the heaviest first (C1).
+    pub fn clients(&mut self, most: usize) -> Result<Vec<ClientLine>, String> {
+        let mut clients = Vec::new();
+        for core in 0..self.cores.len() {
+            match self.ask(core, Order::Clients { most })? {
+                Answer::Clients(more) => clients.extend(more),
+                other => return Err(format!("core {core} answered {other:?}")),
+            }
+        }
+        clients.sort_by_key(|client| std::cmp::Reverse(client.load.weight()));
+        clients.truncate(most);
+        Ok(clients)
     }
 
     fn change(&mut self, jid: &Bare, order: Order) -> Result<(), String> {

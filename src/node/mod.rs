@@ -202,7 +202,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, secret
             plain: config.login.plain,
             decoys: Decoys::new(keys.decoys),
             sample: config.metrics.sample,
-            units: Units { unit_bytes: config.metrics.meter_unit_bytes, ..Units::default() },
+            units: Units { unit_bytes: config.metrics.meter_unit_bytes, unit_ms: config.metrics.meter_unit_ms },
             clock: clock::now,
         };
         Shard::new(settings, place, secrets.fork())

@@ -3,10 +3,11 @@
 //! Lives on: the control thread. Serves C8 (transfer), G5.
 
 use super::control::Controller;
-use crate::admin::{Control, Health, Refusal, UserLine};
+use crate::admin::{ClientEntry, Control, Health, Refusal, UserLine};
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::jid::Bare;
 use crate::metrics::snapshot::Snapshot;
+use crate::shard::ClientLine;
 
 impl Control for Controller {
     fn snapshots(&mut self) -> Result<Vec<Snapshot>, Refusal> {
@@ -40,6 +41,21 @@ impl Control for Controller {
         let users = self.users().map_err(Refusal::Unavailable)?;
         let behind = users.into_iter().filter(|line| after.is_none_or(|after| line.jid > *after));
         Ok(behind.take(limit).map(|l| UserLine { jid: l.jid, user: l.user, sessions: l.sessions, contacts: l.contacts }).collect())
+    }
+
+    fn clients(&mut self, most: usize) -> Result<Vec<ClientEntry>, Refusal> {
+        let entry = |client: ClientLine| ClientEntry {
+            core: client.core.0,
+            peer: client.peer,
+            jid: client.user.map(|(jid, resource)| format!("{jid}/{resource}")),
+            trunk: client.is_trunk,
+            sessions: client.sessions,
+            units_in: client.load.taken.units,
+            units_out: client.load.units_out,
+            publications: client.load.taken.publications,
+            published_bytes: client.load.taken.published_bytes,
+        };
+        Ok(Controller::clients(self, most).map_err(Refusal::Unavailable)?.into_iter().map(entry).collect())
     }
 
     fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal> {

@@ -73,6 +73,11 @@ impl Item {
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.detail.iter().flat_map(|detail| detail.groups())
     }
+
+    /// About what it takes in a frame.
+    fn frame_bytes(&self) -> usize {
+        64 + self.jid.as_str().len() + self.name().len() + self.groups().map(|group| group.len() + 12).sum::<usize>()
+    }
 }
 
 /// The contacts of one user, in the order in which they came.
@@ -180,6 +185,23 @@ impl Roster {
     /// What clients are shown (section 2.1.2.2: a mere request isn't in the roster).
     pub fn visible(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| item.state.is_visible())
+    }
+
+    /// What clients are shown, in pieces: visible items of about `bytes` bytes behind the JID `after`, in an order that contacts
+    /// which come and go meanwhile don't disturb. True: there are more.
+    pub fn piece(&self, after: Option<&Bare>, bytes: usize) -> (Vec<&Item>, bool) {
+        let behind = after.map(|jid| (slot_of(jid.as_str()), jid));
+        let place = |at: usize| (self.slots[at], &self.items[at].jid);
+        let is_behind = |&at: &usize| behind.is_none_or(|behind| place(at) > behind);
+        let mut places: Vec<usize> = (0..self.items.len()).filter(is_behind).collect();
+        places.sort_unstable_by(|&a, &b| place(a).cmp(&place(b)));
+        let mut items = places.into_iter().map(|at| &self.items[at]).filter(|item| item.state.is_visible()).peekable();
+        let (mut piece, mut length) = (Vec::new(), 0);
+        while let Some(item) = items.next_if(|_| length < bytes) {
+            length += item.frame_bytes();
+            piece.push(item);
+        }
+        (piece, items.peek().is_some())
     }
 
     /// The contacts whose presence the user gets.
@@ -290,6 +312,30 @@ mod tests {
             let stranger = item(size, State::TO);
             assert_eq!((roster.by_jid(&stranger.jid), roster.by_user(stranger.user)), (None, None));
         }
+    }
+
+    #[test]
+    fn pieces_have_every_contact_once_though_others_come_and_go() {
+        let mut roster = roster_of(1000);
+        let (mut seen, mut after) = (Vec::new(), None);
+        for round in 0.. {
+            let (piece, more) = roster.piece(after.as_ref(), 5_000);
+            assert!((1..100).contains(&piece.len()));
+            seen.extend(piece.iter().map(|item| item.jid.clone()));
+            after = seen.last().cloned();
+            if !more {
+                break;
+            }
+            roster.remove(&jid(round));
+            roster.remove(seen.last().unwrap());
+            roster.insert(item(2000 + round, State::TO), &Limits::default()).unwrap();
+        }
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count, "none twice");
+        assert!(roster.iter().filter(|item| item.user.serial() <= 1000).all(|item| seen.binary_search(&item.jid).is_ok()));
+        assert_eq!(Roster::default().piece(None, 5_000), (vec![], false));
     }
 
     #[test]

@@ -41,11 +41,23 @@ pub struct Command {
 }
 
 pub enum Order {
-    AddUser { jid: Bare, credentials: Option<ScramCredentials> },
-    RemoveUser { jid: Bare },
+    AddUser {
+        jid: Bare,
+        credentials: Option<ScramCredentials>,
+    },
+    RemoveUser {
+        jid: Bare,
+    },
     ListUsers,
-    Transfer { jid: Bare, address: String },
+    Transfer {
+        jid: Bare,
+        address: String,
+    },
     Snapshot,
+    /// The clients with the most load, at most this many.
+    Clients {
+        most: usize,
+    },
     Stop,
 }
 

@@ -63,6 +63,9 @@ impl Shard {
         counters.stale_updates = edge.stale_updates;
         counters.farewells_overrun = edge.farewells_overrun;
         counters.message_units_out = self.out.lines.units();
+        let counted = self.counted();
+        self.meter.look(now, counted);
+        let load = self.meter.rate(now);
         let tally = self.homes.tally();
         self.recorder.gauges = Gauges {
             users_resident: self.homes.user_count() as u64,
@@ -76,6 +79,10 @@ impl Shard {
             interest_rows: tally.interest_rows,
             backlog_bytes: self.out.lines.backlog_bytes() as u64,
             commits_waiting: self.homes.storing_count() as u64,
+            load_in: load.units_in,
+            load_out: load.units_out,
+            load_publications: load.publications,
+            load_published_bytes: load.published_bytes,
             ..self.recorder.gauges
         };
         self.recorder.snapshot(now)

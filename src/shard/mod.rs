@@ -7,7 +7,9 @@
 //! addressed to this core itself has been worked off.
 
 pub mod batch;
+mod clients;
 mod connections;
+mod expect;
 mod log_in;
 mod measure;
 mod operate;
@@ -15,6 +17,8 @@ mod route;
 mod tell;
 mod watch_over;
 
+pub use clients::ClientLine;
+pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};
@@ -25,7 +29,7 @@ use crate::front::Mechanism;
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
-use crate::metrics::meter::Units;
+use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
 use crate::presence::edge::Edge;
 use crate::presence::home::{Homes, Place};
@@ -33,6 +37,7 @@ use crate::presence::outbox::Outbox;
 use crate::wire::encode::Encoder;
 use ahash::RandomState;
 use batch::Entry;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a shard is told at its start and never changes.
@@ -95,13 +100,19 @@ pub struct Shard {
     pub answers: Vec<(u64, Answer)>,
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
-    connections: Vec<Option<Box<connections::Connection>>>,
+    connections: Vec<Option<connections::Connection>>,
+    /// Addresses of the connections' other ends, by slot: no update looks at them.
+    peers: Vec<IpAddr>,
     log_ins: log_in::LogIns,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
     encoder: Encoder,
     secrets: Secrets,
     frames: Vec<u8>,
+    meter: Meter,
+    /// What the chunk being read has brought so far (C1).
+    taken: Taken,
+    watched: Option<clients::Watched>,
     look_next: usize,
     looked_at: Time,
     stopping: bool,
@@ -127,12 +138,16 @@ impl Shard {
             answers: Vec::new(),
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
+            peers: Vec::new(),
             log_ins: log_in::LogIns::new(hasher.clone()),
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),
             encoder: Encoder::default(),
             secrets,
             frames: Vec::new(),
+            meter: Meter::new(settings.units),
+            taken: Taken::default(),
+            watched: None,
             look_next: 0,
             looked_at: Time::ZERO,
             stopping: false,
@@ -150,5 +165,6 @@ impl Shard {
     /// The invariants of this core's tables; the simulator calls it after every step.
     pub fn check(&self) {
         self.edge.check();
+        assert!(self.out.controls.is_empty(), "what a core has for itself is worked off with each input");
     }
 }

@@ -1,7 +1,7 @@
 //! What the operator wants of a core, and what it answers.
 
-use super::Shard;
 use super::batch::{Command, Order};
+use super::{ClientLine, Shard};
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -23,6 +23,8 @@ pub enum Answer {
     Done(Result<(), String>),
     Users(Vec<UserLine>),
     Snapshot(Box<Snapshot>),
+    /// The heaviest first.
+    Clients(Vec<ClientLine>),
     /// How many sessions were told to go elsewhere.
     Transferred(usize),
 }
@@ -48,6 +50,10 @@ impl Shard {
             Order::Snapshot => {
                 let snapshot = self.snapshot(now);
                 self.answers.push((ticket, Answer::Snapshot(snapshot)));
+            }
+            Order::Clients { most } => {
+                let clients = self.heaviest(now, most);
+                self.answers.push((ticket, Answer::Clients(clients)));
             }
             Order::Stop => self.stop(),
         }

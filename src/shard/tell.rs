@@ -3,8 +3,8 @@
 use super::Shard;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
-use crate::presence::control::{Attached, Contact, EdgeRef, SessionEvent};
-use crate::presence::edge::Home;
+use crate::presence::control::{Asker, Attached, Contact, EdgeRef, SessionEvent};
+use crate::presence::edge::{Home, RosterRest};
 use crate::presence::subscription::State;
 use crate::wire::encode::{self, LoggedInAs, MessageFields, SubscriptionFields, Tag};
 use crate::wire::native;
@@ -18,7 +18,7 @@ impl Shard {
             return self.detach_unseen(asker.edge, at, session);
         };
         let (conn, stream) = (at_edge.conn, at_edge.stream);
-        self.edge.attach(asker.edge, Home { core: at.user.home(self.settings.cores), at, session, resource: resource.clone() });
+        self.edge.attach(asker.edge, Home { user: at.user, slot: at.slot, session });
         self.log_in_ended(conn, stream);
         let jid = full(&jid, &resource);
         let fields = LoggedInAs {
@@ -51,7 +51,18 @@ impl Shard {
                 let fields = SubscriptionFields { action: native::Action(action as u8), jid: from.as_str(), user, note: &note };
                 encoder.subscription_event(out, tag, &fields);
             }
-            SessionEvent::Roster { request, items } => encoder.roster(out, Tag { stream, request }, items.iter().map(contact)),
+            SessionEvent::Roster { request, items, more } => {
+                encoder.roster(out, Tag { stream, request }, items.iter().map(contact), more);
+                self.out.lines.append(conn.slot, &self.frames);
+                if let Some(last) = items.last().filter(|_| more) {
+                    self.edge.roster_goes_on(
+                        edge,
+                        RosterRest { asker: Asker { edge, request }, after: last.jid.clone() },
+                        &mut self.out,
+                    );
+                }
+                return;
+            }
             SessionEvent::RosterPush { item } => encoder.roster_push(out, tag, &contact(&item)),
             SessionEvent::BlockList { request, jids } => {
                 let jids: Vec<&str> = jids.iter().map(Bare::as_str).collect();

@@ -54,6 +54,7 @@ impl Shard {
         }
         let passed = now.since(self.looked_at);
         if passed >= LOOK.as_nanos() as u64 {
+            self.meter.look(now, self.counted());
             let share = (count as u128 * u128::from(passed)).div_ceil(ROUND.as_nanos()) as usize;
             for _ in 0..share.min(count) {
                 self.look_next = (self.look_next + 1) % count;
@@ -70,7 +71,8 @@ impl Shard {
         let second = seconds(now);
         let is_slow = self.connections[slot].is_some() && self.out.lines.is_slow(slot as u32);
         let session = self.edge.find(slot as u32, 0).is_some_and(|edge| self.edge.get(edge).is_some_and(|s| s.home.is_some()));
-        let Some(connection) = self.connections[slot].as_deref_mut() else { return };
+        self.mark(now, slot);
+        let Some(connection) = self.connections[slot].as_mut() else { return };
         let conn = ConnId { slot: slot as u32, generation: connection.generation };
         let logged_in = match &connection.door {
             Doorway::Here(door) => session || door.is_trunk(),

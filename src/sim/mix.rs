@@ -152,6 +152,7 @@ fn draw_limits(random: &mut Random) -> Limits {
         directed_per_session: small(random, 2, plenty.directed_per_session),
         unacknowledged_messages: small(random, 4, plenty.unacknowledged_messages),
         high_water_bytes,
+        piece_bytes: high_water_bytes / 2,
         backlog_bytes: high_water_bytes * 8 + 4000,
         trunk_high_water_bytes,
         trunk_backlog_bytes: trunk_high_water_bytes * 8 + 16_000,

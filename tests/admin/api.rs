@@ -69,6 +69,17 @@ fn a_long_list_of_users_comes_in_pages_without_gap_or_repetition() {
 }
 
 #[test]
+fn c1_the_clients_with_the_most_load_are_listed() {
+    let (server, _state) = start(loopback());
+    let list = Client::new(server.address(), None).clients(3).unwrap();
+    assert_eq!(list.clients.iter().map(|client| client.units_in).collect::<Vec<_>>(), [100, 99, 98]);
+    let table = list.table();
+    let first: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(first, ["user0@localhost/phone", "0", "1", "100", "10", "3", "300"]);
+    get(server.address(), "/clients?limit=0").is_error(400, "from 1 to 1000");
+}
+
+#[test]
 fn health_follows_the_node() {
     let (server, state) = start(loopback());
     let status = |path: &str| get(server.address(), path);

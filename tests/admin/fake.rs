@@ -1,7 +1,7 @@
 //! A made-up node, and raw HTTP to its admin API.
 
 use fanal::admin::server::{Server, Settings};
-use fanal::admin::{Control, Health, Refusal, UserLine};
+use fanal::admin::{ClientEntry, Control, Health, Refusal, UserLine};
 use fanal::base::config::Secret;
 use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
@@ -11,7 +11,7 @@ use fanal::metrics::recorder::{Recorder, Stage};
 use fanal::metrics::snapshot::Snapshot;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
@@ -84,6 +84,21 @@ impl Control for Node {
             contacts: 20,
         };
         Ok(state.users.range::<Bare, _>((from, Bound::Unbounded)).take(limit).enumerate().map(line).collect())
+    }
+
+    fn clients(&mut self, most: usize) -> Result<Vec<ClientEntry>, Refusal> {
+        let client = |n: usize| ClientEntry {
+            core: 0,
+            peer: IpAddr::from([127, 0, 0, 1]),
+            jid: Some(format!("user{n}@localhost/phone")),
+            trunk: false,
+            sessions: 1,
+            units_in: 100 - n as u32,
+            units_out: 10,
+            publications: 3,
+            published_bytes: 300,
+        };
+        Ok((0..most.min(100)).map(client).collect())
     }
 
     fn transfer(&mut self, jid: &Bare, _address: &str) -> Result<usize, Refusal> {

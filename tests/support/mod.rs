@@ -1,6 +1,8 @@
 //! A real node on loopback for tests, and clients of it.
 #![allow(dead_code)]
 
+pub mod served;
+
 use fanal::base::config::{Config, Cores, StoreKind};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;

@@ -128,7 +128,8 @@ pub fn of_server() -> Vec<Sample> {
             batch.finish(out);
         });
         add(Kind::SubscriptionEvent, &mut |e, out| e.subscription_event(out, Tag::default(), &SUBSCRIPTION));
-        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&groups), contact(&[])]));
+        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&groups), contact(&[])], false));
+        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&[])], true));
         add(Kind::RosterPush, &mut |e, out| e.roster_push(out, Tag::default(), &contact(&groups)));
         add(Kind::BlockList, &mut |e, out| e.block_list(out, TAG, &["carol@localhost"]));
         add(Kind::Transfer, &mut |e, out| e.transfer(out, Tag::default(), "127.0.0.1:5290"));

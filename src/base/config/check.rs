@@ -197,6 +197,7 @@ fn check_limits(config: &Config) -> Result<(), Fault> {
     let limits = &config.limits;
     let pairs = [
         ("frame_bytes", limits.frame_bytes, "high_water_bytes", limits.high_water_bytes, "or one frame makes a client slow"),
+        ("piece_bytes", limits.piece_bytes, "high_water_bytes", limits.high_water_bytes, "or one piece makes a client slow"),
         ("frame_bytes", limits.frame_bytes, "ring_batch_bytes", limits.ring_batch_bytes, "or a frame fits into no batch"),
         ("high_water_bytes", limits.high_water_bytes, "backlog_bytes", limits.backlog_bytes, "or clients end before they are slow"),
         (

@@ -115,6 +115,8 @@ keys! {
         sender.";
     high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
         each contact.";
+    piece_bytes: number(1024, 16 * MIB), "Length at which what is long (a roster, the presence of all contacts) is cut into \
+        several frames. A client that reads slowly gets the next ones when it has read these.";
     backlog_bytes: number(1024, GIB), "Bytes waiting for one connection at which it is ended. 'never_reads'.";
     trunk_high_water_bytes: number(1024, GIB), "The same as high_water_bytes for a trunk, which carries many sessions.";
     trunk_backlog_bytes: number(1024, GIB), "The same as backlog_bytes for a trunk.";
@@ -136,7 +138,8 @@ keys! {
     sample: number(1, MIB), "One of this many events is timed. 1 times all of them.";
     interval_log: Shape::Text, "File for an HdrHistogram interval log. None is written without it.", "\"fanal.hlog\"";
     interval_seconds: number(1, 3600), "Length of one interval in that log.";
-    meter_unit_bytes: number(64, MIB), "A message longer than this counts as several in the load meter.";
+    meter_unit_bytes: number(64, MIB), "A message longer than this counts as several in the load of a client and of the node.";
+    meter_unit_ms: number(1000, 24 * HOUR_MS), "Load is messages per this time, in milliseconds.";
 }
 
 /// The key of this name in this section.

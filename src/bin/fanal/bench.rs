@@ -1,12 +1,12 @@
 //! `fanal bench`: measures a node it starts itself, or one that runs already.
 
 use crate::failure::Failure;
-use fanal::base::config::Secret;
+use fanal::base::config::{Config, Secret};
 use fanal::bench::crowd::Access;
 use fanal::bench::progress::Progress;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::round::Schedule;
-use fanal::bench::{fanout, idle, server, sockets, storm};
+use fanal::bench::{fanout, idle, memory, server, sockets, storm};
 use fanal::drive::pin;
 use fanal::front::token::Keys;
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +23,8 @@ pub struct Args {
 enum Kind {
     /// Everybody keeps changing presence: what a delivery costs, against the floor of the same run.
     Fanout(Fanout),
+    /// Presence without sockets: from an update's bytes to the bytes on its subscribers' lines.
+    Memory(Memory),
     /// Everybody logs in at once: what a log-in costs until all have seen all their contacts.
     Storm(Storm),
     /// Everybody is there and says nothing: what a session holds of memory.
@@ -114,6 +116,30 @@ struct Fanout {
 }
 
 #[derive(clap::Args)]
+struct Memory {
+    /// Users, each with a connection.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(4..))]
+    users: u32,
+    /// Subscribers of each of them; they subscribe to each other.
+    #[arg(long, value_name = "F", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Length of each measured time.
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    seconds: f64,
+    /// Measured times; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Updates that a core takes in in one turn.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Time one of so many updates, as metrics.sample of a node's configuration; 0: none.
+    #[arg(long, value_name = "N", default_value_t = Config::default().metrics.sample)]
+    sample: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
 struct Storm {
     /// Users who log in.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..))]
@@ -173,6 +199,7 @@ struct Floor {
 pub fn run(args: Args) -> Result<(), Failure> {
     let (json, report) = match args.kind {
         Kind::Fanout(args) => (args.common.json, fan_out(args)),
+        Kind::Memory(args) => (args.common.json, in_memory(args)),
         Kind::Storm(args) => (args.common.json, storm(args)),
         Kind::Idle(args) => (args.common.json, idle(args)),
         Kind::Floor(args) => (args.common.json, floor(args)),
@@ -201,11 +228,22 @@ fn fan_out(args: Fanout) -> io::Result<Report> {
     fanout::run(&plan, &args.common.progress())
 }
 
+fn in_memory(args: Memory) -> io::Result<Report> {
+    check_pairs(args.users, args.subscribers)?;
+    let plan = memory::Plan {
+        users: args.users,
+        subscribers: args.subscribers,
+        time: seconds(args.seconds)?,
+        rounds: args.rounds,
+        batch: args.batch as usize,
+        cores: args.common.cores.clone(),
+        sample: args.sample,
+    };
+    Ok(memory::run(&plan, &args.common.progress()))
+}
+
 fn storm(args: Storm) -> io::Result<Report> {
-    check_density(args.users, args.subscribers)?;
-    if !args.users.is_multiple_of(2) && !args.subscribers.is_multiple_of(2) {
-        return Err(io::Error::other("--subscribers: with an odd number of users it must be even, since contacts are mutual"));
-    }
+    check_pairs(args.users, args.subscribers)?;
     let plan = storm::Plan {
         users: args.users,
         contacts: args.subscribers,
@@ -246,6 +284,14 @@ fn floor(args: Floor) -> io::Result<Report> {
 
 fn check_density(users: u32, subscribers: u32) -> io::Result<()> {
     if subscribers < users { Ok(()) } else { Err(io::Error::other("--subscribers: must be fewer than --users")) }
+}
+
+fn check_pairs(users: u32, subscribers: u32) -> io::Result<()> {
+    check_density(users, subscribers)?;
+    if users.is_multiple_of(2) || subscribers.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(io::Error::other("--subscribers: with an odd number of users it must be even, since contacts are mutual"))
 }
 
 impl Pacing {

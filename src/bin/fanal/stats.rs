@@ -11,6 +11,10 @@ pub struct Args {
     /// Print what the node's API answers, as JSON, instead of a table.
     #[arg(long, conflicts_with = "histograms")]
     json: bool,
+    /// Print the clients that cause the most load, and how much in a unit of time, instead of the node's measurements.
+    #[arg(long, conflicts_with = "histograms", value_name = "N", num_args = 0..=1, default_missing_value = "20",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    clients: Option<u16>,
     /// Print the HdrHistogram interval log: what each stage took, on every core, for the viewers of such logs.
     #[arg(long)]
     histograms: bool,
@@ -25,9 +29,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let listen = args.settings.load()?.listen;
     let node = Client::new(listen.admin, listen.admin_token);
     loop {
-        let text = match (args.json, args.histograms) {
-            (true, _) => node.get("/stats"),
-            (_, true) => node.histograms(),
+        let text = match (args.clients, args.json, args.histograms) {
+            (Some(most), true, _) => node.get(&format!("/clients?limit={most}")),
+            (Some(most), ..) => node.clients(most.into()).map(|list| list.table()),
+            (_, true, _) => node.get("/stats"),
+            (_, _, true) => node.histograms(),
             _ => node.stats().map(|report| report.table()),
         };
         show(&text.map_err(Failure::line)?, args.every.is_some())?;

@@ -1,17 +1,22 @@
 //! Delivery to the sessions of this edge: the same bytes to every subscriber (G2), the newest state only to those that are slow.
 
-use super::{Cached, Edge, PutOff};
+use super::{Cached, Edge, RosterRest};
 use crate::base::id::{ConnId, SessionId, UserId, Version};
+use crate::presence::control::{Ask, Control, EdgeRef};
 use crate::presence::frame::{self, Frame};
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
 use crate::wire::event::{self, Head};
 use crate::wire::lines::Lines;
 use crate::wire::native::Show;
+use std::hint::black_box;
 
 /// Sessions of one publisher that may end while one connection is slow; at the limit the connection is ended, since it could not
 /// be told of all.
 const FAREWELLS_PER_PUBLISHER: usize = 64;
+
+/// Lines that are looked at together before something is appended to them.
+const TOGETHER: usize = 16;
 
 impl Edge {
     /// An update of a publisher of this core goes to its subscribers here. Returns how many.
@@ -22,12 +27,16 @@ impl Edge {
             return 0;
         };
         let mut delivered = publisher.direct.len();
-        for &conn in &publisher.direct {
-            if lines.is_slow(conn) {
-                self.slow.push(conn);
-                continue;
+        for conns in publisher.direct.chunks(TOGETHER) {
+            // All misses of these lines at once, before the first waits for its own.
+            black_box(conns.iter().fold(0, |seen, &conn| seen ^ lines.glance(conn)));
+            for &conn in conns {
+                if lines.is_slow(conn) {
+                    self.slow.push(conn);
+                    continue;
+                }
+                lines.append(conn, frame);
             }
-            lines.append(conn, frame);
         }
         for group in &publisher.trunks {
             if lines.is_slow(group.conn) {
@@ -86,7 +95,7 @@ impl Edge {
         let slow = std::mem::take(&mut self.slow);
         for &conn in &slow {
             self.counters.conflated += 1;
-            let farewells = self.put_off.entry(conn).or_default().0.entry(slot).or_default();
+            let farewells = self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
             if !is_farewell(&head) {
                 continue;
             }
@@ -106,40 +115,78 @@ impl Edge {
         direct
     }
 
-    /// A slow connection has sent all it had: what was put off for it goes out, newest states only.
+    /// A slow connection has sent all it had: what was put off for it goes out, newest states only, until it's slow again.
     pub fn drained(&mut self, conn: ConnId, homes: &Homes, out: &mut Outbox) {
-        let Some(PutOff(put_off)) = self.put_off.remove(&conn.slot) else { return };
-        let mut frames = Vec::new();
-        for (slot, farewells) in put_off {
-            let publisher = self.publishers[slot as usize].as_ref().expect("a freed publisher is put off for nobody");
-            let user = publisher.user;
-            self.states_of(slot, homes, &mut frames);
-            for (session, version) in farewells {
-                if !frames.iter().map(Frame::head).any(|head| head.session == session && !is_farewell(&head)) {
-                    frames.push(farewell(user, session, version));
-                }
-            }
-            let publisher = self.publishers[slot as usize].as_ref().expect("still there");
-            let group = publisher.trunks.iter().find(|group| group.conn == conn.slot);
-            for frame in frames.drain(..) {
-                match group {
-                    None => out.lines.append(conn.slot, &frame.0),
-                    Some(group) => {
-                        if let Some(gathered) = out.lines.gather(conn.slot, frame::addressed_len(&frame.0, group.streams.len())) {
-                            frame::append_addressed(gathered, &frame.0, &group.streams);
-                        }
-                    }
-                }
-                self.counters.deliveries += group.map_or(1, |group| group.streams.len()) as u64;
-            }
+        for rest in self.rosters.remove(&conn.slot).into_iter().flatten() {
+            self.ask_for_roster(rest, out);
+        }
+        let Some(mut put_off) = self.put_off.remove(&conn.slot) else { return };
+        while !out.lines.is_slow(conn.slot)
+            && let Some((slot, farewells)) = put_off.take_next()
+        {
+            self.send_put_off(conn.slot, slot, &farewells, homes, out);
+        }
+        if !put_off.publishers.is_empty() {
+            self.put_off.insert(conn.slot, put_off);
         }
     }
 
-    /// Sends one session the states of publishers it may now see, as one batch.
-    pub(super) fn send_states(&mut self, session_slot: u32, publishers: &[u32], homes: &Homes, out: &mut Outbox) {
+    fn send_put_off(&mut self, conn: u32, slot: u32, farewells: &[(SessionId, Version)], homes: &Homes, out: &mut Outbox) {
         let mut frames = Vec::new();
+        self.states_of(slot, homes, &mut frames);
+        let publisher = self.publishers[slot as usize].as_ref().expect("a freed publisher is put off for nobody");
+        for &(session, version) in farewells {
+            if !frames.iter().map(Frame::head).any(|head| head.session == session && !is_farewell(&head)) {
+                frames.push(farewell(publisher.user, session, version));
+            }
+        }
+        let group = publisher.trunks.iter().find(|group| group.conn == conn);
+        for frame in &frames {
+            match group {
+                None => out.lines.append(conn, &frame.0),
+                Some(group) => {
+                    if let Some(gathered) = out.lines.gather(conn, frame::addressed_len(&frame.0, group.streams.len())) {
+                        frame::append_addressed(gathered, &frame.0, &group.streams);
+                    }
+                }
+            }
+        }
+        self.counters.deliveries += (frames.len() * group.map_or(1, |group| group.streams.len())) as u64;
+    }
+
+    /// A piece of a roster has gone out: the next one is asked for now, or when a slow connection has read this one.
+    pub fn roster_goes_on(&mut self, edge: EdgeRef, rest: RosterRest, out: &mut Outbox) {
+        let Some(session) = self.get(edge) else { return };
+        match out.lines.is_slow(session.conn.slot) {
+            true => self.rosters.entry(session.conn.slot).or_default().push(rest),
+            false => self.ask_for_roster(rest, out),
+        }
+    }
+
+    fn ask_for_roster(&self, RosterRest { asker, after }: RosterRest, out: &mut Outbox) {
+        if let Some(home) = self.get(asker.edge).and_then(|session| session.home.as_ref()) {
+            let ask = Box::new(Ask::RosterGet { after: Some(after) });
+            out.send(home.user.home(self.cores), Control::Ask { at: home.at(), session: home.session, asker, ask });
+        }
+    }
+
+    /// Sends one session the states of publishers it may now see, in batches; those for which it is too slow, later.
+    pub(super) fn send_states(&mut self, session_slot: u32, publishers: &[u32], homes: &Homes, out: &mut Outbox) {
+        let Some(conn) = self.at_slot(session_slot).map(|session| session.conn.slot) else { return };
+        let (mut frames, mut bytes) = (Vec::new(), 0);
         for &slot in publishers {
+            if out.lines.is_slow(conn) {
+                self.counters.conflated += 1;
+                self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
+                continue;
+            }
+            let before = frames.len();
             self.states_of(slot, homes, &mut frames);
+            bytes += frames[before..].iter().map(|frame| frame.0.len()).sum::<usize>();
+            if bytes >= homes.place.limits.piece_bytes as usize {
+                self.send_frames(session_slot, &frames, out);
+                (frames, bytes) = (Vec::new(), 0);
+            }
         }
         self.send_frames(session_slot, &frames, out);
     }
@@ -164,7 +211,7 @@ impl Edge {
     /// Tells a session that all sessions of a publisher have gone, those among them that it was not told of while it was slow.
     /// One that still waits for the publisher's leave knows of none.
     pub(super) fn send_farewells(&mut self, session_slot: u32, slot: u32, homes: &Homes, out: &mut Outbox) {
-        if self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting.contains(&session_slot)) {
+        if self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting().contains(&session_slot)) {
             return;
         }
         let mut states = Vec::new();
@@ -172,8 +219,8 @@ impl Edge {
         let gone = states.iter().map(|frame| frame.head()).filter(|head| !is_farewell(head));
         let mut gone: Vec<(SessionId, Version)> = gone.map(|head| (head.session, head.version)).collect();
         let conn = self.at_slot(session_slot).map(|session| session.conn.slot);
-        if let Some(PutOff(put_off)) = conn.and_then(|conn| self.put_off.get(&conn)) {
-            let ended = put_off.get(&slot).into_iter().flatten();
+        if let Some(put_off) = conn.and_then(|conn| self.put_off.get(&conn)) {
+            let ended = put_off.publishers.get(&slot).into_iter().flatten();
             let ended: Vec<_> = ended.filter(|(session, _)| gone.iter().all(|(other, _)| other != session)).copied().collect();
             gone.extend(ended);
         }

@@ -56,7 +56,7 @@ impl Homes {
             priority: 0,
             available: false,
             interested: false,
-            resource: resource.into_boxed_str(),
+            resource: resource.into(),
             presence: Vec::new(),
             resume,
             extra: None,
@@ -95,7 +95,7 @@ impl Homes {
         let token = self.secrets.bytes16();
         let user = self.get(at).expect("found by name");
         let (jid, requests) = (user.jid.clone(), user.requests().iter().map(super::plan::request_event).collect::<Vec<_>>());
-        let (contacts, publishers) = (super::plan::contacts(&user.roster), user.watched());
+        let (roster, publishers) = (super::plan::roster_event(&user.roster, 0, None, &self.place.limits), user.watched());
         let own = {
             let mut frames = Vec::new();
             self.get(at).expect("found by name").frames(self.place.epoch, &mut frames);
@@ -117,7 +117,7 @@ impl Homes {
         out.send(edge.core, Control::Attached(Box::new(attached)));
         let tell = |event, out: &mut Outbox| out.send(edge.core, Control::ToSession { edge, event });
         if interested {
-            tell(SessionEvent::Roster { request: 0, items: contacts }, out);
+            tell(roster, out);
         }
         if available {
             let own = own.into_iter().filter(|frame| frame.head().session != id).collect();

@@ -30,7 +30,7 @@ impl Homes {
             return;
         }
         match *ask {
-            Ask::RosterGet => self.roster_get(at, session, asker, out),
+            Ask::RosterGet { after } => self.roster_get(at, session, asker, after.as_ref(), out),
             Ask::BlockListGet => {
                 let jids = self.get(at).expect("just found").blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
@@ -50,11 +50,11 @@ impl Homes {
         }
     }
 
-    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, out: &mut Outbox) {
+    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, after: Option<&Bare>, out: &mut Outbox) {
+        let limits = self.place.limits.clone();
         let user = self.user(at).expect("the caller found it");
         user.session(session).expect("the caller found it").interested = true;
-        let items = plan::contacts(&user.roster);
-        tell(asker, SessionEvent::Roster { request: asker.request, items }, out);
+        tell(asker, plan::roster_event(&user.roster, asker.request, after, &limits), out);
     }
 
     fn message_from(
@@ -207,7 +207,7 @@ impl Homes {
                 Change::Attach(attach) => refuse(attach.asker, reason, "", out),
                 Change::Ask { asker, .. } => refuse(asker, reason, "", out),
                 Change::Remove { ticket } => out.answers.push((ticket, Ok(()))),
-                Change::WayDone { .. } => {}
+                Change::WayDone(name) => out.send(self.home_of(&name.from), Control::WayDone(name)),
                 Change::Way(way) => out.send(self.home_of(&way.to), Control::Way(way)),
             }
         }

@@ -1,6 +1,6 @@
 //! What a client makes of what it is told.
 
-use super::session::{Pending, Said, Session, known};
+use super::session::{Pending, Said, Session};
 use super::{Client, Stage};
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
@@ -78,13 +78,14 @@ impl Client {
                 self.asked_for_approval(env, tag, event.jid())
             }
             ServerFrame::Roster(roster) => {
-                let items = roster.items().into_iter().flatten().map(|item| (item.jid().to_owned(), known(item))).collect();
-                self.session(tag)?.roster = Some(items);
-                self.answered(env, tag, None)?;
+                self.session(tag)?.hear_roster(tag.request, roster);
+                if !roster.more() {
+                    self.answered(env, tag, None)?;
+                }
             }
             ServerFrame::RosterPush(push) => self.session(tag)?.push(push.item()),
             ServerFrame::Message(message) => self.message(env, tag, message)?,
-            ServerFrame::DirectedPresence { from, presence } => self.directed(env, tag, from, presence.fields.status)?,
+            ServerFrame::DirectedPresence { from, presence } => self.directed(env, tag, from, presence.fields().status)?,
             ServerFrame::SubscriptionEvent(_) | ServerFrame::Transfer(_) => {}
             ServerFrame::SaslChallenge(_) => {
                 return Check::FramesAreSound.holds(false, || "a challenge that nobody asked for".into());
@@ -117,6 +118,7 @@ impl Client {
             return Check::FramesAreSound.holds(false, || format!("nobody logs in on stream {}", tag.stream));
         };
         session.open = true;
+        session.forget_pieces();
         session.pending.remove(&tag.request);
         let key = SessionKey { life, user: UserId(logged_in.user()), session: SessionId(logged_in.session()) };
         let same = !logged_in.resumed() || session.key == key;

@@ -6,7 +6,7 @@ use crate::sim::check::kept::WishId;
 use crate::sim::check::messages::SessionKey;
 use crate::sim::check::{Check, Held};
 use crate::wire::event::{Event, LAST};
-use crate::wire::native::{RosterItem, Show};
+use crate::wire::native::{Roster, RosterItem, Show};
 use std::collections::BTreeMap;
 
 /// What a request that waits for its answer was about.
@@ -64,6 +64,8 @@ pub struct Session {
     pub view: BTreeMap<(UserId, SessionId), Seen>,
     versions: BTreeMap<(UserId, SessionId), Version>,
     pub roster: Option<BTreeMap<String, Known>>,
+    /// Rosters of which pieces have come, by request.
+    pieces: BTreeMap<u32, BTreeMap<String, Known>>,
 }
 
 impl Session {
@@ -82,6 +84,7 @@ impl Session {
             view: BTreeMap::new(),
             versions: BTreeMap::new(),
             roster: None,
+            pieces: BTreeMap::new(),
         }
     }
 
@@ -103,19 +106,35 @@ impl Session {
         if head.show == Show::Unavailable {
             self.view.remove(&place);
         } else {
-            let status = event.presence.map_or(String::new(), |presence| presence.fields.status.to_owned());
+            let status = event.presence.map_or(String::new(), |presence| presence.fields().status.to_owned());
             self.view.insert(place, Seen { version: head.version, show: head.show, status });
         }
         Ok(())
     }
 
-    pub fn push(&mut self, item: RosterItem<'_>) {
-        let Some(roster) = &mut self.roster else { return };
-        if item.removed() {
-            roster.remove(item.jid());
-        } else {
-            roster.insert(item.jid().to_owned(), known(item));
+    /// A piece of a roster arrives: with the last one the roster is known.
+    pub fn hear_roster(&mut self, request: u32, roster: Roster<'_>) {
+        let mut items = self.pieces.remove(&request).unwrap_or_default();
+        items.extend(roster.items().into_iter().flatten().map(|item| (item.jid().to_owned(), known(item))));
+        match roster.more() {
+            true => _ = self.pieces.insert(request, items),
+            false => self.roster = Some(items),
         }
+    }
+
+    /// A contact has changed: the pieces that have come already may be older.
+    pub fn push(&mut self, item: RosterItem<'_>) {
+        for roster in self.roster.iter_mut().chain(self.pieces.values_mut()) {
+            match item.removed() {
+                true => _ = roster.remove(item.jid()),
+                false => _ = roster.insert(item.jid().to_owned(), known(item)),
+            }
+        }
+    }
+
+    /// The session goes on over another connection: what the old one did not finish does not come.
+    pub fn forget_pieces(&mut self) {
+        self.pieces.clear();
     }
 }
 

@@ -110,10 +110,11 @@ impl Encoder {
         });
     }
 
-    pub fn roster<'a>(&mut self, out: &mut Vec<u8>, tag: Tag, contacts: impl IntoIterator<Item = Contact<'a>>) {
+    /// A roster, or a piece of one: `more` follow.
+    pub fn roster<'a>(&mut self, out: &mut Vec<u8>, tag: Tag, contacts: impl IntoIterator<Item = Contact<'a>>, more: bool) {
         self.frame(out, n::Kind::Roster, tag, |b| {
             let items: Vec<_> = contacts.into_iter().map(|contact| item(b, &contact)).collect();
-            let args = n::RosterArgs { items: Some(b.create_vector(&items)) };
+            let args = n::RosterArgs { items: Some(b.create_vector(&items)), more };
             n::Roster::create(b, &args)
         });
     }

@@ -3525,6 +3525,7 @@ impl ::core::fmt::Debug for RosterGet<'_> {
 pub enum RosterOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// A long roster comes in several frames with one request number; all but the last have `more`.
 pub struct Roster<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -3539,6 +3540,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Roster<'a> {
 
 impl<'a> Roster<'a> {
   pub const VT_ITEMS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_MORE: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3551,6 +3553,7 @@ impl<'a> Roster<'a> {
   ) -> ::flatbuffers::WIPOffset<Roster<'bldr>> {
     let mut builder = RosterBuilder::new(_fbb);
     if let Some(x) = args.items { builder.add_items(x); }
+    builder.add_more(args.more);
     builder.finish()
   }
 
@@ -3562,6 +3565,13 @@ impl<'a> Roster<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RosterItem>>>>(Roster::VT_ITEMS, None)}
   }
+  #[inline]
+  pub fn more(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Roster::VT_MORE, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Roster<'_> {
@@ -3571,18 +3581,21 @@ impl ::flatbuffers::Verifiable for Roster<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RosterItem>>>>("items", Self::VT_ITEMS, false)?
+     .visit_field::<bool>("more", Self::VT_MORE, false)?
      .finish();
     Ok(())
   }
 }
 pub struct RosterArgs<'a> {
     pub items: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RosterItem<'a>>>>>,
+    pub more: bool,
 }
 impl<'a> Default for RosterArgs<'a> {
   #[inline]
   fn default() -> Self {
     RosterArgs {
       items: None,
+      more: false,
     }
   }
 }
@@ -3595,6 +3608,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RosterBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_items(&mut self, items: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<RosterItem<'b >>>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Roster::VT_ITEMS, items);
+  }
+  #[inline]
+  pub fn add_more(&mut self, more: bool) {
+    self.fbb_.push_slot::<bool>(Roster::VT_MORE, more, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RosterBuilder<'a, 'b, A> {
@@ -3615,6 +3632,7 @@ impl ::core::fmt::Debug for Roster<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Roster");
       ds.field("items", &self.items());
+      ds.field("more", &self.more());
       ds.finish()
   }
 }

@@ -1,0 +1,82 @@
+//! The binary as a child process.
+
+use fanal::base::config::LogIn;
+use fanal::base::jid::Bare;
+use fanal::base::time::WallClock;
+use fanal::front::token::Scope;
+use fanal::node::keys::NodeKeys;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A command of the binary, whatever the environment says.
+pub fn fanal(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanal"));
+    command.args(args).env_remove("FANAL_CONFIG").env_remove("FANAL_PASSWORD").stdin(Stdio::null());
+    command
+}
+
+/// A node started by the command line, at any ports; killed when the test ends early.
+pub struct Served {
+    child: Child,
+    data: PathBuf,
+    pub native: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Served {
+    /// `cores`: as many as the machine has, at most.
+    pub fn start(data: &Path, cores: usize) -> Served {
+        Served::start_by(fanal(&[]), data, cores)
+    }
+
+    /// With so many descriptors at most.
+    pub fn start_with_descriptors(data: &Path, descriptors: usize) -> Served {
+        let mut command = Command::new("prlimit");
+        command.args([&format!("--nofile={descriptors}:{descriptors}"), env!("CARGO_BIN_EXE_fanal")]);
+        Served::start_by(command, data, 1)
+    }
+
+    fn start_by(mut command: Command, data: &Path, cores: usize) -> Served {
+        let processors: Vec<String> = fanal::drive::pin::processors().iter().take(cores).map(|p| p.id.to_string()).collect();
+        command.args(["serve", "--cores", &processors.join(","), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        let mut child = command.arg("--data").arg(data).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+        let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
+        let admin = lines.next().and_then(|line| line.strip_prefix("admin   http://")?.parse().ok()).expect("it says where");
+        assert_eq!(lines.next().as_deref(), Some("serving"));
+        Served { child, data: data.to_owned(), native, admin }
+    }
+
+    /// A log-in token of a user, by the keys the node has made.
+    pub fn token(&self, jid: &str) -> String {
+        let keys = NodeKeys::read(&LogIn::default(), &self.data).expect("a node that serves has made keys");
+        let jid = Bare::new(jid).unwrap();
+        keys.token.sign(Scope::User(&jid), WallClock(u64::MAX)).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn stop(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// kill -9: it gets no chance to do anything more.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        assert!(!self.child.wait().unwrap().success(), "it had ended by itself");
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
