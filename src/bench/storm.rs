@@ -185,8 +185,12 @@ impl Storm<'_> {
             self.crowd.wires.connect()?;
             progress.at(user.into());
         }
-        let all = before.map(|before| before + u64::from(self.hearing.plan.users));
-        while all.is_some() && server.gauge("connections")? < all {}
+        let (all, began) = (before.map(|before| before + u64::from(self.hearing.plan.users)), Instant::now());
+        while all.is_some() && server.gauge("connections")? < all {
+            if began.elapsed() > STALL {
+                return Err(io::Error::other(format!("the node has not taken all connections in {} s", STALL.as_secs())));
+            }
+        }
         Ok(())
     }
 
