@@ -135,7 +135,7 @@ pub fn presence_flatbuffer(data: &[u8]) {
         Err(_) => assert!(!general.is_ok_and(|presence| presence.show().0 <= Show::ENUM_MAX), "refused what is sound"),
         Ok(view) => {
             let general = general.expect("took what is not sound");
-            let fields = view.fields;
+            let fields = view.fields();
             assert_eq!(fields.resource, general.resource());
             assert_eq!((fields.show, fields.priority), (general.show(), general.priority()));
             assert_eq!((fields.status, fields.caps), (general.status().unwrap_or(""), general.caps().unwrap_or("")));
@@ -206,7 +206,7 @@ fn stored() -> [(Table, Vec<u8>, Vec<u8>); 3] {
     let (alice, bob) = (jid("alice@localhost"), jid("bob@localhost"));
     let account = rows::Account { user: UserId::new(0, 7, 1), scram: None, created: WallClock(1) };
     let contact = rows::Contact { state: 1, name: "Bob".into(), groups: vec!["friends".into()], ..rows::Contact::default() };
-    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, sequence: 3 };
+    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, to_user: UserId::NOBODY, arrived: None };
     [
         (Table::Accounts, rows::user_key(&alice), account.encode()),
         (Table::Roster, rows::pair_key(&alice, &bob), contact.encode()),

@@ -269,7 +269,7 @@ fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
     served.stop();
 }
 
-/// What `fanal bench` promises to other programs.
+/// What `fanal bench fanout` promises to other programs.
 const FANOUT_KEYS: &[&str] = &[
     "updates_per_s",
     "deliveries_per_s",
@@ -280,7 +280,6 @@ const FANOUT_KEYS: &[&str] = &[
     "server_cpu_ns_per_delivery",
     "floor_cpu_ns_per_delivery",
     "floor_ratio",
-    "bytes_per_session",
 ];
 
 #[test]

@@ -170,7 +170,7 @@ fn the_presence_of_the_most_contacts_reaches_a_client_that_reads_slowly() {
             let mut seen = BTreeSet::new();
             slow.read(|_, frame| {
                 let mut see = |event: &fanal::wire::event::Event<'_>| {
-                    if event.head.show != Show::Unavailable && event.presence.is_some_and(|p| p.fields.payload.len() == 60_000) {
+                    if event.head.show != Show::Unavailable && event.presence.is_some_and(|p| p.fields().payload.len() == 60_000) {
                         seen.insert(event.head.user);
                     }
                 };

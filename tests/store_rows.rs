@@ -48,9 +48,9 @@ proptest! {
     }
 
     #[test]
-    fn requests_and_ways_come_back(note: String, user: u64, stamp: u64, kind: u8, sequence: u64) {
+    fn requests_and_ways_come_back(note: String, user: u64, other: u64, stamp: u64, kind: u8, arrived: Option<u64>) {
         comes_back(Request { note: note.clone(), user: UserId(user), stamp: WallClock(stamp) })?;
-        comes_back(Way { kind, note, from_user: UserId(user), sequence })?;
+        comes_back(Way { kind, note, from_user: UserId(user), to_user: UserId(other), arrived })?;
     }
 
     #[test]

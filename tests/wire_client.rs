@@ -210,7 +210,7 @@ impl Server {
             ClientFrame::Resume(resume) => return self.resume(tag, &resume, out),
             ClientFrame::SetPresence(presence) => {
                 self.sequence += 1;
-                let head = Self::head(self.sequence, presence.fields.show);
+                let head = Self::head(self.sequence, presence.show);
                 if tag.stream == 0 {
                     event::write(out, head, presence.bytes);
                 } else {

@@ -51,7 +51,7 @@ fn a_server_reads_what_a_client_wrote() {
     read!(from_client, SaslResponse, t => t.data().unwrap().bytes(), b"response");
     read!(from_client, Resume, t => t.jid(), "alice@localhost"; t.token().bytes(), [1; 16]; t.received(), 3);
     read!(from_client, LogOut, t => t.status(), Some("gone home"));
-    read!(from_client, SetPresence, t => t.fields, PRESENCE);
+    read!(from_client, SetPresence, t => t.fields(), PRESENCE);
     read!(from_client, Probe, t => t.jid(), "bob@localhost");
     read!(from_client, Subscription, t => t.action(), SUBSCRIPTION.action; t.jid(), "bob@localhost"; t.note(), Some("welcome"));
     read!(from_client, RosterSet, t => t.jid(), "bob@localhost"; t.name(), Some("Bob"); t.remove(), false;
@@ -60,7 +60,7 @@ fn a_server_reads_what_a_client_wrote() {
     read!(from_client, Ack, t => t.received(), 3);
     from_client(Kind::DirectedPresence, |frame| {
         let ClientFrame::DirectedPresence { to, presence } = frame else { panic!() };
-        assert_eq!((to, presence.fields), ("bob@localhost", PRESENCE));
+        assert_eq!((to, presence.fields()), ("bob@localhost", PRESENCE));
         assert_eq!(presence.bytes, Encoder::default().presence(&PRESENCE));
     });
     from_client(Kind::RosterGet, |frame| assert!(matches!(frame, ClientFrame::RosterGet)));
@@ -205,7 +205,7 @@ proptest! {
     fn any_presence_comes_back_field_by_field_and_the_general_verifier_agrees(presence in any_presence()) {
         let bytes = Encoder::default().presence(&presence.fields());
         let view = presence::read(&bytes).unwrap();
-        prop_assert_eq!(Presence::from(view.fields), presence);
+        prop_assert_eq!(Presence::from(view.fields()), presence);
         prop_assert!(bytes.len().is_multiple_of(8) && flatbuffers::root::<fanal::wire::native::Presence>(&bytes).is_ok());
     }
 

@@ -266,7 +266,7 @@ fn a_presence_is_handed_out_with_its_own_bytes_wherever_the_stream_is_cut() {
             let mut chunk = Chunk::new(piece);
             while let Some(incoming) = host.door.next(host.now, &mut chunk, &host.rules).unwrap() {
                 let ClientFrame::SetPresence(presence) = incoming.frame else { panic!() };
-                assert_eq!((presence.fields, incoming.tag), (PRESENCE, TAG));
+                assert_eq!((presence.fields(), incoming.tag), (PRESENCE, TAG));
                 bytes.push(presence.bytes.to_vec());
             }
         }

@@ -103,7 +103,11 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
         (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp }.encode()),
         (Table::Blocked, pair, Vec::new()),
         (Table::LastPresence, rows::user_key(&alice), rows::LastPresence { stamp, presence: vec![1; 9] }.encode()),
-        (Table::Ways, rows::way_key(&alice, &carol, 6), rows::Way { kind: 4, note, from_user: user, sequence: 6 }.encode()),
+        (
+            Table::Ways,
+            rows::way_key(&alice, &carol, 6),
+            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6) }.encode(),
+        ),
     ];
     rows.into_iter().map(|(table, key, value)| {
         let number = Table::ALL.iter().position(|&other| other == table).expect("every table is in the list");

@@ -122,7 +122,7 @@ impl Default for Listen {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { sample: 16, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500, meter_unit_ms: 1000 }
+        Metrics { sample: 64, interval_log: None, interval_seconds: 10, meter_unit_bytes: 1500, meter_unit_ms: 1000 }
     }
 }
 

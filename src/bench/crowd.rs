@@ -1,9 +1,7 @@
 //! The users of a benchmark: logged in, available, and subscribed to each other, all of it through the protocol itself.
 //!
-//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`; it has a connection to itself (number 5), or
-//! with
-//! `trunks` above 0 a stream of trunk 5 % trunks. Invariant: when a step returns, every request of it was answered, and a refusal
-//! ended the benchmark with the server's own words.
+//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`. Invariant: when a step returns,
+//! every request of it was answered, and a refusal ended the benchmark with the server's own words.
 
 use super::graph::Graph;
 use super::progress::Progress;
@@ -14,14 +12,16 @@ use crate::base::time::WallClock;
 use crate::front::token::{Keys, Scope};
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, PresenceFields, SubscriptionFields, Tag};
+use crate::wire::event::{Event, LAST};
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::native::{Action, Kind, Show};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Requests of the set-up that are under way at once: each may be two commits of the store, which takes 4,096 from a core.
-const UNDER_WAY: u64 = 1536;
+/// Requests of the set-up that are under way at once. A subscription goes on with up to five commits, one after the other, and the
+/// store takes 4,096 from a core.
+const UNDER_WAY: u64 = 512;
 /// The same for one user.
 const UNDER_WAY_PER_USER: u64 = 64;
 /// How long the set-up waits for the next answer.
@@ -39,12 +39,42 @@ pub struct Access {
     pub trunk_keys: Keys,
 }
 
+impl Access {
+    /// The name of a user.
+    pub fn jid(&self, user: u32) -> String {
+        format!("bench-{user}@{}", self.domain)
+    }
+}
+
+/// Where users are: each on a connection of the same number, or with `trunks` above 0 all on streams of these.
+#[derive(Clone, Copy)]
+pub struct Places {
+    pub trunks: u32,
+}
+
+impl Places {
+    /// The connection and stream of a user.
+    pub fn of(self, user: u32) -> (u32, u32) {
+        match self.trunks {
+            0 => (user, 0),
+            trunks => (user % trunks, 1 + user / trunks),
+        }
+    }
+
+    pub fn user_at(self, conn: u32, stream: u32) -> u32 {
+        match self.trunks {
+            0 => conn,
+            trunks => (stream - 1) * trunks + conn,
+        }
+    }
+}
+
 /// Users that are logged in.
 pub struct Crowd {
     access: Access,
     pub wires: Wires,
     users: u32,
-    trunks: u32,
+    pub places: Places,
     directory: Directory,
     encoder: Encoder,
     /// What the steps' requests brought.
@@ -65,70 +95,55 @@ impl Crowd {
     pub fn new(access: Access, users: u32, trunks: u32) -> io::Result<Crowd> {
         let wires = Wires::to(access.target)?;
         let (encoder, came) = (Encoder::default(), Came::default());
-        Ok(Crowd { access, wires, users, trunks: trunks.min(users), directory: Directory::default(), encoder, came, seen: 0 })
-    }
-
-    pub fn users(&self) -> u32 {
-        self.users
-    }
-
-    /// The connection and stream of a user.
-    pub fn place(&self, user: u32) -> (u32, u32) {
-        match self.trunks {
-            0 => (user, 0),
-            trunks => (user % trunks, 1 + user / trunks),
-        }
-    }
-
-    fn user_at(&self, conn: u32, stream: u32) -> u32 {
-        match self.trunks {
-            0 => conn,
-            trunks => (stream - 1) * trunks + conn,
-        }
-    }
-
-    fn jid(&self, user: u32) -> String {
-        format!("bench-{user}@{}", self.access.domain)
+        let places = Places { trunks: trunks.min(users) };
+        Ok(Crowd { access, wires, users, places, directory: Directory::default(), encoder, came, seen: 0 })
     }
 
     /// Connects and logs everybody in.
     pub fn log_in(&mut self, progress: &Progress) -> io::Result<()> {
-        if self.trunks > 0 {
-            self.open_trunks()?;
-        }
+        self.open_trunks()?;
         let users = u64::from(self.users);
-        self.step("log-ins", users, progress, |crowd, user, tag, out| crowd.write_log_in(user as u32, tag, out))?;
+        self.step("log-ins", users, progress, |crowd, user, tag, out| {
+            if crowd.places.trunks == 0 {
+                crowd.wires.connect()?;
+            }
+            crowd.write_log_in(user as u32, tag, out)
+        })?;
         let ids = std::mem::take(&mut self.came.logged_in);
-        let ids = ids.into_iter().map(|(conn, stream, id)| (self.user_at(conn, stream), id)).collect();
+        let ids = ids.into_iter().map(|(conn, stream, id)| (self.places.user_at(conn, stream), id)).collect();
         self.directory = Directory::new(ids);
         Ok(())
     }
 
-    fn open_trunks(&mut self) -> io::Result<()> {
+    /// Opens the trunks, if there are any.
+    pub fn open_trunks(&mut self) -> io::Result<()> {
+        if self.places.trunks == 0 {
+            return Ok(());
+        }
         let token = self.access.trunk_keys.sign(Scope::Trunk("bench"), WallClock(u64::MAX));
         let token = token.ok_or_else(|| io::Error::other("there is no trunk key to sign with: say --trunk-key"))?;
-        for _ in 0..self.trunks {
+        for _ in 0..self.places.trunks {
             let conn = self.wires.connect()?;
             let mut out = Vec::new();
             self.encoder.hello(&mut out, Tag::default(), "fanal bench");
             self.encoder.log_in(&mut out, Tag::request(1), "", "TRUNK", token.as_bytes(), "");
             self.wires.send(conn, &out)?;
         }
-        self.await_answers(u64::from(self.trunks))?;
+        self.await_answers(u64::from(self.places.trunks))?;
         self.came = Came::default();
         Ok(())
     }
 
-    fn write_log_in(&mut self, user: u32, tag: Tag, out: &mut Vec<u8>) -> io::Result<()> {
-        let jid = self.jid(user);
-        if self.trunks > 0 {
+    /// Appends what a user says to log in: on its own connection the hello too.
+    pub fn write_log_in(&mut self, user: u32, tag: Tag, out: &mut Vec<u8>) -> io::Result<()> {
+        let jid = self.access.jid(user);
+        if self.places.trunks > 0 {
             self.encoder.log_in(out, tag, &jid, "", b"", RESOURCE);
             return Ok(());
         }
         let bare = Bare::new(&jid).ok_or_else(|| io::Error::other(format!("{jid} is no JID: check the domain")))?;
         let token = self.access.token_keys.sign(Scope::User(&bare), WallClock(u64::MAX));
         let token = token.ok_or_else(|| io::Error::other("there is no token key to sign with: say --token-key"))?;
-        self.wires.connect()?;
         self.encoder.hello(out, Tag::default(), "fanal bench");
         self.encoder.log_in(out, tag, &jid, "TOKEN", token.as_bytes(), RESOURCE);
         Ok(())
@@ -163,7 +178,7 @@ impl Crowd {
     }
 
     fn write_subscription(&mut self, action: Action, whom: u32, tag: Tag, out: &mut Vec<u8>) {
-        let jid = self.jid(whom);
+        let jid = self.access.jid(whom);
         self.encoder.subscription(out, tag, &SubscriptionFields { action, jid: &jid, user: UserId::NOBODY, note: "" });
     }
 
@@ -192,7 +207,7 @@ impl Crowd {
         let mut asked = 0;
         while self.came.answers < count {
             while asked < count && asked - self.came.answers < most {
-                let (conn, stream) = self.place((asked % u64::from(self.users)) as u32);
+                let (conn, stream) = self.places.of((asked % u64::from(self.users)) as u32);
                 out.clear();
                 write(self, asked, Tag { stream, request: 1 }, &mut out)?;
                 self.wires.send(conn, &out)?;
@@ -232,10 +247,11 @@ impl Crowd {
     }
 
     /// Everybody logs out; returns when the node has ended every connection.
-    pub fn log_out(mut self) -> io::Result<()> {
+    pub fn log_out(mut self) -> io::Result<Directory> {
         let mut out = Vec::new();
         self.encoder.log_out(&mut out, Tag::default(), "");
-        self.wires.farewell(&out)
+        self.wires.farewell(&out)?;
+        Ok(self.directory)
     }
 
     /// The connections, and which user a number of the node's is.
@@ -270,6 +286,11 @@ fn sort(conn: u32, header: Header, body: &[u8], came: &mut Came, seen: &mut u64)
     Ok(())
 }
 
+/// Whether an event says that its publisher is there.
+pub fn is_there(event: &Event<'_>) -> bool {
+    event.head.show != Show::Unavailable && event.head.flags & LAST == 0
+}
+
 /// What an Error frame says.
 pub fn refused(body: &[u8]) -> Option<String> {
     match decode::from_server(Kind::Error, body) {
@@ -278,8 +299,8 @@ pub fn refused(body: &[u8]) -> Option<String> {
     }
 }
 
-fn available(event: &crate::wire::event::Event<'_>) -> u64 {
-    if event.head.show == Show::Unavailable { 0 } else { event.streams.len().max(1) as u64 }
+fn available(event: &Event<'_>) -> u64 {
+    if !is_there(event) { 0 } else { event.streams.len().max(1) as u64 }
 }
 
 /// Hands over the whole frames at the start of `bytes`; gives the length of them all.

@@ -1,44 +1,31 @@
 //! `bench fanout`: what an update costs to get to all its subscribers, over real sockets, beside the `floor` of the same run.
 //!
 //! Lives on: the generator's pinned thread; the node and the floor on another processor. Serves G6, G2. The node's and the floor's
-//! rounds take turns, with one generator for both, and the medians count: so both see the same machine.
+//! rounds take turns, with one generator for both, at the same pace, and the medians count: so both see the same machine.
 
-use super::crowd::{Crowd, Directory, frames, presence, refused};
-use super::floor;
+use super::crowd::{Crowd, Directory, Places, frames, presence, refused};
 use super::graph::Graph;
 use super::progress::Progress;
 use super::report::{Report, median};
+use super::round::{self, Round, Rounds, Schedule};
 use super::server::{Server, Target};
-use super::talk::{Balance, Counted, Pace, Talk, Traffic};
+use super::sockets::{self, Sockets};
+use super::talk::{Pace, Talk, Traffic};
 use super::wires::Wires;
 use crate::base::config::StoreKind;
-use crate::drive::{self, pin};
+use crate::drive::pin;
 use crate::wire::encode::{Encoder, Tag};
 use crate::wire::event::{self, Head};
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::native::{Kind, Show};
-use hdrhistogram::Histogram;
 use std::io;
-use std::time::Duration;
-
-/// Time before each measured time, for the loop to find its stride.
-const WARM_UP: Duration = Duration::from_millis(300);
-/// Where a floor's frame has its sender's number and its sequence.
-const FLOOR_HEAD: usize = 8;
 
 /// What to run.
 #[derive(Clone)]
 pub struct Plan {
     pub users: u32,
     pub subscribers: u32,
-    /// Updates a second; 0: as many as the closed loop makes.
-    pub rate: f64,
-    /// After a closed loop, an open one at this share of what it made, for the latency; 0: none.
-    pub load: f64,
-    pub window: u32,
-    pub time: Duration,
-    /// Times that node and floor take turns.
-    pub rounds: u32,
+    pub schedule: Schedule,
     /// Connections that carry all users; 0: each user has one.
     pub trunks: u32,
     pub server_cores: Vec<u16>,
@@ -51,7 +38,7 @@ pub struct Plan {
 /// What the crowd says to a node, and how it hears it.
 pub struct Presences<'a> {
     directory: &'a Directory,
-    trunks: u32,
+    places: Places,
     audience: u32,
     encoder: Encoder,
     /// Said in turn.
@@ -60,9 +47,9 @@ pub struct Presences<'a> {
 }
 
 impl<'a> Presences<'a> {
-    pub fn new(directory: &'a Directory, trunks: u32, audience: u32) -> Presences<'a> {
+    pub fn new(directory: &'a Directory, places: Places, audience: u32) -> Presences<'a> {
         let presences = [Show::Away, Show::Chat].map(presence);
-        Presences { directory, trunks, audience, encoder: Encoder::default(), presences, refusal: None }
+        Presences { directory, places, audience, encoder: Encoder::default(), presences, refusal: None }
     }
 
     /// Length of an update as a subscriber with a connection of its own gets it.
@@ -73,12 +60,11 @@ impl<'a> Presences<'a> {
 
 impl Traffic for Presences<'_> {
     fn conn(&self, user: u32) -> u32 {
-        if self.trunks == 0 { user } else { user % self.trunks }
+        self.places.of(user).0
     }
 
     fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
-        let stream = user.checked_div(self.trunks).map_or(0, |of_trunk| 1 + of_trunk);
-        self.encoder.set_presence_bytes(into, Tag::stream(stream), &self.presences[sequence as usize % 2]);
+        self.encoder.set_presence_bytes(into, Tag::stream(self.places.of(user).1), &self.presences[sequence as usize % 2]);
     }
 
     #[inline]
@@ -106,81 +92,6 @@ impl Traffic for Presences<'_> {
     }
 }
 
-/// The same to a floor: frames of one length that begin with their sender's number and sequence.
-struct FloorFrames {
-    bytes: usize,
-    audience: u32,
-}
-
-impl Traffic for FloorFrames {
-    fn conn(&self, user: u32) -> u32 {
-        user
-    }
-
-    fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
-        let start = into.len();
-        into.resize(start + self.bytes, 0);
-        into[start..start + 4].copy_from_slice(&user.to_le_bytes());
-        into[start + 4..start + FLOOR_HEAD].copy_from_slice(&sequence.to_le_bytes());
-    }
-
-    #[inline]
-    fn recognise(&mut self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
-        let word = |frame: &[u8], at: usize| u32::from_le_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
-        let frames = bytes.chunks_exact(self.bytes);
-        let rest = frames.remainder().len();
-        frames.for_each(|frame| delivered(word(frame, 0), word(frame, 4), 1));
-        bytes.len() - rest
-    }
-
-    fn audience(&self) -> u32 {
-        self.audience
-    }
-}
-
-/// One measured time with what the server used in it.
-struct Round {
-    counted: Counted,
-    cpu_ns: Option<u64>,
-    balance: Balance,
-}
-
-impl Round {
-    fn deliveries_per_s(&self) -> f64 {
-        self.counted.deliveries as f64 / self.counted.seconds
-    }
-
-    fn updates_per_s(&self) -> f64 {
-        self.counted.updates as f64 / self.counted.seconds
-    }
-
-    fn cpu_per_delivery(&self) -> f64 {
-        self.cpu_ns.map_or(f64::NAN, |nanos| nanos as f64 / self.counted.deliveries.max(1) as f64)
-    }
-
-    fn server_load(&self) -> f64 {
-        self.cpu_ns.map_or(f64::NAN, |nanos| nanos as f64 / (self.counted.seconds * 1e9))
-    }
-}
-
-fn round<T: Traffic>(
-    talk: &mut Talk<T>,
-    pace: Pace,
-    time: Duration,
-    progress: &Progress,
-    cpu: impl Fn() -> io::Result<Option<u64>>,
-) -> io::Result<Round> {
-    talk.set_pace(pace);
-    progress.begin_time("warm-up", WARM_UP);
-    talk.run(WARM_UP, progress)?;
-    progress.begin_time("measuring", time);
-    let before = cpu()?;
-    let counted = talk.run(time, progress)?;
-    let after = cpu()?;
-    let balance = talk.drain()?;
-    Ok(Round { counted, cpu_ns: before.zip(after).map(|(before, after)| after - before), balance })
-}
-
 /// Runs it.
 ///
 /// # Errors
@@ -195,155 +106,97 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         pin::pin(processor);
     }
     let empty = server.anonymous_bytes()?;
-    let graph = Graph::new(plan.users, plan.subscribers);
     let mut crowd = Crowd::new(server.access.clone(), plan.users, plan.trunks)?;
     crowd.log_in(progress)?;
     crowd.become_available(progress)?;
-    crowd.subscribe(&graph, progress)?;
-    let counters = server.counters()?;
+    crowd.subscribe(&Graph::new(plan.users, plan.subscribers), progress)?;
+    let before = server.counters()?;
     let full = server.anonymous_bytes()?;
+    let places = crowd.places;
     let (wires, directory) = crowd.into_parts();
-    let traffic = Presences::new(&directory, plan.trunks, plan.subscribers);
-    let event_bytes = traffic.event_bytes();
-    let mut talk = Talk::new(wires, traffic, plan.users);
-    let node_cpu = || server.cpu_ns();
+    let traffic = Presences::new(&directory, places, plan.subscribers);
     let mut report = Report::new("fanout");
     report.count("users", plan.users, "");
     report.count("subscribers", plan.subscribers, "of each");
     report.count("connections", if plan.trunks == 0 { plan.users } else { plan.trunks }, "");
-    report.count("event_bytes", event_bytes as u64, "of one delivery");
-    let mut lost = Balance::default();
-    let mut add = |balance: Balance| (lost.lost, lost.surplus) = (lost.lost + balance.lost, lost.surplus + balance.surplus);
-
-    let latency = if plan.rate > 0.0 {
-        let round = round(&mut talk, Pace::Open { per_second: plan.rate }, plan.time, progress, node_cpu)?;
-        add(round.balance);
-        throughput(&mut report, &[&round]);
-        round.counted.latency
-    } else {
-        closed_loop(plan, &mut talk, event_bytes, progress, node_cpu, &mut report, &mut add)?
-    };
-    for (name, share) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999), ("max_us", 1.0)] {
-        report.number(name, latency.value_at_quantile(share) as f64 / 1e3, "from when it was meant to be sent to its arrival");
+    report.count("event_bytes", traffic.event_bytes() as u64, "of one delivery");
+    if plan.schedule.rate <= 0.0 {
+        report.count("window", plan.schedule.window, "updates of one user on their way at once");
     }
+    let rounds = measure(plan, &server, traffic, wires, progress, &mut report)?;
     if let Some((empty, full)) = empty.zip(full) {
         let per_user = (full - empty) as f64 / f64::from(plan.users);
-        report.number("bytes_per_session", per_user, "of the node's memory: connection, account and subscriptions");
+        report.number("bytes_per_user", per_user, "of the node's memory: connection, session, account and subscriptions");
     }
+    let counters = server.counters()?.zip(before);
     for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")]
     {
-        if let Some((after, before)) = server.counters()?.as_ref().zip(counters.as_ref()) {
+        if let Some((after, before)) = &counters {
             report.count(name, after.get(name).unwrap_or(&0) - before.get(name).unwrap_or(&0), about);
         }
     }
-    drop(talk);
     server.stop()?;
-    report.count("lost", lost.lost, "deliveries that never came");
-    report.count("surplus", lost.surplus, "deliveries that came twice or for nothing");
+    rounds.report_balance(&mut report);
     progress.end();
     Ok(report)
 }
 
-/// Rounds of the node and of the floor by turns, then one in an open loop at a share of what the node reached, whose latency it
-/// gives back.
-fn closed_loop(
+/// The rounds of the node, with those of the sockets alone by turns.
+fn measure(
     plan: &Plan,
-    talk: &mut Talk<Presences>,
-    event_bytes: usize,
+    server: &Server,
+    traffic: Presences,
+    wires: Wires,
     progress: &Progress,
-    node_cpu: impl Fn() -> io::Result<Option<u64>>,
     report: &mut Report,
-    add: &mut impl FnMut(Balance),
-) -> io::Result<Histogram<u64>> {
-    let floor = Floor::start(plan, event_bytes)?;
-    let (mut nodes, mut floors) = (Vec::new(), Vec::new());
-    let pace = Pace::Closed { window: plan.window };
-    let mut floor_talk = floor.as_ref().map(|floor| floor.talk(plan, event_bytes)).transpose()?;
-    for _ in 0..plan.rounds {
-        nodes.push(round(talk, pace, plan.time, progress, &node_cpu)?);
-        if let Some((floor, talk)) = floor.as_ref().zip(floor_talk.as_mut()) {
-            floors.push(round(talk, pace, plan.time, progress, || floor.0.cpu_ns().map(Some))?);
-        }
+) -> io::Result<Rounds> {
+    let time = plan.schedule.time;
+    let mut sockets = sockets(plan, traffic.event_bytes())?;
+    let mut talk = Talk::new(wires, traffic, plan.users);
+    let mut of_node = |pace| Round::run(&mut talk, pace, time, progress, server);
+    let mut of_sockets = sockets.as_mut().map(|sockets| |pace| sockets.round(pace, time, progress));
+    let mut compared: Vec<&mut dyn FnMut(Pace) -> io::Result<Round>> = vec![&mut of_node];
+    if let Some(of_sockets) = &mut of_sockets {
+        compared.push(of_sockets);
     }
-    report.count("window", plan.window, "updates of one user on their way at once");
-    throughput(report, &nodes.iter().collect::<Vec<_>>());
-    nodes.iter().for_each(|round| add(round.balance));
-    drop(floor_talk);
-    if let Some(floor) = floor {
-        floor.0.stop()?;
-        against_floor(report, &nodes, &floors);
+    let mut taken = plan.schedule.take(&mut compared)?.into_iter();
+    let node = taken.next().expect("the node's come first");
+    node.report(report);
+    if let Some((sockets, floor)) = sockets.zip(taken.next()) {
+        sockets.report(report, &floor);
+        against_floor(report, &node, &floor);
+        sockets.stop()?;
     }
-    let rate = median(nodes.iter().map(Round::updates_per_s).collect()) * plan.load;
-    if rate <= 0.0 {
-        return Ok(nodes.pop().expect("there is at least one round").counted.latency);
-    }
-    let round = round(talk, Pace::Open { per_second: rate }, plan.time, progress, node_cpu)?;
-    add(round.balance);
-    report.number("open_loop_updates_per_s", round.updates_per_s(), "held for the latency below");
-    report.number("open_loop_server_load", round.server_load(), "of the server's processor time");
-    Ok(round.counted.latency)
+    Ok(node)
 }
 
-fn throughput(report: &mut Report, rounds: &[&Round]) {
-    let middle = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(|round| figure(round)).collect());
-    report.number("updates_per_s", middle(&Round::updates_per_s), "");
-    report.number("deliveries_per_s", middle(&Round::deliveries_per_s), "");
-    report.number("server_cpu_ns_per_delivery", middle(&Round::cpu_per_delivery), "kernel included");
-    report.number("server_load", middle(&Round::server_load), "of the server's processor time");
-}
-
-fn against_floor(report: &mut Report, nodes: &[Round], floors: &[Round]) {
-    let floor = median(floors.iter().map(Round::cpu_per_delivery).collect());
-    report.number("floor_deliveries_per_s", median(floors.iter().map(Round::deliveries_per_s).collect()), "");
-    report.number("floor_cpu_ns_per_delivery", floor, "the same frames and sockets without presence");
-    report.number("floor_load", median(floors.iter().map(Round::server_load).collect()), "of the floor's processor time");
-    let ratios = nodes.iter().zip(floors).map(|(node, floor)| floor.cpu_per_delivery() / node.cpu_per_delivery());
+fn against_floor(report: &mut Report, node: &Rounds, floor: &Rounds) {
+    report.number("floor_deliveries_per_s", floor.middle(Round::deliveries_per_s), "");
+    report.number("floor_load", floor.middle(Round::server_load), "of a processor's time");
+    report.number("floor_sends_per_delivery", floor.middle(Round::sends_per_delivery), "");
+    let pairs = node.steady().iter().zip(floor.steady());
+    let ratios = pairs.map(|(node, floor)| floor.cpu_per_delivery() / node.cpu_per_delivery());
     report.number("floor_ratio", median(ratios.collect()), "1 would be a node that costs nothing");
+    if let Some(open) = floor.after() {
+        report.number("open_loop_floor_load", open.server_load(), "of a processor's time");
+        report.number("open_loop_floor_sends_per_delivery", open.sends_per_delivery(), "");
+    }
+    let names = ["floor_p50_us", "floor_p99_us", "floor_p999_us", "floor_max_us"];
+    round::latency(report, names, floor.latency(), "the sockets alone at the same pace");
 }
 
-/// The floor of the same run.
-struct Floor(floor::Server);
-
-impl Floor {
-    /// `None`: none was asked for, or there is none for trunks, which carry an update once for many.
-    fn start(plan: &Plan, frame_bytes: usize) -> io::Result<Option<Floor>> {
-        if !plan.floor || plan.trunks > 0 {
-            return Ok(None);
-        }
-        let plan = floor::Plan {
-            connections: plan.users,
-            audience: plan.subscribers,
-            frame_bytes,
-            window: plan.window,
-            pace: super::load::Pace::Delivered,
-            time: plan.time,
-            server_processor: plan.server_cores.first().map(|&core| usize::from(core)),
-            load_processor: plan.load_processor,
-            drive: drive::Config::default(),
-        };
-        Ok(Some(Floor(floor::Server::start(&plan)?)))
+/// The sockets alone; `None`: they weren't asked for, or users are on trunks, which carry an update once for many.
+fn sockets(plan: &Plan, frame_bytes: usize) -> io::Result<Option<Sockets>> {
+    if !plan.floor || plan.trunks > 0 {
+        return Ok(None);
     }
-
-    fn talk(&self, plan: &Plan, bytes: usize) -> io::Result<Talk<FloorFrames>> {
-        let mut wires = Wires::to(self.0.target)?;
-        for _ in 0..plan.users {
-            wires.connect()?;
-        }
-        Ok(Talk::new(wires, FloorFrames { bytes, audience: plan.subscribers }, plan.users))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_floor_frame_says_who_sent_it_and_which_it_is() {
-        let mut traffic = FloorFrames { bytes: 24, audience: 1 };
-        let mut bytes = Vec::new();
-        (1..4).for_each(|sequence| traffic.make(7, sequence, &mut bytes));
-        let mut heard = Vec::new();
-        assert_eq!(traffic.recognise(&bytes[..60], |user, sequence, count| heard.push((user, sequence, count))), 48);
-        assert_eq!(heard, [(7, 1, 1), (7, 2, 1)]);
-    }
+    let plan = sockets::Plan {
+        users: plan.users,
+        subscribers: plan.subscribers,
+        frame_bytes,
+        schedule: plan.schedule,
+        server_processor: plan.server_cores.first().map(|&core| usize::from(core)),
+        load_processor: plan.load_processor,
+    };
+    Sockets::start(&plan).map(Some)
 }

@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -81,15 +81,22 @@ struct Floor {
     /// By slot: the start of a frame whose end is still to come.
     rest: Vec<Vec<u8>>,
     connections: u32,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+/// What the server's thread shares with its owner.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    sends: AtomicU64,
 }
 
 impl Floor {
-    fn new(plan: &Plan, stop: Arc<AtomicBool>) -> Floor {
+    fn new(plan: &Plan, shared: Arc<Shared>) -> Floor {
         let rest = (0..plan.connections).map(|_| Vec::new()).collect();
         let graph = graph(plan.connections, plan.audience);
         let Plan { frame_bytes, audience, connections, .. } = *plan;
-        Floor { lines: Lines::default(), frame_bytes, audience, graph, rest, connections, stop }
+        Floor { lines: Lines::default(), frame_bytes, audience, graph, rest, connections, shared }
     }
 
     fn fan_out(&mut self, slot: u32, frames: &[u8]) {
@@ -157,8 +164,9 @@ impl Host for Floor {
 
     fn take_adoptions(&mut self, _: &mut Vec<(ConnId, RawSocket)>) {}
 
-    fn turn(&mut self, _: Time, _: &DriveCounters) -> Turn {
-        let stopping = self.stop.load(Ordering::Relaxed);
+    fn turn(&mut self, _: Time, counters: &DriveCounters) -> Turn {
+        self.shared.sends.store(counters.sends, Ordering::Relaxed);
+        let stopping = self.shared.stop.load(Ordering::Relaxed);
         if stopping {
             for slot in 0..self.connections.min(self.rest.len() as u32) {
                 if (slot as usize) < self.lines.slots() {
@@ -171,7 +179,7 @@ impl Host for Floor {
     }
 
     fn about_to_sleep(&mut self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.shared.stop.load(Ordering::Relaxed)
     }
 
     fn woke(&mut self) {}
@@ -223,7 +231,7 @@ impl Traffic for Frames {
 pub struct Server {
     pub target: SocketAddr,
     thread: PathBuf,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     bell: Bell,
     core: bridge::Core<io::Result<DriveCounters>>,
 }
@@ -238,16 +246,16 @@ impl Server {
         let plan = *plan;
         let listeners = socket::listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1)?;
         let target = listeners[0].local_addr()?;
-        let (stop, bell) = (Arc::new(AtomicBool::new(false)), Bell::new()?);
+        let (shared, bell) = (Arc::<Shared>::default(), Bell::new()?);
         let (tell_thread, thread) = mpsc::channel();
-        let (server_stop, server_bell) = (stop.clone(), bell.clone());
+        let (server_shared, server_bell) = (shared.clone(), bell.clone());
         let core = bridge::on_core("floor", plan.server_processor, move || async move {
             let driver = Driver::new(plan.drive, server_bell, listeners).map_err(io::Error::other)?;
             tell_thread.send(std::fs::read_link("/proc/thread-self")?).map_err(io::Error::other)?;
-            bridge::drive(driver, Floor::new(&plan, server_stop)).await.map(|(_, counters)| counters)
+            bridge::drive(driver, Floor::new(&plan, server_shared)).await.map(|(_, counters)| counters)
         })?;
         match thread.recv() {
-            Ok(thread) => Ok(Server { target, thread: Path::new("/proc").join(thread), stop, bell, core }),
+            Ok(thread) => Ok(Server { target, thread: Path::new("/proc").join(thread), shared, bell, core }),
             Err(_) => Err(core.join()?.err().unwrap_or_else(|| io::Error::other("the floor's core ended at once"))),
         }
     }
@@ -257,8 +265,13 @@ impl Server {
         thread_cpu_ns(&self.thread)
     }
 
+    /// Sends completed up to its latest turn.
+    pub fn sends(&self) -> u64 {
+        self.shared.sends.load(Ordering::Relaxed)
+    }
+
     pub fn stop(self) -> io::Result<DriveCounters> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.bell.ring();
         self.core.join()?
     }

@@ -22,10 +22,7 @@ impl Graph {
     pub fn new(users: u32, subscribers: u32) -> Graph {
         assert!(subscribers < users, "{subscribers} subscribers each need more than {users} users");
         let mut random = Random::new(u64::from(users) << 32 | u64::from(subscribers));
-        let mut order: Vec<u32> = (0..users).collect();
-        random.shuffle(&mut order);
-        let mut place = vec![0; users as usize];
-        order.iter().enumerate().for_each(|(at, &user)| place[user as usize] = at as u32);
+        let (order, place) = circle(users, &mut random);
         let mut distances = BTreeSet::new();
         // Half of them are taken by leaving out, so that dense graphs are found as fast as sparse ones.
         let sparse = subscribers <= users / 2;
@@ -37,23 +34,28 @@ impl Graph {
         Graph { order, place, distances: distances.collect() }
     }
 
-    /// The same with mutual subscriptions: whoever subscribes to a user is subscribed to by that user.
+    /// Everybody has as many `contacts`, who are both his subscribers and his publishers. The same arguments give the same graph.
     ///
     /// # Panics
-    /// When there are not more users than subscribers each, or an odd number of both.
-    pub fn mutual(users: u32, subscribers: u32) -> Graph {
-        assert!(subscribers < users && (subscribers.is_multiple_of(2) || users.is_multiple_of(2)), "pairs can't be made");
-        let mut graph = Graph::new(users, 0);
-        let mut random = Random::new(u64::from(users) << 32 | u64::from(subscribers));
-        let mut half = BTreeSet::new();
-        while half.len() < subscribers as usize / 2 {
-            half.insert(1 + random.below(u64::from(users.div_ceil(2)) - 1) as u32);
+    /// When there are not more users than contacts each, or both numbers are odd: then there is no such graph.
+    pub fn mutual(users: u32, contacts: u32) -> Graph {
+        assert!(
+            users.is_multiple_of(2) || contacts.is_multiple_of(2),
+            "an odd number of users can't have {contacts} contacts each"
+        );
+        assert!(contacts < users, "{contacts} contacts each need more than {users} users");
+        let mut random = Random::new(u64::from(users) << 32 | u64::from(contacts));
+        let (order, place) = circle(users, &mut random);
+        // Distances below the half of the circle go both ways; who stands just opposite is the same either way.
+        let mut near: Vec<u32> = (1..users.div_ceil(2)).collect();
+        random.shuffle(&mut near);
+        near.truncate(contacts as usize / 2);
+        let mut distances: Vec<u32> = near.iter().flat_map(|&distance| [distance, users - distance]).collect();
+        if !contacts.is_multiple_of(2) {
+            distances.push(users / 2);
         }
-        graph.distances = half.iter().flat_map(|&distance| [distance, users - distance]).collect();
-        if !subscribers.is_multiple_of(2) {
-            graph.distances.push(users / 2);
-        }
-        graph
+        distances.sort_unstable();
+        Graph { order, place, distances }
     }
 
     pub fn users(&self) -> u32 {
@@ -75,6 +77,13 @@ impl Graph {
         self.at(user, self.users() - self.distances[number as usize])
     }
 
+    /// Which number `publisher` has among those `user` subscribes to.
+    pub fn number(&self, user: u32, publisher: u32) -> Option<u32> {
+        let (from, to) = (self.place[publisher as usize], self.place[user as usize]);
+        let distance = if to >= from { to - from } else { to + self.users() - from };
+        self.distances.binary_search(&distance).ok().map(|number| number as u32)
+    }
+
     /// Who stands so far on from a user.
     fn at(&self, user: u32, distance: u32) -> u32 {
         let at = u64::from(self.place[user as usize]) + u64::from(distance);
@@ -84,6 +93,15 @@ impl Graph {
     pub fn subscribers(&self, user: u32) -> impl Iterator<Item = u32> {
         (0..self.degree()).map(move |number| self.subscriber(user, number))
     }
+}
+
+/// Users in a shuffled order, and the place of each.
+fn circle(users: u32, random: &mut Random) -> (Vec<u32>, Vec<u32>) {
+    let mut order: Vec<u32> = (0..users).collect();
+    random.shuffle(&mut order);
+    let mut place = vec![0; users as usize];
+    order.iter().enumerate().for_each(|(at, &user)| place[user as usize] = at as u32);
+    (order, place)
 }
 
 #[cfg(test)]
@@ -107,14 +125,26 @@ mod tests {
     }
 
     #[test]
-    fn mutual_subscriptions_go_both_ways() {
-        for (users, degree) in [(10, 2), (10, 9), (51, 20), (1000, 50)] {
-            let graph = Graph::mutual(users, degree);
-            let subscribers = |user| graph.subscribers(user).collect::<BTreeSet<u32>>();
+    fn contacts_are_mutual_and_everybody_has_as_many() {
+        for (users, contacts) in [(2, 1), (10, 9), (11, 10), (51, 20), (50, 21)] {
+            let graph = Graph::mutual(users, contacts);
             for user in 0..users {
-                let of_user = subscribers(user);
-                assert!(of_user.len() == degree as usize && !of_user.contains(&user));
-                assert!(of_user.into_iter().all(|subscriber| subscribers(subscriber).contains(&user)));
+                let subscribers: BTreeSet<u32> = graph.subscribers(user).collect();
+                let publishers: BTreeSet<u32> = (0..contacts).map(|number| graph.publisher(user, number)).collect();
+                assert_eq!((subscribers.len(), &subscribers), (contacts as usize, &publishers));
+                assert!(!subscribers.contains(&user));
+            }
+        }
+    }
+
+    #[test]
+    fn a_publisher_has_the_number_by_which_it_is_found() {
+        let graph = Graph::new(50, 20);
+        for user in 0..50 {
+            let publishers: Vec<u32> = (0..20).map(|number| graph.publisher(user, number)).collect();
+            for other in 0..50 {
+                let number = publishers.iter().position(|&publisher| publisher == other).map(|number| number as u32);
+                assert_eq!(graph.number(user, other), number);
             }
         }
     }

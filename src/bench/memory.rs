@@ -13,19 +13,19 @@ use crate::base::config::Config;
 use crate::base::id::{ConnId, CoreId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
+use crate::base::load::Units;
 use crate::base::random::Random;
 use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
 use crate::drive::{clock, pin};
 use crate::front::sasl::Decoys;
 use crate::front::token::{Keys, Scope};
-use crate::metrics::meter::Units;
 use crate::presence::home::Place;
 use crate::presence::subscription::State;
 use crate::ring::doorbell::Bell;
 use crate::ring::mesh::{Ports, mesh};
 use crate::shard::batch::Batch;
-use crate::shard::{Settings, Shard};
+use crate::shard::{EXPECTED, Settings, Shard};
 use crate::store::rows::{self, Row};
 use crate::store::{Completion, Table};
 use crate::wire::encode::{Encoder, Tag};
@@ -33,7 +33,7 @@ use crate::wire::event;
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::native::Show;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,6 +42,8 @@ const DOMAIN: &str = "localhost";
 const KEY: &str = "the log-in key of a benchmark without sockets";
 /// Batches of one other core that are read in one turn.
 const BATCHES_PER_TURN: usize = 8;
+/// Turns that a core's users may be ahead of those of another core.
+const LEAD: u64 = 4;
 /// Users of one turn of the set-up.
 const SET_UP_USERS: usize = 256;
 /// Time before each measured time.
@@ -77,9 +79,26 @@ struct Counted {
 struct Meeting {
     barrier: Barrier,
     busy: AtomicUsize,
+    /// Turns in which each core has taken in updates.
+    turns: Vec<AtomicU64>,
 }
 
 impl Meeting {
+    fn of(cores: usize) -> Meeting {
+        let turns = (0..cores).map(|_| AtomicU64::new(0)).collect();
+        Meeting { barrier: Barrier::new(cores), busy: AtomicUsize::new(0), turns }
+    }
+
+    /// Whether a core is so far ahead of another that its users must wait: all users speak at one rate.
+    fn is_ahead(&self, core: CoreId) -> bool {
+        let own = self.turns[usize::from(core.0)].load(Ordering::Relaxed);
+        self.turns.iter().any(|turns| own > turns.load(Ordering::Relaxed) + LEAD)
+    }
+
+    fn spoke(&self, core: CoreId) {
+        self.turns[usize::from(core.0)].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether any core says so. All cores ask together.
     fn any(&self, busy: bool) -> bool {
         self.busy.fetch_add(usize::from(busy), Ordering::AcqRel);
@@ -142,7 +161,8 @@ impl Core {
         }
         for &user in &self.users {
             for contact in graph.subscribers(user) {
-                let row = rows::Contact { user: number(contact), state: State::TO.with(State::FROM).bits(), ..rows::Contact::default() };
+                let row =
+                    rows::Contact { user: number(contact), state: State::TO.with(State::FROM).bits(), ..rows::Contact::default() };
                 let loaded = homes.load(Table::Roster, &rows::pair_key(&name(user), &name(contact)), &row.encode());
                 loaded.expect("a row made by the rows' own encoder");
             }
@@ -185,8 +205,11 @@ impl Core {
 
     /// The next users change presence.
     fn speak(&mut self, now: Time, count: usize) {
-        for _ in 0..count {
+        for said in 0..count {
             let (round, at) = (self.next / self.conns.len(), self.next % self.conns.len());
+            if said % EXPECTED == 0 {
+                self.shard.expect(&self.conns[at..]);
+            }
             self.shard.received(now, self.conns[at], &self.updates[round % 2]);
             self.next += 1;
         }
@@ -242,14 +265,16 @@ impl Core {
         }
     }
 
-    /// Everyone speaks for some time. A core whose word to another could not leave takes nothing new in, as a driver's closed loop
-    /// would make it.
-    fn run(&mut self, time: Duration, batch: usize) {
+    /// Everyone speaks for some time. A core whose word to another could not leave takes nothing new in, as the clients of a closed
+    /// loop would have it.
+    fn run(&mut self, time: Duration, batch: usize, meeting: &Meeting) {
+        let core = self.shard.settings.core;
         let began = Instant::now();
         while began.elapsed() < time {
             let now = clock::now();
-            if self.ports.all_sent() {
+            if self.ports.all_sent() && !meeting.is_ahead(core) {
                 self.speak(now, batch);
+                meeting.spoke(core);
             }
             self.turn(now);
         }
@@ -260,11 +285,11 @@ impl Core {
         let mut rounds = Vec::new();
         for _ in 0..plan.rounds {
             meeting.barrier.wait();
-            self.run(WARM_UP, plan.batch);
+            self.run(WARM_UP, plan.batch, meeting);
             self.settle(meeting);
             self.counted = Counted::default();
             meeting.barrier.wait();
-            self.run(plan.time, plan.batch);
+            self.run(plan.time, plan.batch, meeting);
             self.settle(meeting);
             rounds.push(std::mem::take(&mut self.counted));
         }
@@ -315,7 +340,7 @@ fn run_cores(plan: &Plan, progress: &Progress) -> Vec<Vec<Counted>> {
     let graph = Graph::mutual(plan.users, plan.subscribers);
     let bells = plan.cores.iter().map(|_| Arc::new(Silent) as Arc<dyn Bell>).collect();
     let ports = mesh(Limits::default().ring_batches as usize, bells);
-    let meeting = Meeting { barrier: Barrier::new(plan.cores.len()), busy: AtomicUsize::new(0) };
+    let meeting = Meeting::of(plan.cores.len());
     let (graph, meeting) = (&graph, &meeting);
     progress.begin("log-ins", u64::from(plan.users) / plan.cores.len() as u64);
     thread::scope(|scope| {

@@ -3,16 +3,20 @@
 //! Lives on: the generator's thread, between measurements. Serves G6. Invariant: a child never outlives its `Server`.
 
 use super::crowd::Access;
+use super::round::Meter;
 use crate::admin::client::Client;
 use crate::base::config::{Config, Cores, Secret, StoreKind};
 use crate::front::token::Keys;
+use crate::metrics::table::Report;
 use nix::sys::signal::{Signal, kill};
+use nix::time::ClockId;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// Keys of a node that lives as long as a benchmark and listens on loopback.
 const TOKEN_KEY: &str = "the log-in key of a benchmark's own node";
@@ -40,13 +44,17 @@ pub struct Server {
     child: Option<Child>,
 }
 
-/// A process that ends with us, and its directory.
+/// A process and its directory, which end with us, in this order.
 struct Child {
-    process: std::process::Child,
+    process: Running,
     /// Kept open, so that the node can speak to the end.
     said: Lines<BufReader<ChildStdout>>,
-    dir: PathBuf,
+    dir: Dir,
 }
+
+struct Running(std::process::Child);
+
+struct Dir(PathBuf);
 
 /// The configuration of a benchmark's node: no limit of a single client is in the way of what is measured.
 fn config(cores: Vec<u16>, store: StoreKind) -> Config {
@@ -73,33 +81,60 @@ impl Server {
     /// It did not start; it has said why on stderr.
     pub fn start(cores: Vec<u16>, store: StoreKind) -> io::Result<Server> {
         let mut config = config(cores, store);
-        let mut child = Child::spawn(&mut config)?;
+        let dir = Dir::new()?;
+        config.node.data = dir.0.join("data");
+        std::fs::write(dir.config(), toml::to_string(&config).map_err(io::Error::other)?)?;
+        Server::serve(dir, config.node.domain)
+    }
+
+    fn serve(dir: Dir, domain: String) -> io::Result<Server> {
+        let mut child = Child::spawn(dir)?;
         let (native, admin) = child.await_serving()?;
         let keys = |key| Keys::new([key]).expect("it is long enough");
         let (token_keys, trunk_keys) = (keys(TOKEN_KEY), keys(TRUNK_KEY));
         Ok(Server {
-            access: Access { target: native, domain: config.node.domain, token_keys, trunk_keys },
+            access: Access { target: native, domain, token_keys, trunk_keys },
             admin: Some(Client::new(admin, None)),
-            process: Some(Process::of(child.process.id())),
+            process: Some(Process(child.process.0.id())),
             child: Some(child),
         })
+    }
+
+    /// Stops it and starts it anew with what it has stored: nothing but that is in its memory then. A node that runs already goes
+    /// on as it is, and the answer is false.
+    ///
+    /// # Errors
+    /// It ended badly, or did not start again.
+    pub fn restart(self) -> io::Result<(Server, bool)> {
+        match self.child {
+            None => Ok((self, false)),
+            Some(child) => Ok((Server::serve(child.stop()?, self.access.domain)?, true)),
+        }
     }
 
     /// A node that runs already.
     pub fn at(target: Target) -> Server {
         let admin = target.admin.map(|(address, token)| Client::new(address, token));
-        Server { access: target.access, admin, process: target.process.map(Process::of), child: None }
+        Server { access: target.access, admin, process: target.process.map(Process), child: None }
+    }
+
+    fn stats(&self) -> io::Result<Option<Report>> {
+        self.admin.as_ref().map(Client::stats).transpose().map_err(io::Error::other)
     }
 
     /// What the node has counted, by name; `None` when it isn't known where it tells that.
     pub fn counters(&self) -> io::Result<Option<BTreeMap<String, u64>>> {
-        let stats = self.admin.as_ref().map(Client::stats).transpose().map_err(io::Error::other)?;
-        Ok(stats.map(|stats| stats.all.counters))
+        Ok(self.stats()?.map(|stats| stats.all.counters))
     }
 
-    /// Nanoseconds of processor time that all its threads have had, kernel included; `None` when its process isn't known.
-    pub fn cpu_ns(&self) -> io::Result<Option<u64>> {
-        self.process.as_ref().map(Process::cpu_ns).transpose()
+    /// How many cores it has; `None` when it isn't known where it tells that.
+    pub fn cores(&self) -> io::Result<Option<u16>> {
+        Ok(self.stats()?.map(|stats| stats.cores.len() as u16))
+    }
+
+    /// What the node counts now; `None` when it isn't known where it tells that.
+    pub fn gauge(&self, name: &str) -> io::Result<Option<u64>> {
+        Ok(self.stats()?.and_then(|stats| stats.all.gauges.get(name).copied()))
     }
 
     /// Bytes of memory that belong to it alone and to no file.
@@ -112,23 +147,29 @@ impl Server {
     /// # Errors
     /// It ended badly.
     pub fn stop(self) -> io::Result<()> {
-        self.child.map_or(Ok(()), Child::stop)
+        self.child.map_or(Ok(()), |child| child.stop().map(drop))
+    }
+}
+
+impl Meter for Server {
+    /// `None` when its process isn't known.
+    fn cpu_ns(&self) -> io::Result<Option<u64>> {
+        self.process.as_ref().map(Process::cpu_ns).transpose()
+    }
+
+    /// `None` when it isn't known where it tells that.
+    fn sends(&self) -> io::Result<Option<u64>> {
+        Ok(self.counters()?.and_then(|counters| counters.get("sends").copied()))
     }
 }
 
 impl Child {
-    fn spawn(config: &mut Config) -> io::Result<Child> {
-        let dir = std::env::temp_dir().join(format!("fanal-bench-{}", std::process::id()));
-        let dir = (0..).map(|n| dir.with_extension(n.to_string())).find(|dir| !dir.exists()).expect("numbers don't end");
-        std::fs::create_dir(&dir)?;
-        config.node.data = dir.join("data");
-        let file = dir.join("fanal.toml");
-        std::fs::write(&file, toml::to_string(config).map_err(io::Error::other)?)?;
+    fn spawn(dir: Dir) -> io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("serve").arg("--config").arg(&file).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.arg("serve").arg("--config").arg(dir.config()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
-        Ok(Child { process, said, dir })
+        Ok(Child { process: Running(process), said, dir })
     }
 
     /// Where it listens: native and admin address.
@@ -147,43 +188,53 @@ impl Child {
         Err(io::Error::other("the benchmark's own node did not start: see above"))
     }
 
-    fn stop(mut self) -> io::Result<()> {
-        kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM)?;
+    /// Ends it; its directory stays as long as what this gives.
+    fn stop(mut self) -> io::Result<Dir> {
+        kill(Pid::from_raw(self.process.0.id() as i32), Signal::SIGTERM)?;
         self.said.by_ref().try_for_each(|line| line.map(drop))?;
-        let status = self.process.wait()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other(format!("the benchmark's own node ended with {status}"))) }
+        let status = self.process.0.wait()?;
+        if status.success() { Ok(self.dir) } else { Err(io::Error::other(format!("the benchmark's own node ended with {status}"))) }
     }
 }
 
-impl Drop for Child {
+impl Drop for Running {
     /// Whatever went wrong, nothing stays behind. Killing a process that has ended does nothing.
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-/// What the kernel tells about a process or a thread.
-struct Process {
-    dir: PathBuf,
+impl Dir {
+    fn new() -> io::Result<Dir> {
+        let dir = std::env::temp_dir().join(format!("fanal-bench-{}", std::process::id()));
+        let dir = (0..).map(|n| dir.with_extension(n.to_string())).find(|dir| !dir.exists()).expect("numbers don't end");
+        std::fs::create_dir(&dir)?;
+        Ok(Dir(dir))
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.join("fanal.toml")
+    }
 }
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the kernel tells about a process.
+struct Process(u32);
 
 impl Process {
-    fn of(id: u32) -> Process {
-        Process { dir: PathBuf::from(format!("/proc/{id}")) }
-    }
-
     fn cpu_ns(&self) -> io::Result<u64> {
-        let mut sum = 0;
-        for task in std::fs::read_dir(self.dir.join("task"))? {
-            sum += thread_cpu_ns(&task?.path())?;
-        }
-        Ok(sum)
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(self.0 as i32))?;
+        Ok(Duration::from(clock.now()?).as_nanos() as u64)
     }
 
     fn anonymous_bytes(&self) -> io::Result<u64> {
-        let text = std::fs::read_to_string(self.dir.join("smaps_rollup"))?;
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
         let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:"));
         let kilobytes: Option<u64> = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse().ok());
         kilobytes.map(|kilobytes| kilobytes << 10).ok_or_else(|| io::Error::other("the kernel does not tell anonymous memory"))

@@ -168,6 +168,11 @@ impl<T: Traffic> Talk<T> {
         Ok(Counted { updates: self.updates - updates, deliveries: self.deliveries - deliveries, seconds, latency })
     }
 
+    /// Deliveries so far.
+    pub fn delivered(&self) -> u64 {
+        self.deliveries
+    }
+
     /// Says nothing new, waits for what is on its way, and tells what never came.
     pub fn drain(&mut self) -> io::Result<Balance> {
         let mut heard = Instant::now();

@@ -90,7 +90,7 @@ impl Inbox {
             }
             ServerFrame::RosterPush(push) => self.event(tag.stream, Event::RosterPush(push.item().into())),
             ServerFrame::DirectedPresence { from, presence } => {
-                let directed = DirectedPresence { from: from.to_owned(), presence: presence.fields.into() };
+                let directed = DirectedPresence { from: from.to_owned(), presence: presence.fields().into() };
                 self.event(tag.stream, Event::Directed(directed));
             }
             ServerFrame::Roster(roster) => self.roster(tag, roster)?,

@@ -78,7 +78,7 @@ impl From<&event::Event<'_>> for PresenceEvent {
             version: event.head.version,
             show: event.head.show,
             last: event.head.flags & LAST != 0,
-            presence: event.presence.map(|presence| presence.fields.into()),
+            presence: event.presence.map(|presence| presence.fields().into()),
         }
     }
 }

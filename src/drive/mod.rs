@@ -106,6 +106,9 @@ pub trait Host {
     /// A connection was accepted by the listener of this number. The host opens a line for it, or refuses it with `None`.
     fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId>;
 
+    /// Bytes of these connections are about to be handed over: a chance to read ahead what they will need. Some may be gone.
+    fn expect(&self, _conns: &[ConnId]) {}
+
     /// Bytes came; they are gone when this returns.
     fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]);
 

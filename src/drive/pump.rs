@@ -18,6 +18,9 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 
+/// Completions that the host is told of together, ahead of them.
+const EXPECTED: usize = 32;
+
 /// What is to be done after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -60,6 +63,8 @@ pub struct Driver {
     /// When the look at the completions began.
     pub(super) look_began: Time,
     completions: Vec<Completion>,
+    /// Connections that the next of them bring bytes of.
+    expected: Vec<ConnId>,
     dirty: Vec<u32>,
     pub(super) counters: DriveCounters,
 }
@@ -92,6 +97,7 @@ impl Driver {
             timed_send: None,
             look_began: Time::ZERO,
             completions: Vec::new(),
+            expected: Vec::with_capacity(EXPECTED),
             dirty: Vec::new(),
             counters: DriveCounters::default(),
         })
@@ -131,7 +137,10 @@ impl Driver {
     fn look<H: Host>(&mut self, host: &mut H, now: Time) -> io::Result<bool> {
         let mut completions = std::mem::take(&mut self.completions);
         self.queue.reap(&mut completions, self.config.completions_per_turn as usize);
-        for &done in &completions {
+        for (number, &done) in completions.iter().enumerate() {
+            if number % EXPECTED == 0 {
+                self.expect(host, &completions[number..]);
+            }
             match unpack(done.name) {
                 Some((Kind::Send, id)) => self.on_send(host, id, done)?,
                 Some((Kind::Receive, id)) => self.on_receive(host, id, done)?,
@@ -146,6 +155,16 @@ impl Driver {
         let full = completions.len() == self.config.completions_per_turn as usize;
         self.completions = completions;
         Ok(full)
+    }
+
+    /// Lets the host see which connections the next completions are receives of.
+    fn expect<H: Host>(&mut self, host: &mut H, completions: &[Completion]) {
+        self.expected.clear();
+        let names = completions.iter().take(EXPECTED).filter_map(|done| unpack(done.name));
+        self.expected.extend(names.filter(|(kind, _)| *kind == Kind::Receive).map(|(_, id)| id));
+        if self.expected.len() > 1 {
+            host.expect(&self.expected);
+        }
     }
 
     /// Sends what is gathered, if the policy says so, up to the turn's budget.

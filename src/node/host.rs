@@ -127,6 +127,10 @@ impl Host for CoreHost {
         self.shard.accepted(now, peer)
     }
 
+    fn expect(&self, conns: &[ConnId]) {
+        self.shard.expect(conns);
+    }
+
     fn received(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         self.shard.received(now, conn, bytes);
     }

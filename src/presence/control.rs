@@ -10,6 +10,7 @@ use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::wire::native::Show;
+use compact_str::CompactString;
 
 /// A session's place at the core that owns its socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,11 +75,9 @@ pub enum Control {
     // Home to home.
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.
-    WayDone {
-        from: Bare,
-        to: UserId,
-        sequence: u64,
-    },
+    WayDone(Box<WayName>),
+    /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
+    WayArrived(Box<WayName>),
     Message(Box<Message>),
     Directed(Box<Directed>),
 
@@ -146,7 +145,7 @@ pub struct Attached {
     pub at: UserRef,
     pub session: SessionId,
     pub jid: Bare,
-    pub resource: Box<str>,
+    pub resource: CompactString,
     pub resume: [u8; 16],
     pub resumed: bool,
     pub data: Vec<u8>,
@@ -163,11 +162,9 @@ pub enum SessionEnd {
     Ended,
 }
 
-/// A session's new presence: what the home must know of it, and the publisher's own bytes.
+/// A session's new presence: the publisher's own bytes, verified where they entered.
 #[derive(Debug)]
 pub struct Update {
-    pub show: Show,
-    pub priority: i8,
     pub presence: Vec<u8>,
     pub asker: Asker,
 }
@@ -217,16 +214,32 @@ pub enum Ask {
     },
 }
 
-/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, deleted with the
-/// change it makes.
+/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
+/// the change it makes, deleted when its sender has heard of that.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Way {
     pub from: Bare,
     pub from_user: UserId,
     pub to: Bare,
+    /// `NOBODY` when the sender does not know it.
+    pub to_user: UserId,
     pub kind: WayKind,
     pub note: String,
     pub sequence: u64,
+}
+
+/// What tells one way from all others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WayName {
+    pub from: Bare,
+    pub to: Bare,
+    pub sequence: u64,
+}
+
+impl Way {
+    pub fn name(&self) -> WayName {
+        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -239,6 +252,11 @@ pub enum WayKind {
 }
 
 impl WayKind {
+    /// Whether the receiver may see the sender no more.
+    pub fn revokes(self) -> bool {
+        matches!(self, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed))
+    }
+
     /// The number in a stored way.
     pub fn number(self) -> u8 {
         match self {
@@ -260,7 +278,7 @@ impl WayKind {
 #[derive(Clone, Debug)]
 pub struct Message {
     pub from: Bare,
-    pub from_resource: Box<str>,
+    pub from_resource: CompactString,
     pub to: Bare,
     pub to_resource: Option<String>,
     pub id: String,
@@ -274,7 +292,7 @@ pub struct Message {
 #[derive(Clone, Debug)]
 pub struct Directed {
     pub from: Bare,
-    pub from_resource: Box<str>,
+    pub from_resource: CompactString,
     pub to: Bare,
     pub to_resource: Option<String>,
     pub presence: Vec<u8>,

@@ -18,7 +18,7 @@ pub fn farewell(resource: &str, status: Option<&str>, stamp: WallClock) -> Vec<u
 
 /// The status of a presence; none when there is no presence.
 pub fn status(presence: &[u8]) -> Option<String> {
-    presence::read(presence).ok()?.fields.status.to_owned().into()
+    presence::read(presence).ok()?.fields().status.to_owned().into()
 }
 
 #[cfg(test)]
@@ -29,7 +29,7 @@ mod tests {
     fn a_farewell_can_be_read_back() {
         let made = farewell("phone", Some("gone fishing"), WallClock(7));
         let view = presence::read(&made).expect("sound");
-        assert_eq!((view.fields.resource, view.fields.show, view.fields.stamp), ("phone", Show::Unavailable, 7));
+        assert_eq!((view.resource, view.show, view.fields().stamp), ("phone", Show::Unavailable, 7));
         assert_eq!(status(&made).as_deref(), Some("gone fishing"));
         assert_eq!(status(b""), None);
     }

@@ -13,6 +13,8 @@ use crate::base::jid::Bare;
 use crate::base::time::{Time, WallClock};
 use crate::wire::event::{self, Head};
 use crate::wire::native::Show;
+use compact_str::CompactString;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// An edge with at least one subscriber of the user (a row of the outbound table, Z6).
@@ -37,7 +39,7 @@ pub struct Session {
     pub available: bool,
     /// RFC 6121 2.2: it has asked for the roster.
     pub interested: bool,
-    pub resource: Box<str>,
+    pub resource: CompactString,
     /// The presence as its client made it.
     pub presence: Vec<u8>,
     pub resume: [u8; 16],
@@ -87,22 +89,26 @@ pub struct Request {
     pub note: String,
 }
 
-/// A subscribe or unsubscribe on its way to a contact.
+/// A subscription change on its way to a contact.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnderWay {
     pub to: Bare,
+    pub to_user: UserId,
+    pub kind: WayKind,
     pub sequence: u64,
-    pub subscribes: bool,
+    /// Known after a start of one that had arrived before: the number of the last way that the contact's core had sent by then.
+    pub arrived: Option<u64>,
 }
 
-/// What a user's home knows.
+/// What a user's home knows. What every update looks at stands first, in one cache line.
+#[repr(C, align(64))]
 pub struct User {
     pub id: UserId,
-    pub jid: Bare,
     pub sessions: Vec<Session>,
-    pub outbound: Vec<Destination>,
-    pub roster: Roster,
+    pub outbound: SmallVec<[Destination; 2]>,
     pub next_session: u32,
+    pub jid: Bare,
+    pub roster: Box<Roster>,
     pub credentials: Option<Box<ScramCredentials>>,
     pub rare: Option<Box<Rare>>,
 }
@@ -113,9 +119,7 @@ pub struct Rare {
     pub requests: Vec<Request>,
     pub blocked: Vec<Bare>,
     pub last: Option<Last>,
-    /// Subscribers that were revoked and whose homes have not yet confirmed it.
-    pub unconfirmed: Vec<UserId>,
-    /// Requests to contacts that their homes have not stored yet, in the order in which they were sent.
+    /// Changes of which the contacts' homes have not said yet that they are stored there, in the order in which they were sent.
     pub under_way: Vec<UnderWay>,
     /// The change that is with the store now.
     pub storing: Option<Box<super::home::Storing>>,
@@ -125,9 +129,8 @@ pub struct Rare {
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        let Rare { requests, blocked, last, unconfirmed, under_way, storing, waiting } = self;
-        let requests = requests.is_empty() && under_way.is_empty();
-        let lists = requests && blocked.is_empty() && unconfirmed.is_empty() && waiting.is_empty();
+        let Rare { requests, blocked, last, under_way, storing, waiting } = self;
+        let lists = requests.is_empty() && blocked.is_empty() && under_way.is_empty() && waiting.is_empty();
         lists && last.is_none() && storing.is_none()
     }
 }
@@ -136,11 +139,11 @@ impl User {
     pub fn new(id: UserId, jid: Bare) -> User {
         User {
             id,
-            jid,
             sessions: Vec::new(),
-            outbound: Vec::new(),
-            roster: Roster::default(),
+            outbound: SmallVec::new(),
             next_session: 1,
+            jid,
+            roster: Box::default(),
             credentials: None,
             rare: None,
         }
@@ -171,18 +174,35 @@ impl User {
         self.rare.as_ref()?.last.as_ref()
     }
 
-    /// Whether a subscribe is on its way to a contact, with no unsubscribe behind it.
-    pub fn asks(&self, contact: &Bare) -> bool {
+    /// Whether a subscribe was on its way to a contact, with no unsubscribe behind it, when the contact sent this way.
+    pub fn was_asking(&self, way: &Way) -> bool {
         let under_way = self.rare.iter().flat_map(|rare| &rare.under_way);
-        under_way.rev().find(|way| way.to == *contact).is_some_and(|way| way.subscribes)
+        let mut unknown =
+            under_way.filter(|sent| sent.to == way.from && sent.arrived.is_none_or(|last| way.sequence <= last)).rev();
+        let asked = unknown.find_map(|sent| match sent.kind {
+            WayKind::Stanza(action @ (Action::Subscribe | Action::Unsubscribe)) => Some(action),
+            _ => None,
+        });
+        asked == Some(Action::Subscribe)
     }
 
-    /// Keeps in mind that a request is on its way to a contact.
-    pub fn sent(&mut self, way: &Way) {
-        if let WayKind::Stanza(action @ (Action::Subscribe | Action::Unsubscribe)) = way.kind {
-            let under_way = UnderWay { to: way.to.clone(), sequence: way.sequence, subscribes: action == Action::Subscribe };
-            self.rare().under_way.push(under_way);
-        }
+    /// Keeps in mind that a change is on its way to a contact.
+    pub fn sent(&mut self, way: &Way, arrived: Option<u64>) {
+        let Way { to, to_user, kind, sequence, .. } = way;
+        self.rare().under_way.push(UnderWay { to: to.clone(), to_user: *to_user, kind: *kind, sequence: *sequence, arrived });
+    }
+
+    /// Subscribers that were revoked, and whose homes may not know it yet.
+    pub fn unconfirmed(&self) -> Vec<UserId> {
+        let under_way = self.rare.iter().flat_map(|rare| &rare.under_way);
+        let revoked = under_way.filter(|way| way.kind.revokes() && way.arrived.is_none() && way.to_user != UserId::NOBODY);
+        revoked.map(|way| way.to_user).collect()
+    }
+
+    /// Where a session stands in `sessions`.
+    #[inline]
+    pub fn position(&self, id: SessionId) -> Option<usize> {
+        self.sessions.iter().position(|session| session.id == id)
     }
 
     pub fn session(&mut self, id: SessionId) -> Option<&mut Session> {
@@ -238,5 +258,61 @@ impl User {
 
     pub fn at(&self, slot: u32) -> UserRef {
         UserRef { user: self.id, slot }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::offset_of;
+
+    #[test]
+    fn what_an_update_looks_at_is_one_cache_line_of_the_user_and_two_of_the_session() {
+        assert!(offset_of!(User, jid) <= 64, "{}", offset_of!(User, jid));
+        assert_eq!(size_of::<Option<User>>(), 128);
+        assert!(size_of::<Session>() <= 112, "{}", size_of::<Session>());
+    }
+
+    fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
+        let jid = |name| Bare::new(name).unwrap();
+        let (from_user, to_user) = (UserId(1), UserId(2));
+        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: String::new(), sequence }
+    }
+
+    const SUBSCRIBE: WayKind = WayKind::Stanza(Action::Subscribe);
+
+    fn user() -> User {
+        User::new(UserId(1), Bare::new("ann@d").unwrap())
+    }
+
+    #[test]
+    fn an_answer_is_overtaken_while_a_request_is_under_way_and_not_after_an_unsubscribe() {
+        let (mut ann, answer) = (user(), way(9, "bob@d", "ann@d", WayKind::Stanza(Action::Subscribed)));
+        assert!(!ann.was_asking(&answer));
+        ann.sent(&way(1, "ann@d", "bob@d", SUBSCRIBE), None);
+        ann.sent(&way(2, "ann@d", "bob@d", WayKind::Show), None);
+        ann.sent(&way(3, "ann@d", "eve@d", WayKind::Stanza(Action::Unsubscribe)), None);
+        assert!(ann.was_asking(&answer));
+        ann.sent(&way(4, "ann@d", "bob@d", WayKind::Stanza(Action::Unsubscribe)), None);
+        assert!(!ann.was_asking(&answer));
+    }
+
+    #[test]
+    fn after_a_start_an_answer_is_overtaken_if_it_was_sent_before_the_request_had_arrived() {
+        let mut ann = user();
+        ann.sent(&way(1, "ann@d", "bob@d", SUBSCRIBE), Some(40));
+        let answer = |sequence| way(sequence, "bob@d", "ann@d", WayKind::Stanza(Action::Subscribed));
+        assert!(ann.was_asking(&answer(40)));
+        assert!(!ann.was_asking(&answer(41)));
+    }
+
+    #[test]
+    fn a_revocation_is_unconfirmed_until_it_has_arrived() {
+        let mut ann = user();
+        ann.sent(&way(1, "ann@d", "bob@d", WayKind::Hide), Some(40));
+        ann.sent(&way(2, "ann@d", "bob@d", WayKind::Show), None);
+        assert_eq!(ann.unconfirmed(), []);
+        ann.sent(&way(3, "ann@d", "bob@d", WayKind::Stanza(Action::Unsubscribed)), None);
+        assert_eq!(ann.unconfirmed(), [UserId(2)]);
     }
 }

@@ -8,8 +8,9 @@ use super::Shard;
 use super::connections::{Connection, Doorway};
 use crate::base::id::{ConnId, CoreId};
 use crate::base::jid::Bare;
+use crate::base::load::ClientLoad;
 use crate::base::time::Time;
-use crate::metrics::meter::{ClientLoad, Load, Marks};
+use crate::metrics::meter::{Load, Marks};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct ClientLine {
     pub core: CoreId,
     pub peer: IpAddr,
     /// `None`: a trunk, or nobody has logged in.
-    pub user: Option<(Bare, Box<str>)>,
+    pub user: Option<(Bare, String)>,
     pub is_trunk: bool,
     pub sessions: usize,
     /// What it caused in the last unit of time.
@@ -44,9 +45,7 @@ impl Shard {
         counters.message_units_in += u64::from(taken.units);
         counters.publications += u64::from(taken.publications);
         counters.published_bytes += u64::from(taken.published_bytes);
-        if let Some(connection) = self.connection(conn) {
-            connection.taken.add(taken);
-        }
+        self.out.lines.took(conn, taken);
     }
 
     /// All load since the start.
@@ -102,7 +101,7 @@ impl Shard {
 
     /// The marks of a connection; of one not looked at yet, those it began with.
     fn marks_of(&self, slot: usize) -> Option<Marks> {
-        let Connection { generation, accepted, .. } = **self.connections[slot].as_ref()?;
+        let Connection { generation, accepted, .. } = *self.connections[slot].as_ref()?;
         let marks = self.watched.as_ref().and_then(|watched| *watched.marks.get(slot)?);
         let known = marks.filter(|(of, _)| *of == generation).map(|(_, marks)| marks);
         Some(known.unwrap_or_else(|| Marks::new(Time(u64::from(accepted.saturating_sub(1)) * 1_000_000_000))))
@@ -110,8 +109,8 @@ impl Shard {
 
     /// What a client has caused since it came to this core.
     fn total_of(&self, slot: usize) -> Option<ClientLoad> {
-        let Connection { generation, taken, .. } = **self.connections[slot].as_ref()?;
-        Some(ClientLoad { taken, units_out: self.out.lines.units_of(ConnId { slot: slot as u32, generation }) })
+        let Connection { generation, .. } = *self.connections[slot].as_ref()?;
+        self.out.lines.load_of(ConnId { slot: slot as u32, generation })
     }
 
     fn client_line(&self, slot: usize, load: ClientLoad) -> ClientLine {
@@ -120,7 +119,11 @@ impl Shard {
         ClientLine {
             core: self.settings.core,
             peer: connection.peer,
-            user: home.and_then(|home| Some((self.homes.get(home.at)?.jid.clone(), home.resource.clone()))),
+            user: home.and_then(|home| {
+                let user = self.homes.get(home.at())?;
+                let session = user.sessions.iter().find(|session| session.id == home.session)?;
+                Some((user.jid.clone(), session.resource.to_string()))
+            }),
             is_trunk: matches!(&connection.door, Doorway::Here(door) if door.is_trunk()),
             sessions: self.edge.sessions_on(slot as u32).len(),
             load,

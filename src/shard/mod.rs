@@ -9,6 +9,7 @@
 pub mod batch;
 mod clients;
 mod connections;
+mod expect;
 mod log_in;
 mod measure;
 mod operate;
@@ -17,17 +18,19 @@ mod tell;
 mod watch_over;
 
 pub use clients::ClientLine;
+pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
+use crate::base::load::{Taken, Units};
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
-use crate::metrics::meter::{Meter, Taken, Units};
+use crate::metrics::meter::Meter;
 use crate::metrics::recorder::Recorder;
 use crate::presence::edge::Edge;
 use crate::presence::home::{Homes, Place};
@@ -97,7 +100,7 @@ pub struct Shard {
     pub answers: Vec<(u64, Answer)>,
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
-    connections: Vec<Option<Box<connections::Connection>>>,
+    connections: Vec<Option<connections::Connection>>,
     log_ins: log_in::LogIns,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
@@ -159,5 +162,6 @@ impl Shard {
     /// The invariants of this core's tables; the simulator calls it after every step.
     pub fn check(&self) {
         self.edge.check();
+        assert!(self.out.controls.is_empty(), "what a core has for itself is worked off with each input");
     }
 }

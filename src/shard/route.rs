@@ -1,11 +1,12 @@
 //! Entries and updates find the part of a core that they are for; what goes to other cores is put into their batches.
 
-use super::Shard;
 use super::batch::{Batch, Entry};
+use super::{EXPECTED, Shard};
 use crate::base::id::CoreId;
 use crate::base::time::Time;
 use crate::presence::control::Control;
 use crate::store::Completion;
+use crate::wire::presence;
 
 impl Shard {
     /// Reads a batch of another core in place.
@@ -18,7 +19,11 @@ impl Shard {
             }
         }
         let first = batch.updates.iter().next().map(|update| update.at);
-        for update in batch.updates.iter() {
+        let mut ahead = batch.updates.iter();
+        for (number, update) in batch.updates.iter().enumerate() {
+            if number % EXPECTED == 0 {
+                self.expect_updates(ahead.by_ref().take(EXPECTED));
+            }
             self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
         }
         self.batch_read(first, now, batch.updates.len() as u64);
@@ -61,8 +66,8 @@ impl Shard {
             Control::Resume(resume) => homes.resume(*resume, out),
             Control::Detach { at, session, edge: from, end } => homes.detach(now, at, session, from, end, edge, out),
             Control::Update { at, session, update } => {
-                let state = (update.show, update.priority);
-                homes.update(now, at, session, state, &update.presence, update.asker, edge, out);
+                let view = presence::read(&update.presence).expect("it was verified where it entered");
+                homes.update(now, at, session, &view, update.asker, edge, out);
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
             Control::Watch { publisher, subscriber, core, slot, nonce } => {
@@ -70,7 +75,8 @@ impl Shard {
             }
             Control::Unwatch { publisher, core, slot } => homes.unwatch(publisher, core, slot),
             Control::Way(way) => homes.way(now, way, edge, out),
-            Control::WayDone { from, to, sequence } => homes.way_done(now, &from, to, sequence, edge, out),
+            Control::WayDone(name) => homes.way_done(now, name, edge, out),
+            Control::WayArrived(name) => homes.way_arrived(name, out),
             Control::Message(message) => homes.message(message, out),
             Control::Directed(directed) => homes.directed(directed, out),
             Control::Interest { edge: session, publishers } => edge.interest(session, &publishers, homes, out),

@@ -167,6 +167,7 @@ impl Core {
             if !bytes.is_empty() && state != State::Farewell && !self.shard.out.lines.is_closing(slot) {
                 env.trace.bytes(u64::from(slot), &bytes);
                 self.shard.received(env.now, id, &bytes);
+                self.shard.check();
             }
             if ended || (state == State::Farewell && (client_gone || env.calm || env.random.one_in(20))) {
                 self.end(env, slot);

@@ -87,15 +87,17 @@ pub struct LastPresence {
     pub presence: Vec<u8>,
 }
 
-/// A subscription change on its way to the other user's home.
+/// A subscription change on its way to the other user's home, or one that has arrived and whose sender does not know it yet.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Way {
-    /// `Action` of the native protocol.
+    /// `Action` of the native protocol, and two more for the block list.
     pub kind: u8,
     pub note: String,
     pub from_user: UserId,
-    /// The same as in the key.
-    pub sequence: u64,
+    /// `NOBODY` when the sender does not know it.
+    pub to_user: UserId,
+    /// Once it has arrived: the number of the last way that the receiver's core had sent before.
+    pub arrived: Option<u64>,
 }
 
 impl Row for Account {}

@@ -71,7 +71,7 @@ pub enum ServerFrame<'a> {
 pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
     // Nearly every frame is this one.
     if kind == Kind::SetPresence {
-        return Ok(ClientFrame::SetPresence(client_presence(body)?));
+        return Ok(ClientFrame::SetPresence(presence::read_published(body)?));
     }
     Ok(match kind {
         Kind::Hello => ClientFrame::Hello(client_table(body)?),
@@ -86,7 +86,7 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
             let table: DirectedPresence = client_table(body)?;
             ClientFrame::DirectedPresence {
                 to: table.to().ok_or(Reason::BadFrame)?,
-                presence: client_presence(table.presence().bytes())?,
+                presence: presence::read_published(table.presence().bytes())?,
             }
         }
         Kind::Probe => ClientFrame::Probe(client_table(body)?),
@@ -146,13 +146,6 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         }
         _ => return Err(Reason::BadFrame),
     })
-}
-
-/// A presence that a client may publish: the stamp is the server's to write.
-#[inline]
-fn client_presence(bytes: &[u8]) -> Result<PresenceView<'_>, Reason> {
-    let view = presence::read(bytes)?;
-    if view.fields.stamp == 0 { Ok(view) } else { Err(Reason::BadFrame) }
 }
 
 #[inline]

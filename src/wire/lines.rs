@@ -5,13 +5,14 @@
 //! is with the driver; a line is in `dirty` at most once; buffers come back to the pool.
 
 use crate::base::id::ConnId;
+use crate::base::load::{ClientLoad, Taken};
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
 /// Bytes of buffers kept in the pool of one core.
 const POOL_BYTES: usize = 32 << 20;
 /// Capacity of a fresh buffer.
-const FRESH_BYTES: usize = 512;
+const FRESH_BYTES: usize = 320;
 
 /// The marks between which a line gathers freely, conflates, and is ended.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,7 @@ pub struct Marks {
 }
 
 #[derive(Default)]
+#[repr(align(64))]
 struct Line {
     gathered: Vec<u8>,
     in_flight: u32,
@@ -35,8 +37,8 @@ struct Line {
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
-    /// What was gathered for it since it opened, in units of load (C1).
-    units: u32,
+    /// What its client has caused since it opened (C1).
+    load: ClientLoad,
 }
 
 impl Line {
@@ -89,9 +91,16 @@ impl Lines {
         self.units
     }
 
-    /// The same of one connection, wrapping round.
-    pub fn units_of(&self, conn: ConnId) -> u32 {
-        if self.is_open(conn) { self.lines[conn.slot as usize].units } else { 0 }
+    /// What the client of a connection has caused since it opened (C1).
+    pub fn load_of(&self, conn: ConnId) -> Option<ClientLoad> {
+        self.is_open(conn).then(|| self.lines[conn.slot as usize].load)
+    }
+
+    /// Counts what came from the client of a connection (C1).
+    pub fn took(&mut self, conn: ConnId, taken: Taken) {
+        if let Some(line) = self.get(conn) {
+            line.load.taken.add(taken);
+        }
     }
 
     /// Bytes waiting on all lines.
@@ -153,6 +162,13 @@ impl Lines {
         self.lines[slot as usize].slow
     }
 
+    /// Reads a line and the end of what it has gathered, for the cache.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> u32 {
+        let line = &self.lines[slot as usize];
+        line.gathered.last().map_or(line.generation, |&last| u32::from(last))
+    }
+
     /// Bytes waiting for a connection, with the driver or not.
     pub fn backlog(&self, conn: ConnId) -> usize {
         if self.is_open(conn) { self.lines[conn.slot as usize].backlog() } else { 0 }
@@ -183,7 +199,7 @@ impl Lines {
             }
         }
         let units = if more <= self.unit_bytes { 1 } else { more.div_ceil(self.unit_bytes) };
-        line.units = line.units.wrapping_add(units as u32);
+        line.load.units_out = line.load.units_out.wrapping_add(units as u32);
         self.units += units as u64;
         if !line.dirty {
             line.dirty = true;
@@ -325,6 +341,11 @@ mod tests {
     use super::*;
 
     const MARKS: Marks = Marks { high: 100, most: 200 };
+
+    #[test]
+    fn a_line_is_one_cache_line() {
+        assert_eq!(size_of::<Line>(), 64);
+    }
 
     #[test]
     fn bytes_are_gathered_while_one_buffer_is_with_the_driver() {

@@ -22,22 +22,41 @@ pub struct PresenceFields<'a> {
     pub stamp: u64,
 }
 
-/// A presence as it came: its bytes go to the subscribers, its fields are for us.
+/// A verified presence: its bytes go to the subscribers; of its fields, those that every update is looked at for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PresenceView<'a> {
     pub bytes: &'a [u8],
-    pub fields: PresenceFields<'a>,
+    pub resource: &'a str,
+    pub show: Show,
+    pub priority: i8,
 }
 
-/// Verifies a presence and reads it.
+impl<'a> PresenceView<'a> {
+    /// All of its fields, read again.
+    pub fn fields(&self) -> PresenceFields<'a> {
+        read_fields(self.bytes).expect("it was verified")
+    }
+}
+
+/// Verifies a presence.
 ///
 /// Errors: `BadFrame` when it's not a sound flatbuffer, names no resource, or its `show` is unknown.
 #[inline]
 pub fn read(bytes: &[u8]) -> Result<PresenceView<'_>, Reason> {
-    match Table::root(bytes).and_then(|table| table.presence()) {
-        Some(fields) => Ok(PresenceView { bytes, fields }),
-        None => Err(Reason::BadFrame),
-    }
+    let PresenceFields { resource, show, priority, .. } = read_fields(bytes)?;
+    Ok(PresenceView { bytes, resource, show, priority })
+}
+
+/// The same of one that a client may publish: the stamp is the server's to write.
+#[inline]
+pub fn read_published(bytes: &[u8]) -> Result<PresenceView<'_>, Reason> {
+    let PresenceFields { resource, show, priority, stamp, .. } = read_fields(bytes)?;
+    if stamp == 0 { Ok(PresenceView { bytes, resource, show, priority }) } else { Err(Reason::BadFrame) }
+}
+
+#[inline]
+fn read_fields(bytes: &[u8]) -> Result<PresenceFields<'_>, Reason> {
+    Table::root(bytes).and_then(|table| table.presence()).ok_or(Reason::BadFrame)
 }
 
 /// A table within a buffer whose vtable lies within it too. Positions count from the start of the buffer.

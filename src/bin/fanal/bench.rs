@@ -3,10 +3,10 @@
 use crate::failure::Failure;
 use fanal::base::config::{Config, Secret};
 use fanal::bench::crowd::Access;
-use fanal::bench::{fanout, memory};
 use fanal::bench::progress::Progress;
 use fanal::bench::report::{Report, Value};
-use fanal::bench::server;
+use fanal::bench::round::Schedule;
+use fanal::bench::{fanout, idle, memory, server, sockets, storm};
 use fanal::drive::pin;
 use fanal::front::token::Keys;
 use std::io::{self, IsTerminal, Write};
@@ -25,6 +25,12 @@ enum Kind {
     Fanout(Fanout),
     /// Presence without sockets: from an update's bytes to the bytes on its subscribers' lines.
     Memory(Memory),
+    /// Everybody logs in at once: what a log-in costs until all have seen all their contacts.
+    Storm(Storm),
+    /// Everybody is there and says nothing: what a session holds of memory.
+    Idle(Idle),
+    /// The same frames and sockets without presence: the physical limit of a fan-out.
+    Floor(Floor),
 }
 
 /// What every kind takes.
@@ -67,14 +73,9 @@ struct Target {
     pid: Option<u32>,
 }
 
+/// When updates go out, and for how long.
 #[derive(clap::Args)]
-struct Fanout {
-    /// Users logged in.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
-    users: u32,
-    /// Subscribers of each of them.
-    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    subscribers: u32,
+struct Pacing {
     /// Updates a second, sent on time whatever the node does. 0: as many as the window allows.
     #[arg(long, value_name = "UPDATES_PER_S", default_value_t = 0.0)]
     rate: f64,
@@ -87,9 +88,21 @@ struct Fanout {
     /// Length of each measured time.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
-    /// Times that node and floor take turns.
+    /// Measured times of the closed loop.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+}
+
+#[derive(clap::Args)]
+struct Fanout {
+    /// Users logged in.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    users: u32,
+    /// Subscribers of each of them.
+    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    #[command(flatten)]
+    pacing: Pacing,
     /// Carry all users on this many trunk connections. 0: each user has a connection.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
     trunk: u32,
@@ -117,7 +130,7 @@ struct Memory {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Updates that a core takes in in one turn.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
     /// Time one of so many updates, as metrics.sample of a node's configuration; 0: none.
     #[arg(long, value_name = "N", default_value_t = Config::default().metrics.sample)]
@@ -126,32 +139,86 @@ struct Memory {
     common: Common,
 }
 
+#[derive(clap::Args)]
+struct Storm {
+    /// Users who log in.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..))]
+    users: u32,
+    /// Contacts of each of them, both subscribers and publishers.
+    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Log-ins a second, on time whatever the node does. 0: all at once.
+    #[arg(long, value_name = "LOG_INS_PER_S", default_value_t = 0.0)]
+    rate: f64,
+    /// Open all connections before the storm, so that the generator doesn't slow the log-ins down. Their cost is reported apart.
+    #[arg(long)]
+    connected: bool,
+    /// Storms.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Carry all users on this many trunk connections. 0: each user has a connection.
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
+    trunk: u32,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Idle {
+    /// Users logged in, each with a connection.
+    #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..))]
+    users: u32,
+    /// How long idle processor time is measured.
+    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    seconds: f64,
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(clap::Args)]
+struct Floor {
+    /// Users, each with a connection.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    users: u32,
+    /// Subscribers of each of them.
+    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Length of a frame, the same in both directions.
+    #[arg(long, value_name = "BYTES", default_value_t = 72, value_parser = clap::value_parser!(u32).range(8..=65_536))]
+    frame: u32,
+    #[command(flatten)]
+    pacing: Pacing,
+    #[command(flatten)]
+    common: Common,
+}
+
 pub fn run(args: Args) -> Result<(), Failure> {
     let (json, report) = match args.kind {
         Kind::Fanout(args) => (args.common.json, fan_out(args)),
         Kind::Memory(args) => (args.common.json, in_memory(args)),
+        Kind::Storm(args) => (args.common.json, storm(args)),
+        Kind::Idle(args) => (args.common.json, idle(args)),
+        Kind::Floor(args) => (args.common.json, floor(args)),
     };
     let report = report.map_err(Failure::line)?;
     let text = if json { report.json() + "\n" } else { report.table() };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::line)?;
     match report.get("lost") {
-        Some(Value::Count(lost)) if *lost > 0 => Err(Failure::line(format!("{lost} deliveries were lost: see the figures above"))),
+        Some(Value::Count(lost)) if *lost > 0 => Err(Failure::line(format!("{lost} were lost: see the figures above"))),
         _ => Ok(()),
     }
 }
 
 fn fan_out(args: Fanout) -> io::Result<Report> {
-    if args.subscribers >= args.users {
-        return Err(io::Error::other("--subscribers: must be fewer than --users"));
-    }
+    check_density(args.users, args.subscribers)?;
     let plan = fanout::Plan {
         users: args.users,
         subscribers: args.subscribers,
-        rate: args.rate,
-        load: args.load,
-        window: args.window,
-        time: seconds(args.seconds)?,
-        rounds: args.rounds,
+        schedule: args.pacing.schedule()?,
         trunks: args.trunk,
         load_processor: args.common.load_processor(),
         target: args.target.read()?,
@@ -162,10 +229,7 @@ fn fan_out(args: Fanout) -> io::Result<Report> {
 }
 
 fn in_memory(args: Memory) -> io::Result<Report> {
-    let odd = !args.subscribers.is_multiple_of(2) && !args.users.is_multiple_of(2);
-    if args.subscribers >= args.users || odd {
-        return Err(io::Error::other("--subscribers: must be fewer than --users, and one of both even"));
-    }
+    check_pairs(args.users, args.subscribers)?;
     let plan = memory::Plan {
         users: args.users,
         subscribers: args.subscribers,
@@ -176,6 +240,65 @@ fn in_memory(args: Memory) -> io::Result<Report> {
         sample: args.sample,
     };
     Ok(memory::run(&plan, &args.common.progress()))
+}
+
+fn storm(args: Storm) -> io::Result<Report> {
+    check_pairs(args.users, args.subscribers)?;
+    let plan = storm::Plan {
+        users: args.users,
+        contacts: args.subscribers,
+        rate: args.rate,
+        connected: args.connected,
+        rounds: args.rounds,
+        trunks: args.trunk,
+        load_processor: args.common.load_processor(),
+        target: args.target.read()?,
+        server_cores: args.common.cores.clone(),
+    };
+    storm::run(&plan, &args.common.progress())
+}
+
+fn idle(args: Idle) -> io::Result<Report> {
+    let plan = idle::Plan {
+        users: args.users,
+        time: seconds(args.seconds)?,
+        load_processor: args.common.load_processor(),
+        target: args.target.read()?,
+        server_cores: args.common.cores.clone(),
+    };
+    idle::run(&plan, &args.common.progress())
+}
+
+fn floor(args: Floor) -> io::Result<Report> {
+    check_density(args.users, args.subscribers)?;
+    let plan = sockets::Plan {
+        users: args.users,
+        subscribers: args.subscribers,
+        frame_bytes: args.frame as usize,
+        schedule: args.pacing.schedule()?,
+        server_processor: args.common.cores.first().map(|&core| usize::from(core)),
+        load_processor: args.common.load_processor(),
+    };
+    sockets::run(&plan, &args.common.progress())
+}
+
+fn check_density(users: u32, subscribers: u32) -> io::Result<()> {
+    if subscribers < users { Ok(()) } else { Err(io::Error::other("--subscribers: must be fewer than --users")) }
+}
+
+fn check_pairs(users: u32, subscribers: u32) -> io::Result<()> {
+    check_density(users, subscribers)?;
+    if users.is_multiple_of(2) || subscribers.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(io::Error::other("--subscribers: with an odd number of users it must be even, since contacts are mutual"))
+}
+
+impl Pacing {
+    fn schedule(&self) -> io::Result<Schedule> {
+        let Pacing { rate, load, window, rounds, .. } = *self;
+        Ok(Schedule { rate, load, window, time: seconds(self.seconds)?, rounds })
+    }
 }
 
 fn seconds(seconds: f64) -> io::Result<Duration> {

@@ -1,12 +1,14 @@
 //! Who watches whom at this edge: asks publishers' homes once per publisher (the log-in storm's one probe per core and
 //! publisher), answers the second subscriber locally, and lets go with the last.
 
-use super::{Cached, Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
+use super::{Cached, Edge, Grant, NO_SESSION, Pending, Publisher, TrunkGroup};
 use crate::base::id::UserId;
 use crate::presence::control::{Control, EdgeRef, Snapshot};
 use crate::presence::frame::Frame;
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
+use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 impl Edge {
     /// A session may see these publishers from now on. The states already known go out at once.
@@ -19,21 +21,25 @@ impl Edge {
         for &user in publishers {
             let slot = self.publisher_slot(user);
             let session = self.sessions[edge.slot as usize].as_mut().expect("got above");
+            let subscriber = session.home.map_or(UserId::NOBODY, |home| home.user);
+            let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
             if watches_some && session.watching.contains(&slot) {
+                if publisher.waiting().contains(&edge.slot) {
+                    // The answer that it waits for may have been given before the publisher approved.
+                    self.watch(slot, subscriber, out);
+                }
                 continue;
             }
             session.watching.push(slot);
-            let subscriber = session.home.as_ref().map_or(UserId::NOBODY, |home| home.at.user);
-            let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
-            let must_ask = publisher.ask_first.contains(&subscriber);
+            let must_ask = publisher.ask_first().contains(&subscriber);
             if publisher.grant == Grant::Given && !must_ask {
                 self.counters.local_snapshots += 1;
                 self.add_subscriber(slot, edge.slot);
                 known.push(slot);
                 continue;
             }
-            let first = publisher.waiting.is_empty() && publisher.grant == Grant::Asked;
-            publisher.waiting.push(edge.slot);
+            let first = publisher.waiting().is_empty() && publisher.grant == Grant::Asked;
+            publisher.pending().waiting.push(edge.slot);
             if first || must_ask {
                 self.watch(slot, subscriber, out);
             }
@@ -43,22 +49,26 @@ impl Edge {
 
     /// The publisher's home has answered for one subscriber; everyone who waited is served, but those it revoked.
     pub fn snapshot(&mut self, snapshot: Snapshot, homes: &Homes, out: &mut Outbox) {
-        let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| p.nonce == snapshot.nonce) else {
+        self.answered(snapshot.slot, snapshot.subscriber, snapshot.nonce);
+        let is_older = |nonce: u32| snapshot.nonce.wrapping_sub(nonce) > u32::MAX / 2;
+        let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| !is_older(p.nonce)) else {
             self.counters.stale_updates += 1;
             return;
         };
         let first = publisher.grant == Grant::Asked;
         publisher.grant = Grant::Given;
-        publisher.ask_first.retain(|&user| user != snapshot.subscriber);
+        let Pending { waiting, ask_first } = publisher.pending();
+        ask_first.retain(|&user| user != snapshot.subscriber);
         for user in snapshot.revoked {
-            if user != snapshot.subscriber && !publisher.ask_first.contains(&user) {
-                publisher.ask_first.push(user);
+            if user != snapshot.subscriber && !ask_first.contains(&user) {
+                ask_first.push(user);
             }
         }
-        let waiting = std::mem::take(&mut publisher.waiting);
-        let ask_first = publisher.ask_first.clone();
-        if snapshot.publisher.home(self.cores) != self.core {
-            self.refresh_cache(snapshot.slot, &snapshot.frames);
+        let (waiting, ask_first) = (std::mem::take(waiting), ask_first.clone());
+        // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
+        // old one, and those who subscribe already would not hear of it.
+        if first && snapshot.publisher.home(self.cores) != self.core {
+            self.fill_cache(snapshot.slot, &snapshot.frames);
         }
         for session_slot in waiting {
             let user = self.subscriber_of(session_slot);
@@ -66,17 +76,21 @@ impl Edge {
                 self.add_subscriber(snapshot.slot, session_slot);
                 self.send_states(session_slot, &[snapshot.slot], homes, out);
             } else {
-                self.publisher(snapshot.slot, snapshot.publisher).expect("got above").waiting.push(session_slot);
+                self.publisher(snapshot.slot, snapshot.publisher).expect("got above").pending().waiting.push(session_slot);
                 if first {
                     self.watch(snapshot.slot, user, out);
                 }
             }
         }
+        if let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher) {
+            publisher.tidy();
+        }
     }
 
-    /// The publisher does not know this subscriber: its sessions wait no longer. If others wait, one of them asks.
+    /// The publisher does not know this subscriber: its sessions wait no longer, unless they have asked again since. If others
+    /// wait, one of them asks.
     pub fn refused(&mut self, slot: u32, nonce: u32, user: UserId, subscriber: UserId, out: &mut Outbox) {
-        if self.publisher(slot, user).is_none_or(|publisher| publisher.nonce != nonce) {
+        if !self.answered(slot, subscriber, nonce) || self.publisher(slot, user).is_none() {
             return;
         }
         for session_slot in self.sessions_of(slot, subscriber) {
@@ -84,7 +98,7 @@ impl Edge {
         }
         let Some(publisher) = self.publisher(slot, user) else { return };
         if publisher.grant == Grant::Asked
-            && let Some(&next) = publisher.waiting.first()
+            && let Some(&next) = publisher.waiting().first()
         {
             let next = self.subscriber_of(next);
             self.watch(slot, next, out);
@@ -92,15 +106,20 @@ impl Edge {
     }
 
     /// The publisher took its approval back (or blocked the subscriber): nothing of it reaches the subscriber any more, and the
-    /// subscriber's sessions are told that it's gone.
+    /// subscriber's sessions are told that it's gone. They wait until their own home says so too, or the publisher that it has
+    /// approved again meanwhile: the word of that may have come here first.
     pub fn revoke(&mut self, slot: u32, user: UserId, subscriber: UserId, homes: &Homes, out: &mut Outbox) {
         let Some(publisher) = self.publisher(slot, user) else { return };
-        if !publisher.ask_first.contains(&subscriber) {
-            publisher.ask_first.push(subscriber);
+        if !publisher.ask_first().contains(&subscriber) {
+            publisher.pending().ask_first.push(subscriber);
         }
-        for session_slot in self.sessions_of(slot, subscriber) {
+        let sessions = self.sessions_of(slot, subscriber);
+        for &session_slot in &sessions {
             self.send_farewells(session_slot, slot, homes, out);
-            self.unwatch(session_slot, slot, out);
+            self.set_waiting(slot, session_slot);
+        }
+        if !sessions.is_empty() {
+            self.watch(slot, subscriber, out);
         }
     }
 
@@ -117,7 +136,7 @@ impl Edge {
     /// A session wants to be told again what is known of a publisher. One whose grant has not come yet is told with the grant.
     pub fn probed(&mut self, edge: EdgeRef, user: UserId, homes: &Homes, out: &mut Outbox) {
         let (Some(&slot), Some(session)) = (self.by_user.get(&user), self.get(edge)) else { return };
-        let waits = self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting.contains(&edge.slot));
+        let waits = self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting().contains(&edge.slot));
         if session.watching.contains(&slot) && !waits {
             self.send_states(edge.slot, &[slot], homes, out);
         }
@@ -143,14 +162,27 @@ impl Edge {
         self.remove_subscriber(slot, session_slot, out);
     }
 
-    fn watch(&self, slot: u32, subscriber: UserId, out: &mut Outbox) {
-        let Publisher { user, nonce, .. } = *self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
-        out.send(user.home(self.cores), Control::Watch { publisher: user, subscriber, core: self.core, slot, nonce });
+    /// Asks a publisher's home about a subscriber. It answers each question once.
+    fn watch(&mut self, slot: u32, subscriber: UserId, out: &mut Outbox) {
+        self.next_nonce = self.next_nonce.wrapping_add(1);
+        let (nonce, core) = (self.next_nonce, self.core);
+        self.asked.insert((slot, subscriber), nonce);
+        let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
+        out.send(publisher.home(self.cores), Control::Watch { publisher, subscriber, core, slot, nonce });
+    }
+
+    /// Whether an answer is to the latest question about a subscriber.
+    fn answered(&mut self, slot: u32, subscriber: UserId, nonce: u32) -> bool {
+        let latest = self.asked.get(&(slot, subscriber)) == Some(&nonce);
+        if latest {
+            self.asked.remove(&(slot, subscriber));
+        }
+        latest
     }
 
     fn subscriber_of(&self, session_slot: u32) -> UserId {
         let session = self.sessions[session_slot as usize].as_ref().expect("a listed session is open");
-        session.home.as_ref().map_or(UserId::NOBODY, |home| home.at.user)
+        session.home.map_or(UserId::NOBODY, |home| home.user)
     }
 
     /// The publisher in a slot, if it's still this one.
@@ -167,11 +199,10 @@ impl Edge {
             user,
             nonce: self.next_nonce,
             grant: Grant::Asked,
-            direct: Vec::new(),
-            trunks: Vec::new(),
-            waiting: Vec::new(),
-            ask_first: Vec::new(),
-            cache: Vec::new(),
+            direct: SmallVec::new(),
+            trunks: ThinVec::new(),
+            cache: ThinVec::new(),
+            pending: None,
         };
         let slot = match self.free_publishers.pop() {
             Some(slot) => {
@@ -202,10 +233,30 @@ impl Edge {
 
     /// Takes a session out of a publisher's lists; with the last one the publisher goes too.
     fn remove_subscriber(&mut self, slot: u32, session_slot: u32, out: &mut Outbox) {
+        self.take_out(slot, session_slot);
+        let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
+        if !publisher.is_watched() {
+            let user = publisher.user;
+            self.publishers[slot as usize] = None;
+            self.free_publishers.push(slot);
+            self.by_user.remove(&user);
+            out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
+        }
+    }
+
+    /// A session that was granted a publisher waits for another grant.
+    fn set_waiting(&mut self, slot: u32, session_slot: u32) {
+        self.take_out(slot, session_slot);
+        self.publishers[slot as usize].as_mut().expect("a watched publisher is kept").pending().waiting.push(session_slot);
+    }
+
+    fn take_out(&mut self, slot: u32, session_slot: u32) {
         let session = self.sessions[session_slot as usize].as_ref().expect("an open session");
         let (conn, stream) = (session.conn.slot, session.stream);
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
-        publisher.waiting.retain(|&waiting| waiting != session_slot);
+        if let Some(pending) = &mut publisher.pending {
+            pending.waiting.retain(|&waiting| waiting != session_slot);
+        }
         let mut last_of_conn = stream == 0;
         if stream == 0 {
             if let Some(at) = publisher.direct.iter().position(|&direct| direct == conn) {
@@ -224,13 +275,6 @@ impl Edge {
         if let Some(put_off) = self.put_off.get_mut(&conn).filter(|_| last_of_conn) {
             put_off.publishers.remove(&slot);
         }
-        if publisher.direct.is_empty() && publisher.trunks.is_empty() && publisher.waiting.is_empty() {
-            let user = publisher.user;
-            self.publishers[slot as usize] = None;
-            self.free_publishers.push(slot);
-            self.by_user.remove(&user);
-            out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
-        }
     }
 
     /// The sessions of a user that are in a publisher's lists, granted or waiting.
@@ -238,7 +282,7 @@ impl Edge {
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
         let direct = publisher.direct.iter().filter_map(|&conn| self.session_of_conn(conn));
         let mut found: Vec<u32> =
-            direct.chain(publisher.waiting.iter().copied()).filter(|&s| self.subscriber_of(s) == subscriber).collect();
+            direct.chain(publisher.waiting().iter().copied()).filter(|&s| self.subscriber_of(s) == subscriber).collect();
         for group in &publisher.trunks {
             let sessions = group.streams.iter().filter_map(|&stream| self.session_of_stream(group.conn, stream));
             found.extend(sessions.filter(|&s| self.subscriber_of(s) == subscriber));
@@ -248,7 +292,7 @@ impl Edge {
         found
     }
 
-    fn refresh_cache(&mut self, slot: u32, frames: &[Frame]) {
+    fn fill_cache(&mut self, slot: u32, frames: &[Frame]) {
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
         publisher.cache = frames
             .iter()
@@ -267,16 +311,13 @@ impl Edge {
                 let session = self.session_of_conn(conn).expect("a subscriber's connection carries a session");
                 assert!(self.sessions[session as usize].as_ref().is_some_and(|s| s.watching.contains(&slot)), "both lists agree");
             }
-            assert!(
-                !publisher.direct.is_empty() || !publisher.trunks.is_empty() || !publisher.waiting.is_empty(),
-                "a publisher is watched"
-            );
+            assert!(publisher.is_watched(), "a publisher is watched");
         }
         for session in self.sessions.iter().flatten() {
             for &slot in &session.watching {
                 let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
                 let waiting = publisher
-                    .waiting
+                    .waiting()
                     .iter()
                     .any(|&s| self.sessions[s as usize].as_ref().is_some_and(|w| w.generation == session.generation));
                 let granted = match session.stream {

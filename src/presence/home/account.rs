@@ -125,7 +125,7 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
     plan.writes.push(Write { table: Table::Meta, key: rows::serial_key(user.id.slot()), value: Some(serial) });
     for jid in user.blocked() {
         plan.delete(Table::Blocked, rows::pair_key(&user.jid, jid));
-        plan.send(&user.jid, user.id, jid, WayKind::Show, "", next_way);
+        plan.send((&user.jid, user.id), (jid, UserId::NOBODY), WayKind::Show, "", next_way);
     }
     for request in user.requests() {
         plan.delete(Table::Requests, rows::pair_key(&user.jid, &request.from));
@@ -135,7 +135,7 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
         let removal = subscription::removed(item.state);
         let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
         for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
-            plan.send(&user.jid, user.id, &item.jid, WayKind::Stanza(action), "", next_way);
+            plan.send((&user.jid, user.id), (&item.jid, item.user), WayKind::Stanza(action), "", next_way);
         }
     }
     plan

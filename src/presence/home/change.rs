@@ -6,15 +6,15 @@
 use super::plan::{Edit, Effect, Plan};
 use super::update::{done, refuse};
 use super::{Homes, account, interest, plan};
-use crate::base::id::{SessionId, UserId};
+use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way};
+use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::User;
-use crate::store::{Completion, Durability};
+use crate::store::{Completion, Durability, Table, Write, rows};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -33,10 +33,7 @@ pub enum Change {
     },
     Way(Box<Way>),
     /// A contact's home has stored a way.
-    WayDone {
-        to: UserId,
-        sequence: u64,
-    },
+    WayDone(Box<WayName>),
     /// The account goes; the answer is for the operator.
     Remove {
         ticket: u64,
@@ -56,7 +53,11 @@ pub(super) enum Origin {
     Creation,
     Client(Asker),
     Way(Box<Way>),
-    Operator { ticket: u64 },
+    /// Nothing is with the store: a way waits to be tried again, and what comes behind it waits with it.
+    Retry,
+    Operator {
+        ticket: u64,
+    },
 }
 
 impl Storing {
@@ -97,17 +98,32 @@ impl Homes {
 
     /// A subscription change of another user arrives (Z8).
     pub fn way(&mut self, now: Time, way: Box<Way>, edge: &mut Edge, out: &mut Outbox) {
-        if let Some(strays) = self.strays.get_mut(&way.to) {
-            return strays.push_back(way);
+        let to = way.to.clone();
+        self.arrives(now, to, Change::Way(way), edge, out);
+    }
+
+    /// The other user's home has stored a way.
+    pub fn way_done(&mut self, now: Time, name: Box<WayName>, edge: &mut Edge, out: &mut Outbox) {
+        self.arrives(now, name.from.clone(), Change::WayDone(name), edge, out);
+    }
+
+    /// A way had arrived here before the node's start, and its sender did not know it.
+    pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
+        out.send(self.home_of(&name.from), Control::WayDone(name));
+    }
+
+    /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
+    fn arrives(&mut self, now: Time, to: Bare, change: Change, edge: &mut Edge, out: &mut Outbox) {
+        if let Some(strays) = self.strays.get_mut(&to) {
+            return strays.push_back(change);
         }
-        match self.by_name(&way.to) {
+        match self.by_name(&to) {
             Some(at) => {
-                self.user(at).expect("found by name").rare().waiting.push_back(Change::Way(way));
+                self.user(at).expect("found by name").rare().waiting.push_back(change);
                 self.run_changes(now, at, edge, out);
             }
             None => {
-                let to = way.to.clone();
-                self.strays.insert(to.clone(), VecDeque::from([way]));
+                self.strays.insert(to.clone(), VecDeque::from([change]));
                 self.store_stray(now, to, edge, out);
             }
         }
@@ -116,15 +132,20 @@ impl Homes {
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
     fn store_stray(&mut self, now: Time, to: Bare, edge: &mut Edge, out: &mut Outbox) {
         let exists = self.by_name(&to).is_some();
-        match self.strays.get(&to).and_then(VecDeque::front).filter(|_| !exists) {
-            Some(way) => {
+        let strays = self.strays.get_mut(&to).expect("the caller put some there");
+        // Nobody is left who would wait for a confirmation.
+        while !exists && let Some(Change::WayDone(name)) = strays.pop_front_if(|change| matches!(change, Change::WayDone(_))) {
+            forget_way(&name, out);
+        }
+        match strays.front() {
+            Some(Change::Way(way)) if !exists => {
                 let plan = plan::for_stranger(way, &mut self.next_way);
                 let ticket = out.commit(plan.writes.clone(), Durability::Synced);
                 self.storing.insert(ticket, Waits::Stranger(to, plan));
             }
-            None => {
-                let ways = self.strays.remove(&to).unwrap_or_default();
-                ways.into_iter().for_each(|way| self.way(now, way, edge, out));
+            _ => {
+                let changes = self.strays.remove(&to).unwrap_or_default();
+                changes.into_iter().for_each(|change| self.arrives(now, to.clone(), change, edge, out));
             }
         }
     }
@@ -136,15 +157,6 @@ impl Homes {
         self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
         plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out));
         self.store_stray(now, to, edge, out);
-    }
-
-    /// The other user's home has stored a way: a revocation among it is confirmed. It keeps its place among the ways that come from
-    /// there, because what came before it was said without knowing the way.
-    pub fn way_done(&mut self, now: Time, from: &Bare, to: UserId, sequence: u64, edge: &mut Edge, out: &mut Outbox) {
-        if let Some(at) = self.by_name(from) {
-            self.user(at).expect("found by name").rare().waiting.push_back(Change::WayDone { to, sequence });
-            self.run_changes(now, at, edge, out);
-        }
     }
 
     pub(super) fn remove_user(&mut self, now: Time, at: UserRef, ticket: u64, edge: &mut Edge, out: &mut Outbox) {
@@ -174,9 +186,9 @@ impl Homes {
                         continue;
                     }
                 },
-                Change::WayDone { to, sequence } => {
-                    rare.unconfirmed.retain(|&user| user != to);
-                    rare.under_way.retain(|way| way.sequence != sequence);
+                Change::WayDone(name) => {
+                    rare.under_way.retain(|way| way.sequence != name.sequence);
+                    forget_way(&name, out);
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
@@ -229,12 +241,13 @@ impl Homes {
         match origin {
             Origin::Client(asker) => refuse(asker, Reason::StorageFailed, why, out),
             Origin::Creation => self.creation_failed(at, why, out),
+            Origin::Retry => unreachable!("nothing was with the store"),
             Origin::Operator { ticket } => out.answers.push((ticket, Err(format!("the store failed: {why}")))),
             Origin::Way(way) => {
                 self.user(at).expect("just used").rare().waiting.push_front(Change::Way(way));
                 // Nothing else of this user runs before the way is tried again, so that ways keep their order.
                 let user = self.user(at).expect("just used");
-                user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Creation }));
+                user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Retry }));
                 self.retries.push_back((now + RETRY, at));
             }
         }
@@ -272,7 +285,7 @@ impl Homes {
                 Effect::PushRemoved(jid) => push(user, &jid, true, out),
                 Effect::Tell { interested_only, event } => tell(user, interested_only, &event, out),
                 Effect::Way(way) => {
-                    user.sent(&way);
+                    user.sent(&way, None);
                     send_way(Effect::Way(way), cores, out);
                 }
                 Effect::WayDone(_) => send_way(effect, cores, out),
@@ -300,9 +313,16 @@ pub(super) fn send_way(effect: Effect, cores: u16, out: &mut Outbox) {
     let home = |jid: &Bare| crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), cores);
     match effect {
         Effect::Way(way) => out.send(home(&way.to), Control::Way(way)),
-        Effect::WayDone((from, to, sequence)) => out.send(home(&from), Control::WayDone { from, to, sequence }),
+        Effect::WayDone(name) => out.send(home(&name.from), Control::WayDone(name)),
         _ => unreachable!("only ways leave a user's home"),
     }
+}
+
+/// A way has arrived, and its sender knows it. Nothing hangs on when its row goes: one that the store did not delete, or that came
+/// back in a crash, is deleted after the next start.
+fn forget_way(name: &WayName, out: &mut Outbox) {
+    let key = rows::way_key(&name.from, &name.to, name.sequence);
+    out.commit(vec![Write { table: Table::Ways, key, value: None }], Durability::RideAlong);
 }
 
 fn available_edges(user: &User) -> Vec<crate::presence::control::EdgeRef> {

@@ -20,26 +20,22 @@ impl Homes {
         }
         let mut frames = Vec::new();
         user.frames(epoch, &mut frames);
-        let revoked = user.rare.as_ref().map(|rare| rare.unconfirmed.clone()).unwrap_or_default();
+        let revoked = user.unconfirmed();
         out.send(core, Control::Snapshot(Box::new(Snapshot { publisher, subscriber, slot, nonce, frames, revoked })));
         self.counters.watches += 1;
     }
 
     pub fn unwatch(&mut self, publisher: UserId, core: CoreId, slot: u32) {
         if let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)) {
-            user.outbound.retain(|&destination| destination != Destination { core, slot });
+            user.outbound.retain(|destination| *destination != Destination { core, slot });
         }
     }
 }
 
 /// A subscriber may see the user no more: every edge that has the user in its table must know before the next update.
-pub(super) fn revoke(user: &mut User, subscriber: UserId, out: &mut Outbox) {
+pub(super) fn revoke(user: &User, subscriber: UserId, out: &mut Outbox) {
     if subscriber == UserId::NOBODY {
         return;
-    }
-    let rare = user.rare.get_or_insert_default();
-    if !rare.unconfirmed.contains(&subscriber) {
-        rare.unconfirmed.push(subscriber);
     }
     for &Destination { core, slot } in &user.outbound {
         out.send(core, Control::Revoke { publisher: user.id, subscriber, slot });

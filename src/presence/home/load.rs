@@ -1,14 +1,11 @@
 //! After a start: users come back from the rows that were stored, and ways that had not arrived set out again.
 
 use super::Homes;
-use crate::base::id::UserId;
 use crate::base::jid::Bare;
-use crate::presence::control::{Way, WayKind};
-use crate::presence::home::change;
-use crate::presence::home::plan::Effect;
+use crate::presence::control::{Control, Way, WayKind};
 use crate::presence::outbox::Outbox;
 use crate::presence::roster::{Detail, Item};
-use crate::presence::subscription::{Action, State};
+use crate::presence::subscription::State;
 use crate::presence::user::{Last, Request, User};
 use crate::store::{
     Table,
@@ -72,8 +69,9 @@ impl Homes {
                 let (from, to, sequence) = rows::split_way(key).map_err(|e| read(&e))?;
                 let row = rows::Way::decode(value).map_err(|e| read(&e))?;
                 let kind = WayKind::from_number(row.kind).ok_or_else(|| read(&"an unknown kind of way"))?;
-                let way = Way { from: jid(from)?, from_user: row.from_user, to: jid(to)?, kind, note: row.note, sequence };
-                self.set_out.push(way);
+                let rows::Way { note, from_user, to_user, arrived, .. } = row;
+                let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence };
+                self.set_out.push((way, arrived));
             }
         }
         Ok(())
@@ -87,19 +85,17 @@ impl Homes {
     /// Everything is loaded: the ways that were on their way set out again, in their old order.
     pub fn start(&mut self, out: &mut Outbox) {
         let mut ways = std::mem::take(&mut self.set_out);
-        ways.sort_by_key(|way| way.sequence);
-        for way in ways {
-            let revokes = matches!(way.kind, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed));
-            if revokes && let Some(at) = self.by_name(&way.from) {
-                let user = self.user(at).expect("found by name");
-                if let Some(subscriber) = user.roster.by_jid(&way.to).map(|item| item.user).filter(|&user| user != UserId::NOBODY) {
-                    user.rare().unconfirmed.push(subscriber);
-                }
-            }
+        ways.sort_by_key(|(way, _)| way.sequence);
+        for (way, arrived) in ways {
             if let Some(at) = self.by_name(&way.from) {
-                self.user(at).expect("found by name").sent(&way);
+                self.user(at).expect("found by name").sent(&way, arrived);
             }
-            change::send_way(Effect::Way(Box::new(way)), self.place.cores, out);
+            let to = self.home_of(&way.to);
+            let control = match arrived {
+                None => Control::Way(Box::new(way)),
+                Some(_) => Control::WayArrived(Box::new(way.name())),
+            };
+            out.send(to, control);
         }
     }
 }

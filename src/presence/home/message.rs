@@ -207,7 +207,7 @@ impl Homes {
                 Change::Attach(attach) => refuse(attach.asker, reason, "", out),
                 Change::Ask { asker, .. } => refuse(asker, reason, "", out),
                 Change::Remove { ticket } => out.answers.push((ticket, Ok(()))),
-                Change::WayDone { .. } => {}
+                Change::WayDone(name) => out.send(self.home_of(&name.from), Control::WayDone(name)),
                 Change::Way(way) => out.send(self.home_of(&way.to), Control::Way(way)),
             }
         }

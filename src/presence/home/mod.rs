@@ -116,13 +116,14 @@ pub struct Homes {
     storing: BTreeMap<u64, change::Waits>,
     /// Users whose changes are tried again, when.
     retries: VecDeque<(Time, UserRef)>,
-    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again.
-    strays: BTreeMap<Bare, VecDeque<Box<Way>>>,
+    /// Ways to users who don't exist, by name: one after the other, the first of each is with the store or is tried again. What
+    /// comes for such a user meanwhile waits behind them.
+    strays: BTreeMap<Bare, VecDeque<Change>>,
     stray_retries: VecDeque<(Time, Bare)>,
     /// Operators' requests that wait for an account to be stored.
     creations: Vec<(u64, UserRef)>,
-    /// Ways found in the store at the start.
-    set_out: Vec<Way>,
+    /// Ways found in the store at the start; with a number those that had arrived before.
+    set_out: Vec<(Way, Option<u64>)>,
     /// Sessions whose connection broke, in the order in which they end.
     detached: VecDeque<(Time, UserRef, SessionId)>,
     next_way: u64,
@@ -175,6 +176,21 @@ impl Homes {
 
     pub fn by_user(&self, user: UserId) -> Option<UserRef> {
         self.by_user.get(&user).map(|&slot| UserRef { user, slot })
+    }
+
+    /// Reads a user's record, for the cache.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> u32 {
+        self.users.get(slot as usize).and_then(Option::as_ref).map_or(0, |user| user.next_session)
+    }
+
+    /// Reads a user's first session, for the cache, and where this core's edge keeps the user's record.
+    #[inline]
+    pub fn glance_at_session(&self, slot: u32) -> (u32, Option<u32>) {
+        let Some(user) = self.users.get(slot as usize).and_then(Option::as_ref) else { return (0, None) };
+        let session = user.sessions.first().map_or(0, |session| session.sequence);
+        let here = user.outbound.iter().find(|destination| destination.core == self.place.core);
+        (session, here.map(|destination| destination.slot))
     }
 
     pub fn get(&self, at: UserRef) -> Option<&User> {

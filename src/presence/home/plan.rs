@@ -7,7 +7,7 @@ use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::limits::TEXT_BYTES;
 use crate::base::reason::Reason;
-use crate::presence::control::{Ask, Contact, SessionEvent, Way, WayKind};
+use crate::presence::control::{Ask, Contact, SessionEvent, Way, WayKind, WayName};
 use crate::presence::roster::{Detail, Item, Roster};
 use crate::presence::subscription::{self, Action, Flow, Outcome, State};
 use crate::presence::user::{Request, User};
@@ -37,8 +37,7 @@ pub(super) enum Effect {
         event: SessionEvent,
     },
     Way(Box<Way>),
-    /// (sender of the way that was carried out, the user who carried it out, its sequence)
-    WayDone((Bare, UserId, u64)),
+    WayDone(Box<WayName>),
     /// A subscriber loses the user's presence at once.
     Revoke(UserId),
     /// The user's available sessions see a publisher from now on, or no longer.
@@ -65,12 +64,31 @@ impl Plan {
     }
 
     /// Sends a way: stored with the change it follows from.
-    pub(super) fn send(&mut self, from: &Bare, from_user: UserId, to: &Bare, kind: WayKind, note: &str, next_way: &mut u64) {
+    pub(super) fn send(
+        &mut self,
+        (from, from_user): (&Bare, UserId),
+        (to, to_user): (&Bare, UserId),
+        kind: WayKind,
+        note: &str,
+        next_way: &mut u64,
+    ) {
         *next_way += 1;
-        let way = Way { from: from.clone(), from_user, to: to.clone(), kind, note: note.to_owned(), sequence: *next_way };
-        let row = rows::Way { kind: kind.number(), note: way.note.clone(), from_user, sequence: way.sequence };
-        self.put(Table::Ways, rows::way_key(from, to, way.sequence), row.encode());
+        let way = Way { from: from.clone(), from_user, to: to.clone(), to_user, kind, note: note.to_owned(), sequence: *next_way };
+        self.put_way(&way, None);
         self.effects.push(Effect::Way(Box::new(way)));
+    }
+
+    fn put_way(&mut self, way: &Way, arrived: Option<u64>) {
+        let Way { from, from_user, to, to_user, kind, note, sequence } = way;
+        let note = if arrived.is_none() { note.clone() } else { String::new() };
+        let row = rows::Way { kind: kind.number(), note, from_user: *from_user, to_user: *to_user, arrived };
+        self.put(Table::Ways, rows::way_key(from, to, *sequence), row.encode());
+    }
+
+    /// A way is carried out: that it has arrived is stored with what it does, until its sender knows.
+    fn receive(&mut self, way: &Way, next_way: u64) {
+        self.put_way(way, Some(next_way));
+        self.effects.push(Effect::WayDone(Box::new(way.name())));
     }
 
     fn put_item(&mut self, owner: &Bare, item: Item) {
@@ -155,7 +173,7 @@ fn subscription_asked(
     }
     follow(&mut plan, user, &outcome, contact, contact_user, old);
     if outcome.route {
-        plan.send(&user.jid, user.id, contact, WayKind::Stanza(action), note, next_way);
+        plan.send((&user.jid, user.id), (contact, contact_user), WayKind::Stanza(action), note, next_way);
     }
     Ok(plan)
 }
@@ -207,7 +225,7 @@ fn roster_remove(user: &User, place: &Place, contact: &Bare, next_way: &mut u64)
     if contact.domain() == place.domain {
         let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
         for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
-            plan.send(&user.jid, user.id, contact, WayKind::Stanza(action), "", next_way);
+            plan.send((&user.jid, user.id), (contact, item.user), WayKind::Stanza(action), "", next_way);
         }
     }
     Ok(plan)
@@ -245,7 +263,8 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
     }
     if jid.domain() == place.domain {
         let kind = if blocked { WayKind::Hide } else { WayKind::Show };
-        plan.send(&user.jid, user.id, jid, kind, "", next_way);
+        let contact_user = item.map_or(UserId::NOBODY, |item| item.user);
+        plan.send((&user.jid, user.id), (jid, contact_user), kind, "", next_way);
     }
     Ok(plan)
 }
@@ -253,8 +272,7 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
 /// A way from another user arrives.
 pub(super) fn for_way(user: &User, place: &Place, way: &Way, next_way: &mut u64) -> Plan {
     let mut plan = Plan::default();
-    plan.delete(Table::Ways, rows::way_key(&way.from, &way.to, way.sequence));
-    plan.effects.push(Effect::WayDone((way.from.clone(), user.id, way.sequence)));
+    plan.receive(way, *next_way);
     match way.kind {
         WayKind::Stanza(action) => stanza_arrived(user, place, way, action, &mut plan, next_way),
         WayKind::Hide | WayKind::Show => barred(user, way, &mut plan),
@@ -269,16 +287,16 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
         if !old.has(State::FROM) {
             return;
         }
-        plan.send(&user.jid, user.id, &way.from, WayKind::Hide, "", next_way);
+        plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Hide, "", next_way);
     }
-    let outcome = match user.asks(&way.from) {
+    let outcome = match user.was_asking(way) {
         true => subscription::overtaken(old, action),
         false => subscription::inbound(old, action),
     };
     let asks = outcome.state.has(State::PENDING_IN) && !old.has(State::PENDING_IN);
     if asks && user.roster.requests() >= place.limits.requests_per_user {
         let note = Reason::TooManyRequests.text();
-        return plan.send(&user.jid, user.id, &way.from, WayKind::Stanza(Action::Unsubscribed), note, next_way);
+        return plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Stanza(Action::Unsubscribed), note, next_way);
     }
     let known = item.user;
     item.state = outcome.state;
@@ -308,7 +326,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
     }
     follow(plan, user, &outcome, &way.from, if outcome.flow == Some(Flow::StopTo) { known } else { contact_user }, old);
     if let Some(reply) = outcome.reply {
-        plan.send(&user.jid, user.id, &way.from, WayKind::Stanza(reply), "", next_way);
+        plan.send((&user.jid, user.id), (&way.from, contact_user), WayKind::Stanza(reply), "", next_way);
     }
 }
 
@@ -330,10 +348,10 @@ fn barred(user: &User, way: &Way, plan: &mut Plan) {
 /// A way to a user who does not exist: a request is denied (RFC 6121 3.1.3), everything else needs no answer.
 pub(super) fn for_stranger(way: &Way, next_way: &mut u64) -> Plan {
     let mut plan = Plan::default();
-    plan.delete(Table::Ways, rows::way_key(&way.from, &way.to, way.sequence));
-    plan.effects.push(Effect::WayDone((way.from.clone(), UserId::NOBODY, way.sequence)));
+    plan.receive(way, *next_way);
     if way.kind == WayKind::Stanza(Action::Subscribe) {
-        plan.send(&way.to, UserId::NOBODY, &way.from, WayKind::Stanza(Action::Unsubscribed), Reason::NoSuchUser.text(), next_way);
+        let (stranger, asker) = ((&way.to, UserId::NOBODY), (&way.from, way.from_user));
+        plan.send(stranger, asker, WayKind::Stanza(Action::Unsubscribed), Reason::NoSuchUser.text(), next_way);
     }
     plan
 }

@@ -104,7 +104,7 @@ impl Approvals {
             return Ok(());
         }
         let allowed = self.fences.get(&pair).is_some_and(|fence| match head.flags & LAST != 0 {
-            true => event.presence.is_none_or(|presence| presence.fields.stamp <= fence.wall.0),
+            true => event.presence.is_none_or(|presence| presence.fields().stamp <= fence.wall.0),
             false => {
                 let last = fence.versions.get(&head.session);
                 last.map_or(head.session < fence.next_session, |version| head.version <= *version)

@@ -94,7 +94,7 @@ fn seen(node: &Node, session: &user::Session) -> Seen {
 }
 
 fn status(bytes: &[u8]) -> String {
-    presence::read(bytes).expect("a presence that was taken").fields.status.to_owned()
+    presence::read(bytes).expect("a presence that was taken").fields().status.to_owned()
 }
 
 /// Whether the rows let one user see another: wanted, approved, and neither blocks the other.

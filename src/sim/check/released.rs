@@ -14,6 +14,7 @@ pub fn check(env: &Env, node: &Node) -> Held {
             ("sessions at home", shard.homes.session_count()),
             ("sessions at the edge", shard.edge.session_count()),
             ("watched publishers", shard.edge.publisher_count()),
+            ("questions about subscribers", shard.edge.asked_count()),
             ("changes with the store", shard.homes.storing_count()),
             ("interest of edges", interest(core)),
         ];

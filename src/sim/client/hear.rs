@@ -85,7 +85,7 @@ impl Client {
             }
             ServerFrame::RosterPush(push) => self.session(tag)?.push(push.item()),
             ServerFrame::Message(message) => self.message(env, tag, message)?,
-            ServerFrame::DirectedPresence { from, presence } => self.directed(env, tag, from, presence.fields.status)?,
+            ServerFrame::DirectedPresence { from, presence } => self.directed(env, tag, from, presence.fields().status)?,
             ServerFrame::SubscriptionEvent(_) | ServerFrame::Transfer(_) => {}
             ServerFrame::SaslChallenge(_) => {
                 return Check::FramesAreSound.holds(false, || "a challenge that nobody asked for".into());

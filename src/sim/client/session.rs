@@ -106,7 +106,7 @@ impl Session {
         if head.show == Show::Unavailable {
             self.view.remove(&place);
         } else {
-            let status = event.presence.map_or(String::new(), |presence| presence.fields.status.to_owned());
+            let status = event.presence.map_or(String::new(), |presence| presence.fields().status.to_owned());
             self.view.insert(place, Seen { version: head.version, show: head.show, status });
         }
         Ok(())

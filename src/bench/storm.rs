@@ -1,0 +1,412 @@
+//! `bench storm`: everybody logs in at once and wants to know at once which contacts are there.
+//!
+//! Lives on: the generator's pinned thread; the node on another processor. Serves G6, and shows J1's one watch per core and
+//! publisher. Accounts and subscriptions are made first, by trunk; then nobody is there. A storm begins with the first
+//! connection and ends when everybody has seen every contact. Without a rate all want in at the beginning, so that is from when
+//! their latency counts, however long they queue; with a rate, each from its own moment of the schedule.
+
+use super::crowd::{Crowd, Directory, Places, frames, is_there, presence, refused};
+use super::graph::Graph;
+use super::progress::Progress;
+use super::report::{Report, median};
+use super::round::{self, Meter};
+use super::server::{Server, Target};
+use crate::base::config::StoreKind;
+use crate::base::id::{CoreId, home_of_slot, slot_of};
+use crate::base::reason::Reason;
+use crate::drive::pin;
+use crate::wire::decode::{self, ServerFrame};
+use crate::wire::encode::{Encoder, Tag};
+use crate::wire::event::Event;
+use crate::wire::frame::Header;
+use crate::wire::native::Show;
+use hdrhistogram::Histogram;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Log-ins with connections that are under way at once: fewer than a listener has room for.
+const UNDER_WAY: u32 = 4000;
+/// Log-ins begun before the generator listens again.
+const BURST: u32 = 64;
+/// Trunks that carry the set-up.
+const SET_UP_TRUNKS: u32 = 4;
+/// How long nothing comes before what is missing counts as lost.
+const STALL: Duration = Duration::from_secs(10);
+/// The kernel wakes us up to this much later than asked.
+const SPIN: Duration = Duration::from_millis(2);
+/// Longest latency told apart; longer ones count as this.
+const LONGEST_NS: u64 = 60_000_000_000;
+
+/// What to run.
+#[derive(Clone)]
+pub struct Plan {
+    pub users: u32,
+    /// Contacts of each, mutually approved.
+    pub contacts: u32,
+    /// Log-ins a second; 0: all at once.
+    pub rate: f64,
+    /// Connections are there before the storm begins, and what they cost is reported apart.
+    pub connected: bool,
+    /// Storms.
+    pub rounds: u32,
+    /// Connections that carry all users; 0: each user has one.
+    pub trunks: u32,
+    pub server_cores: Vec<u16>,
+    pub load_processor: Option<usize>,
+    /// A node that runs already; otherwise one is started.
+    pub target: Option<Target>,
+}
+
+impl Plan {
+    /// Users and contacts: what is to be seen.
+    fn pairs(&self) -> u64 {
+        u64::from(self.users) * u64::from(self.contacts)
+    }
+}
+
+/// What one storm came to.
+struct Passed {
+    /// From the first log-in until the last was answered, and until everybody had seen every contact, in seconds.
+    log_ins: f64,
+    settled: f64,
+    cpu_ns: f64,
+    /// What the node used for the connections, if they were there before.
+    connecting_ns: f64,
+    latency: Histogram<u64>,
+    /// Contacts that somebody never saw.
+    lost: u64,
+    /// What the node counted meanwhile.
+    counted: BTreeMap<String, u64>,
+}
+
+/// What users hear in a storm.
+struct Hearing<'a> {
+    plan: &'a Plan,
+    graph: &'a Graph,
+    directory: &'a Directory,
+    places: Places,
+    began: Instant,
+    answered: u32,
+    /// When the last log-in was answered.
+    last: Instant,
+    /// Users who are logged in and have not said that they are there.
+    silent: Vec<u32>,
+    /// A bit for each user and contact, and how many are set.
+    seen: Vec<u64>,
+    seen_count: u64,
+    /// Nanoseconds from when a user wanted in until it was.
+    latency: Histogram<u64>,
+    refusal: Option<String>,
+}
+
+impl<'a> Hearing<'a> {
+    fn new(plan: &'a Plan, graph: &'a Graph, directory: &'a Directory, places: Places) -> Hearing<'a> {
+        let (pairs, now) = (plan.pairs() as usize, Instant::now());
+        let latency = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound");
+        let (silent, seen) = (Vec::new(), vec![0; pairs.div_ceil(64)]);
+        let (answered, seen_count, refusal) = (0, 0, None);
+        Hearing { plan, graph, directory, places, began: now, answered, last: now, silent, seen, seen_count, latency, refusal }
+    }
+
+    /// When a user wants in.
+    fn wants_in(&self, user: u32) -> Instant {
+        match self.plan.rate {
+            rate if rate > 0.0 => self.began + Duration::from_secs_f64(f64::from(user) / rate),
+            _ => self.began,
+        }
+    }
+
+    fn sort(&mut self, now: Instant, conn: u32, header: Header, body: &[u8]) -> Result<(), Reason> {
+        match decode::from_server(header.kind, body)? {
+            ServerFrame::LoggedIn(_) => {
+                let user = self.places.user_at(conn, header.stream);
+                let waited = now.saturating_duration_since(self.wants_in(user));
+                self.latency.saturating_record((waited.as_nanos() as u64).max(1));
+                self.silent.push(user);
+                (self.answered, self.last) = (self.answered + 1, now);
+            }
+            ServerFrame::Event(event) => self.see(conn, &event),
+            ServerFrame::EventBatch(batch) => {
+                for event in batch.iter() {
+                    self.see(conn, &event?);
+                }
+            }
+            ServerFrame::Error(_) => self.refusal = refused(body),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn see(&mut self, conn: u32, event: &Event<'_>) {
+        let Some(publisher) = self.directory.find(event.head.user).filter(|_| is_there(event)) else { return };
+        if event.streams.is_empty() {
+            return self.mark(conn, publisher);
+        }
+        for stream in event.streams.iter() {
+            self.mark(self.places.user_at(conn, stream), publisher);
+        }
+    }
+
+    fn mark(&mut self, user: u32, publisher: u32) {
+        let Some(number) = self.graph.number(user, publisher) else { return };
+        let at = user as usize * self.plan.contacts as usize + number as usize;
+        let (word, bit) = (&mut self.seen[at / 64], 1 << (at % 64));
+        self.seen_count += u64::from(*word & bit == 0);
+        *word |= bit;
+    }
+}
+
+/// A storm under way.
+struct Storm<'a> {
+    crowd: Crowd,
+    hearing: Hearing<'a>,
+    /// What each user says to log in.
+    log_ins: Vec<Vec<u8>>,
+    presence: Vec<u8>,
+    encoder: Encoder,
+    asked: u32,
+    out: Vec<u8>,
+}
+
+impl Storm<'_> {
+    /// Whether users connect when they log in.
+    fn connects(&self) -> bool {
+        self.hearing.places.trunks == 0 && !self.hearing.plan.connected
+    }
+
+    /// Opens all connections; returns when the node has them.
+    fn connect(&mut self, server: &Server, progress: &Progress) -> io::Result<()> {
+        let before = server.gauge("connections")?;
+        progress.begin("connections", self.hearing.plan.users.into());
+        for user in 0..self.hearing.plan.users {
+            self.crowd.wires.connect()?;
+            progress.at(user.into());
+        }
+        let all = before.map(|before| before + u64::from(self.hearing.plan.users));
+        while all.is_some() && server.gauge("connections")? < all {}
+        Ok(())
+    }
+
+    /// Lets everybody in; returns when all is seen, or nothing comes any more.
+    fn run(&mut self, progress: &Progress) -> io::Result<()> {
+        let (users, pairs) = (self.hearing.plan.users, self.hearing.plan.pairs());
+        progress.begin("storm", pairs);
+        let mut heard = Instant::now();
+        (self.hearing.began, self.hearing.last) = (heard, heard);
+        while (self.hearing.answered < users || self.hearing.seen_count < pairs) && heard.elapsed() < STALL {
+            if self.ask()? | self.hear()? {
+                heard = Instant::now();
+            }
+            progress.at(self.hearing.seen_count);
+        }
+        Ok(())
+    }
+
+    /// Those who want in by now ask, a few at once; whether somebody did.
+    fn ask(&mut self) -> io::Result<bool> {
+        let now = Instant::now();
+        let room = self.room();
+        let mut asking: Vec<u32> = (self.asked..self.asked + room).take_while(|&user| self.hearing.wants_in(user) <= now).collect();
+        let asked = asking.len() as u32;
+        if self.connects() {
+            asking.iter().try_for_each(|_| self.crowd.wires.connect().map(drop))?;
+        }
+        self.asked += asked;
+        let log_ins = std::mem::take(&mut self.log_ins);
+        let said = self.say(&mut asking, |_, user, out| out.extend_from_slice(&log_ins[user as usize]));
+        self.log_ins = log_ins;
+        said.map(|()| asked > 0)
+    }
+
+    /// How many may ask now.
+    fn room(&self) -> u32 {
+        let under_way = self.asked - self.hearing.answered;
+        let most = if self.connects() { UNDER_WAY - under_way } else { BURST };
+        (self.hearing.plan.users - self.asked).min(most).min(BURST)
+    }
+
+    /// Users speak: one write for all who share a connection.
+    fn say(&mut self, users: &mut [u32], mut append: impl FnMut(&mut Self, u32, &mut Vec<u8>)) -> io::Result<()> {
+        let places = self.hearing.places;
+        users.sort_unstable_by_key(|&user| places.of(user));
+        let mut out = std::mem::take(&mut self.out);
+        for together in users.chunk_by(|&a, &b| places.of(a).0 == places.of(b).0) {
+            out.clear();
+            together.iter().for_each(|&user| append(self, user, &mut out));
+            self.crowd.wires.send(places.of(together[0]).0, &out)?;
+        }
+        self.out = out;
+        Ok(())
+    }
+
+    /// Listens, and those who got in say that they are there; whether something came.
+    fn hear(&mut self) -> io::Result<bool> {
+        let patience = self.patience();
+        let Storm { crowd, hearing, .. } = self;
+        let heard = crowd.wires.listen(patience, |conn, bytes| {
+            let now = Instant::now();
+            frames(bytes, |header, body| {
+                if let Err(reason) = hearing.sort(now, conn, header, body) {
+                    hearing.refusal.get_or_insert_with(|| format!("connection {conn} got a bad frame: {reason:?}"));
+                }
+            })
+        });
+        if let Some(refusal) = &hearing.refusal {
+            return Err(io::Error::other(format!("the node refused: {refusal}")));
+        }
+        let mut silent = std::mem::take(&mut hearing.silent);
+        self.say(&mut silent, |storm, user, out| {
+            let tag = Tag::stream(storm.hearing.places.of(user).1);
+            storm.encoder.set_presence_bytes(out, tag, &storm.presence);
+        })?;
+        Ok(heard? > 0)
+    }
+
+    /// How long there is nothing to do but listen.
+    fn patience(&self) -> Duration {
+        if self.room() == 0 {
+            return STALL;
+        }
+        let left = self.hearing.wants_in(self.asked).saturating_duration_since(Instant::now());
+        if left > SPIN { left - SPIN } else { Duration::ZERO }
+    }
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The node or the machine can't; what failed, and the fix.
+pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
+    let server = match &plan.target {
+        Some(target) => Server::at(target.clone()),
+        None => Server::start(plan.server_cores.clone(), StoreKind::Memory)?,
+    };
+    // Not earlier: a child may use only the processors of its parent.
+    if let Some(processor) = plan.load_processor {
+        pin::pin(processor);
+    }
+    let graph = Graph::mutual(plan.users, plan.contacts);
+    let directory = set_up(plan, &server, &graph, progress)?;
+    let mut passed = Vec::new();
+    for _ in 0..plan.rounds {
+        passed.push(pass(plan, &server, &graph, &directory, progress)?);
+    }
+    let report = report(plan, &server, &graph, &passed)?;
+    server.stop()?;
+    progress.end();
+    Ok(report)
+}
+
+/// Makes everybody's account and subscriptions, by trunk. Nobody is there afterwards.
+fn set_up(plan: &Plan, server: &Server, graph: &Graph, progress: &Progress) -> io::Result<Directory> {
+    let mut crowd = Crowd::new(server.access.clone(), plan.users, SET_UP_TRUNKS)?;
+    crowd.log_in(progress)?;
+    crowd.become_available(progress)?;
+    crowd.subscribe(graph, progress)?;
+    crowd.log_out()
+}
+
+/// One storm, from nobody there to nobody there.
+fn pass(plan: &Plan, server: &Server, graph: &Graph, directory: &Directory, progress: &Progress) -> io::Result<Passed> {
+    let mut crowd = Crowd::new(server.access.clone(), plan.users, plan.trunks)?;
+    crowd.open_trunks()?;
+    let places = crowd.places;
+    let mut log_ins = vec![Vec::new(); plan.users as usize];
+    for (user, log_in) in (0..).zip(&mut log_ins) {
+        crowd.write_log_in(user, Tag { stream: places.of(user).1, request: 1 }, log_in)?;
+    }
+    let hearing = Hearing::new(plan, graph, directory, places);
+    let (presence, encoder) = (presence(Show::Available), Encoder::default());
+    let mut storm = Storm { crowd, hearing, log_ins, presence, encoder, asked: 0, out: Vec::new() };
+    let idle_ns = server.cpu_ns()?;
+    if plan.connected && plan.trunks == 0 {
+        storm.connect(server, progress)?;
+    }
+    let (counted, began_ns) = (server.counters()?, server.cpu_ns()?);
+    storm.run(progress)?;
+    let settled = storm.hearing.began.elapsed().as_secs_f64();
+    let used =
+        |after: Option<u64>, before: Option<u64>| after.zip(before).map_or(f64::NAN, |(after, before)| (after - before) as f64);
+    let (cpu_ns, connecting_ns) = (used(server.cpu_ns()?, began_ns), used(began_ns, idle_ns));
+    let counted = server.counters()?.zip(counted).map_or_else(BTreeMap::new, |(after, before)| since(after, &before));
+    let Storm { crowd, hearing, .. } = storm;
+    crowd.log_out()?;
+    let log_ins = (hearing.last - hearing.began).as_secs_f64();
+    Ok(Passed {
+        log_ins,
+        settled,
+        cpu_ns,
+        connecting_ns,
+        latency: hearing.latency,
+        lost: plan.pairs() - hearing.seen_count,
+        counted,
+    })
+}
+
+fn since(mut after: BTreeMap<String, u64>, before: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    after.iter_mut().for_each(|(name, count)| *count -= before.get(name).copied().unwrap_or(0));
+    after
+}
+
+fn report(plan: &Plan, server: &Server, graph: &Graph, passed: &[Passed]) -> io::Result<Report> {
+    let users = f64::from(plan.users);
+    let cores = server.cores()?;
+    let middle = |figure: &dyn Fn(&Passed) -> f64| median(passed.iter().map(figure).collect());
+    let mut report = Report::new("storm");
+    report.count("users", plan.users, "");
+    report.count("contacts", plan.contacts, "of each, mutual");
+    report.count("connections", if plan.trunks == 0 { plan.users } else { plan.trunks }, "");
+    report.count("storms", plan.rounds, "the medians count");
+    report.number("log_in_s", middle(&|passed| passed.log_ins), "seconds until everybody was in");
+    report.number("settled_s", middle(&|passed| passed.settled), "seconds until everybody had seen every contact");
+    report.number("log_ins_per_s", middle(&|passed| users / passed.settled), "until everybody had seen every contact");
+    if let Some(cores) = cores {
+        report.number("log_ins_per_s_per_core", middle(&|passed| users / passed.settled / f64::from(cores)), "");
+    }
+    if plan.connected && plan.trunks == 0 {
+        let about = "opened before the storm, at the generator's speed, and in none of the figures below";
+        report.number("server_cpu_us_per_connection", middle(&|passed| passed.connecting_ns / users / 1e3), about);
+    }
+    report.number("server_cpu_us_per_log_in", middle(&|passed| passed.cpu_ns / users / 1e3), "kernel included");
+    report.number(
+        "log_ins_per_server_cpu_s",
+        middle(&|passed| users / passed.cpu_ns * 1e9),
+        "what a core makes that is never idle",
+    );
+    report.number("server_load", middle(&|passed| passed.cpu_ns / 1e9 / passed.settled), "of a processor's time");
+    let deliveries = plan.pairs() as f64;
+    report.number("deliveries_per_s", middle(&|passed| deliveries / passed.settled), "contacts seen");
+    report.number("server_cpu_ns_per_delivery", middle(&|passed| passed.cpu_ns / deliveries), "log-in and all");
+    let counted = |name: &'static str| {
+        let known = passed.iter().map(|passed| passed.counted.get(name).map_or(f64::NAN, |&count| count as f64));
+        median(known.collect())
+    };
+    report.number("sends_per_log_in", counted("sends") / users, "");
+    report.number("watches", counted("watches"), "contacts' homes asked");
+    report.number("answered_locally", counted("local_snapshots"), "contacts' presence known to the core already");
+    if let Some(cores) = cores {
+        let pairs = watched(plan, server, graph, cores);
+        report.count("cores_and_publishers", pairs, "a core with a subscriber's connection, and the publisher");
+        let most = passed.iter().filter_map(|passed| passed.counted.get("watches")).max();
+        let ratio = most.map_or(f64::NAN, |&most| most as f64 / pairs as f64);
+        report.number("watches_per_core_and_publisher", ratio, "the most of a storm; 1 is one question each");
+    }
+    let mut latency = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound");
+    passed.iter().for_each(|passed| latency.add(&passed.latency).expect("the bounds are the same"));
+    let about = "from when a user wanted in until it was; without a rate, all want in at the beginning";
+    round::latency(&mut report, ["p50_us", "p99_us", "p999_us", "max_us"], &latency, about);
+    report.count("lost", passed.iter().map(|passed| passed.lost).sum::<u64>(), "contacts that somebody never saw");
+    Ok(report)
+}
+
+/// Pairs of a core and a publisher with a subscriber's connection there. A connection is at its user's home; where a trunk is
+/// isn't known, so at most one core for each.
+fn watched(plan: &Plan, server: &Server, graph: &Graph, cores: u16) -> u64 {
+    if plan.trunks > 0 {
+        return u64::from(plan.users) * u64::from(plan.trunks.min(u32::from(cores)));
+    }
+    let homes: Vec<CoreId> = (0..plan.users).map(|user| home_of_slot(slot_of(&server.access.jid(user)), cores)).collect();
+    let distinct = |user| graph.subscribers(user).map(|subscriber| homes[subscriber as usize]).collect::<BTreeSet<_>>().len();
+    (0..plan.users).map(|user| distinct(user) as u64).sum()
+}

@@ -1,0 +1,184 @@
+//! An edge core, alone with what homes of other cores tell it (Z7): each test is an order of events that two cores' rings allow.
+
+use fanal::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use fanal::base::limits::Limits;
+use fanal::base::secrets::Secrets;
+use fanal::base::time::WallClock;
+use fanal::client::codec::Codec;
+use fanal::presence::control::{Control, EdgeRef, Snapshot, UserRef};
+use fanal::presence::edge::{Edge, Home};
+use fanal::presence::frame::Frame;
+use fanal::presence::home::{Homes, Place};
+use fanal::presence::outbox::Outbox;
+use fanal::wire::decode::ServerFrame;
+use fanal::wire::event::{Event, Head};
+use fanal::wire::frame::Chunk;
+use fanal::wire::lines::Marks;
+use fanal::wire::native::Show;
+use std::sync::Arc;
+
+const HERE: CoreId = CoreId(0);
+const THERE: CoreId = CoreId(1);
+
+struct World {
+    edge: Edge,
+    homes: Homes,
+    out: Outbox,
+}
+
+/// The first of a core's users from this number on.
+fn user_of(core: CoreId, from: u16) -> UserId {
+    (from..).map(|slot| UserId::new(0, slot, 1)).find(|user| user.home(2) == core).expect("half of all are")
+}
+
+fn frame(user: UserId, sequence: u32) -> Frame {
+    let version = Version { epoch: 1, sequence };
+    Frame::new(Head { user, version, session: SessionId(1), show: Show::Away, flags: 0 }, &[])
+}
+
+impl World {
+    fn new() -> World {
+        let limits = Arc::new(Limits::default());
+        let place =
+            Place { core: HERE, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        World {
+            edge: Edge::new(HERE, 2, ahash::RandomState::with_seed(1)),
+            homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
+            out: Outbox::new(2, 1 << 20, 1500),
+        }
+    }
+
+    /// A user's session with a connection of its own.
+    fn session(&mut self, user: UserId) -> (EdgeRef, ConnId) {
+        let conn = self.out.lines.open(Marks { high: 1 << 20, most: 2 << 20 });
+        let edge = self.edge.open(conn, 0);
+        let at = UserRef { user, slot: 0 };
+        self.edge.attach(edge, Home { user: at.user, slot: at.slot, session: SessionId(1) });
+        (edge, conn)
+    }
+
+    fn interest(&mut self, edge: EdgeRef, publisher: UserId) {
+        self.edge.interest(edge, &[publisher], &self.homes, &mut self.out);
+    }
+
+    /// The last watch that was sent: slot and nonce.
+    fn watch(&mut self) -> (UserId, u32, u32) {
+        let sent = std::mem::take(&mut self.out.controls);
+        let watch = sent.into_iter().rev().find_map(|(_, control)| match control {
+            Control::Watch { subscriber, slot, nonce, .. } => Some((subscriber, slot, nonce)),
+            _ => None,
+        });
+        watch.expect("the edge asks the publisher's home")
+    }
+
+    fn snapshot(&mut self, publisher: UserId, (subscriber, slot, nonce): (UserId, u32, u32), state: Frame) {
+        let snapshot = Snapshot { publisher, subscriber, slot, nonce, frames: vec![state], revoked: Vec::new() };
+        self.edge.snapshot(snapshot, &self.homes, &mut self.out);
+    }
+
+    /// The sequences of the events that a connection was sent since the last call.
+    fn heard(&mut self, conn: ConnId) -> Vec<u32> {
+        let Some(bytes) = self.out.lines.take(conn.slot) else { return Vec::new() };
+        let (mut heard, mut codec, mut chunk) = (Vec::new(), Codec::default(), Chunk::new(&bytes));
+        let mut note = |event: Event<'_>| heard.push(event.head.version.sequence);
+        while let Some(received) = codec.next(&mut chunk).unwrap() {
+            match received.frame {
+                ServerFrame::Event(event) => note(event),
+                ServerFrame::EventBatch(batch) => batch.iter().for_each(|event| note(event.unwrap())),
+                _ => panic!("nothing but events was sent"),
+            }
+        }
+        self.out.lines.sent(conn.slot, bytes);
+        heard
+    }
+}
+
+/// Sim seed 59281: the snapshot for the second subscriber was newer than the update behind it.
+#[test]
+fn a_second_subscribers_snapshot_takes_no_update_from_the_first() {
+    let (publisher, first, second) = (user_of(THERE, 1), user_of(HERE, 1), user_of(HERE, 1000));
+    let mut world = World::new();
+    let ((one, conn), (two, other)) = (world.session(first), world.session(second));
+    world.interest(one, publisher);
+    let watch = world.watch();
+    world.snapshot(publisher, watch, frame(publisher, 1));
+    assert_eq!(world.heard(conn), [1]);
+    // The publisher revoked the second subscriber once, so its home is asked again.
+    world.edge.revoke(watch.1, publisher, second, &world.homes, &mut world.out);
+    world.interest(two, publisher);
+    let watch = world.watch();
+    assert_eq!(watch.0, second);
+    world.snapshot(publisher, watch, frame(publisher, 2));
+    world.edge.fan_out_remote(watch.1, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    assert_eq!(world.heard(conn), [2]);
+    assert_eq!(world.heard(other).last(), Some(&2));
+}
+
+/// A world with a publisher that somebody else watches already, and a session that is to watch it.
+fn watched() -> (World, UserId, (UserId, EdgeRef, ConnId)) {
+    let (publisher, first, second) = (user_of(THERE, 1), user_of(HERE, 1), user_of(HERE, 1000));
+    let mut world = World::new();
+    let (one, _) = world.session(first);
+    world.interest(one, publisher);
+    let watch = world.watch();
+    world.snapshot(publisher, watch, frame(publisher, 1));
+    let (two, conn) = world.session(second);
+    (world, publisher, (second, two, conn))
+}
+
+#[test]
+fn a_revocation_that_comes_after_the_next_approval_does_not_last() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    world.interest(session, publisher);
+    world.edge.revoke(0, publisher, user, &world.homes, &mut world.out);
+    assert_eq!(world.heard(conn), [1, 1], "its state, and the farewell");
+    let watch = world.watch();
+    world.snapshot(publisher, watch, frame(publisher, 2));
+    world.edge.fan_out_remote(watch.1, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    assert_eq!(world.heard(conn), [1, 2]);
+    assert_eq!(world.edge.asked_count(), 0);
+}
+
+#[test]
+fn a_refusal_that_comes_after_the_next_approval_is_not_heard() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    world.interest(session, publisher);
+    world.edge.revoke(0, publisher, user, &world.homes, &mut world.out);
+    let (_, slot, early) = world.watch();
+    // Its own home knows of the next approval before the publisher's answer to the question is here.
+    world.interest(session, publisher);
+    let late = world.watch();
+    world.heard(conn);
+    world.edge.refused(slot, early, publisher, user, &mut world.out);
+    world.snapshot(publisher, late, frame(publisher, 2));
+    assert_eq!(world.heard(conn), [1]);
+    assert_eq!(world.edge.asked_count(), 0);
+}
+
+#[test]
+fn an_answer_to_a_question_of_before_is_not_taken_for_a_later_one() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    world.interest(session, publisher);
+    world.edge.revoke(0, publisher, user, &world.homes, &mut world.out);
+    let (_, slot, early) = world.watch();
+    world.edge.uninterest(session, publisher, &world.homes, &mut world.out);
+    world.interest(session, publisher);
+    let late = world.watch();
+    world.heard(conn);
+    world.edge.refused(slot, early, publisher, user, &mut world.out);
+    world.snapshot(publisher, late, frame(publisher, 2));
+    assert_eq!(world.heard(conn), [1]);
+}
+
+#[test]
+fn who_is_refused_hears_nothing_and_leaves_nothing_behind() {
+    let (publisher, user) = (user_of(THERE, 1), user_of(HERE, 1));
+    let mut world = World::new();
+    let (session, conn) = world.session(user);
+    world.interest(session, publisher);
+    let (_, slot, nonce) = world.watch();
+    world.edge.refused(slot, nonce, publisher, user, &mut world.out);
+    world.edge.fan_out_remote(slot, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    assert!(world.heard(conn).is_empty());
+    assert_eq!((world.edge.publisher_count(), world.edge.asked_count()), (0, 0));
+}
