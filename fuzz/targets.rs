@@ -206,7 +206,7 @@ fn stored() -> [(Table, Vec<u8>, Vec<u8>); 3] {
     let (alice, bob) = (jid("alice@localhost"), jid("bob@localhost"));
     let account = rows::Account { user: UserId::new(0, 7, 1), scram: None, created: WallClock(1) };
     let contact = rows::Contact { state: 1, name: "Bob".into(), groups: vec!["friends".into()], ..rows::Contact::default() };
-    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, to_user: UserId::NOBODY, arrived: None };
+    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, to_user: account.user, arrived: None };
     [
         (Table::Accounts, rows::user_key(&alice), account.encode()),
         (Table::Roster, rows::pair_key(&alice, &bob), contact.encode()),

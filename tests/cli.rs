@@ -280,6 +280,7 @@ const FANOUT_KEYS: &[&str] = &[
     "server_cpu_ns_per_delivery",
     "floor_cpu_ns_per_delivery",
     "floor_ratio",
+    "bytes_per_session",
 ];
 
 #[test]

@@ -7,7 +7,6 @@ pub mod credentials;
 pub mod id;
 pub mod jid;
 pub mod limits;
-pub mod load;
 pub mod random;
 pub mod reason;
 pub mod secrets;

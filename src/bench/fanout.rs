@@ -126,7 +126,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     let rounds = measure(plan, &server, traffic, wires, progress, &mut report)?;
     if let Some((empty, full)) = empty.zip(full) {
         let per_user = (full - empty) as f64 / f64::from(plan.users);
-        report.number("bytes_per_user", per_user, "of the node's memory: connection, session, account and subscriptions");
+        report.number("bytes_per_session", per_user, "of the node's memory: connection, session, account and subscriptions");
     }
     let counters = server.counters()?.zip(before);
     for (name, about) in [("conflated", "deliveries replaced by newer ones"), ("put_off", "updates replaced on the way to a core")]

@@ -7,6 +7,22 @@ use serde::Serialize;
 use std::fmt::Write as _;
 use std::fs;
 
+/// What every report has for programs, whatever its kind; `null` where it means nothing.
+pub const KEYS: [&str; 10] = [
+    "updates_per_s",
+    "deliveries_per_s",
+    "lost",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "server_cpu_ns_per_delivery",
+    "floor_cpu_ns_per_delivery",
+    "floor_ratio",
+    "bytes_per_session",
+];
+/// Options whose values are nobody's business.
+const SECRETS: [&str; 3] = ["--token-key", "--trunk-key", "--admin-token"];
+
 /// Where the figures come from.
 #[derive(Clone, Debug, Serialize)]
 pub struct Origin {
@@ -31,7 +47,7 @@ impl Origin {
             Some(line.split_once(':')?.1.trim().to_owned())
         };
         let kilobytes = value(&meminfo, "MemTotal").and_then(|value| value.strip_suffix(" kB")?.parse::<u64>().ok());
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let arguments = without_secrets(std::env::args().skip(1));
         Origin {
             command: format!("fanal {}", arguments.join(" ")),
             commit: commit().unwrap_or_else(|| "unknown".into()),
@@ -42,6 +58,20 @@ impl Origin {
             at: crate::drive::clock::wall().0 / 1000,
         }
     }
+}
+
+fn without_secrets(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut secret_next = false;
+    let hide = |argument: String| {
+        let option = argument.split('=').next().filter(|option| SECRETS.contains(option)).map(str::to_owned);
+        let hidden = std::mem::replace(&mut secret_next, option.as_ref().is_some_and(|option| *option == argument));
+        match option {
+            Some(option) if option != argument => format!("{option}=..."),
+            _ if hidden => "...".to_owned(),
+            _ => argument,
+        }
+    };
+    arguments.map(hide).collect()
 }
 
 fn commit() -> Option<String> {
@@ -116,6 +146,7 @@ impl Report {
             Value::Number(number) => (*name, if number.is_finite() { json(number) } else { "null".into() }),
             Value::Text(text) => (*name, json(text)),
         }));
+        fields.extend(KEYS.iter().filter(|key| self.get(key).is_none()).map(|&key| (key, "null".into())));
         fields.push(("origin", json(&self.origin)));
         let fields: Vec<String> = fields.into_iter().map(|(name, value)| format!("{}:{value}", json(&name))).collect();
         format!("{{{}}}", fields.join(","))
@@ -176,6 +207,15 @@ mod tests {
         assert_eq!(read["floor_ratio"], 0.877);
         assert_eq!(read["loop"], "closed \"8\"");
         assert!(report.table().contains("0.877") && report.table().contains("floor_ratio"));
+    }
+
+    #[test]
+    fn a_report_names_every_key_and_no_secret() {
+        let text = Report::new("idle").json();
+        assert!(KEYS.iter().all(|key| text.contains(&format!("\"{key}\":null"))), "{text}");
+        let said = ["bench", "--token-key", "tk", "--admin-token=at", "--users", "5"].map(str::to_owned);
+        let kept = ["bench", "--token-key", "...", "--admin-token=...", "--users", "5"];
+        assert_eq!(without_secrets(said.into_iter()), kept);
     }
 
     #[test]

@@ -8,9 +8,9 @@ use super::Shard;
 use super::connections::{Connection, Doorway};
 use crate::base::id::{ConnId, CoreId};
 use crate::base::jid::Bare;
-use crate::base::load::ClientLoad;
 use crate::base::time::Time;
-use crate::metrics::meter::{Load, Marks};
+use crate::metrics::meter::{ClientLoad, Load, Marks};
+use compact_str::CompactString;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct ClientLine {
     pub core: CoreId,
     pub peer: IpAddr,
     /// `None`: a trunk, or nobody has logged in.
-    pub user: Option<(Bare, String)>,
+    pub user: Option<(Bare, CompactString)>,
     pub is_trunk: bool,
     pub sessions: usize,
     /// What it caused in the last unit of time.
@@ -45,7 +45,9 @@ impl Shard {
         counters.message_units_in += u64::from(taken.units);
         counters.publications += u64::from(taken.publications);
         counters.published_bytes += u64::from(taken.published_bytes);
-        self.out.lines.took(conn, taken);
+        if let Some(connection) = self.connection(conn) {
+            connection.taken.add(taken);
+        }
     }
 
     /// All load since the start.
@@ -109,21 +111,20 @@ impl Shard {
 
     /// What a client has caused since it came to this core.
     fn total_of(&self, slot: usize) -> Option<ClientLoad> {
-        let Connection { generation, .. } = *self.connections[slot].as_ref()?;
-        self.out.lines.load_of(ConnId { slot: slot as u32, generation })
+        let Connection { generation, taken, .. } = *self.connections[slot].as_ref()?;
+        Some(ClientLoad { taken, units_out: self.out.lines.units_of(ConnId { slot: slot as u32, generation }) })
     }
 
     fn client_line(&self, slot: usize, load: ClientLoad) -> ClientLine {
         let connection = self.connections[slot].as_ref().expect("it has a load");
-        let home = self.edge.find(slot as u32, 0).and_then(|edge| self.edge.get(edge)?.home.as_ref());
+        let user = self.edge.session(slot as u32, 0).and_then(|(_, home)| {
+            let user = self.homes.get(home.at())?;
+            Some((user.jid.clone(), user.sessions[user.position(home.session)?].resource.clone()))
+        });
         ClientLine {
             core: self.settings.core,
-            peer: connection.peer,
-            user: home.and_then(|home| {
-                let user = self.homes.get(home.at())?;
-                let session = user.sessions.iter().find(|session| session.id == home.session)?;
-                Some((user.jid.clone(), session.resource.to_string()))
-            }),
+            peer: self.peers[slot],
+            user,
             is_trunk: matches!(&connection.door, Doorway::Here(door) if door.is_trunk()),
             sessions: self.edge.sessions_on(slot as u32).len(),
             load,

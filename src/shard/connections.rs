@@ -3,10 +3,10 @@
 use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
-use crate::base::load::Taken;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
+use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Control, EdgeRef, SessionEnd, Update};
 use crate::presence::subscription::Action;
 use crate::wire::decode::ClientFrame;
@@ -28,7 +28,8 @@ pub(super) struct Connection {
     pub pinged: bool,
     /// Since when it has been slow; 0: it isn't.
     pub slow_since: u32,
-    pub peer: IpAddr,
+    /// C1: the client's part of its load. What went out to it stands with its line.
+    pub taken: Taken,
     pub door: Doorway,
 }
 
@@ -67,6 +68,7 @@ impl Shard {
         let index = conn.slot as usize;
         if self.connections.len() <= index {
             self.connections.resize_with(index + 1, || None);
+            self.peers.resize(index + 1, peer);
         }
         let connection = Connection {
             generation: conn.generation,
@@ -74,10 +76,11 @@ impl Shard {
             heard: seconds(now),
             pinged: false,
             slow_since: 0,
-            peer,
+            taken: Taken::default(),
             door: Doorway::Here(door),
         };
         self.connections[index] = Some(connection);
+        self.peers[index] = peer;
         conn
     }
 
@@ -314,7 +317,7 @@ impl Shard {
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         match connection.door {
             Doorway::Leaving { to, parting } => {
-                let adoption = Adoption { socket, peer: connection.peer, parting: *parting };
+                let adoption = Adoption { socket, peer: self.peers[conn.slot as usize], parting: *parting };
                 self.entries[usize::from(to.0)].push(Entry::Adopt(Box::new(adoption)));
             }
             Doorway::Here(_) | Doorway::Closing => self.orphans.push(socket),

@@ -23,14 +23,13 @@ pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
-use crate::base::load::{Taken, Units};
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
-use crate::metrics::meter::Meter;
+use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
 use crate::presence::edge::Edge;
 use crate::presence::home::{Homes, Place};
@@ -38,6 +37,7 @@ use crate::presence::outbox::Outbox;
 use crate::wire::encode::Encoder;
 use ahash::RandomState;
 use batch::Entry;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a shard is told at its start and never changes.
@@ -101,6 +101,8 @@ pub struct Shard {
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
     connections: Vec<Option<connections::Connection>>,
+    /// Addresses of the connections' other ends, by slot: no update looks at them.
+    peers: Vec<IpAddr>,
     log_ins: log_in::LogIns,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
@@ -136,6 +138,7 @@ impl Shard {
             answers: Vec::new(),
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
+            peers: Vec::new(),
             log_ins: log_in::LogIns::new(hasher.clone()),
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),

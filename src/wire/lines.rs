@@ -5,7 +5,6 @@
 //! is with the driver; a line is in `dirty` at most once; buffers come back to the pool.
 
 use crate::base::id::ConnId;
-use crate::base::load::{ClientLoad, Taken};
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
 const POOLED_BYTES: usize = 256 << 10;
@@ -37,8 +36,8 @@ struct Line {
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
-    /// What its client has caused since it opened (C1).
-    load: ClientLoad,
+    /// What was gathered for it since it opened, in units of load (C1).
+    units: u32,
 }
 
 impl Line {
@@ -91,16 +90,9 @@ impl Lines {
         self.units
     }
 
-    /// What the client of a connection has caused since it opened (C1).
-    pub fn load_of(&self, conn: ConnId) -> Option<ClientLoad> {
-        self.is_open(conn).then(|| self.lines[conn.slot as usize].load)
-    }
-
-    /// Counts what came from the client of a connection (C1).
-    pub fn took(&mut self, conn: ConnId, taken: Taken) {
-        if let Some(line) = self.get(conn) {
-            line.load.taken.add(taken);
-        }
+    /// The same of one connection, wrapping round.
+    pub fn units_of(&self, conn: ConnId) -> u32 {
+        if self.is_open(conn) { self.lines[conn.slot as usize].units } else { 0 }
     }
 
     /// Bytes waiting on all lines.
@@ -199,7 +191,7 @@ impl Lines {
             }
         }
         let units = if more <= self.unit_bytes { 1 } else { more.div_ceil(self.unit_bytes) };
-        line.load.units_out = line.load.units_out.wrapping_add(units as u32);
+        line.units = line.units.wrapping_add(units as u32);
         self.units += units as u64;
         if !line.dirty {
             line.dirty = true;
@@ -340,12 +332,12 @@ impl Lines {
 mod tests {
     use super::*;
 
-    const MARKS: Marks = Marks { high: 100, most: 200 };
-
     #[test]
     fn a_line_is_one_cache_line() {
         assert_eq!(size_of::<Line>(), 64);
     }
+
+    const MARKS: Marks = Marks { high: 100, most: 200 };
 
     #[test]
     fn bytes_are_gathered_while_one_buffer_is_with_the_driver() {

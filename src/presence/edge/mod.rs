@@ -171,10 +171,10 @@ pub struct Edge {
     free_publishers: Vec<u32>,
     by_user: HashMap<UserId, u32, RandomState>,
     put_off: HashMap<u32, PutOff, RandomState>,
-    /// Rosters that wait until their connections have read what they have.
-    rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
     /// The latest question to a publisher's home about a subscriber that is not answered yet: its nonce.
     asked: HashMap<(u32, UserId), u32, RandomState>,
+    /// Rosters that wait until their connections have read what they have.
+    rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
     scratch: Vec<u8>,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -202,8 +202,8 @@ impl Edge {
             free_publishers: Vec::new(),
             by_user: HashMap::with_hasher(hasher.clone()),
             put_off: HashMap::with_hasher(hasher.clone()),
-            rosters: HashMap::with_hasher(hasher.clone()),
-            asked: HashMap::with_hasher(hasher),
+            asked: HashMap::with_hasher(hasher.clone()),
+            rosters: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
