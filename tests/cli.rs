@@ -59,6 +59,34 @@ fn a_mistake_in_the_file_is_one_line_with_its_place_and_then_the_place_itself() 
 }
 
 #[test]
+fn a_file_that_is_no_text_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    std::fs::write(&file, b"[node]\ndomain = \"caf\xe9\"\n").unwrap();
+    let (line, _) = refused(&["config", "--check", "--config", text(&file)]);
+    assert!(line.contains("fanal.toml:2: ") && line.contains("save the file as UTF-8"), "{line}");
+}
+
+#[test]
+fn what_a_node_cannot_have_is_named_with_the_key_and_the_fix() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let serve = |args: &[&str]| refused(&[&["serve", "--data", text(&data)], args].concat()).0;
+    let line = serve(&["--native", &taken, "--admin", "127.0.0.1:0"]);
+    assert!(line.starts_with(&format!("error: listen.native: can't listen on {taken}: ")), "{line}");
+    assert!(line.contains("choose another port") && line.matches(&taken).count() == 1, "{line}");
+    let line = serve(&["--native", "127.0.0.1:0", "--admin", &taken]);
+    assert!(line.contains(&taken) && line.contains("choose another listen.admin"), "{line}");
+    let line = serve(&["--cores", "60000"]);
+    assert!(line.starts_with("error: node.cores: processor 60000 is not available") && line.contains("choose among"), "{line}");
+    let output = run(&["serve", "--native", "here"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.lines().next().unwrap().contains("like 127.0.0.1:7400"), "{said}");
+}
+
+#[test]
 fn the_command_line_overrides_the_file_and_is_checked_like_it() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fanal.toml");
@@ -162,6 +190,11 @@ fn users_of_a_running_node_are_managed_through_its_admin_address() {
     );
     let (line, _) = refused(&[&["user", "add", "alice@localhost", "--password", "p"], &to_node[..]].concat());
     assert!(line.contains("alice@localhost"), "{line}");
+    let (line, _) = refused(&[&["user", "add", "alice@elsewhere", "--password", "p"], &to_node[..]].concat());
+    assert!(line.contains("this node's users are @localhost"), "{line}");
+    // Found busy, and no node at the configured address.
+    let (line, _) = refused(&["user", "list", "--data", text(&data), "--config", text(&admin_only(folder.path(), "127.0.0.1:1"))]);
+    assert!(line.contains("a node is running on this directory") && line.contains("give it with --admin"), "{line}");
     let list = printed(&[&["user", "list"], &to_node[..]].concat());
     assert_eq!(list.lines().map(|line| line.split('\t').next().unwrap()).collect::<Vec<_>>(), ["alice@localhost", "bob@localhost"]);
     printed(&[&["user", "del", "alice@localhost"], &to_node[..]].concat());
@@ -236,7 +269,7 @@ fn the_demo_makes_traffic_that_is_delivered_and_can_be_started_again() {
     served.stop();
 }
 
-/// What `fanal bench` promises to other programs.
+/// What `fanal bench fanout` promises to other programs.
 const FANOUT_KEYS: &[&str] = &[
     "updates_per_s",
     "deliveries_per_s",

@@ -48,7 +48,7 @@ pub fn choose(wanted: Option<&[usize]>, available: &[Processor]) -> Result<Vec<u
     for &id in wanted {
         if !available.iter().any(|p| p.id == id) {
             let ids: Vec<String> = available.iter().map(|p| p.id.to_string()).collect();
-            return Err(format!("core {id} is not available to this process: choose among {}", ids.join(",")));
+            return Err(format!("processor {id} is not available to this process: choose among {}", ids.join(",")));
         }
         if !seen.insert(id) {
             return Err(format!("core {id} is named twice: name each core once"));

@@ -42,7 +42,7 @@ use std::time::Duration;
 pub enum StartError {
     #[error(transparent)]
     Kernel(#[from] setup::SetupError),
-    #[error("{0}")]
+    #[error("node.cores: {0}")]
     Cores(String),
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -50,11 +50,12 @@ pub enum StartError {
     Load(String),
     #[error(transparent)]
     Keys(#[from] KeyError),
-    #[error("can't listen on {address}: {source}. Choose another address, or stop what listens there")]
-    Listen { address: SocketAddr, source: io::Error },
+    /// The reason names address and fix.
+    #[error("listen.native: {0}")]
+    Listen(#[source] io::Error),
     #[error(transparent)]
     Admin(#[from] admin::server::StartError),
-    #[error("can't start a thread: {0}")]
+    #[error("can't start a thread: {0}. Raise the limits of descriptors and threads (ulimit -n, ulimit -u)")]
     Thread(#[from] io::Error),
 }
 
@@ -92,8 +93,7 @@ impl Node {
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let native = config.listen.native;
-        let listeners =
-            socket::listen(native, processors.len()).map_err(|source| StartError::Listen { address: native, source })?;
+        let listeners = socket::listen(native, processors.len()).map_err(StartError::Listen)?;
         let native = listeners[0].local_addr()?;
         let mut shards = shards(config, cores, epoch, &keys, &mut secrets);
         load(&*backend, &mut shards)?;

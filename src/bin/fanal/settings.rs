@@ -15,10 +15,10 @@ pub struct Settings {
     #[arg(long, value_name = "LIST", value_parser = read_cores)]
     cores: Option<Cores>,
     /// Address and port of the native protocol.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
     native: Option<SocketAddr>,
     /// Address and port of metrics, health and administration.
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
     admin: Option<SocketAddr>,
     /// Directory for everything that is kept.
     #[arg(long, value_name = "DIR")]
@@ -59,8 +59,15 @@ impl Settings {
 
 fn read(file: PathBuf) -> Result<Config, Failure> {
     let name = file.display().to_string();
-    let cannot = |why| Failure::line(format!("{name}: can't read the configuration: {why}. Check the path given with --config"));
-    let text = std::fs::read_to_string(&file).map_err(cannot)?;
+    let cannot = |why: std::io::Error| {
+        Failure::line(format!("{name}: can't read the configuration: {why}. Check the path given with --config"))
+    };
+    let bytes = std::fs::read(&file).map_err(cannot)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Failure::line(format!("{name}:{line}: the file: this line is not UTF-8 text: save the file as UTF-8"))
+    })?;
     Config::parse(&name, &text).map_err(|error| Failure::Config { error: Box::new(error), text })
 }
 
@@ -70,4 +77,8 @@ fn read_cores(text: &str) -> Result<Cores, String> {
     }
     let number = |part: &str| part.trim().parse().map_err(|_| format!("\"{part}\" is no processor number: write all, or 0,1"));
     text.split(',').map(number).collect::<Result<_, _>>().map(Cores::These)
+}
+
+fn read_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, like 127.0.0.1:7400 or [::1]:7400".into())
 }

@@ -2,14 +2,14 @@
 
 use crate::failure::Failure;
 use crate::settings::Settings;
-use fanal::admin::client::Client;
+use fanal::admin::client::{Client, ClientError};
 use fanal::base::config::{Config, StoreKind};
 use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::store::dir::OpenError;
 use fanal::store::offline::{Offline, OfflineError};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -98,12 +98,17 @@ impl Target {
     /// Takes the data directory with `open`; when a node runs on it, that node.
     fn open(&self, open: impl Fn(&Path) -> Result<Offline, OfflineError>) -> Result<Accounts, Failure> {
         let listen = &self.config.listen;
-        let node = || Accounts::Running(Client::new(listen.admin, listen.admin_token.clone()));
+        let client = || Client::new(listen.admin, listen.admin_token.clone());
         if self.node_only {
-            return Ok(node());
+            return Ok(Accounts::Running(client()));
         }
         match open(&self.config.node.data) {
-            Err(OfflineError::Open(OpenError::Busy { .. })) => Ok(node()),
+            Err(OfflineError::Open(busy @ OpenError::Busy { .. })) => match client().get("/healthz") {
+                Err(ClientError::Unreachable(address, _)) => Err(Failure::line(format!(
+                    "{busy}. Its admin address is not {address}: give it with --admin or the node's --config"
+                ))),
+                _ => Ok(Accounts::Running(client())),
+            },
             opened => opened.map(Accounts::Stopped).map_err(Failure::line),
         }
     }
@@ -193,7 +198,9 @@ fn any_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
 }
 
 fn ask() -> Result<String, Failure> {
-    eprint!("password: ");
+    if std::io::stdin().is_terminal() {
+        eprint!("password: ");
+    }
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(Failure::line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())

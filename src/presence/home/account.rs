@@ -59,6 +59,11 @@ impl Homes {
             out.answers.push((ticket, Err(format!("{jid} exists already: delete it first"))));
             return;
         }
+        if jid.domain() != self.place.domain {
+            let why = format!("{jid}: this node's users are @{0}: add one of that domain", self.place.domain);
+            out.answers.push((ticket, Err(why)));
+            return;
+        }
         match self.create(jid, credentials, out) {
             Ok(at) => self.creations.push((ticket, at)),
             Err(reason) => out.answers.push((ticket, Err(format!("{jid}: {}", reason.text())))),
