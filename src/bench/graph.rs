@@ -37,6 +37,25 @@ impl Graph {
         Graph { order, place, distances: distances.collect() }
     }
 
+    /// The same with mutual subscriptions: whoever subscribes to a user is subscribed to by that user.
+    ///
+    /// # Panics
+    /// When there are not more users than subscribers each, or an odd number of both.
+    pub fn mutual(users: u32, subscribers: u32) -> Graph {
+        assert!(subscribers < users && (subscribers.is_multiple_of(2) || users.is_multiple_of(2)), "pairs can't be made");
+        let mut graph = Graph::new(users, 0);
+        let mut random = Random::new(u64::from(users) << 32 | u64::from(subscribers));
+        let mut half = BTreeSet::new();
+        while half.len() < subscribers as usize / 2 {
+            half.insert(1 + random.below(u64::from(users.div_ceil(2)) - 1) as u32);
+        }
+        graph.distances = half.iter().flat_map(|&distance| [distance, users - distance]).collect();
+        if !subscribers.is_multiple_of(2) {
+            graph.distances.push(users / 2);
+        }
+        graph
+    }
+
     pub fn users(&self) -> u32 {
         self.order.len() as u32
     }
@@ -84,6 +103,19 @@ mod tests {
             let publishers = |user| (0..degree).map(move |number| (user, number));
             let inverse = (0..users).flat_map(publishers).map(|(user, number)| (graph.publisher(user, number), user));
             assert_eq!(pairs, inverse.collect());
+        }
+    }
+
+    #[test]
+    fn mutual_subscriptions_go_both_ways() {
+        for (users, degree) in [(10, 2), (10, 9), (51, 20), (1000, 50)] {
+            let graph = Graph::mutual(users, degree);
+            let subscribers = |user| graph.subscribers(user).collect::<BTreeSet<u32>>();
+            for user in 0..users {
+                let of_user = subscribers(user);
+                assert!(of_user.len() == degree as usize && !of_user.contains(&user));
+                assert!(of_user.into_iter().all(|subscriber| subscribers(subscriber).contains(&user)));
+            }
         }
     }
 

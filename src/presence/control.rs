@@ -10,6 +10,7 @@ use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::wire::native::Show;
+use compact_str::CompactString;
 
 /// A session's place at the core that owns its socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -144,7 +145,7 @@ pub struct Attached {
     pub at: UserRef,
     pub session: SessionId,
     pub jid: Bare,
-    pub resource: Box<str>,
+    pub resource: CompactString,
     pub resume: [u8; 16],
     pub resumed: bool,
     pub data: Vec<u8>,
@@ -161,11 +162,9 @@ pub enum SessionEnd {
     Ended,
 }
 
-/// A session's new presence: what the home must know of it, and the publisher's own bytes.
+/// A session's new presence: the publisher's own bytes, verified where they entered.
 #[derive(Debug)]
 pub struct Update {
-    pub show: Show,
-    pub priority: i8,
     pub presence: Vec<u8>,
     pub asker: Asker,
 }
@@ -249,7 +248,7 @@ impl WayKind {
 #[derive(Clone, Debug)]
 pub struct Message {
     pub from: Bare,
-    pub from_resource: Box<str>,
+    pub from_resource: CompactString,
     pub to: Bare,
     pub to_resource: Option<String>,
     pub id: String,
@@ -263,7 +262,7 @@ pub struct Message {
 #[derive(Clone, Debug)]
 pub struct Directed {
     pub from: Bare,
-    pub from_resource: Box<str>,
+    pub from_resource: CompactString,
     pub to: Bare,
     pub to_resource: Option<String>,
     pub presence: Vec<u8>,

@@ -13,6 +13,8 @@ use crate::base::jid::Bare;
 use crate::base::time::{Time, WallClock};
 use crate::wire::event::{self, Head};
 use crate::wire::native::Show;
+use compact_str::CompactString;
+use smallvec::SmallVec;
 use std::collections::VecDeque;
 
 /// An edge with at least one subscriber of the user (a row of the outbound table, Z6).
@@ -37,7 +39,7 @@ pub struct Session {
     pub available: bool,
     /// RFC 6121 2.2: it has asked for the roster.
     pub interested: bool,
-    pub resource: Box<str>,
+    pub resource: CompactString,
     /// The presence as its client made it.
     pub presence: Vec<u8>,
     pub resume: [u8; 16],
@@ -98,14 +100,15 @@ pub struct UnderWay {
     pub arrived: Option<u64>,
 }
 
-/// What a user's home knows.
+/// What a user's home knows. What every update looks at stands first, in one cache line.
+#[repr(C, align(64))]
 pub struct User {
     pub id: UserId,
-    pub jid: Bare,
     pub sessions: Vec<Session>,
-    pub outbound: Vec<Destination>,
-    pub roster: Roster,
+    pub outbound: SmallVec<[Destination; 2]>,
     pub next_session: u32,
+    pub jid: Bare,
+    pub roster: Box<Roster>,
     pub credentials: Option<Box<ScramCredentials>>,
     pub rare: Option<Box<Rare>>,
 }
@@ -136,11 +139,11 @@ impl User {
     pub fn new(id: UserId, jid: Bare) -> User {
         User {
             id,
-            jid,
             sessions: Vec::new(),
-            outbound: Vec::new(),
-            roster: Roster::default(),
+            outbound: SmallVec::new(),
             next_session: 1,
+            jid,
+            roster: Box::default(),
             credentials: None,
             rare: None,
         }
@@ -194,6 +197,12 @@ impl User {
         let under_way = self.rare.iter().flat_map(|rare| &rare.under_way);
         let revoked = under_way.filter(|way| way.kind.revokes() && way.arrived.is_none() && way.to_user != UserId::NOBODY);
         revoked.map(|way| way.to_user).collect()
+    }
+
+    /// Where a session stands in `sessions`.
+    #[inline]
+    pub fn position(&self, id: SessionId) -> Option<usize> {
+        self.sessions.iter().position(|session| session.id == id)
     }
 
     pub fn session(&mut self, id: SessionId) -> Option<&mut Session> {
@@ -255,6 +264,7 @@ impl User {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::mem::offset_of;
 
     fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
         let jid = |name| Bare::new(name).unwrap();
@@ -297,5 +307,12 @@ mod tests {
         assert_eq!(ann.unconfirmed(), []);
         ann.sent(&way(3, "ann@d", "bob@d", WayKind::Stanza(Action::Unsubscribed)), None);
         assert_eq!(ann.unconfirmed(), [UserId(2)]);
+    }
+
+    #[test]
+    fn what_an_update_looks_at_is_one_cache_line_of_the_user_and_two_of_the_session() {
+        assert!(offset_of!(User, jid) <= 64, "{}", offset_of!(User, jid));
+        assert_eq!(size_of::<Option<User>>(), 128);
+        assert!(size_of::<Session>() <= 112, "{}", size_of::<Session>());
     }
 }

@@ -1,6 +1,6 @@
 //! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
 
-use super::{Shard, batch::Adoption, batch::Entry};
+use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -16,7 +16,8 @@ use crate::wire::native;
 use crate::wire::presence::PresenceView;
 use std::net::IpAddr;
 
-/// One connection of this core.
+/// One connection of this core: one cache line.
+#[repr(align(64))]
 pub(super) struct Connection {
     pub generation: u32,
     /// In seconds of the node's clock.
@@ -75,12 +76,12 @@ impl Shard {
             peer,
             door: Doorway::Here(door),
         };
-        self.connections[index] = Some(Box::new(connection));
+        self.connections[index] = Some(connection);
         conn
     }
 
     pub(super) fn connection(&mut self, conn: ConnId) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(conn.slot as usize)?.as_deref_mut();
+        let connection = self.connections.get_mut(conn.slot as usize)?.as_mut();
         connection.filter(|connection| connection.generation == conn.generation)
     }
 
@@ -117,7 +118,10 @@ impl Shard {
     fn read(&mut self, now: Time, conn: ConnId, mut door: Door, bytes: &[u8]) {
         let mut chunk = Chunk::new(bytes);
         let rules = self.rules;
-        loop {
+        for frame in 0.. {
+            if door.is_trunk() && frame % EXPECTED == 0 {
+                self.expect_streams(conn, &chunk);
+            }
             let timed = self.recorder.sample().then(self.settings.clock);
             let next = door.next(now, &mut chunk, &rules);
             self.decoded(timed);
@@ -145,23 +149,16 @@ impl Shard {
     /// The way of an update, steps 2 to 4.
     #[inline]
     fn set_presence(&mut self, now: Time, conn: ConnId, tag: Tag, view: PresenceView<'_>) -> Flow {
-        let Some(edge) = self.edge.find(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
-        let session = self.edge.get(edge).expect("just found");
-        let Some(home) = &session.home else { return self.no_session(conn, tag) };
-        if *view.fields.resource != *home.resource {
-            self.say_error(conn, tag, Reason::WrongResource, "");
-            return Flow::Next;
-        }
+        let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
-        let (core, at, session) = (home.core, home.at, home.session);
         self.recorder.counters.published_bytes += view.bytes.len() as u64;
-        let state = (view.fields.show, view.fields.priority);
+        let core = home.user.home(self.settings.cores);
         if core == self.settings.core {
-            self.homes.update(now, at, session, state, view.bytes, asker, &mut self.edge, &mut self.out);
+            self.homes.update(now, home.at(), home.session, &view, asker, &mut self.edge, &mut self.out);
             self.applied(now);
         } else {
-            let update = Update { show: state.0, priority: state.1, presence: view.bytes.to_vec(), asker };
-            self.out.send(core, Control::Update { at, session, update: Box::new(update) });
+            let update = Update { presence: view.bytes.to_vec(), asker };
+            self.out.send(core, Control::Update { at: home.at(), session: home.session, update: Box::new(update) });
         }
         Flow::Next
     }
@@ -220,14 +217,14 @@ impl Shard {
 
     /// Passes a request to the session's home.
     fn ask(&mut self, conn: ConnId, tag: Tag, ask: Ask) -> Flow {
-        let Some(edge) = self.edge.find(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
-        let Some(home) = &self.edge.get(edge).expect("just found").home else { return self.no_session(conn, tag) };
+        let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
-        if self.control_backlog(home.core) >= self.settings.limits.ring_control as usize {
+        let core = home.user.home(self.settings.cores);
+        if self.control_backlog(core) >= self.settings.limits.ring_control as usize {
             self.say_error(conn, tag, Reason::Overloaded, "");
             return Flow::Next;
         }
-        self.out.send(home.core, Control::Ask { at: home.at, session: home.session, asker, ask: Box::new(ask) });
+        self.out.send(core, Control::Ask { at: home.at(), session: home.session, asker, ask: Box::new(ask) });
         Flow::Next
     }
 
@@ -258,7 +255,8 @@ impl Shard {
     /// Ends a session here and tells its home.
     pub(super) fn close_session(&mut self, edge: EdgeRef, end: SessionEnd) {
         if let Some(home) = self.edge.close(edge, &mut self.out) {
-            self.out.send(home.core, Control::Detach { at: home.at, session: home.session, edge, end });
+            let core = home.user.home(self.settings.cores);
+            self.out.send(core, Control::Detach { at: home.at(), session: home.session, edge, end });
         }
     }
 
@@ -324,6 +322,16 @@ impl Shard {
         let conn = self.open(now, peer, door);
         self.adoptions.push((conn, socket));
         self.received(now, conn, &unread);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_one_cache_line() {
+        assert_eq!(size_of::<Option<Connection>>(), 64);
     }
 }
 

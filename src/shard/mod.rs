@@ -8,6 +8,7 @@
 
 pub mod batch;
 mod connections;
+mod expect;
 mod log_in;
 mod measure;
 mod operate;
@@ -15,6 +16,7 @@ mod route;
 mod tell;
 mod watch_over;
 
+pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::id::{ConnId, CoreId, RawSocket};
@@ -95,7 +97,7 @@ pub struct Shard {
     pub answers: Vec<(u64, Answer)>,
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
-    connections: Vec<Option<Box<connections::Connection>>>,
+    connections: Vec<Option<connections::Connection>>,
     log_ins: log_in::LogIns,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,

@@ -6,6 +6,7 @@ use crate::base::id::CoreId;
 use crate::base::time::Time;
 use crate::presence::control::Control;
 use crate::store::Completion;
+use crate::wire::presence;
 
 impl Shard {
     /// Reads a batch of another core in place.
@@ -61,8 +62,8 @@ impl Shard {
             Control::Resume(resume) => homes.resume(*resume, out),
             Control::Detach { at, session, edge: from, end } => homes.detach(now, at, session, from, end, edge, out),
             Control::Update { at, session, update } => {
-                let state = (update.show, update.priority);
-                homes.update(now, at, session, state, &update.presence, update.asker, edge, out);
+                let view = presence::read(&update.presence).expect("it was verified where it entered");
+                homes.update(now, at, session, &view, update.asker, edge, out);
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
             Control::Watch { publisher, subscriber, core, slot, nonce } => {

@@ -18,7 +18,7 @@ impl Shard {
             return self.detach_unseen(asker.edge, at, session);
         };
         let (conn, stream) = (at_edge.conn, at_edge.stream);
-        self.edge.attach(asker.edge, Home { core: at.user.home(self.settings.cores), at, session, resource: resource.clone() });
+        self.edge.attach(asker.edge, Home { user: at.user, slot: at.slot, session });
         self.log_in_ended(conn, stream);
         let jid = full(&jid, &resource);
         let fields = LoggedInAs {

@@ -6,6 +6,7 @@
 
 use crate::base::reason::Reason;
 use crate::wire::native::Kind;
+use thin_vec::ThinVec;
 
 /// Length of a frame's header.
 pub const HEADER_BYTES: usize = 16;
@@ -85,6 +86,16 @@ impl<'a> Chunk<'a> {
         &self.bytes[self.read..]
     }
 
+    /// The streams that the next frames are for, as far as they lie whole in the chunk.
+    pub fn streams(&self) -> impl Iterator<Item = u32> {
+        let mut rest = self.unread();
+        std::iter::from_fn(move || {
+            let header = Header::decode(rest.first_chunk()?, u32::MAX).ok()?;
+            rest = rest.get(header.frame_bytes()..)?;
+            Some(header.stream)
+        })
+    }
+
     fn take(&mut self, most: usize) -> &'a [u8] {
         let taken = &self.unread()[..most.min(self.bytes.len() - self.read)];
         self.read += taken.len();
@@ -96,7 +107,7 @@ impl<'a> Chunk<'a> {
 #[derive(Default, Debug)]
 pub struct Frames {
     /// The frame that is incomplete, or that was completed and handed out by the last call.
-    partial: Vec<u8>,
+    partial: ThinVec<u8>,
 }
 
 impl Frames {
@@ -109,7 +120,7 @@ impl Frames {
             if !self.is_whole() {
                 return self.complete(chunk, max_frame);
             }
-            self.partial = Vec::new();
+            self.partial = ThinVec::new();
         }
         if let Some(bytes) = chunk.unread().first_chunk() {
             let header = Header::decode(bytes, max_frame)?;
@@ -153,9 +164,7 @@ impl Frames {
         if self.partial.is_empty() {
             return chunk.bytes[chunk.last..].to_vec();
         }
-        let mut bytes = self.partial;
-        bytes.extend_from_slice(chunk.unread());
-        bytes
+        [&self.partial, chunk.unread()].concat()
     }
 
     /// Bytes this holds on the heap.

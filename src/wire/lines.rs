@@ -11,7 +11,7 @@ const POOLED_BYTES: usize = 256 << 10;
 /// Bytes of buffers kept in the pool of one core.
 const POOL_BYTES: usize = 32 << 20;
 /// Capacity of a fresh buffer.
-const FRESH_BYTES: usize = 512;
+const FRESH_BYTES: usize = 320;
 
 /// The marks between which a line gathers freely, conflates, and is ended.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,7 @@ pub struct Marks {
 }
 
 #[derive(Default)]
+#[repr(align(64))]
 struct Line {
     gathered: Vec<u8>,
     in_flight: u32,
@@ -323,6 +324,11 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_one_cache_line() {
+        assert_eq!(size_of::<Line>(), 64);
+    }
 
     const MARKS: Marks = Marks { high: 100, most: 200 };
 

@@ -1,12 +1,12 @@
 //! `fanal bench`: measures a node it starts itself, or one that runs already.
 
 use crate::failure::Failure;
-use fanal::base::config::Secret;
+use fanal::base::config::{Config, Secret};
 use fanal::bench::crowd::Access;
-use fanal::bench::fanout;
 use fanal::bench::progress::Progress;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::server;
+use fanal::bench::{fanout, memory};
 use fanal::drive::pin;
 use fanal::front::token::Keys;
 use std::io::{self, IsTerminal, Write};
@@ -23,6 +23,8 @@ pub struct Args {
 enum Kind {
     /// Everybody keeps changing presence: what a delivery costs, against the floor of the same run.
     Fanout(Fanout),
+    /// Presence without sockets: from an update's bytes to the bytes on its subscribers' lines.
+    Memory(Memory),
 }
 
 /// What every kind takes.
@@ -100,9 +102,34 @@ struct Fanout {
     common: Common,
 }
 
+#[derive(clap::Args)]
+struct Memory {
+    /// Users, each with a connection.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(4..))]
+    users: u32,
+    /// Subscribers of each of them; they subscribe to each other.
+    #[arg(long, value_name = "F", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    /// Length of each measured time.
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    seconds: f64,
+    /// Measured times; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Updates that a core takes in in one turn.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Time one of so many updates, as metrics.sample of a node's configuration; 0: none.
+    #[arg(long, value_name = "N", default_value_t = Config::default().metrics.sample)]
+    sample: u32,
+    #[command(flatten)]
+    common: Common,
+}
+
 pub fn run(args: Args) -> Result<(), Failure> {
     let (json, report) = match args.kind {
         Kind::Fanout(args) => (args.common.json, fan_out(args)),
+        Kind::Memory(args) => (args.common.json, in_memory(args)),
     };
     let report = report.map_err(Failure::line)?;
     let text = if json { report.json() + "\n" } else { report.table() };
@@ -132,6 +159,23 @@ fn fan_out(args: Fanout) -> io::Result<Report> {
         server_cores: args.common.cores.clone(),
     };
     fanout::run(&plan, &args.common.progress())
+}
+
+fn in_memory(args: Memory) -> io::Result<Report> {
+    let odd = !args.subscribers.is_multiple_of(2) && !args.users.is_multiple_of(2);
+    if args.subscribers >= args.users || odd {
+        return Err(io::Error::other("--subscribers: must be fewer than --users, and one of both even"));
+    }
+    let plan = memory::Plan {
+        users: args.users,
+        subscribers: args.subscribers,
+        time: seconds(args.seconds)?,
+        rounds: args.rounds,
+        batch: args.batch as usize,
+        cores: args.common.cores.clone(),
+        sample: args.sample,
+    };
+    Ok(memory::run(&plan, &args.common.progress()))
 }
 
 fn seconds(seconds: f64) -> io::Result<Duration> {

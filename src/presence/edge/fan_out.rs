@@ -164,7 +164,7 @@ impl Edge {
     /// Tells a session that all sessions of a publisher have gone, those among them that it was not told of while it was slow.
     /// One that still waits for the publisher's leave knows of none.
     pub(super) fn send_farewells(&mut self, session_slot: u32, slot: u32, homes: &Homes, out: &mut Outbox) {
-        if self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting.contains(&session_slot)) {
+        if self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting().contains(&session_slot)) {
             return;
         }
         let mut states = Vec::new();

@@ -1,12 +1,14 @@
 //! Who watches whom at this edge: asks publishers' homes once per publisher (the log-in storm's one probe per core and
 //! publisher), answers the second subscriber locally, and lets go with the last.
 
-use super::{Cached, Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
+use super::{Cached, Edge, Grant, NO_SESSION, Pending, Publisher, TrunkGroup};
 use crate::base::id::UserId;
 use crate::presence::control::{Control, EdgeRef, Snapshot};
 use crate::presence::frame::Frame;
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
+use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 impl Edge {
     /// A session may see these publishers from now on. The states already known go out at once.
@@ -19,25 +21,25 @@ impl Edge {
         for &user in publishers {
             let slot = self.publisher_slot(user);
             let session = self.sessions[edge.slot as usize].as_mut().expect("got above");
-            let subscriber = session.home.as_ref().map_or(UserId::NOBODY, |home| home.at.user);
+            let subscriber = session.home.map_or(UserId::NOBODY, |home| home.user);
             let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
             if watches_some && session.watching.contains(&slot) {
-                if publisher.waiting.contains(&edge.slot) {
+                if publisher.waiting().contains(&edge.slot) {
                     // The answer that it waits for may have been given before the publisher approved.
                     self.watch(slot, subscriber, out);
                 }
                 continue;
             }
             session.watching.push(slot);
-            let must_ask = publisher.ask_first.contains(&subscriber);
+            let must_ask = publisher.ask_first().contains(&subscriber);
             if publisher.grant == Grant::Given && !must_ask {
                 self.counters.local_snapshots += 1;
                 self.add_subscriber(slot, edge.slot);
                 known.push(slot);
                 continue;
             }
-            let first = publisher.waiting.is_empty() && publisher.grant == Grant::Asked;
-            publisher.waiting.push(edge.slot);
+            let first = publisher.waiting().is_empty() && publisher.grant == Grant::Asked;
+            publisher.pending().waiting.push(edge.slot);
             if first || must_ask {
                 self.watch(slot, subscriber, out);
             }
@@ -55,14 +57,14 @@ impl Edge {
         };
         let first = publisher.grant == Grant::Asked;
         publisher.grant = Grant::Given;
-        publisher.ask_first.retain(|&user| user != snapshot.subscriber);
+        let Pending { waiting, ask_first } = publisher.pending();
+        ask_first.retain(|&user| user != snapshot.subscriber);
         for user in snapshot.revoked {
-            if user != snapshot.subscriber && !publisher.ask_first.contains(&user) {
-                publisher.ask_first.push(user);
+            if user != snapshot.subscriber && !ask_first.contains(&user) {
+                ask_first.push(user);
             }
         }
-        let waiting = std::mem::take(&mut publisher.waiting);
-        let ask_first = publisher.ask_first.clone();
+        let (waiting, ask_first) = (std::mem::take(waiting), ask_first.clone());
         // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
         // old one, and those who subscribe already would not hear of it.
         if first && snapshot.publisher.home(self.cores) != self.core {
@@ -74,11 +76,14 @@ impl Edge {
                 self.add_subscriber(snapshot.slot, session_slot);
                 self.send_states(session_slot, &[snapshot.slot], homes, out);
             } else {
-                self.publisher(snapshot.slot, snapshot.publisher).expect("got above").waiting.push(session_slot);
+                self.publisher(snapshot.slot, snapshot.publisher).expect("got above").pending().waiting.push(session_slot);
                 if first {
                     self.watch(snapshot.slot, user, out);
                 }
             }
+        }
+        if let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher) {
+            publisher.tidy();
         }
     }
 
@@ -93,7 +98,7 @@ impl Edge {
         }
         let Some(publisher) = self.publisher(slot, user) else { return };
         if publisher.grant == Grant::Asked
-            && let Some(&next) = publisher.waiting.first()
+            && let Some(&next) = publisher.waiting().first()
         {
             let next = self.subscriber_of(next);
             self.watch(slot, next, out);
@@ -105,8 +110,8 @@ impl Edge {
     /// approved again meanwhile: the word of that may have come here first.
     pub fn revoke(&mut self, slot: u32, user: UserId, subscriber: UserId, homes: &Homes, out: &mut Outbox) {
         let Some(publisher) = self.publisher(slot, user) else { return };
-        if !publisher.ask_first.contains(&subscriber) {
-            publisher.ask_first.push(subscriber);
+        if !publisher.ask_first().contains(&subscriber) {
+            publisher.pending().ask_first.push(subscriber);
         }
         let sessions = self.sessions_of(slot, subscriber);
         for &session_slot in &sessions {
@@ -131,7 +136,7 @@ impl Edge {
     /// A session wants to be told again what is known of a publisher. One whose grant has not come yet is told with the grant.
     pub fn probed(&mut self, edge: EdgeRef, user: UserId, homes: &Homes, out: &mut Outbox) {
         let (Some(&slot), Some(session)) = (self.by_user.get(&user), self.get(edge)) else { return };
-        let waits = self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting.contains(&edge.slot));
+        let waits = self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting().contains(&edge.slot));
         if session.watching.contains(&slot) && !waits {
             self.send_states(edge.slot, &[slot], homes, out);
         }
@@ -177,7 +182,7 @@ impl Edge {
 
     fn subscriber_of(&self, session_slot: u32) -> UserId {
         let session = self.sessions[session_slot as usize].as_ref().expect("a listed session is open");
-        session.home.as_ref().map_or(UserId::NOBODY, |home| home.at.user)
+        session.home.map_or(UserId::NOBODY, |home| home.user)
     }
 
     /// The publisher in a slot, if it's still this one.
@@ -194,11 +199,10 @@ impl Edge {
             user,
             nonce: self.next_nonce,
             grant: Grant::Asked,
-            direct: Vec::new(),
-            trunks: Vec::new(),
-            waiting: Vec::new(),
-            ask_first: Vec::new(),
-            cache: Vec::new(),
+            direct: SmallVec::new(),
+            trunks: ThinVec::new(),
+            cache: ThinVec::new(),
+            pending: None,
         };
         let slot = match self.free_publishers.pop() {
             Some(slot) => {
@@ -231,7 +235,7 @@ impl Edge {
     fn remove_subscriber(&mut self, slot: u32, session_slot: u32, out: &mut Outbox) {
         self.take_out(slot, session_slot);
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
-        if publisher.direct.is_empty() && publisher.trunks.is_empty() && publisher.waiting.is_empty() {
+        if !publisher.is_watched() {
             let user = publisher.user;
             self.publishers[slot as usize] = None;
             self.free_publishers.push(slot);
@@ -243,14 +247,16 @@ impl Edge {
     /// A session that was granted a publisher waits for another grant.
     fn set_waiting(&mut self, slot: u32, session_slot: u32) {
         self.take_out(slot, session_slot);
-        self.publishers[slot as usize].as_mut().expect("a watched publisher is kept").waiting.push(session_slot);
+        self.publishers[slot as usize].as_mut().expect("a watched publisher is kept").pending().waiting.push(session_slot);
     }
 
     fn take_out(&mut self, slot: u32, session_slot: u32) {
         let session = self.sessions[session_slot as usize].as_ref().expect("an open session");
         let (conn, stream) = (session.conn.slot, session.stream);
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
-        publisher.waiting.retain(|&waiting| waiting != session_slot);
+        if let Some(pending) = &mut publisher.pending {
+            pending.waiting.retain(|&waiting| waiting != session_slot);
+        }
         let mut last_of_conn = stream == 0;
         if stream == 0 {
             if let Some(at) = publisher.direct.iter().position(|&direct| direct == conn) {
@@ -276,7 +282,7 @@ impl Edge {
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
         let direct = publisher.direct.iter().filter_map(|&conn| self.session_of_conn(conn));
         let mut found: Vec<u32> =
-            direct.chain(publisher.waiting.iter().copied()).filter(|&s| self.subscriber_of(s) == subscriber).collect();
+            direct.chain(publisher.waiting().iter().copied()).filter(|&s| self.subscriber_of(s) == subscriber).collect();
         for group in &publisher.trunks {
             let sessions = group.streams.iter().filter_map(|&stream| self.session_of_stream(group.conn, stream));
             found.extend(sessions.filter(|&s| self.subscriber_of(s) == subscriber));
@@ -305,16 +311,13 @@ impl Edge {
                 let session = self.session_of_conn(conn).expect("a subscriber's connection carries a session");
                 assert!(self.sessions[session as usize].as_ref().is_some_and(|s| s.watching.contains(&slot)), "both lists agree");
             }
-            assert!(
-                !publisher.direct.is_empty() || !publisher.trunks.is_empty() || !publisher.waiting.is_empty(),
-                "a publisher is watched"
-            );
+            assert!(publisher.is_watched(), "a publisher is watched");
         }
         for session in self.sessions.iter().flatten() {
             for &slot in &session.watching {
                 let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
                 let waiting = publisher
-                    .waiting
+                    .waiting()
                     .iter()
                     .any(|&s| self.sessions[s as usize].as_ref().is_some_and(|w| w.generation == session.generation));
                 let granted = match session.stream {

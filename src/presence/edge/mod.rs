@@ -10,8 +10,11 @@ mod interest;
 use super::control::{EdgeRef, StreamRef, UserRef};
 use super::frame::Frame;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use crate::wire::lines::Lines;
 use ahash::RandomState;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
+use thin_vec::ThinVec;
 
 /// What an edge counts. The shard adds it to the core's counters.
 #[derive(Clone, Copy, Default, Debug)]
@@ -25,8 +28,9 @@ pub struct EdgeCounters {
     pub farewells_overrun: u64,
 }
 
-/// A session at its edge.
+/// A session at its edge: one cache line, since every update looks at it.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct EdgeSession {
     pub conn: ConnId,
     pub stream: u32,
@@ -37,13 +41,19 @@ pub struct EdgeSession {
     watching: Vec<u32>,
 }
 
-/// Where a session's home is.
-#[derive(Clone, Debug)]
+/// A session as its home knows it.
+#[derive(Clone, Copy, Debug)]
 pub struct Home {
-    pub core: CoreId,
-    pub at: UserRef,
+    pub user: UserId,
+    /// The user's slot at home.
+    pub slot: u32,
     pub session: SessionId,
-    pub resource: Box<str>,
+}
+
+impl Home {
+    pub fn at(self) -> UserRef {
+        UserRef { user: self.user, slot: self.slot }
+    }
 }
 
 impl EdgeSession {
@@ -59,22 +69,53 @@ enum Grant {
     Given,
 }
 
-/// A publisher that sessions of this core watch.
+/// A publisher that sessions of this core watch: one cache line, and for a few subscribers nothing else.
+#[repr(align(64))]
 struct Publisher {
     user: UserId,
+    /// Connection slots of sessions that have a connection to themselves.
+    direct: SmallVec<[u32; 4]>,
+    trunks: ThinVec<TrunkGroup>,
+    /// What a publisher of another core last told. A publisher of this core is read at its home.
+    cache: ThinVec<Cached>,
+    /// Those who get nothing yet.
+    pending: Option<Box<Pending>>,
     /// Questions with lower nonces were asked for an earlier record of the same publisher in the same slot; their answers may still
     /// come.
     nonce: u32,
     grant: Grant,
-    /// Connection slots of sessions that have a connection to themselves.
-    direct: Vec<u32>,
-    trunks: Vec<TrunkGroup>,
+}
+
+/// Who gets nothing of a publisher before its home says so.
+#[derive(Default)]
+struct Pending {
     /// Sessions not yet granted, by their slots here.
     waiting: Vec<u32>,
     /// Users the publisher revoked: the home is asked before they get anything again.
     ask_first: Vec<UserId>,
-    /// What a publisher of another core last told. A publisher of this core is read at its home.
-    cache: Vec<Cached>,
+}
+
+impl Publisher {
+    fn waiting(&self) -> &[u32] {
+        self.pending.as_ref().map_or(&[], |pending| &pending.waiting)
+    }
+
+    fn ask_first(&self) -> &[UserId] {
+        self.pending.as_ref().map_or(&[], |pending| &pending.ask_first)
+    }
+
+    fn pending(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+
+    /// Gives back the memory of a list that nobody is in.
+    fn tidy(&mut self) {
+        self.pending.take_if(|pending| pending.waiting.is_empty() && pending.ask_first.is_empty());
+    }
+
+    fn is_watched(&self) -> bool {
+        !self.direct.is_empty() || !self.trunks.is_empty() || !self.waiting().is_empty()
+    }
 }
 
 /// The streams of one trunk that watch a publisher: one event for all of them.
@@ -117,7 +158,11 @@ pub struct Edge {
     pub counters: EdgeCounters,
 }
 
-const NO_SESSION: u32 = u32::MAX;
+/// Lines of one publisher's subscribers that are read ahead; those behind are read while the first are written.
+const GLANCED_LINES: usize = 4;
+
+/// No session's slot.
+pub const NO_SESSION: u32 = u32::MAX;
 
 impl Edge {
     pub fn new(core: CoreId, cores: u16, hasher: RandomState) -> Edge {
@@ -179,6 +224,14 @@ impl Edge {
         self.edge_ref(slot)
     }
 
+    /// The same once its home has attached it.
+    #[inline]
+    pub fn session(&self, conn_slot: u32, stream: u32) -> Option<(EdgeRef, Home)> {
+        let slot = if stream == 0 { self.session_of_conn(conn_slot) } else { self.session_of_stream(conn_slot, stream) }?;
+        let session = self.at_slot(slot)?;
+        Some((EdgeRef { core: self.core, slot, generation: session.generation }, session.home?))
+    }
+
     /// The sessions of a connection: its own, or those of all its streams.
     pub fn sessions_on(&self, conn_slot: u32) -> Vec<EdgeRef> {
         let streams = self.streams.get(&conn_slot).into_iter().flatten().copied().filter(|&slot| slot != NO_SESSION);
@@ -234,11 +287,48 @@ impl Edge {
         self.asked.len()
     }
 
+    /// Where the session of a connection is, or `NO_SESSION`.
+    #[inline]
+    pub fn session_slot(&self, conn_slot: u32) -> u32 {
+        self.by_conn.get(conn_slot as usize).copied().unwrap_or(NO_SESSION)
+    }
+
+    /// The same of a trunk's stream.
+    #[inline]
+    pub fn stream_slot(&self, conn_slot: u32, stream: u32) -> u32 {
+        self.session_of_stream(conn_slot, stream).unwrap_or(NO_SESSION)
+    }
+
+    /// Reads a publisher's record, for the cache.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> u32 {
+        self.publishers.get(slot as usize).and_then(Option::as_ref).map_or(0, |publisher| publisher.nonce)
+    }
+
+    /// Reads the lines of a publisher's first subscribers, for the cache.
+    #[inline]
+    pub fn glance_at_lines(&self, slot: u32, lines: &Lines) -> u32 {
+        let publisher = self.publishers.get(slot as usize).and_then(Option::as_ref);
+        let direct = publisher.iter().flat_map(|publisher| publisher.direct.iter().take(GLANCED_LINES));
+        direct.fold(0, |seen, &conn| seen ^ u32::from(lines.is_slow(conn)))
+    }
+
     fn session_of_conn(&self, conn_slot: u32) -> Option<u32> {
         self.by_conn.get(conn_slot as usize).copied().filter(|&slot| slot != NO_SESSION)
     }
 
     fn session_of_stream(&self, conn_slot: u32, stream: u32) -> Option<u32> {
         self.streams.get(&conn_slot)?.get(stream as usize).copied().filter(|&slot| slot != NO_SESSION)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_and_a_publisher_are_one_cache_line_each() {
+        assert_eq!(size_of::<Option<EdgeSession>>(), 64);
+        assert_eq!(size_of::<Option<Publisher>>(), 64);
     }
 }

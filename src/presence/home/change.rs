@@ -55,7 +55,9 @@ pub(super) enum Origin {
     Way(Box<Way>),
     /// Nothing is with the store: a way waits to be tried again, and what comes behind it waits with it.
     Retry,
-    Operator { ticket: u64 },
+    Operator {
+        ticket: u64,
+    },
 }
 
 impl Storing {

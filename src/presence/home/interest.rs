@@ -27,7 +27,7 @@ impl Homes {
 
     pub fn unwatch(&mut self, publisher: UserId, core: CoreId, slot: u32) {
         if let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)) {
-            user.outbound.retain(|&destination| destination != Destination { core, slot });
+            user.outbound.retain(|destination| *destination != Destination { core, slot });
         }
     }
 }

@@ -56,7 +56,7 @@ impl Homes {
             priority: 0,
             available: false,
             interested: false,
-            resource: resource.into_boxed_str(),
+            resource: resource.into(),
             presence: Vec::new(),
             resume,
             extra: None,

@@ -178,6 +178,21 @@ impl Homes {
         self.by_user.get(&user).map(|&slot| UserRef { user, slot })
     }
 
+    /// Reads a user's record, for the cache.
+    #[inline]
+    pub fn glance(&self, slot: u32) -> u32 {
+        self.users.get(slot as usize).and_then(Option::as_ref).map_or(0, |user| user.next_session)
+    }
+
+    /// Reads a user's first session, for the cache, and where this core's edge keeps the user's record.
+    #[inline]
+    pub fn glance_at_session(&self, slot: u32) -> (u32, Option<u32>) {
+        let Some(user) = self.users.get(slot as usize).and_then(Option::as_ref) else { return (0, None) };
+        let session = user.sessions.first().map_or(0, |session| session.sequence);
+        let here = user.outbound.iter().find(|destination| destination.core == self.place.core);
+        (session, here.map(|destination| destination.slot))
+    }
+
     pub fn get(&self, at: UserRef) -> Option<&User> {
         self.users.get(at.slot as usize)?.as_ref().filter(|user| user.id == at.user)
     }

@@ -16,55 +16,54 @@ use crate::store::{
 };
 use crate::wire::event::Head;
 use crate::wire::native::Show;
+use crate::wire::presence::PresenceView;
 
 impl Homes {
-    /// A session sets its presence. `presence` is the client's own flatbuffer, verified where it entered.
+    /// A session sets its presence.
     pub fn update(
         &mut self,
         now: Time,
         at: UserRef,
         session: SessionId,
-        (show, priority): (Show, i8),
-        presence: &[u8],
+        view: &PresenceView<'_>,
         asker: Asker,
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let (core, epoch) = (self.place.core, self.place.epoch);
-        let mut frame = std::mem::take(&mut self.scratch);
-        let Some(user) = self.user(at) else { return };
-        let Some(found) = user.sessions.iter_mut().find(|found| found.id == session) else {
-            self.counters.stale += 1;
-            self.scratch = frame;
+        let (core, epoch, show) = (self.place.core, self.place.epoch, view.fields.show);
+        let Homes { users, counters, stopwatch, scratch: frame, .. } = self;
+        let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
+        let Some((user, position)) = user.and_then(|user| user.position(session).map(|position| (user, position))) else {
+            counters.stale += 1;
             return;
         };
+        let found = &mut user.sessions[position];
+        if found.resource != view.fields.resource {
+            return refuse(asker, Reason::WrongResource, "", out);
+        }
         let was_available = found.available;
         if show == Show::Unavailable && !was_available {
-            self.scratch = frame;
             return done(asker, out);
         }
         found.sequence += 1;
         found.show = show;
-        found.priority = priority;
+        found.priority = view.fields.priority;
         found.available = show != Show::Unavailable;
         found.presence.clear();
-        found.presence.extend_from_slice(presence);
-        found.encode(at.user, epoch, &mut frame);
+        found.presence.extend_from_slice(view.bytes);
+        found.encode(at.user, epoch, frame);
         let sequence = found.sequence;
-        if let Some(stopwatch) = &mut self.stopwatch {
+        if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
         }
-        let Some(user) = self.user(at) else { return };
-        let put_off = spread(core, now, at, user, session, sequence, &frame, edge, out);
+        counters.put_off += spread(core, now, at, user, session, sequence, frame, edge, out);
+        counters.updates += 1;
         if was_available == (show == Show::Unavailable) {
             match was_available {
                 false => became_available(user, session, epoch, out),
-                true => self.became_unavailable(now, at, session, presence, out),
+                true => self.became_unavailable(now, at, session, view.bytes, out),
             }
         }
-        self.counters.put_off += put_off;
-        self.counters.updates += 1;
-        self.scratch = frame;
         done(asker, out);
     }
 
