@@ -38,6 +38,11 @@ impl Homes {
             return;
         };
         let found = &mut user.sessions[position];
+        if found.edge != Some(asker.edge) {
+            // What the connection said that the session has left would undo what it has said on the one it was resumed on.
+            counters.stale += 1;
+            return;
+        }
         if found.resource != view.fields.resource {
             return refuse(asker, Reason::WrongResource, "", out);
         }
