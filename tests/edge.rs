@@ -5,7 +5,7 @@ use fanal::base::limits::Limits;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::WallClock;
 use fanal::client::codec::Codec;
-use fanal::presence::control::{Control, EdgeRef, Snapshot, UserRef};
+use fanal::presence::control::{Control, EdgeRef, Snapshot};
 use fanal::presence::edge::{Edge, Home};
 use fanal::presence::frame::Frame;
 use fanal::presence::home::{Homes, Place};
@@ -52,8 +52,7 @@ impl World {
     fn session(&mut self, user: UserId) -> (EdgeRef, ConnId) {
         let conn = self.out.lines.open(Marks { high: 1 << 20, most: 2 << 20 });
         let edge = self.edge.open(conn, 0);
-        let at = UserRef { user, slot: 0 };
-        self.edge.attach(edge, Home { user: at.user, slot: at.slot, session: SessionId(1) });
+        self.edge.attach(edge, Home { user, slot: 0, session: SessionId(1) });
         (edge, conn)
     }
 

@@ -94,6 +94,9 @@ impl Default for Limits {
     }
 }
 
+/// Changes of presence of one session: versions are never used again. At the limit: the session ends, `session_worn_out`. One more
+/// is left for the farewell.
+pub const LAST_SEQUENCE: u32 = u32::MAX - 1;
 /// Longest part of a JID (RFC 7622 3.1), in bytes.
 pub const JID_PART_BYTES: usize = 1023;
 /// Longest name, note or group of a roster item, in bytes.

@@ -60,6 +60,22 @@ pub struct SessionExtra {
 }
 
 impl Session {
+    pub fn new(id: SessionId, edge: EdgeRef, resource: CompactString, resume: [u8; 16]) -> Session {
+        Session {
+            id,
+            sequence: 0,
+            edge: Some(edge),
+            show: Show::Unavailable,
+            priority: 0,
+            available: false,
+            interested: false,
+            resource,
+            presence: Vec::new(),
+            resume,
+            extra: None,
+        }
+    }
+
     pub fn extra(&mut self) -> &mut SessionExtra {
         self.extra.get_or_insert_default()
     }

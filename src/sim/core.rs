@@ -5,6 +5,7 @@
 //! connection leaves only when everything gathered for it was sent.
 
 use super::check::Held;
+use super::counts::Happening;
 use super::disk::Answered;
 use super::{Canary, Env};
 use crate::base::id::{ConnId, CoreId, RawSocket};
@@ -14,7 +15,7 @@ use crate::presence::frame;
 use crate::ring::exchange::{Inward, Outward};
 use crate::shard::batch::{Batch, Entry};
 use crate::shard::{Answer, PasswordCheck, Shard};
-use crate::store::Completion;
+use crate::store::{Completion, Table};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Batches of one other core that are read in one turn.
@@ -44,6 +45,8 @@ pub struct Core {
     /// By core; `None` for this one.
     to: Vec<Option<Outward<Batch>>>,
     from: Vec<Option<Inward<Batch>>>,
+    /// Until when a ring is left unread, by core.
+    stalled: Vec<Time>,
     conns: BTreeMap<u32, Conn>,
     answered: VecDeque<(Time, Answered)>,
     checked: VecDeque<(Time, ConnId, bool)>,
@@ -60,6 +63,7 @@ impl Core {
         Core {
             shard,
             to,
+            stalled: vec![Time::ZERO; from.len()],
             from,
             conns: BTreeMap::new(),
             answered: VecDeque::new(),
@@ -134,6 +138,7 @@ impl Core {
             conn.sent += now;
             if now > 0 && env.random.below(1000) < env.mix.net_pause && !env.calm {
                 link.down.stand_still(env.now + env.mix.pause.mul_f64(env.random.unit()));
+                env.counts.add(Happening::NetPause, 1);
             }
             if conn.sent == conn.sending.len() {
                 self.sent_all(env, slot);
@@ -178,7 +183,7 @@ impl Core {
     fn take_in(&mut self, env: &mut Env) -> Held {
         let own = self.shard.settings.core;
         for core in 0..self.from.len() {
-            if !env.calm && env.random.below(1000) < env.mix.unread_ring {
+            if !env.calm && self.leaves_unread(env, core) {
                 continue;
             }
             let most = if env.calm { BATCHES_PER_TURN } else { 1 + env.random.below(BATCHES_PER_TURN) };
@@ -204,12 +209,26 @@ impl Core {
         Ok(())
     }
 
+    fn leaves_unread(&mut self, env: &mut Env, core: usize) -> bool {
+        if env.random.below(1000) < env.mix.ring_stall {
+            self.stalled[core] = env.now + env.mix.pause.mul_f64(env.random.unit());
+            env.count(Happening::RingStall);
+        }
+        env.now < self.stalled[core] || env.random.below(1000) < env.mix.unread_ring
+    }
+
     fn complete(&mut self, env: &mut Env, Answered { completion, writes }: Answered) {
         env.trace.note(env.now, format_args!("core {} hears {completion:?}", completion.core.0));
         if completion.result.is_ok() {
             for write in &writes {
                 let row = (write.table.name(), write.key.escape_ascii(), write.value.as_ref().map(|value| value.escape_ascii()));
                 env.trace.note(env.now, format_args!("  {} {}: {:?}", row.0, row.1, row.2.map(|value| value.to_string())));
+                match (write.table, &write.value) {
+                    (Table::Accounts, Some(_)) => env.count(Happening::UserAdded),
+                    (Table::Accounts, None) => env.count(Happening::UserRemoved),
+                    (Table::Blocked, Some(_)) => env.count(Happening::Blocked),
+                    _ => {}
+                }
             }
             let wall = self.shard.homes.place.wall(env.now);
             env.memories.approvals.tell(&writes, &self.shard, wall);
@@ -222,6 +241,7 @@ impl Core {
         for commit in std::mem::take(&mut self.shard.out.commits) {
             let most = if env.calm { usize::MAX } else { env.mix.port };
             if let Err(commit) = env.disk.hand_over(env.now, core, commit, most) {
+                env.count(Happening::PortFull);
                 let completion = Completion { core, ticket: commit.ticket, result: Err("too much to do".into()) };
                 self.complete(env, Answered { completion, writes: Vec::new() });
             }
@@ -256,6 +276,7 @@ impl Core {
 
     fn move_connections(&mut self, env: &mut Env) {
         for (id, RawSocket(link)) in std::mem::take(&mut self.shard.adoptions) {
+            env.count(Happening::Adoption);
             self.install(id, link);
             self.again.push(id.slot);
         }
@@ -355,7 +376,10 @@ impl Core {
 /// Looks at a batch before it is read; the canaries take out of it what they want lost.
 fn check_batch(env: &mut Env, to: CoreId, batch: &mut Batch) -> Held {
     batch.entries.retain(|entry| match entry {
-        Entry::Control(Control::Revoke { .. }) => !env.canary_strikes(Canary::RevokeLost, 1),
+        Entry::Control(Control::Revoke { .. }) => {
+            env.count(Happening::Revocation);
+            !env.canary_strikes(Canary::RevokeLost, 1)
+        }
         Entry::Control(Control::ToSession { event: SessionEvent::Message { .. }, .. }) => {
             !env.canary_strikes(Canary::MessageLost, 3)
         }
@@ -366,6 +390,7 @@ fn check_batch(env: &mut Env, to: CoreId, batch: &mut Batch) -> Held {
         let head = frame::head(update.frame);
         env.trace.bytes(u64::from(to.0) | 2 << 32, update.frame);
         env.memories.crossings.crossed(to, update.publisher, head.session, head.version)?;
+        env.count(Happening::Crossing);
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! Lives on: the simulator. Invariants: a core's commits are answered in their order; what is queued is lost in a crash, what was
 //! applied is not.
 
+use super::counts::{Counts, Happening};
 use super::mix::Mix;
 use crate::base::id::CoreId;
 use crate::base::random::Random;
@@ -49,7 +50,7 @@ impl Disk {
     }
 
     /// One transaction, if it's time for one.
-    pub fn work(&mut self, now: Time, random: &mut Random, mix: &Mix, calm: bool) -> Vec<Answered> {
+    pub fn work(&mut self, now: Time, random: &mut Random, mix: &Mix, calm: bool, counts: &mut Counts) -> Vec<Answered> {
         if now < self.busy_until && !calm {
             return Vec::new();
         }
@@ -64,6 +65,7 @@ impl Disk {
         let group: Vec<Waiting> = self.queue.drain(..count).collect();
         if random.below(1000) < mix.disk_pause {
             self.busy_until = now + mix.pause.mul_f64(random.unit());
+            counts.add(Happening::DiskPause, 1);
         }
         self.memory.fault = match random.below(1000) {
             _ if calm => Fault::None,
@@ -78,8 +80,12 @@ impl Disk {
         let commits: Vec<Commit> = group.iter().map(|waiting| waiting.commit.clone()).collect();
         match self.memory.apply(&commits) {
             Ok(_) => answers(group, &Ok(())),
-            Err(Failure::Refused(why)) => answers(group, &Err(why)),
+            Err(Failure::Refused(why)) => {
+                counts.add(Happening::DiskRefusal, 1);
+                answers(group, &Err(why))
+            }
             Err(Failure::InDoubt(_)) => {
+                counts.add(Happening::DiskDoubt, 1);
                 self.doubt = Some((now + mix.pause.mul_f64(random.unit()), group));
                 Vec::new()
             }

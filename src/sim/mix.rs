@@ -28,7 +28,7 @@ pub struct Mix {
     pub port: usize,
     /// Mean time between two steps.
     pub pace: Duration,
-    /// Longest pause of a socket, a client, the disk or a password check.
+    /// Longest pause of a socket, a ring, a client, the disk or a password check.
     pub pause: Duration,
     /// Chance that a socket pauses when something is put into it.
     pub net_pause: u64,
@@ -37,8 +37,9 @@ pub struct Mix {
     pub disk_refuses: u64,
     pub disk_doubts: u64,
     pub disk_pause: u64,
-    /// Chance of a core to leave a ring unread in a turn.
+    /// Chance of a core to leave a ring unread in a turn, and to leave it unread for a while from then on.
     pub unread_ring: u64,
+    pub ring_stall: u64,
     /// Weights of the steps.
     pub turns: u64,
     pub reads: u64,
@@ -48,6 +49,7 @@ pub struct Mix {
     pub drops: u64,
     pub leaps: u64,
     pub operator: u64,
+    pub storms: u64,
     pub acting: Acting,
 }
 
@@ -89,7 +91,7 @@ impl Mix {
             streams: 1 + random.below(6),
             limits,
             window: one_of(random, &[96, 512, 4096, 65_536]),
-            piece: one_of(random, &[3, 40, 300, 4096]),
+            piece: one_of(random, &[9, 60, 300, 4096]),
             ring: one_of(random, &[1, 2, 8, 64]) as usize,
             port: one_of(random, &[2, 64, 4096]) as usize,
             pace: Duration::from_micros(one_of(random, &[20, 300, 3000])),
@@ -100,14 +102,16 @@ impl Mix {
             disk_doubts: seldom(random, 60),
             disk_pause: seldom(random, 300),
             unread_ring: seldom(random, 700),
+            ring_stall: seldom(random, 30),
             turns: 400,
             reads: 100 + random.below(300),
-            acts: 50 + random.below(250),
+            acts: 100 + random.below(400),
             disk_works: 20 + random.below(200),
             crashes: seldom(random, 3),
-            drops: seldom(random, 15),
+            drops: seldom(random, 10),
             leaps: seldom(random, 10),
             operator: seldom(random, 6),
+            storms: seldom(random, 2),
             acting: Acting::draw(random),
         }
     }
@@ -157,7 +161,7 @@ fn draw_limits(random: &mut Random) -> Limits {
         trunk_high_water_bytes,
         trunk_backlog_bytes: trunk_high_water_bytes * 8 + 16_000,
         stalled_ms: one_of(random, &[1000, 30_000]) as u32,
-        resume_ms: one_of(random, &[0, 300, 3000]) as u32,
+        resume_ms: one_of(random, &[0, 1000, 10_000]) as u32,
         ping_ms: one_of(random, &[2000, 60_000]) as u32,
         ring_batch_bytes: one_of(random, &[150, 1000, 1 << 20]) as u32,
         ring_control: one_of(random, &[4, 1000, 262_144]) as u32,

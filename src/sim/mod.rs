@@ -3,11 +3,12 @@
 //!
 //! Lives on: one thread of a test or of `fanal sim`. `mix` draws what a seed is made of; `world` takes the steps; `node` and `core`
 //! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `check` has one file for each
-//! invariant. Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
+//! invariant; `counts` shows what came up. Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
 
 pub mod check;
 mod client;
 mod core;
+pub mod counts;
 mod disk;
 mod links;
 mod mix;
@@ -19,6 +20,7 @@ use crate::base::jid::Bare;
 use crate::base::random::Random;
 use crate::base::time::Time;
 use check::{Broken, Check, Memories};
+use counts::{Counts, Happening};
 use serde::Serialize;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,15 +72,8 @@ impl Options {
 pub struct Summary {
     /// Of every input and output, in order.
     pub trace_hash: u64,
-    pub crashes: u64,
-    /// From here on over all lives of the node.
-    pub updates: u64,
-    pub deliveries: u64,
-    pub conflated: u64,
-    pub changes: u64,
-    pub messages: u64,
-    /// Updates that crossed between cores.
-    pub crossings: u64,
+    /// What happened, over all lives of the node.
+    pub counts: Counts,
 }
 
 /// A run that broke an invariant.
@@ -97,13 +92,7 @@ impl Summary {
     /// Adds a run to those before; the hash is then of all of them, in order.
     pub fn add(&mut self, other: &Summary) {
         self.trace_hash = self.trace_hash.rotate_left(7) ^ other.trace_hash;
-        self.crashes += other.crashes;
-        self.updates += other.updates;
-        self.deliveries += other.deliveries;
-        self.conflated += other.conflated;
-        self.changes += other.changes;
-        self.messages += other.messages;
-        self.crossings += other.crossings;
+        self.counts.add_all(&other.counts);
     }
 }
 
@@ -149,6 +138,7 @@ pub struct Env {
     disk: disk::Disk,
     trace: trace::Trace,
     memories: Memories,
+    counts: Counts,
     users: Vec<Bare>,
     /// The node's life, counted from 1.
     life: u32,
@@ -169,6 +159,10 @@ impl Env {
             }
         }
         0
+    }
+
+    fn count(&mut self, happening: Happening) {
+        self.counts.add(happening, 1);
     }
 
     /// Whether this canary does its damage now: each so many-th time that it could.

@@ -4,9 +4,11 @@
 
 use super::check::Held;
 use super::core::Core;
+use super::counts::{Counts, Happening};
 use super::{Canary, Env};
 use crate::base::id::{CoreId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
+use crate::base::reason::Reason;
 use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
 use crate::front::sasl::Decoys;
@@ -17,6 +19,7 @@ use crate::presence::user::User;
 use crate::ring::exchange::exchange;
 use crate::shard::batch::{Command, Order};
 use crate::shard::{Answer, Settings, Shard};
+use crate::store::rows::{self, Row};
 use crate::store::{Backend, Table};
 use std::sync::Arc;
 
@@ -41,6 +44,7 @@ impl Node {
         let mut secrets = Secrets::from_number(env.random.next_u64());
         let mut shards: Vec<Shard> = (0..env.mix.cores).map(|core| shard(env, CoreId(core), epoch, &mut secrets)).collect();
         load(env, &mut shards);
+        count_ways(env);
         env.memories.approvals.started(&env.disk.memory);
         let cores = shards.len();
         let mut ends: Vec<(Vec<_>, Vec<_>)> =
@@ -80,17 +84,63 @@ impl Node {
 
     /// The disk makes a transaction, if there's one to make, and the cores hear of it later.
     pub fn let_disk_work(&mut self, env: &mut Env) {
-        for answered in env.disk.work(env.now, &mut env.random, &env.mix, env.calm) {
+        for answered in env.disk.work(env.now, &mut env.random, &env.mix, env.calm, &mut env.counts) {
             let pause = if env.random.below(1000) < env.mix.disk_pause { env.random.unit() } else { 0.0 };
             let core = usize::from(answered.completion.core.0);
             self.cores[core].answer(env.now + env.mix.pause.mul_f64(pause), answered);
         }
     }
 
+    /// Some cores take a turn.
+    pub fn turn_some(&mut self, env: &mut Env) -> Held {
+        for core in &mut self.cores {
+            if env.random.one_in(2) {
+                core.turn(env)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Everything there is to do at this moment, once around.
     pub fn turn_all(&mut self, env: &mut Env) -> Held {
         self.let_disk_work(env);
         self.cores.iter_mut().try_for_each(|core| core.turn(env))
+    }
+
+    /// Adds what the cores have counted in this life.
+    pub fn count_life(&self, counts: &mut Counts) {
+        for core in &self.cores {
+            let (homes, edge, dropped) = (core.shard.homes.counters, core.shard.edge.counters, &core.shard.recorder.dropped);
+            let counted = [
+                (Happening::LogIn, homes.log_ins),
+                (Happening::LogOut, homes.log_outs),
+                (Happening::Resume, homes.resumes),
+                (Happening::Update, homes.updates),
+                (Happening::PutOff, homes.put_off),
+                (Happening::Watch, homes.watches),
+                (Happening::WatchRefused, homes.refused_watches),
+                (Happening::Probe, homes.probes),
+                (Happening::Change, homes.changes),
+                (Happening::ChangeFailed, homes.failed_changes),
+                (Happening::Message, homes.messages),
+                (Happening::Delivery, edge.deliveries),
+                (Happening::Conflated, edge.conflated),
+                (Happening::LocalSnapshot, edge.local_snapshots),
+                (Happening::Replaced, dropped.get(Reason::Replaced)),
+                (Happening::NeverReads, dropped.get(Reason::NeverReads)),
+                (Happening::Silent, dropped.get(Reason::Silent)),
+                (Happening::LogInTooSlow, dropped.get(Reason::LogInTooSlow)),
+                (Happening::Nonsense, dropped.get(Reason::BadFrame) + dropped.get(Reason::FrameTooLarge)),
+                (Happening::Overloaded, dropped.get(Reason::Overloaded)),
+                (Happening::TooManyPending, dropped.get(Reason::TooManyPending)),
+                (Happening::TooManyContacts, dropped.get(Reason::TooManyContacts)),
+                (Happening::TooManyBlocked, dropped.get(Reason::TooManyBlocked)),
+                (Happening::TooManyDirected, dropped.get(Reason::TooManyDirected)),
+                (Happening::TooManyMessages, dropped.get(Reason::TooManyMessages)),
+                (Happening::TooManySessions, dropped.get(Reason::TooManySessions)),
+            ];
+            counted.into_iter().for_each(|(happening, times)| counts.add(happening, times));
+        }
     }
 
     pub fn take_answers(&mut self) -> Vec<(u64, Answer)> {
@@ -117,6 +167,15 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
         clock: || Time::ZERO,
     };
     Shard::new(settings, place, secrets.fork())
+}
+
+/// Subscription changes that a crash has caught on their way.
+fn count_ways(env: &mut Env) {
+    for (_, row) in env.disk.memory.rows(Table::Ways) {
+        env.counts.add(Happening::WayAgain, 1);
+        let arrived = rows::Way::decode(row).expect("rows are sound").arrived.is_some();
+        env.counts.add(Happening::WayArrivedBefore, u64::from(arrived));
+    }
 }
 
 fn load(env: &Env, shards: &mut [Shard]) {

@@ -1,11 +1,12 @@
 //! One run: the steps, then calm, then every check.
 //!
-//! Lives on: the simulator. Each step lets one actor do one thing, whichever is drawn, and time passes in between: so any order of
-//! events comes up, and any delay. Then faults stop, everything comes to rest, and the final state is looked at; so it is once more
+//! Lives on: the simulator. In each step some cores take a turn, or some clients read, or one actor does one thing, whichever is
+//! drawn, and time passes in between: so any order of events comes up, and any delay. Then faults stop, everything comes to rest, and the final state is looked at; so it is once more
 //! after a last crash, and when everybody has gone.
 
 use super::check::{Check, Held, converged, kept, released};
 use super::client::Client;
+use super::counts::{Counts, Happening};
 use super::disk::Disk;
 use super::links::Links;
 use super::mix::Mix;
@@ -16,6 +17,7 @@ use crate::base::credentials::ScramCredentials;
 use crate::base::jid::Bare;
 use crate::base::random::Random;
 use crate::base::time::Time;
+use crate::shard::Answer;
 use crate::shard::batch::Order;
 use std::time::Duration;
 
@@ -27,8 +29,6 @@ pub struct World {
     node: Node,
     clients: Vec<Client>,
     steps: u64,
-    /// Counted in the lives that have ended.
-    summary: Summary,
 }
 
 impl World {
@@ -45,6 +45,7 @@ impl World {
             disk: Disk::default(),
             trace: Trace::new(options.tail),
             memories: Default::default(),
+            counts: Counts::default(),
             users,
             life: 1,
             calm: false,
@@ -53,7 +54,7 @@ impl World {
         };
         env.trace.note(env.now, format_args!("{:?}", env.mix));
         let node = Node::start(&mut env);
-        World { env, node, clients, steps: options.steps, summary: Summary::default() }
+        World { env, node, clients, steps: options.steps }
     }
 
     pub fn step(&self) -> u64 {
@@ -85,28 +86,42 @@ impl World {
 
     fn take_step(&mut self) -> Held {
         let mix = &self.env.mix;
-        let weights = [mix.turns, mix.reads, mix.acts, mix.disk_works, mix.crashes, mix.drops, mix.leaps, mix.operator]
-            .map(|weight| weight * 10);
+        let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
+        let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
+        let weights: Vec<u64> = often.into_iter().chain(seldom).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
         let kind = self.env.draw(&weights);
-        let one = |env: &mut Env, of: usize| env.random.below(of as u64) as usize;
-        let client = one(&mut self.env, self.clients.len());
+        let client = self.env.random.below(self.clients.len() as u64) as usize;
         match kind {
-            0 => {
-                let core = one(&mut self.env, self.node.cores.len());
-                self.node.cores[core].turn(&mut self.env)?;
+            0 => self.node.turn_some(&mut self.env)?,
+            1 => {
+                for client in &mut self.clients {
+                    if self.env.random.one_in(2) {
+                        client.hear(&mut self.env)?;
+                    }
+                }
             }
-            1 => self.clients[client].hear(&mut self.env)?,
             2 => self.clients[client].act(&mut self.env, &mut self.node),
             3 => self.node.let_disk_work(&mut self.env),
             4 => self.crash(),
             5 => self.clients[client].die(&mut self.env),
             6 => self.env.now = self.env.now + Duration::from_secs(3).mul_f64(self.env.random.unit()),
-            _ => self.operate(),
+            7 => self.operate(),
+            _ => self.storm(),
         }
         self.note_answers();
         Ok(())
+    }
+
+    /// Everybody is cut off, and is back at once.
+    fn storm(&mut self) {
+        self.env.trace.note(self.env.now, format_args!("everybody is cut off"));
+        self.env.count(Happening::Storm);
+        for client in &mut self.clients {
+            client.die(&mut self.env);
+            client.connect(&mut self.env, &mut self.node);
+        }
     }
 
     fn add_user(&mut self, jid: &Bare) {
@@ -129,6 +144,9 @@ impl World {
 
     fn note_answers(&mut self) {
         for (ticket, answer) in self.node.take_answers() {
+            if let Answer::Transferred(sessions) = answer {
+                self.env.counts.add(Happening::Transferred, sessions as u64);
+            }
             self.env.trace.note(self.env.now, format_args!("the operator's order {ticket} is answered: {answer:?}"));
         }
     }
@@ -136,8 +154,8 @@ impl World {
     /// The node's machine stops at once, and starts again.
     fn crash(&mut self) {
         self.env.trace.note(self.env.now, format_args!("the node crashes"));
-        self.count_life();
-        self.summary.crashes += 1;
+        self.node.count_life(&mut self.env.counts);
+        self.env.count(Happening::Crash);
         self.env.disk.crash();
         self.env.links.break_all();
         self.node = Node::start(&mut self.env);
@@ -161,7 +179,7 @@ impl World {
             if !busy && self.env.now >= until {
                 return Ok(());
             }
-            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 20 });
+            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 50 });
         }
         Check::AllComesToRest.holds(false, || format!("after {PATIENCE} rounds there is still something to do"))
     }
@@ -213,20 +231,8 @@ impl World {
         self.env.memories.post.check(&heard)
     }
 
-    /// Adds what the cores have counted in this life.
-    fn count_life(&mut self) {
-        for core in &self.node.cores {
-            let (homes, edge) = (core.shard.homes.counters, core.shard.edge.counters);
-            self.summary.updates += homes.updates;
-            self.summary.changes += homes.changes;
-            self.summary.messages += homes.messages;
-            self.summary.deliveries += edge.deliveries;
-            self.summary.conflated += edge.conflated;
-        }
-    }
-
     fn summary(&mut self) -> Summary {
-        self.count_life();
-        Summary { trace_hash: self.env.trace.hash(), crossings: self.env.memories.crossings.count() as u64, ..self.summary }
+        self.node.count_life(&mut self.env.counts);
+        Summary { trace_hash: self.env.trace.hash(), counts: self.env.counts }
     }
 }

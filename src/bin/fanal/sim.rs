@@ -73,18 +73,16 @@ fn say_seed_on_panic(seed: u64, steps: u64) {
 }
 
 fn print(report: &Report<'_>, json: bool) -> Result<(), Failure> {
-    let Summary { trace_hash, crashes, updates, deliveries, conflated, changes, messages, crossings } = report.summary;
     if json {
         let line = simd_json::serde::to_string(report).expect("plain values can be written as JSON");
         writeln!(std::io::stdout(), "{line}").map_err(Failure::line)?;
     } else if report.held {
-        let Report { first_seed, last_seed, steps, seconds, .. } = report;
-        let line = format!(
-            "seeds {first_seed} to {last_seed} held, {steps} steps each, in {seconds:.1} s; trace hash {trace_hash:016x}\n\
-             {crashes} crashes, {updates} updates, {deliveries} deliveries, {conflated} conflated, {changes} stored changes, \
-             {messages} messages, {crossings} crossings"
-        );
-        writeln!(std::io::stdout(), "{line}").map_err(Failure::line)?;
+        let Report { first_seed, last_seed, steps, seconds, summary, .. } = report;
+        let hash = summary.trace_hash;
+        let held = format!("seeds {first_seed} to {last_seed} held, {steps} steps each, in {seconds:.1} s; trace hash {hash:016x}");
+        let counted = summary.counts.iter().map(|(happening, times)| format!("\n{times:>12} {}", happening.text()));
+        let counted: String = counted.collect();
+        writeln!(std::io::stdout(), "{held}\nWhat happened in them:{counted}").map_err(Failure::line)?;
     }
     report.failed.map_or(Ok(()), |failed| Err(Failure::line(failed)))
 }

@@ -36,9 +36,10 @@ impl Homes {
             return Err(Reason::NoSuchUser);
         }
         let slot = slot_of(jid.as_str());
-        let serial = self.serials.entry(slot).or_insert(0);
-        *serial += 1;
-        let mut user = User::new(UserId::new(self.place.cluster, slot, *serial), jid.clone());
+        let last = self.serials.entry(slot).or_insert(0);
+        let serial = last.checked_add(1).ok_or(Reason::Overloaded)?;
+        *last = serial;
+        let mut user = User::new(UserId::new(self.place.cluster, slot, serial), jid.clone());
         user.credentials = credentials.map(Box::new);
         let write = account_row(&user);
         let at = self.insert(user);

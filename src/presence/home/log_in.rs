@@ -10,7 +10,6 @@ use crate::presence::control::{Attach, Attached, Control, EdgeRef, Resume, Sessi
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::Session;
-use crate::wire::native::Show;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -47,20 +46,12 @@ impl Homes {
         let resume = self.secrets.bytes16();
         let user = self.user(at).expect("found by name");
         let id = SessionId(user.next_session);
-        user.next_session += 1;
-        let session = Session {
-            id,
-            sequence: 0,
-            edge: Some(asker.edge),
-            show: Show::Unavailable,
-            priority: 0,
-            available: false,
-            interested: false,
-            resource: resource.into(),
-            presence: Vec::new(),
-            resume,
-            extra: None,
+        // Numbers of sessions are never used again in the node's life.
+        let Some(next_session) = user.next_session.checked_add(1) else {
+            return refuse(asker, Reason::TooManySessions, "since the node's start", out);
         };
+        user.next_session = next_session;
+        let session = Session::new(id, asker.edge, resource.into(), resume);
         let (jid, resource) = (user.jid.clone(), session.resource.clone());
         // Most users have one session, and a vector's first growth would make room for four.
         user.sessions.reserve_exact(1);

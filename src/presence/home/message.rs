@@ -25,7 +25,8 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        if self.user(at).and_then(|user| user.session(session)).is_none() {
+        let found = self.user(at).and_then(|user| user.session(session));
+        if found.is_none_or(|session| session.edge != Some(asker.edge)) {
             self.counters.stale += 1;
             return;
         }

@@ -138,7 +138,8 @@ pub struct Homes {
 impl Homes {
     pub fn new(place: Place, hasher: RandomState, secrets: Secrets) -> Homes {
         Homes {
-            next_way: u64::from(place.epoch) << 32,
+            // Higher in each life than in those before, and no life gets through so many.
+            next_way: u64::from(place.epoch) << 40,
             place,
             users: Vec::new(),
             free: Vec::new(),

@@ -2,6 +2,7 @@
 
 use super::Homes;
 use crate::base::id::{CoreId, SessionId, Version};
+use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, Directed, SessionEvent, UserRef};
@@ -38,12 +39,20 @@ impl Homes {
             return;
         };
         let found = &mut user.sessions[position];
+        if found.edge != Some(asker.edge) {
+            // What the connection said that the session has left would undo what it has said on the one it was resumed on.
+            counters.stale += 1;
+            return;
+        }
         if found.resource != view.resource {
             return refuse(asker, Reason::WrongResource, "", out);
         }
         let was_available = found.available;
         if show == Show::Unavailable && !was_available {
             return done(asker, out);
+        }
+        if found.sequence == LAST_SEQUENCE {
+            return self.wear_out(now, at, session, asker, edge, out);
         }
         found.sequence += 1;
         found.show = show;
@@ -65,6 +74,14 @@ impl Homes {
             }
         }
         done(asker, out);
+    }
+
+    /// A session has no versions left.
+    #[cold]
+    fn wear_out(&mut self, now: Time, at: UserRef, session: SessionId, asker: Asker, edge: &mut Edge, out: &mut Outbox) {
+        self.end_session(now, at, session, "", edge, out);
+        let event = SessionEvent::Ended(Reason::SessionWornOut);
+        out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
     }
 
     /// Everything that follows from a session's farewell but the farewell's own fan-out.
@@ -212,5 +229,49 @@ pub(super) fn refuse(asker: Asker, reason: Reason, detail: impl Into<String>, ou
 pub(super) fn done(asker: Asker, out: &mut Outbox) {
     if asker.request != 0 {
         out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event: SessionEvent::Done { request: asker.request } });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::UserId;
+    use crate::base::jid::Bare;
+    use crate::base::limits::Limits;
+    use crate::base::secrets::Secrets;
+    use crate::base::time::WallClock;
+    use crate::presence::control::EdgeRef;
+    use crate::presence::home::Place;
+    use crate::presence::user::Session;
+    use crate::wire::encode::{Encoder, PresenceFields};
+    use crate::wire::presence;
+    use ahash::RandomState;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_session_without_versions_left_ends_with_a_reason_and_a_farewell() {
+        let (core, there) = (CoreId(0), CoreId(1));
+        let limits = Arc::new(Limits::default());
+        let place = Place { core, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let hasher = RandomState::with_seed(1);
+        let mut homes = Homes::new(place, hasher.clone(), Secrets::from_number(1));
+        let (mut edge, mut out) = (Edge::new(core, 2, hasher), Outbox::new(2, 1 << 20, 1500));
+        let at_edge = EdgeRef { core: there, slot: 0, generation: 1 };
+        let mut user = User::new(UserId(1), Bare::new("ann@d").unwrap());
+        user.sessions.push(Session::new(SessionId(1), at_edge, "r".into(), [0; 16]));
+        user.sessions[0].sequence = LAST_SEQUENCE - 1;
+        user.outbound.push(Destination { core: there, slot: 5 });
+        homes.sessions = 1;
+        let at = homes.insert(user);
+        let bytes = Encoder::default().presence(&PresenceFields { resource: "r", show: Show::Away, ..Default::default() });
+        let asker = Asker { edge: at_edge, request: 0 };
+        for _ in 0..2 {
+            homes.update(Time(1), at, SessionId(1), &presence::read(&bytes).unwrap(), asker, &mut edge, &mut out);
+        }
+        assert_eq!(homes.session_count(), 0);
+        let ended = |control: &Control| matches!(control, Control::ToSession { event: SessionEvent::Ended(Reason::SessionWornOut), edge } if *edge == at_edge);
+        assert!(out.controls.iter().any(|(to, control)| *to == there && ended(control)));
+        let sent: Vec<u32> = out.bound[1].updates.iter().map(|update| frame::head(update.frame).version.sequence).collect();
+        assert_eq!(sent, [LAST_SEQUENCE, LAST_SEQUENCE + 1]);
     }
 }

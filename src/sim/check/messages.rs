@@ -53,12 +53,9 @@ impl Post {
         self.disturbed.insert((life, core));
     }
 
-    /// A session receives a message; one that it has had before comes again after a resume. True: it is new.
+    /// A session receives a message. True: it had one of the same sender before.
     pub fn taken(&mut self, by: SessionKey, home: CoreId, number: u64, letter: usize) -> Result<bool, super::Broken> {
         let last = self.numbers.entry(by).or_default();
-        if number <= *last {
-            return Ok(false);
-        }
         CHECK.holds(number == *last + 1, || format!("{by:?} got message {number} after {last}"))?;
         *last = number;
         let Letter { from, full, ref mut taken_by, .. } = self.letters[letter];
@@ -67,7 +64,7 @@ impl Post {
         let before = self.order.insert((from, by), letter);
         let in_order = before.is_none_or(|before| before < letter) || !full || self.disturbed.contains(&(by.life, home));
         CHECK.holds(in_order, || format!("{by:?} got message {letter} of {from:?} after {before:?}"))?;
-        Ok(true)
+        Ok(before.is_some())
     }
 
     /// The number of the last message a session got.

@@ -47,7 +47,7 @@ impl Client {
             self.say(env, |encoder, out| encoder.resume(out, tag, jid.as_str(), &token, received));
             let mut session = Session::new(jid, resource);
             session.key = key;
-            return self.expect_log_in(stream, request, session);
+            return self.expect_log_in(stream, request, session, false);
         }
         let jid = env.random.pick(&env.users).expect("there are users").clone();
         let own = format!("c{}s{stream}", self.number);
@@ -63,11 +63,11 @@ impl Client {
         };
         env.trace.note(env.now, format_args!("client {} logs {jid}/{resource} in on stream {stream}", self.number));
         self.say(env, |encoder, out| encoder.log_in(out, tag, jid.as_str(), mechanism, &data, &resource));
-        self.expect_log_in(stream, request, Session::new(jid, resource));
+        self.expect_log_in(stream, request, Session::new(jid, resource), by_password);
     }
 
-    fn expect_log_in(&mut self, stream: u32, request: u32, mut session: Session) {
-        session.pending.insert(request, Pending::LogIn);
+    fn expect_log_in(&mut self, stream: u32, request: u32, mut session: Session, by_password: bool) {
+        session.pending.insert(request, Pending::LogIn { by_password });
         self.sessions.insert(stream, session);
     }
 

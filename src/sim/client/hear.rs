@@ -13,6 +13,7 @@ use crate::sim::Env;
 use crate::sim::check::kept::Wish;
 use crate::sim::check::messages::SessionKey;
 use crate::sim::check::{Broken, Check, Held};
+use crate::sim::counts::Happening;
 use crate::sim::node::keys;
 use crate::wire::decode::ServerFrame;
 use crate::wire::encode::{SubscriptionFields, Tag};
@@ -29,6 +30,7 @@ impl Client {
         }
         if !env.calm && env.random.below(1000) < env.mix.slow_reader {
             self.reads_from = env.now + env.mix.pause.mul_f64(env.random.unit() * 4.0);
+            env.count(Happening::SlowReader);
         }
         let most = if env.calm { usize::MAX } else { 1 + env.random.below(env.mix.piece * 4) as usize };
         let link = env.links.get(number);
@@ -86,6 +88,9 @@ impl Client {
             ServerFrame::RosterPush(push) => self.session(tag)?.push(push.item()),
             ServerFrame::Message(message) => self.message(env, tag, message)?,
             ServerFrame::DirectedPresence { from, presence } => self.directed(env, tag, from, presence.fields().status)?,
+            ServerFrame::SubscriptionEvent(event) if event.note() == Some(Reason::TooManyRequests.text()) => {
+                env.count(Happening::TooManyRequests);
+            }
             ServerFrame::SubscriptionEvent(_) | ServerFrame::Transfer(_) => {}
             ServerFrame::SaslChallenge(_) => {
                 return Check::FramesAreSound.holds(false, || "a challenge that nobody asked for".into());
@@ -119,7 +124,12 @@ impl Client {
         };
         session.open = true;
         session.forget_pieces();
-        session.pending.remove(&tag.request);
+        if let Some(Pending::LogIn { by_password }) = session.pending.remove(&tag.request)
+            && !logged_in.resumed()
+        {
+            env.counts.add(Happening::PasswordLogIn, u64::from(by_password));
+            env.counts.add(Happening::StreamLogIn, u64::from(tag.stream != 0));
+        }
         let key = SessionKey { life, user: UserId(logged_in.user()), session: SessionId(logged_in.session()) };
         let same = !logged_in.resumed() || session.key == key;
         Check::FramesAreSound.holds(same, || format!("{key:?} was resumed for {:?}", session.key))?;
@@ -142,11 +152,12 @@ impl Client {
         let Some(pending) = session.pending.remove(&tag.request) else {
             if let (Some(letter), Some(_)) = (session.letters.get(&tag.request), refused) {
                 env.memories.post.returned(*letter);
+                env.count(Happening::MessageReturned);
             }
             return Ok(());
         };
         match pending {
-            Pending::LogIn => _ = self.sessions.remove(&tag.stream),
+            Pending::LogIn { .. } => _ = self.sessions.remove(&tag.stream),
             Pending::LogOut => {
                 self.sessions.remove(&tag.stream);
             }
@@ -193,13 +204,12 @@ impl Client {
         let letter = message.id().and_then(|id| id.parse().ok());
         Check::FramesAreSound.holds(letter.is_some(), || format!("nobody wrote a message {:?}", message.id()))?;
         let session = self.session(tag)?;
-        let new = env.memories.post.taken(
-            session.key,
-            session.key.user.home(env.mix.cores),
-            message.number(),
-            letter.expect("just checked"),
-        )?;
-        if new && (env.calm || env.random.below(1000) < env.mix.acting.acknowledge) {
+        let (key, home, resumed) = (session.key, session.key.user.home(env.mix.cores), session.resumed);
+        let ordered = env.memories.post.taken(key, home, message.number(), letter.expect("just checked"))?;
+        env.count(Happening::MessageTaken);
+        env.counts.add(Happening::MessageOrdered, u64::from(ordered));
+        env.counts.add(Happening::MessageResumed, u64::from(resumed));
+        if env.calm || env.random.below(1000) < env.mix.acting.acknowledge {
             self.say(env, |encoder, out| encoder.ack(out, Tag::stream(tag.stream), message.number()));
         }
         Ok(())
@@ -207,6 +217,7 @@ impl Client {
 
     /// Directed presence needs no approval, but a user who is blocked has none.
     fn directed(&mut self, env: &mut Env, tag: Tag, from: &str, sent: &str) -> Held {
+        env.count(Happening::Directed);
         let session = self.session(tag)?;
         let from = Bare::with_resource(from).map(|(bare, _)| bare);
         Check::FramesAreSound.holds(from.is_some(), || "directed presence of nobody".into())?;

@@ -10,6 +10,7 @@ mod session;
 pub use session::{Known, Said, Seen, Session};
 
 use super::Env;
+use super::counts::Happening;
 use super::node::Node;
 use crate::base::time::Time;
 use crate::client::codec::Codec;
@@ -72,6 +73,7 @@ impl Client {
         }
         if !env.calm && env.random.below(1000) < env.mix.net_pause {
             link.up.stand_still(env.now + env.mix.pause.mul_f64(env.random.unit()));
+            env.counts.add(Happening::NetPause, 1);
         }
     }
 
@@ -103,6 +105,7 @@ impl Client {
     pub fn die(&mut self, env: &mut Env) {
         if self.link.is_some() {
             env.trace.note(env.now, format_args!("client {} dies", self.number));
+            env.count(Happening::Drop);
             self.lose_connection(env);
         }
     }

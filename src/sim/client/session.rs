@@ -12,7 +12,9 @@ use std::collections::BTreeMap;
 /// What a request that waits for its answer was about.
 #[derive(Clone, Debug)]
 pub enum Pending {
-    LogIn,
+    LogIn {
+        by_password: bool,
+    },
     LogOut,
     /// The session goes offline: with the answer it knows of nobody.
     GoOffline,

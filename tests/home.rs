@@ -1,0 +1,268 @@
+//! A home core, alone with what edges, other homes and the store tell it: each test is an order of events that their queues allow.
+
+use fanal::base::id::{CoreId, SessionId, UserId, home_of_slot, slot_of};
+use fanal::base::jid::Bare;
+use fanal::base::limits::Limits;
+use fanal::base::secrets::Secrets;
+use fanal::base::time::{Time, WallClock};
+use fanal::presence::control::{
+    Ask, Asker, Attach, Attached, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
+};
+use fanal::presence::edge::Edge;
+use fanal::presence::home::{Homes, Place};
+use fanal::presence::outbox::Outbox;
+use fanal::presence::subscription::{Action, State};
+use fanal::presence::user::User;
+use fanal::store::{Completion, Durability};
+use fanal::wire::encode::{Encoder, PresenceFields};
+use fanal::wire::native::Show;
+use fanal::wire::presence;
+use std::sync::Arc;
+use std::time::Duration;
+
+const HERE: CoreId = CoreId(0);
+const THERE: CoreId = CoreId(1);
+
+struct World {
+    now: Time,
+    homes: Homes,
+    edge: Edge,
+    out: Outbox,
+    edges: u32,
+    /// What went to the other core.
+    told: Vec<Control>,
+}
+
+#[derive(Clone)]
+struct Session {
+    at: UserRef,
+    id: SessionId,
+    edge: EdgeRef,
+    token: [u8; 16],
+    resource: String,
+}
+
+/// The n-th user of this core.
+fn user(n: usize) -> Bare {
+    let names = (0..).map(|n| Bare::new(&format!("user{n}@d")).unwrap());
+    names.filter(|jid| home_of_slot(slot_of(jid.as_str()), 2) == HERE).nth(n).unwrap()
+}
+
+impl World {
+    fn new(batch_bytes: u32) -> World {
+        let limits = Arc::new(Limits::default());
+        let place =
+            Place { core: HERE, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        World {
+            now: Time(1),
+            homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
+            edge: Edge::new(HERE, 2, ahash::RandomState::with_seed(1)),
+            out: Outbox::new(2, batch_bytes, 1500),
+            edges: 0,
+            told: Vec::new(),
+        }
+    }
+
+    /// Works off what the core has for itself.
+    fn work_off(&mut self) {
+        while !self.out.controls.is_empty() {
+            for (core, control) in std::mem::take(&mut self.out.controls) {
+                let World { now, homes, edge, out, .. } = self;
+                match control {
+                    control if core == THERE => self.told.push(control),
+                    Control::Way(way) => homes.way(*now, way, edge, out),
+                    Control::WayDone(name) => homes.way_done(*now, name, edge, out),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    /// The store answers all that it was handed.
+    fn store(&mut self, result: Result<(), String>) {
+        self.work_off();
+        while !self.out.commits.is_empty() {
+            for commit in std::mem::take(&mut self.out.commits) {
+                if commit.durability == Durability::Synced {
+                    let completion = Completion { core: HERE, ticket: commit.ticket, result: result.clone() };
+                    self.homes.complete(self.now, completion, &mut self.edge, &mut self.out);
+                }
+                self.work_off();
+            }
+        }
+    }
+
+    fn next_edge(&mut self) -> EdgeRef {
+        self.edges += 1;
+        EdgeRef { core: THERE, slot: self.edges, generation: self.edges }
+    }
+
+    fn attached(&mut self) -> Option<Session> {
+        self.work_off();
+        let told = std::mem::take(&mut self.told);
+        told.into_iter().rev().find_map(|control| match control {
+            Control::Attached(attached) => {
+                let Attached { asker, at, session: id, resume: token, resource, .. } = *attached;
+                Some(Session { at, id, edge: asker.edge, token, resource: resource.to_string() })
+            }
+            _ => None,
+        })
+    }
+
+    fn log_in(&mut self, jid: &Bare) -> Option<Session> {
+        let asker = Asker { edge: self.next_edge(), request: 1 };
+        let attach = Attach { jid: jid.clone(), resource: String::new(), create: true, asker, data: Vec::new() };
+        self.homes.attach(self.now, attach, &mut self.edge, &mut self.out);
+        self.attached()
+    }
+
+    /// A user who did not exist logs in.
+    fn new_user(&mut self, jid: &Bare) -> Session {
+        assert!(self.log_in(jid).is_none());
+        self.store(Ok(()));
+        self.attached().expect("a created user is logged in")
+    }
+
+    fn set_presence(&mut self, session: &Session, show: Show) {
+        let fields = PresenceFields { resource: &session.resource, show, ..PresenceFields::default() };
+        let bytes = Encoder::default().presence(&fields);
+        let asker = Asker { edge: session.edge, request: 0 };
+        let view = presence::read(&bytes).unwrap();
+        self.homes.update(self.now, session.at, session.id, &view, asker, &mut self.edge, &mut self.out);
+        self.work_off();
+    }
+
+    fn ask(&mut self, session: &Session, ask: Ask) {
+        let asker = Asker { edge: session.edge, request: 7 };
+        self.homes.ask(self.now, session.at, session.id, asker, Box::new(ask), &mut self.edge, &mut self.out);
+        self.work_off();
+    }
+
+    fn subscription(&mut self, session: &Session, action: Action, contact: &Bare) {
+        self.ask(session, Ask::Subscription { action, contact: contact.clone(), note: String::new() });
+    }
+
+    fn user(&self, jid: &Bare) -> &User {
+        self.homes.get(self.homes.by_name(jid).unwrap()).unwrap()
+    }
+
+    fn state(&self, owner: &Bare, contact: &Bare) -> State {
+        self.user(owner).roster.by_jid(contact).map_or(State::NONE, |item| item.state)
+    }
+}
+
+#[test]
+fn what_comes_from_a_connection_that_the_session_has_left_is_not_heard() {
+    let (mut world, ann) = (World::new(1 << 20), user(0));
+    let before = world.new_user(&ann);
+    world.set_presence(&before, Show::Chat);
+    let end = SessionEnd::Lost;
+    world.homes.detach(world.now, before.at, before.id, before.edge, end, &mut world.edge, &mut world.out);
+    let asker = Asker { edge: world.next_edge(), request: 2 };
+    let resume = Resume { jid: ann.clone(), token: before.token.to_vec(), received: 0, asker };
+    world.homes.resume(resume, &mut world.out);
+    let after = world.attached().expect("the token is right");
+    assert_eq!(after.id, before.id);
+    world.set_presence(&before, Show::Unavailable);
+    world.subscription(&before, Action::Subscribe, &user(1));
+    assert!(world.user(&ann).has_available() && world.out.commits.is_empty());
+    world.set_presence(&after, Show::Unavailable);
+    assert!(!world.user(&ann).has_available());
+}
+
+/// Sim seed 89919: log-ins waited until the store took the way.
+#[test]
+fn a_user_can_log_in_while_a_way_to_the_user_waits_to_be_tried_again() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let session = world.new_user(&ann);
+    world.new_user(&bob);
+    world.subscription(&session, Action::Subscribe, &bob);
+    let commit = world.out.commits.pop().expect("the request is stored");
+    world.homes.complete(
+        world.now,
+        Completion { core: HERE, ticket: commit.ticket, result: Ok(()) },
+        &mut world.edge,
+        &mut world.out,
+    );
+    world.store(Err("the disk is full".into()));
+    assert_eq!(world.state(&bob, &ann), State::NONE);
+    assert!(world.log_in(&bob).is_some());
+    world.now = world.now + Duration::from_secs(1);
+    world.homes.retry(world.now, &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    assert!(world.state(&bob, &ann).has(State::PENDING_IN));
+}
+
+/// Sim seed 1613: the answer was given to one who had the same name before, and was taken for one to the new user's request.
+#[test]
+fn a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_exists() {
+    let (mut world, ann) = (World::new(1 << 20), user(0));
+    let bob = Bare::new("bob@d").unwrap();
+    // An answer to an ann of before waits, because the store fails.
+    let kind = WayKind::Stanza(Action::Unsubscribed);
+    let way = |sequence, kind| {
+        let (from, to) = (bob.clone(), ann.clone());
+        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: String::new(), sequence })
+    };
+    world.homes.way(world.now, way(1, kind), &mut world.edge, &mut world.out);
+    world.store(Err("the disk is full".into()));
+    let session = world.new_user(&ann);
+    world.subscription(&session, Action::Subscribe, &bob);
+    world.store(Ok(()));
+    let sent = world.user(&ann).rare.as_ref().expect("a request is under way").under_way[0].sequence;
+    let name = Box::new(WayName { from: ann.clone(), to: bob.clone(), sequence: sent });
+    world.homes.way_done(world.now, name, &mut world.edge, &mut world.out);
+    world.homes.way(world.now, way(2, WayKind::Stanza(Action::Subscribed)), &mut world.edge, &mut world.out);
+    world.now = world.now + Duration::from_secs(1);
+    world.homes.retry(world.now, &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    assert!(world.state(&ann, &bob).has(State::TO), "{:?}", world.state(&ann, &bob));
+}
+
+/// Sim seed 66326: the core watched with another record when its ring had room again, and was told twice.
+#[test]
+fn what_was_put_off_for_a_core_is_sent_once_although_it_watches_anew() {
+    let (mut world, ann, bob) = (World::new(0), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    world.subscription(&two, Action::Subscribe, &ann);
+    world.store(Ok(()));
+    world.subscription(&one, Action::Subscribed, &bob);
+    world.store(Ok(()));
+    world.set_presence(&one, Show::Chat);
+    let (publisher, subscriber) = (one.at.user, two.at.user);
+    world.homes.watch(publisher, subscriber, (THERE, 5, 1), &mut world.out);
+    world.set_presence(&one, Show::Away);
+    world.homes.unwatch(publisher, THERE, 5);
+    world.homes.watch(publisher, subscriber, (THERE, 6, 2), &mut world.out);
+    world.set_presence(&one, Show::Chat);
+    assert_eq!(world.out.bound[1].put_off.len(), 2);
+    let bound = std::mem::take(&mut world.out.bound);
+    world.out = Outbox::new(2, 1 << 20, 1500);
+    world.out.bound = bound;
+    world.homes.send_put_off(THERE, world.now, &mut world.out);
+    let slots: Vec<u32> = world.out.bound[1].updates.iter().map(|update| update.slot).collect();
+    assert_eq!(slots, [6]);
+}
+
+/// All is over: nothing is kept of it but the two rosters.
+#[test]
+fn nothing_is_left_of_changes_that_have_been_made() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    let there_and_back = [Action::Subscribe, Action::Unsubscribe];
+    for action in there_and_back.into_iter().cycle().take(100) {
+        world.subscription(&one, action, &bob);
+        world.store(Ok(()));
+        let answer = if action == Action::Subscribe { Action::Subscribed } else { Action::Unsubscribed };
+        world.subscription(&two, answer, &ann);
+        world.store(Ok(()));
+        let blocked = action == Action::Subscribe;
+        world.ask(&two, Ask::Block { jid: ann.clone(), blocked });
+        world.store(Ok(()));
+    }
+    for jid in [&ann, &bob] {
+        assert!(world.user(jid).rare.is_none(), "{jid}");
+    }
+    let refused = |control: &Control| matches!(control, Control::ToSession { event: SessionEvent::Error { .. }, .. });
+    assert!(!world.told.iter().any(refused));
+}
