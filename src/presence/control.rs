@@ -306,6 +306,8 @@ pub struct Snapshot {
     pub nonce: u32,
     /// One event frame for each available session; or the last presence of a user who has none.
     pub frames: Vec<Frame>,
+    /// So many updates of the batch that it comes in are older.
+    pub behind: usize,
     /// Subscribers whose revocation their own homes may not know yet.
     pub revoked: Vec<UserId>,
 }

@@ -24,8 +24,11 @@ impl Shard {
             if number % EXPECTED == 0 {
                 self.expect_updates(ahead.by_ref().take(EXPECTED));
             }
-            self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
+            if !self.edge.is_behind(update.slot, number) {
+                self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
+            }
         }
+        self.edge.batch_read();
         self.batch_read(first, now, batch.updates.len() as u64);
         self.work_off(now);
     }

@@ -55,6 +55,18 @@ impl Edge {
         delivered
     }
 
+    /// Whether the update with this number in the batch that is being read is older than the snapshot of a new record. It was meant
+    /// for an earlier record of the same publisher in the same slot.
+    #[inline]
+    pub fn is_behind(&self, slot: u32, number: usize) -> bool {
+        !self.behind.is_empty() && self.behind.get(&slot).is_some_and(|&older| number < older)
+    }
+
+    /// A batch of another core was read to its end.
+    pub fn batch_read(&mut self) {
+        self.behind.clear();
+    }
+
     /// The same for a publisher of another core, whose state is kept for those who subscribe later.
     pub fn fan_out_remote(&mut self, slot: u32, user: UserId, frame: &[u8], lines: &mut Lines) -> usize {
         let head = frame::head(frame);
@@ -78,6 +90,15 @@ impl Edge {
                 if publisher.cache.is_empty() {
                     publisher.cache.push(last_presence(&head, frame));
                 }
+            }
+            None if is_farewell(&head) => {
+                // Nobody here has heard of that session: it came and went while the ring was full.
+                if publisher.cache.iter().all(|cached| is_farewell(&cached.frame.head())) {
+                    publisher.cache.clear();
+                    publisher.cache.push(last_presence(&head, frame));
+                }
+                self.counters.stale_updates += 1;
+                return 0;
             }
             None => {
                 publisher.cache.retain(|cached| !is_farewell(&cached.frame.head()));

@@ -69,6 +69,9 @@ impl Edge {
         // old one, and those who subscribe already would not hear of it.
         if first && snapshot.publisher.home(self.cores) != self.core {
             self.fill_cache(snapshot.slot, &snapshot.frames);
+            if snapshot.behind > 0 {
+                self.behind.insert(snapshot.slot, snapshot.behind);
+            }
         }
         for session_slot in waiting {
             let user = self.subscriber_of(session_slot);

@@ -173,6 +173,8 @@ pub struct Edge {
     put_off: HashMap<u32, PutOff, RandomState>,
     /// The latest question to a publisher's home about a subscriber that is not answered yet: its nonce.
     asked: HashMap<(u32, UserId), u32, RandomState>,
+    /// While a batch is read: the new records, by slot, and how many of the batch's updates are older than their snapshots.
+    behind: HashMap<u32, usize, RandomState>,
     /// Rosters that wait until their connections have read what they have.
     rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
     scratch: Vec<u8>,
@@ -203,6 +205,7 @@ impl Edge {
             by_user: HashMap::with_hasher(hasher.clone()),
             put_off: HashMap::with_hasher(hasher.clone()),
             asked: HashMap::with_hasher(hasher.clone()),
+            behind: HashMap::with_hasher(hasher.clone()),
             rosters: HashMap::with_hasher(hasher),
             scratch: Vec::new(),
             slow: Vec::new(),

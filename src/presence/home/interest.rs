@@ -21,7 +21,9 @@ impl Homes {
         let mut frames = Vec::new();
         user.frames(epoch, &mut frames);
         let revoked = user.unconfirmed();
-        out.send(core, Control::Snapshot(Box::new(Snapshot { publisher, subscriber, slot, nonce, frames, revoked })));
+        let behind = out.bound[usize::from(core.0)].updates.len();
+        let snapshot = Snapshot { publisher, subscriber, slot, nonce, frames, behind, revoked };
+        out.send(core, Control::Snapshot(Box::new(snapshot)));
         self.counters.watches += 1;
     }
 
