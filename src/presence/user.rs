@@ -133,6 +133,7 @@ pub struct User {
 #[derive(Default)]
 pub struct Rare {
     pub requests: Vec<Request>,
+    /// In order, so that they are found quickly: every contact is looked for when the user goes online.
     pub blocked: Vec<Bare>,
     pub last: Option<Last>,
     /// Changes of which the contacts' homes have not said yet that they are stored there, in the order in which they were sent.
@@ -183,7 +184,18 @@ impl User {
     }
 
     pub fn has_blocked(&self, jid: &Bare) -> bool {
-        self.blocked().contains(jid)
+        self.blocked().binary_search(jid).is_ok()
+    }
+
+    pub fn block(&mut self, jid: Bare) {
+        let blocked = &mut self.rare().blocked;
+        if let Err(place) = blocked.binary_search(&jid) {
+            blocked.insert(place, jid);
+        }
+    }
+
+    pub fn unblock(&mut self, jid: &Bare) {
+        self.rare().blocked.retain(|blocked| blocked != jid);
     }
 
     pub fn last(&self) -> Option<&Last> {
@@ -320,6 +332,15 @@ mod tests {
         let answer = |sequence| way(sequence, "bob@d", "ann@d", WayKind::Stanza(Action::Subscribed));
         assert!(ann.was_asking(&answer(40)));
         assert!(!ann.was_asking(&answer(41)));
+    }
+
+    #[test]
+    fn who_is_blocked_is_found_in_whatever_order_they_were() {
+        let (mut ann, jid) = (user(), |n: u32| Bare::new(&format!("u{}@d", n % 10)).unwrap());
+        (0..40).for_each(|n| ann.block(jid(n * 7)));
+        assert_eq!(ann.blocked().len(), 10);
+        (0..5).for_each(|n| ann.unblock(&jid(n)));
+        assert!((0..10).all(|n| ann.has_blocked(&jid(n)) == (n >= 5)));
     }
 
     #[test]

@@ -358,8 +358,8 @@ impl Edit {
                 requests.push(request);
             }
             Edit::RemoveRequest(jid) => user.rare().requests.retain(|request| request.from != jid),
-            Edit::Block(jid) => user.rare().blocked.push(jid),
-            Edit::Unblock(jid) => user.rare().blocked.retain(|blocked| *blocked != jid),
+            Edit::Block(jid) => user.block(jid),
+            Edit::Unblock(jid) => user.unblock(&jid),
         }
     }
 }

@@ -53,7 +53,7 @@ impl Homes {
             Table::Blocked => {
                 let (owner, blocked) = rows::split_pair(key).map_err(|e| read(&e))?;
                 let blocked = jid(blocked)?;
-                self.owner(owner)?.rare().blocked.push(blocked);
+                self.owner(owner)?.block(blocked);
             }
             Table::LastPresence => {
                 let owner = rows::split_user(key).map_err(|e| read(&e))?;
