@@ -72,6 +72,7 @@ impl World {
                     control if core == THERE => self.told.push(control),
                     Control::Way(way) => homes.way(*now, way, edge, out),
                     Control::WayDone(name) => homes.way_done(*now, name, edge, out),
+                    Control::Message(message) => homes.message(message, out),
                     other => panic!("{other:?}"),
                 }
             }
@@ -242,6 +243,32 @@ fn what_was_put_off_for_a_core_is_sent_once_although_it_watches_anew() {
     world.homes.send_put_off(THERE, world.now, &mut world.out);
     let slots: Vec<u32> = world.out.bound[1].updates.iter().map(|update| update.slot).collect();
     assert_eq!(slots, [6]);
+}
+
+#[test]
+fn a_session_that_acknowledges_nothing_is_sent_so_many_bytes_of_messages_and_no_more() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    world.set_presence(&two, Show::Chat);
+    let body = vec![0; 60_000];
+    let write = |world: &mut World| {
+        let ask = Ask::Message { to: bob.clone(), resource: None, id: String::new(), body: body.clone() };
+        world.ask(&one, ask);
+        let answers = std::mem::take(&mut world.told);
+        let number = |control: &Control| match control {
+            Control::ToSession { event: SessionEvent::Message { number, .. }, .. } => Some(*number),
+            _ => None,
+        };
+        answers.iter().find_map(number)
+    };
+    let most = u64::from(Limits::default().unacknowledged_bytes) / 60_000 + 1;
+    let numbers: Vec<_> = (0..most + 2).filter_map(|_| write(&mut world)).collect();
+    assert_eq!(numbers, (1..=most).collect::<Vec<_>>());
+    world.ask(&two, Ask::Ack { received: 2 });
+    assert_eq!(write(&mut world), Some(most + 1));
+    world.ask(&two, Ask::Ack { received: most + 1 });
+    let refilled = (0..most + 2).filter_map(|_| write(&mut world)).count() as u64;
+    assert_eq!(refilled, most, "all the room is there again");
 }
 
 /// All is over: nothing is kept of it but the two rosters.

@@ -21,6 +21,8 @@ pub struct Limits {
     pub streams_per_trunk: u32,
     /// Contacts of one user. At the limit: `too_many_contacts`.
     pub contacts_per_user: u32,
+    /// About the bytes of one user's roster: JIDs, names and groups. At the limit: `too_many_contacts`.
+    pub roster_bytes_per_user: u32,
     /// Subscription requests waiting for one user's answer. At the limit: `too_many_requests` to the asker.
     pub requests_per_user: u32,
     /// Requests of one user waiting for the store. At the limit: `too_many_pending`.
@@ -31,6 +33,9 @@ pub struct Limits {
     pub directed_per_session: u32,
     /// Messages sent to a session and not acknowledged. At the limit: `too_many_messages` to the sender.
     pub unacknowledged_messages: u32,
+    /// About the bytes of those messages, at most one above it: less than `backlog_bytes`, because all of them are sent again at once
+    /// when the session is resumed. At the limit: `too_many_messages` to the sender.
+    pub unacknowledged_bytes: u32,
     /// Bytes waiting for one connection above which its presence is conflated (newest per publisher).
     pub high_water_bytes: u32,
     /// What is longer (a roster, the presence of all contacts) goes to a client in frames of about this length, with at most one
@@ -71,11 +76,13 @@ impl Default for Limits {
             sessions_per_user: 32,
             streams_per_trunk: 1_048_576,
             contacts_per_user: 10_000,
+            roster_bytes_per_user: 4 << 20,
             requests_per_user: 1_000,
             pending_per_user: 256,
             blocked_per_user: 1_000,
             directed_per_session: 256,
             unacknowledged_messages: 256,
+            unacknowledged_bytes: 1 << 20,
             high_water_bytes: 256 << 10,
             piece_bytes: 64 << 10,
             backlog_bytes: 4 << 20,

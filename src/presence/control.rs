@@ -236,6 +236,14 @@ pub struct WayName {
     pub sequence: u64,
 }
 
+impl Message {
+    /// About what it takes in a frame.
+    pub fn frame_bytes(&self) -> usize {
+        let from = self.from.as_str().len() + self.from_resource.len();
+        128 + from + self.to.as_str().len() + self.id.len() + self.body.len()
+    }
+}
+
 impl Way {
     pub fn name(&self) -> WayName {
         WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence }

@@ -10,6 +10,7 @@ use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{CoreId, SessionId, UserId, Version};
 use crate::base::jid::Bare;
+use crate::base::limits::Limits;
 use crate::base::time::{Time, WallClock};
 use crate::wire::event::{self, Head};
 use crate::wire::native::Show;
@@ -53,10 +54,35 @@ pub struct SessionExtra {
     pub directed: Vec<(Bare, Option<String>)>,
     /// Messages sent and not yet acknowledged, oldest first.
     pub unacknowledged: VecDeque<(u64, Box<Message>)>,
+    /// About what they take in frames.
+    unacknowledged_bytes: usize,
     /// Number of the last message sent.
     pub sent: u64,
     /// When the session ends unless it is resumed.
     pub ends_at: Option<Time>,
+}
+
+impl SessionExtra {
+    /// Whether another message may be sent before some are acknowledged.
+    pub fn has_room(&self, limits: &Limits) -> bool {
+        self.unacknowledged.len() < limits.unacknowledged_messages as usize
+            && self.unacknowledged_bytes < limits.unacknowledged_bytes as usize
+    }
+
+    /// Keeps a message until it is acknowledged. Gives its number.
+    pub fn keep(&mut self, message: Box<Message>) -> u64 {
+        self.sent += 1;
+        self.unacknowledged_bytes += message.frame_bytes();
+        self.unacknowledged.push_back((self.sent, message));
+        self.sent
+    }
+
+    /// The client has received the messages up to this number.
+    pub fn acknowledge(&mut self, received: u64) {
+        while let Some((_, message)) = self.unacknowledged.pop_front_if(|(number, _)| *number <= received) {
+            self.unacknowledged_bytes -= message.frame_bytes();
+        }
+    }
 }
 
 impl Session {

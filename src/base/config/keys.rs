@@ -107,12 +107,15 @@ keys! {
     sessions_per_user: number(1, 65_535), "Sessions of one user. 'too_many_sessions'.";
     streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
     contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";
+    roster_bytes_per_user: number(1024, GIB), "About the bytes of one roster: JIDs, names and groups. 'too_many_contacts'.";
     requests_per_user: number(1, MIB), "Subscription requests waiting for one user's answer. 'too_many_requests' to the asker.";
     pending_per_user: number(1, MIB), "Requests of one user waiting for the store. 'too_many_pending'.";
     blocked_per_user: number(1, MIB), "Entries of one block list. 'too_many_blocked'.";
     directed_per_session: number(1, MIB), "Directed presences that one session keeps in mind. 'too_many_directed'.";
     unacknowledged_messages: number(1, MIB), "Messages sent to a session and not acknowledged. 'too_many_messages' to the \
         sender.";
+    unacknowledged_bytes: number(1024, GIB), "About the bytes of those messages. Less than backlog_bytes: a resumed session \
+        gets them all at once. 'too_many_messages' to the sender.";
     high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
         each contact.";
     piece_bytes: number(1024, 16 * MIB), "Length at which what is long (a roster, the presence of all contacts) is cut into \

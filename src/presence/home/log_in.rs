@@ -101,7 +101,7 @@ impl Homes {
         let (available, interested, resource) = (session.available, session.interested, session.resource.clone());
         let extra = session.extra();
         extra.ends_at = None;
-        extra.unacknowledged.retain(|&(number, _)| number > received);
+        extra.acknowledge(received);
         let again: Vec<_> = extra.unacknowledged.iter().cloned().collect();
         let edge = asker.edge;
         let attached = Attached { asker, at, session: id, jid, resource, resume: token, resumed: true, data: Vec::new() };

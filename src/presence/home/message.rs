@@ -44,7 +44,7 @@ impl Homes {
             Ask::Ack { received } => {
                 let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
                 if let Some(extra) = session.extra.as_mut() {
-                    extra.unacknowledged.retain(|&(number, _)| number > received);
+                    extra.acknowledge(received);
                 }
             }
             _ => self.ask_change(now, at, session, asker, ask, edge, out),
@@ -90,7 +90,7 @@ impl Homes {
 
     /// Gives a message to the session it names, or to the user's best ones: those of the highest priority, never below 0.
     fn deliver(&mut self, mut message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
-        let most = self.place.limits.unacknowledged_messages as usize;
+        let limits = self.place.limits.clone();
         let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
         let user = self.user(at).expect("found by name");
         if user.has_blocked(&message.from) {
@@ -100,7 +100,7 @@ impl Homes {
         if chosen.is_empty() {
             return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.id, message.to)));
         }
-        let full = |session: &Session| session.extra.as_ref().is_some_and(|extra| extra.unacknowledged.len() >= most);
+        let full = |session: &Session| session.extra.as_ref().is_some_and(|extra| !extra.has_room(&limits));
         let room: Vec<SessionId> = user.sessions.iter().filter(|s| chosen.contains(&s.id) && !full(s)).map(|s| s.id).collect();
         if room.is_empty() {
             return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.id, message.to)));
@@ -109,10 +109,7 @@ impl Homes {
         for id in room {
             let session = user.session(id).expect("chosen from the list");
             let edge = session.edge;
-            let extra = session.extra();
-            extra.sent += 1;
-            let number = extra.sent;
-            extra.unacknowledged.push_back((number, message.clone()));
+            let number = session.extra().keep(message.clone());
             if let Some(edge) = edge {
                 out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message: message.clone() } });
             }

@@ -134,6 +134,10 @@ fn check_room(user: &User, place: &Place, item: &Item) -> Result<(), Refusal> {
     if item.state.is_visible() && !was_visible && user.roster.contacts() >= most {
         return Err((Reason::TooManyContacts, format!("{most} at most")));
     }
+    let most_bytes = place.limits.roster_bytes_per_user;
+    if user.roster.would_exceed(item, most_bytes as usize, most) {
+        return Err((Reason::TooManyContacts, format!("{most_bytes} bytes at most")));
+    }
     Ok(())
 }
 
