@@ -44,7 +44,7 @@ impl World {
         World {
             edge: Edge::new(HERE, 2, ahash::RandomState::with_seed(1)),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
-            out: Outbox::new(2, 1 << 20, 1500),
+            out: Outbox::new(2, &Limits::default(), 1500),
         }
     }
 

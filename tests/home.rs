@@ -57,7 +57,7 @@ impl World {
             now: Time(1),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
             edge: Edge::new(HERE, 2, ahash::RandomState::with_seed(1)),
-            out: Outbox::new(2, batch_bytes, 1500),
+            out: Outbox::new(2, &Limits { ring_batch_bytes: batch_bytes, ..Limits::default() }, 1500),
             edges: 0,
             told: Vec::new(),
         }
@@ -238,7 +238,7 @@ fn what_was_put_off_for_a_core_is_sent_once_although_it_watches_anew() {
     world.set_presence(&one, Show::Chat);
     assert_eq!(world.out.bound[1].put_off.len(), 2);
     let bound = std::mem::take(&mut world.out.bound);
-    world.out = Outbox::new(2, 1 << 20, 1500);
+    world.out = Outbox::new(2, &Limits::default(), 1500);
     world.out.bound = bound;
     world.homes.send_put_off(THERE, world.now, &mut world.out);
     let slots: Vec<u32> = world.out.bound[1].updates.iter().map(|update| update.slot).collect();

@@ -5,6 +5,7 @@
 
 use super::control::{Control, UserRef};
 use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::limits::Limits;
 use crate::base::time::Time;
 use crate::store::{Commit, Durability, Write};
 use crate::wire::lines::Lines;
@@ -80,6 +81,8 @@ pub type PutOff = BTreeMap<(u32, UserId, SessionId), (UserRef, u32)>;
 pub struct Bound {
     pub updates: Updates,
     pub put_off: PutOff,
+    /// Entries that wait because the core has not taken those before them: the shard keeps count.
+    pub waiting: usize,
 }
 
 /// All of it.
@@ -94,11 +97,13 @@ pub struct Outbox {
     next_ticket: u64,
     /// Bytes of updates for one core above which they are put off.
     batch_bytes: usize,
+    /// Entries that may wait for one core.
+    most_waiting: usize,
 }
 
 impl Outbox {
     /// `unit_bytes`: a message up to this long counts as one unit of load (C1).
-    pub fn new(cores: u16, batch_bytes: u32, unit_bytes: u32) -> Outbox {
+    pub fn new(cores: u16, limits: &Limits, unit_bytes: u32) -> Outbox {
         Outbox {
             lines: Lines::counting(unit_bytes),
             bound: (0..cores).map(|_| Bound::default()).collect(),
@@ -106,12 +111,24 @@ impl Outbox {
             commits: Vec::new(),
             answers: Vec::new(),
             next_ticket: 1,
-            batch_bytes: batch_bytes as usize,
+            batch_bytes: limits.ring_batch_bytes as usize,
+            most_waiting: limits.ring_control as usize,
         }
     }
 
     pub fn send(&mut self, core: CoreId, control: Control) {
         self.controls.push((core, control));
+    }
+
+    /// Whether a core has so much to take that nothing may be begun that adds to it. What goes on, or comes to its end, still may.
+    #[inline]
+    pub fn is_full(&self, core: CoreId) -> bool {
+        self.bound[usize::from(core.0)].waiting >= self.most_waiting
+    }
+
+    /// The same of any core.
+    pub fn is_any_full(&self) -> bool {
+        self.bound.iter().any(|bound| bound.waiting >= self.most_waiting)
     }
 
     /// Sends an update to another core, or puts it off. False: put off.
@@ -159,7 +176,7 @@ mod tests {
 
     #[test]
     fn an_update_for_a_full_batch_is_put_off_once_per_session() {
-        let mut out = Outbox::new(2, 20, 1500);
+        let mut out = Outbox::new(2, &Limits { ring_batch_bytes: 20, ..Limits::default() }, 1500);
         let at = UserRef { user: UserId(5), slot: 0 };
         assert!(out.update(CoreId(1), 3, at, SessionId(1), 1, Time(0), &[0; 16]));
         assert!(!out.update(CoreId(1), 3, at, SessionId(1), 2, Time(0), &[0; 16]));

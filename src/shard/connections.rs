@@ -165,6 +165,8 @@ impl Shard {
         if core == self.settings.core {
             self.homes.update(now, home.at(), home.session, &view, asker, &mut self.edge, &mut self.out);
             self.applied(now);
+        } else if self.out.is_full(core) {
+            self.say_error(conn, tag, Reason::Overloaded, "");
         } else {
             let update = Update { presence: view.bytes.to_vec(), asker };
             self.out.send(core, Control::Update { at: home.at(), session: home.session, update: Box::new(update) });
@@ -229,7 +231,7 @@ impl Shard {
         let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
         let core = home.user.home(self.settings.cores);
-        if self.control_backlog(core) >= self.settings.limits.ring_control as usize {
+        if self.out.is_full(core) {
             self.say_error(conn, tag, Reason::Overloaded, "");
             return Flow::Next;
         }

@@ -77,7 +77,7 @@ impl Shard {
                 return None;
             }
         };
-        let home = home_of_slot(slot_of(jid.as_str()), self.settings.cores);
+        let home = self.home_of(&jid);
         if home != self.settings.core {
             return Some(home);
         }
@@ -170,6 +170,7 @@ impl Shard {
             Err(refusal) => Some(refusal),
             Ok(_) if tag.stream > self.settings.limits.streams_per_trunk => Some((Reason::TooManyStreams, "the stream's number")),
             Ok(_) if self.edge.find(conn.slot, tag.stream).is_some() => Some((Reason::StreamInUse, "")),
+            Ok(jid) if self.out.is_full(self.home_of(&jid)) => Some((Reason::Overloaded, "")),
             Ok(jid) => {
                 self.attach(conn, tag, jid, resource.to_owned(), true, Vec::new());
                 None
@@ -182,9 +183,13 @@ impl Shard {
 
     fn attach(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, create: bool, data: Vec<u8>) {
         let edge = self.edge.open(conn, tag.stream);
-        let home = home_of_slot(slot_of(jid.as_str()), self.settings.cores);
+        let home = self.home_of(&jid);
         let asker = Asker { edge, request: tag.request };
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data })));
+    }
+
+    fn home_of(&self, jid: &Bare) -> CoreId {
+        home_of_slot(slot_of(jid.as_str()), self.settings.cores)
     }
 
     /// A client goes on with a session whose connection broke.
@@ -196,9 +201,13 @@ impl Shard {
                 return None;
             }
         };
-        let home = home_of_slot(slot_of(jid.as_str()), self.settings.cores);
+        let home = self.home_of(&jid);
         if tag.stream == 0 && home != self.settings.core {
             return Some(home);
+        }
+        if self.out.is_full(home) {
+            self.refuse_log_in(conn, tag, Reason::Overloaded, "");
+            return None;
         }
         if self.edge.find(conn.slot, tag.stream).is_some() || tag.stream > self.settings.limits.streams_per_trunk {
             self.say_error(conn, tag, Reason::StreamInUse, "");

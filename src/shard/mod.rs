@@ -129,7 +129,7 @@ impl Shard {
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge: Edge::new(settings.core, cores, hasher.clone()),
-            out: Outbox::new(cores, settings.limits.ring_batch_bytes, settings.units.unit_bytes),
+            out: Outbox::new(cores, &settings.limits, settings.units.unit_bytes),
             recorder: Recorder::new(settings.core, settings.sample, Time::ZERO),
             departures: Vec::new(),
             adoptions: Vec::new(),

@@ -54,6 +54,7 @@ impl Shard {
                 }
             }
         }
+        self.out.bound.iter_mut().zip(&self.entries).for_each(|(bound, entries)| bound.waiting = entries.len());
         self.tell_doors();
         if !self.out.controls.is_empty() {
             self.work_off(now);
@@ -101,6 +102,7 @@ impl Shard {
             return;
         }
         std::mem::swap(&mut batch.entries, &mut self.entries[at]);
+        self.out.bound[at].waiting = 0;
         std::mem::swap(&mut batch.updates, &mut self.out.bound[at].updates);
         if !self.out.bound[at].put_off.is_empty() {
             self.homes.send_put_off(core, now, &mut self.out);
@@ -111,10 +113,5 @@ impl Shard {
     pub fn has_for(&self, core: CoreId) -> bool {
         let bound = &self.out.bound[usize::from(core.0)];
         !self.entries[usize::from(core.0)].is_empty() || !bound.updates.is_empty() || !bound.put_off.is_empty()
-    }
-
-    /// Entries that wait for a core.
-    pub(super) fn control_backlog(&self, core: CoreId) -> usize {
-        self.entries[usize::from(core.0)].len()
     }
 }

@@ -130,7 +130,7 @@ impl Acting {
             ping: seldom(random, 40),
             log_out: seldom(random, 40),
             nonsense: seldom(random, 6),
-            approve: 300 + random.below(700),
+            approve: one_of(random, &[0, 300, 700, 1000]),
             deny: seldom(random, 200),
             acknowledge: one_of(random, &[0, 500, 1000]),
             resume: one_of(random, &[0, 500, 900]),

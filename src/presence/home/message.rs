@@ -72,6 +72,9 @@ impl Homes {
         if to.domain() != self.place.domain {
             return refuse(asker, Reason::NoSuchUser, to.to_string(), out);
         }
+        if out.is_full(self.home_of(&to)) {
+            return refuse(asker, Reason::Overloaded, "", out);
+        }
         let user = self.user(at).expect("the caller found it");
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
         let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker, given: Vec::new() };
@@ -146,6 +149,9 @@ impl Homes {
         let most = self.place.limits.directed_per_session as usize;
         if to.0.domain() != self.place.domain {
             return refuse(asker, Reason::NoSuchUser, to.0.to_string(), out);
+        }
+        if out.is_full(self.home_of(&to.0)) {
+            return refuse(asker, Reason::Overloaded, "", out);
         }
         let user = self.user(at).expect("the caller found it");
         let from = user.jid.clone();

@@ -51,6 +51,10 @@ impl Homes {
         if show == Show::Unavailable && !was_available {
             return done(asker, out);
         }
+        if !was_available && out.is_any_full() {
+            // It would ask for the presence of all contacts.
+            return refuse(asker, Reason::Overloaded, "", out);
+        }
         if found.sequence == LAST_SEQUENCE {
             return self.wear_out(now, at, session, asker, edge, out);
         }
@@ -255,7 +259,7 @@ mod tests {
         let place = Place { core, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         let hasher = RandomState::with_seed(1);
         let mut homes = Homes::new(place, hasher.clone(), Secrets::from_number(1));
-        let (mut edge, mut out) = (Edge::new(core, 2, hasher), Outbox::new(2, 1 << 20, 1500));
+        let (mut edge, mut out) = (Edge::new(core, 2, hasher), Outbox::new(2, &Limits::default(), 1500));
         let at_edge = EdgeRef { core: there, slot: 0, generation: 1 };
         let mut user = User::new(UserId(1), Bare::new("ann@d").unwrap());
         user.sessions.push(Session::new(SessionId(1), at_edge, "r".into(), [0; 16]));

@@ -161,20 +161,26 @@ impl Client {
             Pending::LogOut => {
                 self.sessions.remove(&tag.stream);
             }
-            Pending::GoOffline => session.view.clear(),
+            Pending::GoOffline if refused.is_none() => session.view.clear(),
             Pending::Wish(wish) => env.memories.wishes.answer(&wish, refused.is_none()),
             Pending::Letter(letter) if refused.is_some() => env.memories.post.returned(letter),
             Pending::Letter(letter) => {
                 env.memories.post.confirmed(letter);
                 session.letters.insert(tag.request, letter);
             }
-            Pending::Other => {}
+            Pending::GoOffline | Pending::Other => {}
         }
         Ok(())
     }
 
     fn refused(&mut self, env: &mut Env, tag: Tag, reason: Reason) -> Held {
         env.trace.note(env.now, format_args!("client {} {tag:?} is refused: {reason:?}", self.number));
+        if reason == Reason::Overloaded
+            && let Some(session) = self.sessions.get_mut(&tag.stream)
+        {
+            // It may have been a change of presence that was not made.
+            session.said = Said::Unsure;
+        }
         if tag.request != 0 {
             return self.answered(env, tag, Some(reason));
         }
