@@ -1,7 +1,8 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
-//! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`, `sasl`,
-//! `token`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `cargo fuzz run NAME` feeds them here; `tests/wire_fuzz.rs` does on stable, with mutations of good
-//! frames.
+//! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
+//! `sasl`,
+//! `token`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `cargo fuzz run NAME` feeds them
+//! here; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
@@ -221,8 +222,8 @@ fn reencode<R: Row>(value: &[u8]) {
     }
 }
 
-/// Requests to the admin port, cut where the first byte says: cut or whole, the same is found. Then what their bodies hold, and what
-/// a node answers.
+/// Requests to the admin port, cut where the first byte says: cut or whole, the same is found. Then what their bodies hold, and
+/// what a node answers.
 pub fn http(data: &[u8]) {
     let Some((&at, stream)) = data.split_first() else { return };
     let (first, _) = stream.split_at(usize::from(at).min(stream.len()));

@@ -3,7 +3,8 @@
 //!
 //! Lives on: one thread of a test or of `fanal sim`. `mix` draws what a seed is made of; `world` takes the steps; `node` and `core`
 //! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `check` has one file for each
-//! invariant; `counts` shows what came up. Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
+//! invariant; `counts` shows what came up. Invariant: a run depends on its options and on nothing else: no clock, thread, socket
+//! or file, no global randomness.
 
 pub mod check;
 mod client;

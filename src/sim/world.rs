@@ -1,8 +1,8 @@
 //! One run: the steps, then calm, then every check.
 //!
 //! Lives on: the simulator. In each step some cores take a turn, or some clients read, or one actor does one thing, whichever is
-//! drawn, and time passes in between: so any order of events comes up, and any delay. Then faults stop, everything comes to rest, and the final state is looked at; so it is once more
-//! after a last crash, and when everybody has gone.
+//! drawn, and time passes in between: so any order of events comes up, and any delay. Then faults stop, everything comes to
+//! rest, and the final state is looked at; so it is once more after a last crash, and when everybody has gone.
 
 use super::check::{Check, Held, converged, kept, released};
 use super::client::Client;

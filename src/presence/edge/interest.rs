@@ -7,7 +7,7 @@ use crate::presence::control::{Control, EdgeRef, Snapshot};
 use crate::presence::frame::Frame;
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use thin_vec::ThinVec;
 
 impl Edge {
@@ -230,7 +230,7 @@ impl Edge {
         } else if let Some(group) = publisher.trunks.iter_mut().find(|group| group.conn == conn) {
             group.streams.push(stream);
         } else {
-            publisher.trunks.push(TrunkGroup { conn, streams: vec![stream] });
+            publisher.trunks.push(TrunkGroup { conn, streams: smallvec![stream] });
         }
     }
 

@@ -122,7 +122,7 @@ impl Publisher {
 /// The streams of one trunk that watch a publisher: one event for all of them.
 struct TrunkGroup {
     conn: u32,
-    streams: Vec<u32>,
+    streams: SmallVec<[u32; 4]>,
 }
 
 struct Cached {
@@ -344,12 +344,12 @@ impl Edge {
         self.publishers.get(slot as usize)?.as_ref()?.cache.first()
     }
 
-    /// Reads the lines of a publisher's first subscribers, for the cache.
+    /// Reads the trunks of a publisher and the lines of its first subscribers, for the cache.
     #[inline]
     pub fn glance_at_lines(&self, slot: u32, lines: &Lines) -> u32 {
-        let publisher = self.publishers.get(slot as usize).and_then(Option::as_ref);
-        let direct = publisher.iter().flat_map(|publisher| publisher.direct.iter().take(GLANCED_LINES));
-        direct.fold(0, |seen, &conn| seen ^ lines.glance(conn))
+        let Some(publisher) = self.publishers.get(slot as usize).and_then(Option::as_ref) else { return 0 };
+        let trunks = publisher.trunks.iter().fold(0, |seen, group| seen ^ group.conn);
+        publisher.direct.iter().take(GLANCED_LINES).fold(trunks, |seen, &conn| seen ^ lines.glance(conn))
     }
 
     /// Questions to publishers' homes that are not answered yet.

@@ -273,7 +273,12 @@ mod tests {
             homes.update(Time(1), at, SessionId(1), &presence::read(&bytes).unwrap(), asker, &mut edge, &mut out);
         }
         assert_eq!(homes.session_count(), 0);
-        let ended = |control: &Control| matches!(control, Control::ToSession { event: SessionEvent::Ended(Reason::SessionWornOut), edge } if *edge == at_edge);
+        let ended = |control: &Control| match control {
+            Control::ToSession { event: SessionEvent::Ended(reason), edge } => {
+                (*reason, *edge) == (Reason::SessionWornOut, at_edge)
+            }
+            _ => false,
+        };
         assert!(out.controls.iter().any(|(to, control)| *to == there && ended(control)));
         let sent: Vec<u32> = out.bound[1].updates.iter().map(|update| frame::head(update.frame).version.sequence).collect();
         assert_eq!(sent, [LAST_SEQUENCE, LAST_SEQUENCE + 1]);
