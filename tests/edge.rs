@@ -192,6 +192,18 @@ fn updates_that_are_older_than_the_snapshot_in_their_batch_are_skipped() {
 }
 
 #[test]
+fn the_home_is_asked_about_everybody_once_too_many_were_revoked_to_be_kept_in_mind() {
+    let (mut world, publisher, (user, session, conn)) = watched();
+    (1..=5000).for_each(|n| world.edge.revoke(0, publisher, UserId(1 << 40 | n), &world.homes, &mut world.out));
+    world.interest(session, publisher);
+    let watch = world.watch();
+    assert_eq!(watch.0, user);
+    assert!(world.heard(conn).is_empty());
+    world.snapshot(publisher, watch, frame(publisher, 1));
+    assert_eq!(world.heard(conn), [1]);
+}
+
+#[test]
 fn who_is_refused_hears_nothing_and_leaves_nothing_behind() {
     let (publisher, user) = (user_of(THERE, 1), user_of(HERE, 1));
     let mut world = World::new();

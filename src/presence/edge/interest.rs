@@ -1,7 +1,7 @@
 //! Who watches whom at this edge: asks publishers' homes once per publisher (the log-in storm's one probe per core and
 //! publisher), answers the second subscriber locally, and lets go with the last.
 
-use super::{Cached, Edge, Grant, NO_SESSION, Pending, Publisher, TrunkGroup};
+use super::{Cached, Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
 use crate::base::id::UserId;
 use crate::presence::control::{Control, EdgeRef, Snapshot};
 use crate::presence::frame::Frame;
@@ -31,7 +31,7 @@ impl Edge {
                 continue;
             }
             session.watching.push(slot);
-            let must_ask = publisher.ask_first().contains(&subscriber);
+            let must_ask = publisher.must_ask(subscriber);
             if publisher.grant == Grant::Given && !must_ask {
                 self.counters.local_snapshots += 1;
                 self.add_subscriber(slot, edge.slot);
@@ -57,14 +57,14 @@ impl Edge {
         };
         let first = publisher.grant == Grant::Asked;
         publisher.grant = Grant::Given;
-        let Pending { waiting, ask_first } = publisher.pending();
-        ask_first.retain(|&user| user != snapshot.subscriber);
+        let pending = publisher.pending();
+        pending.ask_first.retain(|&user| user != snapshot.subscriber);
         for user in snapshot.revoked {
-            if user != snapshot.subscriber && !ask_first.contains(&user) {
-                ask_first.push(user);
+            if user != snapshot.subscriber {
+                pending.ask_first(user);
             }
         }
-        let (waiting, ask_first) = (std::mem::take(waiting), ask_first.clone());
+        let waiting = std::mem::take(&mut pending.waiting);
         // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
         // old one, and those who subscribe already would not hear of it.
         if first && snapshot.publisher.home(self.cores) != self.core {
@@ -75,7 +75,8 @@ impl Edge {
         }
         for session_slot in waiting {
             let user = self.subscriber_of(session_slot);
-            if user == snapshot.subscriber || (first && !ask_first.contains(&user)) {
+            let publisher = self.publisher(snapshot.slot, snapshot.publisher).expect("got above");
+            if user == snapshot.subscriber || (first && !publisher.must_ask(user)) {
                 self.add_subscriber(snapshot.slot, session_slot);
                 self.send_states(session_slot, &[snapshot.slot], homes, out);
             } else {
@@ -113,9 +114,7 @@ impl Edge {
     /// approved again meanwhile: the word of that may have come here first.
     pub fn revoke(&mut self, slot: u32, user: UserId, subscriber: UserId, homes: &Homes, out: &mut Outbox) {
         let Some(publisher) = self.publisher(slot, user) else { return };
-        if !publisher.ask_first().contains(&subscriber) {
-            publisher.pending().ask_first.push(subscriber);
-        }
+        publisher.pending().ask_first(subscriber);
         let sessions = self.sessions_of(slot, subscriber);
         for &session_slot in &sessions {
             self.send_farewells(session_slot, slot, homes, out);

@@ -94,6 +94,28 @@ struct Pending {
     waiting: Vec<u32>,
     /// Users the publisher revoked: the home is asked before they get anything again.
     ask_first: Vec<UserId>,
+    /// There were more of them than are kept: the home is asked about everybody.
+    ask_always: bool,
+}
+
+/// Revoked users that one record keeps in mind. At the limit: the publisher's home is asked about every new subscriber.
+const ASK_FIRST_PER_PUBLISHER: usize = 1024;
+
+impl Pending {
+    fn must_ask(&self, user: UserId) -> bool {
+        self.ask_always || self.ask_first.contains(&user)
+    }
+
+    fn ask_first(&mut self, user: UserId) {
+        if self.must_ask(user) {
+            return;
+        }
+        if self.ask_first.len() == ASK_FIRST_PER_PUBLISHER {
+            (self.ask_first, self.ask_always) = (Vec::new(), true);
+        } else {
+            self.ask_first.push(user);
+        }
+    }
 }
 
 impl Publisher {
@@ -101,8 +123,9 @@ impl Publisher {
         self.pending.as_ref().map_or(&[], |pending| &pending.waiting)
     }
 
-    fn ask_first(&self) -> &[UserId] {
-        self.pending.as_ref().map_or(&[], |pending| &pending.ask_first)
+    /// Whether the home must be asked before this user gets anything.
+    fn must_ask(&self, user: UserId) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.must_ask(user))
     }
 
     fn pending(&mut self) -> &mut Pending {
@@ -111,7 +134,7 @@ impl Publisher {
 
     /// Gives back the memory of a list that nobody is in.
     fn tidy(&mut self) {
-        self.pending.take_if(|pending| pending.waiting.is_empty() && pending.ask_first.is_empty());
+        self.pending.take_if(|pending| pending.waiting.is_empty() && pending.ask_first.is_empty() && !pending.ask_always);
     }
 
     fn is_watched(&self) -> bool {
