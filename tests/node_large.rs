@@ -72,6 +72,7 @@ fn with_admin(cores: usize) -> (TestNode, Admin) {
     let mut config = config(cores);
     config.listen.admin = "127.0.0.1:0".parse().unwrap();
     config.limits.contacts_per_user = CONTACTS as u32;
+    config.limits.roster_bytes_per_user = 32 << 20;
     let mut node = TestNode::start(&config);
     let address = node.0.as_mut().unwrap().start_admin(&config).unwrap();
     (node, Admin::new(address, None))

@@ -33,8 +33,8 @@ pub struct Limits {
     pub directed_per_session: u32,
     /// Messages sent to a session and not acknowledged. At the limit: `too_many_messages` to the sender.
     pub unacknowledged_messages: u32,
-    /// About the bytes of those messages, at most one above it: less than `backlog_bytes`, because all of them are sent again at once
-    /// when the session is resumed. At the limit: `too_many_messages` to the sender.
+    /// About the bytes of those messages, at most one above it: less than `backlog_bytes`, because all of them are sent again at
+    /// once when the session is resumed. At the limit: `too_many_messages` to the sender.
     pub unacknowledged_bytes: u32,
     /// Bytes waiting for one connection above which its presence is conflated (newest per publisher).
     pub high_water_bytes: u32,
