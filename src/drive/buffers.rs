@@ -51,6 +51,11 @@ impl Buffers {
         if memory.is_null() {
             handle_alloc_error(layout);
         }
+        // All of it will be used, in turn, however few connections there are: rather now than while somebody waits.
+        for page in (0..layout.size()).step_by(PAGE) {
+            // SAFETY: inside the allocation, which nobody else knows yet.
+            unsafe { memory.add(page).write_volatile(0) };
+        }
         let mut buffers = Buffers { memory, layout, count, size, tail: 0, kept: false };
         // SAFETY: the entries are page-aligned, zeroed, and live as long as `buffers`, which outlives the ring.
         unsafe { ring.submitter().register_buf_ring_with_flags(memory as u64, count, GROUP, 0) }?;
