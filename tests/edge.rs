@@ -7,7 +7,7 @@ use fanal::base::time::WallClock;
 use fanal::client::codec::Codec;
 use fanal::presence::control::{Control, EdgeRef, Snapshot};
 use fanal::presence::edge::{Edge, Home};
-use fanal::presence::frame::Frame;
+use fanal::presence::frame::Events;
 use fanal::presence::home::{Homes, Place};
 use fanal::presence::outbox::Outbox;
 use fanal::wire::decode::ServerFrame;
@@ -31,9 +31,9 @@ fn user_of(core: CoreId, from: u16) -> UserId {
     (from..).map(|slot| UserId::new(0, slot, 1)).find(|user| user.home(2) == core).expect("half of all are")
 }
 
-fn frame(user: UserId, sequence: u32) -> Frame {
+fn frame(user: UserId, sequence: u32) -> Events {
     let version = Version { epoch: 1, sequence };
-    Frame::new(Head { user, version, session: SessionId(1), show: Show::Away, flags: 0 }, &[])
+    Events::of(Head { user, version, session: SessionId(1), show: Show::Away, flags: 0 }, &[])
 }
 
 impl World {
@@ -70,13 +70,13 @@ impl World {
         watch.expect("the edge asks the publisher's home")
     }
 
-    fn snapshot(&mut self, publisher: UserId, watch: (UserId, u32, u32), state: Frame) {
+    fn snapshot(&mut self, publisher: UserId, watch: (UserId, u32, u32), state: Events) {
         self.snapshot_behind(publisher, watch, state, 0);
     }
 
     /// The answer, so many updates before the end of its batch.
-    fn snapshot_behind(&mut self, publisher: UserId, (subscriber, slot, nonce): (UserId, u32, u32), state: Frame, behind: usize) {
-        let snapshot = Snapshot { publisher, subscriber, slot, nonce, frames: vec![state], behind, revoked: Vec::new() };
+    fn snapshot_behind(&mut self, publisher: UserId, (subscriber, slot, nonce): (UserId, u32, u32), state: Events, behind: usize) {
+        let snapshot = Snapshot { publisher, subscriber, slot, nonce, events: state, behind, revoked: Vec::new() };
         self.edge.snapshot(snapshot, &self.homes, &mut self.out);
     }
 
@@ -113,7 +113,7 @@ fn a_second_subscribers_snapshot_takes_no_update_from_the_first() {
     let watch = world.watch();
     assert_eq!(watch.0, second);
     world.snapshot(publisher, watch, frame(publisher, 2));
-    world.edge.fan_out_remote(watch.1, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    world.edge.fan_out_remote(watch.1, frame(publisher, 2).bytes(), &mut world.out.lines);
     assert_eq!(world.heard(conn), [2]);
     assert_eq!(world.heard(other).last(), Some(&2));
 }
@@ -138,7 +138,7 @@ fn a_revocation_that_comes_after_the_next_approval_does_not_last() {
     assert_eq!(world.heard(conn), [1, 1], "its state, and the farewell");
     let watch = world.watch();
     world.snapshot(publisher, watch, frame(publisher, 2));
-    world.edge.fan_out_remote(watch.1, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    world.edge.fan_out_remote(watch.1, frame(publisher, 2).bytes(), &mut world.out.lines);
     assert_eq!(world.heard(conn), [1, 2]);
     assert_eq!(world.edge.asked_count(), 0);
 }
@@ -211,7 +211,7 @@ fn who_is_refused_hears_nothing_and_leaves_nothing_behind() {
     world.interest(session, publisher);
     let (_, slot, nonce) = world.watch();
     world.edge.refused(slot, nonce, publisher, user, &mut world.out);
-    world.edge.fan_out_remote(slot, publisher, &frame(publisher, 2).0, &mut world.out.lines);
+    world.edge.fan_out_remote(slot, frame(publisher, 2).bytes(), &mut world.out.lines);
     assert!(world.heard(conn).is_empty());
     assert_eq!((world.edge.publisher_count(), world.edge.asked_count()), (0, 0));
 }

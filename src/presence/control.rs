@@ -4,7 +4,7 @@
 //! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
 //! a reference with a generation, so a late one never reaches a successor.
 
-use super::frame::Frame;
+use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
@@ -313,7 +313,7 @@ pub struct Snapshot {
     pub slot: u32,
     pub nonce: u32,
     /// One event frame for each available session; or the last presence of a user who has none.
-    pub frames: Vec<Frame>,
+    pub events: Events,
     /// So many updates of the batch that it comes in are older.
     pub behind: usize,
     /// Subscribers whose revocation their own homes may not know yet.
@@ -356,7 +356,7 @@ pub enum SessionEvent {
     },
     Directed(Box<Directed>),
     /// Event frames of the user's own other sessions.
-    Events(Vec<Frame>),
+    Events(Events),
     /// The answer to a probe: what the edge knows of this publisher, if the session watches it.
     Probed {
         publisher: UserId,

@@ -4,22 +4,54 @@
 //! panics.
 
 use crate::wire::event::{self, BatchWriter, Head};
-use crate::wire::frame::HEADER_BYTES;
+use crate::wire::frame::{HEADER_BYTES, Header};
 
-/// One event frame of a publisher's session.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Frame(pub Vec<u8>);
+/// Event frames, one behind the other in one block.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Events(Vec<u8>);
 
-impl Frame {
-    pub fn new(head: Head, presence: &[u8]) -> Frame {
-        let mut bytes = Vec::new();
-        encode(&mut bytes, head, presence);
-        Frame(bytes)
+impl Events {
+    /// One frame.
+    pub fn of(head: Head, presence: &[u8]) -> Events {
+        let mut events = Events::default();
+        events.push(head, presence);
+        events
     }
 
-    pub fn head(&self) -> Head {
-        head(&self.0)
+    pub fn push(&mut self, head: Head, presence: &[u8]) {
+        event::write(&mut self.0, head, presence);
     }
+
+    /// Adds frames that were encoded before.
+    pub fn append(&mut self, frames: &[u8]) {
+        self.0.extend_from_slice(frames);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        frames(&self.0)
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The frames in a block of them.
+pub fn frames(mut block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let header = Header::decode(block.first_chunk()?, u32::MAX).expect("a frame that was encoded here");
+        let (first, rest) = block.split_at(header.frame_bytes());
+        block = rest;
+        Some(first)
+    })
 }
 
 /// Replaces the bytes by a frame.
@@ -52,13 +84,18 @@ pub fn append_addressed(to: &mut Vec<u8>, frame: &[u8], streams: &[u32]) {
     event::splice(to, &frame[HEADER_BYTES..], streams);
 }
 
-/// Replaces the bytes by one batch of frames, for a stream of a trunk or (0) a connection's own session.
-pub fn batch<'a>(into: &mut Vec<u8>, stream: u32, frames: impl Iterator<Item = &'a [u8]>) {
-    into.clear();
+/// Upper bound of what `batch` appends.
+pub fn batch_len(frames: &[u8]) -> usize {
+    HEADER_BYTES + frames.len()
+}
+
+/// Appends one batch of frames, for a stream of a trunk or (0) a connection's own session.
+pub fn batch(to: &mut Vec<u8>, stream: u32, block: &[u8]) {
+    to.reserve(batch_len(block));
     let streams = if stream == 0 { &[][..] } else { &[stream] };
-    let mut writer = BatchWriter::start(into);
-    for frame in frames {
-        writer.push(into, &frame[HEADER_BYTES..], streams);
+    let mut writer = BatchWriter::start(to);
+    for frame in frames(block) {
+        writer.push(to, &frame[HEADER_BYTES..], streams);
     }
-    writer.finish(into);
+    writer.finish(to);
 }

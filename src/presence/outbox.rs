@@ -11,32 +11,29 @@ use crate::store::{Commit, Durability, Write};
 use crate::wire::lines::Lines;
 use std::collections::BTreeMap;
 
-/// Bytes before each event frame in `Updates`: frame length, destination slot, publisher, time of the update.
-const UPDATE_HEAD: usize = 24;
+/// Bytes before each event frame in `Updates`: frame length, destination slot.
+const UPDATE_HEAD: usize = 8;
 
 /// Presence updates for one other core: contiguous, read in place there.
 #[derive(Default, Debug)]
 pub struct Updates {
     bytes: Vec<u8>,
     count: u32,
+    /// When the first of them was made.
+    since: Option<Time>,
 }
 
 /// One update out of `Updates`.
 pub struct UpdateEntry<'a> {
     pub slot: u32,
-    pub publisher: UserId,
-    pub at: Time,
     pub frame: &'a [u8],
 }
 
 impl Updates {
-    pub fn push(&mut self, slot: u32, publisher: UserId, at: Time, frame: &[u8]) {
-        let mut head = [0u8; UPDATE_HEAD];
-        head[0..4].copy_from_slice(&(frame.len() as u32).to_le_bytes());
-        head[4..8].copy_from_slice(&slot.to_le_bytes());
-        head[8..16].copy_from_slice(&publisher.0.to_le_bytes());
-        head[16..24].copy_from_slice(&at.0.to_le_bytes());
-        self.bytes.extend_from_slice(&head);
+    pub fn push(&mut self, slot: u32, at: Time, frame: &[u8]) {
+        self.since.get_or_insert(at);
+        let head = frame.len() as u64 | u64::from(slot) << 32;
+        self.bytes.extend_from_slice(&head.to_le_bytes());
         self.bytes.extend_from_slice(frame);
         self.count += 1;
     }
@@ -46,11 +43,10 @@ impl Updates {
         let mut rest = &self.bytes[..];
         std::iter::from_fn(move || {
             let (head, tail) = rest.split_first_chunk::<UPDATE_HEAD>()?;
-            let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-            let wide = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
-            let (frame, after) = tail.split_at(word(0) as usize);
+            let head = u64::from_le_bytes(*head);
+            let (frame, after) = tail.split_at(head as u32 as usize);
             rest = after;
-            Some(UpdateEntry { slot: word(4), publisher: UserId(wide(8)), at: Time(wide(16)), frame })
+            Some(UpdateEntry { slot: (head >> 32) as u32, frame })
         })
     }
 
@@ -66,9 +62,13 @@ impl Updates {
         self.bytes.len()
     }
 
+    pub fn since(&self) -> Option<Time> {
+        self.since
+    }
+
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.count = 0;
+        (self.count, self.since) = (0, None);
     }
 }
 
@@ -147,7 +147,7 @@ impl Outbox {
             bound.put_off.insert((slot, at.user, session), (at, sequence));
             return false;
         }
-        bound.updates.push(slot, at.user, now, frame);
+        bound.updates.push(slot, now, frame);
         true
     }
 
@@ -167,11 +167,11 @@ mod tests {
     #[test]
     fn updates_read_back_as_they_were_pushed() {
         let mut updates = Updates::default();
-        updates.push(7, UserId(9), Time(11), b"frame one");
-        updates.push(8, UserId(10), Time(12), b"");
-        let read: Vec<_> = updates.iter().map(|e| (e.slot, e.publisher, e.at, e.frame.to_vec())).collect();
-        assert_eq!(read, [(7, UserId(9), Time(11), b"frame one".to_vec()), (8, UserId(10), Time(12), Vec::new())]);
-        assert_eq!(updates.len(), 2);
+        updates.push(7, Time(11), b"frame one");
+        updates.push(8, Time(12), b"");
+        let read: Vec<_> = updates.iter().map(|e| (e.slot, e.frame.to_vec())).collect();
+        assert_eq!(read, [(7, b"frame one".to_vec()), (8, Vec::new())]);
+        assert_eq!((updates.len(), updates.since()), (2, Some(Time(11))));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! its presence was last set to something else than unavailable; `outbound` names each edge at most once.
 
 use super::control::{EdgeRef, Message, UserRef, Way, WayKind};
-use super::frame::{self, Frame};
+use super::frame::{self, Events};
 use super::roster::{Item, Roster};
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
@@ -108,8 +108,12 @@ impl Session {
 
     /// The event frame of the session's present state.
     pub fn encode(&self, user: UserId, epoch: u32, into: &mut Vec<u8>) {
+        frame::encode(into, self.head(user, epoch), &self.presence);
+    }
+
+    fn head(&self, user: UserId, epoch: u32) -> Head {
         let version = Version { epoch, sequence: self.sequence };
-        frame::encode(into, Head { user, version, session: self.id, show: self.show, flags: 0 }, &self.presence);
+        Head { user, version, session: self.id, show: self.show, flags: 0 }
     }
 }
 
@@ -285,29 +289,22 @@ impl User {
     }
 
     /// The frames that tell the user's whole state: each available session, or the last presence.
-    pub fn frames(&self, epoch: u32, frames: &mut Vec<Frame>) {
-        let before = frames.len();
-        for session in self.sessions.iter().filter(|session| session.available) {
-            let mut frame = Vec::new();
-            session.encode(self.id, epoch, &mut frame);
-            frames.push(Frame(frame));
-        }
-        if let (true, Some(last)) = (frames.len() == before, self.last()) {
+    pub fn events(&self, epoch: u32, events: &mut Events) {
+        let mut available = self.sessions.iter().filter(|session| session.available).peekable();
+        if let (None, Some(last)) = (available.peek(), self.last()) {
             let head =
                 Head { user: self.id, version: last.version, session: last.session, show: Show::Unavailable, flags: event::LAST };
-            frames.push(Frame::new(head, &last.presence));
+            events.push(head, &last.presence);
         }
+        available.for_each(|session| events.push(session.head(self.id, epoch), &session.presence));
     }
 
     /// The frames of the user's available sessions but one.
-    pub fn other_frames(&self, but: SessionId, epoch: u32) -> Vec<Frame> {
+    pub fn other_events(&self, but: SessionId, epoch: u32) -> Events {
         let others = self.sessions.iter().filter(|session| session.available && session.id != but);
-        let frame = |session: &Session| {
-            let mut frame = Vec::new();
-            session.encode(self.id, epoch, &mut frame);
-            Frame(frame)
-        };
-        others.map(frame).collect()
+        let mut events = Events::default();
+        others.for_each(|session| events.push(session.head(self.id, epoch), &session.presence));
+        events
     }
 
     pub fn at(&self, slot: u32) -> UserRef {

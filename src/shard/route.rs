@@ -18,18 +18,17 @@ impl Shard {
                 Entry::Command(command) => self.command(now, *command),
             }
         }
-        let first = batch.updates.iter().next().map(|update| update.at);
         let mut ahead = batch.updates.iter();
         for (number, update) in batch.updates.iter().enumerate() {
             if number % EXPECTED == 0 {
                 self.expect_updates(ahead.by_ref().take(EXPECTED));
             }
             if !self.edge.is_behind(update.slot, number) {
-                self.edge.fan_out_remote(update.slot, update.publisher, update.frame, &mut self.out.lines);
+                self.edge.fan_out_remote(update.slot, update.frame, &mut self.out.lines);
             }
         }
         self.edge.batch_read();
-        self.batch_read(first, now, batch.updates.len() as u64);
+        self.batch_read(batch.updates.since(), now, batch.updates.len() as u64);
         self.work_off(now);
     }
 

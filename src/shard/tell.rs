@@ -77,7 +77,7 @@ impl Shard {
                 let from = full(&directed.from, &directed.from_resource);
                 encoder.directed_from(out, tag, &from, &directed.presence);
             }
-            SessionEvent::Events(frames) => return self.edge.send_frames(edge.slot, &frames, &mut self.out),
+            SessionEvent::Events(events) => return self.edge.send_events(edge.slot, &events, &mut self.out),
             SessionEvent::Probed { publisher } => return self.edge.probed(edge, publisher, &self.homes, &mut self.out),
             SessionEvent::Transfer { address } => encoder.transfer(out, tag, &address),
             SessionEvent::Ended(reason) => return self.session_ended(edge, reason),

@@ -389,15 +389,15 @@ fn check_batch(env: &mut Env, to: CoreId, batch: &mut Batch) -> Held {
     for update in batch.updates.iter() {
         let head = frame::head(update.frame);
         env.trace.bytes(u64::from(to.0) | 2 << 32, update.frame);
-        env.memories.crossings.crossed(to, update.publisher, head.session, head.version)?;
+        env.memories.crossings.crossed(to, head.user, head.session, head.version)?;
         env.count(Happening::Crossing);
     }
     Ok(())
 }
 
 fn repeat_first(batch: &mut Batch) {
-    let first = batch.updates.iter().next().map(|update| (update.slot, update.publisher, update.at, update.frame.to_vec()));
-    if let Some((slot, publisher, at, frame)) = first {
-        batch.updates.push(slot, publisher, at, &frame);
+    let first = batch.updates.iter().next().map(|update| (update.slot, update.frame.to_vec()));
+    if let (Some((slot, frame)), Some(since)) = (first, batch.updates.since()) {
+        batch.updates.push(slot, since, &frame);
     }
 }

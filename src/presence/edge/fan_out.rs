@@ -1,14 +1,15 @@
 //! Delivery to the sessions of this edge: the same bytes to every subscriber (G2), the newest state only to those that are slow.
 
-use super::{Cached, Edge, RosterRest};
+use super::{Edge, RosterRest, is_farewell};
 use crate::base::id::{ConnId, SessionId, UserId, Version};
 use crate::presence::control::{Ask, Control, EdgeRef};
-use crate::presence::frame::{self, Frame};
+use crate::presence::frame::{self, Events};
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
-use crate::wire::event::{self, Head};
+use crate::wire::event::Head;
 use crate::wire::lines::Lines;
 use crate::wire::native::Show;
+use smallvec::SmallVec;
 use std::hint::black_box;
 
 /// Sessions of one publisher that may end while one connection is slow; at the limit the connection is ended, since it could not
@@ -68,44 +69,13 @@ impl Edge {
     }
 
     /// The same for a publisher of another core, whose state is kept for those who subscribe later.
-    pub fn fan_out_remote(&mut self, slot: u32, user: UserId, frame: &[u8], lines: &mut Lines) -> usize {
+    pub fn fan_out_remote(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) -> usize {
         let head = frame::head(frame);
-        let Some(publisher) = self.publisher(slot, user) else {
+        if !self.publisher(slot, head.user).is_some_and(|publisher| publisher.cache.put(&head, frame)) {
             self.counters.stale_updates += 1;
             return 0;
-        };
-        let cached = publisher.cache.iter_mut().find(|cached| cached.session == head.session);
-        match cached {
-            Some(cached) if cached.version >= head.version => {
-                self.counters.stale_updates += 1;
-                return 0;
-            }
-            Some(cached) if !is_farewell(&head) => {
-                cached.version = head.version;
-                cached.frame.0.clear();
-                cached.frame.0.extend_from_slice(frame);
-            }
-            Some(_) => {
-                publisher.cache.retain(|cached| cached.session != head.session);
-                if publisher.cache.is_empty() {
-                    publisher.cache.push(last_presence(&head, frame));
-                }
-            }
-            None if is_farewell(&head) => {
-                // Nobody here has heard of that session: it came and went while the ring was full.
-                if publisher.cache.iter().all(|cached| is_farewell(&cached.frame.head())) {
-                    publisher.cache.clear();
-                    publisher.cache.push(last_presence(&head, frame));
-                }
-                self.counters.stale_updates += 1;
-                return 0;
-            }
-            None => {
-                publisher.cache.retain(|cached| !is_farewell(&cached.frame.head()));
-                publisher.cache.push(Cached { session: head.session, version: head.version, frame: Frame(frame.to_vec()) });
-            }
         }
-        self.fan_out(slot, user, frame, lines)
+        self.fan_out(slot, head.user, frame, lines)
     }
 
     /// Remembers for each connection that was slow before this update that the publisher has news. Returns how many of them carry
@@ -153,26 +123,26 @@ impl Edge {
     }
 
     fn send_put_off(&mut self, conn: u32, slot: u32, farewells: &[(SessionId, Version)], homes: &Homes, out: &mut Outbox) {
-        let mut frames = Vec::new();
-        self.states_of(slot, homes, &mut frames);
+        let mut events = Events::default();
+        self.states_of(slot, homes, &mut events);
         let publisher = self.publishers[slot as usize].as_ref().expect("a freed publisher is put off for nobody");
         for &(session, version) in farewells {
-            if !frames.iter().map(Frame::head).any(|head| head.session == session && !is_farewell(&head)) {
-                frames.push(farewell(publisher.user, session, version));
+            if !events.iter().map(frame::head).any(|head| head.session == session && !is_farewell(&head)) {
+                events.push(farewell(publisher.user, session, version), &[]);
             }
         }
         let group = publisher.trunks.iter().find(|group| group.conn == conn);
-        for frame in &frames {
+        for frame in events.iter() {
             match group {
-                None => out.lines.append(conn, &frame.0),
+                None => out.lines.append(conn, frame),
                 Some(group) => {
-                    if let Some(gathered) = out.lines.gather(conn, frame::addressed_len(&frame.0, group.streams.len())) {
-                        frame::append_addressed(gathered, &frame.0, &group.streams);
+                    if let Some(gathered) = out.lines.gather(conn, frame::addressed_len(frame, group.streams.len())) {
+                        frame::append_addressed(gathered, frame, &group.streams);
                     }
                 }
             }
         }
-        self.counters.deliveries += (frames.len() * group.map_or(1, |group| group.streams.len())) as u64;
+        self.counters.deliveries += (events.iter().count() * group.map_or(1, |group| group.streams.len())) as u64;
     }
 
     /// A piece of a roster has gone out: the next one is asked for now, or when a slow connection has read this one.
@@ -194,37 +164,40 @@ impl Edge {
     /// Sends one session the states of publishers it may now see, in batches; those for which it is too slow, later.
     pub(super) fn send_states(&mut self, session_slot: u32, publishers: &[u32], homes: &Homes, out: &mut Outbox) {
         let Some(conn) = self.at_slot(session_slot).map(|session| session.conn.slot) else { return };
-        let (mut frames, mut bytes) = (Vec::new(), 0);
-        for &slot in publishers {
-            if out.lines.is_slow(conn) {
-                self.counters.conflated += 1;
-                self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
-                continue;
-            }
-            let before = frames.len();
-            self.states_of(slot, homes, &mut frames);
-            bytes += frames[before..].iter().map(|frame| frame.0.len()).sum::<usize>();
-            if bytes >= homes.place.limits.piece_bytes as usize {
-                self.send_frames(session_slot, &frames, out);
-                (frames, bytes) = (Vec::new(), 0);
+        let mut events = std::mem::take(&mut self.scratch);
+        for slots in publishers.chunks(TOGETHER) {
+            self.glance_at_states(slots, homes);
+            for &slot in slots {
+                if out.lines.is_slow(conn) {
+                    self.counters.conflated += 1;
+                    self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
+                    continue;
+                }
+                self.states_of(slot, homes, &mut events);
+                if events.bytes().len() >= homes.place.limits.piece_bytes as usize {
+                    self.send_events(session_slot, &events, out);
+                    events.clear();
+                }
             }
         }
-        self.send_frames(session_slot, &frames, out);
+        self.send_events(session_slot, &events, out);
+        events.clear();
+        self.scratch = events;
     }
 
     /// Sends event frames to one session.
-    pub fn send_frames(&mut self, session_slot: u32, frames: &[Frame], out: &mut Outbox) {
+    pub fn send_events(&mut self, session_slot: u32, events: &Events, out: &mut Outbox) {
         let Some(session) = self.at_slot(session_slot) else { return };
         let (conn, stream) = (session.conn.slot, session.stream);
-        self.counters.deliveries += frames.len() as u64;
-        match frames {
-            [] => {}
-            [frame] if stream == 0 => out.lines.append(conn, &frame.0),
-            frames => {
-                let mut batch = std::mem::take(&mut self.scratch);
-                frame::batch(&mut batch, stream, frames.iter().map(|frame| &frame.0[..]));
-                out.lines.append(conn, &batch);
-                self.scratch = batch;
+        let count = events.iter().count();
+        self.counters.deliveries += count as u64;
+        match count {
+            0 => {}
+            1 if stream == 0 => out.lines.append(conn, events.bytes()),
+            _ => {
+                if let Some(gathered) = out.lines.gather(conn, frame::batch_len(events.bytes())) {
+                    frame::batch(gathered, stream, events.bytes());
+                }
             }
         }
     }
@@ -235,9 +208,9 @@ impl Edge {
         if self.publishers[slot as usize].as_ref().is_none_or(|publisher| publisher.waiting().contains(&session_slot)) {
             return;
         }
-        let mut states = Vec::new();
+        let mut states = Events::default();
         self.states_of(slot, homes, &mut states);
-        let gone = states.iter().map(|frame| frame.head()).filter(|head| !is_farewell(head));
+        let gone = states.iter().map(frame::head).filter(|head| !is_farewell(head));
         let mut gone: Vec<(SessionId, Version)> = gone.map(|head| (head.session, head.version)).collect();
         let conn = self.at_slot(session_slot).map(|session| session.conn.slot);
         if let Some(put_off) = conn.and_then(|conn| self.put_off.get(&conn)) {
@@ -246,33 +219,36 @@ impl Edge {
             gone.extend(ended);
         }
         let user = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
-        let farewells: Vec<Frame> = gone.into_iter().map(|(session, version)| farewell(user, session, version)).collect();
-        self.send_frames(session_slot, &farewells, out);
+        let mut farewells = Events::default();
+        gone.into_iter().for_each(|(session, version)| farewells.push(farewell(user, session, version), &[]));
+        self.send_events(session_slot, &farewells, out);
     }
 
     /// The frames that tell a publisher's whole state.
-    fn states_of(&self, slot: u32, homes: &Homes, frames: &mut Vec<Frame>) {
+    fn states_of(&self, slot: u32, homes: &Homes, events: &mut Events) {
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
         if publisher.user.home(self.cores) == self.core {
-            homes.frames_of(publisher.user, frames);
+            homes.events_of(publisher.user, events);
         } else {
-            frames.extend(publisher.cache.iter().map(|cached| cached.frame.clone()));
+            events.append(publisher.cache.bytes());
         }
     }
-}
 
-fn is_farewell(head: &Head) -> bool {
-    head.show == Show::Unavailable
+    /// Reads what `states_of` will read for these publishers, for the cache: the misses of a step are under way together.
+    fn glance_at_states(&self, slots: &[u32], homes: &Homes) {
+        let publishers = || slots.iter().filter_map(|&slot| self.publishers[slot as usize].as_ref());
+        let mut seen = publishers().fold(0, |seen, publisher| seen ^ publisher.cache.glance());
+        let here = publishers().filter(|publisher| publisher.user.home(self.cores) == self.core);
+        let users: SmallVec<[u32; TOGETHER]> = here.filter_map(|publisher| homes.slot_of(publisher.user)).collect();
+        for step in [Homes::glance, Homes::glance_at_session, Homes::glance_at_presence] {
+            seen = users.iter().fold(seen, |seen, &user| seen ^ step(homes, user));
+        }
+        black_box(seen);
+    }
 }
 
 /// The event that says a session has gone. Its version is that of the state it ends: one more than the last seen would be a lie,
 /// and clients let a farewell of the same version win.
-fn farewell(user: UserId, session: SessionId, version: Version) -> Frame {
-    Frame::new(Head { user, version, session, show: Show::Unavailable, flags: 0 }, &[])
-}
-
-/// What later subscribers are told of a user whose last session has gone.
-fn last_presence(head: &Head, frame: &[u8]) -> Cached {
-    let last = Head { flags: event::LAST, ..*head };
-    Cached { session: head.session, version: head.version, frame: Frame::new(last, frame::presence(frame)) }
+fn farewell(user: UserId, session: SessionId, version: Version) -> Head {
+    Head { user, version, session, show: Show::Unavailable, flags: 0 }
 }

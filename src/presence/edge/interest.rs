@@ -1,13 +1,14 @@
 //! Who watches whom at this edge: asks publishers' homes once per publisher (the log-in storm's one probe per core and
 //! publisher), answers the second subscriber locally, and lets go with the last.
 
-use super::{Cached, Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
+use super::cache::Cache;
+use super::{Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
 use crate::base::id::UserId;
 use crate::presence::control::{Control, EdgeRef, Snapshot};
-use crate::presence::frame::Frame;
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
 use smallvec::{SmallVec, smallvec};
+use std::hint::black_box;
 use thin_vec::ThinVec;
 
 impl Edge {
@@ -17,6 +18,7 @@ impl Edge {
             return;
         }
         let mut known = Vec::new();
+        self.glance_at_users(publishers);
         let watches_some = self.get(edge).is_some_and(|session| !session.watching.is_empty());
         for &user in publishers {
             let slot = self.publisher_slot(user);
@@ -50,6 +52,7 @@ impl Edge {
     /// The publisher's home has answered for one subscriber; everyone who waited is served, but those it revoked.
     pub fn snapshot(&mut self, snapshot: Snapshot, homes: &Homes, out: &mut Outbox) {
         self.answered(snapshot.slot, snapshot.subscriber, snapshot.nonce);
+        let elsewhere = snapshot.publisher.home(self.cores) != self.core;
         let is_older = |nonce: u32| snapshot.nonce.wrapping_sub(nonce) > u32::MAX / 2;
         let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| !is_older(p.nonce)) else {
             self.counters.stale_updates += 1;
@@ -67,8 +70,8 @@ impl Edge {
         let waiting = std::mem::take(&mut pending.waiting);
         // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
         // old one, and those who subscribe already would not hear of it.
-        if first && snapshot.publisher.home(self.cores) != self.core {
-            self.fill_cache(snapshot.slot, &snapshot.frames);
+        if first && elsewhere {
+            publisher.cache = Cache::of(&snapshot.events);
             if snapshot.behind > 0 {
                 self.behind.insert(snapshot.slot, snapshot.behind);
             }
@@ -192,6 +195,12 @@ impl Edge {
         self.publishers.get_mut(slot as usize)?.as_mut().filter(|publisher| publisher.user == user)
     }
 
+    /// Reads the records of these publishers, for the cache.
+    fn glance_at_users(&self, publishers: &[UserId]) {
+        let known = publishers.iter().filter_map(|user| self.by_user.get(user));
+        black_box(known.fold(0, |seen, &slot| seen ^ self.glance(slot)));
+    }
+
     fn publisher_slot(&mut self, user: UserId) -> u32 {
         if let Some(&slot) = self.by_user.get(&user) {
             return slot;
@@ -203,7 +212,7 @@ impl Edge {
             grant: Grant::Asked,
             direct: SmallVec::new(),
             trunks: ThinVec::new(),
-            cache: ThinVec::new(),
+            cache: Cache::default(),
             pending: None,
         };
         let slot = match self.free_publishers.pop() {
@@ -292,17 +301,6 @@ impl Edge {
         found.sort_unstable();
         found.dedup();
         found
-    }
-
-    fn fill_cache(&mut self, slot: u32, frames: &[Frame]) {
-        let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
-        publisher.cache = frames
-            .iter()
-            .map(|frame| {
-                let head = frame.head();
-                Cached { session: head.session, version: head.version, frame: frame.clone() }
-            })
-            .collect();
     }
 
     /// The invariants of this table; the simulator calls it after every step.

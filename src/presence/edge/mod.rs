@@ -4,15 +4,19 @@
 //! publisher's list has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a session
 //! watches it or waits to; nobody is in a list whom the publisher's home has not approved.
 
+mod cache;
 mod fan_out;
 mod interest;
 
 use super::control::{Asker, EdgeRef, StreamRef, UserRef};
-use super::frame::Frame;
+use super::frame::Events;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
 use crate::base::jid::Bare;
+use crate::wire::event::Head;
 use crate::wire::lines::Lines;
+use crate::wire::native::Show;
 use ahash::RandomState;
+use cache::Cache;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use thin_vec::ThinVec;
@@ -78,7 +82,7 @@ struct Publisher {
     direct: SmallVec<[u32; 4]>,
     trunks: ThinVec<TrunkGroup>,
     /// What a publisher of another core last told. A publisher of this core is read at its home.
-    cache: ThinVec<Cached>,
+    cache: Cache,
     /// Those who get nothing yet.
     pending: Option<Box<Pending>>,
     /// Questions with lower nonces were asked for an earlier record of the same publisher in the same slot; their answers may still
@@ -148,10 +152,9 @@ struct TrunkGroup {
     streams: SmallVec<[u32; 4]>,
 }
 
-struct Cached {
-    session: SessionId,
-    version: Version,
-    frame: Frame,
+/// The publisher's session has gone.
+fn is_farewell(head: &Head) -> bool {
+    head.show == Show::Unavailable
 }
 
 /// What a slow connection has still to hear, newest per publisher: slots of publishers, and their sessions that ended meanwhile.
@@ -200,7 +203,7 @@ pub struct Edge {
     behind: HashMap<u32, usize, RandomState>,
     /// Rosters that wait until their connections have read what they have.
     rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
-    scratch: Vec<u8>,
+    scratch: Events,
     /// Connections found slow during one update.
     slow: Vec<u32>,
     pub counters: EdgeCounters,
@@ -230,7 +233,7 @@ impl Edge {
             asked: HashMap::with_hasher(hasher.clone()),
             behind: HashMap::with_hasher(hasher.clone()),
             rosters: HashMap::with_hasher(hasher),
-            scratch: Vec::new(),
+            scratch: Events::default(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
         }
@@ -354,17 +357,7 @@ impl Edge {
     /// Reads what is kept of a publisher of another core, for the cache.
     #[inline]
     pub fn glance_at_cache(&self, slot: u32) -> u32 {
-        self.cached(slot).map_or(0, |cached| cached.version.sequence)
-    }
-
-    /// Reads the frame of that, for the cache.
-    #[inline]
-    pub fn glance_at_cached_frame(&self, slot: u32) -> u32 {
-        self.cached(slot).and_then(|cached| cached.frame.0.last()).map_or(0, |&last| u32::from(last))
-    }
-
-    fn cached(&self, slot: u32) -> Option<&Cached> {
-        self.publishers.get(slot as usize)?.as_ref()?.cache.first()
+        self.publishers.get(slot as usize).and_then(Option::as_ref).map_or(0, |publisher| publisher.cache.glance())
     }
 
     /// Reads the trunks of a publisher and the lines of its first subscribers, for the cache.

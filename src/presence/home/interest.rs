@@ -3,6 +3,7 @@
 use super::Homes;
 use crate::base::id::{CoreId, UserId};
 use crate::presence::control::{Control, Snapshot};
+use crate::presence::frame::Events;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Destination, User};
 
@@ -18,11 +19,11 @@ impl Homes {
         if !user.outbound.contains(&destination) {
             user.outbound.push(destination);
         }
-        let mut frames = Vec::new();
-        user.frames(epoch, &mut frames);
+        let mut events = Events::default();
+        user.events(epoch, &mut events);
         let revoked = user.unconfirmed();
         let behind = out.bound[usize::from(core.0)].updates.len();
-        let snapshot = Snapshot { publisher, subscriber, slot, nonce, frames, behind, revoked };
+        let snapshot = Snapshot { publisher, subscriber, slot, nonce, events, behind, revoked };
         out.send(core, Control::Snapshot(Box::new(snapshot)));
         self.counters.watches += 1;
     }

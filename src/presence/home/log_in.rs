@@ -87,11 +87,7 @@ impl Homes {
         let user = self.get(at).expect("found by name");
         let (jid, requests) = (user.jid.clone(), user.requests().iter().map(super::plan::request_event).collect::<Vec<_>>());
         let (roster, publishers) = (super::plan::roster_event(&user.roster, 0, None, &self.place.limits), user.watched());
-        let own = {
-            let mut frames = Vec::new();
-            self.get(at).expect("found by name").frames(self.place.epoch, &mut frames);
-            frames
-        };
+        let own = user.other_events(id, self.place.epoch);
         let user = self.user(at).expect("found by name");
         let session = user.session(id).expect("found above");
         if let Some(old) = session.edge.replace(asker.edge) {
@@ -111,7 +107,6 @@ impl Homes {
             tell(roster, out);
         }
         if available {
-            let own = own.into_iter().filter(|frame| frame.head().session != id).collect();
             tell(SessionEvent::Events(own), out);
             requests.into_iter().for_each(|event| tell(event, out));
             out.send(edge.core, Control::Interest { edge, publishers });

@@ -17,8 +17,8 @@ mod update;
 pub use change::{Change, Storing};
 
 use super::control::{UserRef, Way};
-use super::frame::Frame;
-use super::user::User;
+use super::frame::Events;
+use super::user::{Session, User};
 use crate::base::id::{CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
@@ -176,7 +176,11 @@ impl Homes {
     }
 
     pub fn by_user(&self, user: UserId) -> Option<UserRef> {
-        self.by_user.get(&user).map(|&slot| UserRef { user, slot })
+        self.slot_of(user).map(|slot| UserRef { user, slot })
+    }
+
+    pub fn slot_of(&self, user: UserId) -> Option<u32> {
+        self.by_user.get(&user).copied()
     }
 
     /// Reads a user's record, for the cache.
@@ -185,13 +189,27 @@ impl Homes {
         self.users.get(slot as usize).and_then(Option::as_ref).map_or(0, |user| user.next_session)
     }
 
-    /// Reads a user's first session, for the cache, and where this core's edge keeps the user's record.
+    /// Reads a user's first session, for the cache.
     #[inline]
-    pub fn glance_at_session(&self, slot: u32) -> (u32, Option<u32>) {
-        let Some(user) = self.users.get(slot as usize).and_then(Option::as_ref) else { return (0, None) };
-        let session = user.sessions.first().map_or(0, |session| session.sequence);
-        let here = user.outbound.iter().find(|destination| destination.core == self.place.core);
-        (session, here.map(|destination| destination.slot))
+    pub fn glance_at_session(&self, slot: u32) -> u32 {
+        self.first_session(slot).map_or(0, |session| session.sequence)
+    }
+
+    /// Reads the presence of that, for the cache.
+    #[inline]
+    pub fn glance_at_presence(&self, slot: u32) -> u32 {
+        self.first_session(slot).and_then(|session| session.presence.last()).map_or(0, |&last| u32::from(last))
+    }
+
+    fn first_session(&self, slot: u32) -> Option<&Session> {
+        self.users.get(slot as usize)?.as_ref()?.sessions.first()
+    }
+
+    /// Where this core's edge keeps a user's record.
+    #[inline]
+    pub fn publisher_slot(&self, slot: u32) -> Option<u32> {
+        let user = self.users.get(slot as usize)?.as_ref()?;
+        user.outbound.iter().find(|destination| destination.core == self.place.core).map(|destination| destination.slot)
     }
 
     pub fn get(&self, at: UserRef) -> Option<&User> {
@@ -223,9 +241,9 @@ impl Homes {
     }
 
     /// The frames of a user's whole state, for an edge on this core.
-    pub fn frames_of(&self, user: UserId, frames: &mut Vec<Frame>) {
+    pub fn events_of(&self, user: UserId, events: &mut Events) {
         if let Some(user) = self.by_user(user).and_then(|at| self.get(at)) {
-            user.frames(self.place.epoch, frames);
+            user.events(self.place.epoch, events);
         }
     }
 

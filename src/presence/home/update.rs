@@ -8,7 +8,7 @@ use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, Directed, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::farewell;
-use crate::presence::frame::{self, Frame};
+use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Destination, Last, User};
 use crate::store::{
@@ -198,7 +198,9 @@ fn spread(
     if user.sessions.len() > 1 {
         for other in user.sessions.iter().filter(|other| other.id != session && other.available) {
             if let Some(edge) = other.edge {
-                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(vec![Frame(frame.to_vec())]) });
+                let mut own = Events::default();
+                own.append(frame);
+                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(own) });
             }
         }
     }
@@ -207,7 +209,7 @@ fn spread(
 
 /// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
 fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut Outbox) {
-    let own = user.other_frames(session, epoch);
+    let own = user.other_events(session, epoch);
     let publishers = user.watched();
     let requests: Vec<SessionEvent> = user.requests().iter().map(super::plan::request_event).collect();
     let Some(found) = user.session(session) else { return };
