@@ -166,14 +166,17 @@ impl Edge {
         let Some(conn) = self.at_slot(session_slot).map(|session| session.conn.slot) else { return };
         let mut events = std::mem::take(&mut self.scratch);
         for slots in publishers.chunks(TOGETHER) {
-            self.glance_at_states(slots, homes);
-            for &slot in slots {
+            let at_home = self.glance_at_states(slots, homes);
+            for (&slot, at_home) in slots.iter().zip(at_home) {
                 if out.lines.is_slow(conn) {
                     self.counters.conflated += 1;
                     self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
                     continue;
                 }
-                self.states_of(slot, homes, &mut events);
+                match at_home {
+                    Some(user) => homes.events_at(user, &mut events),
+                    None => self.states_of(slot, homes, &mut events),
+                }
                 if events.bytes().len() >= homes.place.limits.piece_bytes as usize {
                     self.send_events(session_slot, &events, out);
                     events.clear();
@@ -234,16 +237,21 @@ impl Edge {
         }
     }
 
-    /// Reads what `states_of` will read for these publishers, for the cache: the misses of a step are under way together.
-    fn glance_at_states(&self, slots: &[u32], homes: &Homes) {
-        let publishers = || slots.iter().filter_map(|&slot| self.publishers[slot as usize].as_ref());
-        let mut seen = publishers().fold(0, |seen, publisher| seen ^ publisher.cache.glance());
-        let here = publishers().filter(|publisher| publisher.user.home(self.cores) == self.core);
-        let users: SmallVec<[u32; TOGETHER]> = here.filter_map(|publisher| homes.slot_of(publisher.user)).collect();
+    /// Reads what `states_of` will read for these publishers, for the cache: the misses of a step are under way together. Gives the
+    /// slots at home of those of this core.
+    fn glance_at_states(&self, slots: &[u32], homes: &Homes) -> SmallVec<[Option<u32>; TOGETHER]> {
+        let mut seen = 0;
+        let at_home = slots.iter().map(|&slot| {
+            let publisher = self.publishers[slot as usize].as_ref()?;
+            seen ^= publisher.cache.glance();
+            (publisher.user.home(self.cores) == self.core).then(|| homes.slot_of(publisher.user)).flatten()
+        });
+        let at_home: SmallVec<[Option<u32>; TOGETHER]> = at_home.collect();
         for step in [Homes::glance, Homes::glance_at_session, Homes::glance_at_presence] {
-            seen = users.iter().fold(seen, |seen, &user| seen ^ step(homes, user));
+            seen = at_home.iter().flatten().fold(seen, |seen, &user| seen ^ step(homes, user));
         }
         black_box(seen);
+        at_home
     }
 }
 

@@ -18,10 +18,13 @@ impl Edge {
             return;
         }
         let mut known = Vec::new();
-        self.glance_at_users(publishers);
+        let slots = self.glance_at_users(publishers);
+        if let Some(session) = self.sessions[edge.slot as usize].as_mut() {
+            session.watching.reserve_exact(publishers.len());
+        }
         let watches_some = self.get(edge).is_some_and(|session| !session.watching.is_empty());
-        for &user in publishers {
-            let slot = self.publisher_slot(user);
+        for (&user, slot) in publishers.iter().zip(slots) {
+            let slot = slot.unwrap_or_else(|| self.publisher_slot(user));
             let session = self.sessions[edge.slot as usize].as_mut().expect("got above");
             let subscriber = session.home.map_or(UserId::NOBODY, |home| home.user);
             let publisher = self.publishers[slot as usize].as_mut().expect("just looked up");
@@ -195,10 +198,11 @@ impl Edge {
         self.publishers.get_mut(slot as usize)?.as_mut().filter(|publisher| publisher.user == user)
     }
 
-    /// Reads the records of these publishers, for the cache.
-    fn glance_at_users(&self, publishers: &[UserId]) {
-        let known = publishers.iter().filter_map(|user| self.by_user.get(user));
-        black_box(known.fold(0, |seen, &slot| seen ^ self.glance(slot)));
+    /// Reads the records of these publishers, for the cache. Gives the slots of those that are watched already.
+    fn glance_at_users(&self, publishers: &[UserId]) -> Vec<Option<u32>> {
+        let slots: Vec<_> = publishers.iter().map(|user| self.by_user.get(user).copied()).collect();
+        black_box(slots.iter().flatten().fold(0, |seen, &slot| seen ^ self.glance(slot)));
+        slots
     }
 
     fn publisher_slot(&mut self, user: UserId) -> u32 {

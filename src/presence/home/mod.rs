@@ -242,7 +242,14 @@ impl Homes {
 
     /// The frames of a user's whole state, for an edge on this core.
     pub fn events_of(&self, user: UserId, events: &mut Events) {
-        if let Some(user) = self.by_user(user).and_then(|at| self.get(at)) {
+        if let Some(slot) = self.slot_of(user) {
+            self.events_at(slot, events);
+        }
+    }
+
+    /// The same of the user in a slot.
+    pub fn events_at(&self, slot: u32, events: &mut Events) {
+        if let Some(user) = &self.users[slot as usize] {
             user.events(self.place.epoch, events);
         }
     }
