@@ -4,7 +4,8 @@
 use core_affinity::CoreId;
 use fanal::base::id::CoreId as Core;
 use fanal::base::time::Time;
-use fanal::metrics::recorder::{Recorder, Stage};
+use fanal::metrics::recorder::Recorder;
+use fanal::metrics::stage::Stage;
 use fanal::ring::doorbell::Bell;
 use fanal::ring::exchange::Batch;
 use fanal::ring::mesh::{Ports, mesh};

@@ -108,6 +108,7 @@ fn what_cannot_be_measured_is_refused_with_the_fix() {
     };
     assert!(refused(&["fanout", "--users", "10", "--subscribers", "10"]).contains("fewer than --users"));
     assert!(refused(&["storm", "--users", "11", "--subscribers", "3"]).contains("must be even"));
-    assert!(refused(&["storm", "--target", "127.0.0.1:1"]).contains("say --trunk-key"));
-    assert!(refused(&["fanout", "--target", "127.0.0.1:1"]).contains("is the node running"));
+    let target = ["--target", "127.0.0.1:1", "--data", "no/such/directory", "--token-key", "a key that no node has, 32 bytes"];
+    assert!(refused(&[&["storm"], &target[..]].concat()).contains("say --trunk-key"));
+    assert!(refused(&[&["fanout"], &target[..]].concat()).contains("is the node running"));
 }

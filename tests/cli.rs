@@ -59,6 +59,21 @@ fn a_mistake_in_the_file_is_one_line_with_its_place_and_then_the_place_itself() 
 }
 
 #[test]
+fn what_the_machine_does_not_have_is_found_in_the_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("fanal.toml");
+    std::fs::write(&file, "[node]\ncores = [60000]\n").unwrap();
+    let check = ["config", "--check", "--config", text(&file)];
+    let (line, _) = refused(&check);
+    assert!(
+        line.contains("fanal.toml:2:9: node.cores: processor 60000 is not available") && line.contains("choose among"),
+        "{line}"
+    );
+    let free = fanal::drive::pin::processors()[0].id.to_string();
+    assert!(printed(&[&check[..], &["--cores", &free]].concat()).contains("sound"));
+}
+
+#[test]
 fn a_file_that_is_no_text_is_refused_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("fanal.toml");
@@ -96,7 +111,8 @@ fn the_command_line_overrides_the_file_and_is_checked_like_it() {
     assert!(line.starts_with("error: listen.admin: ") && line.contains("admin_token"), "{line}");
     let (line, _) = refused(&[&check[..], &["--cores", "0,0"]].concat());
     assert!(line.starts_with("error: node.cores: "), "{line}");
-    assert!(printed(&[&check[..], &["--cores", "0,1", "--domain", "example.org"]].concat()).contains("sound"));
+    let free = fanal::drive::pin::processors()[0].id.to_string();
+    assert!(printed(&[&check[..], &["--cores", &free, "--domain", "example.org"]].concat()).contains("sound"));
 }
 
 #[test]
@@ -288,17 +304,28 @@ fn g6_an_operator_measures_a_node_that_runs_and_nothing_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let served = Served::start(&data, 1);
-    let (native, admin, pid) = (served.native.to_string(), served.admin.to_string(), served.pid().to_string());
-    let keys = std::fs::read_to_string(data.join("keys")).unwrap();
-    let key = keys.lines().find_map(|line| line.strip_prefix("token = ")).unwrap();
+    let (native, admin) = (served.native.to_string(), served.admin.to_string());
     let size = ["--users", "20", "--subscribers", "4", "--seconds", "1", "--rounds", "1", "--json"];
-    let target = ["--target", &native, "--admin", &admin, "--pid", &pid, "--token-key", key];
-    let said = printed(&[&["bench", "fanout"], &size[..], &target[..]].concat());
+    let bench = [&["bench", "fanout"], &size[..], &["--target", &native]].concat();
+    let (line, _) = refused(&[&bench[..], &["--data", text(folder.path())]].concat());
+    assert!(line.contains("keys can't be read") && line.contains("name --data or --config, or give --token-key"), "{line}");
+    // The data directory tells what there is to know: the keys and the process.
+    let said = printed(&[&bench[..], &["--data", text(&data), "--admin", &admin]].concat());
     let report: std::collections::BTreeMap<String, simd_json::OwnedValue> =
         simd_json::serde::from_slice(&mut said.into_bytes()).expect("one JSON object");
     FANOUT_KEYS.iter().for_each(|key| assert!(report.contains_key(*key), "{key} is missing in {report:?}"));
     assert_eq!(report["lost"], 0);
     assert!(report["updates_per_s"] != 0 && report["deliveries_per_s"] != 0);
+    assert_ne!(report["server_cpu_ns_per_delivery"], simd_json::OwnedValue::default(), "its process was found: {report:?}");
+    let keys = std::fs::read_to_string(data.join("keys")).unwrap();
+    let key = keys.lines().find_map(|line| line.strip_prefix("token = ")).unwrap();
+    let said = printed(&[&bench[..], &["--no-floor", "--token-key", key, "--data", text(folder.path())]].concat());
+    assert!(said.contains("\"lost\":0") && said.contains("\"server_cpu_ns_per_delivery\":null"), "{said}");
+    let storm = ["bench", "storm", "--users", "20", "--subscribers", "4", "--rounds", "1", "--json", "--target", &native];
+    assert!(printed(&[&storm[..], &["--data", text(&data), "--admin", &admin]].concat()).contains("\"lost\":0"));
+    let idle = ["bench", "idle", "--users", "20", "--seconds", "0.1", "--json", "--target", &native];
+    let said = printed(&[&idle[..], &["--data", text(&data), "--admin", &admin]].concat());
+    assert!(said.contains("\"lost\":0") && said.contains("\"bytes_per_account\":null"), "its users are there already: {said}");
     served.stop();
 }
 
@@ -310,6 +337,20 @@ fn every_subcommand_explains_itself() {
     let names: Vec<&str> = listed.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help").collect();
     assert!(names.contains(&"config") && names.contains(&"user"), "{help}");
     for name in names {
-        assert!(printed(&[name, "--help"]).contains("Usage: fanal"), "{name}");
+        let help = printed(&[name, "--help"]);
+        assert!(help.contains("Usage: fanal"), "{name}");
+        let examples: Vec<&str> = help.lines().skip_while(|line| *line != "Examples:").skip(1).collect();
+        assert!(!examples.is_empty(), "{name}: {help}");
+        for example in examples {
+            let words: Vec<&str> = example.split_whitespace().skip(1).collect();
+            // With --help a command only reads its line, up to a mistake.
+            assert_eq!(words[0], name);
+            assert!(printed(&[&words[..], &["--help"]].concat()).contains("Usage: fanal"), "{example}");
+        }
+    }
+    let (defaults, serve) = (Config::default(), printed(&["serve", "--help"]).split_whitespace().collect::<Vec<_>>().join(" "));
+    let (listen, node) = (defaults.listen, defaults.node);
+    for default in [listen.native.to_string(), listen.admin.to_string(), text(&node.data).to_owned(), node.domain] {
+        assert!(serve.contains(&format!("[default: {default}]")), "{default} is not in: {serve}");
     }
 }

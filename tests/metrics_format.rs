@@ -8,7 +8,8 @@ use fanal::base::time::{Time, WallClock};
 use fanal::metrics::fields::{Counters, Gauges, NodeCount};
 use fanal::metrics::process::Process;
 use fanal::metrics::prometheus::{self, Scrape};
-use fanal::metrics::recorder::{Recorder, Stage};
+use fanal::metrics::recorder::Recorder;
+use fanal::metrics::stage::{Stage, stage_histogram};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Series (name and labels) with their values, or the faults of the text.
@@ -95,9 +96,12 @@ fn scrape() -> BTreeMap<String, f64> {
             *recorder.snapshot(Time(1_000))
         })
         .collect();
+    let mut store_syncs = stage_histogram();
+    store_syncs.record(3_000_000).unwrap();
     let text = prometheus::text(Scrape {
         cores: snapshots,
         node: vec![NodeCount { name: "store_rows", help: "Rows written", value: 11 }],
+        store_syncs,
         process: Some(Process::read().unwrap()),
         started: WallClock(1_700_000_000_123),
     });
@@ -123,6 +127,7 @@ fn the_text_keeps_the_rules_and_has_every_name_for_every_core() {
     assert_eq!(series["fanal_bytes_out_total{core=\"1\"}"], (1u64 << 40) as f64);
     assert_eq!(series["fanal_sessions{core=\"0\"}"], 3.0);
     assert_eq!(series["fanal_store_rows_total"], 11.0);
+    assert_eq!((series["fanal_store_sync_seconds_count"], series["fanal_store_sync_seconds_bucket{le=\"0.005\"}"]), (1.0, 1.0));
     assert_eq!(series["process_start_time_seconds"], 1_700_000_000.123);
     assert!(series["process_resident_memory_bytes"] > 1e6);
 }

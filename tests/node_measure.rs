@@ -66,6 +66,22 @@ fn g5_c1_every_stage_and_counter_can_be_read_while_the_node_runs() {
     }
 }
 
+#[test]
+fn g5_what_is_counted_is_counted_from_the_nodes_start_on_the_store_included() {
+    let (before, started) = (fanal::drive::clock::now(), std::time::Instant::now());
+    assert!(before.0 > 0, "the machine runs longer than the node");
+    let (node, admin) = with_admin(2);
+    let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+    subscribe(&mut alice, &mut bob);
+    let report = admin.stats().unwrap();
+    assert!(report.all.seconds > 0.0 && report.all.seconds <= started.elapsed().as_secs_f64(), "{} s", report.all.seconds);
+    let commits = report.node["store_commits"];
+    assert!(commits >= report.all.counters["changes_stored"] && report.all.counters["changes_stored"] >= 4, "{report:?}");
+    let text = admin.get("/metrics").unwrap();
+    let line = |name: &str| text.lines().any(|line| line.starts_with(name) && !line.ends_with(" 0"));
+    assert!(line("fanal_store_commits_total ") && line("fanal_store_sync_seconds_count "), "{text}");
+}
+
 /// Publishers and subscribers of a trunk live on both cores, and many updates are on their way at once.
 #[test]
 fn g3_what_goes_to_another_core_goes_in_batches() {
@@ -194,5 +210,6 @@ fn c8_the_operator_tells_a_users_sessions_to_go_on_elsewhere() {
     assert!(alice.follow(&told).unwrap().resumed);
     alice.set_presence(&Presence { status: "moved".into(), ..Presence::default() }).unwrap();
     assert_eq!(presence(&mut bob).presence.unwrap().status, "moved", "no farewell in between");
+    assert_eq!(admin.stats().unwrap().all.counters["transfers"], 1);
     assert!(admin.transfer("nobody@localhost", &address).is_err());
 }

@@ -67,7 +67,7 @@ impl Rig {
     }
 
     fn figures(&self) -> Figures {
-        self.thread.as_ref().expect("it runs").figures()
+        self.thread.as_ref().expect("it runs").readings().figures()
     }
 
     fn stop(&mut self) {
@@ -119,7 +119,7 @@ fn commits_that_wait_together_are_one_transaction_and_come_back_in_order() {
     assert_eq!(rig.tickets(1), (10_001..=11_000).collect::<Vec<_>>());
     let figures = rig.figures();
     assert_eq!((figures.commits, figures.transactions, figures.rows, figures.bytes, figures.waiting), (2001, 2, 2001, 2001 * 9, 0));
-    assert_eq!(rig.thread.as_ref().unwrap().sync_times().len(), 2);
+    assert_eq!(rig.thread.as_ref().unwrap().readings().sync_times().len(), 2);
     rig.stop();
     assert!(rig.woken.try_recv().is_err(), "each core is woken once per transaction");
 }

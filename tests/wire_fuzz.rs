@@ -84,6 +84,7 @@ fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {
         "[node]\ndomain = \"example.org\"\ncores = [0, 1]\n[limits]\nframe_bytes = 32_768 # é\n[metrics]\nsample = 0x10\n",
         "[login]\ntoken_keys = ['0123456789abcdef0123456789abcdef']\nplain = true\n[store]\nkind = \"memory\"",
         "Ali\u{e9}ce@b\u{fc}cher.example/B\u{e4}lle",
+        "alic\u{213b}nxn-\u{f6}crrgcc\u{345}\u{f6}crrm@lxx.ll",
         "alice@[::1]/\u{212b}ngstr\u{f6}m",
     ];
     texts.into_iter().map(|text| text.as_bytes().to_vec())
@@ -113,6 +114,20 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
         let number = Table::ALL.iter().position(|&other| other == table).expect("every table is in the list");
         [&[number as u8, key.len() as u8][..], &key, &value].concat()
     })
+}
+
+/// `scripts/fuzz` says where cargo-fuzz finds what it begins with; else they go where nobody keeps them.
+#[test]
+fn seeds_are_written_for_cargo_fuzz() {
+    let nowhere = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("FANAL_FUZZ_SEEDS").map(std::path::PathBuf::from);
+    let (directory, mut seeds) = (kept.as_deref().unwrap_or(nowhere.path()), seeds());
+    seeds.sort();
+    seeds.dedup();
+    for (number, seed) in seeds.iter().enumerate() {
+        std::fs::write(directory.join(format!("seed-{number:03}")), seed).unwrap();
+    }
+    assert!(std::fs::read_dir(directory).unwrap().count() >= seeds.len());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::metrics::fields::NodeCount;
 use crate::metrics::snapshot::Snapshot;
+use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -32,9 +33,10 @@ pub trait Control: Send {
     fn snapshots(&mut self) -> Result<Vec<Snapshot>, Refusal>;
 
     /// What is counted for the node as a whole.
-    fn node_counts(&mut self) -> Vec<NodeCount> {
-        Vec::new()
-    }
+    fn node_counts(&mut self) -> Vec<NodeCount>;
+
+    /// How long each transaction of the store waited for the disk, in nanoseconds.
+    fn store_syncs(&mut self) -> Histogram<u64>;
 
     fn health(&mut self) -> Health;
 

@@ -134,7 +134,7 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
             let health = desk.control.health();
             state(health.live && health.ready, "ready", health.why)
         }
-        (Route::Stats, _) => Ok(json(200, &Report::new(&desk.control.snapshots()?))),
+        (Route::Stats, _) => Ok(json(200, &Report::new(&desk.control.snapshots()?, &desk.control.node_counts()))),
         (Route::Histograms, _) => Ok(text(TEXT, desk.log.text())),
         (Route::Clients, _) => list_clients(desk, request),
         (Route::Users, "POST") => add_user(desk, request),
@@ -177,7 +177,8 @@ fn is_local_name(host: &str) -> bool {
 fn metrics(desk: &mut Desk, counts: ServerCounts) -> Result<Response, Response> {
     let cores = desk.control.snapshots()?;
     let node = desk.control.node_counts().into_iter().chain(counts).collect();
-    let scrape = prometheus::Scrape { cores, node, process: Process::read().ok(), started: desk.started };
+    let (store_syncs, process) = (desk.control.store_syncs(), Process::read().ok());
+    let scrape = prometheus::Scrape { cores, node, store_syncs, process, started: desk.started };
     Ok(text(prometheus::CONTENT_TYPE, prometheus::text(scrape)))
 }
 

@@ -129,7 +129,12 @@ impl Default for Metrics {
 impl Config {
     /// Reads the text of a file. `file` is only for the error. A valid file without a line in it gives `Config::default()`.
     pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
-        check::read(file, text)
+        check::read(file, text, |_| Ok(()))
+    }
+
+    /// The same, with one more check, whose fault is found in the file, too: whether the values fit this machine.
+    pub fn parse_for(file: &str, text: &str, fits: impl Fn(&Config) -> Result<(), Fault>) -> Result<Config, ConfigError> {
+        check::read(file, text, fits)
     }
 
     /// Whether the values go together: what no single key can tell. `parse` has done it; do it again after changing values.

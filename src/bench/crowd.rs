@@ -251,10 +251,8 @@ impl Crowd {
     }
 
     /// Everybody logs out; returns when the node has ended every connection.
-    pub fn log_out(mut self) -> io::Result<Directory> {
-        let mut out = Vec::new();
-        self.encoder.log_out(&mut out, Tag::default(), "");
-        self.wires.farewell(&out)?;
+    pub fn log_out(self) -> io::Result<Directory> {
+        self.wires.farewell(&last_words())?;
         Ok(self.directory)
     }
 
@@ -262,6 +260,13 @@ impl Crowd {
     pub fn into_parts(self) -> (Wires, Directory) {
         (self.wires, self.directory)
     }
+}
+
+/// What ends all sessions of a connection at once.
+pub fn last_words() -> Vec<u8> {
+    let mut out = Vec::new();
+    Encoder::default().log_out(&mut out, Tag::default(), "");
+    out
 }
 
 /// A presence of the crowd, as a flatbuffer.

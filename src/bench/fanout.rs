@@ -3,7 +3,7 @@
 //! Lives on: the generator's pinned thread; the node and the floor on another processor. Serves G6, G2. The node's and the floor's
 //! rounds take turns, with one generator for both, at the same pace, and the medians count: so both see the same machine.
 
-use super::crowd::{Crowd, Directory, Places, frames, presence, refused};
+use super::crowd::{self, Crowd, Directory, Places, frames, presence, refused};
 use super::graph::Graph;
 use super::progress::Progress;
 use super::report::{Report, median};
@@ -166,6 +166,10 @@ fn measure(
         sockets.report(report, &floor);
         against_floor(report, &node, &floor);
         sockets.stop()?;
+    }
+    if plan.target.is_some() {
+        // A node that goes on would keep their sessions for a while, in case they come back.
+        talk.wires.farewell(&crowd::last_words())?;
     }
     Ok(node)
 }

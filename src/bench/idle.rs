@@ -36,6 +36,8 @@ pub struct Plan {
 /// The node's own memory at the stations of a run; not a number when its process isn't known.
 struct Memory {
     empty: f64,
+    /// Accounts that were made for it.
+    made: u32,
     /// With all accounts.
     offline: f64,
     /// With the sessions of a third of the users.
@@ -68,7 +70,9 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     let about = "the same of the last two thirds: without what a node needs but once, such as its receive buffers";
     report.number("bytes_per_further_session", each(memory.all - memory.some, rest), about);
     let about = "of a user who is not there: name, number, roster";
-    report.number("bytes_per_account", each(memory.offline - memory.empty, plan.users), about);
+    // Accounts of an earlier benchmark on the same node took their memory then.
+    let per_account = if memory.made > 0 { each(memory.offline - memory.empty, memory.made) } else { f64::NAN };
+    report.number("bytes_per_account", per_account, about);
     if let Some((after, before)) = kernel_bytes().zip(kernel) {
         let about = "of the kernel's memory, both ends of the connection (Slab of /proc/meminfo, mem of /proc/net/sockstat)";
         report.number("kernel_bytes_per_connection", each(after as f64 - before as f64, plan.users), about);
@@ -94,10 +98,11 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
 /// Everybody becomes a user of a node and is there; their accounts are made before, or by the first log-in.
 fn fill(plan: &Plan, server: &Server, accounts: bool, progress: &Progress) -> io::Result<(Memory, [Crowd; 2])> {
     let empty = settled(plan, server, progress)?;
+    let mut made = 0;
     if accounts {
         progress.begin("accounts", plan.users.into());
         for user in 0..plan.users {
-            server.add_user(user)?;
+            made += u32::from(server.add_user(user)?);
             progress.at(user.into());
         }
     }
@@ -107,7 +112,7 @@ fn fill(plan: &Plan, server: &Server, accounts: bool, progress: &Progress) -> io
     let some = settled(plan, server, progress)?;
     let others = online(server, third..plan.users, progress)?;
     let all = settled(plan, server, progress)?;
-    Ok((Memory { empty, offline, some, all }, [first, others]))
+    Ok((Memory { empty, made, offline, some, all }, [first, others]))
 }
 
 /// Everybody there, each on a connection.

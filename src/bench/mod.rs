@@ -3,8 +3,7 @@
 //! Serves G6. `server` starts the node that is measured, `crowd` logs users in on `wires` and subscribes them as `graph` says,
 //! `talk` lets them speak, and a `round` is one measured time of that. `fanout`, `storm` and `idle` are what is measured so;
 //! `sockets` is `fanout` without presence, on the server that `floor` is. `load` is the closed loop of the runtime's own sweep
-//! (`benches/floor.rs`). `memory` is presence without
-//! sockets. `report` says what was found.
+//! (`benches/floor.rs`). `memory` is presence without sockets. `report` says what was found.
 
 pub mod crowd;
 pub mod fanout;

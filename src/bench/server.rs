@@ -4,7 +4,7 @@
 
 use super::crowd::Access;
 use super::round::Meter;
-use crate::admin::client::Client;
+use crate::admin::client::{Client, ClientError};
 use crate::base::config::{Config, Cores, Secret, StoreKind};
 use crate::front::token::Keys;
 use crate::metrics::table::Report;
@@ -111,13 +111,18 @@ impl Server {
         Ok(self.stats()?.map(|stats| stats.all.counters))
     }
 
-    /// Makes the account of a user of the benchmark.
+    /// Makes the account of a user of the benchmark. False: it's there already, from an earlier one. (Should the node have another
+    /// domain, the log-in says so.)
     ///
     /// # Errors
     /// It isn't known where the node takes that.
-    pub fn add_user(&self, user: u32) -> io::Result<()> {
+    pub fn add_user(&self, user: u32) -> io::Result<bool> {
         let admin = self.admin.as_ref().ok_or_else(|| io::Error::other("accounts are made at the admin address: say --admin"))?;
-        admin.add_user(&self.access.jid(user), None).map_err(io::Error::other)
+        match admin.add_user(&self.access.jid(user), None) {
+            Ok(()) => Ok(true),
+            Err(ClientError::Refused { status: 409, .. }) => Ok(false),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     /// How many cores it has; `None` when it isn't known where it tells that.

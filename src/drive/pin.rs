@@ -2,6 +2,7 @@
 //!
 //! Lives on: the main thread, before any thread is pinned (a pinned thread sees only its own processor). Serves G1.
 
+use crate::base::config::Fault;
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -34,12 +35,13 @@ fn lowest(list: &str) -> Option<usize> {
 ///
 /// # Errors
 /// Names the processor that can't be had, and those that can.
-pub fn choose(wanted: Option<&[usize]>, available: &[Processor]) -> Result<Vec<usize>, String> {
+pub fn choose(wanted: Option<&[usize]>, available: &[Processor]) -> Result<Vec<usize>, Fault> {
+    let fault = |problem: String, fix: String| Err(Fault::new("node.cores", problem, fix));
     let Some(wanted) = wanted else {
         let mut physical = BTreeSet::new();
         let chosen: Vec<usize> = available.iter().filter(|p| physical.insert(p.first_sibling)).map(|p| p.id).collect();
         return if chosen.is_empty() {
-            Err("no processor is available to this process: check its CPU affinity".into())
+            fault("no processor is available to this process".into(), "check its CPU affinity".into())
         } else {
             Ok(chosen)
         };
@@ -48,13 +50,13 @@ pub fn choose(wanted: Option<&[usize]>, available: &[Processor]) -> Result<Vec<u
     for &id in wanted {
         if !available.iter().any(|p| p.id == id) {
             let ids: Vec<String> = available.iter().map(|p| p.id.to_string()).collect();
-            return Err(format!("processor {id} is not available to this process: choose among {}", ids.join(",")));
+            return fault(format!("processor {id} is not available to this process"), format!("choose among {}", ids.join(",")));
         }
         if !seen.insert(id) {
-            return Err(format!("core {id} is named twice: name each core once"));
+            return fault(format!("processor {id} stands there twice"), "name each once".into());
         }
     }
-    if wanted.is_empty() { Err("no core is named: name at least one".into()) } else { Ok(wanted.to_vec()) }
+    if wanted.is_empty() { fault("the list is empty".into(), "name at least one processor".into()) } else { Ok(wanted.to_vec()) }
 }
 
 /// Pins the calling thread. False: the kernel refused.
@@ -73,14 +75,14 @@ mod tests {
     #[test]
     fn without_a_wish_each_physical_core_is_used_once() {
         assert_eq!(choose(None, &machine()), Ok(vec![0, 1]));
-        assert!(choose(None, &[]).unwrap_err().contains("affinity"));
+        assert!(choose(None, &[]).unwrap_err().fix.contains("affinity"));
     }
 
     #[test]
     fn a_wish_is_kept_or_refused_with_what_there_is() {
         assert_eq!(choose(Some(&[3, 0]), &machine()), Ok(vec![3, 0]));
-        assert!(choose(Some(&[9]), &machine()).unwrap_err().contains("choose among 0,1,2,3"));
-        assert!(choose(Some(&[1, 1]), &machine()).unwrap_err().contains("twice"));
+        assert!(choose(Some(&[9]), &machine()).unwrap_err().fix.contains("choose among 0,1,2,3"));
+        assert!(choose(Some(&[1, 1]), &machine()).unwrap_err().problem.contains("twice"));
         assert!(choose(Some(&[]), &machine()).is_err());
     }
 

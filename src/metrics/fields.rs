@@ -63,8 +63,8 @@ fields! {
         watches, "watches", "Interests of a core in a publisher that were granted, one per core and publisher";
         watches_refused, "watches", "Interests of a core in a publisher that no approved subscription allows";
         probes, "probes", "Probes by clients";
-        subscriptions_changed, "changes", "Subscription changes made durable";
-        subscriptions_failed, "changes", "Subscription changes that could not be stored and were not made";
+        changes_stored, "changes", "Changes of accounts, subscriptions, rosters and block lists made durable";
+        changes_failed, "changes", "The same that could not be stored, and so were not made";
         messages, "messages", "Messages taken for delivery";
         message_units_in, "units", "Load from clients: a message longer than the meter's unit counts as several";
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
@@ -99,8 +99,6 @@ fields! {
         batches_read, "batches", "Batches read from other cores";
         ring_full, "batches", "Batches that had to stay because the ring to a core was full";
         doorbells, "rings", "Sleeping cores woken";
-        commits, "commits", "Commits handed to the store and made durable";
-        commit_failures, "commits", "Commits the store refused or could not make";
     }
 }
 
@@ -189,10 +187,10 @@ mod tests {
 
     #[test]
     fn values_stand_in_the_order_of_their_names() {
-        let counters = Counters { deliveries: 7, commit_failures: 9, ..Counters::default() };
+        let counters = Counters { deliveries: 7, sleeps: 9, ..Counters::default() };
         let named: Vec<_> =
             Counters::FIELDS.iter().map(|field| field.name).zip(counters.values()).filter(|&(_, n)| n > 0).collect();
-        assert_eq!(named, [("deliveries", 7), ("commit_failures", 9)]);
+        assert_eq!(named, [("deliveries", 7), ("sleeps", 9)]);
         assert_eq!(Counters::FIELDS.len(), counters.values().count());
     }
 

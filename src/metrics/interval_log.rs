@@ -4,8 +4,8 @@
 //! Lives on: the control thread. Pure: snapshots and the wall clock come in, text goes out. Invariants: every event of a core that
 //! is pushed regularly stands in exactly one interval; the log holds the last `keep` intervals, so its memory is bounded.
 
-use super::recorder::Stage;
 use super::snapshot::Snapshot;
+use super::stage::Stage;
 use crate::base::time::WallClock;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
@@ -123,7 +123,7 @@ mod tests {
             let snapshots = cores.iter().map(|core| *core.snapshot(Time(end * SECOND))).collect();
             log.push(snapshots, WallClock(1_700_000_000_000 + end * 1_000));
         }
-        let largest = |nanos: u64| super::super::recorder::stage_histogram().highest_equivalent(nanos);
+        let largest = |nanos: u64| super::super::stage::stage_histogram().highest_equivalent(nanos);
         let start = 1_700_000_000_000;
         let expected = [
             ("core0_apply", start, 10_000, 10, largest(1_000)),

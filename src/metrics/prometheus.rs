@@ -6,8 +6,8 @@
 
 use super::fields::{Counters, Field, Gauges, NodeCount};
 use super::process::Process;
-use super::recorder::Stage;
 use super::snapshot::Snapshot;
+use super::stage::Stage;
 use crate::base::time::WallClock;
 use hdrhistogram::Histogram;
 use prometheus_client::collector::Collector;
@@ -16,7 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use std::fmt::{Error, Write};
+use std::fmt::Error;
 
 /// What the answer to a scrape declares itself to be.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -43,6 +43,8 @@ pub struct Scrape {
     pub cores: Vec<Snapshot>,
     /// Counts of the node as a whole. Their names differ from those of `Counters`.
     pub node: Vec<NodeCount>,
+    /// Waits of the store for the disk, in nanoseconds.
+    pub store_syncs: Histogram<u64>,
     /// Left out when it can't be read.
     pub process: Option<Process>,
     /// When the process began.
@@ -54,7 +56,7 @@ pub fn text(scrape: Scrape) -> String {
     let mut registry = Registry::default();
     let fanal = registry.sub_registry_with_prefix("fanal");
     fanal.register_collector(Box::new(Cores(scrape.cores)));
-    fanal.register_collector(Box::new(Node(scrape.node)));
+    fanal.register_collector(Box::new(Node(scrape.node, scrape.store_syncs)));
     if let Some(process) = scrape.process {
         registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, scrape.started)));
     }
@@ -128,10 +130,8 @@ fn dropped(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Resu
 }
 
 fn histograms(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Result<(), Error> {
-    let mut help = String::from("Time of the events timed, by stage:");
-    for stage in Stage::ALL {
-        write!(help, " {}: {};", stage.metric(), stage.help())?;
-    }
+    let stages: Vec<String> = Stage::ALL.iter().map(|stage| format!("{}: {}", stage.metric(), stage.help())).collect();
+    let help = format!("Time of the events timed, by stage. {}.", stages.join("; "));
     let mut metric = encoder.encode_descriptor("stage_seconds", &help, None, MetricType::Histogram)?;
     for (core, snapshot) in cores {
         for &stage in Stage::ALL {
@@ -173,7 +173,7 @@ fn quantiles(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Re
 }
 
 #[derive(Debug)]
-struct Node(Vec<NodeCount>);
+struct Node(Vec<NodeCount>, Histogram<u64>);
 
 impl Collector for Node {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
@@ -181,7 +181,10 @@ impl Collector for Node {
             let metric = encoder.encode_descriptor(count.name, &format!("{}.", count.help), None, MetricType::Counter)?;
             ConstCounter::new(count.value).encode(metric)?;
         }
-        Ok(())
+        let help = "Waits of the store for the disk, one for each transaction.";
+        let (sum, buckets) = buckets(&self.1);
+        let mut metric = encoder.encode_descriptor("store_sync_seconds", help, None, MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(sum, self.1.len(), &buckets, None)
     }
 }
 
@@ -209,7 +212,7 @@ impl Collector for OfProcess {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recorder::stage_histogram;
+    use super::super::stage::stage_histogram;
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 //! Lives on: whoever asked for it; it has no tie to the core any more. Invariant: `since` and `merged` keep the number of events.
 
 use super::fields::{Counters, Dropped, Gauges};
-use super::recorder::{Stage, stage_histogram};
+use super::stage::{Stage, stage_histogram};
 use crate::base::id::CoreId;
 use crate::base::time::Time;
 use hdrhistogram::Histogram;

@@ -2,9 +2,9 @@
 //!
 //! Lives on: the control thread makes the `Report`, the command line prints it. Pure.
 
-use super::fields::{Counters, Field, Gauges};
-use super::recorder::Stage;
+use super::fields::{Counters, Field, Gauges, NodeCount};
 use super::snapshot::Snapshot;
+use super::stage::Stage;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,6 +16,8 @@ pub struct Report {
     pub sample_every: u32,
     pub cores: Vec<Part>,
     pub all: Part,
+    /// What no core counts: the store. Since the start, too.
+    pub node: BTreeMap<String, u64>,
 }
 
 /// One core, or all of them.
@@ -46,17 +48,19 @@ pub struct StageLine {
 
 impl Report {
     /// A report of these cores. Without any, everything is 0.
-    pub fn new(snapshots: &[Snapshot]) -> Report {
+    pub fn new(snapshots: &[Snapshot], node: &[NodeCount]) -> Report {
         let all = Snapshot::merged(snapshots);
         Report {
             sample_every: all.as_ref().map_or(1, |all| all.sample_every),
             cores: snapshots.iter().map(Part::new).collect(),
             all: all.as_ref().map_or_else(Part::nothing, Part::new),
+            node: node.iter().map(|count| (count.name.to_owned(), count.value)).collect(),
         }
     }
 
-    /// The table for people: the stages per core and of all, then what was counted, gauged and dropped by all.
-    pub fn table(&self) -> String {
+    /// The table for people: the stages per core and of all, then what was counted, gauged and dropped by all. What happened per
+    /// second is told of the time since `earlier`, or else since the start.
+    pub fn table(&self, earlier: Option<&Report>) -> String {
         let mut text = format!("stage times in us, 1 of {} events timed\n", self.sample_every);
         let _ = writeln!(
             text,
@@ -74,12 +78,18 @@ impl Report {
             }
         }
         let _ = writeln!(text, "\n{:<24} {:>16} {:>14}", "counted", "total", "per second");
-        for (name, &total) in self.all.counters.iter().filter(|&(_, &total)| total > 0) {
-            let _ = writeln!(text, "{name:<24} {total:>16} {:>14.1}", total as f64 / self.all.seconds.max(1e-9));
+        for (name, &total) in self.all.counters.iter().chain(&self.node).filter(|&(_, &total)| total > 0) {
+            let (before, began) = earlier.map_or((0, 0.0), |earlier| (earlier.counted(name), earlier.all.seconds));
+            let per_second = total.saturating_sub(before) as f64 / (self.all.seconds - began).max(1e-9);
+            let _ = writeln!(text, "{name:<24} {total:>16} {per_second:>14.1}");
         }
         columns(&mut text, "now", &self.all.gauges);
         columns(&mut text, "dropped", &self.all.dropped);
         text
+    }
+
+    fn counted(&self, name: &str) -> u64 {
+        self.all.counters.get(name).or_else(|| self.node.get(name)).copied().unwrap_or_default()
     }
 }
 
@@ -145,6 +155,8 @@ mod tests {
     use crate::base::reason::Reason;
     use crate::base::time::Time;
 
+    const NODE: [NodeCount; 1] = [NodeCount { name: "store_commits", help: "Commits", value: 30 }];
+
     fn two_cores() -> Vec<Snapshot> {
         (0..2)
             .map(|core| {
@@ -162,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_each_core_and_all_of_them() {
-        let table = Report::new(&two_cores()).table();
+        let table = Report::new(&two_cores(), &NODE).table(None);
         let row = |begin: &[&str]| {
             let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             table.lines().map(cells).find(|cells| cells.iter().zip(begin).all(|(a, b)| a == b) && cells.len() >= begin.len())
@@ -170,15 +182,27 @@ mod tests {
         assert_eq!(row(&["0", "fan_out"]).unwrap()[2..], ["1000", "501.8", "991.2", "999.4", "1003.5"]);
         assert_eq!(row(&["all", "fan_out"]).unwrap()[2], "2000");
         assert_eq!(row(&["deliveries"]).unwrap()[1..], ["10000", "1000.0"]);
+        assert_eq!(row(&["store_commits"]).unwrap()[1..], ["30", "3.0"]);
         assert_eq!(row(&["sessions"]).unwrap()[1..], ["6"]);
         assert_eq!(row(&["flood"]).unwrap()[1..], ["2"]);
         assert_eq!(row(&["1", "apply"]), None, "stages without an event aren't shown");
     }
 
     #[test]
+    fn what_happened_per_second_is_told_since_an_earlier_report() {
+        let earlier = Report::new(&two_cores(), &NODE);
+        let mut later = earlier.clone();
+        later.all.seconds += 2.0;
+        *later.all.counters.get_mut("deliveries").unwrap() += 7;
+        let table = later.table(Some(&earlier));
+        let rate = |name: &str| table.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().last().unwrap();
+        assert_eq!((rate("deliveries"), rate("store_commits")), ("3.5", "0.0"));
+    }
+
+    #[test]
     fn a_node_without_cores_has_an_empty_report() {
-        let report = Report::new(&[]);
+        let report = Report::new(&[], &[]);
         assert_eq!((report.cores.len(), report.all.core.as_str()), (0, "all"));
-        assert!(report.table().starts_with("stage times"));
+        assert!(report.table(None).starts_with("stage times"));
     }
 }

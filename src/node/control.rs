@@ -10,6 +10,7 @@ use crate::drive::Bell;
 use crate::metrics::snapshot::Snapshot;
 use crate::shard::batch::{Command, Order};
 use crate::shard::{Answer, ClientLine, UserLine};
+use crate::store::thread::Readings;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -19,12 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Controller {
     cores: Vec<(Sender<Command>, Bell)>,
     answers: Receiver<Answered>,
+    pub(super) store: Readings,
     next_ticket: u64,
 }
 
 impl Controller {
-    pub(super) fn new(cores: Vec<(Sender<Command>, Bell)>, answers: Receiver<Answered>) -> Controller {
-        Controller { cores, answers, next_ticket: 1 }
+    pub(super) fn new(cores: Vec<(Sender<Command>, Bell)>, answers: Receiver<Answered>, store: Readings) -> Controller {
+        Controller { cores, answers, store, next_ticket: 1 }
     }
 
     pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {

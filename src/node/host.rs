@@ -8,7 +8,7 @@ use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::time::Time;
 use crate::drive::{DriveCounters, Host, Stage, Turn, socket};
 use crate::metrics::fields::Counters;
-use crate::metrics::recorder;
+use crate::metrics::stage;
 use crate::ring::mesh::Counts;
 use crate::ring::mesh::Ports;
 use crate::shard::batch::{Batch, Command, Order};
@@ -173,9 +173,9 @@ impl Host for CoreHost {
 
     fn observe(&mut self, stage: Stage, nanos: u64) {
         let stage = match stage {
-            Stage::Receive => recorder::Stage::Receive,
-            Stage::FlushWait => recorder::Stage::FlushWait,
-            Stage::Send => recorder::Stage::Send,
+            Stage::Receive => stage::Stage::Receive,
+            Stage::FlushWait => stage::Stage::FlushWait,
+            Stage::Send => stage::Stage::Send,
         };
         self.shard.recorder.record(stage, nanos);
     }

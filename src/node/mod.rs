@@ -13,7 +13,7 @@ pub use host::{Answered, CoreHost};
 pub use keys::KeyError;
 
 use crate::admin;
-use crate::base::config::{Config, Cores, StoreKind};
+use crate::base::config::{Config, Cores, Fault, StoreKind};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
@@ -42,8 +42,8 @@ use std::time::Duration;
 pub enum StartError {
     #[error(transparent)]
     Kernel(#[from] setup::SetupError),
-    #[error("node.cores: {0}")]
-    Cores(String),
+    #[error(transparent)]
+    Cores(#[from] Fault),
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error("the store can't be loaded: {0}")]
@@ -86,7 +86,8 @@ impl Node {
     /// Starts a node. It serves when this returns.
     pub fn start(config: &Config) -> Result<Node, StartError> {
         let processors = processors(&config.node.cores)?;
-        let cores = u16::try_from(processors.len()).map_err(|_| StartError::Cores("a node has at most 65,535 cores".into()))?;
+        let cores =
+            u16::try_from(processors.len()).map_err(|_| Fault::new("node.cores", "there are too many", "name at most 65,535"))?;
         let drive = drive::Config::default();
         let report = setup::probe(processors.len(), drive.task_run)?;
         let mut secrets = Secrets::new(keys::system_seed()?);
@@ -127,7 +128,8 @@ impl Node {
     /// # Panics
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
-        control::Controller::new(self.commands.clone(), self.answers.take().expect("one controller per node"))
+        let answers = self.answers.take().expect("one controller per node");
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings())
     }
 
     /// Starts the admin API, with the control of the cores.
@@ -160,18 +162,22 @@ impl Node {
             let (host, _) = thread.join()??;
             hosts.push(host);
         }
-        let store = self.storage.figures();
+        let readings = self.storage.readings();
         self.storage.stop();
-        Ok(Stopped { hosts, store })
+        Ok(Stopped { hosts, store: readings.figures() })
     }
 }
 
-fn processors(cores: &Cores) -> Result<Vec<usize>, StartError> {
+/// The processors of a node with these cores.
+///
+/// # Errors
+/// This process may not run on one of them.
+pub fn processors(cores: &Cores) -> Result<Vec<usize>, Fault> {
     let wanted: Option<Vec<usize>> = match cores {
         Cores::All => None,
         Cores::These(ids) => Some(ids.iter().map(|&id| usize::from(id)).collect()),
     };
-    pin::choose(wanted.as_deref(), &pin::processors()).map_err(StartError::Cores)
+    pin::choose(wanted.as_deref(), &pin::processors())
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

@@ -6,12 +6,35 @@ use super::control::Controller;
 use crate::admin::{ClientEntry, Control, Health, Refusal, UserLine};
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::jid::Bare;
+use crate::metrics::fields::NodeCount;
 use crate::metrics::snapshot::Snapshot;
 use crate::shard::ClientLine;
+use hdrhistogram::Histogram;
 
 impl Control for Controller {
     fn snapshots(&mut self) -> Result<Vec<Snapshot>, Refusal> {
         Controller::snapshots(self).map_err(Refusal::Unavailable)
+    }
+
+    fn node_counts(&mut self) -> Vec<NodeCount> {
+        let store = self.store.figures();
+        let count = |name, help, value| NodeCount { name, help, value };
+        vec![
+            count("store_commits", "Commits made durable", store.commits),
+            count("store_commits_failed", "Commits that could not be made", store.failed),
+            count("store_commits_refused", "Commits that the store had no room for", store.refused),
+            count(
+                "store_transactions",
+                "Transactions in which commits were made, each with one wait for the disk",
+                store.transactions,
+            ),
+            count("store_rows", "Rows written and deleted", store.rows),
+            count("store_bytes", "Bytes of keys and values written", store.bytes),
+        ]
+    }
+
+    fn store_syncs(&mut self) -> Histogram<u64> {
+        self.store.sync_times()
     }
 
     fn health(&mut self) -> Health {

@@ -5,8 +5,8 @@
 use super::Shard;
 use crate::base::time::Time;
 use crate::metrics::fields::Gauges;
-use crate::metrics::recorder::Stage;
 use crate::metrics::snapshot::Snapshot;
+use crate::metrics::stage::Stage;
 
 impl Shard {
     /// A frame that is timed was decoded: if it is an update, its other stages are timed too.
@@ -50,11 +50,12 @@ impl Shard {
         counters.log_ins = homes.log_ins;
         counters.log_outs = homes.log_outs;
         counters.resumes = homes.resumes;
+        counters.transfers = homes.transfers;
         counters.watches = homes.watches;
         counters.watches_refused = homes.refused_watches;
         counters.probes = homes.probes;
-        counters.subscriptions_changed = homes.changes;
-        counters.subscriptions_failed = homes.failed_changes;
+        counters.changes_stored = homes.changes;
+        counters.changes_failed = homes.failed_changes;
         counters.messages = homes.messages;
         counters.stale_entries = homes.stale;
         counters.deliveries = edge.deliveries;

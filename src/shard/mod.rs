@@ -130,7 +130,7 @@ impl Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge: Edge::new(settings.core, cores, hasher.clone()),
             out: Outbox::new(cores, &settings.limits, settings.units.unit_bytes),
-            recorder: Recorder::new(settings.core, settings.sample, Time::ZERO),
+            recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),
             orphans: Vec::new(),

@@ -1,8 +1,8 @@
 //! The data directory: who may use it, what is in it, and the words for when it can't be used.
 //!
-//! Lives on: the main thread at start, and `fanal user`. Serves issue 2 point 6. Layout: `fanal.lock` (locked by the one process
-//! that uses the directory, whose number it holds) and `fanal.redb` (the rows). Invariants: `fanal.redb` appears whole or not at
-//! all, so an empty one is damage; what is damaged is never changed.
+//! Lives on: the main thread at start, and that of `fanal user` and `fanal bench`. Serves issue 2 point 6. Layout: `fanal.lock`
+//! (locked by the one process that uses the directory, whose number it holds) and `fanal.redb` (the rows). Invariants:
+//! `fanal.redb` appears whole or not at all, so an empty one is damage; what is damaged is never changed.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -68,6 +68,15 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), _lock: lock })
     }
 
+    /// The process that uses the directory, if there is one.
+    pub fn user_of(path: &Path) -> Option<u32> {
+        let mut lock = File::open(path.join(LOCK_FILE)).ok()?;
+        match lock.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => holder(&mut lock),
+            _ => None,
+        }
+    }
+
     /// The file of the rows.
     pub fn rows_path(&self) -> PathBuf {
         self.path.join(ROWS_FILE)
@@ -91,13 +100,16 @@ impl DataDir {
 }
 
 fn busy(path: &Path, lock: &mut File) -> OpenError {
-    let mut process = String::new();
     // The holder may be about to write its number; the error is right without it.
-    let read = lock.rewind().and_then(|()| lock.read_to_string(&mut process));
-    if read.is_err() || process.is_empty() {
-        process = "unknown".to_owned();
-    }
+    let process = holder(lock).map_or_else(|| "unknown".to_owned(), |process| process.to_string());
     OpenError::Busy { dir: path.display().to_string(), process }
+}
+
+/// The process that has locked the file.
+fn holder(lock: &mut File) -> Option<u32> {
+    let mut process = String::new();
+    lock.rewind().and_then(|()| lock.read_to_string(&mut process)).ok()?;
+    process.parse().ok()
 }
 
 fn sync_dir(path: &Path) -> Result<(), OpenError> {

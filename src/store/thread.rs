@@ -165,9 +165,20 @@ impl StorageThread {
         self.thread.join().expect("the storage thread has no reason to panic");
     }
 
+    /// For whoever wants to know what the thread does.
+    pub fn readings(&self) -> Readings {
+        Readings(self.counters.clone())
+    }
+}
+
+/// What the storage thread has done, from any thread, as long as somebody wants to know.
+#[derive(Clone)]
+pub struct Readings(Arc<Counters>);
+
+impl Readings {
     /// Reads the counters.
     pub fn figures(&self) -> Figures {
-        let counters = &self.counters;
+        let counters = &self.0;
         Figures {
             commits: counters.commits.load(Relaxed),
             transactions: counters.transactions.load(Relaxed),
@@ -181,7 +192,7 @@ impl StorageThread {
 
     /// How long each transaction waited for the disk, in nanoseconds.
     pub fn sync_times(&self) -> Histogram<u64> {
-        self.counters.sync_ns.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.sync_ns.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

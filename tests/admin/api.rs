@@ -105,7 +105,7 @@ fn metrics_and_stats_show_every_core() {
     }
     let report: Report = Client::new(server.address(), None).stats().unwrap();
     assert_eq!((report.cores.len(), report.all.core.as_str()), (2, "all"));
-    assert!(report.table().contains("end_to_end"));
+    assert!(report.table(None).contains("end_to_end"));
     state.lock().unwrap().overloaded = true;
     get(server.address(), "/stats").is_error(503, "look at its load");
     get(server.address(), "/metrics").is_error(503, "look at its load");

@@ -7,8 +7,10 @@ use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
 use fanal::base::time::Time;
 use fanal::metrics::fields::NodeCount;
-use fanal::metrics::recorder::{Recorder, Stage};
+use fanal::metrics::recorder::Recorder;
 use fanal::metrics::snapshot::Snapshot;
+use fanal::metrics::stage::{Stage, stage_histogram};
+use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -47,6 +49,10 @@ impl Control for Node {
 
     fn node_counts(&mut self) -> Vec<NodeCount> {
         vec![NodeCount { name: "store_rows", help: "Rows written", value: 42 }]
+    }
+
+    fn store_syncs(&mut self) -> Histogram<u64> {
+        stage_histogram()
     }
 
     fn health(&mut self) -> Health {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(super) fn read(file: &str, text: &str) -> Result<Config, ConfigError> {
+pub(super) fn read(file: &str, text: &str, fits: impl Fn(&Config) -> Result<(), Fault>) -> Result<Config, ConfigError> {
     let at = |span, fault| ConfigError::new(file, text, span, fault);
     let tree = DeTable::parse(text).map_err(|error| syntax_error(file, text, &error))?;
     for (section, value) in tree.get_ref() {
@@ -22,7 +22,7 @@ pub(super) fn read(file: &str, text: &str) -> Result<Config, ConfigError> {
         }
     }
     let config: Config = toml::from_str(text).map_err(|error| syntax_error(file, text, &error))?;
-    together(&config).map_err(|fault| at(span_of(tree.get_ref(), &fault.key), fault))?;
+    together(&config).and_then(|()| fits(&config)).map_err(|fault| at(span_of(tree.get_ref(), &fault.key), fault))?;
     Ok(config)
 }
 

@@ -15,7 +15,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(key: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Fault {
+    pub fn new(key: impl Into<String>, problem: impl Into<String>, fix: impl Into<String>) -> Fault {
         Fault { key: key.into(), problem: problem.into(), fix: fix.into() }
     }
 }

@@ -1,6 +1,9 @@
 //! `fanal bench`: measures a node it starts itself, or one that runs already.
 
 use crate::failure::Failure;
+use crate::settings::WhichNode;
+use crate::token;
+use fanal::admin::client::Client;
 use fanal::base::config::{Config, Secret};
 use fanal::bench::crowd::Access;
 use fanal::bench::progress::Progress;
@@ -9,11 +12,20 @@ use fanal::bench::round::Schedule;
 use fanal::bench::{fanout, idle, memory, server, sockets, storm};
 use fanal::drive::pin;
 use fanal::front::token::Keys;
+use fanal::node::keys::NodeKeys;
+use fanal::store::dir::DataDir;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal bench fanout --users 1000 --subscribers 50
+  fanal bench fanout --trunk 8 --users 200000 --rate 200000 --seconds 10 --json
+  fanal bench fanout --target 127.0.0.1:7400 --data fanal-data
+  fanal bench storm --users 10000
+  fanal bench memory --users 1000000 --subscribers 2")]
 pub struct Args {
     #[command(subcommand)]
     kind: Kind,
@@ -47,28 +59,24 @@ struct Common {
     load_core: Option<usize>,
 }
 
-/// A node that runs already.
+/// A node that runs already. On this machine its data directory tells the rest: its keys and its process.
 #[derive(clap::Args)]
 struct Target {
     /// Measure the node at this native address instead of starting one. Users bench-0, bench-1, ... come into being there.
     #[arg(long, value_name = "ADDR")]
     target: Option<SocketAddr>,
-    /// The part behind the @ of its users.
-    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
-    domain: String,
-    /// Its first key of log-in tokens.
-    #[arg(long, value_name = "KEY", env = "FANAL_TOKEN_KEY", hide_env_values = true, default_value = "")]
-    token_key: String,
-    /// Its first key of trunk tokens.
-    #[arg(long, value_name = "KEY", env = "FANAL_TRUNK_KEY", hide_env_values = true, default_value = "")]
-    trunk_key: String,
-    /// Its admin address, for its counters.
-    #[arg(long, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
-    /// What its configuration has as admin_token.
+    #[command(flatten)]
+    node: WhichNode,
+    /// The target's first key of log-in tokens, when its configuration and data directory aren't here.
+    #[arg(long, value_name = "KEY", env = "FANAL_TOKEN_KEY", hide_env_values = true)]
+    token_key: Option<String>,
+    /// The same of trunk tokens, for --trunk and for storms, which make their users by trunk.
+    #[arg(long, value_name = "KEY", env = "FANAL_TRUNK_KEY", hide_env_values = true)]
+    trunk_key: Option<String>,
+    /// What the target's configuration has as admin_token.
     #[arg(long, value_name = "TOKEN", env = "FANAL_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
-    /// Its process, if it is on this machine: its processor time and memory are then measured too.
+    /// The target's process, when it can't be seen from the data directory: its processor time and memory are then measured too.
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
 }
@@ -204,7 +212,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Kind::Idle(args) => (args.common.json, idle(args)),
         Kind::Floor(args) => (args.common.json, floor(args)),
     };
-    let report = report.map_err(Failure::line)?;
+    let report = report?;
     let text = if json { report.json() + "\n" } else { report.table() };
     io::stdout().write_all(text.as_bytes()).map_err(Failure::line)?;
     match report.get("lost") {
@@ -213,7 +221,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn fan_out(args: Fanout) -> io::Result<Report> {
+fn fan_out(args: Fanout) -> Result<Report, Failure> {
     check_density(args.users, args.subscribers)?;
     let plan = fanout::Plan {
         users: args.users,
@@ -225,10 +233,10 @@ fn fan_out(args: Fanout) -> io::Result<Report> {
         floor: !args.no_floor,
         server_cores: args.common.cores.clone(),
     };
-    fanout::run(&plan, &args.common.progress())
+    fanout::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
-fn in_memory(args: Memory) -> io::Result<Report> {
+fn in_memory(args: Memory) -> Result<Report, Failure> {
     check_pairs(args.users, args.subscribers)?;
     let plan = memory::Plan {
         users: args.users,
@@ -242,7 +250,7 @@ fn in_memory(args: Memory) -> io::Result<Report> {
     Ok(memory::run(&plan, &args.common.progress()))
 }
 
-fn storm(args: Storm) -> io::Result<Report> {
+fn storm(args: Storm) -> Result<Report, Failure> {
     check_pairs(args.users, args.subscribers)?;
     let plan = storm::Plan {
         users: args.users,
@@ -255,10 +263,10 @@ fn storm(args: Storm) -> io::Result<Report> {
         target: args.target.read()?,
         server_cores: args.common.cores.clone(),
     };
-    storm::run(&plan, &args.common.progress())
+    storm::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
-fn idle(args: Idle) -> io::Result<Report> {
+fn idle(args: Idle) -> Result<Report, Failure> {
     let plan = idle::Plan {
         users: args.users,
         time: seconds(args.seconds)?,
@@ -266,10 +274,10 @@ fn idle(args: Idle) -> io::Result<Report> {
         target: args.target.read()?,
         server_cores: args.common.cores.clone(),
     };
-    idle::run(&plan, &args.common.progress())
+    idle::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
-fn floor(args: Floor) -> io::Result<Report> {
+fn floor(args: Floor) -> Result<Report, Failure> {
     check_density(args.users, args.subscribers)?;
     let plan = sockets::Plan {
         users: args.users,
@@ -279,30 +287,30 @@ fn floor(args: Floor) -> io::Result<Report> {
         server_processor: args.common.cores.first().map(|&core| usize::from(core)),
         load_processor: args.common.load_processor(),
     };
-    sockets::run(&plan, &args.common.progress())
+    sockets::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
-fn check_density(users: u32, subscribers: u32) -> io::Result<()> {
-    if subscribers < users { Ok(()) } else { Err(io::Error::other("--subscribers: must be fewer than --users")) }
+fn check_density(users: u32, subscribers: u32) -> Result<(), Failure> {
+    if subscribers < users { Ok(()) } else { Err(Failure::line("--subscribers: must be fewer than --users")) }
 }
 
-fn check_pairs(users: u32, subscribers: u32) -> io::Result<()> {
+fn check_pairs(users: u32, subscribers: u32) -> Result<(), Failure> {
     check_density(users, subscribers)?;
     if users.is_multiple_of(2) || subscribers.is_multiple_of(2) {
         return Ok(());
     }
-    Err(io::Error::other("--subscribers: with an odd number of users it must be even, since contacts are mutual"))
+    Err(Failure::line("--subscribers: with an odd number of users it must be even, since contacts are mutual"))
 }
 
 impl Pacing {
-    fn schedule(&self) -> io::Result<Schedule> {
+    fn schedule(&self) -> Result<Schedule, Failure> {
         let Pacing { rate, load, window, rounds, .. } = *self;
         Ok(Schedule { rate, load, window, time: seconds(self.seconds)?, rounds })
     }
 }
 
-fn seconds(seconds: f64) -> io::Result<Duration> {
-    Duration::try_from_secs_f64(seconds).map_err(|error| io::Error::other(format!("--seconds {seconds}: {error}")))
+fn seconds(seconds: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| Failure::line(format!("--seconds {seconds}: {error}")))
 }
 
 impl Common {
@@ -318,21 +326,57 @@ impl Common {
 }
 
 impl Target {
-    fn read(&self) -> io::Result<Option<server::Target>> {
+    /// What of the node must be known to measure it: all of it from its configuration and data directory, but for what was said.
+    fn read(self) -> Result<Option<server::Target>, Failure> {
         let Some(target) = self.target else { return Ok(None) };
-        let keys = |key: &str, name: &str| match key {
-            "" => Ok(Keys::default()),
-            key if Secret::new(key).is_none() => Err(too_short(name)),
-            key => Keys::new([key]).map_err(io::Error::other),
-        };
-        let (token_keys, trunk_keys) = (keys(&self.token_key, "--token-key")?, keys(&self.trunk_key, "--trunk-key")?);
-        let access = Access { target, domain: self.domain.clone(), token_keys, trunk_keys };
-        let admin_token = self.admin_token.as_deref().map(|token| Secret::new(token).ok_or_else(|| too_short("--admin-token")));
-        let admin_token = admin_token.transpose()?;
-        Ok(Some(server::Target { access, admin: self.admin.map(|admin| (admin, admin_token)), process: self.pid }))
+        let admin_named = self.node.names_admin();
+        let mut config = self.node.load()?;
+        if let Some(token) = &self.admin_token {
+            config.listen.admin_token = Some(Secret::new(token).ok_or_else(|| too_short("--admin-token"))?);
+        }
+        let given = Given { token: self.token_key.as_deref(), trunk: self.trunk_key.as_deref() };
+        let (token_keys, trunk_keys) = given.keys(&config)?;
+        let keys_given = given.any();
+        // Whose keys were in the directory, runs on it.
+        let process = self.pid.or_else(|| DataDir::user_of(&config.node.data).filter(|_| !keys_given && target.ip().is_loopback()));
+        let admin = (config.listen.admin, config.listen.admin_token);
+        let answers = || target == config.listen.native && Client::new(admin.0, admin.1.clone()).get("/healthz").is_ok();
+        let admin = if admin_named || answers() { Some(admin) } else { None };
+        let access = Access { target, domain: config.node.domain, token_keys, trunk_keys };
+        Ok(Some(server::Target { access, admin, process }))
     }
 }
 
-fn too_short(name: &str) -> io::Error {
-    io::Error::other(format!("{name}: a key has at least {} characters", Secret::LEAST_BYTES))
+/// The keys that were given.
+struct Given<'a> {
+    token: Option<&'a str>,
+    trunk: Option<&'a str>,
+}
+
+impl Given<'_> {
+    fn any(&self) -> bool {
+        self.token.is_some() || self.trunk.is_some()
+    }
+
+    /// Those of tokens and of trunks; which weren't given are the node's own. When one was given and the other can't be had, it may
+    /// not be needed.
+    fn keys(&self, config: &Config) -> Result<(Keys, Keys), Failure> {
+        let keys = |name: &str, given: Option<&str>, configured: &[Secret], made: fn(NodeKeys) -> Keys| match given {
+            Some(key) if Secret::new(key).is_none() => Err(too_short(name)),
+            Some(key) => Keys::new([key]).map_err(Failure::line),
+            None => match token::keys(config, configured, made) {
+                Err(_) if self.any() => Ok(Keys::default()),
+                Err(Failure::Line(line)) => {
+                    Err(Failure::line(format!("{line}; of a node that runs, name --data or --config, or give {name}")))
+                }
+                keys => keys,
+            },
+        };
+        let token = keys("--token-key", self.token, &config.login.token_keys, |made| made.token)?;
+        Ok((token, keys("--trunk-key", self.trunk, &config.login.trunk_keys, |made| made.trunk)?))
+    }
+}
+
+fn too_short(name: &str) -> Failure {
+    Failure::line(format!("{name}: a key has at least {} characters", Secret::LEAST_BYTES))
 }

@@ -6,6 +6,10 @@ use fanal::base::config::Config;
 use std::io::Write;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal config
+  fanal config --check --config fanal.toml")]
 pub struct Args {
     /// Read and check the configuration instead, as `fanal serve` with the same options would.
     #[arg(long)]

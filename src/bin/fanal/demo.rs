@@ -28,6 +28,10 @@ const SHOWS: [(native::Show, &str); 4] = [
 ];
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal demo
+  fanal demo --users 5000 --subscribers 50 --rate 2000 --seconds 30")]
 pub struct Args {
     /// Users to bring online.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]

@@ -10,6 +10,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal serve
+  fanal serve --cores 0,1 --data /var/lib/fanal --domain example.org
+  fanal serve --config fanal.toml --native 0.0.0.0:7400")]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,

@@ -1,34 +1,60 @@
 //! From the command line and the file to a sound configuration.
 
 use crate::failure::Failure;
-use fanal::base::config::{Config, Cores};
+use fanal::base::config::{Config, Cores, Fault};
+use fanal::node::processors;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Where a node's configuration comes from. What stands on the command line overrides the file.
 #[derive(clap::Args)]
 pub struct Settings {
-    /// Configuration file; `fanal config` prints one to start from. Without it everything has its default.
-    #[arg(long, value_name = "FILE", env = "FANAL_CONFIG")]
-    config: Option<PathBuf>,
-    /// Processors to use, one pinned thread on each: "all", or numbers like 0,1.
+    /// Processors to use, one pinned thread on each: "all", or numbers like 0,1 [default: all].
     #[arg(long, value_name = "LIST", value_parser = read_cores)]
     cores: Option<Cores>,
-    /// Address and port of the native protocol.
+    /// Address and port of the native protocol [default: 127.0.0.1:7400].
     #[arg(long, value_name = "ADDR", value_parser = read_address)]
     native: Option<SocketAddr>,
-    /// Address and port of metrics, health and administration.
+    #[command(flatten)]
+    which: WhichNode,
+}
+
+/// What a command has to know of a node to find it, running or stopped.
+#[derive(clap::Args)]
+pub struct WhichNode {
+    /// The node's configuration file; `fanal config` prints one to start from. Without it everything has its default.
+    #[arg(long, value_name = "FILE", env = "FANAL_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address and port of metrics, health and administration [default: 127.0.0.1:7401].
     #[arg(long, value_name = "ADDR", value_parser = read_address)]
     admin: Option<SocketAddr>,
-    /// Directory for everything that is kept.
+    /// The node's directory for everything that is kept [default: fanal-data].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The part behind the @ of every user.
+    /// The part behind the @ of every user [default: localhost].
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
 }
 
 impl Settings {
+    /// Reads the file, lays the command line over it and checks the whole.
+    pub fn load(self) -> Result<Config, Failure> {
+        let overridden = self.cores.is_some();
+        let lay_over = |config: &mut Config| {
+            if let Some(cores) = self.cores {
+                config.node.cores = cores;
+            }
+            if let Some(native) = self.native {
+                config.listen.native = native;
+            }
+        };
+        let config = self.which.load_with(lay_over, |config| if overridden { Ok(()) } else { fits(config) })?;
+        fits(&config)?;
+        Ok(config)
+    }
+}
+
+impl WhichNode {
     /// Whether the admin address was given on the command line.
     pub fn names_admin(&self) -> bool {
         self.admin.is_some()
@@ -36,13 +62,12 @@ impl Settings {
 
     /// Reads the file, lays the command line over it and checks the whole.
     pub fn load(self) -> Result<Config, Failure> {
-        let mut config = self.config.map_or_else(|| Ok(Config::default()), read)?;
-        if let Some(cores) = self.cores {
-            config.node.cores = cores;
-        }
-        if let Some(native) = self.native {
-            config.listen.native = native;
-        }
+        self.load_with(|_| (), |_| Ok(()))
+    }
+
+    fn load_with(self, lay_over: impl FnOnce(&mut Config), fits: impl Fn(&Config) -> Result<(), Fault>) -> Result<Config, Failure> {
+        let mut config = self.config.map_or_else(|| Ok(Config::default()), |file| read(file, fits))?;
+        lay_over(&mut config);
         if let Some(admin) = self.admin {
             config.listen.admin = admin;
         }
@@ -57,7 +82,12 @@ impl Settings {
     }
 }
 
-fn read(file: PathBuf) -> Result<Config, Failure> {
+/// Whether this machine has the processors that are wanted.
+fn fits(config: &Config) -> Result<(), Fault> {
+    processors(&config.node.cores).map(drop)
+}
+
+fn read(file: PathBuf, fits: impl Fn(&Config) -> Result<(), Fault>) -> Result<Config, Failure> {
     let name = file.display().to_string();
     let cannot = |why: std::io::Error| {
         Failure::line(format!("{name}: can't read the configuration: {why}. Check the path given with --config"))
@@ -68,7 +98,7 @@ fn read(file: PathBuf) -> Result<Config, Failure> {
         let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
         Failure::line(format!("{name}:{line}: the file: this line is not UTF-8 text: save the file as UTF-8"))
     })?;
-    Config::parse(&name, &text).map_err(|error| Failure::Config { error: Box::new(error), text })
+    Config::parse_for(&name, &text, fits).map_err(|error| Failure::Config { error: Box::new(error), text })
 }
 
 fn read_cores(text: &str) -> Result<Cores, String> {

@@ -8,6 +8,10 @@ use std::io::Write;
 use std::time::Instant;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal sim --seed 7 --steps 5000
+  fanal sim --seed 1 --seeds 200")]
 pub struct Args {
     /// The first seed.
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -1,7 +1,7 @@
 //! `fanal token`: a log-in token, signed with the node's own key.
 
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::WhichNode;
 use crate::user;
 use fanal::base::config::{Config, Secret};
 use fanal::base::time::WallClock;
@@ -10,6 +10,11 @@ use fanal::node::keys::NodeKeys;
 use std::io::Write;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal token alice@localhost
+  fanal token alice --seconds 86400 --data /var/lib/fanal
+  fanal token --trunk lobby-server")]
 #[group(id = "whom", required = true, args = ["jid", "trunk"])]
 pub struct Args {
     /// The user to let in: local@domain, or the local part alone for the node's own domain.
@@ -21,11 +26,11 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=315_360_000))]
     seconds: u64,
     #[command(flatten)]
-    settings: Settings,
+    node: WhichNode,
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let config = args.settings.load()?;
+    let config = args.node.load()?;
     let token = match &args.trunk {
         Some(name) => for_trunk(&config, name, args.seconds)?,
         None => {
@@ -47,7 +52,7 @@ fn signed(keys: Keys, scope: Scope<'_>, seconds: u64) -> Result<String, Failure>
 }
 
 /// The configured keys, or those that the node made and keeps in its data directory.
-fn keys(config: &Config, configured: &[Secret], made: impl Fn(NodeKeys) -> Keys) -> Result<Keys, Failure> {
+pub fn keys(config: &Config, configured: &[Secret], made: impl Fn(NodeKeys) -> Keys) -> Result<Keys, Failure> {
     if configured.is_empty() {
         let keys = NodeKeys::read(&config.login, &config.node.data).map_err(|error| {
             Failure::line(format!("{error}. A node makes its keys when it first starts: run `fanal serve`, or configure keys"))

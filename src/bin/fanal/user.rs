@@ -1,7 +1,7 @@
 //! `fanal user`: the accounts of a node, in the data directory of a stopped one, through the admin address of a running one.
 
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::WhichNode;
 use fanal::admin::client::{Client, ClientError};
 use fanal::base::config::{Config, StoreKind};
 use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -17,6 +17,12 @@ use std::time::SystemTime;
 const CLUSTER: u16 = 0;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  fanal user add alice@localhost
+  fanal user add alice --no-password --data /var/lib/fanal
+  fanal user list --admin 127.0.0.1:7401
+  fanal user del alice@localhost")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -39,26 +45,26 @@ enum Command {
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
-        settings: Settings,
+        node: WhichNode,
     },
     /// Delete a user with everything kept for it.
     Del {
         /// The user: local@domain, or the local part alone for the node's own domain.
         jid: String,
         #[command(flatten)]
-        settings: Settings,
+        node: WhichNode,
     },
     /// List all users: JID, number, and how they log in (stopped node) or how many sessions and contacts they have (running node).
     List {
         #[command(flatten)]
-        settings: Settings,
+        node: WhichNode,
     },
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Add { jid, password, no_password, replace, settings } => {
-            let target = Target::of(settings)?;
+        Command::Add { jid, password, no_password, replace, node } => {
+            let target = Target::of(node)?;
             let jid = target.read_jid(&jid)?;
             let password = if no_password { None } else { Some(password.map_or_else(ask, Ok)?) };
             if password.as_ref().is_some_and(String::is_empty) {
@@ -67,12 +73,12 @@ pub fn run(args: Args) -> Result<(), Failure> {
             }
             say(&target.open(Offline::open_or_create)?.add(&jid, password.as_deref(), replace)?)
         }
-        Command::Del { jid, settings } => {
-            let target = Target::of(settings)?;
+        Command::Del { jid, node } => {
+            let target = Target::of(node)?;
             let jid = target.read_jid(&jid)?;
             say(&target.open(Offline::open)?.remove(&jid)?)
         }
-        Command::List { settings } => Target::of(settings)?.open(Offline::open)?.list(),
+        Command::List { node } => Target::of(node)?.open(Offline::open)?.list(),
     }
 }
 
@@ -84,9 +90,9 @@ struct Target {
 }
 
 impl Target {
-    fn of(settings: Settings) -> Result<Target, Failure> {
-        let named = settings.names_admin();
-        let config = settings.load()?;
+    fn of(node: WhichNode) -> Result<Target, Failure> {
+        let named = node.names_admin();
+        let config = node.load()?;
         Ok(Target { node_only: named || config.store.kind == StoreKind::Memory, config })
     }
 

@@ -168,6 +168,7 @@ impl Homes {
         for &edge in &edges {
             out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Transfer { address: address.to_owned() } });
         }
+        self.counters.transfers += edges.len() as u64;
         edges.len()
     }
 }

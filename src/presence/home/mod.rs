@@ -36,6 +36,8 @@ pub struct HomeCounters {
     pub log_ins: u64,
     pub log_outs: u64,
     pub resumes: u64,
+    /// Sessions told to go on elsewhere.
+    pub transfers: u64,
     /// Watches answered: one per edge and publisher.
     pub watches: u64,
     pub refused_watches: u64,

@@ -369,7 +369,6 @@ pub(super) fn request_event(request: &Request) -> SessionEvent {
     }
 }
 
-/// The roster as clients see it.
 /// A piece of the roster for a client, from behind a contact on.
 pub(super) fn roster_event(roster: &Roster, request: u32, after: Option<&Bare>, limits: &Limits) -> SessionEvent {
     let (items, more) = roster.piece(after, limits.piece_bytes as usize);
