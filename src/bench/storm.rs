@@ -50,8 +50,10 @@ pub struct Plan {
     pub rate: f64,
     /// Connections are there before the storm begins, and what they cost is reported apart.
     pub connected: bool,
-    /// Storms.
+    /// Storms, at least.
     pub rounds: u32,
+    /// How long they go on one after the other, at least.
+    pub time: Duration,
     /// Connections that carry all users; 0: each user has one.
     pub trunks: u32,
     pub server_cores: Vec<u16>,
@@ -294,8 +296,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     }
     let graph = Graph::mutual(plan.users, plan.contacts);
     let directory = set_up(plan, &server, &graph, progress)?;
-    let mut passed = Vec::new();
-    for _ in 0..plan.rounds {
+    let (mut passed, began) = (Vec::new(), Instant::now());
+    while passed.len() < plan.rounds as usize || began.elapsed() < plan.time {
         passed.push(pass(plan, &server, &graph, &directory, progress)?);
     }
     let report = report(plan, &server, &graph, &passed)?;
@@ -364,7 +366,7 @@ fn report(plan: &Plan, server: &Server, graph: &Graph, passed: &[Passed]) -> io:
     report.count("users", plan.users, "");
     report.count("contacts", plan.contacts, "of each, mutual");
     report.count("connections", if plan.trunks == 0 { plan.users } else { plan.trunks }, "");
-    report.count("storms", plan.rounds, "the medians count");
+    report.count("storms", passed.len() as u64, "the medians count");
     report.number("log_in_s", middle(&|passed| passed.log_ins), "seconds until everybody was in");
     report.number("settled_s", middle(&|passed| passed.settled), "seconds until everybody had seen every contact");
     report.number("log_ins_per_s", middle(&|passed| users / passed.settled), "until everybody had seen every contact");

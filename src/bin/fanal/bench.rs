@@ -161,9 +161,12 @@ struct Storm {
     /// Open all connections before the storm, so that the generator doesn't slow the log-ins down. Their cost is reported apart.
     #[arg(long)]
     connected: bool,
-    /// Storms.
+    /// Storms, at least.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// How long they go on one after the other, at least.
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    seconds: f64,
     /// Carry all users on this many trunk connections. 0: each user has a connection.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
     trunk: u32,
@@ -258,6 +261,7 @@ fn storm(args: Storm) -> Result<Report, Failure> {
         rate: args.rate,
         connected: args.connected,
         rounds: args.rounds,
+        time: seconds(args.seconds)?,
         trunks: args.trunk,
         load_processor: args.common.load_processor(),
         target: args.target.read()?,
