@@ -22,6 +22,9 @@ const TIMED: u32 = 8;
 const NAP: Duration = Duration::from_millis(1);
 /// Below this the generator looks instead of sleeping.
 const SPIN: Duration = Duration::from_micros(1500);
+/// An open loop sends so often what has become due, since a front end gathers for a moment too. Latency counts from when each
+/// update was meant to be sent.
+const TICK: Duration = Duration::from_micros(250);
 
 /// What the users say, and how it is recognised where it arrives.
 pub trait Traffic {
@@ -198,7 +201,8 @@ impl<T: Traffic> Talk<T> {
         let since = now - self.began;
         match self.pace {
             Pace::Open { per_second } => {
-                let until = (since.as_secs_f64() * per_second) as u64;
+                let ticks = (since.as_nanos() / TICK.as_nanos()) as u32;
+                let until = ((TICK * ticks).as_secs_f64() * per_second) as u64;
                 while self.scheduled < until {
                     let user = (self.scheduled % self.speakers.len() as u64) as u32;
                     self.say(user);

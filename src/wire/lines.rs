@@ -7,7 +7,7 @@
 use crate::base::id::ConnId;
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
-const POOLED_BYTES: usize = 256 << 10;
+const POOLED_BYTES: usize = 8 << 20;
 /// Bytes of buffers kept in the pool of one core.
 const POOL_BYTES: usize = 32 << 20;
 /// Capacity of a fresh buffer.
