@@ -71,7 +71,8 @@ fn fanout_by_trunk_loses_nothing() {
 #[test]
 fn in_a_storm_everybody_sees_all_contacts_for_one_question_per_core_and_publisher() {
     for way in [&[][..], &["--connected"], &["--trunk", "2"], &["--rate", "1000"]] {
-        let report = report(&[&["storm", "--users", "51", "--subscribers", "6", "--rounds", "2", "--seconds", "0.01"], way].concat());
+        let report =
+            report(&[&["storm", "--users", "51", "--subscribers", "6", "--rounds", "2", "--seconds", "0.01"], way].concat());
         assert_positive(
             &report,
             &["log_ins_per_s", "log_ins_per_s_per_core", "server_cpu_us_per_log_in", "log_ins_per_server_cpu_s"],
