@@ -8,12 +8,10 @@ use super::graph::Graph;
 use super::progress::Progress;
 use super::report::{Report, median};
 use super::round::{self, Round, Rounds, Schedule};
-use super::server::{Server, Target};
+use super::server::{Bench, Server};
 use super::sockets::{self, Sockets};
 use super::talk::{Pace, Talk, Traffic};
 use super::wires::Wires;
-use crate::base::config::StoreKind;
-use crate::drive::pin;
 use crate::wire::encode::{Encoder, Tag};
 use crate::wire::event::{self, Head};
 use crate::wire::frame::HEADER_BYTES;
@@ -28,10 +26,7 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Connections that carry all users; 0: each user has one.
     pub trunks: u32,
-    pub server_cores: Vec<u16>,
-    pub load_processor: Option<usize>,
-    /// A node that runs already; otherwise one is started.
-    pub target: Option<Target>,
+    pub bench: Bench,
     pub floor: bool,
 }
 
@@ -97,14 +92,8 @@ impl Traffic for Presences<'_> {
 /// # Errors
 /// The node or the machine can't; what failed, and the fix.
 pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
-    let server = match &plan.target {
-        Some(target) => Server::at(target.clone()),
-        None => Server::start(plan.server_cores.clone(), StoreKind::Memory)?,
-    };
-    // Not earlier: a child may use only the processors of its parent.
-    if let Some(processor) = plan.load_processor {
-        pin::pin(processor);
-    }
+    let server = plan.bench.server()?;
+    plan.bench.pin_load();
     let empty = server.anonymous_bytes()?;
     let mut crowd = Crowd::new(server.access.clone(), 0..plan.users, plan.trunks)?;
     crowd.log_in(progress)?;
@@ -167,7 +156,7 @@ fn measure(
         against_floor(report, &node, &floor);
         sockets.stop()?;
     }
-    if plan.target.is_some() {
+    if plan.bench.target.is_some() {
         // A node that goes on would keep their sessions for a while, in case they come back.
         talk.wires.farewell(&crowd::last_words())?;
     }
@@ -199,8 +188,8 @@ fn sockets(plan: &Plan, frame_bytes: usize) -> io::Result<Option<Sockets>> {
         subscribers: plan.subscribers,
         frame_bytes,
         schedule: plan.schedule,
-        server_processor: plan.server_cores.first().map(|&core| usize::from(core)),
-        load_processor: plan.load_processor,
+        server_processor: plan.bench.server_cores.first().map(|&core| usize::from(core)),
+        load_processor: plan.bench.load_processor,
     };
     Sockets::start(&plan).map(Some)
 }

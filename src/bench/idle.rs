@@ -9,9 +9,7 @@ use super::crowd::Crowd;
 use super::progress::Progress;
 use super::report::Report;
 use super::round::Meter;
-use super::server::{Server, Target};
-use crate::base::config::StoreKind;
-use crate::drive::pin;
+use super::server::{Bench, Server};
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -27,10 +25,7 @@ pub struct Plan {
     pub users: u32,
     /// How long memory may settle each time, and processor time is measured.
     pub time: Duration,
-    pub server_cores: Vec<u16>,
-    pub load_processor: Option<usize>,
-    /// A node that runs already; otherwise one is started.
-    pub target: Option<Target>,
+    pub bench: Bench,
 }
 
 /// The node's own memory at the stations of a run; not a number when its process isn't known.
@@ -50,15 +45,9 @@ struct Memory {
 /// # Errors
 /// The node or the machine can't; what failed, and the fix.
 pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
-    let start = || Server::start(plan.server_cores.clone(), StoreKind::Memory);
-    let (server, unused) = match &plan.target {
-        Some(target) => (Server::at(target.clone()), None),
-        None => (start()?, Some(start()?)),
-    };
-    // Not earlier: a child may use only the processors of its parent.
-    if let Some(processor) = plan.load_processor {
-        pin::pin(processor);
-    }
+    let server = plan.bench.server()?;
+    let unused = plan.bench.target.is_none().then(|| plan.bench.server()).transpose()?;
+    plan.bench.pin_load();
     let mut report = Report::new("idle");
     report.count("users", plan.users, "each with one connection and one available session, and no contacts");
     let (kernel, sessions) = (kernel_bytes(), server.gauge("sessions")?);

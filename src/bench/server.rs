@@ -6,6 +6,7 @@ use super::crowd::Access;
 use super::round::Meter;
 use crate::admin::client::{Client, ClientError};
 use crate::base::config::{Config, Cores, Secret, StoreKind};
+use crate::drive::pin;
 use crate::front::token::Keys;
 use crate::metrics::table::Report;
 use nix::sys::signal::{Signal, kill};
@@ -36,6 +37,38 @@ pub struct Target {
     pub process: Option<u32>,
 }
 
+/// What is measured, and from where.
+#[derive(Clone)]
+pub struct Bench {
+    /// A node that runs already; otherwise one is started.
+    pub target: Option<Target>,
+    /// Processors of the one that is started.
+    pub server_cores: Vec<u16>,
+    /// The load generator's.
+    pub load_processor: Option<usize>,
+}
+
+impl Bench {
+    /// The node.
+    ///
+    /// # Errors
+    /// It did not start; it has said why on stderr.
+    pub fn server(&self) -> io::Result<Server> {
+        match &self.target {
+            Some(target) => Ok(Server::at(target.clone())),
+            None => Server::start(self.server_cores.clone()),
+        }
+    }
+
+    /// Puts the calling thread on the generator's processor. Not before the node was started: a child may use only the processors
+    /// of its parent.
+    pub fn pin_load(&self) {
+        if let Some(processor) = self.load_processor {
+            pin::pin(processor);
+        }
+    }
+}
+
 /// A node that is measured.
 pub struct Server {
     pub access: Access,
@@ -57,12 +90,12 @@ struct Running(std::process::Child);
 struct Dir(PathBuf);
 
 /// The configuration of a benchmark's node: no limit of a single client is in the way of what is measured.
-fn config(cores: Vec<u16>, store: StoreKind) -> Config {
+fn config(cores: Vec<u16>) -> Config {
     let mut config = Config::default();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     (config.listen.native, config.listen.admin) = (any_port, any_port);
     config.node.cores = Cores::These(cores);
-    config.store.kind = store;
+    config.store.kind = StoreKind::Memory;
     config.login.token_keys = vec![Secret::new(TOKEN_KEY).expect("it is long enough")];
     config.login.trunk_keys = vec![Secret::new(TRUNK_KEY).expect("it is long enough")];
     let limits = &mut config.limits;
@@ -74,13 +107,9 @@ fn config(cores: Vec<u16>, store: StoreKind) -> Config {
 }
 
 impl Server {
-    /// Starts `fanal serve` from the same executable on these processors, in a directory of its own. Do it before the calling
-    /// thread is pinned: a child may use only its parent's processors.
-    ///
-    /// # Errors
-    /// It did not start; it has said why on stderr.
-    pub fn start(cores: Vec<u16>, store: StoreKind) -> io::Result<Server> {
-        let mut config = config(cores, store);
+    /// Starts `fanal serve` from the same executable on these processors, in a directory of its own.
+    fn start(cores: Vec<u16>) -> io::Result<Server> {
+        let mut config = config(cores);
         let dir = Dir::new()?;
         config.node.data = dir.0.join("data");
         std::fs::write(dir.config(), toml::to_string(&config).map_err(io::Error::other)?)?;
@@ -97,7 +126,7 @@ impl Server {
     }
 
     /// A node that runs already.
-    pub fn at(target: Target) -> Server {
+    fn at(target: Target) -> Server {
         let admin = target.admin.map(|(address, token)| Client::new(address, token));
         Server { access: target.access, admin, process: target.process.map(Process), child: None }
     }

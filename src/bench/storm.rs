@@ -10,11 +10,9 @@ use super::graph::Graph;
 use super::progress::Progress;
 use super::report::{Report, median};
 use super::round::{self, Meter};
-use super::server::{Server, Target};
-use crate::base::config::StoreKind;
+use super::server::{Bench, Server};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::reason::Reason;
-use crate::drive::pin;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, Tag};
 use crate::wire::event::Event;
@@ -56,16 +54,18 @@ pub struct Plan {
     pub time: Duration,
     /// Connections that carry all users; 0: each user has one.
     pub trunks: u32,
-    pub server_cores: Vec<u16>,
-    pub load_processor: Option<usize>,
-    /// A node that runs already; otherwise one is started.
-    pub target: Option<Target>,
+    pub bench: Bench,
 }
 
 impl Plan {
     /// Users and contacts: what is to be seen.
     fn pairs(&self) -> u64 {
         u64::from(self.users) * u64::from(self.contacts)
+    }
+
+    /// Whether there is another storm after so many.
+    fn goes_on(&self, storms: usize, lasted: Duration) -> bool {
+        storms < self.rounds as usize || lasted < self.time
     }
 }
 
@@ -286,18 +286,12 @@ impl Storm<'_> {
 /// # Errors
 /// The node or the machine can't; what failed, and the fix.
 pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
-    let server = match &plan.target {
-        Some(target) => Server::at(target.clone()),
-        None => Server::start(plan.server_cores.clone(), StoreKind::Memory)?,
-    };
-    // Not earlier: a child may use only the processors of its parent.
-    if let Some(processor) = plan.load_processor {
-        pin::pin(processor);
-    }
+    let server = plan.bench.server()?;
+    plan.bench.pin_load();
     let graph = Graph::mutual(plan.users, plan.contacts);
     let directory = set_up(plan, &server, &graph, progress)?;
     let (mut passed, began) = (Vec::new(), Instant::now());
-    while passed.len() < plan.rounds as usize || began.elapsed() < plan.time {
+    while plan.goes_on(passed.len(), began.elapsed()) {
         passed.push(pass(plan, &server, &graph, &directory, progress)?);
     }
     let report = report(plan, &server, &graph, &passed)?;
@@ -418,4 +412,18 @@ fn watched(plan: &Plan, server: &Server, graph: &Graph, cores: u16) -> u64 {
     let homes: Vec<CoreId> = (0..plan.users).map(|user| home_of_slot(slot_of(&server.access.jid(user)), cores)).collect();
     let distinct = |user| graph.subscribers(user).map(|subscriber| homes[subscriber as usize]).collect::<BTreeSet<_>>().len();
     (0..plan.users).map(|user| distinct(user) as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn storms_go_on_until_there_were_enough_and_they_lasted_long_enough() {
+        let bench = Bench { target: None, server_cores: vec![0], load_processor: None };
+        let time = Duration::from_secs(2);
+        let plan = Plan { users: 2, contacts: 1, rate: 0.0, connected: false, rounds: 3, time, trunks: 0, bench };
+        assert!(plan.goes_on(2, time) && plan.goes_on(3, time / 2));
+        assert!(!plan.goes_on(3, time));
+    }
 }

@@ -320,7 +320,7 @@ impl Shard {
         match connection.door {
             Doorway::Leaving { to, parting } => {
                 let adoption = Adoption { socket, peer: self.peers[conn.slot as usize], parting: *parting };
-                self.entries[usize::from(to.0)].push(Entry::Adopt(Box::new(adoption)));
+                self.put_aside(to, Entry::Adopt(Box::new(adoption)));
             }
             Doorway::Here(_) | Doorway::Closing => self.orphans.push(socket),
         }

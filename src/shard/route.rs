@@ -49,17 +49,23 @@ impl Shard {
                 if core == self.settings.core {
                     self.control(now, control);
                 } else {
-                    self.entries[usize::from(core.0)].push(Entry::Control(control));
+                    self.put_aside(core, Entry::Control(control));
                 }
             }
         }
-        self.out.bound.iter_mut().zip(&self.entries).for_each(|(bound, entries)| bound.waiting = entries.len());
         self.tell_doors();
         if !self.out.controls.is_empty() {
             self.work_off(now);
         }
         let answers = std::mem::take(&mut self.out.answers);
         self.answers.extend(answers.into_iter().map(|(ticket, result)| (ticket, super::Answer::Done(result))));
+    }
+
+    /// Keeps an entry for another core until its batch takes it.
+    pub(super) fn put_aside(&mut self, core: CoreId, entry: Entry) {
+        let at = usize::from(core.0);
+        self.entries[at].push(entry);
+        self.out.bound[at].waiting += 1;
     }
 
     fn control(&mut self, now: Time, control: Control) {

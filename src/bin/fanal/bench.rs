@@ -9,6 +9,7 @@ use fanal::bench::crowd::Access;
 use fanal::bench::progress::Progress;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::round::Schedule;
+use fanal::bench::server::Bench;
 use fanal::bench::{fanout, idle, memory, server, sockets, storm};
 use fanal::drive::pin;
 use fanal::front::token::Keys;
@@ -231,10 +232,8 @@ fn fan_out(args: Fanout) -> Result<Report, Failure> {
         subscribers: args.subscribers,
         schedule: args.pacing.schedule()?,
         trunks: args.trunk,
-        load_processor: args.common.load_processor(),
-        target: args.target.read()?,
+        bench: args.common.bench(args.target)?,
         floor: !args.no_floor,
-        server_cores: args.common.cores.clone(),
     };
     fanout::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
@@ -263,21 +262,13 @@ fn storm(args: Storm) -> Result<Report, Failure> {
         rounds: args.rounds,
         time: seconds(args.seconds)?,
         trunks: args.trunk,
-        load_processor: args.common.load_processor(),
-        target: args.target.read()?,
-        server_cores: args.common.cores.clone(),
+        bench: args.common.bench(args.target)?,
     };
     storm::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
 fn idle(args: Idle) -> Result<Report, Failure> {
-    let plan = idle::Plan {
-        users: args.users,
-        time: seconds(args.seconds)?,
-        load_processor: args.common.load_processor(),
-        target: args.target.read()?,
-        server_cores: args.common.cores.clone(),
-    };
+    let plan = idle::Plan { users: args.users, time: seconds(args.seconds)?, bench: args.common.bench(args.target)? };
     idle::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
@@ -320,6 +311,10 @@ fn seconds(seconds: f64) -> Result<Duration, Failure> {
 impl Common {
     fn progress(&self) -> Progress {
         Progress::shown(io::stderr().is_terminal())
+    }
+
+    fn bench(&self, target: Target) -> Result<Bench, Failure> {
+        Ok(Bench { target: target.read()?, server_cores: self.cores.clone(), load_processor: self.load_processor() })
     }
 
     fn load_processor(&self) -> Option<usize> {

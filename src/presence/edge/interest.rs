@@ -20,7 +20,7 @@ impl Edge {
         let mut known = Vec::new();
         let slots = self.glance_at_users(publishers);
         if let Some(session) = self.sessions[edge.slot as usize].as_mut() {
-            session.watching.reserve_exact(publishers.len());
+            session.watching.reserve(publishers.len());
         }
         let watches_some = self.get(edge).is_some_and(|session| !session.watching.is_empty());
         for (&user, slot) in publishers.iter().zip(slots) {
