@@ -1,9 +1,9 @@
 //! The edge role of a core: the sessions whose sockets it owns, and what they watch (the document's inbound table, Z7; J1).
 //!
 //! Lives on: every core. Serves Z7, J6, G1, G2. `interest` grants and takes away, `fan_out` delivers, `cache` keeps what a
-//! publisher of another core last told. Invariants: a session in a publisher's list has that publisher in its own list, and the reverse; a
-//! publisher is kept exactly as long as a session watches it or waits to; nobody is in a list whom the publisher's home has not
-//! approved.
+//! publisher of another core last told. Invariants: a session in a publisher's list has that publisher in its own list, and the
+//! reverse; a publisher is kept exactly as long as a session watches it or waits to; nobody is in a list whom the publisher's
+//! home has not approved.
 
 mod cache;
 mod fan_out;
