@@ -99,7 +99,10 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::Ping(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Pong(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Message(t) => drop(black_box(format!("{t:?}"))),
-        ClientFrame::LogIn(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::LogIn { log_in, presence } => {
+            drop(black_box(format!("{log_in:?}")));
+            presence.iter().for_each(|presence| presence_flatbuffer(presence.bytes));
+        }
         ClientFrame::SaslResponse(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Resume(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LogOut(t) => drop(black_box(format!("{t:?}"))),

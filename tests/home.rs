@@ -112,7 +112,8 @@ impl World {
 
     fn log_in(&mut self, jid: &Bare) -> Option<Session> {
         let asker = Asker { edge: self.next_edge(), request: 1 };
-        let attach = Attach { jid: jid.clone(), resource: String::new(), create: true, asker, data: Vec::new() };
+        let attach =
+            Attach { jid: jid.clone(), resource: String::new(), create: true, asker, data: Vec::new(), presence: Vec::new() };
         self.homes.attach(self.now, attach, &mut self.edge, &mut self.out);
         self.attached()
     }

@@ -6,7 +6,7 @@ use fanal::admin::client::Client as Admin;
 use fanal::base::id::UserId;
 use fanal::client::Presence;
 use fanal::wire::decode::{self, ServerFrame};
-use fanal::wire::encode::{Encoder, SubscriptionFields, Tag};
+use fanal::wire::encode::{Encoder, LogInFields, SubscriptionFields, Tag};
 use fanal::wire::frame::{Chunk, Frame, Frames};
 use fanal::wire::native::{Action, Show};
 use std::collections::BTreeSet;
@@ -37,7 +37,8 @@ impl Slow {
         let mut slow = Slow { stream, encoder: Encoder::default(), frames: Frames::default() };
         slow.say(|encoder, out| encoder.hello(out, Tag::default(), "a test"));
         let token = node.token(jid);
-        slow.say(|encoder, out| encoder.log_in(out, Tag::request(1), jid, "TOKEN", token.as_bytes(), resource));
+        let log_in = LogInFields { jid, mechanism: "TOKEN", data: token.as_bytes(), resource, presence: b"" };
+        slow.say(|encoder, out| encoder.log_in(out, Tag::request(1), &log_in));
         slow.read(|_, frame| match frame {
             ServerFrame::LoggedIn(_) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),

@@ -1,7 +1,9 @@
 //! One node over real sockets: presence and who may see it. Each test runs with users on one core and spread over two.
 mod support;
 
-use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::base::reason::Reason;
+use fanal::client::{Answer, Client, Event, LogIn, Presence, TrunkEvent};
+use fanal::wire::encode::{Encoder, LogInFields, PresenceFields};
 use fanal::wire::native::{Action, Show, SubscriptionState};
 use support::*;
 
@@ -136,6 +138,62 @@ fn j10_requests_and_last_presence_wait_for_log_in() {
             _ => None,
         });
         assert_eq!((request.jid.as_str(), request.note.as_str()), ("dave@localhost", "hello"));
+    });
+}
+
+#[test]
+fn g2_a_log_in_may_bring_the_first_presence() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        available(&mut alice);
+        available(&mut bob);
+        subscribe(&mut alice, &mut bob);
+        subscribe(&mut bob, &mut alice);
+        bob.log_out("").unwrap();
+        until(&mut alice, |event| match event {
+            Event::Presence(event) if event.show == Show::Unavailable => Some(()),
+            _ => None,
+        });
+        let token = LogIn::Token(&node.token("bob@localhost"));
+        let mut back = node.connect();
+        let here = Presence { status: "back".into(), ..Presence::default() };
+        back.log_in_with("bob@localhost", token, "b2", &here).unwrap();
+        let seen = presence(&mut alice).presence.unwrap();
+        assert_eq!((seen.resource.as_str(), seen.status.as_str()), ("b2", "back"));
+        assert_eq!(presence(&mut back).presence.unwrap().resource, "a", "who is there comes without a word more");
+
+        let refused = node.connect().log_in_with("bob@localhost", token, "", &here).unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::WrongResource), "nobody knows yet what the resource will be");
+    });
+}
+
+#[test]
+fn g2_a_stranger_and_a_trunks_stream_may_bring_it_too() {
+    on_one_and_two_cores(|node| {
+        let mut trunk = node.trunk();
+        let encoder = &mut Encoder::default();
+        let here = encoder.presence(&PresenceFields { resource: "game", ..PresenceFields::default() });
+        let elsewhere = encoder.presence(&PresenceFields { resource: "elsewhere", ..PresenceFields::default() });
+        for (stream, presence, reason) in [(1, &here, None), (2, &elsewhere, Some(Reason::WrongResource)), (2, &here, None)] {
+            let jid = format!("player{stream}@localhost");
+            let log_in = LogInFields { jid: &jid, resource: "game", presence, ..LogInFields::default() };
+            let asked = trunk.send(stream, |encoder, out, tag| encoder.log_in(out, tag, &log_in));
+            trunk.flush().unwrap();
+            let answer = loop {
+                match trunk.next(LONG).unwrap().expect("an answer") {
+                    TrunkEvent::Answer(tag, answer) if tag == asked => break answer,
+                    _ => {}
+                }
+            };
+            match (reason, answer) {
+                (None, Answer::LoggedIn(logged_in)) => assert_eq!(logged_in.jid, format!("{jid}/game")),
+                (Some(reason), Answer::Refused(refusal)) => assert_eq!(refusal.reason(), Some(reason)),
+                (_, answer) => panic!("{answer:?}"),
+            }
+        }
+        let (mut second, jid) = (node.connect(), "player1@localhost");
+        second.log_in_with(jid, LogIn::Token(&node.token(jid)), "desk", &Presence::default()).unwrap();
+        assert_eq!(presence(&mut second).presence.unwrap().resource, "game");
     });
 }
 
@@ -352,7 +410,7 @@ fn log_in_by_password_works_for_accounts_and_fails_for_all_else_alike() {
         ("alice@localhost", LogIn::Token(&node.token("bob@localhost"))),
     ] {
         let refused = node.connect().log_in(user, how, "").unwrap_err();
-        assert_eq!(refused.reason(), Some(fanal::base::reason::Reason::LogInFailed), "{user}");
+        assert_eq!(refused.reason(), Some(Reason::LogInFailed), "{user}");
     }
     control.remove_user(&alice).unwrap();
     assert_eq!(control.users().unwrap(), []);

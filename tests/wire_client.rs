@@ -198,7 +198,7 @@ impl Server {
         let tag = incoming.tag;
         match incoming.frame {
             ClientFrame::Hello(_) => self.encoder.greeting(out, tag, &GREETING),
-            ClientFrame::LogIn(log_in) => return self.log_in(tag, &log_in, out),
+            ClientFrame::LogIn { log_in, .. } => return self.log_in(tag, &log_in, out),
             ClientFrame::SaslResponse(response) => {
                 let data = response.data().map_or(&[][..], |data| data.bytes());
                 let proof = self.scram.take().and_then(|scram| scram.finish(data));

@@ -7,13 +7,13 @@ use fanal::base::reason::Reason;
 use fanal::client::codec::Codec;
 use fanal::client::values::Presence;
 use fanal::wire::decode::{self, ClientFrame, ServerFrame};
-use fanal::wire::encode::{Encoder, PresenceFields, Tag};
+use fanal::wire::encode::{Encoder, LogInFields, PresenceFields, Tag};
 use fanal::wire::event::{self, BatchWriter, Head};
 use fanal::wire::frame::{Chunk, Frames, HEADER_BYTES};
 use fanal::wire::native::{Kind, Show, SubscriptionState};
 use fanal::wire::presence;
 use proptest::prelude::*;
-use wire_samples::{GREETING, HEAD, LOGGED_IN, MESSAGE, PRESENCE, SUBSCRIPTION, Sample, TAG};
+use wire_samples::{GREETING, HEAD, LOG_IN, LOGGED_IN, MESSAGE, PRESENCE, SUBSCRIPTION, Sample, TAG};
 
 fn sample(samples: Vec<Sample>, kind: Kind) -> Vec<u8> {
     samples.into_iter().find(|sample| sample.kind == kind).unwrap().bytes
@@ -42,12 +42,20 @@ macro_rules! read {
 
 #[test]
 fn a_server_reads_what_a_client_wrote() {
+    let mut first_presences = 0;
     read!(from_client, Hello, t => t.version(), 1; t.lowest(), 1; t.software(), Some("a client"));
     read!(from_client, Ping, t => t.data(), 0x0102_0304_0506_0708);
     read!(from_client, Pong, t => t.data(), 0x0102_0304_0506_0708);
     read!(from_client, Message, t => t.to(), Some(MESSAGE.to); t.id(), Some(MESSAGE.id); t.body().unwrap().bytes(), MESSAGE.body);
-    read!(from_client, LogIn, t => t.jid(), Some("alice@localhost"); t.mechanism(), Some("TOKEN");
-        t.data().unwrap().bytes(), b"token"; t.resource(), Some("phone"));
+    for sample in wire_samples::of_client().into_iter().filter(|sample| sample.kind == Kind::LogIn) {
+        let frame = decode::from_client(sample.kind, &sample.bytes[HEADER_BYTES..]).unwrap();
+        let ClientFrame::LogIn { log_in, presence } = frame else { panic!() };
+        assert_eq!((log_in.jid(), log_in.mechanism()), (Some("alice@localhost"), Some("TOKEN")));
+        assert_eq!((log_in.data().unwrap().bytes(), log_in.resource()), (&b"token"[..], Some("phone")));
+        assert_eq!(presence.map(|presence| presence.fields()), log_in.presence().map(|_| PRESENCE));
+        first_presences += usize::from(presence.is_some());
+    }
+    assert_eq!(first_presences, 1);
     read!(from_client, SaslResponse, t => t.data().unwrap().bytes(), b"response");
     read!(from_client, Resume, t => t.jid(), "alice@localhost"; t.token().bytes(), [1; 16]; t.received(), 3);
     read!(from_client, LogOut, t => t.status(), Some("gone home"));
@@ -117,6 +125,9 @@ fn numbers_that_name_nothing_and_stamps_of_clients_are_refused() {
         let mut frame = Vec::new();
         encoder.directed_presence(&mut frame, TAG, "bob@localhost", &bytes);
         assert_eq!(decode::from_client(Kind::DirectedPresence, &frame[HEADER_BYTES..]).is_ok(), fits, "{fields:?}");
+        frame.clear();
+        encoder.log_in(&mut frame, TAG, &LogInFields { presence: &bytes, ..LOG_IN });
+        assert_eq!(decode::from_client(Kind::LogIn, &frame[HEADER_BYTES..]).is_ok(), fits, "{fields:?}");
     }
     let mut frame = Vec::new();
     let action = fanal::wire::native::Action(4);

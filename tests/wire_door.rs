@@ -7,7 +7,7 @@ use fanal::base::reason::Reason;
 use fanal::base::time::Time;
 use fanal::front::native::{Door, Incoming, PARTING_BYTES, Rules};
 use fanal::wire::decode::{self, ClientFrame};
-use fanal::wire::encode::{Encoder, PresenceFields, Tag};
+use fanal::wire::encode::{Encoder, LogInFields, PresenceFields, Tag};
 use fanal::wire::frame::{Chunk, HEADER_BYTES};
 use fanal::wire::native::Kind;
 use wire_samples::{PRESENCE, TAG};
@@ -23,7 +23,8 @@ fn hello() -> Vec<u8> {
 }
 
 fn log_in(stream: u32, mechanism: &str) -> Vec<u8> {
-    frame(|e, out| e.log_in(out, Tag { stream, request: 2 }, "alice@localhost", mechanism, b"data", "phone"))
+    let fields = LogInFields { jid: "alice@localhost", mechanism, data: b"data", resource: "phone", presence: b"" };
+    frame(|e, out| e.log_in(out, Tag { stream, request: 2 }, &fields))
 }
 
 fn ping() -> Vec<u8> {
@@ -35,7 +36,7 @@ fn name(incoming: &Incoming<'_>) -> &'static str {
     match incoming.frame {
         ClientFrame::Hello(_) => "Hello",
         ClientFrame::Ping(_) => "Ping",
-        ClientFrame::LogIn(_) => "LogIn",
+        ClientFrame::LogIn { .. } => "LogIn",
         ClientFrame::Resume(_) => "Resume",
         ClientFrame::SaslResponse(_) => "SaslResponse",
         ClientFrame::SetPresence(_) => "SetPresence",
@@ -74,7 +75,7 @@ impl Host {
         while let Some(incoming) = self.door.next(self.now, &mut chunk, &self.rules)? {
             self.came.push(name(&incoming));
             let mechanism = match incoming.frame {
-                ClientFrame::LogIn(log_in) if incoming.tag.stream == 0 => log_in.mechanism().unwrap_or_default().to_owned(),
+                ClientFrame::LogIn { log_in, .. } if incoming.tag.stream == 0 => log_in.mechanism().unwrap_or_default().to_owned(),
                 ClientFrame::SaslResponse(_) => "ok".to_owned(),
                 ClientFrame::Resume(_) if incoming.tag.stream == 0 => "no".to_owned(),
                 _ => continue,
@@ -286,7 +287,7 @@ fn a_connection_goes_on_at_another_core_wherever_the_stream_is_cut() {
                 let mut chunk = Chunk::new(piece);
                 let mut found = false;
                 while let Some(incoming) = here.next(Time(1), &mut chunk, &rules).unwrap() {
-                    found = matches!(incoming.frame, ClientFrame::LogIn(_));
+                    found = matches!(incoming.frame, ClientFrame::LogIn { .. });
                     if found {
                         break;
                     }

@@ -56,7 +56,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let sessions = client.iter().flat_map(|frame| {
         let mut start = Vec::new();
         encoder.hello(&mut start, wire_samples::TAG, "fuzz");
-        encoder.log_in(&mut start, wire_samples::TAG, "alice@localhost", "TOKEN", b"token", "");
+        encoder.log_in(&mut start, wire_samples::TAG, &wire_samples::LOG_IN);
         (0..4).map(move |how| [&[how], &start[..], frame].concat()).collect::<Vec<_>>()
     });
     let texts = [

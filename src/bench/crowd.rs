@@ -11,7 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::time::WallClock;
 use crate::front::token::{Keys, Scope};
 use crate::wire::decode::{self, ServerFrame};
-use crate::wire::encode::{Encoder, PresenceFields, SubscriptionFields, Tag};
+use crate::wire::encode::{Encoder, LogInFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::event::{Event, LAST};
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::native::{Action, Kind, Show};
@@ -111,7 +111,7 @@ impl Crowd {
             if crowd.places.trunks == 0 {
                 crowd.wires.connect()?;
             }
-            crowd.write_log_in(user as u32, tag, out)
+            crowd.write_log_in(user as u32, tag, b"", out)
         })?;
         let ids = std::mem::take(&mut self.came.logged_in);
         let ids = ids.into_iter().map(|(conn, stream, id)| (self.places.user_at(conn, stream), id)).collect();
@@ -130,7 +130,8 @@ impl Crowd {
             let conn = self.wires.connect()?;
             let mut out = Vec::new();
             self.encoder.hello(&mut out, Tag::default(), "fanal bench");
-            self.encoder.log_in(&mut out, Tag::request(1), "", "TRUNK", token.as_bytes(), "");
+            let log_in = LogInFields { mechanism: "TRUNK", data: token.as_bytes(), ..LogInFields::default() };
+            self.encoder.log_in(&mut out, Tag::request(1), &log_in);
             self.wires.send(conn, &out)?;
         }
         self.await_answers(u64::from(self.places.trunks))?;
@@ -138,18 +139,19 @@ impl Crowd {
         Ok(())
     }
 
-    /// Appends what a user says to log in: on its own connection the hello too.
-    pub fn write_log_in(&mut self, user: u32, tag: Tag, out: &mut Vec<u8>) -> io::Result<()> {
+    /// Appends what a user says to log in: on its own connection the hello too. `presence`: the first one; empty: none yet.
+    pub fn write_log_in(&mut self, user: u32, tag: Tag, presence: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         let jid = self.access.jid(self.first + user);
         if self.places.trunks > 0 {
-            self.encoder.log_in(out, tag, &jid, "", b"", RESOURCE);
+            self.encoder.log_in(out, tag, &LogInFields { jid: &jid, resource: RESOURCE, presence, ..LogInFields::default() });
             return Ok(());
         }
         let bare = Bare::new(&jid).ok_or_else(|| io::Error::other(format!("{jid} is no JID: check the domain")))?;
         let token = self.access.token_keys.sign(Scope::User(&bare), WallClock(u64::MAX));
         let token = token.ok_or_else(|| io::Error::other("there is no token key to sign with: say --token-key"))?;
         self.encoder.hello(out, Tag::default(), "fanal bench");
-        self.encoder.log_in(out, tag, &jid, "TOKEN", token.as_bytes(), RESOURCE);
+        let log_in = LogInFields { jid: &jid, mechanism: "TOKEN", data: token.as_bytes(), resource: RESOURCE, presence };
+        self.encoder.log_in(out, tag, &log_in);
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use crate::shard::batch::Batch;
 use crate::shard::{EXPECTED, Settings, Shard};
 use crate::store::rows::{self, Row};
 use crate::store::{Completion, Table};
-use crate::wire::encode::{Encoder, Tag};
+use crate::wire::encode::{Encoder, LogInFields, Tag};
 use crate::wire::event;
 use crate::wire::frame::HEADER_BYTES;
 use crate::wire::native::Show;
@@ -181,7 +181,9 @@ impl Core {
             let token = keys.sign(Scope::User(&jid), WallClock(u64::MAX)).expect("there is a key");
             bytes.clear();
             encoder.hello(&mut bytes, Tag::default(), "fanal bench");
-            encoder.log_in(&mut bytes, Tag::request(1), jid.as_str(), "TOKEN", token.as_bytes(), "b");
+            let log_in =
+                LogInFields { jid: jid.as_str(), mechanism: "TOKEN", data: token.as_bytes(), resource: "b", presence: b"" };
+            encoder.log_in(&mut bytes, Tag::request(1), &log_in);
             let conn = self.shard.accepted(now, IpAddr::V4(Ipv4Addr::LOCALHOST)).expect("the limits allow it");
             self.shard.received(now, conn, &bytes);
             self.conns.push(conn);

@@ -14,7 +14,7 @@ use super::server::{Bench, Server};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
-use crate::wire::encode::{Encoder, Tag};
+use crate::wire::encode::Tag;
 use crate::wire::event::Event;
 use crate::wire::frame::Header;
 use crate::wire::native::Show;
@@ -94,8 +94,6 @@ struct Hearing<'a> {
     answered: u32,
     /// When the last log-in was answered.
     last: Instant,
-    /// Users who are logged in and have not said that they are there.
-    silent: Vec<u32>,
     /// A bit for each user and contact, and how many are set.
     seen: Vec<u64>,
     seen_count: u64,
@@ -108,9 +106,8 @@ impl<'a> Hearing<'a> {
     fn new(plan: &'a Plan, graph: &'a Graph, directory: &'a Directory, places: Places) -> Hearing<'a> {
         let (pairs, now) = (plan.pairs() as usize, Instant::now());
         let latency = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound");
-        let (silent, seen) = (Vec::new(), vec![0; pairs.div_ceil(64)]);
-        let (answered, seen_count, refusal) = (0, 0, None);
-        Hearing { plan, graph, directory, places, began: now, answered, last: now, silent, seen, seen_count, latency, refusal }
+        let (seen, seen_count, answered, refusal) = (vec![0; pairs.div_ceil(64)], 0, 0, None);
+        Hearing { plan, graph, directory, places, began: now, answered, last: now, seen, seen_count, latency, refusal }
     }
 
     /// When a user wants in.
@@ -127,7 +124,6 @@ impl<'a> Hearing<'a> {
                 let user = self.places.user_at(conn, header.stream);
                 let waited = now.saturating_duration_since(self.wants_in(user));
                 self.latency.saturating_record((waited.as_nanos() as u64).max(1));
-                self.silent.push(user);
                 (self.answered, self.last) = (self.answered + 1, now);
             }
             ServerFrame::Event(event) => self.see(conn, &event),
@@ -165,10 +161,8 @@ impl<'a> Hearing<'a> {
 struct Storm<'a> {
     crowd: Crowd,
     hearing: Hearing<'a>,
-    /// What each user says to log in.
+    /// What each user says: all at once, and then nothing more.
     log_ins: Vec<Vec<u8>>,
-    presence: Vec<u8>,
-    encoder: Encoder,
     asked: u32,
     out: Vec<u8>,
 }
@@ -213,18 +207,21 @@ impl Storm<'_> {
 
     /// Those who want in by now ask, a few at once; whether somebody did.
     fn ask(&mut self) -> io::Result<bool> {
-        let now = Instant::now();
-        let room = self.room();
+        let (now, room, places) = (Instant::now(), self.room(), self.hearing.places);
         let mut asking: Vec<u32> = (self.asked..self.asked + room).take_while(|&user| self.hearing.wants_in(user) <= now).collect();
         let asked = asking.len() as u32;
         if self.connects() {
             asking.iter().try_for_each(|_| self.crowd.wires.connect().map(drop))?;
         }
         self.asked += asked;
-        let log_ins = std::mem::take(&mut self.log_ins);
-        let said = self.say(&mut asking, |_, user, out| out.extend_from_slice(&log_ins[user as usize]));
-        self.log_ins = log_ins;
-        said.map(|()| asked > 0)
+        // One write for all who share a connection.
+        asking.sort_unstable_by_key(|&user| places.of(user));
+        for together in asking.chunk_by(|&a, &b| places.of(a).0 == places.of(b).0) {
+            self.out.clear();
+            together.iter().for_each(|&user| self.out.extend_from_slice(&self.log_ins[user as usize]));
+            self.crowd.wires.send(places.of(together[0]).0, &self.out)?;
+        }
+        Ok(asked > 0)
     }
 
     /// How many may ask now.
@@ -234,21 +231,7 @@ impl Storm<'_> {
         (self.hearing.plan.users - self.asked).min(most).min(BURST)
     }
 
-    /// Users speak: one write for all who share a connection.
-    fn say(&mut self, users: &mut [u32], mut append: impl FnMut(&mut Self, u32, &mut Vec<u8>)) -> io::Result<()> {
-        let places = self.hearing.places;
-        users.sort_unstable_by_key(|&user| places.of(user));
-        let mut out = std::mem::take(&mut self.out);
-        for together in users.chunk_by(|&a, &b| places.of(a).0 == places.of(b).0) {
-            out.clear();
-            together.iter().for_each(|&user| append(self, user, &mut out));
-            self.crowd.wires.send(places.of(together[0]).0, &out)?;
-        }
-        self.out = out;
-        Ok(())
-    }
-
-    /// Listens, and those who got in say that they are there; whether something came.
+    /// Listens; whether something came.
     fn hear(&mut self) -> io::Result<bool> {
         let patience = self.patience();
         let Storm { crowd, hearing, .. } = self;
@@ -263,11 +246,6 @@ impl Storm<'_> {
         if let Some(refusal) = &hearing.refusal {
             return Err(io::Error::other(format!("the node refused: {refusal}")));
         }
-        let mut silent = std::mem::take(&mut hearing.silent);
-        self.say(&mut silent, |storm, user, out| {
-            let tag = Tag::stream(storm.hearing.places.of(user).1);
-            storm.encoder.set_presence_bytes(out, tag, &storm.presence);
-        })?;
         Ok(heard? > 0)
     }
 
@@ -314,13 +292,12 @@ fn pass(plan: &Plan, server: &Server, graph: &Graph, directory: &Directory, prog
     let mut crowd = Crowd::new(server.access.clone(), 0..plan.users, plan.trunks)?;
     crowd.open_trunks()?;
     let places = crowd.places;
-    let mut log_ins = vec![Vec::new(); plan.users as usize];
+    let (presence, mut log_ins) = (presence(Show::Available), vec![Vec::new(); plan.users as usize]);
     for (user, log_in) in (0..).zip(&mut log_ins) {
-        crowd.write_log_in(user, Tag { stream: places.of(user).1, request: 1 }, log_in)?;
+        crowd.write_log_in(user, Tag { stream: places.of(user).1, request: 1 }, &presence, log_in)?;
     }
     let hearing = Hearing::new(plan, graph, directory, places);
-    let (presence, encoder) = (presence(Show::Available), Encoder::default());
-    let mut storm = Storm { crowd, hearing, log_ins, presence, encoder, asked: 0, out: Vec::new() };
+    let mut storm = Storm { crowd, hearing, log_ins, asked: 0, out: Vec::new() };
     let idle_ns = server.cpu_ns()?;
     if plan.connected && plan.trunks == 0 {
         storm.connect(server, progress)?;

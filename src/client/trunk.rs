@@ -5,7 +5,7 @@
 use super::connection::{Connection, Error, wrong};
 use super::inbox::{Inbox, Streams};
 use super::values::{Answer, Event, Greeting, LoggedIn};
-use crate::wire::encode::{Encoder, Tag};
+use crate::wire::encode::{Encoder, LogInFields, Tag};
 use std::time::{Duration, Instant};
 
 /// Log-ins of `log_in_all` that are under way at once.
@@ -30,8 +30,8 @@ impl Trunk {
     /// Connects and authorises the trunk with its token. `timeout` is the longest wait for the connection and for each answer.
     pub fn connect(address: &str, token: &str, timeout: Duration) -> Result<Trunk, Error> {
         let (mut connection, greeting) = Connection::open(address, timeout, Inbox::of_trunk())?;
-        let log_in = |encoder: &mut Encoder, out: &mut Vec<u8>, tag| encoder.log_in(out, tag, "", "TRUNK", token.as_bytes(), "");
-        match connection.request(0, log_in)? {
+        let log_in = LogInFields { mechanism: "TRUNK", data: token.as_bytes(), ..LogInFields::default() };
+        match connection.request(0, |encoder, out, tag| encoder.log_in(out, tag, &log_in))? {
             Answer::Done => Ok(Trunk { connection, greeting }),
             other => Err(wrong(&other)),
         }
@@ -44,7 +44,8 @@ impl Trunk {
     /// Logs one user in on a stream, which must be above 0 and free.
     pub fn log_in(&mut self, stream: u32, jid: &str, resource: &str) -> Result<LoggedIn, Error> {
         self.connection.inbox.new_session(stream);
-        match self.connection.request(stream, |encoder, out, tag| encoder.log_in(out, tag, jid, "", b"", resource))? {
+        let log_in = LogInFields { jid, resource, ..LogInFields::default() };
+        match self.connection.request(stream, |encoder, out, tag| encoder.log_in(out, tag, &log_in))? {
             Answer::LoggedIn(logged_in) => Ok(logged_in),
             other => Err(wrong(&other)),
         }
@@ -60,7 +61,8 @@ impl Trunk {
             let tags: Vec<Tag> = (start..)
                 .zip(jids)
                 .map(|(stream, jid)| {
-                    self.send(stream, |encoder, out, tag| encoder.log_in(out, tag, jid.as_ref(), "", b"", resource))
+                    let log_in = LogInFields { jid: jid.as_ref(), resource, ..LogInFields::default() };
+                    self.send(stream, |encoder, out, tag| encoder.log_in(out, tag, &log_in))
                 })
                 .collect();
             self.flush()?;

@@ -8,7 +8,7 @@ use super::sasl::{Scram, plain};
 use super::values::{Answer, Contact, Event, Greeting, LoggedIn, Presence};
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
-use crate::wire::encode::{Encoder, MessageFields, SubscriptionFields, Tag};
+use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native::Action;
 use std::time::{Duration, Instant};
 
@@ -50,27 +50,39 @@ impl Client {
 
     /// Logs in. The server makes up an empty `resource`. The session is not seen by anybody until `set_presence`.
     pub fn log_in(&mut self, jid: &str, how: LogIn<'_>, resource: &str) -> Result<&LoggedIn, Error> {
+        self.enter(jid, how, LogInFields { resource, ..LogInFields::default() })
+    }
+
+    /// Logs in and tells everybody subscribed to us, in one round trip. `resource` may not be empty; the presence's is filled in.
+    ///
+    /// Errors: `Refused` with `WrongResource` when it is empty.
+    pub fn log_in_with(&mut self, jid: &str, how: LogIn<'_>, resource: &str, presence: &Presence) -> Result<&LoggedIn, Error> {
+        let presence = self.connection.encoder.presence(&PresenceFields { resource, ..presence.fields() });
+        self.enter(jid, how, LogInFields { resource, presence: &presence, ..LogInFields::default() })
+    }
+
+    fn enter(&mut self, jid: &str, how: LogIn<'_>, fields: LogInFields<'_>) -> Result<&LoggedIn, Error> {
         let user = Bare::new(jid).ok_or_else(|| Error::BadJid(jid.to_owned()))?;
-        let jid = user.as_str();
+        let fields = LogInFields { jid: user.as_str(), ..fields };
         self.connection.inbox.new_session(0);
         let answer = match how {
-            LogIn::Token(token) => self
-                .connection
-                .request(0, |encoder, out, tag| encoder.log_in(out, tag, jid, "TOKEN", token.as_bytes(), resource))?,
+            LogIn::Token(token) => self.ask_in(LogInFields { mechanism: "TOKEN", data: token.as_bytes(), ..fields })?,
             LogIn::PlainPassword(password) => {
                 let data = plain(&user, password)?;
-                self.connection.request(0, |encoder, out, tag| encoder.log_in(out, tag, jid, "PLAIN", &data, resource))?
+                self.ask_in(LogInFields { mechanism: "PLAIN", data: &data, ..fields })?
             }
-            LogIn::Password(password) => self.scram(&user, password, resource)?,
+            LogIn::Password(password) => self.scram(&user, password, fields)?,
         };
         self.logged_in_as(answer)
     }
 
-    fn scram(&mut self, user: &Bare, password: &str, resource: &str) -> Result<Answer, Error> {
+    fn ask_in(&mut self, fields: LogInFields<'_>) -> Result<Answer, Error> {
+        self.connection.request(0, |encoder, out, tag| encoder.log_in(out, tag, &fields))
+    }
+
+    fn scram(&mut self, user: &Bare, password: &str, fields: LogInFields<'_>) -> Result<Answer, Error> {
         let (scram, first) = Scram::start(user, password)?;
-        let challenge = self
-            .connection
-            .request(0, |encoder, out, tag| encoder.log_in(out, tag, user.as_str(), "SCRAM-SHA-256", &first, resource))?;
+        let challenge = self.ask_in(LogInFields { mechanism: "SCRAM-SHA-256", data: &first, ..fields })?;
         let Answer::Challenge(challenge) = challenge else { return Err(wrong(&challenge)) };
         let (proof, response) = scram.respond(&challenge)?;
         let answer = self.connection.request(0, |encoder, out, tag| encoder.sasl_response(out, tag, &response))?;

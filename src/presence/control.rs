@@ -129,6 +129,8 @@ pub struct Attach {
     pub asker: Asker,
     /// SASL's last word, passed through to LoggedIn.
     pub data: Vec<u8>,
+    /// The session's first presence, which names the resource; empty: none yet.
+    pub presence: Vec<u8>,
 }
 
 #[derive(Debug)]

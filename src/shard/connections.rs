@@ -189,7 +189,7 @@ impl Shard {
                 Flow::Next
             }
             ClientFrame::Pong(_) => Flow::Next,
-            ClientFrame::LogIn(log_in) => match self.log_in(now, conn, tag, log_in) {
+            ClientFrame::LogIn { log_in, presence } => match self.log_in(now, conn, tag, log_in, presence) {
                 Some(home) => Flow::Leave(home),
                 None => Flow::Next,
             },
@@ -377,7 +377,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         ClientFrame::Hello(_)
         | ClientFrame::Ping(_)
         | ClientFrame::Pong(_)
-        | ClientFrame::LogIn(_)
+        | ClientFrame::LogIn { .. }
         | ClientFrame::SaslResponse(_)
         | ClientFrame::Resume(_)
         | ClientFrame::LogOut(_)

@@ -13,6 +13,7 @@ use crate::presence::control::{Asker, Attach, Control, EdgeRef, Resume, SessionE
 use crate::wire::encode::Tag;
 use crate::wire::lines::Marks;
 use crate::wire::native;
+use crate::wire::presence::PresenceView;
 use ahash::RandomState;
 use std::collections::HashMap;
 
@@ -30,10 +31,18 @@ pub(super) enum Outcome {
     Ended,
 }
 
+/// Who wants in, and as what.
+struct Entrant {
+    jid: Bare,
+    /// Empty: one is made up.
+    resource: String,
+    /// The first presence, for the home; empty: none yet.
+    presence: Vec<u8>,
+}
+
 /// A log-in under way on a connection.
 struct LogIn {
-    jid: Bare,
-    resource: String,
+    entrant: Entrant,
     request: u32,
     /// Between challenge and proof; `None` while another thread checks a password.
     scram: Option<Scram>,
@@ -54,11 +63,17 @@ impl LogIns {
 
 impl Shard {
     /// A client or a trunk's stream wants to log in. Gives the core to which the connection must go first, if it's another.
-    pub(super) fn log_in(&mut self, now: Time, conn: ConnId, tag: Tag, log_in: native::LogIn<'_>) -> Option<CoreId> {
-        let resource = log_in.resource().unwrap_or_default();
+    pub(super) fn log_in(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        tag: Tag,
+        log_in: native::LogIn<'_>,
+        presence: Option<PresenceView<'_>>,
+    ) -> Option<CoreId> {
         let data = log_in.data().map_or(&[][..], |data| data.bytes());
         if tag.stream != 0 {
-            self.stream_log_in(conn, tag, log_in.jid().unwrap_or_default(), resource);
+            self.stream_log_in(conn, tag, log_in, presence);
             return None;
         }
         let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.offers(*m));
@@ -70,45 +85,54 @@ impl Shard {
             self.trunk_log_in(now, conn, tag, data);
             return None;
         }
-        let jid = match self.user_of(log_in.jid().unwrap_or_default(), resource) {
-            Ok(jid) => jid,
+        let entrant = match self.entrant(log_in, presence) {
+            Ok(entrant) => entrant,
             Err((reason, detail)) => {
                 self.refuse_log_in(conn, tag, reason, detail);
                 return None;
             }
         };
-        let home = self.home_of(&jid);
+        let home = self.home_of(&entrant.jid);
         if home != self.settings.core {
             return Some(home);
         }
-        let resource = resource.to_owned();
         match mechanism {
-            Mechanism::Token => match self.settings.token_keys.verify_user(data, &jid, self.homes.place.wall(now)) {
-                Ok(()) => self.attach(conn, tag, jid, resource, true, Vec::new()),
+            Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
+                Ok(()) => self.attach(conn, tag, entrant, true, Vec::new()),
                 Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             },
-            Mechanism::ScramSha256 => self.scram_first(conn, tag, jid, resource, data),
-            Mechanism::Plain => self.plain(conn, tag, jid, resource, data),
+            Mechanism::ScramSha256 => self.scram_first(conn, tag, entrant, data),
+            Mechanism::Plain => self.plain(conn, tag, entrant, data),
             Mechanism::Trunk => unreachable!("handled above"),
         }
         None
     }
 
-    fn user_of(&self, jid: &str, resource: &str) -> Result<Bare, (Reason, &'static str)> {
+    fn entrant(&self, log_in: native::LogIn<'_>, presence: Option<PresenceView<'_>>) -> Result<Entrant, (Reason, &'static str)> {
+        let resource = log_in.resource().unwrap_or_default();
         if resource.len() > RESOURCE_BYTES || resource.chars().any(char::is_control) {
             return Err((Reason::BadRequest, "the resource is too long or has control characters"));
         }
+        if presence.is_some_and(|presence| resource.is_empty() || presence.resource != resource) {
+            return Err((Reason::WrongResource, "a log-in's presence must name the resource wanted"));
+        }
+        let jid = self.user_of(log_in.jid().unwrap_or_default())?;
+        let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
+        Ok(Entrant { jid, resource: resource.to_owned(), presence })
+    }
+
+    fn user_of(&self, jid: &str) -> Result<Bare, (Reason, &'static str)> {
         let jid = Bare::new(jid).ok_or((Reason::BadJid, ""))?;
         if jid.domain() == self.settings.domain { Ok(jid) } else { Err((Reason::LogInFailed, "")) }
     }
 
-    fn scram_first(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, data: &[u8]) {
-        let nonce = self.nonce();
-        let credentials = self.homes.by_name(&jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        match Scram::start(data, &jid, credentials, &self.settings.decoys, nonce) {
+    fn scram_first(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, data: &[u8]) {
+        let (nonce, jid) = (self.nonce(), &entrant.jid);
+        let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
+        match Scram::start(data, jid, credentials, &self.settings.decoys, nonce) {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some((scram, challenge)) => {
-                self.log_ins.0.insert(conn, LogIn { jid, resource, request: tag.request, scram: Some(scram) });
+                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, scram: Some(scram) });
                 self.outcomes.push((conn, Outcome::Challenged));
                 self.frames.clear();
                 self.encoder.sasl_challenge(&mut self.frames, tag, &challenge);
@@ -119,20 +143,21 @@ impl Shard {
 
     pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
         let under_way = self.log_ins.0.remove(&conn);
-        let finished = under_way.and_then(|log_in| Some((log_in.scram?.finish(data)?, log_in.jid, log_in.resource)));
+        let finished = under_way.and_then(|log_in| Some((log_in.scram?.finish(data)?, log_in.entrant)));
         match finished {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some((signature, jid, resource)) => self.attach(conn, tag, jid, resource, false, signature),
+            Some((signature, entrant)) => self.attach(conn, tag, entrant, false, signature),
         }
     }
 
     /// A password takes a millisecond to check: another thread does it.
-    fn plain(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, data: &[u8]) {
-        let credentials = self.homes.by_name(&jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        match PlainCheck::start(data, &jid, credentials, &self.settings.decoys) {
+    fn plain(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, data: &[u8]) {
+        let jid = &entrant.jid;
+        let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
+        match PlainCheck::start(data, jid, credentials, &self.settings.decoys) {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some(check) => {
-                self.log_ins.0.insert(conn, LogIn { jid, resource, request: tag.request, scram: None });
+                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, scram: None });
                 self.checks.push(PasswordCheck { conn, check });
             }
         }
@@ -140,10 +165,10 @@ impl Shard {
 
     /// A password was checked.
     pub fn checked(&mut self, now: Time, conn: ConnId, right: bool) {
-        if let Some(LogIn { jid, resource, request, .. }) = self.log_ins.0.remove(&conn) {
+        if let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) {
             let tag = Tag { stream: 0, request };
             match right {
-                true => self.attach(conn, tag, jid, resource, false, Vec::new()),
+                true => self.attach(conn, tag, entrant, false, Vec::new()),
                 false => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             }
             self.work_off(now);
@@ -165,14 +190,14 @@ impl Shard {
     }
 
     /// A trunk vouches for its users.
-    fn stream_log_in(&mut self, conn: ConnId, tag: Tag, jid: &str, resource: &str) {
-        let refusal = match self.user_of(jid, resource) {
+    fn stream_log_in(&mut self, conn: ConnId, tag: Tag, log_in: native::LogIn<'_>, presence: Option<PresenceView<'_>>) {
+        let refusal = match self.entrant(log_in, presence) {
             Err(refusal) => Some(refusal),
             Ok(_) if tag.stream > self.settings.limits.streams_per_trunk => Some((Reason::TooManyStreams, "the stream's number")),
             Ok(_) if self.edge.find(conn.slot, tag.stream).is_some() => Some((Reason::StreamInUse, "")),
-            Ok(jid) if self.out.is_full(self.home_of(&jid)) => Some((Reason::Overloaded, "")),
-            Ok(jid) => {
-                self.attach(conn, tag, jid, resource.to_owned(), true, Vec::new());
+            Ok(entrant) if self.out.is_full(self.home_of(&entrant.jid)) => Some((Reason::Overloaded, "")),
+            Ok(entrant) => {
+                self.attach(conn, tag, entrant, true, Vec::new());
                 None
             }
         };
@@ -181,11 +206,12 @@ impl Shard {
         }
     }
 
-    fn attach(&mut self, conn: ConnId, tag: Tag, jid: Bare, resource: String, create: bool, data: Vec<u8>) {
+    fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
         let edge = self.edge.open(conn, tag.stream);
-        let home = self.home_of(&jid);
+        let home = self.home_of(&entrant.jid);
         let asker = Asker { edge, request: tag.request };
-        self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data })));
+        let Entrant { jid, resource, presence } = entrant;
+        self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
 
     fn home_of(&self, jid: &Bare) -> CoreId {
@@ -194,7 +220,7 @@ impl Shard {
 
     /// A client goes on with a session whose connection broke.
     pub(super) fn resume(&mut self, conn: ConnId, tag: Tag, resume: native::Resume<'_>) -> Option<CoreId> {
-        let jid = match self.user_of(resume.jid(), "") {
+        let jid = match self.user_of(resume.jid()) {
             Ok(jid) => jid,
             Err((reason, detail)) => {
                 self.refuse_log_in(conn, tag, reason, detail);

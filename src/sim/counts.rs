@@ -42,6 +42,7 @@ happenings! {
     LogIn, "log_ins", "log-ins";
     StreamLogIn, "stream_log_ins", "of them on a trunk's stream";
     PasswordLogIn, "password_log_ins", "of them by password";
+    PresentLogIn, "present_log_ins", "of them with a first presence";
     LogOut, "log_outs", "sessions that ended";
     Resume, "resumes", "sessions that were resumed";
     Adoption, "adoptions", "connections that moved to another core";

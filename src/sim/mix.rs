@@ -73,6 +73,8 @@ pub struct Acting {
     pub acknowledge: u64,
     pub resume: u64,
     pub password: u64,
+    /// To log in with a first presence.
+    pub present: u64,
     /// Chance to want a resource that others of the user want too.
     pub same_resource: u64,
 }
@@ -135,6 +137,7 @@ impl Acting {
             acknowledge: one_of(random, &[0, 500, 1000]),
             resume: one_of(random, &[0, 500, 900]),
             password: seldom(random, 500),
+            present: seldom(random, 500),
             same_resource: seldom(random, 500),
         }
     }

@@ -28,7 +28,7 @@ pub enum ClientFrame<'a> {
     Ping(Ping<'a>),
     Pong(Pong<'a>),
     Message(Message<'a>),
-    LogIn(LogIn<'a>),
+    LogIn { log_in: LogIn<'a>, presence: Option<PresenceView<'a>> },
     SaslResponse(SaslResponse<'a>),
     Resume(Resume<'a>),
     LogOut(LogOut<'a>),
@@ -78,7 +78,11 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::Ping => ClientFrame::Ping(client_table(body)?),
         Kind::Pong => ClientFrame::Pong(client_table(body)?),
         Kind::Message => ClientFrame::Message(client_table(body)?),
-        Kind::LogIn => ClientFrame::LogIn(client_table(body)?),
+        Kind::LogIn => {
+            let log_in: LogIn = client_table(body)?;
+            let presence = log_in.presence().map(|presence| presence::read_published(presence.bytes())).transpose()?;
+            ClientFrame::LogIn { log_in, presence }
+        }
         Kind::SaslResponse => ClientFrame::SaslResponse(client_table(body)?),
         Kind::Resume => ClientFrame::Resume(client_table(body)?),
         Kind::LogOut => ClientFrame::LogOut(client_table(body)?),

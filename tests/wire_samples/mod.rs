@@ -3,7 +3,9 @@
 
 use fanal::base::id::{SessionId, UserId, Version};
 use fanal::base::reason::Reason;
-use fanal::wire::encode::{Contact, Encoder, Greeting, LoggedInAs, MessageFields, PresenceFields, SubscriptionFields, Tag};
+use fanal::wire::encode::{
+    Contact, Encoder, Greeting, LogInFields, LoggedInAs, MessageFields, PresenceFields, SubscriptionFields, Tag,
+};
 use fanal::wire::event::{self, BatchWriter, Head};
 use fanal::wire::native::{Action, Kind, Show, SubscriptionState};
 
@@ -24,6 +26,9 @@ pub const PRESENCE: PresenceFields<'_> = PresenceFields {
     payload: b"\x00\xff",
     stamp: 0,
 };
+
+pub const LOG_IN: LogInFields<'_> =
+    LogInFields { jid: "alice@localhost", mechanism: "TOKEN", data: b"token", resource: "phone", presence: b"" };
 
 pub const MESSAGE: MessageFields<'_> =
     MessageFields { from: "alice@localhost/phone", to: "bob@localhost", id: "m1", body: b"hello", number: 3 };
@@ -86,7 +91,8 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Ping, &mut |e, out| e.ping(out, TAG, 0x0102_0304_0506_0708));
         add(Kind::Pong, &mut |e, out| e.pong(out, TAG, 0x0102_0304_0506_0708));
         add(Kind::Message, &mut |e, out| e.message(out, TAG, &MESSAGE));
-        add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, "alice@localhost", "TOKEN", b"token", "phone"));
+        add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LOG_IN));
+        add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LogInFields { presence: &presence, ..LOG_IN }));
         add(Kind::SaslResponse, &mut |e, out| e.sasl_response(out, TAG, b"response"));
         add(Kind::Resume, &mut |e, out| e.resume(out, TAG, "alice@localhost", &[1; 16], 3));
         add(Kind::LogOut, &mut |e, out| e.log_out(out, TAG, "gone home"));

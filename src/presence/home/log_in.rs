@@ -6,10 +6,11 @@ use super::update::refuse;
 use crate::base::id::SessionId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Attach, Attached, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef};
+use crate::presence::control::{Asker, Attach, Attached, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::Session;
+use crate::wire::presence;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -17,9 +18,14 @@ use subtle::ConstantTimeEq;
 const RESOURCE_LETTERS: usize = 8;
 
 impl Homes {
-    /// An authenticated log-in becomes a session.
+    /// An authenticated log-in becomes a session, and its first presence, if it has one, is set: the answer and the contacts who
+    /// are there then leave in one piece.
     pub fn attach(&mut self, now: Time, attach: Attach, edge: &mut Edge, out: &mut Outbox) {
         let asker = attach.asker;
+        if !attach.presence.is_empty() && out.is_any_full() {
+            // It would ask for the presence of all contacts.
+            return refuse(asker, Reason::Overloaded, "", out);
+        }
         let Some(at) = self.by_name(&attach.jid) else {
             if !attach.create {
                 return refuse(asker, Reason::LogInFailed, "", out);
@@ -60,6 +66,10 @@ impl Homes {
         self.counters.log_ins += 1;
         let attached = Attached { asker, at, session: id, jid, resource, resume, resumed: false, data: attach.data };
         out.send(asker.edge.core, Control::Attached(Box::new(attached)));
+        if !attach.presence.is_empty() {
+            let view = presence::read(&attach.presence).expect("it was verified where it came in");
+            self.update(now, at, id, &view, Asker { edge: asker.edge, request: 0 }, edge, out);
+        }
     }
 
     /// RFC 6120 7.7.2.2: the newer log-in takes the resource.

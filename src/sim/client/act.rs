@@ -11,7 +11,7 @@ use crate::presence::subscription::Action;
 use crate::sim::Env;
 use crate::sim::check::kept::Wish;
 use crate::sim::node::{Node, keys};
-use crate::wire::encode::{Encoder, MessageFields, PresenceFields, SubscriptionFields, Tag};
+use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native::{self, Show};
 
 const SHOWS: [Show; 5] = [Show::Available, Show::Chat, Show::Away, Show::ExtendedAway, Show::DoNotDisturb];
@@ -47,7 +47,7 @@ impl Client {
             self.say(env, |encoder, out| encoder.resume(out, tag, jid.as_str(), &token, received));
             let mut session = Session::new(jid, resource);
             session.key = key;
-            return self.expect_log_in(stream, request, session, false);
+            return self.expect_log_in(stream, request, session, Pending::LogIn { by_password: false, first: None });
         }
         let jid = env.random.pick(&env.users).expect("there are users").clone();
         let own = format!("c{}s{stream}", self.number);
@@ -62,12 +62,20 @@ impl Client {
             false => ("TOKEN", keys().sign(Scope::User(&jid), WallClock(u64::MAX)).expect("there's a key").into_bytes()),
         };
         env.trace.note(env.now, format_args!("client {} logs {jid}/{resource} in on stream {stream}", self.number));
-        self.say(env, |encoder, out| encoder.log_in(out, tag, jid.as_str(), mechanism, &data, &resource));
-        self.expect_log_in(stream, request, Session::new(jid, resource), by_password);
+        let present = !resource.is_empty() && env.random.below(1000) < env.mix.acting.present;
+        let first = present.then(|| format!("{}.{request}", self.number));
+        self.say(env, |encoder, out| {
+            let presence = first.as_deref().map_or(Vec::new(), |status| {
+                encoder.presence(&PresenceFields { resource: &resource, status, ..PresenceFields::default() })
+            });
+            let fields = LogInFields { jid: jid.as_str(), mechanism, data: &data, resource: &resource, presence: &presence };
+            encoder.log_in(out, tag, &fields);
+        });
+        self.expect_log_in(stream, request, Session::new(jid, resource), Pending::LogIn { by_password, first });
     }
 
-    fn expect_log_in(&mut self, stream: u32, request: u32, mut session: Session, by_password: bool) {
-        session.pending.insert(request, Pending::LogIn { by_password });
+    fn expect_log_in(&mut self, stream: u32, request: u32, mut session: Session, log_in: Pending) {
+        session.pending.insert(request, log_in);
         self.sessions.insert(stream, session);
     }
 

@@ -16,7 +16,7 @@ use crate::sim::check::{Broken, Check, Held};
 use crate::sim::counts::Happening;
 use crate::sim::node::keys;
 use crate::wire::decode::ServerFrame;
-use crate::wire::encode::{SubscriptionFields, Tag};
+use crate::wire::encode::{LogInFields, SubscriptionFields, Tag};
 use crate::wire::event::Event;
 use crate::wire::frame::Chunk;
 use crate::wire::native::{Action, LoggedIn, Message};
@@ -113,7 +113,8 @@ impl Client {
             let request = self.request();
             self.stage = Stage::Authorising(request);
             let token = keys().sign(Scope::Trunk("sim"), WallClock(u64::MAX)).expect("there's a key");
-            self.say(env, |encoder, out| encoder.log_in(out, Tag::request(request), "", "TRUNK", token.as_bytes(), ""));
+            let log_in = LogInFields { mechanism: "TRUNK", data: token.as_bytes(), ..LogInFields::default() };
+            self.say(env, |encoder, out| encoder.log_in(out, Tag::request(request), &log_in));
         }
     }
 
@@ -124,11 +125,14 @@ impl Client {
         };
         session.open = true;
         session.forget_pieces();
-        if let Some(Pending::LogIn { by_password }) = session.pending.remove(&tag.request)
+        let mut said = if logged_in.resumed() { Said::Unsure } else { Said::Offline };
+        if let Some(Pending::LogIn { by_password, first }) = session.pending.remove(&tag.request)
             && !logged_in.resumed()
         {
             env.counts.add(Happening::PasswordLogIn, u64::from(by_password));
             env.counts.add(Happening::StreamLogIn, u64::from(tag.stream != 0));
+            env.counts.add(Happening::PresentLogIn, u64::from(first.is_some()));
+            said = first.map_or(said, Said::Online);
         }
         let key = SessionKey { life, user: UserId(logged_in.user()), session: SessionId(logged_in.session()) };
         let same = !logged_in.resumed() || session.key == key;
@@ -137,7 +141,7 @@ impl Client {
         session.resumed = logged_in.resumed();
         session.token = logged_in.resume().map_or(Vec::new(), |token| token.bytes().to_vec());
         session.resource = logged_in.jid().split_once('/').map_or("", |(_, resource)| resource).to_owned();
-        session.said = if logged_in.resumed() { Said::Unsure } else { Said::Offline };
+        session.said = said;
         let line = format_args!("client {} stream {} is {} as {key:?}", self.number, tag.stream, logged_in.jid());
         env.trace.note(env.now, line);
         Ok(())

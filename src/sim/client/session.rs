@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub enum Pending {
     LogIn {
         by_password: bool,
+        /// The status of the first presence, if it came along.
+        first: Option<String>,
     },
     LogOut,
     /// The session goes offline: with the answer it knows of nobody.

@@ -30,6 +30,19 @@ impl Tag {
     }
 }
 
+/// The fields of a log-in. Empty ones are left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogInFields<'a> {
+    pub jid: &'a str,
+    pub mechanism: &'a str,
+    /// The mechanism's first message.
+    pub data: &'a [u8],
+    /// The server makes up an empty one.
+    pub resource: &'a str,
+    /// A first presence, made by `Encoder::presence`.
+    pub presence: &'a [u8],
+}
+
 /// The fields of a message. Empty ones are left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MessageFields<'a> {

@@ -1,6 +1,6 @@
 //! The frames a client sends.
 
-use super::{Encoder, PresenceFields, SubscriptionFields, Tag, bytes, create_presence, text, texts};
+use super::{Encoder, LogInFields, PresenceFields, SubscriptionFields, Tag, bytes, create_presence, text, texts};
 use crate::base::limits::NATIVE_VERSION;
 use crate::wire::frame::{Header, padded};
 use crate::wire::native as n;
@@ -13,14 +13,14 @@ impl Encoder {
         });
     }
 
-    /// `data` is the mechanism's first message; the server makes up an empty `resource`.
-    pub fn log_in(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, mechanism: &str, data: &[u8], resource: &str) {
+    pub fn log_in(&mut self, out: &mut Vec<u8>, tag: Tag, fields: &LogInFields<'_>) {
         self.frame(out, n::Kind::LogIn, tag, |b| {
             let args = n::LogInArgs {
-                jid: text(b, jid),
-                mechanism: text(b, mechanism),
-                data: bytes(b, data),
-                resource: text(b, resource),
+                jid: text(b, fields.jid),
+                mechanism: text(b, fields.mechanism),
+                data: bytes(b, fields.data),
+                resource: text(b, fields.resource),
+                presence: bytes(b, fields.presence),
             };
             n::LogIn::create(b, &args)
         });

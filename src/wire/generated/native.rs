@@ -1206,6 +1206,7 @@ impl<'a> LogIn<'a> {
   pub const VT_MECHANISM: ::flatbuffers::VOffsetT = 6;
   pub const VT_DATA: ::flatbuffers::VOffsetT = 8;
   pub const VT_RESOURCE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_PRESENCE: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1217,6 +1218,7 @@ impl<'a> LogIn<'a> {
     args: &'args LogInArgs<'args>
   ) -> ::flatbuffers::WIPOffset<LogIn<'bldr>> {
     let mut builder = LogInBuilder::new(_fbb);
+    if let Some(x) = args.presence { builder.add_presence(x); }
     if let Some(x) = args.resource { builder.add_resource(x); }
     if let Some(x) = args.data { builder.add_data(x); }
     if let Some(x) = args.mechanism { builder.add_mechanism(x); }
@@ -1257,6 +1259,23 @@ impl<'a> LogIn<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LogIn::VT_RESOURCE, None)}
   }
+  /// The session's first presence, as if set right after the log-in. It must name the resource wanted.
+  #[inline]
+  pub fn presence(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(LogIn::VT_PRESENCE, None)}
+  }
+  pub fn presence_nested_flatbuffer(&'a self) -> Option<Presence<'a>> {
+    self.presence().map(|data| {
+      use ::flatbuffers::Follow;
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid flatbuffer in this slot
+      unsafe { <::flatbuffers::ForwardsUOffset<Presence<'a>>>::follow(data.bytes(), 0) }
+    })
+  }
 }
 
 impl ::flatbuffers::Verifiable for LogIn<'_> {
@@ -1269,6 +1288,7 @@ impl ::flatbuffers::Verifiable for LogIn<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("mechanism", Self::VT_MECHANISM, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("resource", Self::VT_RESOURCE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("presence", Self::VT_PRESENCE, false)?
      .finish();
     Ok(())
   }
@@ -1278,6 +1298,7 @@ pub struct LogInArgs<'a> {
     pub mechanism: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub resource: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub presence: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
 }
 impl<'a> Default for LogInArgs<'a> {
   #[inline]
@@ -1287,6 +1308,7 @@ impl<'a> Default for LogInArgs<'a> {
       mechanism: None,
       data: None,
       resource: None,
+      presence: None,
     }
   }
 }
@@ -1313,6 +1335,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LogInBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LogIn::VT_RESOURCE, resource);
   }
   #[inline]
+  pub fn add_presence(&mut self, presence: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LogIn::VT_PRESENCE, presence);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LogInBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     LogInBuilder {
@@ -1334,6 +1360,7 @@ impl ::core::fmt::Debug for LogIn<'_> {
       ds.field("mechanism", &self.mechanism());
       ds.field("data", &self.data());
       ds.field("resource", &self.resource());
+      ds.field("presence", &self.presence());
       ds.finish()
   }
 }
