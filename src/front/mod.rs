@@ -8,6 +8,7 @@ pub mod native;
 pub mod sasl;
 pub mod token;
 pub mod translate;
+pub mod xmpp;
 
 /// How a client may prove who it is, in the order a node offers them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 //! XML as XMPP uses it (RFC 6120 section 11): streams and stanzas read and written, small pieces checked.
 //!
-//! Lives on: every core; one [`Reader`] per connection of a door that speaks XML. Serves XMPP's door. Invariants: what is read has no
+//! Lives on: every core; one [`Reader`] per connection of a door that speaks XML. Serves C8. Invariants: what is read has no
 //! document types, entities, processing instructions or comments, and is bounded in depth, size and number of its parts; what is
 //! written is well-formed whatever the text; between stanzas a reader keeps nothing on the heap. rxml finds the tokens and
 //! resolves namespaces; it has no limits on depth, number and size, so those are kept here.
@@ -111,7 +111,7 @@ impl Element {
 
     /// Its xml:lang.
     pub fn language(&self) -> Option<&str> {
-        let is_language = |attribute: &&Attribute| attribute.name.as_str() == "lang" && attribute.namespace.is_xml();
+        let is_language = |attribute: &&Attribute| attribute.name.as_str() == "lang" && attribute.namespace == Namespace::XML;
         self.attributes.iter().find(is_language).map(|attribute| attribute.value.as_str())
     }
 

@@ -50,7 +50,7 @@ fn escape(out: &mut Vec<u8>, text: &str, in_attribute: bool) {
     out.extend_from_slice(&bytes[written..]);
 }
 
-/// Appends an element as it may stand where `around` is the default namespace (empty: none, or not known) and no prefix is declared.
+/// Appends an element as it may stand where `around` is the default namespace (empty: none, or not known) and no prefix is known.
 /// Prefixes are made anew, so the text may be longer than it came.
 ///
 /// Errors: it became longer than `most` bytes; `out` then has a part of it.

@@ -1,3 +1,5 @@
+//! Tests of the reader: what a stream is made of, and what it may not be made of.
+
 use super::*;
 use proptest::prelude::*;
 
