@@ -5,6 +5,8 @@
 
 pub mod native;
 pub mod sasl;
+#[cfg(feature = "runtime")]
+pub mod tls;
 pub mod token;
 pub mod translate;
 
