@@ -6,6 +6,8 @@
 pub mod doors;
 pub mod native;
 pub mod sasl;
+#[cfg(feature = "runtime")]
+pub mod tls;
 pub mod token;
 pub mod translate;
 pub mod xmpp;
