@@ -3,8 +3,11 @@
 //! Lives on: every core. Sans-IO: no socket, clock or randomness; the host hands in bytes, time and nonces. A door owns the state
 //! of its connection, and nothing of any user.
 
+pub mod doors;
 pub mod native;
 pub mod sasl;
+#[cfg(feature = "runtime")]
+pub mod tls;
 pub mod token;
 pub mod translate;
 

@@ -50,7 +50,7 @@ impl TestNode {
     }
 
     pub fn address(&self) -> String {
-        self.node().native.to_string()
+        self.node().native().to_string()
     }
 
     pub fn token(&self, jid: &str) -> String {
