@@ -23,6 +23,7 @@ use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup}
 use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
 use crate::front::token::Keys;
+use crate::front::xmpp::{self, StartTls};
 use crate::metrics::meter::Units;
 use crate::presence::home::Place;
 use crate::ring::mesh::mesh;
@@ -54,8 +55,8 @@ pub enum StartError {
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The reason names address and fix.
-    #[error("{key}: {source}")]
-    Listen { key: &'static str, source: io::Error },
+    #[error("listen.{door}: {source}")]
+    Listen { door: &'static str, source: io::Error },
     #[error(transparent)]
     Admin(#[from] admin::server::StartError),
     #[error("can't start a thread: {0}. Raise the limits of descriptors and threads (ulimit -n, ulimit -u)")]
@@ -97,7 +98,7 @@ impl Node {
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
-        let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect(), xmpp: None };
+        let doors = doors(config, &listening);
         let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
@@ -201,6 +202,17 @@ pub fn processors(cores: &Cores) -> Result<Vec<usize>, Fault> {
         Cores::These(ids) => Some(ids.iter().map(|&id| usize::from(id)).collect()),
     };
     pin::choose(wanted.as_deref(), &pin::processors())
+}
+
+fn doors(config: &Config, listening: &[Listening]) -> Doors {
+    let rules = xmpp::Rules {
+        domain: config.node.domain.as_str().into(),
+        stanza_bytes: config.limits.stanza_bytes(),
+        start_tls: StartTls::No,
+        registration: false,
+    };
+    let listeners = listening.iter().map(|door| door.speaks).collect();
+    Doors { listeners, xmpp: Some(Arc::new(rules)), tls: None }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

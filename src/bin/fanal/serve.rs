@@ -53,7 +53,10 @@ fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
             StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
         };
     }
-    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native())
+    for door in &node.listening {
+        text += &format!("{:7} {}\n", door.speaks.name(), door.address);
+    }
+    text + &format!("admin   http://{admin}\nserving\n")
 }
 
 /// Under systemd, tells it; elsewhere there is nobody to tell.
