@@ -3,6 +3,7 @@
 //! Lives on: the thread that starts the node. Serves G1, G3, G8. Invariants: nothing is accepted before everything stored is
 //! loaded; a stopped node has closed every session with a reason and made durable everything it took.
 
+pub mod certificates;
 pub mod control;
 mod host;
 pub mod keys;
@@ -33,6 +34,7 @@ use crate::store::memory::Memory;
 use crate::store::redb::RedbStore;
 use crate::store::thread::{Figures, StorageThread};
 use crate::store::{Backend, Table};
+use certificates::Keeper;
 use host::Ends;
 use std::io;
 use std::net::SocketAddr;
@@ -53,6 +55,8 @@ pub enum StartError {
     Load(String),
     #[error(transparent)]
     Keys(#[from] KeyError),
+    #[error(transparent)]
+    Certificate(#[from] certificates::CertificateError),
     /// The reason names address and fix.
     #[error("{key}: {source}")]
     Listen { key: &'static str, source: io::Error },
@@ -70,8 +74,11 @@ pub struct Node {
     pub listening: Vec<Listening>,
     pub cores: u16,
     pub report: setup::Report,
+    /// What the node proves with who it is, for people.
+    pub certificate: String,
     pub token_keys: Keys,
     pub trunk_keys: Keys,
+    keeper: Arc<Keeper>,
     threads: Vec<CoreThread>,
     commands: Vec<(Sender<Command>, Bell)>,
     answers: Option<Receiver<Answered>>,
@@ -95,6 +102,7 @@ impl Node {
         let report = setup::probe(processors.len(), drive.task_run)?;
         let mut secrets = Secrets::new(keys::system_seed()?);
         let (mut backend, keys) = open_store(config, &mut secrets)?;
+        let (keeper, certificate) = Keeper::open(config)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
         let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect() };
@@ -126,8 +134,10 @@ impl Node {
             listening,
             cores,
             report,
+            certificate,
             token_keys,
             trunk_keys,
+            keeper: Arc::new(keeper),
             threads,
             commands,
             answers: Some(answered),
@@ -152,7 +162,15 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(self.commands.clone(), answers, self.storage.readings())
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), self.keeper.clone())
+    }
+
+    /// Reads the certificate's files again, and gives what there is to say; no session ends.
+    ///
+    /// # Errors
+    /// They can't be used: the certificate stays as it was.
+    pub fn reload_certificate(&self) -> Result<String, certificates::CertificateError> {
+        self.keeper.reload()
     }
 
     /// Starts the admin API, with the control of the cores.
