@@ -10,6 +10,7 @@ pub mod sasl;
 pub mod tls;
 pub mod token;
 pub mod translate;
+pub mod xmpp;
 
 use crate::base::credentials::Hash;
 
