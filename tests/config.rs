@@ -14,6 +14,8 @@ fn error(text: &str) -> ConfigError {
 fn full() -> Config {
     let mut config = Config::default();
     config.listen.admin_token = Secret::new(KEY);
+    config.tls.certificate = Some("fullchain.pem".into());
+    config.tls.key = Some("privkey.pem".into());
     config.metrics.interval_log = Some("fanal.hlog".into());
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
@@ -123,6 +125,9 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[listen]\nadmin = \"0.0.0.0:7401\"", "2:9", "listen.admin", "admin_token"),
         ("[listen]\nadmin = \"127.0.0.1:7400\"", "2:9", "listen.admin", "its own port"),
         ("[listen]\nadmin_token = \"short\"", "2:15", "listen.admin_token", "32 or more"),
+        ("[tls]\ncertificate = \"a.pem\"", "2:15", "tls.certificate", "private key"),
+        ("[tls]\nkey = \"a.pem\"", "2:7", "tls.key", "its certificate"),
+        ("[tls]\nkey = 7", "2:7", "tls.key", "a text in quotes"),
         ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),
         ("[login]\ntoken_keys = [\"short\"]", "2:14", "login.token_keys", "32 or more"),
         (&secrets, "3:14", "login.trunk_keys", "other keys"),

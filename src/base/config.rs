@@ -23,6 +23,7 @@ use std::path::PathBuf;
 pub struct Config {
     pub node: Node,
     pub listen: Listen,
+    pub tls: Tls,
     pub login: LogIn,
     pub store: Store,
     pub limits: Limits,
@@ -69,6 +70,18 @@ pub struct Listen {
     /// What an administrator's request must carry. Required when `admin` is reachable from other machines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_token: Option<Secret>,
+}
+
+/// What the node proves with who it is. Without both, it signs a certificate itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: the domain's certificate, its issuers behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// PEM: its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// How users and trunks prove who they are.

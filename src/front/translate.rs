@@ -32,6 +32,16 @@ pub enum Channel {
     Private { exporter: Option<[u8; 32]> },
 }
 
+impl Channel {
+    /// What SCRAM's -PLUS mechanisms bind to; they are offered where there is one.
+    pub fn exporter(self) -> Option<[u8; 32]> {
+        match self {
+            Channel::Clear => None,
+            Channel::Private { exporter } => exporter,
+        }
+    }
+}
+
 /// One connection's translator.
 pub trait Translate: Send {
     /// Bytes of the peer, cut anywhere. Appends native client frames (whole) to `frames`, and server frames, mostly `RAW` ones, to

@@ -146,6 +146,7 @@ fn span_of(tree: &DeTable<'_>, key: &str) -> Range<usize> {
 pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_node(config)?;
     check_listen(config)?;
+    check_tls(config)?;
     check_limits(config)
 }
 
@@ -199,6 +200,14 @@ fn check_listen(config: &Config) -> Result<(), Fault> {
     match shared {
         true => Err(Fault::new("login.trunk_keys", "a key is in login.token_keys too", "use other keys for trunks than for users")),
         false => Ok(()),
+    }
+}
+
+fn check_tls(config: &Config) -> Result<(), Fault> {
+    match (&config.tls.certificate, &config.tls.key) {
+        (Some(_), None) => Err(Fault::new("tls.certificate", "there is no tls.key to it", "name the file with its private key")),
+        (None, Some(_)) => Err(Fault::new("tls.key", "there is no tls.certificate to it", "name the file with its certificate")),
+        _ => Ok(()),
     }
 }
 

@@ -49,6 +49,7 @@ pub struct Key {
 pub const SECTIONS: &[(&str, &str)] = &[
     ("node", "The process itself."),
     ("listen", "Where it listens. Loopback unless you say otherwise."),
+    ("tls", "What the node proves with who it is. Both files are read again on SIGHUP and on POST /certificate; sessions go on."),
     ("login", "How users and trunks prove who they are."),
     ("store", "What outlives the process."),
     (
@@ -91,6 +92,11 @@ keys! {
     admin: Shape::Address, "Metrics, health and user administration over HTTP. An address other machines can reach needs \
         admin_token.";
     admin_token: Shape::Secret, "Administration requests must then carry it. /healthz and /readyz stay open.", "\"...\"";
+
+    ["tls"]
+    certificate: Shape::Text, "File with the domain's certificate and behind it its issuers', as PEM. Without it the node signs a \
+        certificate itself and keeps it in the data directory.", "\"fullchain.pem\"";
+    key: Shape::Text, "File with the certificate's private key, as PEM, not encrypted.", "\"privkey.pem\"";
 
     ["login"]
     token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
