@@ -103,6 +103,7 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
             drop(black_box(format!("{log_in:?}")));
             presence.iter().for_each(|presence| presence_flatbuffer(presence.bytes));
         }
+        ClientFrame::Bind { presence, .. } => presence.iter().for_each(|presence| presence_flatbuffer(presence.bytes)),
         ClientFrame::SaslResponse(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Resume(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LogOut(t) => drop(black_box(format!("{t:?}"))),

@@ -6,7 +6,7 @@ use fanal::base::limits::Limits;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::presence::control::{
-    Ask, Asker, Attach, Attached, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
+    Ask, Asker, Attach, Attached, Content, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
 };
 use fanal::presence::edge::Edge;
 use fanal::presence::home::{Homes, Place};
@@ -15,7 +15,7 @@ use fanal::presence::subscription::{Action, State};
 use fanal::presence::user::User;
 use fanal::store::{Completion, Durability};
 use fanal::wire::encode::{Encoder, PresenceFields};
-use fanal::wire::native::Show;
+use fanal::wire::native::{MessageKind, Show};
 use fanal::wire::presence;
 use std::sync::Arc;
 use std::time::Duration;
@@ -251,9 +251,9 @@ fn a_session_that_acknowledges_nothing_is_sent_so_many_bytes_of_messages_and_no_
     let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
     let (one, two) = (world.new_user(&ann), world.new_user(&bob));
     world.set_presence(&two, Show::Chat);
-    let body = vec![0; 60_000];
+    let content = Content { kind: MessageKind::Chat, id: String::new(), body: vec![0; 60_000], extensions: String::new() };
     let write = |world: &mut World| {
-        let ask = Ask::Message { to: bob.clone(), resource: None, id: String::new(), body: body.clone() };
+        let ask = Ask::Message { to: bob.clone(), resource: None, content: content.clone() };
         world.ask(&one, ask);
         let answers = std::mem::take(&mut world.told);
         let number = |control: &Control| match control {

@@ -37,7 +37,7 @@ impl Slow {
         let mut slow = Slow { stream, encoder: Encoder::default(), frames: Frames::default() };
         slow.say(|encoder, out| encoder.hello(out, Tag::default(), "a test"));
         let token = node.token(jid);
-        let log_in = LogInFields { jid, mechanism: "TOKEN", data: token.as_bytes(), resource, presence: b"" };
+        let log_in = LogInFields { jid, mechanism: "TOKEN", data: token.as_bytes(), resource, ..LogInFields::default() };
         slow.say(|encoder, out| encoder.log_in(out, Tag::request(1), &log_in));
         slow.read(|_, frame| match frame {
             ServerFrame::LoggedIn(_) => ControlFlow::Break(()),

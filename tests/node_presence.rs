@@ -2,9 +2,10 @@
 mod support;
 
 use fanal::base::reason::Reason;
-use fanal::client::{Answer, Client, Event, LogIn, Presence, TrunkEvent};
-use fanal::wire::encode::{Encoder, LogInFields, PresenceFields};
-use fanal::wire::native::{Action, Show, SubscriptionState};
+use fanal::client::{Answer, Client, Event, LogIn, Presence, Trunk, TrunkEvent};
+use fanal::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, Tag};
+use fanal::wire::native::{Action, MessageKind, Show, SubscriptionState};
+use std::time::Duration;
 use support::*;
 
 /// Runs a test on one core and on two.
@@ -55,6 +56,7 @@ fn g2_a_subscriber_gets_the_publishers_own_bytes() {
             caps: "caps".into(),
             payload: vec![0, 255, 1],
             stamp: 0,
+            extensions: "<x xmlns='urn:x'/>".into(),
         };
         alice.set_presence(&sent).unwrap();
         assert_eq!(presence(&mut bob).presence, Some(sent));
@@ -179,17 +181,7 @@ fn g2_a_stranger_and_a_trunks_stream_may_bring_it_too() {
             let log_in = LogInFields { jid: &jid, resource: "game", presence, ..LogInFields::default() };
             let asked = trunk.send(stream, |encoder, out, tag| encoder.log_in(out, tag, &log_in));
             trunk.flush().unwrap();
-            let answer = loop {
-                match trunk.next(LONG).unwrap().expect("an answer") {
-                    TrunkEvent::Answer(tag, answer) if tag == asked => break answer,
-                    _ => {}
-                }
-            };
-            match (reason, answer) {
-                (None, Answer::LoggedIn(logged_in)) => assert_eq!(logged_in.jid, format!("{jid}/game")),
-                (Some(reason), Answer::Refused(refusal)) => assert_eq!(refusal.reason(), Some(reason)),
-                (_, answer) => panic!("{answer:?}"),
-            }
+            assert_eq!(refusal(&mut trunk, asked), reason);
         }
         let (mut second, jid) = (node.connect(), "player1@localhost");
         second.log_in_with(jid, LogIn::Token(&node.token(jid)), "desk", &Presence::default()).unwrap();
@@ -383,9 +375,66 @@ fn messages_go_to_the_session_named_or_to_the_best_ones() {
         high.set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
         low.set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
         let refused = bob.send_message("alice@localhost", "3", b"").unwrap_err();
-        assert_eq!(refused.reason(), Some(fanal::base::reason::Reason::RecipientUnavailable));
+        assert_eq!(refused.reason(), Some(Reason::RecipientUnavailable));
         assert!(bob.send_message("nobody@localhost", "4", b"").is_err());
     });
+}
+
+/// RFC 6121 8.5.2.1 and 8.5.3.2, the table's rows for each kind.
+#[test]
+fn the_kind_of_a_message_decides_who_gets_it_and_what_follows_when_nobody_does() {
+    use MessageKind as K;
+    const REFUSED: Option<Reason> = Some(Reason::RecipientUnavailable);
+    on_one_and_two_cores(|node| {
+        let mut trunk = node.trunk();
+        trunk.log_in(1, "bob@localhost", "b").unwrap();
+        let (mut low, mut high) = (node.user("alice@localhost", "low"), node.user("alice@localhost", "high"));
+        low.set_presence(&Presence { priority: 1, ..Presence::default() }).unwrap();
+        high.set_presence(&Presence { priority: 5, ..Presence::default() }).unwrap();
+        node.user("carol@localhost", "unwilling").set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
+        for (kind, to, answer, for_low, for_high) in [
+            (K::Normal, "alice@localhost", None, false, true),
+            (K::Chat, "alice@localhost", None, false, true),
+            (K::Headline, "alice@localhost", None, true, true),
+            (K::GroupChat, "alice@localhost", REFUSED, false, false),
+            (K::Error, "alice@localhost", None, false, false),
+            (K::GroupChat, "alice@localhost/low", None, true, false),
+            (K::Error, "alice@localhost/low", None, true, false),
+            (K::Chat, "alice@localhost/gone", None, false, true),
+            (K::GroupChat, "alice@localhost/gone", REFUSED, false, false),
+            (K::Headline, "alice@localhost/gone", None, false, false),
+            (K::Error, "alice@localhost/gone", None, false, false),
+            (K::Chat, "carol@localhost", REFUSED, false, false),
+            (K::Headline, "carol@localhost", None, false, false),
+        ] {
+            let id = format!("{kind:?} to {to}");
+            let message = MessageFields { to, id: &id, kind, extensions: "<x xmlns='urn:x'/>", ..MessageFields::default() };
+            let asked = trunk.send(1, |encoder, out, tag| encoder.message(out, tag, &message));
+            assert_eq!(refusal(&mut trunk, asked), answer, "{id}");
+            for (client, due) in [(&mut low, for_low), (&mut high, for_high)] {
+                // The answer to a ping comes behind all that was sent before.
+                client.ping().unwrap();
+                let came = std::iter::from_fn(|| client.next_event(Duration::ZERO).unwrap()).find_map(|event| match event {
+                    Event::Message(message) => Some(message),
+                    _ => None,
+                });
+                assert_eq!(came.is_some(), due, "{id}");
+                assert!(came.is_none_or(|came| (came.id, came.kind) == (id.clone(), kind) && came.extensions.starts_with("<x")));
+            }
+        }
+    });
+}
+
+/// Why a request was refused; `None`: it was not.
+fn refusal(trunk: &mut Trunk, asked: Tag) -> Option<Reason> {
+    trunk.flush().unwrap();
+    loop {
+        match trunk.next(LONG).unwrap().expect("an answer") {
+            TrunkEvent::Answer(tag, Answer::Refused(refusal)) if tag == asked => return refusal.reason(),
+            TrunkEvent::Answer(tag, _) if tag == asked => return None,
+            _ => {}
+        }
+    }
 }
 
 #[test]
@@ -412,6 +461,20 @@ fn log_in_by_password_works_for_accounts_and_fails_for_all_else_alike() {
         let refused = node.connect().log_in(user, how, "").unwrap_err();
         assert_eq!(refused.reason(), Some(Reason::LogInFailed), "{user}");
     }
+    for how in [LogIn::Password("secret"), LogIn::PlainPassword("secret"), LogIn::Token(&node.token("alice@localhost"))] {
+        let mut client = node.connect();
+        client.authenticate("alice@localhost", how).unwrap();
+        assert_eq!(client.roster().unwrap_err().reason(), Some(Reason::OutOfOrder), "there is no session yet");
+        let mut client = node.connect();
+        client.authenticate("alice@localhost", how).unwrap();
+        assert_eq!(client.bind("with\u{7}bell").unwrap_err().reason(), Some(Reason::BadRequest));
+        assert_eq!(client.bind("desk").unwrap().jid, "alice@localhost/desk", "a resource that is refused is no end");
+        assert_eq!(client.roster().unwrap(), []);
+    }
+    let mut client = node.connect();
+    assert_eq!(client.authenticate("alice@localhost", LogIn::Password("wrong")).unwrap_err().reason(), Some(Reason::LogInFailed));
+    client.authenticate("alice@localhost", LogIn::Password("secret")).unwrap();
+    client.bind("").unwrap();
     control.remove_user(&alice).unwrap();
     assert_eq!(control.users().unwrap(), []);
 }

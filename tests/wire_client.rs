@@ -252,6 +252,7 @@ impl Server {
             ClientFrame::Block(_) => self.encoder.transfer(out, Tag::default(), "127.0.0.1:1"),
             ClientFrame::BlockListGet => self.encoder.block_list(out, tag, &["carol@localhost"]),
             ClientFrame::Probe(_) => self.encoder.error(out, tag, Reason::NoSuchUser, ""),
+            ClientFrame::Bind { .. } => panic!("no test here binds"),
             ClientFrame::LogOut(_) => {
                 self.encoder.done(out, tag);
                 self.closing = true;
@@ -261,7 +262,14 @@ impl Server {
     }
 
     fn message(&mut self, number: u64, out: &mut Vec<u8>) {
-        let message = MessageFields { from: "bob@localhost/pc", to: "alice@localhost", id: "m", body: b"hello", number };
+        let message = MessageFields {
+            from: "bob@localhost/pc",
+            to: "alice@localhost",
+            id: "m",
+            body: b"hello",
+            number,
+            ..MessageFields::default()
+        };
         self.encoder.message(out, Tag::default(), &message);
     }
 }

@@ -185,8 +185,9 @@ fn a_batch_with_a_damaged_event_ends_there() {
 
 fn any_presence() -> impl Strategy<Value = Presence> {
     let text = || prop_oneof![Just(String::new()), "\\PC{0,40}"];
-    (text(), 0u8..=5, any::<i8>(), text(), any::<u64>(), text(), prop::collection::vec(any::<u8>(), 0..100), any::<u64>()).prop_map(
-        |(resource, show, priority, status, idle_since, caps, payload, stamp)| Presence {
+    let payload = prop::collection::vec(any::<u8>(), 0..100);
+    ((text(), 0u8..=5, any::<i8>()), text(), any::<u64>(), text(), payload, any::<u64>(), text()).prop_map(
+        |((resource, show, priority), status, idle_since, caps, payload, stamp, extensions)| Presence {
             resource,
             show: Show(show),
             priority,
@@ -195,6 +196,7 @@ fn any_presence() -> impl Strategy<Value = Presence> {
             caps,
             payload,
             stamp,
+            extensions,
         },
     )
 }

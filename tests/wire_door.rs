@@ -23,7 +23,7 @@ fn hello() -> Vec<u8> {
 }
 
 fn log_in(stream: u32, mechanism: &str) -> Vec<u8> {
-    let fields = LogInFields { jid: "alice@localhost", mechanism, data: b"data", resource: "phone", presence: b"" };
+    let fields = LogInFields { jid: "alice@localhost", mechanism, data: b"data", resource: "phone", ..LogInFields::default() };
     frame(|e, out| e.log_in(out, Tag { stream, request: 2 }, &fields))
 }
 
@@ -84,6 +84,7 @@ impl Host {
                 "ok" => self.door.opened(),
                 "trunk" => self.door.opened_trunk(),
                 "challenge" => self.door.challenged(),
+                "later" => self.door.authenticated(),
                 "wait" => {}
                 _ => self.door.refused(&self.rules)?,
             }
@@ -118,7 +119,7 @@ fn before_log_in_there_is_only_ping_and_after_it_no_log_in() {
         let mut greeted = Host::new();
         greeted.receive(&hello()).unwrap();
         assert_eq!(greeted.receive(&sample.bytes), fits(ping || begins), "greeted, {kind:?}");
-        let out_of_place = begins || matches!(kind, Kind::Hello | Kind::SaslResponse);
+        let out_of_place = begins || matches!(kind, Kind::Hello | Kind::SaslResponse | Kind::Bind);
         assert_eq!(Host::open("ok").receive(&sample.bytes), fits(!out_of_place), "open, {kind:?}");
         assert_eq!(Host::open("wait").receive(&sample.bytes), fits(ping), "while it is decided, {kind:?}");
         assert_eq!(
@@ -126,6 +127,7 @@ fn before_log_in_there_is_only_ping_and_after_it_no_log_in() {
             fits(ping || kind == Kind::SaslResponse),
             "challenged, {kind:?}"
         );
+        assert_eq!(Host::open("later").receive(&sample.bytes), fits(ping || kind == Kind::Bind), "authenticated, {kind:?}");
     }
 }
 

@@ -28,6 +28,7 @@ const PRESENCE: PresenceFields<'_> = PresenceFields {
     caps: "",
     payload: b"",
     stamp: 0,
+    extensions: "",
 };
 
 #[test]

@@ -181,8 +181,13 @@ impl Core {
             let token = keys.sign(Scope::User(&jid), WallClock(u64::MAX)).expect("there is a key");
             bytes.clear();
             encoder.hello(&mut bytes, Tag::default(), "fanal bench");
-            let log_in =
-                LogInFields { jid: jid.as_str(), mechanism: "TOKEN", data: token.as_bytes(), resource: "b", presence: b"" };
+            let log_in = LogInFields {
+                jid: jid.as_str(),
+                mechanism: "TOKEN",
+                data: token.as_bytes(),
+                resource: "b",
+                ..LogInFields::default()
+            };
             encoder.log_in(&mut bytes, Tag::request(1), &log_in);
             let conn = self.shard.accepted(now, IpAddr::V4(Ipv4Addr::LOCALHOST)).expect("the limits allow it");
             self.shard.received(now, conn, &bytes);

@@ -185,6 +185,7 @@ pub(super) fn wrong(answer: &Answer) -> Error {
         Answer::Done => "Done",
         Answer::Greeting(_) => "Hello",
         Answer::Challenge(_) => "SaslChallenge",
+        Answer::Authenticated(_) => "Authenticated",
         Answer::LoggedIn(_) => "LoggedIn",
         Answer::Roster(_) => "Roster",
         Answer::BlockList(_) => "BlockList",

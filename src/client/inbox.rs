@@ -158,6 +158,7 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
         ServerFrame::Pong(_) => Answer::Pong,
         ServerFrame::Error(error) => Answer::Refused(refusal(error)),
         ServerFrame::SaslChallenge(challenge) => Answer::Challenge(bytes(challenge.data())),
+        ServerFrame::Authenticated(authenticated) => Answer::Authenticated(bytes(authenticated.data())),
         ServerFrame::BlockList(list) => Answer::BlockList(list.jids().into_iter().flatten().map(str::to_owned).collect()),
         ServerFrame::Hello(hello) => Answer::Greeting(Greeting {
             version: hello.version(),

@@ -61,19 +61,37 @@ impl Client {
         self.enter(jid, how, LogInFields { resource, presence: &presence, ..LogInFields::default() })
     }
 
+    /// Proves who we are; `bind` then makes the session. For those who learn the resource between the two.
+    pub fn authenticate(&mut self, jid: &str, how: LogIn<'_>) -> Result<(), Error> {
+        match self.prove(jid, how, LogInFields { bind_later: true, ..LogInFields::default() })? {
+            Answer::Authenticated(_) => Ok(()),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// After `authenticate`: the session. It may be tried again with another resource when this one is refused.
+    pub fn bind(&mut self, resource: &str) -> Result<&LoggedIn, Error> {
+        let answer = self.connection.request(0, |encoder, out, tag| encoder.bind(out, tag, resource, b""))?;
+        self.logged_in_as(answer)
+    }
+
     fn enter(&mut self, jid: &str, how: LogIn<'_>, fields: LogInFields<'_>) -> Result<&LoggedIn, Error> {
+        let answer = self.prove(jid, how, fields)?;
+        self.logged_in_as(answer)
+    }
+
+    fn prove(&mut self, jid: &str, how: LogIn<'_>, fields: LogInFields<'_>) -> Result<Answer, Error> {
         let user = Bare::new(jid).ok_or_else(|| Error::BadJid(jid.to_owned()))?;
         let fields = LogInFields { jid: user.as_str(), ..fields };
         self.connection.inbox.new_session(0);
-        let answer = match how {
-            LogIn::Token(token) => self.ask_in(LogInFields { mechanism: "TOKEN", data: token.as_bytes(), ..fields })?,
+        match how {
+            LogIn::Token(token) => self.ask_in(LogInFields { mechanism: "TOKEN", data: token.as_bytes(), ..fields }),
             LogIn::PlainPassword(password) => {
                 let data = plain(&user, password)?;
-                self.ask_in(LogInFields { mechanism: "PLAIN", data: &data, ..fields })?
+                self.ask_in(LogInFields { mechanism: "PLAIN", data: &data, ..fields })
             }
-            LogIn::Password(password) => self.scram(&user, password, fields)?,
-        };
-        self.logged_in_as(answer)
+            LogIn::Password(password) => self.scram(&user, password, fields),
+        }
     }
 
     fn ask_in(&mut self, fields: LogInFields<'_>) -> Result<Answer, Error> {
@@ -86,8 +104,8 @@ impl Client {
         let Answer::Challenge(challenge) = challenge else { return Err(wrong(&challenge)) };
         let (proof, response) = scram.respond(&challenge)?;
         let answer = self.connection.request(0, |encoder, out, tag| encoder.sasl_response(out, tag, &response))?;
-        if let Answer::LoggedIn(logged_in) = &answer {
-            proof.check(&logged_in.data)?;
+        if let Answer::LoggedIn(LoggedIn { data, .. }) | Answer::Authenticated(data) = &answer {
+            proof.check(data)?;
         }
         Ok(answer)
     }

@@ -6,7 +6,7 @@ use crate::base::id::{SessionId, UserId, Version};
 use crate::base::reason::Reason;
 use crate::wire::encode::PresenceFields;
 use crate::wire::event::{self, LAST};
-use crate::wire::native::{self as n, Action, Show, SubscriptionState};
+use crate::wire::native::{self as n, Action, MessageKind, Show, SubscriptionState};
 use std::fmt;
 
 /// One session's presence.
@@ -23,6 +23,8 @@ pub struct Presence {
     pub payload: Vec<u8>,
     /// Milliseconds since 1970: when a user who has gone was last here. Only the server writes it.
     pub stamp: u64,
+    /// XML elements for XMPP subscribers.
+    pub extensions: String,
 }
 
 impl Presence {
@@ -37,6 +39,7 @@ impl Presence {
             caps: &self.caps,
             payload: &self.payload,
             stamp: self.stamp,
+            extensions: &self.extensions,
         }
     }
 }
@@ -52,6 +55,7 @@ impl From<PresenceFields<'_>> for Presence {
             caps: fields.caps.to_owned(),
             payload: fields.payload.to_vec(),
             stamp: fields.stamp,
+            extensions: fields.extensions.to_owned(),
         }
     }
 }
@@ -100,6 +104,9 @@ pub struct Message {
     pub body: Vec<u8>,
     /// Counts the messages sent to this session, from 1.
     pub number: u64,
+    pub kind: MessageKind,
+    /// XML elements.
+    pub extensions: String,
 }
 
 impl From<n::Message<'_>> for Message {
@@ -110,6 +117,8 @@ impl From<n::Message<'_>> for Message {
             id: text(message.id()),
             body: bytes(message.body()),
             number: message.number(),
+            kind: message.kind(),
+            extensions: text(message.extensions()),
         }
     }
 }
@@ -239,6 +248,8 @@ pub enum Answer {
     Done,
     Greeting(Greeting),
     Challenge(Vec<u8>),
+    /// After a log-in with `bind_later`: SASL's last word.
+    Authenticated(Vec<u8>),
     LoggedIn(LoggedIn),
     Roster(Vec<Contact>),
     BlockList(Vec<String>),

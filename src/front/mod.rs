@@ -6,6 +6,7 @@
 pub mod native;
 pub mod sasl;
 pub mod token;
+pub mod translate;
 
 /// How a client may prove who it is, in the order a node offers them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,9 +4,9 @@
 //! handed out only when it may come now (Hello, then LogIn or Resume, then the rest), its body is verified, and the connection
 //! keeps to its rate; an idle door keeps nothing on the heap.
 //!
-//! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Resume` and `SaslResponse` the door waits to
-//! be told the outcome: [`Door::challenged`], [`Door::opened`], [`Door::opened_trunk`] or [`Door::refused`]; or, right there, the
-//! connection leaves for another core: [`Door::leave`].
+//! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Resume`, `SaslResponse` and `Bind` the door
+//! waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`], [`Door::opened_trunk`] or
+//! [`Door::refused`]; or, right there, the connection leaves for another core: [`Door::leave`].
 
 use crate::base::limits::{Limits, NATIVE_VERSION};
 use crate::base::reason::Reason;
@@ -64,6 +64,10 @@ enum Stage {
     Deciding,
     /// The client was challenged.
     Challenged,
+    /// The client has proved who it is, and may bind a session.
+    Authenticated,
+    /// The host decides on a Bind.
+    Binding,
     /// A session is open.
     Open,
     /// The connection is a trunk.
@@ -109,6 +113,11 @@ impl Door {
         self.decided(Stage::Challenged);
     }
 
+    /// The client was sent Authenticated.
+    pub fn authenticated(&mut self) {
+        self.decided(Stage::Authenticated);
+    }
+
     /// The client was sent LoggedIn.
     pub fn opened(&mut self) {
         self.decided(Stage::Open);
@@ -119,17 +128,17 @@ impl Door {
         self.decided(Stage::Trunk);
     }
 
-    /// The log-in failed; the client may try again.
+    /// The log-in or the Bind failed; the client may try again.
     ///
     /// Errors: `TooManyAttempts`, to end the connection with.
     pub fn refused(&mut self, rules: &Rules) -> Result<(), Reason> {
-        self.decided(Stage::Greeted);
+        self.decided(if self.stage == Stage::Binding { Stage::Authenticated } else { Stage::Greeted });
         self.failed += 1;
         if self.failed < rules.attempts { Ok(()) } else { Err(Reason::TooManyAttempts) }
     }
 
     fn decided(&mut self, stage: Stage) {
-        assert_eq!(self.stage, Stage::Deciding, "a log-in is decided once, after it was asked for");
+        assert!(self.is_deciding(), "a log-in is decided once, after it was asked for");
         self.stage = stage;
     }
 
@@ -139,9 +148,9 @@ impl Door {
         self.stage = Stage::Greeted;
     }
 
-    /// Whether a log-in waits for the host's decision.
+    /// Whether a log-in or a Bind waits for the host's decision.
     pub fn is_deciding(&self) -> bool {
-        self.stage == Stage::Deciding
+        matches!(self.stage, Stage::Deciding | Stage::Binding)
     }
 
     pub fn is_trunk(&self) -> bool {
@@ -202,7 +211,8 @@ impl Stage {
             _ if matches!(kind, Kind::Ping | Kind::Pong) => Ok(self),
             Stage::Greeted if begins => Ok(Stage::Deciding),
             Stage::Challenged if kind == Kind::SaslResponse => Ok(Stage::Deciding),
-            Stage::Open if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse) => Ok(Stage::Open),
+            Stage::Authenticated if kind == Kind::Bind => Ok(Stage::Binding),
+            Stage::Open if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse | Kind::Bind) => Ok(Stage::Open),
             _ => Err(Reason::OutOfOrder),
         }
     }
@@ -212,7 +222,7 @@ impl Stage {
 #[inline]
 fn trunk_may_send(header: Header) -> Result<(), Reason> {
     match header.kind {
-        Kind::Hello | Kind::SaslResponse => Err(Reason::OutOfOrder),
+        Kind::Hello | Kind::SaslResponse | Kind::Bind => Err(Reason::OutOfOrder),
         Kind::Ping | Kind::Pong | Kind::LogOut => Ok(()),
         _ if header.stream == 0 => Err(Reason::BadFrame),
         _ => Ok(()),

@@ -9,7 +9,7 @@ use super::subscription::{Action, State};
 use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
-use crate::wire::native::Show;
+use crate::wire::native::{MessageKind, Show};
 use compact_str::CompactString;
 
 /// A session's place at the core that owns its socket.
@@ -199,8 +199,7 @@ pub enum Ask {
     Message {
         to: Bare,
         resource: Option<String>,
-        id: String,
-        body: Vec<u8>,
+        content: Content,
     },
     Directed {
         to: Bare,
@@ -242,7 +241,8 @@ impl Message {
     /// About what it takes in a frame.
     pub fn frame_bytes(&self) -> usize {
         let from = self.from.as_str().len() + self.from_resource.len();
-        128 + from + self.to.as_str().len() + self.id.len() + self.body.len()
+        let Content { id, body, extensions, .. } = &self.content;
+        128 + from + self.to.as_str().len() + id.len() + body.len() + extensions.len()
     }
 }
 
@@ -285,14 +285,23 @@ impl WayKind {
     }
 }
 
+/// What a message says.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub kind: MessageKind,
+    pub id: String,
+    pub body: Vec<u8>,
+    /// XML elements.
+    pub extensions: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct Message {
     pub from: Bare,
     pub from_resource: CompactString,
     pub to: Bare,
     pub to_resource: Option<String>,
-    pub id: String,
-    pub body: Vec<u8>,
+    pub content: Content,
     /// The sender's session and request, for the answer.
     pub asker: Asker,
     /// The recipient's sessions it was given to.

@@ -7,7 +7,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
 use crate::metrics::meter::Taken;
-use crate::presence::control::{Ask, Asker, Control, EdgeRef, SessionEnd, Update};
+use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, SessionEnd, Update};
 use crate::presence::subscription::Action;
 use crate::wire::decode::ClientFrame;
 use crate::wire::encode::{Greeting, Tag};
@@ -193,6 +193,10 @@ impl Shard {
                 Some(home) => Flow::Leave(home),
                 None => Flow::Next,
             },
+            ClientFrame::Bind { resource, presence } => {
+                self.bind(conn, tag, resource, presence);
+                Flow::Next
+            }
             ClientFrame::Resume(resume) => match self.resume(conn, tag, resume) {
                 Some(home) => Flow::Leave(home),
                 None => Flow::Next,
@@ -352,7 +356,9 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         ClientFrame::Message(message) => {
             let (to, resource) = either(message.to().unwrap_or_default())?;
             let body = message.body().map(|body| body.bytes().to_vec()).unwrap_or_default();
-            Ask::Message { to, resource, id: message.id().unwrap_or_default().to_owned(), body }
+            let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+            let (id, extensions) = (text(message.id()), text(message.extensions()));
+            Ask::Message { to, resource, content: Content { kind: message.kind(), id, body, extensions } }
         }
         ClientFrame::DirectedPresence { to, presence } => {
             let (to, resource) = either(to)?;
@@ -378,6 +384,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         | ClientFrame::Ping(_)
         | ClientFrame::Pong(_)
         | ClientFrame::LogIn { .. }
+        | ClientFrame::Bind { .. }
         | ClientFrame::SaslResponse(_)
         | ClientFrame::Resume(_)
         | ClientFrame::LogOut(_)

@@ -24,6 +24,7 @@ const RESOURCE_BYTES: usize = 255;
 #[derive(Clone, Copy)]
 pub(super) enum Outcome {
     Challenged,
+    Authenticated,
     Opened,
     OpenedTrunk,
     Refused,
@@ -38,14 +39,25 @@ struct Entrant {
     resource: String,
     /// The first presence, for the home; empty: none yet.
     presence: Vec<u8>,
+    /// The session is made by a Bind.
+    bind_later: bool,
 }
 
 /// A log-in under way on a connection.
 struct LogIn {
     entrant: Entrant,
     request: u32,
-    /// Between challenge and proof; `None` while another thread checks a password.
-    scram: Option<Scram>,
+    waits_for: Step,
+}
+
+/// What a log-in under way waits for.
+enum Step {
+    /// The client's proof.
+    Proof(Scram),
+    /// Another thread, which checks a password.
+    Check,
+    /// Bind, or what comes of one. `create` as in Attach.
+    Bind { create: bool },
 }
 
 /// The log-ins under way, by connection slot.
@@ -98,7 +110,7 @@ impl Shard {
         }
         match mechanism {
             Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
-                Ok(()) => self.attach(conn, tag, entrant, true, Vec::new()),
+                Ok(()) => self.admit(conn, tag, entrant, true, Vec::new()),
                 Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             },
             Mechanism::ScramSha256 => self.scram_first(conn, tag, entrant, data),
@@ -109,16 +121,14 @@ impl Shard {
     }
 
     fn entrant(&self, log_in: native::LogIn<'_>, presence: Option<PresenceView<'_>>) -> Result<Entrant, (Reason, &'static str)> {
-        let resource = log_in.resource().unwrap_or_default();
-        if resource.len() > RESOURCE_BYTES || resource.chars().any(char::is_control) {
-            return Err((Reason::BadRequest, "the resource is too long or has control characters"));
+        let (resource, bind_later) = (log_in.resource().unwrap_or_default(), log_in.bind_later());
+        if bind_later && (presence.is_some() || !resource.is_empty()) {
+            return Err((Reason::BadRequest, "with bind_later, resource and presence come in Bind"));
         }
-        if presence.is_some_and(|presence| resource.is_empty() || presence.resource != resource) {
-            return Err((Reason::WrongResource, "a log-in's presence must name the resource wanted"));
-        }
+        fits(resource, presence)?;
         let jid = self.user_of(log_in.jid().unwrap_or_default())?;
         let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
-        Ok(Entrant { jid, resource: resource.to_owned(), presence })
+        Ok(Entrant { jid, resource: resource.to_owned(), presence, bind_later })
     }
 
     fn user_of(&self, jid: &str) -> Result<Bare, (Reason, &'static str)> {
@@ -132,7 +142,7 @@ impl Shard {
         match Scram::start(data, jid, credentials, &self.settings.decoys, nonce) {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some((scram, challenge)) => {
-                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, scram: Some(scram) });
+                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Proof(scram) });
                 self.outcomes.push((conn, Outcome::Challenged));
                 self.frames.clear();
                 self.encoder.sasl_challenge(&mut self.frames, tag, &challenge);
@@ -142,11 +152,13 @@ impl Shard {
     }
 
     pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
-        let under_way = self.log_ins.0.remove(&conn);
-        let finished = under_way.and_then(|log_in| Some((log_in.scram?.finish(data)?, log_in.entrant)));
+        let finished = self.log_ins.0.remove(&conn).and_then(|log_in| match log_in.waits_for {
+            Step::Proof(scram) => Some((scram.finish(data)?, log_in.entrant)),
+            Step::Check | Step::Bind { .. } => None,
+        });
         match finished {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some((signature, entrant)) => self.attach(conn, tag, entrant, false, signature),
+            Some((signature, entrant)) => self.admit(conn, tag, entrant, false, signature),
         }
     }
 
@@ -157,7 +169,7 @@ impl Shard {
         match PlainCheck::start(data, jid, credentials, &self.settings.decoys) {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some(check) => {
-                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, scram: None });
+                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
                 self.checks.push(PasswordCheck { conn, check });
             }
         }
@@ -168,7 +180,7 @@ impl Shard {
         if let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) {
             let tag = Tag { stream: 0, request };
             match right {
-                true => self.attach(conn, tag, entrant, false, Vec::new()),
+                true => self.admit(conn, tag, entrant, false, Vec::new()),
                 false => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             }
             self.work_off(now);
@@ -195,6 +207,7 @@ impl Shard {
             Err(refusal) => Some(refusal),
             Ok(_) if tag.stream > self.settings.limits.streams_per_trunk => Some((Reason::TooManyStreams, "the stream's number")),
             Ok(_) if self.edge.find(conn.slot, tag.stream).is_some() => Some((Reason::StreamInUse, "")),
+            Ok(entrant) if entrant.bind_later => Some((Reason::BadRequest, "a trunk's streams are bound at once")),
             Ok(entrant) if self.out.is_full(self.home_of(&entrant.jid)) => Some((Reason::Overloaded, "")),
             Ok(entrant) => {
                 self.attach(conn, tag, entrant, true, Vec::new());
@@ -206,11 +219,37 @@ impl Shard {
         }
     }
 
+    /// The client is who it says.
+    fn admit(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
+        if !entrant.bind_later {
+            return self.attach(conn, tag, entrant, create, data);
+        }
+        let log_in = LogIn { entrant, request: tag.request, waits_for: Step::Bind { create } };
+        self.log_ins.0.insert(conn, log_in);
+        self.outcomes.push((conn, Outcome::Authenticated));
+        self.frames.clear();
+        self.encoder.authenticated(&mut self.frames, tag, &data);
+        self.out.lines.append(conn.slot, &self.frames);
+    }
+
+    /// A client that has proved who it is wants its session. It may try again until it has one.
+    pub(super) fn bind(&mut self, conn: ConnId, tag: Tag, resource: &str, presence: Option<PresenceView<'_>>) {
+        if let Err((reason, detail)) = fits(resource, presence) {
+            return self.refuse_log_in(conn, tag, reason, detail);
+        }
+        let Some(LogIn { entrant, waits_for: Step::Bind { create }, .. }) = self.log_ins.0.get(&conn) else {
+            unreachable!("the door lets nobody bind who was not admitted")
+        };
+        let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
+        let (jid, create) = (entrant.jid.clone(), *create);
+        self.attach(conn, tag, Entrant { jid, resource: resource.to_owned(), presence, bind_later: false }, create, Vec::new());
+    }
+
     fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
         let edge = self.edge.open(conn, tag.stream);
         let home = self.home_of(&entrant.jid);
         let asker = Asker { edge, request: tag.request };
-        let Entrant { jid, resource, presence } = entrant;
+        let Entrant { jid, resource, presence, .. } = entrant;
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
 
@@ -266,6 +305,7 @@ impl Shard {
 
     pub(super) fn log_in_ended(&mut self, conn: ConnId, stream: u32) {
         if stream == 0 {
+            self.log_ins.forget(conn);
             self.outcomes.push((conn, Outcome::Opened));
         }
     }
@@ -291,6 +331,7 @@ impl Shard {
             let Some(door) = self.door(conn) else { continue };
             match outcome {
                 Outcome::Challenged => door.challenged(),
+                Outcome::Authenticated => door.authenticated(),
                 Outcome::Opened => door.opened(),
                 Outcome::OpenedTrunk => door.opened_trunk(),
                 Outcome::Ended => door.ended(),
@@ -317,4 +358,15 @@ impl Shard {
         nonce[16..].copy_from_slice(&b[..crate::front::sasl::NONCE_BYTES - 16]);
         nonce
     }
+}
+
+/// Whether a session may have this resource, and this first presence.
+fn fits(resource: &str, presence: Option<PresenceView<'_>>) -> Result<(), (Reason, &'static str)> {
+    if resource.len() > RESOURCE_BYTES || resource.chars().any(char::is_control) {
+        return Err((Reason::BadRequest, "the resource is too long or has control characters"));
+    }
+    if presence.is_some_and(|presence| resource.is_empty() || presence.resource != resource) {
+        return Err((Reason::WrongResource, "a log-in's presence must name the resource wanted"));
+    }
+    Ok(())
 }

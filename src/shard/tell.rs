@@ -3,7 +3,7 @@
 use super::Shard;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
-use crate::presence::control::{Asker, Attached, Contact, EdgeRef, SessionEvent};
+use crate::presence::control::{Asker, Attached, Contact, Content, EdgeRef, SessionEvent};
 use crate::presence::edge::{Home, RosterRest};
 use crate::presence::subscription::State;
 use crate::wire::encode::{self, LoggedInAs, MessageFields, SubscriptionFields, Tag};
@@ -70,7 +70,8 @@ impl Shard {
             }
             SessionEvent::Message { number, message } => {
                 let (from, to) = (full(&message.from, &message.from_resource), message.to.to_string());
-                let fields = MessageFields { from: &from, to: &to, id: &message.id, body: &message.body, number };
+                let Content { kind, id, body, extensions } = &message.content;
+                let fields = MessageFields { from: &from, to: &to, id, body, number, kind: *kind, extensions };
                 encoder.message(out, tag, &fields);
             }
             SessionEvent::Directed(directed) => {

@@ -8,7 +8,7 @@ use crate::base::reason::Reason;
 use crate::wire::event::{self, Batch, Event};
 use crate::wire::native::*;
 use crate::wire::presence::{self, PresenceView};
-use flatbuffers::{Follow, Verifiable, VerifierOptions};
+use flatbuffers::{Follow, Vector, Verifiable, VerifierOptions};
 
 /// Deepest nesting of tables that the schema has, and room to grow.
 const DEPTH: usize = 8;
@@ -29,6 +29,7 @@ pub enum ClientFrame<'a> {
     Pong(Pong<'a>),
     Message(Message<'a>),
     LogIn { log_in: LogIn<'a>, presence: Option<PresenceView<'a>> },
+    Bind { resource: &'a str, presence: Option<PresenceView<'a>> },
     SaslResponse(SaslResponse<'a>),
     Resume(Resume<'a>),
     LogOut(LogOut<'a>),
@@ -52,6 +53,7 @@ pub enum ServerFrame<'a> {
     Message(Message<'a>),
     SaslChallenge(SaslChallenge<'a>),
     LoggedIn(LoggedIn<'a>),
+    Authenticated(Authenticated<'a>),
     Done,
     Error(Error<'a>),
     Event(Event<'a>),
@@ -77,11 +79,14 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::Hello => ClientFrame::Hello(client_table(body)?),
         Kind::Ping => ClientFrame::Ping(client_table(body)?),
         Kind::Pong => ClientFrame::Pong(client_table(body)?),
-        Kind::Message => ClientFrame::Message(client_table(body)?),
+        Kind::Message => ClientFrame::Message(message(client_table(body)?)?),
         Kind::LogIn => {
             let log_in: LogIn = client_table(body)?;
-            let presence = log_in.presence().map(|presence| presence::read_published(presence.bytes())).transpose()?;
-            ClientFrame::LogIn { log_in, presence }
+            ClientFrame::LogIn { log_in, presence: first_presence(log_in.presence())? }
+        }
+        Kind::Bind => {
+            let bind: Bind = client_table(body)?;
+            ClientFrame::Bind { resource: bind.resource().unwrap_or_default(), presence: first_presence(bind.presence())? }
         }
         Kind::SaslResponse => ClientFrame::SaslResponse(client_table(body)?),
         Kind::Resume => ClientFrame::Resume(client_table(body)?),
@@ -119,9 +124,10 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         Kind::Hello => ServerFrame::Hello(server_table(body)?),
         Kind::Ping => ServerFrame::Ping(server_table(body)?),
         Kind::Pong => ServerFrame::Pong(server_table(body)?),
-        Kind::Message => ServerFrame::Message(server_table(body)?),
+        Kind::Message => ServerFrame::Message(message(server_table(body)?)?),
         Kind::SaslChallenge => ServerFrame::SaslChallenge(server_table(body)?),
         Kind::LoggedIn => ServerFrame::LoggedIn(server_table(body)?),
+        Kind::Authenticated => ServerFrame::Authenticated(server_table(body)?),
         Kind::Done => server_table::<Done>(body).map(|_| ServerFrame::Done)?,
         Kind::Error => ServerFrame::Error(server_table(body)?),
         Kind::SubscriptionEvent => {
@@ -150,6 +156,14 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         }
         _ => return Err(Reason::BadFrame),
     })
+}
+
+fn first_presence(presence: Option<Vector<'_, u8>>) -> Result<Option<PresenceView<'_>>, Reason> {
+    presence.map(|presence| presence::read_published(presence.bytes())).transpose()
+}
+
+fn message(message: Message<'_>) -> Result<Message<'_>, Reason> {
+    in_range(message.kind().0, MessageKind::ENUM_MAX).map(|()| message)
 }
 
 #[inline]

@@ -30,6 +30,13 @@ pub struct Header {
     pub request: u32,
 }
 
+impl Frame<'_> {
+    /// What a frame of kind [`RAW`] says.
+    pub fn raw(&self) -> &[u8] {
+        &self.body[..self.header.stream as usize]
+    }
+}
+
 impl Header {
     pub fn encode(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
@@ -59,6 +66,33 @@ impl Header {
     pub fn frame_bytes(self) -> usize {
         HEADER_BYTES + self.body as usize
     }
+}
+
+/// Never on a native connection: what a translator (`front::translate`) says to its peer by itself. `stream` is the length in bytes
+/// without padding; `request` is the translator's own.
+pub const RAW: Kind = Kind(255);
+
+/// Appends a frame of kind [`RAW`] with what `write` appends.
+pub fn write_raw(out: &mut Vec<u8>, request: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.resize(start + HEADER_BYTES, 0);
+    write(out);
+    let bytes = out.len() - start - HEADER_BYTES;
+    out.resize(start + HEADER_BYTES + padded(bytes), 0);
+    let header = Header { body: padded(bytes) as u32, kind: RAW, stream: bytes as u32, request };
+    out[start..start + HEADER_BYTES].copy_from_slice(&header.encode());
+}
+
+/// The frames of a buffer that holds whole ones of this process's own making.
+///
+/// Panics when it doesn't.
+pub fn each_whole(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    std::iter::from_fn(move || {
+        let header = Header::decode(bytes.first_chunk()?, u32::MAX).expect("a frame of our own");
+        let (frame, rest) = bytes.split_at(header.frame_bytes());
+        bytes = rest;
+        Some(Frame { header, body: &frame[HEADER_BYTES..] })
+    })
 }
 
 /// One frame as found. Its body is not verified yet.
@@ -180,6 +214,16 @@ mod tests {
     fn frame(kind: Kind, body: usize) -> Vec<u8> {
         let header = Header { body: body as u32, kind, stream: 7, request: 9 };
         [&header.encode()[..], &vec![kind.0; body]].concat()
+    }
+
+    #[test]
+    fn a_translators_own_words_stand_among_frames() {
+        let mut bytes = frame(Kind::Ping, 16);
+        write_raw(&mut bytes, 3, |out| out.extend_from_slice(b"<a/>"));
+        bytes.extend_from_slice(&frame(Kind::Ack, 0));
+        let found: Vec<Frame<'_>> = each_whole(&bytes).collect();
+        assert_eq!(found.iter().map(|frame| frame.header.kind).collect::<Vec<_>>(), [Kind::Ping, RAW, Kind::Ack]);
+        assert_eq!((found[1].raw(), found[1].header.request), (&b"<a/>"[..], 3));
     }
 
     fn split(frames: &mut Frames, bytes: &[u8], into: &mut Vec<(u8, usize)>) {

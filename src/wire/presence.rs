@@ -20,6 +20,8 @@ pub struct PresenceFields<'a> {
     pub payload: &'a [u8],
     /// Milliseconds since 1970. Only a server writes it.
     pub stamp: u64,
+    /// XML elements for XMPP subscribers.
+    pub extensions: &'a str,
 }
 
 /// A verified presence: its bytes go to the subscribers; of its fields, those that every update is looked at for.
@@ -91,6 +93,7 @@ impl<'a> Table<'a> {
             caps: self.text(Presence::VT_CAPS)?.unwrap_or_default(),
             payload: self.vector(Presence::VT_PAYLOAD)?.map_or(&[], |(payload, _)| payload),
             stamp: self.long(Presence::VT_STAMP)?,
+            extensions: self.text(Presence::VT_EXTENSIONS)?.unwrap_or_default(),
         };
         (show.0 <= Show::ENUM_MAX).then_some(fields)
     }

@@ -7,7 +7,7 @@ use fanal::wire::encode::{
     Contact, Encoder, Greeting, LogInFields, LoggedInAs, MessageFields, PresenceFields, SubscriptionFields, Tag,
 };
 use fanal::wire::event::{self, BatchWriter, Head};
-use fanal::wire::native::{Action, Kind, Show, SubscriptionState};
+use fanal::wire::native::{Action, Kind, MessageKind, Show, SubscriptionState};
 
 pub struct Sample {
     pub kind: Kind,
@@ -25,13 +25,21 @@ pub const PRESENCE: PresenceFields<'_> = PresenceFields {
     caps: "http://example.org#q07",
     payload: b"\x00\xff",
     stamp: 0,
+    extensions: "<x xmlns='urn:x'/>",
 };
 
 pub const LOG_IN: LogInFields<'_> =
-    LogInFields { jid: "alice@localhost", mechanism: "TOKEN", data: b"token", resource: "phone", presence: b"" };
+    LogInFields { jid: "alice@localhost", mechanism: "TOKEN", data: b"token", resource: "phone", presence: b"", bind_later: false };
 
-pub const MESSAGE: MessageFields<'_> =
-    MessageFields { from: "alice@localhost/phone", to: "bob@localhost", id: "m1", body: b"hello", number: 3 };
+pub const MESSAGE: MessageFields<'_> = MessageFields {
+    from: "alice@localhost/phone",
+    to: "bob@localhost",
+    id: "m1",
+    body: b"hello",
+    number: 3,
+    kind: MessageKind::Chat,
+    extensions: "<x xmlns='urn:x'/>",
+};
 
 pub const SUBSCRIPTION: SubscriptionFields<'_> =
     SubscriptionFields { action: Action::Subscribed, jid: "bob@localhost", user: UserId(42), note: "welcome" };
@@ -93,6 +101,7 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Message, &mut |e, out| e.message(out, TAG, &MESSAGE));
         add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LOG_IN));
         add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LogInFields { presence: &presence, ..LOG_IN }));
+        add(Kind::Bind, &mut |e, out| e.bind(out, TAG, "phone", &presence));
         add(Kind::SaslResponse, &mut |e, out| e.sasl_response(out, TAG, b"response"));
         add(Kind::Resume, &mut |e, out| e.resume(out, TAG, "alice@localhost", &[1; 16], 3));
         add(Kind::LogOut, &mut |e, out| e.log_out(out, TAG, "gone home"));
@@ -121,6 +130,7 @@ pub fn of_server() -> Vec<Sample> {
         add(Kind::Message, &mut |e, out| e.message(out, Tag::default(), &MESSAGE));
         add(Kind::SaslChallenge, &mut |e, out| e.sasl_challenge(out, TAG, b"challenge"));
         add(Kind::LoggedIn, &mut |e, out| e.logged_in(out, TAG, &LOGGED_IN));
+        add(Kind::Authenticated, &mut |e, out| e.authenticated(out, TAG, b"v=proof"));
         add(Kind::Done, &mut |e, out| e.done(out, TAG));
         add(Kind::DirectedPresence, &mut |e, out| e.directed_from(out, TAG, "alice@localhost/desk", &presence));
         add(Kind::Error, &mut |e, out| e.error(out, TAG, Reason::LogInFailed, ""));

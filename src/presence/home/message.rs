@@ -7,11 +7,11 @@ use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Ask, Asker, Control, Directed, Message, SessionEvent, UserRef};
+use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Session, User};
-use crate::wire::native::Show;
+use crate::wire::native::{MessageKind, Show};
 
 impl Homes {
     /// A request of one of a user's sessions.
@@ -36,7 +36,7 @@ impl Homes {
                 let jids = self.get(at).expect("just found").blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
             }
-            Ask::Message { to, resource, id, body } => self.message_from(at, session, asker, to, resource, id, body, out),
+            Ask::Message { to, resource, content } => self.message_from(at, session, asker, (to, resource), content, out),
             Ask::Directed { to, resource, show, presence } => {
                 self.directed_from(at, session, asker, (to, resource), show, presence, out)
             }
@@ -63,10 +63,8 @@ impl Homes {
         at: UserRef,
         session: SessionId,
         asker: Asker,
-        to: Bare,
-        to_resource: Option<String>,
-        id: String,
-        body: Vec<u8>,
+        (to, to_resource): (Bare, Option<String>),
+        content: Content,
         out: &mut Outbox,
     ) {
         if to.domain() != self.place.domain {
@@ -77,7 +75,7 @@ impl Homes {
         }
         let user = self.user(at).expect("the caller found it");
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
-        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, id, body, asker, given: Vec::new() };
+        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, content, asker, given: Vec::new() };
         out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
     }
 
@@ -91,7 +89,7 @@ impl Homes {
         }
     }
 
-    /// Gives a message to the session it names, or to the user's best ones: those of the highest priority, never below 0.
+    /// Gives a message to the sessions that `recipients` chooses.
     fn deliver(&mut self, mut message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
         let limits = self.place.limits.clone();
         let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
@@ -99,14 +97,14 @@ impl Homes {
         if user.has_blocked(&message.from) {
             return Err((Reason::RecipientUnavailable, message.to.to_string()));
         }
-        let chosen = recipients(user, message.to_resource.as_deref());
+        let Some(chosen) = recipients(user, message.to_resource.as_deref(), message.content.kind) else { return Ok(()) };
         if chosen.is_empty() {
-            return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.id, message.to)));
+            return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.content.id, message.to)));
         }
         let full = |session: &Session| session.extra.as_ref().is_some_and(|extra| !extra.has_room(&limits));
         let room: Vec<SessionId> = user.sessions.iter().filter(|s| chosen.contains(&s.id) && !full(s)).map(|s| s.id).collect();
         if room.is_empty() {
-            return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.id, message.to)));
+            return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.content.id, message.to)));
         }
         message.given.clone_from(&room);
         for id in room {
@@ -222,12 +220,21 @@ fn tell(asker: Asker, event: SessionEvent, out: &mut Outbox) {
     out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
 }
 
-/// RFC 6121 8.5: the session named, while there is one; otherwise those of the highest priority that is not negative.
-fn recipients(user: &User, resource: Option<&str>) -> Vec<SessionId> {
+/// RFC 6121 8.5.2 and 8.5.3: the session named, while there is one. Otherwise, of those whose priority is not negative: for a
+/// headline all, for what people say to each other those of the highest priority. `None`: to be dropped without a word.
+fn recipients(user: &User, resource: Option<&str>, kind: MessageKind) -> Option<Vec<SessionId>> {
     if let Some(named) = user.sessions.iter().find(|session| Some(&*session.resource) == resource) {
-        return vec![named.id];
+        return Some(vec![named.id]);
     }
     let willing = || user.sessions.iter().filter(|session| session.available && session.priority >= 0);
     let best = willing().map(|session| session.priority).max();
-    willing().filter(|session| Some(session.priority) == best).map(|session| session.id).collect()
+    match kind {
+        MessageKind::Normal | MessageKind::Chat => {
+            Some(willing().filter(|session| Some(session.priority) == best).map(|session| session.id).collect())
+        }
+        MessageKind::Headline if resource.is_none() && best.is_some() => Some(willing().map(|session| session.id).collect()),
+        // There are no rooms here.
+        MessageKind::GroupChat => Some(Vec::new()),
+        _ => None,
+    }
 }

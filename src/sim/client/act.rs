@@ -68,7 +68,14 @@ impl Client {
             let presence = first.as_deref().map_or(Vec::new(), |status| {
                 encoder.presence(&PresenceFields { resource: &resource, status, ..PresenceFields::default() })
             });
-            let fields = LogInFields { jid: jid.as_str(), mechanism, data: &data, resource: &resource, presence: &presence };
+            let fields = LogInFields {
+                jid: jid.as_str(),
+                mechanism,
+                data: &data,
+                resource: &resource,
+                presence: &presence,
+                bind_later: false,
+            };
             encoder.log_in(out, tag, &fields);
         });
         self.expect_log_in(stream, request, Session::new(jid, resource), Pending::LogIn { by_password, first });
@@ -221,7 +228,11 @@ impl Client {
         let letter = env.memories.post.written(self.sessions[&stream].key, full);
         let id = letter.to_string();
         self.ask(env, stream, Pending::Letter(letter), |encoder, out, tag| {
-            encoder.message(out, tag, &MessageFields { from: "", to: &to, id: &id, body: id.as_bytes(), number: 0 });
+            encoder.message(
+                out,
+                tag,
+                &MessageFields { from: "", to: &to, id: &id, body: id.as_bytes(), ..MessageFields::default() },
+            );
         });
     }
 

@@ -92,8 +92,8 @@ impl Client {
                 env.count(Happening::TooManyRequests);
             }
             ServerFrame::SubscriptionEvent(_) | ServerFrame::Transfer(_) => {}
-            ServerFrame::SaslChallenge(_) => {
-                return Check::FramesAreSound.holds(false, || "a challenge that nobody asked for".into());
+            ServerFrame::SaslChallenge(_) | ServerFrame::Authenticated(_) => {
+                return Check::FramesAreSound.holds(false, || "half a log-in that nobody asked for".into());
             }
         }
         Ok(())

@@ -41,6 +41,8 @@ pub struct LogInFields<'a> {
     pub resource: &'a str,
     /// A first presence, made by `Encoder::presence`.
     pub presence: &'a [u8],
+    /// Only prove who we are; Bind makes the session.
+    pub bind_later: bool,
 }
 
 /// The fields of a message. Empty ones are left out.
@@ -53,6 +55,8 @@ pub struct MessageFields<'a> {
     pub body: &'a [u8],
     /// Only a server writes it.
     pub number: u64,
+    pub kind: n::MessageKind,
+    pub extensions: &'a str,
 }
 
 /// The fields of a Subscription, and of a SubscriptionEvent.
@@ -89,6 +93,8 @@ impl Encoder {
                 id: text(b, message.id),
                 body: bytes(b, message.body),
                 number: message.number,
+                kind: message.kind,
+                extensions: text(b, message.extensions),
             };
             n::Message::create(b, &args)
         });
@@ -130,6 +136,7 @@ fn create_presence(b: &mut Builder, presence: &PresenceFields<'_>) -> WIPOffset<
         caps: text(b, presence.caps),
         payload: bytes(b, presence.payload),
         stamp: presence.stamp,
+        extensions: text(b, presence.extensions),
     };
     n::Presence::create(b, &args)
 }

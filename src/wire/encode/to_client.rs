@@ -66,6 +66,14 @@ impl Encoder {
         });
     }
 
+    /// `data`: SASL's last word.
+    pub fn authenticated(&mut self, out: &mut Vec<u8>, tag: Tag, data: &[u8]) {
+        self.frame(out, n::Kind::Authenticated, tag, |b| {
+            let args = n::AuthenticatedArgs { data: bytes(b, data) };
+            n::Authenticated::create(b, &args)
+        });
+    }
+
     pub fn logged_in(&mut self, out: &mut Vec<u8>, tag: Tag, logged_in: &LoggedInAs<'_>) {
         self.frame(out, n::Kind::LoggedIn, tag, |b| {
             let args = n::LoggedInArgs {

@@ -21,8 +21,17 @@ impl Encoder {
                 data: bytes(b, fields.data),
                 resource: text(b, fields.resource),
                 presence: bytes(b, fields.presence),
+                bind_later: fields.bind_later,
             };
             n::LogIn::create(b, &args)
+        });
+    }
+
+    /// After `Authenticated`. `presence` as in a log-in.
+    pub fn bind(&mut self, out: &mut Vec<u8>, tag: Tag, resource: &str, presence: &[u8]) {
+        self.frame(out, n::Kind::Bind, tag, |b| {
+            let args = n::BindArgs { resource: text(b, resource), presence: bytes(b, presence) };
+            n::Bind::create(b, &args)
         });
     }
 

@@ -13,10 +13,10 @@ pub mod wire {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_KIND: u8 = 1;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_KIND: u8 = 74;
+pub const ENUM_MAX_KIND: u8 = 75;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 28] = [
+pub const ENUM_VALUES_KIND: [Kind; 30] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -34,6 +34,7 @@ pub const ENUM_VALUES_KIND: [Kind; 28] = [
   Kind::Block,
   Kind::BlockListGet,
   Kind::Ack,
+  Kind::Bind,
   Kind::SaslChallenge,
   Kind::LoggedIn,
   Kind::Done,
@@ -45,6 +46,7 @@ pub const ENUM_VALUES_KIND: [Kind; 28] = [
   Kind::RosterPush,
   Kind::BlockList,
   Kind::Transfer,
+  Kind::Authenticated,
 ];
 
 /// What a frame is. The number stands in byte 4 of the frame header.
@@ -70,6 +72,7 @@ impl Kind {
   pub const Block: Self = Self(26);
   pub const BlockListGet: Self = Self(27);
   pub const Ack: Self = Self(28);
+  pub const Bind: Self = Self(29);
   pub const SaslChallenge: Self = Self(64);
   pub const LoggedIn: Self = Self(65);
   pub const Done: Self = Self(66);
@@ -81,9 +84,10 @@ impl Kind {
   pub const RosterPush: Self = Self(72);
   pub const BlockList: Self = Self(73);
   pub const Transfer: Self = Self(74);
+  pub const Authenticated: Self = Self(75);
 
   pub const ENUM_MIN: u8 = 1;
-  pub const ENUM_MAX: u8 = 74;
+  pub const ENUM_MAX: u8 = 75;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Hello,
     Self::Ping,
@@ -102,6 +106,7 @@ impl Kind {
     Self::Block,
     Self::BlockListGet,
     Self::Ack,
+    Self::Bind,
     Self::SaslChallenge,
     Self::LoggedIn,
     Self::Done,
@@ -113,6 +118,7 @@ impl Kind {
     Self::RosterPush,
     Self::BlockList,
     Self::Transfer,
+    Self::Authenticated,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -134,6 +140,7 @@ impl Kind {
       Self::Block => Some("Block"),
       Self::BlockListGet => Some("BlockListGet"),
       Self::Ack => Some("Ack"),
+      Self::Bind => Some("Bind"),
       Self::SaslChallenge => Some("SaslChallenge"),
       Self::LoggedIn => Some("LoggedIn"),
       Self::Done => Some("Done"),
@@ -145,6 +152,7 @@ impl Kind {
       Self::RosterPush => Some("RosterPush"),
       Self::BlockList => Some("BlockList"),
       Self::Transfer => Some("Transfer"),
+      Self::Authenticated => Some("Authenticated"),
       _ => None,
     }
   }
@@ -393,6 +401,103 @@ impl<'a> ::flatbuffers::Verifiable for Action {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for Action {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_MESSAGE_KIND: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_MESSAGE_KIND: u8 = 4;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_MESSAGE_KIND: [MessageKind; 5] = [
+  MessageKind::Normal,
+  MessageKind::Chat,
+  MessageKind::GroupChat,
+  MessageKind::Headline,
+  MessageKind::Error,
+];
+
+/// RFC 6121 5.2.2.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct MessageKind(pub u8);
+#[allow(non_upper_case_globals)]
+impl MessageKind {
+  pub const Normal: Self = Self(0);
+  pub const Chat: Self = Self(1);
+  pub const GroupChat: Self = Self(2);
+  pub const Headline: Self = Self(3);
+  pub const Error: Self = Self(4);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Normal,
+    Self::Chat,
+    Self::GroupChat,
+    Self::Headline,
+    Self::Error,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Normal => Some("Normal"),
+      Self::Chat => Some("Chat"),
+      Self::GroupChat => Some("GroupChat"),
+      Self::Headline => Some("Headline"),
+      Self::Error => Some("Error"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for MessageKind {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for MessageKind {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for MessageKind {
+    type Output = MessageKind;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for MessageKind {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for MessageKind {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for MessageKind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_SUBSCRIPTION_STATE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -805,6 +910,7 @@ impl<'a> Presence<'a> {
   pub const VT_CAPS: ::flatbuffers::VOffsetT = 14;
   pub const VT_PAYLOAD: ::flatbuffers::VOffsetT = 16;
   pub const VT_STAMP: ::flatbuffers::VOffsetT = 18;
+  pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -818,6 +924,7 @@ impl<'a> Presence<'a> {
     let mut builder = PresenceBuilder::new(_fbb);
     builder.add_stamp(args.stamp);
     builder.add_idle_since(args.idle_since);
+    if let Some(x) = args.extensions { builder.add_extensions(x); }
     if let Some(x) = args.payload { builder.add_payload(x); }
     if let Some(x) = args.caps { builder.add_caps(x); }
     if let Some(x) = args.status { builder.add_status(x); }
@@ -890,6 +997,14 @@ impl<'a> Presence<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Presence::VT_STAMP, Some(0)).unwrap()}
   }
+  /// More children of an XMPP presence: XML elements, each with its own namespace. Native clients may leave them unread.
+  #[inline]
+  pub fn extensions(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Presence::VT_EXTENSIONS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Presence<'_> {
@@ -906,6 +1021,7 @@ impl ::flatbuffers::Verifiable for Presence<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("caps", Self::VT_CAPS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("payload", Self::VT_PAYLOAD, false)?
      .visit_field::<u64>("stamp", Self::VT_STAMP, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
      .finish();
     Ok(())
   }
@@ -919,6 +1035,7 @@ pub struct PresenceArgs<'a> {
     pub caps: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub payload: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub stamp: u64,
+    pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for PresenceArgs<'a> {
   #[inline]
@@ -932,6 +1049,7 @@ impl<'a> Default for PresenceArgs<'a> {
       caps: None,
       payload: None,
       stamp: 0,
+      extensions: None,
     }
   }
 }
@@ -974,6 +1092,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PresenceBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Presence::VT_STAMP, stamp, 0);
   }
   #[inline]
+  pub fn add_extensions(&mut self, extensions: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Presence::VT_EXTENSIONS, extensions);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PresenceBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     PresenceBuilder {
@@ -1000,6 +1122,7 @@ impl ::core::fmt::Debug for Presence<'_> {
       ds.field("caps", &self.caps());
       ds.field("payload", &self.payload());
       ds.field("stamp", &self.stamp());
+      ds.field("extensions", &self.extensions());
       ds.finish()
   }
 }
@@ -1207,6 +1330,7 @@ impl<'a> LogIn<'a> {
   pub const VT_DATA: ::flatbuffers::VOffsetT = 8;
   pub const VT_RESOURCE: ::flatbuffers::VOffsetT = 10;
   pub const VT_PRESENCE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_BIND_LATER: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1223,6 +1347,7 @@ impl<'a> LogIn<'a> {
     if let Some(x) = args.data { builder.add_data(x); }
     if let Some(x) = args.mechanism { builder.add_mechanism(x); }
     if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.add_bind_later(args.bind_later);
     builder.finish()
   }
 
@@ -1276,6 +1401,14 @@ impl<'a> LogIn<'a> {
       unsafe { <::flatbuffers::ForwardsUOffset<Presence<'a>>>::follow(data.bytes(), 0) }
     })
   }
+  /// Only prove who we are: the answer is Authenticated, and Bind then makes the session. No resource and no presence here.
+  #[inline]
+  pub fn bind_later(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(LogIn::VT_BIND_LATER, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for LogIn<'_> {
@@ -1289,6 +1422,7 @@ impl ::flatbuffers::Verifiable for LogIn<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("resource", Self::VT_RESOURCE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("presence", Self::VT_PRESENCE, false)?
+     .visit_field::<bool>("bind_later", Self::VT_BIND_LATER, false)?
      .finish();
     Ok(())
   }
@@ -1299,6 +1433,7 @@ pub struct LogInArgs<'a> {
     pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub resource: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub presence: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub bind_later: bool,
 }
 impl<'a> Default for LogInArgs<'a> {
   #[inline]
@@ -1309,6 +1444,7 @@ impl<'a> Default for LogInArgs<'a> {
       data: None,
       resource: None,
       presence: None,
+      bind_later: false,
     }
   }
 }
@@ -1339,6 +1475,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LogInBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LogIn::VT_PRESENCE, presence);
   }
   #[inline]
+  pub fn add_bind_later(&mut self, bind_later: bool) {
+    self.fbb_.push_slot::<bool>(LogIn::VT_BIND_LATER, bind_later, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LogInBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     LogInBuilder {
@@ -1359,6 +1499,227 @@ impl ::core::fmt::Debug for LogIn<'_> {
       ds.field("jid", &self.jid());
       ds.field("mechanism", &self.mechanism());
       ds.field("data", &self.data());
+      ds.field("resource", &self.resource());
+      ds.field("presence", &self.presence());
+      ds.field("bind_later", &self.bind_later());
+      ds.finish()
+  }
+}
+pub enum AuthenticatedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// SASL data that comes with success, as in LoggedIn.
+pub struct Authenticated<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Authenticated<'a> {
+  type Inner = Authenticated<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Authenticated<'a> {
+  pub const VT_DATA: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Authenticated { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AuthenticatedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Authenticated<'bldr>> {
+    let mut builder = AuthenticatedBuilder::new(_fbb);
+    if let Some(x) = args.data { builder.add_data(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn data(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Authenticated::VT_DATA, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Authenticated<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AuthenticatedArgs<'a> {
+    pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for AuthenticatedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AuthenticatedArgs {
+      data: None,
+    }
+  }
+}
+
+pub struct AuthenticatedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AuthenticatedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_data(&mut self, data: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Authenticated::VT_DATA, data);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AuthenticatedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AuthenticatedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Authenticated<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Authenticated<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Authenticated");
+      ds.field("data", &self.data());
+      ds.finish()
+  }
+}
+pub enum BindOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// After Authenticated: the session, as LogIn would have made it.
+pub struct Bind<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Bind<'a> {
+  type Inner = Bind<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Bind<'a> {
+  pub const VT_RESOURCE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PRESENCE: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Bind { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BindArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Bind<'bldr>> {
+    let mut builder = BindBuilder::new(_fbb);
+    if let Some(x) = args.presence { builder.add_presence(x); }
+    if let Some(x) = args.resource { builder.add_resource(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn resource(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Bind::VT_RESOURCE, None)}
+  }
+  #[inline]
+  pub fn presence(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Bind::VT_PRESENCE, None)}
+  }
+  pub fn presence_nested_flatbuffer(&'a self) -> Option<Presence<'a>> {
+    self.presence().map(|data| {
+      use ::flatbuffers::Follow;
+      // Safety:
+      // Created from a valid Table for this object
+      // Which contains a valid flatbuffer in this slot
+      unsafe { <::flatbuffers::ForwardsUOffset<Presence<'a>>>::follow(data.bytes(), 0) }
+    })
+  }
+}
+
+impl ::flatbuffers::Verifiable for Bind<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("resource", Self::VT_RESOURCE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("presence", Self::VT_PRESENCE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BindArgs<'a> {
+    pub resource: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub presence: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for BindArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BindArgs {
+      resource: None,
+      presence: None,
+    }
+  }
+}
+
+pub struct BindBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BindBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_resource(&mut self, resource: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Bind::VT_RESOURCE, resource);
+  }
+  #[inline]
+  pub fn add_presence(&mut self, presence: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Bind::VT_PRESENCE, presence);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BindBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BindBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Bind<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Bind<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Bind");
       ds.field("resource", &self.resource());
       ds.field("presence", &self.presence());
       ds.finish()
@@ -2825,6 +3186,8 @@ impl<'a> Message<'a> {
   pub const VT_ID: ::flatbuffers::VOffsetT = 8;
   pub const VT_BODY: ::flatbuffers::VOffsetT = 10;
   pub const VT_NUMBER: ::flatbuffers::VOffsetT = 12;
+  pub const VT_KIND: ::flatbuffers::VOffsetT = 14;
+  pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2837,10 +3200,12 @@ impl<'a> Message<'a> {
   ) -> ::flatbuffers::WIPOffset<Message<'bldr>> {
     let mut builder = MessageBuilder::new(_fbb);
     builder.add_number(args.number);
+    if let Some(x) = args.extensions { builder.add_extensions(x); }
     if let Some(x) = args.body { builder.add_body(x); }
     if let Some(x) = args.id { builder.add_id(x); }
     if let Some(x) = args.to { builder.add_to(x); }
     if let Some(x) = args.from { builder.add_from(x); }
+    builder.add_kind(args.kind);
     builder.finish()
   }
 
@@ -2884,6 +3249,22 @@ impl<'a> Message<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Message::VT_NUMBER, Some(0)).unwrap()}
   }
+  /// Decides to which sessions it goes, and what follows when there are none.
+  #[inline]
+  pub fn kind(&self) -> MessageKind {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<MessageKind>(Message::VT_KIND, Some(MessageKind::Normal)).unwrap()}
+  }
+  /// As in Presence, of an XMPP message.
+  #[inline]
+  pub fn extensions(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Message::VT_EXTENSIONS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Message<'_> {
@@ -2897,6 +3278,8 @@ impl ::flatbuffers::Verifiable for Message<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("id", Self::VT_ID, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("body", Self::VT_BODY, false)?
      .visit_field::<u64>("number", Self::VT_NUMBER, false)?
+     .visit_field::<MessageKind>("kind", Self::VT_KIND, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
      .finish();
     Ok(())
   }
@@ -2907,6 +3290,8 @@ pub struct MessageArgs<'a> {
     pub id: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub body: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub number: u64,
+    pub kind: MessageKind,
+    pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for MessageArgs<'a> {
   #[inline]
@@ -2917,6 +3302,8 @@ impl<'a> Default for MessageArgs<'a> {
       id: None,
       body: None,
       number: 0,
+      kind: MessageKind::Normal,
+      extensions: None,
     }
   }
 }
@@ -2947,6 +3334,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessageBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Message::VT_NUMBER, number, 0);
   }
   #[inline]
+  pub fn add_kind(&mut self, kind: MessageKind) {
+    self.fbb_.push_slot::<MessageKind>(Message::VT_KIND, kind, MessageKind::Normal);
+  }
+  #[inline]
+  pub fn add_extensions(&mut self, extensions: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Message::VT_EXTENSIONS, extensions);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MessageBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MessageBuilder {
@@ -2969,6 +3364,8 @@ impl ::core::fmt::Debug for Message<'_> {
       ds.field("id", &self.id());
       ds.field("body", &self.body());
       ds.field("number", &self.number());
+      ds.field("kind", &self.kind());
+      ds.field("extensions", &self.extensions());
       ds.finish()
   }
 }

@@ -1,0 +1,55 @@
+//! A door that doesn't speak native frames is a translator: what comes becomes a native client's frames, and the server's native
+//! frames become what goes out.
+//!
+//! Lives on: the core that owns the connection, and moves with it. Serves C8, G6. Pure. Invariants: rules, order, limits and
+//! fan-out have one place, the native door and what is behind it; a translator adds none of its own but those of its protocol's
+//! grammar. Whatever a translator wants to say by itself goes through the connection's line like any frame, as a frame of kind
+//! `wire::frame::RAW`, so that everything goes out in the order in which it was decided.
+
+use crate::base::id::UserId;
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+
+/// What is to happen with the peer's next bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// They come here.
+    Here,
+    /// They are TLS, once what was replied has gone out (RFC 6120 5.4.2.3).
+    Secure,
+}
+
+/// One connection's translator.
+pub trait Translate: Send {
+    /// Bytes of the peer, cut anywhere. Appends native client frames (whole) to `frames`, and server frames, mostly `RAW` ones, to
+    /// `replies`; they are taken as if the shard had said them.
+    ///
+    /// Errors: the reason to end the connection with, once `frames` and `replies` have been worked off. The shard then says it in
+    /// an `Error` frame, which comes back through `send`.
+    fn received(&mut self, bytes: &[u8], core: &mut Core<'_>, frames: &mut Vec<u8>, replies: &mut Vec<u8>) -> Result<Next, Reason>;
+
+    /// Server frames (whole) become the peer's bytes, appended to `out`. An `Error` with a reason of 100 or more is the last one:
+    /// the translator says it in its protocol's words, and the protocol's goodbye.
+    fn send(&mut self, frames: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>);
+
+    /// The connection is private from here on.
+    fn secured(&mut self);
+
+    /// Bytes this holds on the heap, itself included.
+    fn heap_bytes(&self) -> usize;
+}
+
+/// What the core lends a translator.
+pub struct Core<'a> {
+    /// Milliseconds since 1970.
+    pub wall_ms: u64,
+    /// Fresh random numbers, for identifiers.
+    pub random: &'a mut dyn FnMut() -> u64,
+    /// The users whose events come.
+    pub users: &'a dyn Users,
+}
+
+/// Who the publishers of events are.
+pub trait Users {
+    fn jid(&self, user: UserId) -> Option<&Bare>;
+}
