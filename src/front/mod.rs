@@ -3,10 +3,12 @@
 //! Lives on: every core. Sans-IO: no socket, clock or randomness; the host hands in bytes, time and nonces. A door owns the state
 //! of its connection, and nothing of any user.
 
+pub mod json;
 pub mod native;
 pub mod sasl;
 pub mod token;
 pub mod translate;
+pub mod ws;
 
 /// How a client may prove who it is, in the order a node offers them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

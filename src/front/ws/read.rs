@@ -14,6 +14,8 @@ const HEADER_BYTES: usize = 14;
 pub enum Incoming<'a> {
     Text(&'a str),
     Binary(&'a [u8]),
+    /// A frame that doesn't end its message.
+    Fragment,
     Ping(&'a [u8]),
     Pong,
     /// With the code, when it has one.
@@ -30,7 +32,7 @@ pub struct Fault {
 /// The codes of RFC 6455 7.4.1 that faults have.
 pub const PROTOCOL_ERROR: u16 = 1002;
 pub const UNSUPPORTED: u16 = 1003;
-pub const NOT_TEXT: u16 = 1007;
+pub const NOT_SENSE: u16 = 1007;
 pub const TOO_BIG: u16 = 1009;
 
 /// The frame whose payload is being read.
@@ -60,8 +62,8 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// The next message or control frame, or `None` when the input is used up: call until then, so that nothing is kept for no
-    /// reason. `most`: the longest message, in bytes.
+    /// What the next frame brings, or `None` when the input is used up: call until then, so that nothing is kept for no reason.
+    /// `most`: the longest message, in bytes.
     pub fn next<'s>(&'s mut self, input: &mut &[u8], most: u32) -> Result<Option<Incoming<'s>>, Fault> {
         self.forget_what_was_handed_out();
         let found = loop {
@@ -77,7 +79,10 @@ impl Reader {
             self.frame = None;
             match frame.opcode {
                 control if control.is_control() => break Some(control),
-                opcode if !frame.is_last => self.fragments_of = Some(self.fragments_of.unwrap_or(opcode)),
+                opcode if !frame.is_last => {
+                    self.fragments_of = Some(self.fragments_of.unwrap_or(opcode));
+                    return Ok(Some(Incoming::Fragment));
+                }
                 opcode => break Some(self.fragments_of.take().unwrap_or(opcode)),
             }
         };
@@ -233,7 +238,7 @@ pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Fault> {
-    std::str::from_utf8(bytes).map_err(|_| Fault { code: NOT_TEXT, text: "a text message is UTF-8" })
+    std::str::from_utf8(bytes).map_err(|_| Fault { code: NOT_SENSE, text: "a text message is UTF-8" })
 }
 
 /// The code of a Close frame (RFC 6455 5.5.1, 7.4).
@@ -249,5 +254,141 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Fault> {
                 _ => Err(Fault { code: PROTOCOL_ERROR, text: "this close code may not be sent" }),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A client's frame, with the length in as few bytes as it can be.
+    fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![first];
+        match payload.len() {
+            short @ 0..126 => frame.push(0x80 | short as u8),
+            middle @ 126..0x1_0000 => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(middle as u16).to_be_bytes());
+            }
+            long => {
+                frame.push(0x80 | 127);
+                frame.extend_from_slice(&(long as u64).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&mask);
+        frame.extend(payload.iter().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        frame
+    }
+
+    /// A message in pieces, perhaps with a Ping between them.
+    #[derive(Clone, Debug)]
+    struct Sent {
+        text: bool,
+        pieces: Vec<String>,
+        pings: bool,
+        mask: [u8; 4],
+    }
+
+    impl Sent {
+        fn bytes(&self) -> Vec<u8> {
+            let opcode = if self.text { 1 } else { 2 };
+            let last = self.pieces.len() - 1;
+            let mut bytes = Vec::new();
+            for (at, piece) in self.pieces.iter().enumerate() {
+                let first = if at == 0 { opcode } else { 0 } | if at == last { 0x80 } else { 0 };
+                bytes.extend(frame(first, piece.as_bytes(), self.mask));
+                if self.pings {
+                    bytes.extend(frame(0x89, b"are you there", self.mask));
+                }
+            }
+            bytes
+        }
+
+        fn found(&self) -> Vec<String> {
+            let whole = format!("{}{}", if self.text { "text " } else { "binary " }, self.pieces.concat());
+            let ping = if self.pings { vec!["ping are you there".to_owned()] } else { Vec::new() };
+            let parts = (1..self.pieces.len()).flat_map(|_| [vec!["fragment".to_owned()], ping.clone()].concat());
+            let last = [vec![whole], ping.clone()].concat();
+            parts.chain(last).collect()
+        }
+    }
+
+    fn sent() -> impl Strategy<Value = Sent> {
+        let pieces = prop::collection::vec(prop_oneof![".{0,20}", ".{120,140}"], 1..5);
+        (any::<bool>(), pieces, any::<bool>(), any::<[u8; 4]>()).prop_map(|(text, pieces, pings, mask)| Sent {
+            text,
+            pieces,
+            pings,
+            mask,
+        })
+    }
+
+    fn read(reader: &mut Reader, mut input: &[u8], into: &mut Vec<String>) -> Result<(), Fault> {
+        while let Some(incoming) = reader.next(&mut input, 1 << 20)? {
+            into.push(match incoming {
+                Incoming::Text(text) => format!("text {text}"),
+                Incoming::Binary(bytes) => format!("binary {}", String::from_utf8_lossy(bytes)),
+                Incoming::Fragment => "fragment".to_owned(),
+                Incoming::Ping(data) => format!("ping {}", String::from_utf8_lossy(data)),
+                Incoming::Pong => "pong".to_owned(),
+                Incoming::Close(code) => format!("close {code:?}"),
+            });
+        }
+        assert!(input.is_empty());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_found_wherever_they_and_the_stream_are_cut(
+            messages in prop::collection::vec(sent(), 1..5),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let stream: Vec<u8> = messages.iter().flat_map(Sent::bytes).collect();
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).chain([0, stream.len()]).collect();
+            cuts.sort_unstable();
+            let (mut reader, mut found) = (Reader::default(), Vec::new());
+            for piece in cuts.windows(2) {
+                read(&mut reader, &stream[piece[0]..piece[1]], &mut found).unwrap();
+            }
+            prop_assert_eq!(found, messages.iter().flat_map(Sent::found).collect::<Vec<_>>());
+            prop_assert_eq!(reader.heap_bytes(), 0, "nothing is left between messages");
+        }
+
+        #[test]
+        fn a_mask_is_taken_off_byte_by_byte(bytes: Vec<u8>, mask: [u8; 4]) {
+            let mut unmasked = bytes.clone();
+            unmask(&mut unmasked, mask);
+            let expected: Vec<u8> = bytes.iter().enumerate().map(|(at, byte)| byte ^ mask[at % 4]).collect();
+            prop_assert_eq!(unmasked, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_never_outgrows_the_message() {
+        let stream =
+            [frame(1, &[b'x'; 3000], [1, 2, 3, 4]), frame(0x89, &[b'p'; 125], [5; 4]), frame(0x80, &[b'y'; 900], [7; 4])].concat();
+        let (mut reader, mut found) = (Reader::default(), Vec::new());
+        for byte in &stream {
+            read(&mut reader, std::slice::from_ref(byte), &mut found).unwrap();
+            assert!(reader.heap_bytes() <= 3900 + CONTROL_BYTES, "{}", reader.heap_bytes());
+        }
+        assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn a_length_that_is_too_much_is_refused_before_anything_is_kept() {
+        let mut reader = Reader::default();
+        let fault = reader.next(&mut &[0x82, 0x80 | 127, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4][..], 1 << 20).unwrap_err();
+        assert_eq!((fault.code, reader.heap_bytes()), (TOO_BIG, 0));
+        let mut half = Reader::default();
+        assert_eq!(half.next(&mut &frame(0x82, &[0; 9], [0; 4])[..14], 1 << 20), Ok(None));
+        assert!(half.heap_bytes() < 64, "room for what came, not for what was promised");
+    }
+
+    #[test]
+    fn an_idle_reader_is_one_cache_line() {
+        assert!(size_of::<Reader>() <= 64, "{}", size_of::<Reader>());
     }
 }

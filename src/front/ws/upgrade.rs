@@ -3,7 +3,9 @@
 //! Lives on: the core that owns the connection. Pure. Invariants: a head is parsed once, when it is complete; it never outgrows
 //! [`HEAD_BYTES`]; whatever came instead of a good request, the peer gets an HTTP answer that says what to do.
 
-use super::{Page, Protocol, Rules};
+use super::pages::{self, Page};
+use super::{Protocol, Rules};
+use crate::base::reason::Reason;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha1::{Digest, Sha1};
 use thin_vec::ThinVec;
@@ -27,6 +29,12 @@ pub struct Refusal {
 impl Refusal {
     pub fn new(status: &'static str, text: impl Into<String>) -> Refusal {
         Refusal { status, headers: "", text: text.into() }
+    }
+
+    /// The connection ends before its request is whole.
+    pub fn ended(reason: Reason) -> Refusal {
+        let status = if reason == Reason::LogInTooSlow { "408 Request Timeout" } else { "503 Service Unavailable" };
+        Refusal::new(status, reason.text())
     }
 
     pub fn write(&self, reply: &mut Vec<u8>) {
@@ -53,8 +61,8 @@ pub enum Request {
 }
 
 /// Reads a request as far as the input goes, and answers one that is complete. `kept` holds what came before; what follows the
-/// request stays in `input`.
-pub fn read(kept: &mut ThinVec<u8>, input: &mut &[u8], rules: &Rules, reply: &mut Vec<u8>) -> Option<Request> {
+/// request stays in `input`. `scheme`: `ws`, or `wss` on a private connection.
+pub fn read(kept: &mut ThinVec<u8>, input: &mut &[u8], rules: &Rules, scheme: &str, reply: &mut Vec<u8>) -> Option<Request> {
     let before = kept.len();
     let room = HEAD_BYTES - before;
     kept.extend_from_slice(&input[..input.len().min(room)]);
@@ -74,8 +82,9 @@ pub fn read(kept: &mut ThinVec<u8>, input: &mut &[u8], rules: &Rules, reply: &mu
             accept(reply, protocol, &key);
             Request::Accepted(protocol)
         }
-        Ok(Asked::Page { page, with_body }) => {
-            give(reply, page, with_body);
+        Ok(Asked::Page { page, host, with_body }) => {
+            let url = rules.url.clone().unwrap_or_else(|| format!("{scheme}://{host}"));
+            give(reply, page, &url, with_body);
             Request::Answered
         }
         Err(refusal) => {
@@ -103,18 +112,23 @@ fn accept(reply: &mut Vec<u8>, protocol: Protocol, key: &str) {
 }
 
 /// Pages are public: any other page may read them (XEP-0156 section 5 asks for it).
-fn give(reply: &mut Vec<u8>, page: &Page, with_body: bool) {
-    let headers = format!("Content-Type: {}\r\nAccess-Control-Allow-Origin: *\r\n", page.content_type);
-    answer(reply, "200 OK", &headers, &page.body);
+fn give(reply: &mut Vec<u8>, page: &Page, url: &str, with_body: bool) {
+    let headers = format!(
+        "Content-Type: {}\r\nAccess-Control-Allow-Origin: *\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Security-Policy: default-src 'self'; connect-src 'self' ws: wss:\r\n",
+        page.content_type
+    );
+    let body = page.body(url);
+    answer(reply, "200 OK", &headers, body.as_bytes());
     if !with_body {
-        reply.truncate(reply.len() - page.body.len());
+        reply.truncate(reply.len() - body.len());
     }
 }
 
 /// What a sound request asks for.
 enum Asked<'a> {
     Socket { protocol: Protocol, key: String },
-    Page { page: &'a Page, with_body: bool },
+    Page { page: &'static Page, host: &'a str, with_body: bool },
 }
 
 /// The headers that matter here.
@@ -129,7 +143,7 @@ struct Headers<'a> {
     protocols: Vec<&'a str>,
 }
 
-fn parse<'a>(head: &[u8], rules: &'a Rules) -> Result<Asked<'a>, Refusal> {
+fn parse<'a>(head: &'a [u8], rules: &Rules) -> Result<Asked<'a>, Refusal> {
     let too_large = |text: String| Refusal::new("431 Request Header Fields Too Large", text);
     let bad = |text: String| Refusal::new("400 Bad Request", text);
     let mut lines = [httparse::EMPTY_HEADER; HEADERS];
@@ -143,13 +157,14 @@ fn parse<'a>(head: &[u8], rules: &'a Rules) -> Result<Asked<'a>, Refusal> {
     let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
     let is_get = request.method == Some("GET");
     let headers = Headers::read(request.headers)?;
-    if let Some(page) = rules.pages.iter().find(|page| page.path == path && !headers.upgrade) {
+    let host = headers.host()?;
+    if let Some(page) = pages::find(path, rules).filter(|_| !headers.upgrade) {
         return match request.method {
-            Some("GET" | "HEAD") => Ok(Asked::Page { page, with_body: is_get }),
+            Some("GET" | "HEAD") => Ok(Asked::Page { page, host, with_body: is_get }),
             _ => Err(not_allowed("GET, HEAD")),
         };
     }
-    let spoken: Vec<Protocol> = Protocol::ALL.into_iter().filter(|protocol| protocol.path() == path).collect();
+    let spoken = rules.spoken(path);
     if spoken.is_empty() {
         return Err(Refusal::new("404 Not Found", "there is nothing here: WebSockets are at /ws and /xmpp-websocket"));
     }
@@ -159,7 +174,7 @@ fn parse<'a>(head: &[u8], rules: &'a Rules) -> Result<Asked<'a>, Refusal> {
     if request.version != Some(1) {
         return Err(bad("WebSocket needs HTTP/1.1".into()));
     }
-    headers.check(&spoken, rules)
+    headers.check(host, &spoken, rules)
 }
 
 fn not_allowed(allow: &'static str) -> Refusal {
@@ -188,18 +203,25 @@ impl<'a> Headers<'a> {
         Ok(headers)
     }
 
+    /// What the client calls us: a name or an address, and perhaps a port (RFC 9110 7.2).
+    fn host(&self) -> Result<&'a str, Refusal> {
+        let is_sound =
+            |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(&b)) && !host.is_empty();
+        let bad = || Refusal::new("400 Bad Request", "requests carry a Host header with a name or an address: send it");
+        self.host.filter(is_sound).ok_or_else(bad)
+    }
+
     /// RFC 6455 4.2.1 and 4.2.2.
-    fn check(&self, spoken: &[Protocol], rules: &Rules) -> Result<Asked<'a>, Refusal> {
+    fn check(&self, host: &str, spoken: &[Protocol], rules: &Rules) -> Result<Asked<'a>, Refusal> {
         let bad = |text: String| Err(Refusal::new("400 Bad Request", text));
         let upgrade = |headers, text: &str| Err(Refusal { status: "426 Upgrade Required", headers, text: text.to_owned() });
         if !self.upgrade || !self.connection {
-            let headers = "Upgrade: websocket\r\n";
+            let headers = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
             return upgrade(headers, "this is a WebSocket: send Upgrade: websocket and Connection: Upgrade");
         }
         if self.version != Some("13") {
             return upgrade("Sec-WebSocket-Version: 13\r\n", "only version 13 of WebSocket is spoken: RFC 6455");
         }
-        let Some(host) = self.host else { return bad("HTTP/1.1 requests carry a Host header: send it".into()) };
         let Some(key) = self.key.filter(|key| BASE64_STANDARD.decode(key).is_ok_and(|key| key.len() == 16)) else {
             return bad("Sec-WebSocket-Key is the base64 of 16 bytes".into());
         };

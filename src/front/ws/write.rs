@@ -110,6 +110,9 @@ pub fn close(out: &mut Vec<u8>, code: u16, reason: &str) {
     frame(out, Opcode::Close, &payload);
 }
 
+/// The close code of a connection that has done its work.
+pub const NORMAL: u16 = 1000;
+
 /// The close code that says a reason (RFC 6455 7.4.1 and the registry it made; 1012 to 1014 are from there).
 pub fn close_code(reason: Reason) -> u16 {
     match reason {
@@ -118,7 +121,7 @@ pub fn close_code(reason: Reason) -> u16 {
         Reason::TooManyConnections => 1013,
         Reason::ShuttingDown => 1012,
         reason if reason.closes() && reason != Reason::ConnectionLost => 1008,
-        _ => 1000,
+        _ => NORMAL,
     }
 }
 
