@@ -76,7 +76,8 @@ impl World {
 
     /// The answer, so many updates before the end of its batch.
     fn snapshot_behind(&mut self, publisher: UserId, (subscriber, slot, nonce): (UserId, u32, u32), state: Events, behind: usize) {
-        let snapshot = Snapshot { publisher, subscriber, slot, nonce, events: state, behind, revoked: Vec::new() };
+        let jid = fanal::base::jid::Bare::new("publisher@localhost").unwrap();
+        let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events: state, behind, revoked: Vec::new() };
         self.edge.snapshot(snapshot, &self.homes, &mut self.out);
     }
 

@@ -28,8 +28,7 @@ fn examples(part: &str) -> Vec<String> {
     let part = after.split("\n## ").next().expect("the part itself");
     let blocks = part.split("```json\n").skip(1).map(|block| block.split("```").next().expect("the end of a block"));
     // An example goes on in lines that are indented.
-    let whole = blocks.flat_map(|block| block.replace("\n ", "").lines().map(str::to_owned).collect::<Vec<_>>());
-    whole.map(|example| example.replace(", \"", ",\"").replace(", {", ",{")).collect()
+    blocks.flat_map(|block| block.replace("\n  ", "").lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// A translator whose session has the resource of the samples.
@@ -91,7 +90,8 @@ fn what_a_client_sends_is_read_as_the_frames_of_the_samples() {
 /// What is left of a user who has gone.
 fn last_presence() -> Vec<u8> {
     let (show, status, stamp) = (Show::Unavailable, "gone home", 1_700_000_000_000);
-    let presence = Encoder::default().presence(&PresenceFields { resource: "phone", show, status, stamp, ..PresenceFields::default() });
+    let presence =
+        Encoder::default().presence(&PresenceFields { resource: "phone", show, status, stamp, ..PresenceFields::default() });
     let mut frames = Vec::new();
     event::write(&mut frames, Head { show, flags: event::LAST, ..wire_samples::HEAD }, &presence);
     frames

@@ -32,7 +32,7 @@ struct Slow {
 
 impl Slow {
     fn log_in(node: &TestNode, jid: &str, resource: &str) -> Slow {
-        let stream = TcpStream::connect(node.node().native).unwrap();
+        let stream = TcpStream::connect(node.node().native()).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         let mut slow = Slow { stream, encoder: Encoder::default(), frames: Frames::default() };
         slow.say(|encoder, out| encoder.hello(out, Tag::default(), "a test"));

@@ -22,7 +22,7 @@ struct Raw {
 
 impl Raw {
     fn connect(node: &TestNode) -> Raw {
-        let stream = TcpStream::connect(node.node().native).unwrap();
+        let stream = TcpStream::connect(node.node().native()).unwrap();
         stream.set_read_timeout(Some(LONG)).unwrap();
         Raw { stream, encoder: Encoder::default() }
     }

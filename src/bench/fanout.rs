@@ -3,19 +3,18 @@
 //! Lives on: the generator's pinned thread; the node and the floor on another processor. Serves G6, G2. The node's and the floor's
 //! rounds take turns, with one generator for both, at the same pace, and the medians count: so both see the same machine.
 
-use super::crowd::{self, Crowd, Directory, Places, frames, presence, refused};
+use super::crowd::Crowd;
+use super::dialect::Dialect;
 use super::graph::Graph;
 use super::progress::Progress;
+use super::pub_sub::{Bus, Members};
 use super::report::{Report, median};
 use super::round::{self, Round, Rounds, Schedule};
 use super::server::{Bench, Server};
 use super::sockets::{self, Sockets};
 use super::talk::{Pace, Talk, Traffic};
 use super::wires::Wires;
-use crate::wire::encode::{Encoder, Tag};
-use crate::wire::event::{self, Head};
-use crate::wire::frame::HEADER_BYTES;
-use crate::wire::native::{Kind, Show};
+use super::xmpp::Clients;
 use std::io;
 
 /// What to run.
@@ -28,63 +27,17 @@ pub struct Plan {
     pub trunks: u32,
     pub bench: Bench,
     pub floor: bool,
+    pub door: Door,
 }
 
-/// What the crowd says to a node, and how it hears it.
-pub struct Presences<'a> {
-    directory: &'a Directory,
-    places: Places,
-    audience: u32,
-    encoder: Encoder,
-    /// Said in turn.
-    presences: [Vec<u8>; 2],
-    refusal: Option<String>,
-}
-
-impl<'a> Presences<'a> {
-    pub fn new(directory: &'a Directory, places: Places, audience: u32) -> Presences<'a> {
-        let presences = [Show::Away, Show::Chat].map(presence);
-        Presences { directory, places, audience, encoder: Encoder::default(), presences, refusal: None }
-    }
-
-    /// Length of an update as a subscriber with a connection of its own gets it.
-    pub fn event_bytes(&self) -> usize {
-        HEADER_BYTES + event::HEAD_BYTES + self.presences[0].len()
-    }
-}
-
-impl Traffic for Presences<'_> {
-    fn conn(&self, user: u32) -> u32 {
-        self.places.of(user).0
-    }
-
-    fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
-        self.encoder.set_presence_bytes(into, Tag::stream(self.places.of(user).1), &self.presences[sequence as usize % 2]);
-    }
-
-    #[inline]
-    fn recognise(&mut self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
-        let Presences { directory, refusal, .. } = self;
-        frames(bytes, |header, body| {
-            if header.kind == Kind::Event
-                && let Ok((head, streams)) = Head::read(body)
-                && let Some(user) = directory.find(head.user)
-            {
-                // The first presence of the session was its version 1.
-                delivered(user, head.version.sequence.saturating_sub(1), streams.max(1) as u32);
-            } else if header.kind == Kind::Error {
-                *refusal = refused(body);
-            }
-        })
-    }
-
-    fn refusal(&self) -> Option<&str> {
-        self.refusal.as_deref()
-    }
-
-    fn audience(&self) -> u32 {
-        self.audience
-    }
+/// What the users speak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Door {
+    Native,
+    /// To any XMPP server that registers users in band.
+    Xmpp,
+    /// To something without presence, for comparison.
+    Bus(Bus),
 }
 
 /// Runs it.
@@ -94,16 +47,22 @@ impl Traffic for Presences<'_> {
 pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     let server = plan.bench.server()?;
     plan.bench.pin_load();
+    let access = server.access.clone();
+    match plan.door {
+        Door::Native => measured(plan, server, Crowd::new(access, 0..plan.users, plan.trunks)?, progress),
+        Door::Xmpp => measured(plan, server, Clients::new(access, plan.users)?, progress),
+        Door::Bus(bus) => measured(plan, server, Members::new(bus, access.target, plan.users)?, progress),
+    }
+}
+
+fn measured<D: Dialect>(plan: &Plan, server: Server, mut users: D, progress: &Progress) -> io::Result<Report> {
     let empty = server.anonymous_bytes()?;
-    let mut crowd = Crowd::new(server.access.clone(), 0..plan.users, plan.trunks)?;
-    crowd.log_in(progress)?;
-    crowd.become_available(progress)?;
-    crowd.subscribe(&Graph::new(plan.users, plan.subscribers), progress)?;
+    users.log_in(progress)?;
+    users.become_available(progress)?;
+    users.subscribe(&Graph::new(plan.users, plan.subscribers), progress)?;
     let before = server.counters()?;
     let full = server.anonymous_bytes()?;
-    let places = crowd.places;
-    let (wires, directory) = crowd.into_parts();
-    let traffic = Presences::new(&directory, places, plan.subscribers);
+    let (wires, traffic) = users.begin(plan.subscribers);
     let mut report = Report::new("fanout");
     report.count("users", plan.users, "");
     report.count("subscribers", plan.subscribers, "of each");
@@ -112,7 +71,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     if plan.schedule.rate <= 0.0 {
         report.count("window", plan.schedule.window, "updates of one user on their way at once");
     }
-    let rounds = measure(plan, &server, traffic, wires, progress, &mut report)?;
+    let rounds = rounds::<D>(plan, &server, traffic, wires, progress, &mut report)?;
     if let Some((empty, full)) = empty.zip(full) {
         let per_user = (full - empty) as f64 / f64::from(plan.users);
         report.number("bytes_per_session", per_user, "of the node's memory: connection, session, account and subscriptions");
@@ -131,10 +90,10 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
 }
 
 /// The rounds of the node, with those of the sockets alone by turns.
-fn measure(
+fn rounds<D: Dialect>(
     plan: &Plan,
     server: &Server,
-    traffic: Presences,
+    traffic: D::Traffic,
     wires: Wires,
     progress: &Progress,
     report: &mut Report,
@@ -158,7 +117,7 @@ fn measure(
     }
     if plan.bench.target.is_some() {
         // A node that goes on would keep their sessions for a while, in case they come back.
-        talk.wires.farewell(&crowd::last_words())?;
+        talk.wires.farewell(&D::last_words())?;
     }
     Ok(node)
 }

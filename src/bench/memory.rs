@@ -17,6 +17,7 @@ use crate::base::random::Random;
 use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
 use crate::drive::{clock, pin};
+use crate::front::doors::Doors;
 use crate::front::sasl::Decoys;
 use crate::front::token::{Keys, Scope};
 use crate::metrics::meter::Units;
@@ -189,7 +190,7 @@ impl Core {
                 ..LogInFields::default()
             };
             encoder.log_in(&mut bytes, Tag::request(1), &log_in);
-            let conn = self.shard.accepted(now, IpAddr::V4(Ipv4Addr::LOCALHOST)).expect("the limits allow it");
+            let conn = self.shard.accepted(now, IpAddr::V4(Ipv4Addr::LOCALHOST), 0).expect("the limits allow it");
             self.shard.received(now, conn, &bytes);
             self.conns.push(conn);
             if at % SET_UP_USERS == 0 {
@@ -331,6 +332,7 @@ fn shards(plan: &Plan) -> Vec<Shard> {
             limits,
             token_keys: keys.clone(),
             trunk_keys: Keys::default(),
+            doors: Doors::default(),
             plain: false,
             decoys: Decoys::new([7; 32]),
             sample: plan.sample,

@@ -51,7 +51,7 @@ impl Traffic for Frames {
     }
 
     #[inline]
-    fn recognise(&mut self, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
+    fn recognise(&mut self, _conn: u32, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
         let word = |frame: &[u8], at: usize| u32::from_le_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
         let frames = bytes.chunks_exact(self.bytes);
         let rest = frames.remainder().len();
@@ -61,6 +61,10 @@ impl Traffic for Frames {
 
     fn audience(&self) -> u32 {
         self.audience
+    }
+
+    fn event_bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -158,7 +162,7 @@ mod tests {
         let mut bytes = Vec::new();
         (1..4).for_each(|sequence| traffic.make(7, sequence, &mut bytes));
         let mut heard = Vec::new();
-        assert_eq!(traffic.recognise(&bytes[..60], |user, sequence, count| heard.push((user, sequence, count))), 48);
+        assert_eq!(traffic.recognise(0, &bytes[..60], |user, sequence, count| heard.push((user, sequence, count))), 48);
         assert_eq!(heard, [(7, 1, 1), (7, 2, 1)]);
     }
 }

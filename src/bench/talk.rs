@@ -34,9 +34,9 @@ pub trait Traffic {
     /// Appends a user's next update, which is its `sequence`th.
     fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>);
 
-    /// Finds the whole frames at the start of `bytes` and tells of each update who had sent it, its sequence, and how many users
-    /// it has reached with this. Gives the length of these frames.
-    fn recognise(&mut self, bytes: &[u8], delivered: impl FnMut(u32, u32, u32)) -> usize;
+    /// Finds the whole frames at the start of `bytes`, which came on a connection, and tells of each update who had sent it, its
+    /// sequence, and how many users it has reached with this. Gives the length of these frames.
+    fn recognise(&mut self, conn: u32, bytes: &[u8], delivered: impl FnMut(u32, u32, u32)) -> usize;
 
     /// Why the server ends connections, if it has said so.
     fn refusal(&self) -> Option<&str> {
@@ -45,6 +45,9 @@ pub trait Traffic {
 
     /// How many users hear of each update.
     fn audience(&self) -> u32;
+
+    /// Length of an update as a user with a connection of its own gets it.
+    fn event_bytes(&self) -> usize;
 }
 
 /// When the next update goes out.
@@ -251,11 +254,11 @@ impl<T: Traffic> Talk<T> {
             Pace::Closed { window } => (traffic.audience() * (window - 1), window),
             Pace::Open { .. } => (0, 0),
         };
-        let heard = wires.listen(patience, |_, bytes| {
+        let heard = wires.listen(patience, |conn, bytes| {
             *chunks = chunks.wrapping_add(1);
             let timed = window == 0 || chunks.is_multiple_of(TIMED);
             let now = if timed { began.elapsed().as_nanos() as u64 } else { 0 };
-            traffic.recognise(bytes, |user, sequence, count| {
+            traffic.recognise(conn, bytes, |user, sequence, count| {
                 let speaker = &mut speakers[user as usize];
                 if speaker.outstanding < count || sequence > speaker.sent {
                     *surplus += u64::from(count);

@@ -106,6 +106,11 @@ pub trait Host {
     /// A connection was accepted by the listener of this number. The host opens a line for it, or refuses it with `None`.
     fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId>;
 
+    /// What was gathered for a slot's connection, as it goes out. The driver gives it back to the line once it's sent.
+    fn take(&mut self, _now: Time, slot: u32) -> Option<Vec<u8>> {
+        self.lines().take(slot)
+    }
+
     /// Bytes of these connections are about to be handed over: a chance to read ahead what they will need. Some may be gone.
     fn expect(&self, _conns: &[ConnId]) {}
 

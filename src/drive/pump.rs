@@ -206,11 +206,12 @@ impl Driver {
         if conn.ops.send || conn.state == State::Farewell {
             return Ok(());
         }
-        if let Some(buffer) = lines.take(slot) {
+        if let Some(buffer) = host.take(self.look_began, slot) {
+            let conn = &mut self.conns[slot as usize];
             conn.sending = buffer;
             conn.sent = 0;
             self.send(id)
-        } else if lines.may_close(slot) {
+        } else if host.lines().may_close(slot) {
             self.farewell(host, id);
             Ok(())
         } else {

@@ -3,6 +3,7 @@
 //! Lives on: every core. Sans-IO: no socket, clock or randomness; the host hands in bytes, time and nonces. A door owns the state
 //! of its connection, and nothing of any user.
 
+pub mod doors;
 pub mod json;
 pub mod native;
 pub mod sasl;

@@ -19,6 +19,15 @@ pub enum Next {
     Secure,
 }
 
+/// What lies between a peer and its door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Channel {
+    /// Whoever is on the way can read and change it.
+    Clear,
+    /// TLS, with what SCRAM's -PLUS mechanisms bind to (RFC 9266 tls-exporter).
+    Private { exporter: Option<[u8; 32]> },
+}
+
 /// One connection's translator.
 pub trait Translate: Send {
     /// Bytes of the peer, cut anywhere. Appends native client frames (whole) to `frames`, and server frames, mostly `RAW` ones, to
@@ -34,6 +43,11 @@ pub trait Translate: Send {
 
     /// The connection is private from here on.
     fn secured(&mut self);
+
+    /// What lies between the peer and its door.
+    fn channel(&self) -> Channel {
+        Channel::Clear
+    }
 
     /// Bytes this holds on the heap, itself included.
     fn heap_bytes(&self) -> usize;

@@ -123,8 +123,12 @@ impl Host for CoreHost {
         &mut self.shard.out.lines
     }
 
-    fn accepted(&mut self, now: Time, peer: IpAddr, _listener: usize) -> Option<ConnId> {
-        self.shard.accepted(now, peer)
+    fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
+        self.shard.accepted(now, peer, listener)
+    }
+
+    fn take(&mut self, now: Time, slot: u32) -> Option<Vec<u8>> {
+        self.shard.take(now, slot)
     }
 
     fn expect(&self, conns: &[ConnId]) {

@@ -6,18 +6,21 @@
 pub mod control;
 mod host;
 pub mod keys;
+mod listeners;
 mod operator;
 mod passwords;
 
 pub use host::{Answered, CoreHost};
 pub use keys::KeyError;
+pub use listeners::Listening;
 
 use crate::admin;
 use crate::base::config::{Config, Cores, Fault, StoreKind};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
-use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup, socket};
+use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
+use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
 use crate::front::token::Keys;
 use crate::metrics::meter::Units;
@@ -51,8 +54,8 @@ pub enum StartError {
     #[error(transparent)]
     Keys(#[from] KeyError),
     /// The reason names address and fix.
-    #[error("listen.native: {0}")]
-    Listen(#[source] io::Error),
+    #[error("{key}: {source}")]
+    Listen { key: &'static str, source: io::Error },
     #[error(transparent)]
     Admin(#[from] admin::server::StartError),
     #[error("can't start a thread: {0}. Raise the limits of descriptors and threads (ulimit -n, ulimit -u)")]
@@ -63,8 +66,8 @@ type CoreThread = bridge::Core<io::Result<(CoreHost, DriveCounters)>>;
 
 /// A running node.
 pub struct Node {
-    /// Where clients connect.
-    pub native: SocketAddr,
+    /// Where clients connect, door by door.
+    pub listening: Vec<Listening>,
     pub cores: u16,
     pub report: setup::Report,
     pub token_keys: Keys,
@@ -93,10 +96,9 @@ impl Node {
         let mut secrets = Secrets::new(keys::system_seed()?);
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
-        let native = config.listen.native;
-        let listeners = socket::listen(native, processors.len()).map_err(StartError::Listen)?;
-        let native = listeners[0].local_addr()?;
-        let mut shards = shards(config, cores, epoch, &keys, &mut secrets);
+        let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
+        let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect() };
+        let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
@@ -107,20 +109,41 @@ impl Node {
         let ports = mesh(config.limits.ring_batches as usize, ring_bells);
         let (mut threads, mut commands) = (Vec::new(), Vec::new());
         let ends = shards.into_iter().zip(ports).zip(stores).zip(checked).zip(bells).zip(listeners).zip(processors);
-        for ((((((shard, ports), store), checked), bell), listener), processor) in ends {
+        for ((((((shard, ports), store), checked), bell), listeners), processor) in ends {
             let (order, orders) = channel();
             commands.push((order, bell.clone()));
             let ends = Ends { ports, store, passwords: passwords.clone(), checked, commands: orders, answers: answers.clone() };
             let name = format!("fanal-core-{}", shard.settings.core.0);
             let host = CoreHost::new(shard, ends);
             let work = move || async move {
-                let driver = Driver::new(drive, bell, vec![listener]).map_err(io::Error::other)?;
+                let driver = Driver::new(drive, bell, listeners).map_err(io::Error::other)?;
                 bridge::drive(driver, host).await
             };
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
         let (token_keys, trunk_keys) = (keys.token, keys.trunk);
-        Ok(Node { native, cores, report, token_keys, trunk_keys, threads, commands, answers: Some(answered), storage, admin: None })
+        Ok(Node {
+            listening,
+            cores,
+            report,
+            token_keys,
+            trunk_keys,
+            threads,
+            commands,
+            answers: Some(answered),
+            storage,
+            admin: None,
+        })
+    }
+
+    /// Where a door is open; `None`: the node has no such door.
+    pub fn address(&self, speaks: Speaks) -> Option<SocketAddr> {
+        self.listening.iter().find(|door| door.speaks == speaks).map(|door| door.address)
+    }
+
+    /// Where native clients connect.
+    pub fn native(&self) -> SocketAddr {
+        self.address(Speaks::Native).expect("every node has a native door")
     }
 
     /// The control thread's way to the cores. There is one.
@@ -191,7 +214,7 @@ fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend
     }
 }
 
-fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, secrets: &mut Secrets) -> Vec<Shard> {
+fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors: &Doors, secrets: &mut Secrets) -> Vec<Shard> {
     let limits = Arc::new(config.limits.clone());
     let wall_at_zero = WallClock(clock::wall().0 - clock::now().0 / 1_000_000);
     let shard = |core| {
@@ -205,6 +228,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, secret
             limits: limits.clone(),
             token_keys: keys.token.clone(),
             trunk_keys: keys.trunk.clone(),
+            doors: doors.clone(),
             plain: config.login.plain,
             decoys: Decoys::new(keys.decoys),
             sample: config.metrics.sample,

@@ -320,6 +320,7 @@ pub struct Directed {
 #[derive(Debug)]
 pub struct Snapshot {
     pub publisher: UserId,
+    pub jid: Bare,
     pub subscriber: UserId,
     pub slot: u32,
     pub nonce: u32,

@@ -7,6 +7,7 @@ use crate::base::credentials::ScramCredentials;
 use crate::base::id::RawSocket;
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
+use crate::front::translate::Translate;
 use crate::presence::control::Control;
 use crate::presence::outbox::Updates;
 use std::net::IpAddr;
@@ -32,6 +33,7 @@ pub struct Adoption {
     pub peer: IpAddr,
     /// Its door, with what the client sent from its log-in on.
     pub parting: Parting,
+    pub translator: Option<Box<dyn Translate>>,
 }
 
 /// What the operator wants of a core.

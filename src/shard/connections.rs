@@ -6,6 +6,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
+use crate::front::translate::Translate;
 use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, SessionEnd, Update};
 use crate::presence::subscription::Action;
@@ -54,15 +55,16 @@ enum Flow {
 
 impl Shard {
     /// A new connection. `None`: the core holds as many as it may.
-    pub fn accepted(&mut self, now: Time, peer: IpAddr) -> Option<ConnId> {
+    pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
         if self.out.lines.len() >= self.settings.limits.connections_per_core as usize || self.stopping {
             self.recorder.dropped.count(Reason::TooManyConnections);
             return None;
         }
-        Some(self.open(now, peer, Door::default()))
+        let translator = self.settings.doors.open(listener);
+        Some(self.open(now, peer, Door::default(), translator))
     }
 
-    fn open(&mut self, now: Time, peer: IpAddr, door: Door) -> ConnId {
+    fn open(&mut self, now: Time, peer: IpAddr, door: Door, translator: Option<Box<dyn Translate>>) -> ConnId {
         let limits = &self.settings.limits;
         let conn = self.out.lines.open(Marks { high: limits.high_water_bytes, most: limits.backlog_bytes });
         let index = conn.slot as usize;
@@ -81,6 +83,7 @@ impl Shard {
         };
         self.connections[index] = Some(connection);
         self.peers[index] = peer;
+        self.translators.set(conn, translator);
         conn
     }
 
@@ -101,7 +104,17 @@ impl Shard {
         if connection.heard != seconds(now) {
             connection.heard = seconds(now);
         }
-        match std::mem::replace(&mut self.connection(conn).expect("just found").door, Doorway::Closing) {
+        if self.translators.has(conn.slot) {
+            self.received_foreign(now, conn, bytes);
+        } else {
+            self.received_native(now, conn, bytes);
+        }
+        self.work_off(now);
+    }
+
+    pub(super) fn received_native(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        let Some(connection) = self.connection(conn) else { return };
+        match std::mem::replace(&mut connection.door, Doorway::Closing) {
             Doorway::Here(door) => {
                 self.read(now, conn, door, bytes);
                 self.count_taken(conn);
@@ -112,7 +125,11 @@ impl Shard {
             },
             Doorway::Closing => {}
         }
-        self.work_off(now);
+    }
+
+    /// Whether what a connection's client says is still heard.
+    pub(super) fn hears(&mut self, conn: ConnId) -> bool {
+        self.connection(conn).is_some_and(|connection| !matches!(connection.door, Doorway::Closing))
     }
 
     pub(super) fn set_door(&mut self, conn: ConnId, door: Doorway) {
@@ -221,7 +238,7 @@ impl Shard {
         let greeting = Greeting {
             software: concat!("fanal/", env!("CARGO_PKG_VERSION")),
             domain: &self.settings.domain,
-            mechanisms: &self.settings.mechanisms(),
+            mechanisms: &self.settings.mechanisms(self.translators.channel(conn.slot)),
             max_frame: self.settings.limits.frame_bytes,
         };
         self.frames.clear();
@@ -315,6 +332,7 @@ impl Shard {
         }
         self.drop_sessions(conn, Reason::ConnectionLost);
         self.connections[conn.slot as usize] = None;
+        self.translators.set(conn, None);
         self.work_off(now);
     }
 
@@ -323,20 +341,25 @@ impl Shard {
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         match connection.door {
             Doorway::Leaving { to, parting } => {
-                let adoption = Adoption { socket, peer: self.peers[conn.slot as usize], parting: *parting };
+                let translator = self.translators.take(conn.slot);
+                let adoption = Adoption { socket, peer: self.peers[conn.slot as usize], parting: *parting, translator };
                 self.put_aside(to, Entry::Adopt(Box::new(adoption)));
             }
-            Doorway::Here(_) | Doorway::Closing => self.orphans.push(socket),
+            Doorway::Here(_) | Doorway::Closing => {
+                self.translators.set(conn, None);
+                self.orphans.push(socket);
+            }
         }
     }
 
     /// A connection comes from another core.
     pub(super) fn adopt(&mut self, now: Time, adoption: Adoption) {
-        let Adoption { socket, peer, parting } = adoption;
+        let Adoption { socket, peer, parting, translator } = adoption;
         let (door, unread) = Door::resume_from(parting);
-        let conn = self.open(now, peer, door);
+        let conn = self.open(now, peer, door, translator);
         self.adoptions.push((conn, socket));
-        self.received(now, conn, &unread);
+        self.received_native(now, conn, &unread);
+        self.work_off(now);
     }
 }
 

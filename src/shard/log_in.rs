@@ -88,7 +88,8 @@ impl Shard {
             self.stream_log_in(conn, tag, log_in, presence);
             return None;
         }
-        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.offers(*m));
+        let channel = self.translators.channel(conn.slot);
+        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.offers(*m, channel));
         let Some(mechanism) = mechanism else {
             self.refuse_log_in(conn, tag, Reason::LogInFailed, "the mechanism is not among those in Hello");
             return None;

@@ -15,6 +15,7 @@ mod measure;
 mod operate;
 mod route;
 mod tell;
+mod translated;
 mod watch_over;
 
 pub use clients::ClientLine;
@@ -26,9 +27,11 @@ use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
+use crate::front::doors::Doors;
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
+use crate::front::translate::Channel;
 use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
 use crate::presence::edge::Edge;
@@ -49,7 +52,9 @@ pub struct Settings {
     pub limits: Arc<Limits>,
     pub token_keys: Keys,
     pub trunk_keys: Keys,
-    /// Whether passwords may come as they are.
+    /// What the node's listeners speak, by their numbers.
+    pub doors: Doors,
+    /// Whether passwords may come as they are over connections that others can read.
     pub plain: bool,
     pub decoys: Decoys,
     /// On average one of this many updates is timed; 0: none.
@@ -60,18 +65,18 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn offers(&self, mechanism: Mechanism) -> bool {
+    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
         match mechanism {
             Mechanism::Token => !self.token_keys.is_empty(),
             Mechanism::ScramSha256 => true,
-            Mechanism::Plain => self.plain,
+            Mechanism::Plain => self.plain || channel != Channel::Clear,
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }
     }
 
-    /// The names of the mechanisms offered.
-    fn mechanisms(&self) -> Vec<&'static str> {
-        Mechanism::ALL.into_iter().filter(|mechanism| self.offers(*mechanism)).map(Mechanism::name).collect()
+    /// The names of the mechanisms offered on a connection.
+    fn mechanisms(&self, channel: Channel) -> Vec<&'static str> {
+        Mechanism::ALL.into_iter().filter(|mechanism| self.offers(*mechanism, channel)).map(Mechanism::name).collect()
     }
 }
 
@@ -103,6 +108,7 @@ pub struct Shard {
     connections: Vec<Option<connections::Connection>>,
     /// Addresses of the connections' other ends, by slot: no update looks at them.
     peers: Vec<IpAddr>,
+    translators: translated::Translators,
     log_ins: log_in::LogIns,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
@@ -126,9 +132,13 @@ impl Shard {
         let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
         let hasher = RandomState::with_seeds(number(low), number(high), 1, 2);
         let cores = settings.cores;
+        let mut edge = Edge::new(settings.core, cores, hasher.clone());
+        if settings.doors.name_publishers() {
+            edge.keep_names(hasher.clone());
+        }
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
-            edge: Edge::new(settings.core, cores, hasher.clone()),
+            edge,
             out: Outbox::new(cores, &settings.limits, settings.units.unit_bytes),
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
@@ -139,7 +149,8 @@ impl Shard {
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
             peers: Vec::new(),
-            log_ins: log_in::LogIns::new(hasher.clone()),
+            translators: translated::Translators::default(),
+            log_ins: log_in::LogIns::new(hasher),
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),
             encoder: Encoder::default(),

@@ -78,7 +78,7 @@ impl Core {
     /// A client connects. False: it was refused.
     pub fn accept(&mut self, env: &Env, link: i32) -> bool {
         let peer = std::net::IpAddr::from([127, 0, 0, 1]);
-        match self.shard.accepted(env.now, peer) {
+        match self.shard.accepted(env.now, peer, 0) {
             None => false,
             Some(id) => {
                 self.install(id, link);
@@ -309,8 +309,7 @@ impl Core {
             if !conn.sending.is_empty() {
                 continue;
             }
-            let lines = &mut self.shard.out.lines;
-            if let Some(buffer) = lines.take(slot) {
+            if let Some(buffer) = self.shard.take(env.now, slot) {
                 env.trace.bytes(u64::from(slot) | 1 << 32, &buffer);
                 self.buffers_out += 1;
                 conn.sending = buffer;
@@ -319,7 +318,7 @@ impl Core {
                 } else {
                     conn.before = conn.sending.clone();
                 }
-            } else if lines.may_close(slot) {
+            } else if self.shard.out.lines.may_close(slot) {
                 self.farewell(env, slot);
             }
         }

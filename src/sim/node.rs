@@ -11,6 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
+use crate::front::doors::Doors;
 use crate::front::sasl::Decoys;
 use crate::front::token::Keys;
 use crate::metrics::meter::Units;
@@ -160,6 +161,7 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
         limits,
         token_keys,
         trunk_keys,
+        doors: Doors::default(),
         plain: true,
         decoys,
         sample: 0,

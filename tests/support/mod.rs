@@ -43,7 +43,7 @@ impl TestNode {
     }
 
     pub fn address(&self) -> String {
-        self.node().native.to_string()
+        self.node().native().to_string()
     }
 
     pub fn token(&self, jid: &str) -> String {

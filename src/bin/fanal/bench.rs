@@ -6,7 +6,9 @@ use crate::token;
 use fanal::admin::client::Client;
 use fanal::base::config::{Config, Secret};
 use fanal::bench::crowd::Access;
+use fanal::bench::fanout::Door;
 use fanal::bench::progress::Progress;
+use fanal::bench::pub_sub::Bus;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::round::Schedule;
 use fanal::bench::server::Bench;
@@ -115,6 +117,10 @@ struct Fanout {
     /// Carry all users on this many trunk connections. 0: each user has a connection.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
     trunk: u32,
+    /// What the users speak: native or xmpp. With xmpp the target may be any XMPP server that registers users in band. redis and
+    /// nats are for comparison: their channels, without presence.
+    #[arg(long, value_name = "DOOR", value_parser = read_door, default_value = "native")]
+    door: Door,
     /// Leave the floor out.
     #[arg(long)]
     no_floor: bool,
@@ -227,13 +233,17 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 fn fan_out(args: Fanout) -> Result<Report, Failure> {
     check_density(args.users, args.subscribers)?;
+    if args.target.target.is_none() && args.door != Door::Native {
+        return Err(Failure::line("--door: name the server that speaks so with --target"));
+    }
     let plan = fanout::Plan {
         users: args.users,
         subscribers: args.subscribers,
         schedule: args.pacing.schedule()?,
         trunks: args.trunk,
-        bench: args.common.bench(args.target)?,
+        bench: args.common.bench(args.target, args.door)?,
         floor: !args.no_floor,
+        door: args.door,
     };
     fanout::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
@@ -262,13 +272,13 @@ fn storm(args: Storm) -> Result<Report, Failure> {
         rounds: args.rounds,
         time: seconds(args.seconds)?,
         trunks: args.trunk,
-        bench: args.common.bench(args.target)?,
+        bench: args.common.bench(args.target, Door::Native)?,
     };
     storm::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
 fn idle(args: Idle) -> Result<Report, Failure> {
-    let plan = idle::Plan { users: args.users, time: seconds(args.seconds)?, bench: args.common.bench(args.target)? };
+    let plan = idle::Plan { users: args.users, time: seconds(args.seconds)?, bench: args.common.bench(args.target, Door::Native)? };
     idle::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
@@ -313,8 +323,8 @@ impl Common {
         Progress::shown(io::stderr().is_terminal())
     }
 
-    fn bench(&self, target: Target) -> Result<Bench, Failure> {
-        Ok(Bench { target: target.read()?, server_cores: self.cores.clone(), load_processor: self.load_processor() })
+    fn bench(&self, target: Target, door: Door) -> Result<Bench, Failure> {
+        Ok(Bench { target: target.read(door)?, server_cores: self.cores.clone(), load_processor: self.load_processor() })
     }
 
     fn load_processor(&self) -> Option<usize> {
@@ -326,7 +336,7 @@ impl Common {
 
 impl Target {
     /// What of the node must be known to measure it: all of it from its configuration and data directory, but for what was said.
-    fn read(self) -> Result<Option<server::Target>, Failure> {
+    fn read(self, door: Door) -> Result<Option<server::Target>, Failure> {
         let Some(target) = self.target else { return Ok(None) };
         let admin_named = self.node.names_admin();
         let mut config = self.node.load()?;
@@ -334,8 +344,10 @@ impl Target {
             config.listen.admin_token = Some(Secret::new(token).ok_or_else(|| too_short("--admin-token"))?);
         }
         let given = Given { token: self.token_key.as_deref(), trunk: self.trunk_key.as_deref() };
-        let (token_keys, trunk_keys) = given.keys(&config)?;
-        let keys_given = given.any();
+        // XMPP users log in with passwords, to whatever server.
+        let native = door == Door::Native;
+        let (token_keys, trunk_keys) = if native { given.keys(&config)? } else { Default::default() };
+        let keys_given = given.any() || !native;
         // Whose keys were in the directory, runs on it.
         let process = self.pid.or_else(|| DataDir::user_of(&config.node.data).filter(|_| !keys_given && target.ip().is_loopback()));
         let admin = (config.listen.admin, config.listen.admin_token);
@@ -373,6 +385,16 @@ impl Given<'_> {
         };
         let token = keys("--token-key", self.token, &config.login.token_keys, |made| made.token)?;
         Ok((token, keys("--trunk-key", self.trunk, &config.login.trunk_keys, |made| made.trunk)?))
+    }
+}
+
+fn read_door(text: &str) -> Result<Door, String> {
+    match text {
+        "native" => Ok(Door::Native),
+        "xmpp" => Ok(Door::Xmpp),
+        "redis" => Ok(Door::Bus(Bus::Redis)),
+        "nats" => Ok(Door::Bus(Bus::Nats)),
+        _ => Err("write native, xmpp, redis or nats".into()),
     }
 }
 

@@ -53,7 +53,7 @@ fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
             StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
         };
     }
-    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native)
+    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native())
 }
 
 /// Under systemd, tells it; elsewhere there is nobody to tell.

@@ -166,7 +166,7 @@ mod tests {
             o.data_if_any("d", b"");
             o.number("e", -5i8);
             o.object("f", |o| o.text_or_data("g", "g_base64", b"\xff"));
-            o.list("h", [1, 2], |out, item| integer(out, item));
+            o.list("h", [1, 2], integer);
         });
         assert_eq!(String::from_utf8(out).unwrap(), r#"{"type":"x","e":-5,"f":{"g_base64":"/w=="},"h":[1,2]}"#);
     }

@@ -66,33 +66,31 @@ impl Reader {
     /// `most`: the longest message, in bytes.
     pub fn next<'s>(&'s mut self, input: &mut &[u8], most: u32) -> Result<Option<Incoming<'s>>, Fault> {
         self.forget_what_was_handed_out();
-        let found = loop {
-            if self.frame.is_none() {
-                self.frame = self.head(input, most)?;
-            }
-            let Some(mut frame) = self.frame else { break None };
-            self.payload(&mut frame, input);
-            self.frame = Some(frame);
-            if frame.left > 0 {
-                break None;
-            }
-            self.frame = None;
-            match frame.opcode {
-                control if control.is_control() => break Some(control),
-                opcode if !frame.is_last => {
-                    self.fragments_of = Some(self.fragments_of.unwrap_or(opcode));
-                    return Ok(Some(Incoming::Fragment));
-                }
-                opcode => break Some(self.fragments_of.take().unwrap_or(opcode)),
+        let Some(frame) = self.whole_frame(input, most)? else {
+            self.let_go();
+            return Ok(None);
+        };
+        let opcode = match frame.opcode {
+            control if control.is_control() => control,
+            opcode if frame.is_last => self.fragments_of.take().unwrap_or(opcode),
+            opcode => {
+                self.fragments_of = Some(self.fragments_of.unwrap_or(opcode));
+                return Ok(Some(Incoming::Fragment));
             }
         };
-        match found {
-            Some(opcode) => self.hand_out(opcode).map(Some),
-            None => {
-                self.let_go();
-                Ok(None)
-            }
+        self.hand_out(opcode).map(Some)
+    }
+
+    /// Reads as far as the input goes, or to the end of a frame.
+    fn whole_frame(&mut self, input: &mut &[u8], most: u32) -> Result<Option<Frame>, Fault> {
+        if self.frame.is_none() {
+            self.frame = self.head(input, most)?;
         }
+        let Some(mut frame) = self.frame else { return Ok(None) };
+        self.payload(&mut frame, input);
+        let is_whole = frame.left == 0;
+        self.frame = (!is_whole).then_some(frame);
+        Ok(is_whole.then_some(frame))
     }
 
     fn forget_what_was_handed_out(&mut self) {

@@ -79,6 +79,7 @@ impl Edge {
                 self.behind.insert(snapshot.slot, snapshot.behind);
             }
         }
+        self.learn_name(snapshot.publisher, snapshot.jid);
         for session_slot in waiting {
             let user = self.subscriber_of(session_slot);
             let publisher = self.publisher(snapshot.slot, snapshot.publisher).expect("got above");
@@ -255,6 +256,7 @@ impl Edge {
             self.publishers[slot as usize] = None;
             self.free_publishers.push(slot);
             self.by_user.remove(&user);
+            self.name_gone(user);
             out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
         }
     }

@@ -1,13 +1,14 @@
 //! The edge role of a core: the sessions whose sockets it owns, and what they watch (the document's inbound table, Z7; J1).
 //!
 //! Lives on: every core. Serves Z7, J6, G1, G2. `interest` grants and takes away, `fan_out` delivers, `cache` keeps what a
-//! publisher of another core last told. Invariants: a session in a publisher's list has that publisher in its own list, and the
-//! reverse; a publisher is kept exactly as long as a session watches it or waits to; nobody is in a list whom the publisher's
-//! home has not approved.
+//! publisher of another core last told, `names` who it is where a door must know. Invariants: a session in a publisher's list
+//! has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a session watches it or waits to;
+//! nobody is in a list whom the publisher's home has not approved.
 
 mod cache;
 mod fan_out;
 mod interest;
+mod names;
 
 use super::control::{Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Events;
@@ -204,6 +205,7 @@ pub struct Edge {
     behind: HashMap<u32, usize, RandomState>,
     /// Rosters that wait until their connections have read what they have.
     rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
+    names: Option<names::Names>,
     scratch: Events,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -234,6 +236,7 @@ impl Edge {
             asked: HashMap::with_hasher(hasher.clone()),
             behind: HashMap::with_hasher(hasher.clone()),
             rosters: HashMap::with_hasher(hasher),
+            names: None,
             scratch: Events::default(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),

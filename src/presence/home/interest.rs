@@ -23,7 +23,8 @@ impl Homes {
         user.events(epoch, &mut events);
         let revoked = user.unconfirmed();
         let behind = out.bound[usize::from(core.0)].updates.len();
-        let snapshot = Snapshot { publisher, subscriber, slot, nonce, events, behind, revoked };
+        let jid = user.jid.clone();
+        let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events, behind, revoked };
         out.send(core, Control::Snapshot(Box::new(snapshot)));
         self.counters.watches += 1;
     }

@@ -1,0 +1,330 @@
+//! The users of a benchmark as XMPP clients, for any XMPP server: registered in band (XEP-0077), logged in with SASL PLAIN,
+//! subscribed to each other by stanzas.
+//!
+//! Lives on: the generator's pinned thread. Serves G6. Stanzas are recognised, not parsed: the server is trusted to write
+//! well-formed XML, and a figure to be sound only if every delivery was recognised. User 5 is `bench-5@domain`.
+
+use super::crowd::Access;
+use super::dialect::Dialect;
+use super::graph::Graph;
+use super::progress::Progress;
+use super::talk::Traffic;
+use super::wires::Wires;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long the set-up waits for the next answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Requests of the set-up that are under way at once: servers that hash passwords on the spot are slow.
+const UNDER_WAY: u64 = 64;
+const PASSWORD: &str = "bench-password";
+
+/// Users of an XMPP server.
+pub struct Clients {
+    wires: Wires,
+    domain: String,
+    users: u32,
+    came: Came,
+}
+
+/// What the set-up's requests brought.
+#[derive(Default)]
+struct Came {
+    answers: u64,
+    /// Available presences of others.
+    seen: u64,
+    /// Who asked whom to be subscribed, by number.
+    asked: Vec<(u32, u32)>,
+    refusal: Option<String>,
+    /// Length of a presence from a contact.
+    presence_bytes: usize,
+}
+
+impl Clients {
+    /// Nobody is there yet.
+    pub fn new(access: Access, users: u32) -> io::Result<Clients> {
+        Ok(Clients { wires: Wires::to(access.target)?, domain: access.domain, users, came: Came::default() })
+    }
+
+    fn header(&self) -> String {
+        format!(
+            "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' \
+             xmlns:stream='http://etherx.jabber.org/streams'>",
+            self.domain
+        )
+    }
+
+    /// One request of each user, a bounded number under way at once; `is_answer` tells what answers it.
+    fn step(
+        &mut self,
+        what: &'static str,
+        progress: &Progress,
+        is_answer: fn(&str) -> bool,
+        mut write: impl FnMut(&mut Clients, u32) -> io::Result<String>,
+    ) -> io::Result<()> {
+        let users = u64::from(self.users);
+        progress.begin(what, users);
+        self.came.answers = 0;
+        let mut asked = 0;
+        while self.came.answers < users {
+            while asked < users && asked - self.came.answers < UNDER_WAY {
+                let text = write(self, asked as u32)?;
+                self.wires.send(asked as u32, text.as_bytes())?;
+                asked += 1;
+            }
+            self.hear(is_answer)?;
+            progress.at(self.came.answers);
+        }
+        Ok(())
+    }
+
+    /// Waits for something and sorts it; grants what is asked for.
+    fn hear(&mut self, is_answer: fn(&str) -> bool) -> io::Result<()> {
+        let began = Instant::now();
+        let (wires, came) = (&mut self.wires, &mut self.came);
+        let heard = wires.listen(PATIENCE, |conn, bytes| stanzas(bytes, |stanza| came.sort(conn, stanza, is_answer)))?;
+        for (publisher, subscriber) in std::mem::take(&mut self.came.asked) {
+            let text = format!("<presence to='bench-{subscriber}@{}' type='subscribed'/>", self.domain);
+            self.wires.send(publisher, text.as_bytes())?;
+        }
+        if let Some(refusal) = self.came.refusal.take() {
+            return Err(io::Error::other(format!("the server refused: {refusal}")));
+        }
+        if heard == 0 && began.elapsed() >= PATIENCE {
+            return Err(io::Error::other(format!("the server says nothing for {} s: it has stalled", PATIENCE.as_secs())));
+        }
+        Ok(())
+    }
+}
+
+impl Came {
+    fn sort(&mut self, conn: u32, stanza: &str, is_answer: fn(&str) -> bool) {
+        if is_answer(stanza) {
+            self.answers += 1;
+        } else if stanza.starts_with("<stream:error") || stanza.starts_with("<failure") || refuses(stanza) {
+            self.refusal.get_or_insert_with(|| stanza.to_owned());
+        } else if stanza.starts_with("<presence") {
+            let from = attribute(stanza, "from").and_then(user);
+            match (attribute(stanza, "type"), from) {
+                (Some("subscribe"), Some(from)) => self.asked.push((conn, from)),
+                (None, Some(from)) if from != conn => {
+                    self.seen += 1;
+                    self.presence_bytes = stanza.len();
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// An error that answers a request; a registration may find that the account is there already.
+fn refuses(stanza: &str) -> bool {
+    attribute(stanza, "type") == Some("error") && !stanza.contains("<conflict")
+}
+
+fn is_features(stanza: &str) -> bool {
+    stanza.starts_with("<stream:features")
+}
+
+fn is_settled(stanza: &str) -> bool {
+    stanza.starts_with("<iq") && (attribute(stanza, "type") == Some("result") || stanza.contains("<conflict"))
+}
+
+fn is_success(stanza: &str) -> bool {
+    stanza.starts_with("<success")
+}
+
+impl Dialect for Clients {
+    type Traffic = Presences;
+
+    fn log_in(&mut self, progress: &Progress) -> io::Result<()> {
+        let header = self.header();
+        self.step("streams", progress, is_features, |clients, _| {
+            clients.wires.connect()?;
+            Ok(header.clone())
+        })?;
+        self.step("registrations", progress, is_settled, |_, user| {
+            Ok(format!(
+                "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>bench-{user}</username>\
+                 <password>{PASSWORD}</password></query></iq>"
+            ))
+        })?;
+        self.step("log-ins", progress, is_success, |_, user| {
+            let proof = STANDARD.encode(format!("\0bench-{user}\0{PASSWORD}"));
+            Ok(format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>"))
+        })?;
+        self.step("streams", progress, is_features, |_, _| Ok(header.clone()))?;
+        self.step("sessions", progress, is_settled, |_, _| {
+            Ok("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>b</resource></bind></iq>".into())
+        })
+    }
+
+    fn become_available(&mut self, progress: &Progress) -> io::Result<()> {
+        // The answer to a ping comes behind what the presence causes.
+        let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+        self.step("presences", progress, |stanza| stanza.starts_with("<iq"), |_, _| Ok(format!("<presence/>{ping}")))
+    }
+
+    fn subscribe(&mut self, graph: &Graph, progress: &Progress) -> io::Result<()> {
+        let pairs = u64::from(self.users) * u64::from(graph.degree());
+        progress.begin("subscriptions", pairs);
+        let (mut asked, most) = (0, UNDER_WAY.min(pairs));
+        while self.came.seen < pairs {
+            while asked < pairs && asked < self.came.seen + most {
+                let subscriber = (asked % u64::from(self.users)) as u32;
+                let publisher = graph.publisher(subscriber, (asked / u64::from(self.users)) as u32);
+                let text = format!("<presence to='bench-{publisher}@{}' type='subscribe'/>", self.domain);
+                self.wires.send(subscriber, text.as_bytes())?;
+                asked += 1;
+            }
+            self.hear(|_| false)?;
+            progress.at(self.came.seen);
+        }
+        Ok(())
+    }
+
+    fn begin(self, audience: u32) -> (Wires, Presences) {
+        let event_bytes = self.came.presence_bytes + Presences::update(1).len() - "<presence/>".len();
+        (self.wires, Presences { audience, event_bytes, refusal: None })
+    }
+
+    fn last_words() -> Vec<u8> {
+        b"<presence type='unavailable'/></stream:stream>".to_vec()
+    }
+}
+
+/// What the clients say, each on the connection of its own number, and how they hear it. The sequence is the status.
+pub struct Presences {
+    audience: u32,
+    event_bytes: usize,
+    refusal: Option<String>,
+}
+
+impl Presences {
+    fn update(sequence: u32) -> String {
+        let show = if sequence.is_multiple_of(2) { "away" } else { "chat" };
+        format!("<presence><show>{show}</show><status>{sequence:08}</status></presence>")
+    }
+}
+
+impl Traffic for Presences {
+    fn conn(&self, user: u32) -> u32 {
+        user
+    }
+
+    fn make(&mut self, _user: u32, sequence: u32, into: &mut Vec<u8>) {
+        into.extend_from_slice(Presences::update(sequence).as_bytes());
+    }
+
+    #[inline]
+    fn recognise(&mut self, conn: u32, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
+        stanzas(bytes, |stanza| {
+            if let Some((user, sequence)) = update(stanza) {
+                if user != conn {
+                    delivered(user, sequence, 1);
+                }
+            } else if stanza.starts_with("<stream:error") {
+                self.refusal = Some(stanza.to_owned());
+            }
+        })
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+
+    fn audience(&self) -> u32 {
+        self.audience
+    }
+
+    fn event_bytes(&self) -> usize {
+        self.event_bytes
+    }
+}
+
+/// Whose update a presence is, and which.
+fn update(stanza: &str) -> Option<(u32, u32)> {
+    let user = stanza.starts_with("<presence").then(|| attribute(stanza, "from")).flatten().and_then(user)?;
+    let (_, rest) = stanza.split_once("<status>")?;
+    let (sequence, _) = rest.split_once('<')?;
+    Some((user, sequence.parse().ok()?))
+}
+
+/// The number of a user of the benchmark.
+fn user(jid: &str) -> Option<u32> {
+    jid.strip_prefix("bench-")?.split_once('@')?.0.parse().ok()
+}
+
+/// The value of an attribute of the first tag.
+fn attribute<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
+    let tag = &stanza[..stanza.find('>')?];
+    let (_, rest) = tag
+        .match_indices(name)
+        .map(|(at, _)| tag.split_at(at))
+        .find(|(before, rest)| before.ends_with([' ', '\n']) && rest[name.len()..].starts_with(['=']))?;
+    let value = &rest[name.len() + 1..];
+    let quote = value.chars().next()?;
+    value[1..].split_once(quote).map(|(value, _)| value)
+}
+
+/// Hands over the whole stanzas at the start of `bytes`, stream headers and declarations among them; gives the length of all.
+fn stanzas(bytes: &[u8], mut each: impl FnMut(&str)) -> usize {
+    let mut used = 0;
+    while let Some(length) = stanza_bytes(&bytes[used..]) {
+        if let Ok(stanza) = std::str::from_utf8(&bytes[used..used + length]) {
+            each(stanza.trim_ascii_start());
+        }
+        used += length;
+    }
+    used
+}
+
+/// Length of the first stanza, with white space before it; `None`: its end has not come.
+fn stanza_bytes(bytes: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0, 0);
+    loop {
+        let start = at + bytes[at..].iter().position(|&byte| byte == b'<')?;
+        let end = start + bytes[start..].iter().position(|&byte| byte == b'>')?;
+        let tag = &bytes[start..=end];
+        at = end + 1;
+        match tag {
+            [b'<', b'?' | b'!', ..] => return Some(at),
+            [b'<', b'/', ..] => depth -= 1,
+            [.., b'/', b'>'] => {}
+            _ if tag.starts_with(b"<stream:stream") => return Some(at),
+            _ => depth += 1,
+        }
+        if depth <= 0 {
+            return Some(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stanzas_are_found_whole_and_told_apart() {
+        let text = "<?xml version='1.0'?><stream:stream id='a'><stream:features><a/><b>x</b></stream:features>\n\
+                    <presence from='bench-7@d/b' to='bench-8@d'><show>away</show><status>00000042</status></presence><iq";
+        let mut found = Vec::new();
+        let used = stanzas(text.as_bytes(), |stanza| found.push(stanza.to_owned()));
+        assert_eq!(&text[used..], "<iq");
+        assert_eq!(found.len(), 4);
+        assert!(is_features(&found[2]));
+        assert_eq!(update(&found[3]), Some((7, 42)));
+        assert_eq!(attribute(&found[3], "to"), Some("bench-8@d"));
+        assert_eq!(attribute(&found[3], "o"), None);
+    }
+
+    #[test]
+    fn a_stanza_that_is_cut_waits_for_its_end() {
+        let text = "<presence from='bench-1@d/b'><status>1</status></presence>";
+        for cut in 0..text.len() {
+            assert_eq!(stanzas(&text.as_bytes()[..cut], |_| panic!("it is not whole")), 0);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Connections whose peers don't speak native frames: what comes passes their translators, and so does what goes.
+//!
+//! Lives on: every core; a translator moves with its connection. Serves C8, G6. Invariants: what a translator makes of its peer's
+//! bytes goes the way of native frames, with the same rules; a connection without a translator pays one look at a table.
+
+use super::Shard;
+use crate::base::id::{ConnId, UserId};
+use crate::base::jid::Bare;
+use crate::base::time::Time;
+use crate::front::translate::{Channel, Core, Translate, Users};
+use crate::presence::edge::Edge;
+
+/// The translators of a core's connections, and buffers that they share.
+#[derive(Default)]
+pub(super) struct Translators {
+    /// By slot of the connection; shorter than the connections where no translator is.
+    by_slot: Vec<Option<Box<dyn Translate>>>,
+    frames: Vec<u8>,
+    replies: Vec<u8>,
+    /// A buffer whose content has been translated, for the next that is.
+    spare: Vec<u8>,
+}
+
+/// Longest buffer kept for the next use, in bytes.
+const KEPT_BYTES: usize = 1 << 16;
+
+impl Translators {
+    pub fn set(&mut self, conn: ConnId, translator: Option<Box<dyn Translate>>) {
+        let slot = conn.slot as usize;
+        if translator.is_some() && self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, || None);
+        }
+        if let Some(place) = self.by_slot.get_mut(slot) {
+            *place = translator;
+        }
+    }
+
+    #[inline]
+    pub fn has(&self, slot: u32) -> bool {
+        self.by_slot.get(slot as usize).is_some_and(Option::is_some)
+    }
+
+    pub fn take(&mut self, slot: u32) -> Option<Box<dyn Translate>> {
+        self.by_slot.get_mut(slot as usize)?.take()
+    }
+
+    /// What lies between a connection and its peer.
+    pub fn channel(&self, slot: u32) -> Channel {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.map_or(Channel::Clear, |translator| translator.channel())
+    }
+}
+
+impl Users for Edge {
+    fn jid(&self, user: UserId) -> Option<&Bare> {
+        self.name(user)
+    }
+}
+
+impl Shard {
+    /// Bytes of a peer that has a translator.
+    pub(super) fn received_foreign(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        let Some(mut translator) = self.translators.take(conn.slot) else { return };
+        let mut frames = std::mem::take(&mut self.translators.frames);
+        let mut replies = std::mem::take(&mut self.translators.replies);
+        let read = self.lend(now, |core| translator.received(bytes, core, &mut frames, &mut replies));
+        self.translators.set(conn, Some(translator));
+        if !replies.is_empty() {
+            self.out.lines.append(conn.slot, &replies);
+        }
+        if !frames.is_empty() {
+            self.received_native(now, conn, &frames);
+        }
+        if let Err(reason) = read
+            && self.hears(conn)
+        {
+            self.end_connection(conn, reason, "");
+        }
+        self.translators.frames = emptied(frames);
+        self.translators.replies = emptied(replies);
+    }
+
+    /// What was gathered for a connection, in its peer's words. The driver gives it back to the lines once it's sent.
+    #[inline]
+    pub fn take(&mut self, now: Time, slot: u32) -> Option<Vec<u8>> {
+        let gathered = self.out.lines.take(slot)?;
+        if self.translators.has(slot) { self.take_foreign(now, slot, gathered) } else { Some(gathered) }
+    }
+
+    fn take_foreign(&mut self, now: Time, slot: u32, gathered: Vec<u8>) -> Option<Vec<u8>> {
+        let mut translator = self.translators.take(slot).expect("the caller looked");
+        let mut said = std::mem::take(&mut self.translators.spare);
+        self.lend(now, |core| translator.send(&gathered, core, &mut said));
+        self.translators.by_slot[slot as usize] = Some(translator);
+        self.translators.spare = emptied(gathered);
+        if said.is_empty() {
+            // There was nothing in it for this peer.
+            self.out.lines.sent(slot, said);
+            return None;
+        }
+        Some(said)
+    }
+
+    fn lend<T>(&mut self, now: Time, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+        let secrets = &mut self.secrets;
+        let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
+        work(&mut Core { wall_ms: self.homes.place.wall(now).0, random: &mut random, users: &self.edge })
+    }
+}
+
+fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
+    buffer.clear();
+    if buffer.capacity() > KEPT_BYTES { Vec::new() } else { buffer }
+}
