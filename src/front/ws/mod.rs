@@ -59,7 +59,7 @@ enum Stage {
 enum Inside {
     Native,
     Json(Json),
-    /// A translator that gets one message with each call of `received`, and whose `send` writes WebSocket frames ([`write::Framing`]).
+    /// A translator that gets one message with each call of `received`, and whose `send` writes frames with [`write::Framing`].
     Messages(Box<dyn Translate>),
 }
 
