@@ -189,6 +189,7 @@ pub fn rows(data: &[u8]) {
     reencode::<rows::Request>(value);
     reencode::<rows::LastPresence>(value);
     reencode::<rows::Way>(value);
+    reencode::<rows::Message>(value);
     let limits = Arc::new(Limits::default());
     let (core, cores, domain, wall_at_zero) = (CoreId(0), 1, "localhost".to_owned(), WallClock(0));
     let place = Place { core, cores, cluster: 0, epoch: 1, domain, limits, wall_at_zero };

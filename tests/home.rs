@@ -3,6 +3,7 @@
 use fanal::base::id::{CoreId, SessionId, UserId, home_of_slot, slot_of};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
+use fanal::base::reason::Reason;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::presence::control::{
@@ -13,7 +14,7 @@ use fanal::presence::home::{Homes, Place};
 use fanal::presence::outbox::Outbox;
 use fanal::presence::subscription::{Action, State};
 use fanal::presence::user::User;
-use fanal::store::{Completion, Durability};
+use fanal::store::{Completion, Durability, Table};
 use fanal::wire::encode::{Encoder, PresenceFields};
 use fanal::wire::native::{MessageKind, Show};
 use fanal::wire::presence;
@@ -72,7 +73,7 @@ impl World {
                     control if core == THERE => self.told.push(control),
                     Control::Way(way) => homes.way(*now, way, edge, out),
                     Control::WayDone(name) => homes.way_done(*now, name, edge, out),
-                    Control::Message(message) => homes.message(message, out),
+                    Control::Message(message) => homes.message(*now, message, out),
                     other => panic!("{other:?}"),
                 }
             }
@@ -293,4 +294,80 @@ fn nothing_is_left_of_changes_that_have_been_made() {
     }
     let refused = |control: &Control| matches!(control, Control::ToSession { event: SessionEvent::Error { .. }, .. });
     assert!(!world.told.iter().any(refused));
+}
+
+/// The numbers and names of the messages that a session was sent since it was last asked.
+fn sent(world: &mut World, to: &Session) -> Vec<(u64, String)> {
+    let told = std::mem::take(&mut world.told);
+    let message = |control: Control| match control {
+        Control::ToSession { edge, event: SessionEvent::Message { number, message } } if edge == to.edge => {
+            Some((number, message.content.id))
+        }
+        _ => None,
+    };
+    told.into_iter().filter_map(message).collect()
+}
+
+fn write(world: &mut World, from: &Session, to: &Bare, id: &str) {
+    let content = Content { kind: MessageKind::Chat, id: id.into(), body: Vec::new(), extensions: String::new() };
+    world.ask(from, Ask::Message { to: to.clone(), resource: None, content });
+}
+
+#[test]
+fn what_a_session_has_not_acknowledged_waits_for_the_next_one_in_order() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    (1..=3).for_each(|n| write(&mut world, &one, &bob, &n.to_string()));
+    world.store(Ok(()));
+    world.set_presence(&two, Show::Chat);
+    let expected = [(1, "1".to_owned()), (2, "2".into()), (3, "3".into())];
+    assert_eq!(sent(&mut world, &two), expected);
+    world.ask(&two, Ask::Ack { received: 1 });
+    let end = SessionEnd::LoggedOut { status: String::new() };
+    world.homes.detach(world.now, two.at, two.id, two.edge, end, &mut world.edge, &mut world.out);
+    let three = world.log_in(&bob).unwrap();
+    world.set_presence(&three, Show::Chat);
+    assert_eq!(sent(&mut world, &three), [(1, "2".to_owned()), (2, "3".into())]);
+    world.ask(&three, Ask::Ack { received: 2 });
+    assert!(world.user(&bob).mailbox().is_none() && world.homes.kept_size() == (0, 0));
+    let rows = world.out.commits.iter().flat_map(|commit| &commit.writes).filter(|write| write.table == Table::Messages);
+    assert_eq!(rows.filter(|write| write.value.is_none()).count(), 3, "each row is deleted");
+}
+
+#[test]
+fn a_message_that_the_store_does_not_take_is_refused_and_what_is_behind_it_comes() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    write(&mut world, &one, &bob, "1");
+    world.store(Err("the disk is full".into()));
+    let refused = |control: &Control| match control {
+        Control::ToSession { edge, event: SessionEvent::Error { reason, .. } } => {
+            *edge == one.edge && *reason == Reason::StorageFailed
+        }
+        _ => false,
+    };
+    assert!(world.told.iter().any(refused));
+    write(&mut world, &one, &bob, "2");
+    world.set_presence(&two, Show::Chat);
+    write(&mut world, &one, &bob, "3");
+    assert_eq!(sent(&mut world, &two), [], "it waits behind the one before");
+    world.store(Ok(()));
+    assert_eq!(sent(&mut world, &two), [(1, "2".to_owned()), (2, "3".into())]);
+}
+
+#[test]
+fn nothing_waits_any_more_for_a_user_who_is_removed() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    world.set_presence(&two, Show::Chat);
+    write(&mut world, &one, &bob, "not acknowledged");
+    world.set_presence(&two, Show::Unavailable);
+    write(&mut world, &one, &bob, "with the store");
+    world.homes.delete_user(world.now, 1, &bob, &mut world.edge, &mut world.out);
+    write(&mut world, &one, &bob, "too late");
+    let put: Vec<_> = world.out.commits.iter().flat_map(|commit| &commit.writes).filter(|w| w.table == Table::Messages).collect();
+    assert_eq!(put.iter().map(|write| write.value.is_some()).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(put[0].key, put[1].key);
+    world.store(Ok(()));
+    assert_eq!((world.homes.by_name(&bob), world.homes.kept_size()), (None, (0, 0)));
 }

@@ -4,8 +4,9 @@ mod wire_samples;
 
 use fanal::base::id::UserId;
 use fanal::base::jid::Bare;
-use fanal::front::json::Json;
+use fanal::front::json::{Json, Memory};
 use fanal::front::translate::{Core, Users};
+use fanal::front::xmpp;
 use fanal::wire::encode::{Encoder, MessageFields, PresenceFields, Tag};
 use fanal::wire::event::{self, Head};
 use fanal::wire::frame::each_whole;
@@ -33,7 +34,7 @@ fn examples(part: &str) -> Vec<String> {
 
 /// A translator whose session has the resource of the samples.
 fn logged_in() -> Json {
-    let mut json = Json::start(&mut Vec::new());
+    let mut json = Json::start(&mut Memory::default(), &mut Vec::new());
     let mut frames = Vec::new();
     Encoder::default().logged_in(&mut frames, Tag::default(), &wire_samples::LOGGED_IN);
     said(&mut json, &frames);
@@ -42,8 +43,10 @@ fn logged_in() -> Json {
 
 /// What frames become: one text for each message.
 fn said(json: &mut Json, frames: &[u8]) -> Vec<String> {
-    let (mut random, users, mut out) = (|| 4, Bob(Bare::new("bob@localhost").unwrap()), Vec::new());
-    json.send(frames, &mut Core { wall_ms: 0, random: &mut random, users: &users }, &mut out);
+    let (mut random, users, mut out, mut follow) = (|| 4, Bob(Bare::new("bob@localhost").unwrap()), Vec::new(), Vec::new());
+    let (xmpp, memory, follow) = (&mut xmpp::Memory::default(), &mut Memory::default(), &mut follow);
+    let mut core = Core { wall_ms: 0, random: &mut random, users: &users, xmpp, json: memory, follow, end: None };
+    json.send(frames, &mut core, &mut out);
     let (mut rest, mut texts) = (&out[..], Vec::new());
     while let [first, length, after @ ..] = rest {
         assert_eq!(*first, 0x81, "a text message in one frame");
@@ -78,7 +81,7 @@ fn what_a_client_sends_is_read_as_the_frames_of_the_samples() {
     let mut samples = samples();
     for example in examples("What a client sends") {
         let mut frames = Vec::new();
-        logged_in().received(&example, &mut frames).unwrap_or_else(|fault| panic!("{example}: {fault}"));
+        logged_in().received(&example, &mut Memory::default(), &mut frames).unwrap_or_else(|fault| panic!("{example}: {fault}"));
         let kind = each_whole(&frames).next().expect("a frame").header.kind;
         let same = samples.iter().position(|sample| *sample == frames);
         samples.remove(same.unwrap_or_else(|| panic!("{example}: no sample of {kind:?} is this frame")));

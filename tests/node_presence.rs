@@ -8,13 +8,6 @@ use fanal::wire::native::{Action, MessageKind, Show, SubscriptionState};
 use std::time::Duration;
 use support::*;
 
-/// Runs a test on one core and on two.
-fn on_one_and_two_cores(test: impl Fn(&TestNode)) {
-    for cores in [1, 2] {
-        test(&TestNode::start(&config(cores)));
-    }
-}
-
 #[test]
 fn g1_an_approved_subscriber_hears_of_every_change_until_the_last() {
     on_one_and_two_cores(|node| {
@@ -374,8 +367,9 @@ fn messages_go_to_the_session_named_or_to_the_best_ones() {
         assert_eq!((message.id.as_str(), message.from.as_str()), ("full", "bob@localhost/b"));
         high.set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
         low.set_presence(&Presence { priority: -1, ..Presence::default() }).unwrap();
-        let refused = bob.send_message("alice@localhost", "3", b"").unwrap_err();
-        assert_eq!(refused.reason(), Some(Reason::RecipientUnavailable));
+        bob.send_message("alice@localhost", "3", b"it waits").unwrap();
+        high.set_presence(&Presence { priority: 0, ..Presence::default() }).unwrap();
+        assert_eq!(next(&mut high).id, "3");
         assert!(bob.send_message("nobody@localhost", "4", b"").is_err());
     });
 }
@@ -404,7 +398,8 @@ fn the_kind_of_a_message_decides_who_gets_it_and_what_follows_when_nobody_does()
             (K::GroupChat, "alice@localhost/gone", REFUSED, false, false),
             (K::Headline, "alice@localhost/gone", None, false, false),
             (K::Error, "alice@localhost/gone", None, false, false),
-            (K::Chat, "carol@localhost", REFUSED, false, false),
+            (K::Chat, "carol@localhost", None, false, false),
+            (K::GroupChat, "carol@localhost", REFUSED, false, false),
             (K::Headline, "carol@localhost", None, false, false),
         ] {
             let id = format!("{kind:?} to {to}");

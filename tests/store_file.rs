@@ -191,6 +191,8 @@ fn a_deleted_user_leaves_nothing_that_a_later_one_of_the_name_could_use() {
             put(Table::Ways, way_key(&bob, &alice, 1), way.clone()),
             put(Table::Ways, way_key(&alice, &bob, 1), way.clone()),
             put(Table::Ways, way_key(&alice, &carol, 1), way.clone()),
+            put(Table::Messages, message_key(&bob, 1), vec![]),
+            put(Table::Messages, message_key(&carol, 1), vec![]),
         ],
     );
     drop(store);
@@ -200,6 +202,7 @@ fn a_deleted_user_leaves_nothing_that_a_later_one_of_the_name_could_use() {
     assert_eq!(rows_of(&store, Table::Roster), roster);
     assert_eq!(rows_of(&store, Table::Blocked), [(pair_key(&carol, &bob), vec![])]);
     assert_eq!(rows_of(&store, Table::Ways), [(way_key(&alice, &carol, 1), way)]);
+    assert_eq!(rows_of(&store, Table::Messages), [(message_key(&carol, 1), vec![])]);
     for table in [Table::Accounts, Table::Requests, Table::LastPresence] {
         assert_eq!(rows_of(&store, table), [], "{table:?}");
     }
@@ -302,6 +305,27 @@ fn an_emptied_file_is_damage_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_file_of_an_earlier_format_is_made_one_of_this_format_and_keeps_its_rows() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut store = open(temp.path());
+    commit(&mut store, vec![put(Table::Accounts, b"bob@localhost".to_vec(), b"kept".to_vec())]);
+    drop(store);
+    let path = temp.path().join("fanal.redb");
+    let bytes = |name| ::redb::TableDefinition::<&[u8], &[u8]>::new(name);
+    let database = ::redb::Database::open(&path).unwrap();
+    let mut transaction = database.begin_write().unwrap();
+    transaction.set_two_phase_commit(true);
+    assert!(transaction.delete_table(bytes("messages")).unwrap());
+    transaction.open_table(bytes("meta")).unwrap().insert(FORMAT_KEY, encode_u32(1).as_slice()).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open(temp.path());
+    assert_eq!(rows_of(&store, Table::Accounts), [(b"bob@localhost".to_vec(), b"kept".to_vec())]);
+    assert_eq!(rows_of(&store, Table::Messages), []);
+    assert_eq!(store.get(Table::Meta, FORMAT_KEY), Ok(Some(encode_u32(fanal::store::redb::FORMAT))));
+}
+
+#[test]
 fn a_file_of_a_newer_format_or_of_another_program_is_refused() {
     let (_temp, bytes, _) = sample(true);
     let disk = disk_of(&bytes);
@@ -309,7 +333,7 @@ fn a_file_of_a_newer_format_or_of_another_program_is_refused() {
     commit(&mut store, vec![put(Table::Meta, FORMAT_KEY.to_vec(), encode_u32(7))]);
     drop(store);
     let text = RedbStore::open_on(disk_of(&bytes_of(&disk)), "the file").err().expect("it's newer").to_string();
-    assert_eq!(text, "the file: the file has format 7, this fanal reads up to 1: start the newer fanal that wrote it");
+    assert_eq!(text, "the file: the file has format 7, this fanal reads up to 2: start the newer fanal that wrote it");
 
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("other.redb");

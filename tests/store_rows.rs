@@ -59,6 +59,14 @@ proptest! {
     }
 
     #[test]
+    fn messages_come_back(user: u64, names: [String; 3], to_resource: Option<String>, kind: u8, body: Vec<u8>, stamp: u64) {
+        let [from, id, extensions] = names;
+        let stamp = WallClock(stamp);
+        let user = UserId(user);
+        comes_back(Message { user, from, from_resource: id.clone(), to_resource, kind, id, body, extensions, stamp })?;
+    }
+
+    #[test]
     fn any_bytes_are_read_without_harm(version in 0u8..3, mut bytes: Vec<u8>) {
         bytes.insert(0, version);
         is_harmless::<Account>(&bytes)?;
@@ -66,6 +74,7 @@ proptest! {
         is_harmless::<Request>(&bytes)?;
         is_harmless::<LastPresence>(&bytes)?;
         is_harmless::<Way>(&bytes)?;
+        is_harmless::<Message>(&bytes)?;
     }
 
     #[test]
@@ -75,6 +84,8 @@ proptest! {
         prop_assert!(pair.starts_with(&owner_prefix(&owner)));
         prop_assert_eq!(split_pair(&pair), Ok((owner.as_str(), other.as_str())));
         prop_assert_eq!(split_way(&way), Ok((owner.as_str(), other.as_str(), sequence)));
+        let message = message_key(&owner, sequence);
+        prop_assert_eq!(split_message(&message), Ok((owner.as_str(), sequence)));
         prop_assert_eq!(split_serial(&serial_key(slot)), Some(slot));
     }
 

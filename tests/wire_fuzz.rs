@@ -97,6 +97,17 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
     let scram = Some(ScramCredentials::from_password("pencil", b"salt", 1));
     let contact = rows::Contact { user, state: 3, name: "Carol".into(), groups: vec!["friends".into()] };
     let pair = rows::pair_key(&alice, &carol);
+    let message = rows::Message {
+        user,
+        from: "carol@localhost".into(),
+        from_resource: "phone".into(),
+        to_resource: None,
+        kind: 1,
+        id: "m1".into(),
+        body: b"hello".into(),
+        extensions: String::new(),
+        stamp,
+    };
     let rows = [
         (Table::Meta, rows::serial_key(9), rows::encode_u32(4)),
         (Table::Accounts, rows::user_key(&carol), rows::Account { user, scram, created: stamp }.encode()),
@@ -109,6 +120,7 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
             rows::way_key(&alice, &carol, 6),
             rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6) }.encode(),
         ),
+        (Table::Messages, rows::message_key(&alice, 7), message.encode()),
     ];
     rows.into_iter().map(|(table, key, value)| {
         let number = Table::ALL.iter().position(|&other| other == table).expect("every table is in the list");

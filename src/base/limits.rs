@@ -36,6 +36,13 @@ pub struct Limits {
     /// About the bytes of those messages, at most one above it: less than `backlog_bytes`, because all of them are sent again at
     /// once when the session is resumed. At the limit: `too_many_messages` to the sender.
     pub unacknowledged_bytes: u32,
+    /// Messages that wait for one user who takes none now. At the limit: `too_many_messages` to the sender; with 0,
+    /// `recipient_unavailable`.
+    pub offline_messages_per_user: u32,
+    /// About their bytes. At the limit: `too_many_messages` to the sender.
+    pub offline_bytes_per_user: u32,
+    /// The same of all users of one core, in memory and in the store. At the limit: `recipient_unavailable` to the sender.
+    pub offline_bytes_per_core: u32,
     /// Bytes waiting for one connection above which its presence is conflated (newest per publisher).
     pub high_water_bytes: u32,
     /// What is longer (a roster, the presence of all contacts) goes to a client in frames of about this length, with at most one
@@ -83,6 +90,9 @@ impl Default for Limits {
             directed_per_session: 256,
             unacknowledged_messages: 256,
             unacknowledged_bytes: 1 << 20,
+            offline_messages_per_user: 128,
+            offline_bytes_per_user: 512 << 10,
+            offline_bytes_per_core: 256 << 20,
             high_water_bytes: 256 << 10,
             piece_bytes: 64 << 10,
             backlog_bytes: 4 << 20,

@@ -220,8 +220,12 @@ impl Client {
 
     /// Sends a message to a user (a bare JID) or to one session (a full one). `id` is our own name for it.
     pub fn send_message(&mut self, to: &str, id: &str, body: &[u8]) -> Result<(), Error> {
-        let message = MessageFields { to, id, body, ..MessageFields::default() };
-        self.done(|encoder, out, tag| encoder.message(out, tag, &message))
+        self.send(&MessageFields { to, id, body, ..MessageFields::default() })
+    }
+
+    /// Sends a message of any kind. An answer to it, of the kinds Result and Failure, is a message too.
+    pub fn send(&mut self, message: &MessageFields<'_>) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.message(out, tag, message))
     }
 
     /// Asks for a user's presence now; it comes as events.

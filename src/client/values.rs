@@ -107,6 +107,8 @@ pub struct Message {
     pub kind: MessageKind,
     /// XML elements.
     pub extensions: String,
+    /// Milliseconds since 1970: when it came, if it had to wait for us; 0 otherwise.
+    pub stamp: u64,
 }
 
 impl From<n::Message<'_>> for Message {
@@ -119,6 +121,7 @@ impl From<n::Message<'_>> for Message {
             number: message.number(),
             kind: message.kind(),
             extensions: text(message.extensions()),
+            stamp: message.stamp(),
         }
     }
 }

@@ -3,18 +3,24 @@
 //! Lives on: every core. Serves G6, C8.
 
 use super::translate::Translate;
+use super::xmpp::{self, Xmpp};
+use std::sync::Arc;
 
 /// What a listener speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Speaks {
     /// Native frames: the connection needs no translator.
     Native,
+    /// XMPP over TCP.
+    Xmpp,
 }
 
 /// What the node's listeners speak, by their numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Doors {
     pub listeners: Vec<Speaks>,
+    /// What XMPP clients are held to; `None` where no door speaks it.
+    pub xmpp: Option<Arc<xmpp::Rules>>,
 }
 
 impl Doors {
@@ -22,6 +28,7 @@ impl Doors {
     pub fn open(&self, listener: usize) -> Option<Box<dyn Translate>> {
         match self.listeners.get(listener)? {
             Speaks::Native => None,
+            Speaks::Xmpp => Some(Box::new(Xmpp::new(self.xmpp.clone()?))),
         }
     }
 

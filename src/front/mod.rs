@@ -7,9 +7,12 @@ pub mod doors;
 pub mod json;
 pub mod native;
 pub mod sasl;
+#[cfg(feature = "runtime")]
+pub mod tls;
 pub mod token;
 pub mod translate;
 pub mod ws;
+pub mod xmpp;
 
 /// How a client may prove who it is, in the order a node offers them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

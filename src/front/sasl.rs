@@ -140,7 +140,7 @@ fn names(name: &str, user: &Bare) -> bool {
 }
 
 /// A saslname (RFC 5802 7): "=2C" is a comma, "=3D" an equals sign, and any other "=" a mistake.
-fn unescape(name: &str) -> Option<String> {
+pub(super) fn unescape(name: &str) -> Option<String> {
     let mut parts = name.split('=');
     let mut plain = parts.next()?.to_owned();
     for part in parts {

@@ -9,6 +9,8 @@
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::front::json;
+use crate::front::xmpp::Memory;
 
 /// What is to happen with the peer's next bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +43,8 @@ pub trait Translate: Send {
     /// the translator says it in its protocol's words, and the protocol's goodbye.
     fn send(&mut self, frames: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>);
 
-    /// The connection is private from here on.
+    /// The connection is private from here on, and its native door is a new one: nothing that was said before counts (RFC 6120
+    /// 5.4.3.3).
     fn secured(&mut self);
 
     /// What lies between the peer and its door.
@@ -61,6 +64,16 @@ pub struct Core<'a> {
     pub random: &'a mut dyn FnMut() -> u64,
     /// The users whose events come.
     pub users: &'a dyn Users,
+    /// What the XMPP connections of this core share.
+    pub xmpp: &'a mut Memory,
+    /// The same of those that speak JSON.
+    pub json: &'a mut json::Memory,
+    /// Client frames that follow from what `send` was given (an `Ack` for messages that went out): worked off behind it, as those
+    /// of `received` are.
+    pub follow: &'a mut Vec<u8>,
+    /// Set by `send`: the reason to end the connection with, once what was appended has gone out and `follow` was worked off. The
+    /// translator has said its goodbye.
+    pub end: Option<Reason>,
 }
 
 /// Who the publishers of events are.

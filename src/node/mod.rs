@@ -97,7 +97,7 @@ impl Node {
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
-        let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect() };
+        let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect(), xmpp: None };
         let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;

@@ -9,6 +9,7 @@ use super::subscription::{Action, State};
 use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::base::time::WallClock;
 use crate::wire::native::{MessageKind, Show};
 use compact_str::CompactString;
 
@@ -306,6 +307,10 @@ pub struct Message {
     pub asker: Asker,
     /// The recipient's sessions it was given to.
     pub given: Vec<SessionId>,
+    /// When it came, if it has had to wait for its recipient.
+    pub stamp: WallClock,
+    /// What its row in the store is called; 0: it has none.
+    pub kept: u64,
 }
 
 #[derive(Clone, Debug)]

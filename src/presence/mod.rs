@@ -9,6 +9,7 @@ pub mod edge;
 pub mod farewell;
 pub mod frame;
 pub mod home;
+pub mod mailbox;
 pub mod outbox;
 pub mod roster;
 pub mod subscription;

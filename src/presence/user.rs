@@ -5,6 +5,7 @@
 
 use super::control::{EdgeRef, Message, UserRef, Way, WayKind};
 use super::frame::{self, Events};
+use super::mailbox::Mailbox;
 use super::roster::{Item, Roster};
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
@@ -77,11 +78,14 @@ impl SessionExtra {
         self.sent
     }
 
-    /// The client has received the messages up to this number.
-    pub fn acknowledge(&mut self, received: u64) {
+    /// The client has received the messages up to this number. Gives those of them that are in the store.
+    pub fn acknowledge(&mut self, received: u64) -> Vec<u64> {
+        let mut stored = Vec::new();
         while let Some((_, message)) = self.unacknowledged.pop_front_if(|(number, _)| *number <= received) {
             self.unacknowledged_bytes -= message.frame_bytes();
+            stored.extend((message.kept != 0).then_some(message.kept));
         }
+        stored
     }
 }
 
@@ -100,6 +104,11 @@ impl Session {
             resume,
             extra: None,
         }
+    }
+
+    /// RFC 6121 8.5.2: whether it takes messages sent to the bare JID.
+    pub fn is_willing(&self) -> bool {
+        self.available && self.priority >= 0
     }
 
     pub fn extra(&mut self) -> &mut SessionExtra {
@@ -172,13 +181,17 @@ pub struct Rare {
     pub storing: Option<Box<super::home::Storing>>,
     /// Changes that wait for it, oldest first.
     pub waiting: VecDeque<super::home::Change>,
+    /// Messages that wait for a session to take them.
+    pub mailbox: Option<Box<Mailbox>>,
+    /// The account is being removed: its sessions are ended, and nothing is kept for it.
+    pub leaving: bool,
 }
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        let Rare { requests, blocked, last, under_way, storing, waiting } = self;
+        let Rare { requests, blocked, last, under_way, storing, waiting, mailbox, leaving } = self;
         let lists = requests.is_empty() && blocked.is_empty() && under_way.is_empty() && waiting.is_empty();
-        lists && last.is_none() && storing.is_none()
+        lists && last.is_none() && storing.is_none() && mailbox.is_none() && !leaving
     }
 }
 
@@ -226,6 +239,10 @@ impl User {
 
     pub fn unblock(&mut self, jid: &Bare) {
         self.rare().blocked.retain(|blocked| blocked != jid);
+    }
+
+    pub fn mailbox(&self) -> Option<&Mailbox> {
+        self.rare.as_ref()?.mailbox.as_deref()
     }
 
     pub fn last(&self) -> Option<&Last> {

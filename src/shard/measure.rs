@@ -57,6 +57,7 @@ impl Shard {
         counters.changes_stored = homes.changes;
         counters.changes_failed = homes.failed_changes;
         counters.messages = homes.messages;
+        counters.messages_kept = homes.messages_kept;
         counters.stale_entries = homes.stale;
         counters.deliveries = edge.deliveries;
         counters.conflated = edge.conflated;
@@ -79,6 +80,8 @@ impl Shard {
             publishers_watched: self.edge.publisher_count() as u64,
             interest_rows: tally.interest_rows,
             backlog_bytes: self.out.lines.backlog_bytes() as u64,
+            messages_waiting: self.homes.kept_size().0 as u64,
+            messages_waiting_bytes: self.homes.kept_size().1 as u64,
             commits_waiting: self.homes.storing_count() as u64,
             load_in: load.units_in,
             load_out: load.units_out,

@@ -71,7 +71,8 @@ impl Shard {
             SessionEvent::Message { number, message } => {
                 let (from, to) = (full(&message.from, &message.from_resource), message.to.to_string());
                 let Content { kind, id, body, extensions } = &message.content;
-                let fields = MessageFields { from: &from, to: &to, id, body, number, kind: *kind, extensions };
+                let (kind, stamp) = (*kind, message.stamp.0);
+                let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp };
                 encoder.message(out, tag, &fields);
             }
             SessionEvent::Directed(directed) => {

@@ -6,8 +6,11 @@
 use super::Shard;
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
+use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::front::json;
 use crate::front::translate::{Channel, Core, Translate, Users};
+use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
 
 /// The translators of a core's connections, and buffers that they share.
@@ -19,6 +22,8 @@ pub(super) struct Translators {
     replies: Vec<u8>,
     /// A buffer whose content has been translated, for the next that is.
     spare: Vec<u8>,
+    xmpp: Memory,
+    json: json::Memory,
 }
 
 /// Longest buffer kept for the next use, in bytes.
@@ -63,7 +68,8 @@ impl Shard {
         let Some(mut translator) = self.translators.take(conn.slot) else { return };
         let mut frames = std::mem::take(&mut self.translators.frames);
         let mut replies = std::mem::take(&mut self.translators.replies);
-        let read = self.lend(now, |core| translator.received(bytes, core, &mut frames, &mut replies));
+        let mut follow = Vec::new();
+        let (read, _) = self.lend(now, &mut follow, |core| translator.received(bytes, core, &mut frames, &mut replies));
         self.translators.set(conn, Some(translator));
         if !replies.is_empty() {
             self.out.lines.append(conn.slot, &replies);
@@ -90,9 +96,12 @@ impl Shard {
     fn take_foreign(&mut self, now: Time, slot: u32, gathered: Vec<u8>) -> Option<Vec<u8>> {
         let mut translator = self.translators.take(slot).expect("the caller looked");
         let mut said = std::mem::take(&mut self.translators.spare);
-        self.lend(now, |core| translator.send(&gathered, core, &mut said));
+        let mut follow = std::mem::take(&mut self.translators.frames);
+        let ((), end) = self.lend(now, &mut follow, |core| translator.send(&gathered, core, &mut said));
         self.translators.by_slot[slot as usize] = Some(translator);
         self.translators.spare = emptied(gathered);
+        self.follow_up(now, slot, &follow, end);
+        self.translators.frames = emptied(follow);
         if said.is_empty() {
             // There was nothing in it for this peer.
             self.out.lines.sent(slot, said);
@@ -101,10 +110,31 @@ impl Shard {
         Some(said)
     }
 
-    fn lend<T>(&mut self, now: Time, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+    /// What follows from words that go out.
+    fn follow_up(&mut self, now: Time, slot: u32, frames: &[u8], end: Option<Reason>) {
+        let generation = self.connections[slot as usize].as_ref().map(|connection| connection.generation);
+        let Some(conn) = generation.map(|generation| ConnId { slot, generation }) else { return };
+        if !frames.is_empty() {
+            self.received_native(now, conn, frames);
+        }
+        if let Some(reason) = end
+            && self.hears(conn)
+        {
+            self.end_connection(conn, reason, "");
+        }
+        if !frames.is_empty() || end.is_some() {
+            self.work_off(now);
+        }
+    }
+
+    fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
-        work(&mut Core { wall_ms: self.homes.place.wall(now).0, random: &mut random, users: &self.edge })
+        let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
+        let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
+        let mut core = Core { wall_ms, random: &mut random, users, xmpp, json, follow, end: None };
+        let done = work(&mut core);
+        (done, core.end)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::presence::frame;
 use crate::ring::exchange::{Inward, Outward};
 use crate::shard::batch::{Batch, Entry};
 use crate::shard::{Answer, PasswordCheck, Shard};
-use crate::store::{Completion, Table};
+use crate::store::{Completion, Table, rows};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Batches of one other core that are read in one turn.
@@ -227,6 +227,10 @@ impl Core {
                     (Table::Accounts, Some(_)) => env.count(Happening::UserAdded),
                     (Table::Accounts, None) => env.count(Happening::UserRemoved),
                     (Table::Blocked, Some(_)) => env.count(Happening::Blocked),
+                    (Table::Messages, Some(row)) => {
+                        let (whose, _) = rows::split_message(&write.key).expect("keys are sound");
+                        env.memories.post.kept(row, whose);
+                    }
                     _ => {}
                 }
             }

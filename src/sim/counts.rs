@@ -77,6 +77,9 @@ happenings! {
     MessageTaken, "messages_taken", "of them, taken by a session, counted for each";
     MessageOrdered, "messages_ordered", "of them, taken after another one of the same sender";
     MessageResumed, "messages_resumed", "of them, taken by a session that had been resumed";
+    MessageKept, "messages_kept", "of them, stored for a user who took none";
+    MessageWaited, "messages_waited", "of them, taken after they had waited";
+    QuestionTaken, "questions_taken", "of them, questions of one session to another, taken by it";
     MessageReturned, "messages_returned", "messages returned to their sender";
 
     Overloaded, "overloaded", "requests refused because another core had too much to do";

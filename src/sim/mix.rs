@@ -159,6 +159,8 @@ fn draw_limits(random: &mut Random) -> Limits {
         blocked_per_user: small(random, 2, plenty.blocked_per_user),
         directed_per_session: small(random, 2, plenty.directed_per_session),
         unacknowledged_messages: small(random, 4, plenty.unacknowledged_messages),
+        offline_messages_per_user: small(random, 4, plenty.offline_messages_per_user),
+        offline_bytes_per_user: if random.one_in(6) { 1000 } else { plenty.offline_bytes_per_user },
         unacknowledged_bytes: if random.one_in(6) { 400 } else { plenty.unacknowledged_bytes },
         high_water_bytes,
         piece_bytes: high_water_bytes / 2,

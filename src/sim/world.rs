@@ -228,7 +228,7 @@ impl World {
         self.env.memories.wishes.check(stored)?;
         self.node.cores.iter().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
         converged::check(&self.node, &self.clients, stored)?;
-        self.env.memories.post.check(&heard)
+        self.env.memories.post.check(&heard, stored, &self.env.memories.wishes)
     }
 
     fn summary(&mut self) -> Summary {

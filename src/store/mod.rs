@@ -58,11 +58,21 @@ pub enum Table {
     /// Sender's bare JID, NUL, receiver's bare JID, NUL, sequence -> `rows::Way`: subscription changes on their way to the other
     /// user's home; deleted in the commit that applies them there.
     Ways = 6,
+    /// Receiver's bare JID, NUL, sequence -> `rows::Message`: messages that wait for their receiver.
+    Messages = 7,
 }
 
 impl Table {
-    pub const ALL: [Table; 7] =
-        [Table::Meta, Table::Accounts, Table::Roster, Table::Requests, Table::Blocked, Table::LastPresence, Table::Ways];
+    pub const ALL: [Table; 8] = [
+        Table::Meta,
+        Table::Accounts,
+        Table::Roster,
+        Table::Requests,
+        Table::Blocked,
+        Table::LastPresence,
+        Table::Ways,
+        Table::Messages,
+    ];
 
     /// What the table is called on disk and in messages.
     pub fn name(self) -> &'static str {
@@ -74,6 +84,7 @@ impl Table {
             Table::Blocked => "blocked",
             Table::LastPresence => "last_presence",
             Table::Ways => "ways",
+            Table::Messages => "messages",
         }
     }
 }

@@ -20,8 +20,9 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// The format of the file as a whole: which tables there are and how their keys are built.
-pub const FORMAT: u32 = 1;
+/// The format of the file as a whole: which tables there are and how their keys are built. 1 had no messages. A file of an earlier
+/// format is made one of this format when it's opened; an earlier fanal then refuses it.
+pub const FORMAT: u32 = 2;
 
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -68,14 +69,7 @@ impl RedbStore {
     pub fn create_on(disk: Disk, place: &str) -> Result<(), OpenError> {
         let fill = move || -> Result<(), ::redb::Error> {
             let watch = Arc::new(Watch::new(Header::BLANK));
-            let db = builder().create_with_backend(Guarded { disk, watch })?;
-            let mut transaction = db.begin_write()?;
-            transaction.set_two_phase_commit(true);
-            for table in Table::ALL {
-                transaction.open_table(definition(table))?;
-            }
-            transaction.open_table(definition(Table::Meta))?.insert(FORMAT_KEY, encode_u32(FORMAT).as_slice())?;
-            Ok(transaction.commit()?)
+            make_tables(&builder().create_with_backend(Guarded { disk, watch })?)
         };
         fill().map_err(|error| OpenError::Io {
             place: place.to_owned(),
@@ -86,8 +80,15 @@ impl RedbStore {
 
     /// Opens a store that is there. `place` is what messages call it.
     pub fn open_on(disk: Disk, place: &str) -> Result<RedbStore, OpenError> {
-        examine(&disk, place)?;
+        let format = examine(&disk, place)?;
         let (db, watch) = open_database(&disk).map_err(damaged(place))?;
+        if format < FORMAT {
+            make_tables(&db).map_err(|error| OpenError::Io {
+                place: place.to_owned(),
+                what: "bring the store to this version's format",
+                source: std::io::Error::other(error),
+            })?;
+        }
         Ok(RedbStore { place: place.to_owned(), disk, state: State::Open(db, watch), _dir: None })
     }
 
@@ -185,6 +186,17 @@ impl Backend for RedbStore {
     }
 }
 
+/// Makes the tables that are missing, and says that the file has this format.
+fn make_tables(db: &Database) -> Result<(), ::redb::Error> {
+    let mut transaction = db.begin_write()?;
+    transaction.set_two_phase_commit(true);
+    for table in Table::ALL {
+        transaction.open_table(definition(table))?;
+    }
+    transaction.open_table(definition(Table::Meta))?.insert(FORMAT_KEY, encode_u32(FORMAT).as_slice())?;
+    Ok(transaction.commit()?)
+}
+
 fn write(db: &Database, commits: &[Commit]) -> Result<(), ::redb::Error> {
     let mut transaction = db.begin_write()?;
     transaction.set_two_phase_commit(true);
@@ -211,9 +223,9 @@ fn open_database(disk: &Disk) -> Result<(Database, Arc<Watch>), DatabaseError> {
     Ok((db, watch))
 }
 
-/// Reads the whole file, checks every checksum and the format, and changes nothing. redb does the check when it opens a file that
-/// it distrusts; otherwise it would trust the pages, and panic on bad ones.
-fn examine(disk: &Disk, place: &str) -> Result<(), OpenError> {
+/// Reads the whole file, checks every checksum and the format, which it gives, and changes nothing. redb does the check when it
+/// opens a file that it distrusts; otherwise it would trust the pages, and panic on bad ones.
+fn examine(disk: &Disk, place: &str) -> Result<u32, OpenError> {
     let broken = |why: &str| OpenError::Damaged { place: place.to_owned(), why: why.to_owned() };
     let overlay = Overlay::distrusted(disk.clone()).map_err(|error| damaged(place)(error.into()))?;
     let db = builder().create_with_backend(overlay).map_err(damaged(place))?;
@@ -227,7 +239,7 @@ fn examine(disk: &Disk, place: &str) -> Result<(), OpenError> {
     match format().map_err(|error| broken(&error.to_string()))? {
         None => Err(broken("it's a redb file, but not one of fanal's")),
         Some(found) if found > FORMAT => Err(OpenError::Newer { place: place.to_owned(), found, known: FORMAT }),
-        Some(_) => Ok(()),
+        Some(found) => Ok(found),
     }
 }
 

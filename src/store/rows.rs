@@ -100,11 +100,31 @@ pub struct Way {
     pub arrived: Option<u64>,
 }
 
+/// A message that waits for its receiver.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Message {
+    /// The receiver's number: a later user of the same name is another one.
+    pub user: UserId,
+    /// The sender's bare JID.
+    pub from: String,
+    pub from_resource: String,
+    /// The session it was sent to.
+    pub to_resource: Option<String>,
+    /// `MessageKind` of the native protocol.
+    pub kind: u8,
+    pub id: String,
+    pub body: Vec<u8>,
+    pub extensions: String,
+    /// When it came.
+    pub stamp: WallClock,
+}
+
 impl Row for Account {}
 impl Row for Contact {}
 impl Row for Request {}
 impl Row for LastPresence {}
 impl Row for Way {}
+impl Row for Message {}
 
 /// The key of a user's own row: `Accounts`, `LastPresence`.
 pub fn user_key(user: &Bare) -> Vec<u8> {
@@ -145,6 +165,17 @@ pub fn split_way(key: &[u8]) -> Result<(&str, &str, u64), BadRow> {
     let (from, rest) = cut(key)?;
     let (to, sequence) = cut(rest)?;
     Ok((part(from)?, part(to)?, u64::from_be_bytes(sequence.try_into().map_err(|_| BadRow::Key)?)))
+}
+
+/// The key of a `Message`. Keys of one receiver sort by sequence.
+pub fn message_key(to: &Bare, sequence: u64) -> Vec<u8> {
+    join(to, &sequence.to_be_bytes())
+}
+
+/// Receiver and sequence of a `message_key`.
+pub fn split_message(key: &[u8]) -> Result<(&str, u64), BadRow> {
+    let (to, sequence) = cut(key)?;
+    Ok((part(to)?, u64::from_be_bytes(sequence.try_into().map_err(|_| BadRow::Key)?)))
 }
 
 /// The `Meta` key of the last serial given out in a slot of user ids: serials are never given out again, even when the user is

@@ -10,6 +10,7 @@ pub mod event;
 pub mod frame;
 pub mod lines;
 pub mod presence;
+pub mod xml;
 
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks, rustdoc::invalid_html_tags)]

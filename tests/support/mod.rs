@@ -33,6 +33,13 @@ fn processors(cores: usize) -> Vec<u16> {
     (0..cores).map(|core| available[core % available.len()].id as u16).collect()
 }
 
+/// Runs a test on one core and on two.
+pub fn on_one_and_two_cores(test: impl Fn(&TestNode)) {
+    for cores in [1, 2] {
+        test(&TestNode::start(&config(cores)));
+    }
+}
+
 impl TestNode {
     pub fn start(config: &Config) -> TestNode {
         TestNode(Some(Node::start(config).expect("the node starts")))

@@ -39,6 +39,7 @@ pub const MESSAGE: MessageFields<'_> = MessageFields {
     number: 3,
     kind: MessageKind::Chat,
     extensions: "<x xmlns='urn:x'/>",
+    stamp: 1_700_000_000_000,
 };
 
 pub const SUBSCRIPTION: SubscriptionFields<'_> =

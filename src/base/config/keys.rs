@@ -116,6 +116,11 @@ keys! {
         sender.";
     unacknowledged_bytes: number(1024, GIB), "About the bytes of those messages. Less than backlog_bytes: a resumed session \
         gets them all at once. 'too_many_messages' to the sender.";
+    offline_messages_per_user: number(0, MIB), "Messages that wait for one user who takes none now. 'too_many_messages' to the \
+        sender. 0: none wait, 'recipient_unavailable'.";
+    offline_bytes_per_user: number(1024, GIB), "About the bytes of those messages. 'too_many_messages' to the sender.";
+    offline_bytes_per_core: number(1024, GIB), "The same of all users of one core; they are kept in memory, too. \
+        'recipient_unavailable' to the sender.";
     high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
         each contact.";
     piece_bytes: number(1024, 16 * MIB), "Length at which what is long (a roster, the presence of all contacts) is cut into \

@@ -3,16 +3,19 @@
 //! Lives on: every core. Pure. Invariant: a message becomes one frame, or a fault and nothing. `schemas/JSON.md` has an example of
 //! each; `tests/json_examples.rs` reads them.
 
+use super::Memory;
 use super::names;
 use super::read::{Fault, Members, parse};
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native as n;
 
 /// Appends the frame that a message means. `resource`: the session's own, which presence carries.
-pub fn message(encoder: &mut Encoder, text: &str, resource: &str, frames: &mut Vec<u8>) -> Result<(), Fault> {
+pub fn message(memory: &mut Memory, text: &str, resource: &str, frames: &mut Vec<u8>) -> Result<(), Fault> {
     let start = frames.len();
-    let mut text = text.as_bytes().to_vec();
-    let tape = parse(&mut text)?;
+    let Memory { encoder, text: buffer, .. } = memory;
+    buffer.clear();
+    buffer.extend_from_slice(text.as_bytes());
+    let tape = parse(buffer)?;
     let mut members = Members::of(tape.as_value(), "a message")?;
     let kind = members.required("type")?;
     let tag = Tag::request(members.number("id", u64::from(u32::MAX))? as u32);

@@ -5,10 +5,10 @@
 
 use super::names::{self, name};
 use super::write::{Object, string};
+use crate::base::jid::Bare;
 use crate::base::reason::Reason;
-use crate::front::translate::Users;
 use crate::wire::decode::ServerFrame;
-use crate::wire::event::{Event, LAST};
+use crate::wire::event::{Head, LAST};
 use crate::wire::native as n;
 use crate::wire::presence::PresenceFields;
 
@@ -70,19 +70,16 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
     }
 }
 
-/// Appends the message of an event. None for a publisher whom nobody can name any more: the session then has no use for it.
-pub fn event(out: &mut Vec<u8>, users: &dyn Users, event: &Event<'_>) -> bool {
-    let Some(jid) = users.jid(event.head.user) else { return false };
+/// Appends the message of an event.
+pub fn event(out: &mut Vec<u8>, jid: &Bare, head: &Head, fields: &PresenceFields<'_>) {
     say(out, "event", 0, |o| {
         o.text("jid", jid.as_str());
-        o.number("session", event.head.session.0);
-        o.number("epoch", event.head.version.epoch);
-        o.number("sequence", event.head.version.sequence);
-        o.flag_if_set("last", event.head.flags & LAST != 0);
-        let cut_off = PresenceFields { show: event.head.show, ..PresenceFields::default() };
-        o.object("presence", |o| presence(o, &event.presence.map_or(cut_off, |presence| presence.fields())));
+        o.number("session", head.session.0);
+        o.number("epoch", head.version.epoch);
+        o.number("sequence", head.version.sequence);
+        o.flag_if_set("last", head.flags & LAST != 0);
+        o.object("presence", |o| presence(o, fields));
     });
-    true
 }
 
 /// Appends an error. The name of a reason is easier to read in a program than its number.

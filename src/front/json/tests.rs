@@ -3,6 +3,8 @@
 use super::*;
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
+use crate::front::translate::Users;
+use crate::front::xmpp;
 use crate::wire::decode::ClientFrame;
 use crate::wire::encode::LoggedInAs;
 use crate::wire::frame::Frame;
@@ -17,22 +19,29 @@ impl Users for Nobody {
     }
 }
 
+/// What a core would lend.
+fn with_core<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+    let (mut random, mut xmpp, mut json, mut follow) = (|| 4, xmpp::Memory::default(), Memory::default(), Vec::new());
+    let (xmpp, json, follow) = (&mut xmpp, &mut json, &mut follow);
+    work(&mut Core { wall_ms: 0, random: &mut random, users, xmpp, json, follow, end: None })
+}
+
 fn said(json: &mut Json, frames: &[u8]) -> Vec<u8> {
-    let (mut random, mut out) = (|| 4, Vec::new());
-    json.send(frames, &mut Core { wall_ms: 0, random: &mut random, users: &Nobody }, &mut out);
+    let mut out = Vec::new();
+    with_core(&Nobody, |core| json.send(frames, core, &mut out));
     out
 }
 
 fn fault(text: &str) -> String {
     let mut frames = b"before".to_vec();
-    let fault = Json::default().received(text, &mut frames).expect_err(text);
+    let fault = Json::default().received(text, &mut Memory::default(), &mut frames).expect_err(text);
     assert_eq!(frames, b"before", "a fault leaves nothing behind");
     fault.to_string()
 }
 
 fn read<T>(json: &mut Json, text: &str, look: impl FnOnce(ClientFrame<'_>) -> T) -> T {
     let mut frames = Vec::new();
-    json.received(text, &mut frames).expect("a good message");
+    json.received(text, &mut Memory::default(), &mut frames).expect("a good message");
     let Frame { header, body } = each_whole(&frames).next().expect("a frame");
     look(decode::from_client(header.kind, body).expect("a sound frame"))
 }

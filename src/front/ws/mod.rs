@@ -18,6 +18,7 @@ pub use rules::{Protocol, Rules};
 
 use super::json::Json;
 use super::translate::{Core, Next, Translate};
+use super::xmpp::Xmpp;
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, Tag};
@@ -59,8 +60,7 @@ enum Stage {
 enum Inside {
     Native,
     Json(Json),
-    /// A translator that gets one message with each call of `received`, and whose `send` writes frames with [`write::Framing`].
-    Messages(Box<dyn Translate>),
+    Xmpp(Box<Xmpp>),
 }
 
 impl WebSocket {
@@ -70,7 +70,7 @@ impl WebSocket {
     }
 
     /// Goes on with the request; then the connection is a WebSocket, or over.
-    fn ask(&mut self, input: &mut &[u8], frames: &mut Vec<u8>, replies: &mut Vec<u8>) -> Result<(), Reason> {
+    fn ask(&mut self, input: &mut &[u8], core: &mut Core<'_>, frames: &mut Vec<u8>, replies: &mut Vec<u8>) -> Result<(), Reason> {
         let Stage::Asking(kept) = &mut self.stage else { return Ok(()) };
         let (mut reply, scheme) = (Vec::new(), if self.secure { "wss" } else { "ws" });
         let Some(request) = upgrade::read(kept, input, &self.rules, scheme, &mut reply) else { return Ok(()) };
@@ -81,11 +81,20 @@ impl WebSocket {
         write_raw(replies, OWN, |out| out.extend_from_slice(&reply));
         self.stage = Stage::Open(match protocol {
             Protocol::Native => Inside::Native,
-            Protocol::Json => Inside::Json(Json::start(frames)),
-            Protocol::Xmpp => Inside::Messages((self.rules.xmpp.expect("else it is not offered"))()),
+            Protocol::Json => Inside::Json(Json::start(core.json, frames)),
+            Protocol::Xmpp => Inside::Xmpp(self.xmpp()),
         });
         self.greeted = protocol == Protocol::Json;
         Ok(())
+    }
+
+    fn xmpp(&self) -> Box<Xmpp> {
+        let rules = self.rules.xmpp.clone().expect("else it is not offered");
+        let mut xmpp = Box::new(Xmpp::over_messages(rules, write::wrap_text));
+        if self.secure {
+            xmpp.secured();
+        }
+        xmpp
     }
 
     /// One frame of the client, when a whole one is there.
@@ -113,7 +122,7 @@ impl WebSocket {
                 write_raw(replies, OWN, |out| write::frame(out, Opcode::Pong, data));
                 return Ok(Some(Next::Here));
             }
-            (Incoming::Text(text), Inside::Json(json)) => match json.received(text, frames) {
+            (Incoming::Text(text), Inside::Json(json)) => match json.received(text, core.json, frames) {
                 Ok(()) => return Ok(Some(Next::Here)),
                 Err(fault) => {
                     write_raw(replies, OWN, |out| fault.say(out));
@@ -121,9 +130,7 @@ impl WebSocket {
                     return Err(self.close(read::NOT_SENSE, &text, Reason::BadFrame, replies));
                 }
             },
-            (Incoming::Text(text), Inside::Messages(inside)) => {
-                return inside.received(text.as_bytes(), core, frames, replies).map(Some);
-            }
+            (Incoming::Text(text), Inside::Xmpp(xmpp)) => return xmpp.received_message(text, core, frames, replies).map(Some),
             (Incoming::Binary(bytes), Inside::Native) if is_whole(bytes) => {
                 frames.extend_from_slice(bytes);
                 return Ok(Some(Next::Here));
@@ -156,7 +163,7 @@ impl WebSocket {
             _ if frames.is_empty() => {}
             Stage::Open(Inside::Native) => write::frame(out, Opcode::Binary, frames),
             Stage::Open(Inside::Json(json)) => json.send(frames, core, out),
-            Stage::Open(Inside::Messages(inside)) => inside.send(frames, core, out),
+            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.send(frames, core, out),
             Stage::Asking(_) => {}
         }
     }
@@ -178,7 +185,7 @@ impl Translate for WebSocket {
         if self.over {
             return Ok(Next::Here);
         }
-        self.ask(&mut input, frames, replies)?;
+        self.ask(&mut input, core, frames, replies)?;
         while self.step(&mut input, core, frames, replies)?.is_some() {}
         // TLS is below: nothing inside asks for it.
         Ok(Next::Here)
@@ -215,16 +222,13 @@ impl Translate for WebSocket {
 
     fn secured(&mut self) {
         self.secure = true;
-        if let Stage::Open(Inside::Messages(inside)) = &mut self.stage {
-            inside.secured();
-        }
     }
 
     fn heap_bytes(&self) -> usize {
         let inside = match &self.stage {
             Stage::Asking(kept) => kept.capacity(),
             Stage::Open(Inside::Json(json)) => json.heap_bytes(),
-            Stage::Open(Inside::Messages(inside)) => inside.heap_bytes(),
+            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.heap_bytes(),
             Stage::Open(Inside::Native) => 0,
         };
         size_of::<WebSocket>() + self.reader.heap_bytes() + inside

@@ -2,7 +2,8 @@
 //!
 //! Lives on: every core, one copy of a node. Invariant: a page of another site may open a WebSocket only if the operator lists it.
 
-use crate::front::translate::Translate;
+use crate::front::xmpp;
+use std::sync::Arc;
 
 /// What is spoken inside a WebSocket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,9 +46,8 @@ pub struct Rules {
     pub url: Option<String>,
     /// Longest message, in bytes. At the limit: close code 1009.
     pub message_bytes: u32,
-    /// Makes the translator of an XMPP connection: one message is one call of `received`, and it writes with `Framing::Text`.
-    /// `None`: XMPP is not offered.
-    pub xmpp: Option<fn() -> Box<dyn Translate>>,
+    /// What XMPP clients are held to; `None`: XMPP is not offered.
+    pub xmpp: Option<Arc<xmpp::Rules>>,
     /// What a frame without native meaning counts as.
     pub(super) counted: Vec<u8>,
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::base::id::{SessionId, UserId, Version};
 use crate::base::jid::Bare;
 use crate::front::translate::Users;
+use crate::front::{json, xmpp};
 use crate::wire::encode::{LoggedInAs, PresenceFields};
 use crate::wire::event::{self, Head};
 use crate::wire::native::Show;
@@ -18,26 +19,16 @@ impl Users for Bob {
     }
 }
 
-/// Echoes messages, each as a frame of its own.
-struct Echo;
+/// What a core would lend.
+fn with_core<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+    let (mut random, mut xmpp, mut json, mut follow) = (|| 4, xmpp::Memory::default(), json::Memory::default(), Vec::new());
+    let (xmpp, json, follow) = (&mut xmpp, &mut json, &mut follow);
+    work(&mut Core { wall_ms: 0, random: &mut random, users, xmpp, json, follow, end: None })
+}
 
-impl Translate for Echo {
-    fn received(&mut self, bytes: &[u8], _: &mut Core<'_>, _: &mut Vec<u8>, replies: &mut Vec<u8>) -> Result<Next, Reason> {
-        write_raw(replies, 0, |out| out.extend_from_slice(bytes));
-        Ok(Next::Here)
-    }
-
-    fn send(&mut self, frames: &[u8], _: &mut Core<'_>, out: &mut Vec<u8>) {
-        for frame in each_whole(frames).filter(|frame| frame.header.kind == RAW) {
-            write::Framing::Text.message(out, |out| out.extend_from_slice(frame.raw()));
-        }
-    }
-
-    fn secured(&mut self) {}
-
-    fn heap_bytes(&self) -> usize {
-        0
-    }
+fn xmpp_rules() -> Arc<xmpp::Rules> {
+    let start_tls = xmpp::StartTls::No;
+    Arc::new(xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls, registration: false })
 }
 
 /// A door and the line behind it.
@@ -53,7 +44,7 @@ struct Line {
 
 impl Line {
     fn new() -> Line {
-        let rules = Rules { xmpp: Some(|| Box::new(Echo)), ..Rules::new(1000) };
+        let rules = Rules { xmpp: Some(xmpp_rules()), ..Rules::new(1000) };
         let users = Bob(Bare::new("bob@localhost").unwrap());
         Line { door: WebSocket::new(Arc::new(rules)), users, frames: Vec::new(), out: Vec::new(), ended: None }
     }
@@ -72,9 +63,8 @@ impl Line {
             return;
         }
         let mut replies = Vec::new();
-        let mut random = || 4;
-        let mut core = Core { wall_ms: 0, random: &mut random, users: &self.users };
-        let read = self.door.received(bytes, &mut core, &mut self.frames, &mut replies);
+        let (door, frames) = (&mut self.door, &mut self.frames);
+        let read = with_core(&self.users, |core| door.received(bytes, core, frames, &mut replies));
         self.ended = read.err();
         if let Some(reason) = self.ended {
             Encoder::default().error(&mut replies, Tag::default(), reason, "");
@@ -83,9 +73,8 @@ impl Line {
     }
 
     fn say(&mut self, frames: &[u8]) {
-        let mut random = || 4;
-        let mut core = Core { wall_ms: 0, random: &mut random, users: &self.users };
-        self.door.send(frames, &mut core, &mut self.out);
+        let (door, out) = (&mut self.door, &mut self.out);
+        with_core(&self.users, |core| door.send(frames, core, out));
     }
 
     fn heard(mut self, bytes: &[u8]) -> Line {
@@ -242,7 +231,7 @@ fn host_meta_says_wss_on_a_private_connection_and_what_the_operator_says_anywher
     let mut line = Line::new();
     line.door.secured();
     assert!(line.heard(ask).text().contains("wss://here/xmpp-websocket"));
-    let rules = Rules { xmpp: Some(|| Box::new(Echo)), url: Some("wss://example.org".into()), ..Rules::new(1000) };
+    let rules = Rules { xmpp: Some(xmpp_rules()), url: Some("wss://example.org".into()), ..Rules::new(1000) };
     let line = Line { door: WebSocket::new(Arc::new(rules)), ..Line::new() };
     assert!(line.heard(ask).text().contains("wss://example.org/xmpp-websocket"));
 }

@@ -1,7 +1,7 @@
 //! WebSocket frames of a server: a header before each message, since nothing is masked on this way.
 //!
 //! Lives on: every core. Pure. Invariants: a length stands in as few bytes as it can (RFC 6455 5.2); a reason to close is text of
-//! at most 123 bytes. Translators frame their own messages here ([`Framing`]), so that nothing is copied once more.
+//! at most 123 bytes.
 
 use crate::base::reason::Reason;
 
@@ -28,17 +28,6 @@ impl Opcode {
     }
 }
 
-/// How the messages that a translator writes are told apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Framing {
-    /// They are not: they follow each other on a byte stream.
-    Stream,
-    /// Each is a text message of WebSocket.
-    Text,
-    /// Each is a binary message of WebSocket.
-    Binary,
-}
-
 /// Length of the header of most messages, for which room is left before they are written.
 const USUAL_HEADER: usize = 4;
 /// Most that a control frame may carry (RFC 6455 5.5).
@@ -46,26 +35,25 @@ pub const CONTROL_BYTES: usize = 125;
 /// Of which a reason to close gets what its code leaves.
 const REASON_BYTES: usize = CONTROL_BYTES - 2;
 
-impl Framing {
-    /// Appends one message: what `content` appends. It must not touch what stands in `out` already.
-    #[inline]
-    pub fn message(self, out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
-        let opcode = match self {
-            Framing::Stream => return content(out),
-            Framing::Text => Opcode::Text,
-            Framing::Binary => Opcode::Binary,
-        };
-        let start = out.len();
-        out.extend_from_slice(&[0; USUAL_HEADER]);
-        content(out);
-        let (header, length) = header(opcode, out.len() - start - USUAL_HEADER);
-        if length != USUAL_HEADER {
-            // Short messages move two bytes down; those of 64 KiB and more move up.
-            out.splice(start..start + USUAL_HEADER, header[..length].iter().copied());
-        } else {
-            out[start..start + length].copy_from_slice(&header[..length]);
-        }
+/// Appends a text message: what `content` appends. It must not touch what stands in `out` already.
+#[inline]
+pub fn text(out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; USUAL_HEADER]);
+    content(out);
+    let (header, length) = header(Opcode::Text, out.len() - start - USUAL_HEADER);
+    if length == USUAL_HEADER {
+        out[start..start + length].copy_from_slice(&header[..length]);
+    } else {
+        // Short messages move two bytes down; those of 64 KiB and more move up.
+        out.splice(start..start + USUAL_HEADER, header[..length].iter().copied());
     }
+}
+
+/// Turns what stands from a place to the end into a text message.
+pub fn wrap_text(out: &mut Vec<u8>, from: usize) {
+    let (header, length) = header(Opcode::Text, out.len() - from);
+    out.splice(from..from, header[..length].iter().copied());
 }
 
 /// The header of a whole message or control frame, and its length.
@@ -134,19 +122,15 @@ mod tests {
         for (payload, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10), (70_000, 10)] {
             let body: Vec<u8> = (0..payload).map(|n| n as u8).collect();
             let (mut filled, mut copied) = (b"before".to_vec(), b"before".to_vec());
-            Framing::Text.message(&mut filled, |out| out.extend_from_slice(&body));
+            let mut wrapped = [&b"before"[..], &body].concat();
+            text(&mut filled, |out| out.extend_from_slice(&body));
             frame(&mut copied, Opcode::Text, &body);
+            wrap_text(&mut wrapped, 6);
             assert_eq!(filled, copied, "{payload}");
+            assert_eq!(wrapped, copied, "{payload}");
             assert_eq!(filled.len(), 6 + header + payload);
             assert!(filled.starts_with(b"before\x81") && filled.ends_with(&body));
         }
-    }
-
-    #[test]
-    fn on_a_stream_a_message_is_only_its_bytes() {
-        let mut out = b"a".to_vec();
-        Framing::Stream.message(&mut out, |out| out.push(b'b'));
-        assert_eq!(out, b"ab");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Attach, Control, SessionEvent, UserRef, WayKind};
 use crate::presence::edge::Edge;
+use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::subscription::{self, Action};
 use crate::presence::user::User;
@@ -86,6 +87,9 @@ impl Homes {
     }
 
     pub(super) fn finish_removal(&mut self, now: Time, at: UserRef, plan: Plan, ticket: u64, edge: &mut Edge, out: &mut Outbox) {
+        if let Some(user) = self.user(at) {
+            user.rare().leaving = true;
+        }
         let sessions: Vec<_> = self.get(at).into_iter().flat_map(|user| &user.sessions).map(|s| (s.id, s.edge)).collect();
         for (session, session_edge) in sessions {
             self.end_session(now, at, session, "", edge, out);
@@ -98,6 +102,7 @@ impl Homes {
             crate::store::Durability::RideAlong,
         );
         let user = self.take(at).expect("being removed");
+        self.drop_mailbox(&user);
         plan.effects.into_iter().for_each(|effect| change::send_way(effect, self.place.cores, out));
         self.refuse_waiting(user, Reason::AccountRemoved, out);
         out.answers.push((ticket, Ok(())));
@@ -124,6 +129,9 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
     plan.delete(Table::LastPresence, rows::user_key(&user.jid));
     let serial = rows::encode_u32(user.id.serial());
     plan.writes.push(Write { table: Table::Meta, key: rows::serial_key(user.id.slot()), value: Some(serial) });
+    for sequence in user.mailbox().into_iter().flat_map(Mailbox::rows) {
+        plan.delete(Table::Messages, rows::message_key(&user.jid, sequence));
+    }
     for jid in user.blocked() {
         plan.delete(Table::Blocked, rows::pair_key(&user.jid, jid));
         plan.send((&user.jid, user.id), (jid, UserId::NOBODY), WayKind::Show, "", next_way);

@@ -3,6 +3,7 @@
 //!
 //! So a reader never sees a change that a crash could take back, and what is acknowledged is never lost.
 
+use super::offline::Keeping;
 use super::plan::{Edit, Effect, Plan};
 use super::update::{done, refuse};
 use super::{Homes, account, interest, plan};
@@ -65,6 +66,11 @@ impl Storing {
     pub fn is_creation(&self) -> bool {
         matches!(self.origin, Origin::Creation)
     }
+
+    /// Whether the account is being removed.
+    pub fn is_removal(&self) -> bool {
+        matches!(self.origin, Origin::Operator { .. })
+    }
 }
 
 /// Who waits for a commit.
@@ -73,6 +79,7 @@ pub(super) enum Waits {
     User(UserRef),
     /// A way to a user who does not exist.
     Stranger(Bare, Plan),
+    Message(Box<Keeping>),
 }
 
 impl Homes {
@@ -216,6 +223,7 @@ impl Homes {
             Some(Waits::Stranger(to, plan)) => {
                 return self.stray_stored(now, to, plan, completion.result.is_ok(), edge, out);
             }
+            Some(Waits::Message(keeping)) => return self.kept(*keeping, completion.result, out),
             Some(Waits::User(at)) => at,
         };
         let Some(user) = self.user(at) else { return };

@@ -1,16 +1,18 @@
 //! After a start: users come back from the rows that were stored, and ways that had not arrived set out again.
 
 use super::Homes;
+use crate::base::id::CoreId;
 use crate::base::jid::Bare;
-use crate::presence::control::{Control, Way, WayKind};
+use crate::presence::control::{Asker, Content, Control, EdgeRef, Message, Way, WayKind};
 use crate::presence::outbox::Outbox;
 use crate::presence::roster::{Detail, Item};
 use crate::presence::subscription::State;
 use crate::presence::user::{Last, Request, User};
 use crate::store::{
-    Table,
+    Durability, Table, Write,
     rows::{self, Row},
 };
+use crate::wire::native::MessageKind;
 use std::fmt::Display;
 
 impl Homes {
@@ -73,6 +75,25 @@ impl Homes {
                 let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence };
                 self.set_out.push((way, arrived));
             }
+            Table::Messages => self.load_message(key, value)?,
+        }
+        Ok(())
+    }
+
+    fn load_message(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let read = |what: &dyn Display| format!("a row of {:?} can't be read: {what}", Table::Messages);
+        let (owner, sequence) = rows::split_message(key).map_err(|e| read(&e))?;
+        let row = rows::Message::decode(value).map_err(|e| read(&e))?;
+        let whose = row.user;
+        let message = kept(owner, sequence, row)?;
+        let bytes = message.frame_bytes();
+        match self.owner(owner) {
+            Ok(user) if user.id == whose => {
+                user.rare().mailbox.get_or_insert_default().restore(Box::new(message));
+                self.count_kept(1, bytes as isize);
+            }
+            // It was acknowledged or its receiver was removed, and its deletion was not made.
+            _ => self.leftover.push(Write { table: Table::Messages, key: key.to_vec(), value: None }),
         }
         Ok(())
     }
@@ -84,6 +105,10 @@ impl Homes {
 
     /// Everything is loaded: the ways that were on their way set out again, in their old order.
     pub fn start(&mut self, out: &mut Outbox) {
+        let leftover = std::mem::take(&mut self.leftover);
+        if !leftover.is_empty() {
+            out.commit(leftover, Durability::RideAlong);
+        }
         let mut ways = std::mem::take(&mut self.set_out);
         ways.sort_by_key(|(way, _)| way.sequence);
         for (way, arrived) in ways {
@@ -98,6 +123,27 @@ impl Homes {
             out.send(to, control);
         }
     }
+}
+
+/// A message that waits. Nobody waits for an answer about it any more.
+fn kept(to: &str, sequence: u64, row: rows::Message) -> Result<Message, String> {
+    let rows::Message { user: _, from, from_resource, to_resource, kind, id, body, extensions, stamp } = row;
+    if kind > MessageKind::ENUM_MAX {
+        return Err(format!("a message to {to} is of no known kind"));
+    }
+    let content = Content { kind: MessageKind(kind), id, body, extensions };
+    let nobody = EdgeRef { core: CoreId(0), slot: u32::MAX, generation: 0 };
+    Ok(Message {
+        from: jid(&from)?,
+        from_resource: from_resource.into(),
+        to: jid(to)?,
+        to_resource,
+        content,
+        asker: Asker { edge: nobody, request: 0 },
+        given: Vec::new(),
+        stamp,
+        kept: sequence,
+    })
 }
 
 /// Rows are written with JIDs in their prepared form: in another one, a name could stand in a table twice.

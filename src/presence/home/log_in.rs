@@ -107,7 +107,7 @@ impl Homes {
         let (available, interested, resource) = (session.available, session.interested, session.resource.clone());
         let extra = session.extra();
         extra.ends_at = None;
-        extra.acknowledge(received);
+        let acknowledged = extra.acknowledge(received);
         let again: Vec<_> = extra.unacknowledged.iter().cloned().collect();
         let edge = asker.edge;
         let attached = Attached { asker, at, session: id, jid, resource, resume: token, resumed: true, data: Vec::new() };
@@ -124,6 +124,7 @@ impl Homes {
         for (number, message) in again {
             tell(SessionEvent::Message { number, message }, out);
         }
+        self.acknowledged(at, acknowledged, out);
     }
 
     /// A session's connection or stream ended. A late word from a connection that the session has left is ignored.

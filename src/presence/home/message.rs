@@ -6,12 +6,23 @@ use super::{change::Change, plan};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
-use crate::base::time::Time;
+use crate::base::time::{Time, WallClock};
 use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
+use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Session, User};
 use crate::wire::native::{MessageKind, Show};
+
+/// What became of a message that was not refused.
+pub(super) enum Fate {
+    /// Sessions have it, or it was dropped as its kind wants.
+    Given,
+    /// It waits for its recipient; what there is to say of it follows when it's stored.
+    WithTheStore,
+}
+
+pub(super) type Refusal = (Reason, String);
 
 impl Homes {
     /// A request of one of a user's sessions.
@@ -43,8 +54,9 @@ impl Homes {
             Ask::Probe { publisher } => self.probe(at, session, asker, &publisher, out),
             Ask::Ack { received } => {
                 let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
-                if let Some(extra) = session.extra.as_mut() {
-                    extra.acknowledge(received);
+                let stored = session.extra.as_mut().map(|extra| extra.acknowledge(received));
+                if self.get(at).is_some_and(|user| user.mailbox().is_some()) {
+                    self.acknowledged(at, stored.unwrap_or_default(), out);
                 }
             }
             _ => self.ask_change(now, at, session, asker, ask, edge, out),
@@ -75,29 +87,37 @@ impl Homes {
         }
         let user = self.user(at).expect("the caller found it");
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
-        let message = Message { from: user.jid.clone(), from_resource, to, to_resource, content, asker, given: Vec::new() };
+        let (from, given, stamp) = (user.jid.clone(), Vec::new(), WallClock::default());
+        let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0 };
         out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
     }
 
     /// A message arrives at its recipient's home.
-    pub fn message(&mut self, message: Box<Message>, out: &mut Outbox) {
+    pub fn message(&mut self, now: Time, message: Box<Message>, out: &mut Outbox) {
         let asker = message.asker;
         self.counters.messages += 1;
-        match self.deliver(message, out) {
-            Ok(()) => done(asker, out),
+        match self.deliver(now, message, true, out) {
+            Ok(Fate::Given) => done(asker, out),
+            Ok(Fate::WithTheStore) => {}
             Err((reason, detail)) => refuse(asker, reason, detail, out),
         }
     }
 
-    /// Gives a message to the sessions that `recipients` chooses.
-    fn deliver(&mut self, mut message: Box<Message>, out: &mut Outbox) -> Result<(), (Reason, String)> {
+    /// Gives a message to the sessions that `recipients` chooses, or keeps it for later. `answer`: the sender waits for an answer.
+    fn deliver(&mut self, now: Time, mut message: Box<Message>, answer: bool, out: &mut Outbox) -> Result<Fate, Refusal> {
         let limits = self.place.limits.clone();
         let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
         let user = self.user(at).expect("found by name");
         if user.has_blocked(&message.from) {
             return Err((Reason::RecipientUnavailable, message.to.to_string()));
         }
-        let Some(chosen) = recipients(user, message.to_resource.as_deref(), message.content.kind) else { return Ok(()) };
+        let (resource, kind) = (message.to_resource.as_deref(), message.content.kind);
+        let Some(chosen) = recipients(user, resource, kind) else { return Ok(Fate::Given) };
+        let is_named = user.sessions.iter().any(|session| Some(&*session.resource) == resource);
+        let must_wait = chosen.is_empty() || (!is_named && user.mailbox().is_some_and(Mailbox::is_arriving));
+        if must_wait && matches!(kind, MessageKind::Normal | MessageKind::Chat) {
+            return self.keep(now, at, message, answer, out);
+        }
         if chosen.is_empty() {
             return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.content.id, message.to)));
         }
@@ -115,23 +135,30 @@ impl Homes {
                 out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message: message.clone() } });
             }
         }
-        Ok(())
+        Ok(Fate::Given)
     }
 
-    /// What a session had not acknowledged when it ended goes to the user's other sessions, or back to the sender as an error;
-    /// but nothing that another session was given too.
-    pub(super) fn return_messages(&mut self, ended: Session, out: &mut Outbox) {
+    /// What a session had not acknowledged when it ended goes to the user's other sessions, or waits for the next one, or goes back
+    /// to the sender as an error; but nothing that another session was given too.
+    pub(super) fn return_messages(&mut self, now: Time, at: UserRef, ended: Session, out: &mut Outbox) {
         for (_, mut message) in ended.extra.into_iter().flat_map(|extra| extra.unacknowledged) {
             let user = self.by_name(&message.to).and_then(|at| self.get(at));
             if user.is_some_and(|user| user.sessions.iter().any(|session| message.given.contains(&session.id))) {
                 continue;
             }
+            if message.kept != 0 {
+                if let Some(mailbox) = self.user(at).and_then(|user| user.rare().mailbox.as_mut()) {
+                    mailbox.put(message);
+                }
+                continue;
+            }
             message.to_resource = None;
             let asker = message.asker;
-            if let Err((reason, detail)) = self.deliver(message, out) {
+            if let Err((reason, detail)) = self.deliver(now, message, false, out) {
                 refuse(asker, reason, detail, out);
             }
         }
+        self.hand_out(at, out);
     }
 
     fn directed_from(
@@ -226,15 +253,15 @@ fn recipients(user: &User, resource: Option<&str>, kind: MessageKind) -> Option<
     if let Some(named) = user.sessions.iter().find(|session| Some(&*session.resource) == resource) {
         return Some(vec![named.id]);
     }
-    let willing = || user.sessions.iter().filter(|session| session.available && session.priority >= 0);
+    let willing = || user.sessions.iter().filter(|session| session.is_willing());
     let best = willing().map(|session| session.priority).max();
     match kind {
         MessageKind::Normal | MessageKind::Chat => {
             Some(willing().filter(|session| Some(session.priority) == best).map(|session| session.id).collect())
         }
         MessageKind::Headline if resource.is_none() && best.is_some() => Some(willing().map(|session| session.id).collect()),
-        // There are no rooms here.
-        MessageKind::GroupChat => Some(Vec::new()),
+        // There are no rooms here, and nobody answers for a session that is not there.
+        MessageKind::GroupChat | MessageKind::Get | MessageKind::Set => Some(Vec::new()),
         _ => None,
     }
 }

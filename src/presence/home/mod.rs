@@ -2,7 +2,8 @@
 //!
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
-//! `plan` (what each change does), `message` (point to point), `account` (users come and go), `load` (after a start).
+//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `account` (users come
+//! and go), `load` (after a start).
 //! Invariants: a user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
@@ -11,6 +12,7 @@ mod interest;
 mod load;
 mod log_in;
 mod message;
+mod offline;
 mod plan;
 mod update;
 
@@ -24,6 +26,7 @@ use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
+use crate::store::Write;
 use ahash::RandomState;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -46,6 +49,8 @@ pub struct HomeCounters {
     pub changes: u64,
     pub failed_changes: u64,
     pub messages: u64,
+    /// Messages stored for users who took none.
+    pub messages_kept: u64,
     /// Entries for users or sessions that are not there any more.
     pub stale: u64,
 }
@@ -126,9 +131,14 @@ pub struct Homes {
     creations: Vec<(u64, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
+    /// Deletions of what the start found and nobody needs.
+    leftover: Vec<Write>,
     /// Sessions whose connection broke, in the order in which they end.
     detached: VecDeque<(Time, UserRef, SessionId)>,
     next_way: u64,
+    next_message: u64,
+    /// Messages that wait for users of this core, and about their bytes.
+    kept: (usize, usize),
     secrets: Secrets,
     scratch: Vec<u8>,
     sessions: usize,
@@ -142,6 +152,8 @@ impl Homes {
         Homes {
             // Higher in each life than in those before, and no life gets through so many.
             next_way: u64::from(place.epoch) << 40,
+            next_message: u64::from(place.epoch) << 40,
+            kept: (0, 0),
             place,
             users: Vec::new(),
             free: Vec::new(),
@@ -154,6 +166,7 @@ impl Homes {
             stray_retries: VecDeque::new(),
             creations: Vec::new(),
             set_out: Vec::new(),
+            leftover: Vec::new(),
             detached: VecDeque::new(),
             secrets,
             scratch: Vec::new(),
@@ -237,7 +250,12 @@ impl Homes {
         self.detached.len()
     }
 
-    /// Changes that are with the store.
+    /// Messages that wait for users of this core, and about their bytes.
+    pub fn kept_size(&self) -> (usize, usize) {
+        self.kept
+    }
+
+    /// Changes and messages that are with the store.
     pub fn storing_count(&self) -> usize {
         self.storing.len()
     }

@@ -47,7 +47,7 @@ impl Homes {
         if found.resource != view.resource {
             return refuse(asker, Reason::WrongResource, "", out);
         }
-        let was_available = found.available;
+        let (was_available, was_willing) = (found.available, found.is_willing());
         if show == Show::Unavailable && !was_available {
             return done(asker, out);
         }
@@ -65,7 +65,7 @@ impl Homes {
         found.presence.clear();
         found.presence.extend_from_slice(view.bytes);
         found.encode(at.user, epoch, frame);
-        let sequence = found.sequence;
+        let (sequence, begins) = (found.sequence, found.is_willing() && !was_willing);
         if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
         }
@@ -76,6 +76,9 @@ impl Homes {
                 false => became_available(user, session, epoch, out),
                 true => self.became_unavailable(now, at, session, view.bytes, out),
             }
+        }
+        if begins {
+            self.hand_out(at, out);
         }
         done(asker, out);
     }
@@ -150,7 +153,7 @@ impl Homes {
         let ended = user.sessions.remove(position);
         self.sessions -= 1;
         self.counters.log_outs += 1;
-        self.return_messages(ended, out);
+        self.return_messages(now, at, ended, out);
     }
 
     /// Sends what was put off for another core while its ring was full: the newest state of each session, once, to where the core

@@ -4,6 +4,7 @@
 use super::{Check, Held};
 use crate::base::jid::Bare;
 use crate::presence::home::Homes;
+use crate::presence::mailbox::Mailbox;
 use crate::presence::subscription::{Action, State};
 use crate::store::Table;
 use crate::store::memory::Memory;
@@ -84,6 +85,11 @@ impl Wishes {
 
     pub fn remove(&mut self, owner: &Bare) {
         self.removed.insert(owner.clone());
+    }
+
+    /// Whether the operator may have removed a user some time.
+    pub fn was_removed(&self, owner: &Bare) -> bool {
+        self.removed.contains(owner)
     }
 
     /// All is still: what is stored agrees with what was answered.
@@ -179,6 +185,12 @@ pub fn memory_is_what_is_stored(homes: &Homes, stored: &Memory) -> Held {
             let (in_memory, waiting) = (user.blocked(), user.requests());
             format!("{jid}: stored {items:?}, {blocked:?}, {requests:?}; in memory {known:?}, {in_memory:?}, {waiting:?}")
         })?;
+        let lost = user
+            .mailbox()
+            .into_iter()
+            .flat_map(Mailbox::rows)
+            .find(|&sequence| stored.get(Table::Messages, &rows::message_key(&jid, sequence)).is_none());
+        CHECK.holds(lost.is_none(), || format!("{jid}: message {lost:?} waits, and is not stored"))?;
     }
     Ok(())
 }

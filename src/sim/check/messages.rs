@@ -1,8 +1,13 @@
-//! Each message whose sending was confirmed is handed to a session that could take it, or its sender is told that it wasn't; once,
-//! and in order.
+//! Each message whose sending was confirmed is handed to a session that could take it, or waits in the store for one, or its sender
+//! is told that it wasn't; once, and in order. What was stored survives crashes.
 
+use super::kept::Wishes;
 use super::{Check, Held};
 use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::jid::Bare;
+use crate::store::Table;
+use crate::store::memory::Memory;
+use crate::store::rows::{self, Row};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: Check = Check::EachMessageArrivesOrReturns;
@@ -21,6 +26,8 @@ struct Letter {
     full: bool,
     confirmed: bool,
     returned: bool,
+    /// For whom it was stored.
+    kept_for: Option<Bare>,
     taken_by: Vec<SessionKey>,
 }
 
@@ -36,7 +43,7 @@ pub struct Post {
 impl Post {
     /// A client writes a message. Gives the name to send it under.
     pub fn written(&mut self, from: SessionKey, full: bool) -> usize {
-        self.letters.push(Letter { from, full, confirmed: false, returned: false, taken_by: Vec::new() });
+        self.letters.push(Letter { from, full, confirmed: false, returned: false, kept_for: None, taken_by: Vec::new() });
         self.letters.len() - 1
     }
 
@@ -49,18 +56,27 @@ impl Post {
         self.letters[letter].returned = true;
     }
 
+    /// It was stored.
+    pub fn kept(&mut self, row: &[u8], for_whom: &str) {
+        self.letters[letter_of(row)].kept_for = Bare::new(for_whom);
+    }
+
     pub fn session_ended(&mut self, life: u32, core: CoreId) {
         self.disturbed.insert((life, core));
     }
 
-    /// A session receives a message. True: it had one of the same sender before.
-    pub fn taken(&mut self, by: SessionKey, home: CoreId, number: u64, letter: usize) -> Result<bool, super::Broken> {
+    /// A session receives a message. True: it had one of the same sender before. One that `waited` may come behind later ones, and
+    /// says so.
+    pub fn taken(&mut self, by: SessionKey, home: CoreId, number: u64, letter: usize, waited: bool) -> Result<bool, super::Broken> {
         let last = self.numbers.entry(by).or_default();
         CHECK.holds(number == *last + 1, || format!("{by:?} got message {number} after {last}"))?;
         *last = number;
         let Letter { from, full, ref mut taken_by, .. } = self.letters[letter];
         CHECK.holds(!taken_by.contains(&by), || format!("{by:?} got message {letter} twice"))?;
         taken_by.push(by);
+        if waited {
+            return Ok(false);
+        }
         let before = self.order.insert((from, by), letter);
         let in_order = before.is_none_or(|before| before < letter) || !full || self.disturbed.contains(&(by.life, home));
         CHECK.holds(in_order, || format!("{by:?} got message {letter} of {from:?} after {before:?}"))?;
@@ -73,13 +89,23 @@ impl Post {
     }
 
     /// All is still. `heard` are the senders that have been there all the time, so that they'd know.
-    pub fn check(&self, heard: &BTreeSet<SessionKey>) -> Held {
+    pub fn check(&self, heard: &BTreeSet<SessionKey>, stored: &Memory, wishes: &Wishes) -> Held {
+        let waiting: BTreeSet<usize> = stored.rows(Table::Messages).map(|(_, row)| letter_of(row)).collect();
         for (number, letter) in self.letters.iter().enumerate() {
-            let arrived = !letter.taken_by.is_empty() || letter.returned;
+            let gone = letter.kept_for.as_ref().is_some_and(|user| wishes.was_removed(user));
+            let arrived = !letter.taken_by.is_empty() || letter.returned || waiting.contains(&number) || gone;
+            CHECK.holds(arrived || letter.kept_for.is_none(), || {
+                format!("message {number} was stored for {:?}, and neither taken nor kept", letter.kept_for)
+            })?;
             CHECK.holds(arrived || !letter.confirmed || !heard.contains(&letter.from), || {
                 format!("message {number} of {:?} was confirmed, and then nothing was heard of it", letter.from)
             })?;
         }
         Ok(())
     }
+}
+
+/// Which message a row holds.
+fn letter_of(row: &[u8]) -> usize {
+    rows::Message::decode(row).expect("rows are sound").id.parse().expect("messages are named by their numbers")
 }

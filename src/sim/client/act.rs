@@ -12,9 +12,11 @@ use crate::sim::Env;
 use crate::sim::check::kept::Wish;
 use crate::sim::node::{Node, keys};
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
-use crate::wire::native::{self, Show};
+use crate::wire::native::{self, MessageKind, Show};
 
 const SHOWS: [Show; 5] = [Show::Available, Show::Chat, Show::Away, Show::ExtendedAway, Show::DoNotDisturb];
+/// Kinds of messages that nobody drops without a word.
+const KINDS: [MessageKind; 4] = [MessageKind::Normal, MessageKind::Chat, MessageKind::Normal, MessageKind::Get];
 /// Contacts that have no account.
 const STRANGER: &str = "stranger@sim";
 
@@ -227,13 +229,9 @@ impl Client {
         };
         let letter = env.memories.post.written(self.sessions[&stream].key, full);
         let id = letter.to_string();
-        self.ask(env, stream, Pending::Letter(letter), |encoder, out, tag| {
-            encoder.message(
-                out,
-                tag,
-                &MessageFields { from: "", to: &to, id: &id, body: id.as_bytes(), ..MessageFields::default() },
-            );
-        });
+        let kind = *env.random.pick(&KINDS).expect("there are some");
+        let fields = MessageFields { to: &to, id: &id, body: id.as_bytes(), kind, ..MessageFields::default() };
+        self.ask(env, stream, Pending::Letter(letter), |encoder, out, tag| encoder.message(out, tag, &fields));
     }
 
     fn direct(&mut self, env: &mut Env, stream: u32) {

@@ -57,6 +57,8 @@ pub struct MessageFields<'a> {
     pub number: u64,
     pub kind: n::MessageKind,
     pub extensions: &'a str,
+    /// Milliseconds since 1970; 0: it did not have to wait. Only a server writes it.
+    pub stamp: u64,
 }
 
 /// The fields of a Subscription, and of a SubscriptionEvent.
@@ -95,6 +97,7 @@ impl Encoder {
                 number: message.number,
                 kind: message.kind,
                 extensions: text(b, message.extensions),
+                stamp: message.stamp,
             };
             n::Message::create(b, &args)
         });

@@ -404,18 +404,22 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Action {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_MESSAGE_KIND: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_MESSAGE_KIND: u8 = 4;
+pub const ENUM_MAX_MESSAGE_KIND: u8 = 8;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_MESSAGE_KIND: [MessageKind; 5] = [
+pub const ENUM_VALUES_MESSAGE_KIND: [MessageKind; 9] = [
   MessageKind::Normal,
   MessageKind::Chat,
   MessageKind::GroupChat,
   MessageKind::Headline,
   MessageKind::Error,
+  MessageKind::Get,
+  MessageKind::Set,
+  MessageKind::Result,
+  MessageKind::Failure,
 ];
 
-/// RFC 6121 5.2.2.
+/// RFC 6121 5.2.2; and the four of RFC 6120 8.2.3, questions and answers between two sessions (IQ stanzas).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct MessageKind(pub u8);
@@ -426,15 +430,23 @@ impl MessageKind {
   pub const GroupChat: Self = Self(2);
   pub const Headline: Self = Self(3);
   pub const Error: Self = Self(4);
+  pub const Get: Self = Self(5);
+  pub const Set: Self = Self(6);
+  pub const Result: Self = Self(7);
+  pub const Failure: Self = Self(8);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_MAX: u8 = 8;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Normal,
     Self::Chat,
     Self::GroupChat,
     Self::Headline,
     Self::Error,
+    Self::Get,
+    Self::Set,
+    Self::Result,
+    Self::Failure,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -444,6 +456,10 @@ impl MessageKind {
       Self::GroupChat => Some("GroupChat"),
       Self::Headline => Some("Headline"),
       Self::Error => Some("Error"),
+      Self::Get => Some("Get"),
+      Self::Set => Some("Set"),
+      Self::Result => Some("Result"),
+      Self::Failure => Some("Failure"),
       _ => None,
     }
   }
@@ -3188,6 +3204,7 @@ impl<'a> Message<'a> {
   pub const VT_NUMBER: ::flatbuffers::VOffsetT = 12;
   pub const VT_KIND: ::flatbuffers::VOffsetT = 14;
   pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_STAMP: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3199,6 +3216,7 @@ impl<'a> Message<'a> {
     args: &'args MessageArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Message<'bldr>> {
     let mut builder = MessageBuilder::new(_fbb);
+    builder.add_stamp(args.stamp);
     builder.add_number(args.number);
     if let Some(x) = args.extensions { builder.add_extensions(x); }
     if let Some(x) = args.body { builder.add_body(x); }
@@ -3257,13 +3275,21 @@ impl<'a> Message<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<MessageKind>(Message::VT_KIND, Some(MessageKind::Normal)).unwrap()}
   }
-  /// As in Presence, of an XMPP message.
+  /// As in Presence, of an XMPP message; of Get, Set, Result and Failure, the payload.
   #[inline]
   pub fn extensions(&self) -> Option<&'a str> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Message::VT_EXTENSIONS, None)}
+  }
+  /// Milliseconds since 1970: when it came, if it had to wait for its recipient; 0 otherwise. Only the server writes it.
+  #[inline]
+  pub fn stamp(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Message::VT_STAMP, Some(0)).unwrap()}
   }
 }
 
@@ -3280,6 +3306,7 @@ impl ::flatbuffers::Verifiable for Message<'_> {
      .visit_field::<u64>("number", Self::VT_NUMBER, false)?
      .visit_field::<MessageKind>("kind", Self::VT_KIND, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
+     .visit_field::<u64>("stamp", Self::VT_STAMP, false)?
      .finish();
     Ok(())
   }
@@ -3292,6 +3319,7 @@ pub struct MessageArgs<'a> {
     pub number: u64,
     pub kind: MessageKind,
     pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub stamp: u64,
 }
 impl<'a> Default for MessageArgs<'a> {
   #[inline]
@@ -3304,6 +3332,7 @@ impl<'a> Default for MessageArgs<'a> {
       number: 0,
       kind: MessageKind::Normal,
       extensions: None,
+      stamp: 0,
     }
   }
 }
@@ -3342,6 +3371,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessageBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Message::VT_EXTENSIONS, extensions);
   }
   #[inline]
+  pub fn add_stamp(&mut self, stamp: u64) {
+    self.fbb_.push_slot::<u64>(Message::VT_STAMP, stamp, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MessageBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MessageBuilder {
@@ -3366,6 +3399,7 @@ impl ::core::fmt::Debug for Message<'_> {
       ds.field("number", &self.number());
       ds.field("kind", &self.kind());
       ds.field("extensions", &self.extensions());
+      ds.field("stamp", &self.stamp());
       ds.finish()
   }
 }

@@ -1,0 +1,289 @@
+//! TLS 1.2 and 1.3 between a socket and a door: the peer's bytes in, plain bytes out, and the other way round.
+//!
+//! Lives on: the core that owns the connection, and moves with it. Serves C8, G6; RFC 7590, RFC 8446, RFC 5246. Sans-IO over
+//! rustls' unbuffered API. It is behind the feature `runtime`, and the one place of `front` that is no function of its input:
+//! aws-lc-rs draws its own randomness, and rustls asks the clock how old a ticket is; the simulator has no TLS.
+//!
+//! Invariants: records leave in the order in which they were encrypted, because what rustls wants to say by itself (flights,
+//! tickets, alerts) waits in `pending` and always goes first; between records no buffer is kept; whatever the peer sends, memory
+//! is bounded by [`HANDSHAKE_BYTES`] and [`RECORD_BYTES`], and the peer is told the alert that TLS has for it. Renegotiation is
+//! refused (TLS 1.2's `no_renegotiation`; asking twice ends the connection), early data is never taken.
+
+mod exporter;
+mod terms;
+
+pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
+
+use exporter::Heard;
+use rustls::Error;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
+};
+use std::sync::Arc;
+
+/// Bytes that a handshake may take in all. At the limit: the alert `decode_error`.
+pub const HANDSHAKE_BYTES: usize = 32 * 1024;
+/// Bytes kept of what is not yet a whole record, or not yet a whole message of TLS itself: the longest record of TLS 1.2.
+/// At the limit: the connection ends.
+pub const RECORD_BYTES: usize = 5 + 16 * 1024 + 2048;
+/// Plain bytes of a full record, and what a record adds to them at most (header, explicit nonce, content type, tag).
+const RECORD_PLAIN: usize = 16 * 1024;
+const RECORD_EXTRA: usize = 5 + 8 + 1 + 16;
+/// About the microseconds of a core that a whole handshake takes, for budgets: measured with an ECDSA P-256 certificate.
+pub const HANDSHAKE_US: u32 = 120;
+/// The same for what is left of it once the server has answered: the client's key exchange (TLS 1.2) and Finished.
+pub const FINISH_US: u32 = 30;
+/// About what rustls keeps of an idle session on the heap (`tests/tls_memory.rs` holds it).
+const SESSION_HEAP_BYTES: usize = 2688;
+
+/// Why a connection can't go on. What the peer is to be told is pending.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Tls(#[from] Error),
+    #[error("the handshake takes more than {HANDSHAKE_BYTES} bytes")]
+    HandshakeTooLong,
+    #[error("a message of TLS itself takes more than {RECORD_BYTES} bytes")]
+    MessageTooLong,
+    /// TLS 1.2 has no way to new keys but a new connection.
+    #[error("the keys have protected as many records as they may")]
+    KeysUsedUp,
+}
+
+/// One connection's TLS.
+pub struct Tls {
+    session: UnbufferedServerConnection,
+    /// The start of a record, as it came.
+    incoming: Vec<u8>,
+    /// Records for the peer, made and not yet taken.
+    pending: Vec<u8>,
+    heard: Arc<Heard>,
+    handshake_bytes: usize,
+    peer_closed: bool,
+    /// It has failed, or we have closed it: nothing is taken any more, and nothing but what is pending is said.
+    over: bool,
+}
+
+impl Tls {
+    pub fn new(terms: &Terms, application: Application) -> Result<Tls, Fault> {
+        let heard = Arc::new(Heard::default());
+        let session = UnbufferedServerConnection::new(terms.config(application, heard.clone()))?;
+        let (incoming, pending) = (Vec::new(), Vec::new());
+        Ok(Tls { session, incoming, pending, heard, handshake_bytes: 0, peer_closed: false, over: false })
+    }
+
+    /// Takes bytes of the peer, cut anywhere. What they say is appended to `plain`. Records for the peer may be pending then.
+    ///
+    /// Errors: the connection can't go on; what was said before is in `plain`. Later bytes are dropped.
+    pub fn received(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
+        if self.over || self.peer_closed {
+            return Ok(());
+        }
+        if self.is_handshaking() {
+            self.handshake_bytes += bytes.len();
+        }
+        self.incoming.extend_from_slice(bytes);
+        let outcome = self.work_off(plain).and_then(|()| self.within_bounds());
+        if outcome.is_err() {
+            self.take_alert();
+            self.end();
+        } else if self.incoming.is_empty() || self.peer_closed {
+            self.incoming = Vec::new();
+        }
+        outcome
+    }
+
+    /// Appends to `out` what is pending, and then `plain` in as few records as can be. Before the handshake is done, and after
+    /// the end, there is nobody to read `plain`: it is dropped.
+    ///
+    /// Errors: the connection can't go on.
+    pub fn send(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.flush(out);
+        if plain.is_empty() || self.over || self.is_handshaking() {
+            return Ok(());
+        }
+        let room = plain.len() + plain.len().div_ceil(RECORD_PLAIN) * RECORD_EXTRA;
+        let sent = self.write(out, room, |traffic, room| traffic.encrypt(plain, room));
+        if sent.is_err() {
+            self.end();
+        }
+        sent
+    }
+
+    /// Appends to `out` what is pending, and that nothing more will come (close_notify). A peer whose handshake is not done is
+    /// told nothing. What it sends later is dropped.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        self.flush(out);
+        if !self.over && !self.is_handshaking() {
+            // A session that can't encrypt its goodbye leaves without one.
+            _ = self.write(out, RECORD_EXTRA + 2, |traffic, room| traffic.queue_close_notify(room));
+        }
+        self.end();
+    }
+
+    /// Whether `send` has something to say although there are no plain bytes.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether the peer has said that nothing more will come from it (close_notify).
+    pub fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    pub fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    /// About the microseconds that the peer's next bytes may take at most, besides what is said in them.
+    pub fn cost_us(&self) -> u32 {
+        match self.session.protocol_version() {
+            _ if self.over || !self.is_handshaking() => 0,
+            Some(_) => FINISH_US,
+            None => HANDSHAKE_US,
+        }
+    }
+
+    /// What SCRAM's -PLUS mechanisms bind to: tls-exporter (RFC 9266), once the handshake is done. `None` in TLS 1.2, where
+    /// clients don't agree what an empty context is (RFC 5705 4), and so would fail to log in.
+    pub fn exporter(&self) -> Option<[u8; 32]> {
+        self.heard.binding().filter(|_| !self.is_handshaking())
+    }
+
+    /// What client and server have agreed to speak inside (ALPN), once it is known.
+    pub fn application_protocol(&self) -> Option<&[u8]> {
+        self.session.alpn_protocol()
+    }
+
+    /// Bytes on the heap: its own, and about those of rustls.
+    pub fn heap_bytes(&self) -> usize {
+        self.incoming.capacity() + self.pending.capacity() + size_of::<Heard>() + SESSION_HEAP_BYTES
+    }
+
+    /// All whole records that are there.
+    fn work_off(&mut self, plain: &mut Vec<u8>) -> Result<(), Fault> {
+        let mut at = 0;
+        let mut outcome = Ok(true);
+        while let Ok(true) = outcome {
+            let UnbufferedStatus { discard, state } = self.session.process_tls_records(&mut self.incoming[at..]);
+            at += discard;
+            outcome = match state {
+                Ok(ConnectionState::ReadTraffic(mut records)) => loop {
+                    match records.next_record() {
+                        Some(Ok(record)) => {
+                            at += record.discard;
+                            plain.extend_from_slice(record.payload);
+                        }
+                        Some(Err(error)) => break Err(error.into()),
+                        None => break Ok(true),
+                    }
+                },
+                Ok(ConnectionState::EncodeTlsData(mut record)) => {
+                    encode(&mut record, &mut self.pending);
+                    Ok(true)
+                }
+                Ok(ConnectionState::TransmitTlsData(sent)) => {
+                    sent.done();
+                    Ok(true)
+                }
+                Ok(ConnectionState::PeerClosed) => {
+                    self.peer_closed = true;
+                    Ok(true)
+                }
+                Ok(_) => Ok(false),
+                Err(error) => Err(error.into()),
+            };
+        }
+        self.incoming.drain(..at);
+        outcome.map(|_| ())
+    }
+
+    fn within_bounds(&self) -> Result<(), Fault> {
+        if self.is_handshaking() && self.handshake_bytes > HANDSHAKE_BYTES {
+            return Err(Fault::HandshakeTooLong);
+        }
+        if !self.is_handshaking() && self.incoming.len() > RECORD_BYTES {
+            return Err(Fault::MessageTooLong);
+        }
+        Ok(())
+    }
+
+    /// After a fault: the alert that rustls has for the peer, or one of ours while it can be said in the clear.
+    fn take_alert(&mut self) {
+        let before = self.pending.len();
+        // Nothing is read any more: rustls gives what it has to say before it looks at the bytes that came.
+        while self.session.wants_write() {
+            match self.session.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(mut record)) => encode(&mut record, &mut self.pending),
+                _ => break,
+            }
+        }
+        if self.pending.len() == before && self.session.protocol_version().is_none() {
+            self.pending.extend_from_slice(&[21, 3, 3, 0, 2, 2, 50]);
+        }
+    }
+
+    fn end(&mut self) {
+        self.over = true;
+        self.incoming = Vec::new();
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.pending);
+        } else {
+            out.extend_from_slice(&self.pending);
+        }
+        self.pending = Vec::new();
+    }
+
+    /// Lets rustls encrypt something behind what is in `out`. `room` is about what it takes.
+    fn write(
+        &mut self,
+        out: &mut Vec<u8>,
+        room: usize,
+        mut encrypt: impl FnMut(&mut WriteTraffic<'_, rustls::server::ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> Result<(), Fault> {
+        loop {
+            // With what has come of the next record: rustls may know where in it a message of its own begins.
+            let UnbufferedStatus { state, .. } = self.session.process_tls_records(&mut self.incoming);
+            match state? {
+                ConnectionState::EncodeTlsData(mut record) => encode(&mut record, out),
+                ConnectionState::TransmitTlsData(sent) => sent.done(),
+                ConnectionState::WriteTraffic(mut traffic) => return fill(out, room, |room| encrypt(&mut traffic, room)),
+                _ => return Err(Error::HandshakeNotComplete.into()),
+            }
+        }
+    }
+}
+
+/// Appends a record that rustls has made.
+fn encode<Data>(record: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
+    let start = out.len();
+    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = record.encode(&mut []) {
+        out.resize(start + required_size, 0);
+        let written = record.encode(&mut out[start..]).unwrap_or(0);
+        out.truncate(start + written);
+    }
+}
+
+/// Appends what is encrypted into the room it needs.
+fn fill(
+    out: &mut Vec<u8>,
+    mut room: usize,
+    mut encrypt: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<(), Fault> {
+    let start = out.len();
+    loop {
+        out.resize(start + room, 0);
+        let written = encrypt(&mut out[start..]);
+        match written {
+            Err(EncryptError::InsufficientSize(needed)) if needed.required_size > room => room = needed.required_size,
+            written => {
+                out.truncate(start + written.as_ref().unwrap_or(&0));
+                return written.map(|_| ()).map_err(|_| Fault::KeysUsedUp);
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The names of XMPP: namespaces, as the documents print them.
+
+pub const CLIENT: &str = "jabber:client";
+pub const STREAM: &str = "http://etherx.jabber.org/streams";
+pub const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
+pub const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
+pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+/// RFC 3921 3.
+pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+/// RFC 7395 3.3.
+pub const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
+pub const ROSTER: &str = "jabber:iq:roster";
+pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
+pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";
+pub const VERSION: &str = "jabber:iq:version";
+pub const CAPS: &str = "http://jabber.org/protocol/caps";
+pub const PING: &str = "urn:xmpp:ping";
+pub const TIME: &str = "urn:xmpp:time";
+pub const DELAY: &str = "urn:xmpp:delay";
+pub const IDLE: &str = "urn:xmpp:idle:1";

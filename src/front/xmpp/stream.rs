@@ -1,0 +1,239 @@
+//! The stream: its opening, what it offers, how it ends (RFC 6120 4; RFC 7395 3 over WebSocket).
+
+use super::log_in::Entry;
+use super::reasons;
+use super::{Framing, Mark, Question, Stage, StartTls, Turn, Xmpp, names};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::wire::xml::{self, Element, Fault, Header, Item};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+/// What an XMPP client calls itself to the core.
+const SOFTWARE: &str = "xmpp";
+
+/// Why a stream ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct End {
+    /// The stream error; empty: there is none.
+    pub condition: &'static str,
+    pub text: &'static str,
+    /// What the core is told.
+    pub reason: Reason,
+}
+
+impl End {
+    /// The client has closed its stream.
+    pub const GOOD_BYE: End = End::new("", Reason::LoggedOut);
+
+    pub const fn new(condition: &'static str, reason: Reason) -> End {
+        End { condition, text: "", reason }
+    }
+
+    pub const fn saying(condition: &'static str, text: &'static str, reason: Reason) -> End {
+        End { condition, text, reason }
+    }
+}
+
+impl From<Fault> for End {
+    fn from(fault: Fault) -> End {
+        let reason = if fault == Fault::TooLarge { Reason::FrameTooLarge } else { Reason::BadFrame };
+        End::saying(fault.condition(), fault.text(), reason)
+    }
+}
+
+impl Xmpp {
+    /// The peer's opening (RFC 6120 4.7).
+    pub(super) fn opened(&mut self, header: &Header, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        let tag = &header.tag;
+        let is_ours = match self.framing {
+            Framing::Stream => tag.is("stream", names::STREAM) && header.content == names::CLIENT,
+            Framing::Messages(_) => tag.is("open", names::FRAMING),
+        };
+        if !is_ours {
+            return Err(End::new("invalid-namespace", Reason::BadFrame));
+        }
+        if !tag.attribute("version").is_some_and(|version| version.starts_with("1.")) {
+            return Err(End::saying("unsupported-version", "this server speaks version 1.0", Reason::UnknownVersion));
+        }
+        if !tag.attribute("to").is_none_or(|to| self.is_domain(to)) {
+            return Err(End::saying("host-unknown", "this server has another name", Reason::BadJid));
+        }
+        let id = (turn.core.random)();
+        turn.say(Mark::Words, |out| self.write_opening(out, id));
+        if self.stage == Stage::Proven {
+            self.stage = Stage::Unbound;
+            turn.say(Mark::Words, |out| self.write_session_features(out));
+        } else if self.must_be_private() {
+            self.stage = Stage::Open;
+            turn.say(Mark::Words, |out| {
+                self.write_features(out, b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>")
+            });
+        } else {
+            self.stage = Stage::Greeting;
+            let tag = self.ask(Question::Hello).expect("nothing waits on a new stream");
+            turn.frame(|encoder, frames| encoder.hello(frames, tag, SOFTWARE));
+        }
+        Ok(())
+    }
+
+    pub(super) fn must_be_private(&self) -> bool {
+        !self.private && self.rules.start_tls == StartTls::Required
+    }
+
+    /// Whether a name is the one of this server, in whatever case.
+    pub(super) fn is_domain(&self, name: &str) -> bool {
+        *name == *self.rules.domain
+            || Bare::new(&format!("a@{name}")).is_some_and(|prepared| prepared.domain() == &*self.rules.domain)
+    }
+
+    /// Over WebSocket, the stream's opening and closing are elements.
+    pub(super) fn message_item(&self, element: Element) -> Item {
+        match element {
+            tag if tag.is("open", names::FRAMING) || matches!(self.stage, Stage::Opening | Stage::Proven) => {
+                Item::Header(Header { tag, content: names::CLIENT.to_owned() })
+            }
+            tag if tag.is("close", names::FRAMING) => Item::End,
+            element => Item::Element(element),
+        }
+    }
+
+    fn write_opening(&self, out: &mut Vec<u8>, id: u64) {
+        match self.framing {
+            Framing::Stream => {
+                out.extend_from_slice(b"<?xml version='1.0'?><stream:stream");
+                xml::attribute(out, "xmlns", names::CLIENT);
+                xml::attribute(out, "xmlns:stream", names::STREAM);
+            }
+            Framing::Messages(_) => {
+                out.extend_from_slice(b"<open");
+                xml::attribute(out, "xmlns", names::FRAMING);
+            }
+        }
+        xml::attribute(out, "from", &self.rules.domain);
+        xml::attribute(out, "id", &BASE64_URL_SAFE_NO_PAD.encode(id.to_le_bytes()));
+        out.extend_from_slice(b" version='1.0' xml:lang='en'");
+        out.extend_from_slice(if matches!(self.framing, Framing::Stream) { b">" } else { b"/>" });
+    }
+
+    pub(super) fn write_features(&self, out: &mut Vec<u8>, features: &[u8]) {
+        self.stream_tag(out, "features");
+        out.extend_from_slice(features);
+        out.extend_from_slice(b"</stream:features>");
+    }
+
+    /// What is offered before a log-in, with these mechanisms.
+    pub(super) fn write_log_in_features(&self, out: &mut Vec<u8>, entry: &Entry) {
+        let mut features = Vec::new();
+        if !self.private && self.rules.start_tls == StartTls::Offered {
+            features.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        }
+        entry.write_mechanisms(&mut features);
+        if self.rules.registration {
+            features.extend_from_slice(b"<register xmlns='http://jabber.org/features/iq-register'/>");
+        }
+        self.write_limits(&mut features);
+        self.write_features(out, &features);
+    }
+
+    /// What is offered to who has logged in.
+    fn write_session_features(&self, out: &mut Vec<u8>) {
+        let mut features = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+            <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
+            <sub xmlns='urn:xmpp:features:pre-approval'/>"
+            .to_vec();
+        self.write_limits(&mut features);
+        self.write_features(out, &features);
+    }
+
+    /// XEP-0478.
+    fn write_limits(&self, out: &mut Vec<u8>) {
+        let limits =
+            format!("<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>{}</max-bytes></limits>", self.rules.stanza_bytes);
+        out.extend_from_slice(limits.as_bytes());
+    }
+
+    /// An element whose name has the stream's prefix, up to its content.
+    fn stream_tag(&self, out: &mut Vec<u8>, name: &str) {
+        out.extend_from_slice(b"<stream:");
+        out.extend_from_slice(name.as_bytes());
+        if let Framing::Messages(_) = self.framing {
+            xml::attribute(out, "xmlns:stream", names::STREAM);
+        }
+        out.push(b'>');
+    }
+
+    pub(super) fn write_error(&self, out: &mut Vec<u8>, condition: &str, text: &str) {
+        self.stream_tag(out, "error");
+        out.push(b'<');
+        out.extend_from_slice(condition.as_bytes());
+        xml::attribute(out, "xmlns", names::STREAM_ERRORS);
+        out.extend_from_slice(b"/>");
+        if !text.is_empty() {
+            out.extend_from_slice(b"<text");
+            xml::attribute(out, "xmlns", names::STREAM_ERRORS);
+            out.extend_from_slice(b" xml:lang='en'>");
+            xml::text(out, text);
+            out.extend_from_slice(b"</text>");
+        }
+        out.extend_from_slice(b"</stream:error>");
+    }
+
+    pub(super) fn close_tag(&self) -> &'static [u8] {
+        match self.framing {
+            Framing::Stream => b"</stream:stream>",
+            Framing::Messages(_) => b"<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>",
+        }
+    }
+
+    pub(super) fn write_closing(&self, replies: &mut Vec<u8>) {
+        crate::wire::frame::write_raw(replies, Mark::Last as u32, |out| out.extend_from_slice(self.close_tag()));
+    }
+
+    /// Ends the stream for a fault of the peer: the stream error, behind an opening if there was none (RFC 6120 4.9.1.2).
+    pub(super) fn end(&mut self, end: &End, replies: &mut Vec<u8>) {
+        if end.condition.is_empty() {
+            return;
+        }
+        let mut say = |mark: Mark, write: &dyn Fn(&mut Vec<u8>)| crate::wire::frame::write_raw(replies, mark as u32, write);
+        if matches!(self.stage, Stage::Opening | Stage::Proven) {
+            say(Mark::Words, &|out| self.write_opening(out, 0));
+        }
+        say(Mark::Words, &|out| self.write_error(out, end.condition, end.text));
+        self.write_closing(replies);
+        self.stage = Stage::Closing;
+    }
+
+    /// Ends the stream because the core says so: appended to what goes out.
+    pub(super) fn ended(&mut self, reason: Reason, out: &mut Vec<u8>) {
+        if matches!(self.stage, Stage::Opening | Stage::Proven) {
+            self.message_out(out, |this, out| this.write_opening(out, 0));
+        }
+        self.message_out(out, |this, out| this.write_error(out, reasons::stream(reason), reason.text()));
+        self.message_out(out, |this, out| out.extend_from_slice(this.close_tag()));
+        self.stage = Stage::Closed;
+    }
+
+    /// The stream goes on at another address (RFC 6120 4.9.3.19; RFC 7395 3.6.1 over WebSocket, where it is a URI).
+    pub(super) fn write_other_host(&self, out: &mut Vec<u8>, address: &str) {
+        if let Framing::Messages(_) = self.framing {
+            out.extend_from_slice(b"<close");
+            xml::attribute(out, "xmlns", names::FRAMING);
+            xml::attribute(out, "see-other-uri", address);
+            return out.extend_from_slice(b"/>");
+        }
+        out.extend_from_slice(b"<stream:error><see-other-host");
+        xml::attribute(out, "xmlns", names::STREAM_ERRORS);
+        out.push(b'>');
+        xml::text(out, address);
+        out.extend_from_slice(b"</see-other-host></stream:error></stream:stream>");
+    }
+
+    /// Appends one element, as a message of its own where there are messages.
+    pub(super) fn message_out(&self, out: &mut Vec<u8>, write: impl FnOnce(&Xmpp, &mut Vec<u8>)) {
+        let from = out.len();
+        write(self, out);
+        if let Framing::Messages(frame) = self.framing {
+            frame(out, from);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Dialogues of XMPP clients with one core, without sockets.
+mod xmpp_world;
+
+use xmpp_world::*;
+
+fn two_friends() -> (World, Client, Client) {
+    let mut world = World::new();
+    world.account("alice");
+    world.account("bob");
+    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
+    world.friends(("alice", alice), ("bob", bob));
+    (world, alice, bob)
+}
+
+#[test]
+fn presence_reaches_an_approved_subscriber_with_all_that_was_said() {
+    let (mut world, alice, bob) = two_friends();
+    let own = world.ask(
+        alice,
+        "<presence xml:lang='de'><show>away</show><status>weg</status><status xml:lang='en'>gone</status><priority>5</priority>\
+         <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:n' ver='v/='/>\
+         <idle xmlns='urn:xmpp:idle:1' since='2009-02-13T23:31:30Z'/><x xmlns='urn:x' a='&lt;'><y/></x></presence>",
+    );
+    let rest = "from='alice@example.org/desk' xml:lang='de'><show>away</show><status>weg</status><priority>5</priority>\
+         <idle xmlns='urn:xmpp:idle:1' since='2009-02-13T23:31:30.000Z'/>\
+         <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='urn:n' ver='v/='/>\
+         <status xmlns='jabber:client' xml:lang='en'>gone</status><x xmlns='urn:x' a='&lt;'><y/></x></presence>";
+    assert_eq!(own, format!("<presence to='alice@example.org/desk' {rest}"));
+    assert_eq!(world.heard(bob), format!("<presence to='bob@example.org/phone' {rest}"));
+    world.say(alice, "<presence type='unavailable'><status>bye</status></presence>");
+    let gone =
+        "<presence to='bob@example.org/phone' from='alice@example.org/desk' type='unavailable'><status>bye</status></presence>";
+    assert_eq!(world.heard(bob), gone);
+}
+
+#[test]
+fn messages_reach_the_recipient_and_are_acknowledged() {
+    let (mut world, alice, bob) = two_friends();
+    for n in 0..600 {
+        let sent = world.ask(
+            alice,
+            format!(
+                "<message to='bob@example.org' type='chat' id='m{n}'><body>1 &lt; 2</body><body xml:lang='de'>x</body>\
+                 <thread>t</thread></message>"
+            ),
+        );
+        assert_eq!(sent, "");
+        assert_eq!(
+            world.heard(bob),
+            format!(
+                "<message type='chat' id='m{n}' from='alice@example.org/desk' to='bob@example.org'><body>1 &lt; 2</body>\
+                 <body xmlns='jabber:client' xml:lang='de'>x</body><thread xmlns='jabber:client'>t</thread></message>"
+            )
+        );
+    }
+    let refused = world.ask(alice, "<message to='nobody@example.org' id='m'><body>x</body></message>");
+    assert!(
+        refused.starts_with(
+            "<message type='error' id='m' from='nobody@example.org' to='alice@example.org/desk'><error type='cancel'>"
+        )
+    );
+    assert!(refused.contains("<service-unavailable "), "{refused}");
+}
+
+#[test]
+fn the_roster_is_fetched_set_and_pushed() {
+    let (mut world, alice, _) = two_friends();
+    let roster = world.ask(alice, "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    assert_eq!(
+        roster,
+        "<iq type='result' id='r' to='alice@example.org/desk'><query xmlns='jabber:iq:roster'>\
+         <item jid='bob@example.org' subscription='both'/></query></iq>"
+    );
+    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+         <item jid='bob@example.org' name='B&amp;b'><group>g</group></item></query></iq>";
+    let heard = world.ask(alice, set);
+    assert!(heard.contains("<iq type='result' id='s' to='alice@example.org/desk'></iq>"), "{heard}");
+    assert!(heard.contains("<item jid='bob@example.org' name='B&amp;b' subscription='both'><group>g</group></item>"), "{heard}");
+    for (item, condition) in [
+        ("<item jid='x@example.org' subscription='remove'/>", "item-not-found"),
+        ("<item jid='@@'/>", "jid-malformed"),
+        ("<item/>", "bad-request"),
+        ("<item jid='a@b'/><item jid='c@d'/>", "bad-request"),
+        ("<item jid='bob@example.org'><group/></item>", "not-acceptable"),
+        ("<item jid='bob@example.org'><group>a</group><group>a</group></item>", "bad-request"),
+    ] {
+        let heard = world.ask(alice, format!("<iq type='set' id='s'><query xmlns='jabber:iq:roster'>{item}</query></iq>"));
+        assert!(heard.starts_with("<iq type='error' id='s'") && heard.contains(condition), "{item}: {heard}");
+    }
+    let removed = world.ask(
+        alice,
+        "<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='bob@example.org' subscription='remove'/></query></iq>",
+    );
+    assert!(removed.contains("<item jid='bob@example.org' subscription='remove'/>"), "{removed}");
+}
+
+#[test]
+fn every_question_gets_exactly_one_answer() {
+    let (mut world, alice, _) = two_friends();
+    let payloads = [
+        "<ping xmlns='urn:xmpp:ping'/>",
+        "<query xmlns='http://jabber.org/protocol/disco#info'/>",
+        "<query xmlns='http://jabber.org/protocol/disco#items'/>",
+        "<query xmlns='http://jabber.org/protocol/disco#info' node='x'/>",
+        "<query xmlns='jabber:iq:version'/>",
+        "<query xmlns='jabber:iq:roster'/>",
+        "<time xmlns='urn:xmpp:time'/>",
+        "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>",
+        "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>",
+        "<nothing xmlns='urn:nobody:knows'/>",
+        "<a/><b/>",
+        "",
+    ];
+    let addresses = [
+        "",
+        "example.org",
+        "EXAMPLE.org",
+        "example.org/x",
+        "alice@example.org",
+        "bob@example.org",
+        "nobody@example.org",
+        "a@b",
+        "@",
+        "b",
+    ];
+    for payload in payloads {
+        for to in addresses {
+            for kind in ["get", "set", "nonsense"] {
+                let to = if to.is_empty() { String::new() } else { format!(" to='{to}'") };
+                let heard = world.ask(alice, format!("<iq type='{kind}' id='q'{to}>{payload}</iq>"));
+                let answers = heard.matches(" id='q'").count();
+                assert_eq!(answers, 1, "{kind} {to} {payload}: {heard}");
+            }
+            let to = if to.is_empty() { String::new() } else { format!(" to='{to}'") };
+            assert_eq!(world.ask(alice, format!("<iq type='result' id='q'{to}>{payload}</iq>")), "", "an answer is never answered");
+        }
+    }
+}
