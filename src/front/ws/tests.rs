@@ -250,12 +250,12 @@ fn only_origins_that_are_listed_come_in_besides_our_own() {
 #[test]
 fn wherever_the_bytes_are_cut_the_same_comes_in_and_goes_out() {
     let stream = [
-        request("/xmpp-websocket", "Sec-WebSocket-Protocol: xmpp\r\n"),
-        masked(0x81, b"whole"),
-        masked(0x01, b"in "),
+        request("/ws", "Sec-WebSocket-Protocol: fanal.json.v1\r\n"),
+        masked(0x81, br#"{"type":"ping","id":1}"#),
+        masked(0x01, br#"{"type":"log_out","#),
         masked(0x89, b"ping"),
-        masked(0x80, "pi\u{e9}ces".as_bytes()),
-        masked(0x81, &[b'x'; 300]),
+        masked(0x80, "\"status\":\"\u{e9}\"}".as_bytes()),
+        masked(0x81, format!(r#"{{"type":"probe","jid":"{}"}}"#, "x".repeat(300)).as_bytes()),
         masked(0x88, &1001u16.to_be_bytes()),
     ]
     .concat();
