@@ -209,7 +209,10 @@ fn pages_are_given_and_the_connection_closes() {
         ("/demo", "text/html", "<script"),
         ("/demo?x=1", "text/html", "<script"),
         ("/demo/demo.js", "text/javascript", "import"),
-        ("/fanal.js", "text/javascript", "export class"),
+        ("/demo/demo.css", "text/css", "body"),
+        ("/fanal/fanal.js", "text/javascript", "export class Fanal"),
+        ("/fanal/contacts.js", "text/javascript", "export class Contacts"),
+        ("/fanal/scram.js", "text/javascript", "export class Scram"),
         ("/.well-known/host-meta", "application/xrd+xml", "href='ws://chat.example:7480/xmpp-websocket'"),
         ("/.well-known/host-meta.json", "application/json", "\"href\":\"ws://chat.example:7480/xmpp-websocket\""),
     ] {
