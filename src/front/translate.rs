@@ -19,6 +19,9 @@ pub enum Next {
     Here,
     /// They are TLS, once what was replied has gone out (RFC 6120 5.4.2.3).
     Secure,
+    /// They come here, and the connection is private from now on. Its native door is a new one: nothing that was said before counts
+    /// (RFC 6120 5.4.3.3).
+    Private,
 }
 
 /// What lies between a peer and its door.
@@ -28,6 +31,16 @@ pub enum Channel {
     Clear,
     /// TLS, with what SCRAM's -PLUS mechanisms bind to (RFC 9266 tls-exporter).
     Private { exporter: Option<[u8; 32]> },
+}
+
+impl Channel {
+    /// What SCRAM's -PLUS mechanisms bind to; they are offered where there is one.
+    pub fn exporter(self) -> Option<[u8; 32]> {
+        match self {
+            Channel::Clear => None,
+            Channel::Private { exporter } => exporter,
+        }
+    }
 }
 
 /// One connection's translator.
