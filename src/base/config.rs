@@ -56,6 +56,15 @@ pub enum Cores {
 pub struct Listen {
     /// The native door: clients and trunks.
     pub native: SocketAddr,
+    /// XMPP clients, with STARTTLS; none: that door is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xmpp: Option<SocketAddr>,
+    /// XMPP clients that begin with TLS (XEP-0368).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xmpps: Option<SocketAddr>,
+    /// WebSocket clients and pages for browsers, with and without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ws: Option<SocketAddr>,
     /// Metrics, health and administration over HTTP.
     pub admin: SocketAddr,
     /// What an administrator's request must carry. Required when `admin` is reachable from other machines.
@@ -83,7 +92,7 @@ pub struct LogIn {
     pub token_keys: Vec<Secret>,
     /// The same for the tokens of trunks.
     pub trunk_keys: Vec<Secret>,
-    /// Whether a password may be sent as it is (SASL PLAIN).
+    /// Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN).
     pub plain: bool,
 }
 
@@ -129,7 +138,7 @@ impl Default for Node {
 impl Default for Listen {
     fn default() -> Listen {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Listen { native: loopback(7400), admin: loopback(7401), admin_token: None }
+        Listen { native: loopback(7400), xmpp: None, xmpps: None, ws: None, admin: loopback(7401), admin_token: None }
     }
 }
 

@@ -7,6 +7,8 @@ pub mod doors;
 pub mod native;
 pub mod sasl;
 #[cfg(feature = "runtime")]
+pub mod secure;
+#[cfg(feature = "runtime")]
 pub mod tls;
 pub mod token;
 pub mod translate;

@@ -18,6 +18,9 @@ pub enum Next {
     Here,
     /// They are TLS, once what was replied has gone out (RFC 6120 5.4.2.3).
     Secure,
+    /// They come here, and the connection is private from now on. Its native door is a new one: nothing that was said before counts
+    /// (RFC 6120 5.4.3.3).
+    Private,
 }
 
 /// What lies between a peer and its door.

@@ -23,7 +23,9 @@ use crate::base::time::WallClock;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
 use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
+use crate::front::tls::Terms;
 use crate::front::token::Keys;
+use crate::front::xmpp::{self, StartTls};
 use crate::metrics::meter::Units;
 use crate::presence::home::Place;
 use crate::ring::mesh::mesh;
@@ -34,7 +36,7 @@ use crate::store::memory::Memory;
 use crate::store::redb::RedbStore;
 use crate::store::thread::{Figures, StorageThread};
 use crate::store::{Backend, Table};
-use certificates::Keeper;
+use certificates::{CertificateError, Keeper};
 use host::Ends;
 use std::io;
 use std::net::SocketAddr;
@@ -56,10 +58,10 @@ pub enum StartError {
     #[error(transparent)]
     Keys(#[from] KeyError),
     #[error(transparent)]
-    Certificate(#[from] certificates::CertificateError),
+    Certificate(#[from] CertificateError),
     /// The reason names address and fix.
-    #[error("{key}: {source}")]
-    Listen { key: &'static str, source: io::Error },
+    #[error("listen.{door}: {source}")]
+    Listen { door: &'static str, source: io::Error },
     #[error(transparent)]
     Admin(#[from] admin::server::StartError),
     #[error("can't start a thread: {0}. Raise the limits of descriptors and threads (ulimit -n, ulimit -u)")]
@@ -105,7 +107,7 @@ impl Node {
         let (keeper, certificate) = Keeper::open(config)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
-        let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect(), xmpp: None };
+        let doors = doors(config, &listening, Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?);
         let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
@@ -169,7 +171,7 @@ impl Node {
     ///
     /// # Errors
     /// They can't be used: the certificate stays as it was.
-    pub fn reload_certificate(&self) -> Result<String, certificates::CertificateError> {
+    pub fn reload_certificate(&self) -> Result<String, CertificateError> {
         self.keeper.reload()
     }
 
@@ -219,6 +221,17 @@ pub fn processors(cores: &Cores) -> Result<Vec<usize>, Fault> {
         Cores::These(ids) => Some(ids.iter().map(|&id| usize::from(id)).collect()),
     };
     pin::choose(wanted.as_deref(), &pin::processors())
+}
+
+fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
+    let rules = xmpp::Rules {
+        domain: config.node.domain.as_str().into(),
+        stanza_bytes: config.limits.stanza_bytes(),
+        start_tls: if config.login.plain { StartTls::Offered } else { StartTls::Required },
+        registration: false,
+    };
+    let listeners = listening.iter().map(|door| door.speaks).collect();
+    Doors { listeners, xmpp: Some(Arc::new(rules)), tls: Some(tls) }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

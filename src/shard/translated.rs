@@ -4,11 +4,13 @@
 //! bytes goes the way of native frames, with the same rules; a connection without a translator pays one look at a table.
 
 use super::Shard;
+use super::connections::Doorway;
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::front::translate::{Channel, Core, Translate, Users};
+use crate::front::native::Door;
+use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
 
@@ -71,6 +73,9 @@ impl Shard {
         self.translators.set(conn, Some(translator));
         if !replies.is_empty() {
             self.out.lines.append(conn.slot, &replies);
+        }
+        if read == Ok(Next::Private) && self.hears(conn) {
+            self.set_door(conn, Doorway::Here(Door::default()));
         }
         if !frames.is_empty() {
             self.received_native(now, conn, &frames);

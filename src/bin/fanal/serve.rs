@@ -71,7 +71,10 @@ fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
         };
     }
     text += &format!("TLS goes by {}\n", node.certificate);
-    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native())
+    for door in &node.listening {
+        text += &format!("{:7} {}\n", door.speaks.name(), door.address);
+    }
+    text + &format!("admin   http://{admin}\nserving\n")
 }
 
 /// Under systemd, tells it; elsewhere there is nobody to tell.
