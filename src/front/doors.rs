@@ -7,6 +7,7 @@ use super::secure::Secure;
 #[cfg(feature = "runtime")]
 use super::tls::{Application, Terms};
 use super::translate::Translate;
+use super::ws::{self, WebSocket};
 use super::xmpp::{self, Xmpp};
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub enum Speaks {
     Xmpp,
     /// XMPP inside TLS (XEP-0368).
     Xmpps,
+    /// WebSocket, inside TLS or not, as the client begins.
+    WebSocket,
 }
 
 impl Speaks {
@@ -28,6 +31,7 @@ impl Speaks {
             Speaks::Native => "native",
             Speaks::Xmpp => "xmpp",
             Speaks::Xmpps => "xmpps",
+            Speaks::WebSocket => "ws",
         }
     }
 }
@@ -38,6 +42,8 @@ pub struct Doors {
     pub listeners: Vec<Speaks>,
     /// What XMPP clients are held to; `None` where no door speaks it.
     pub xmpp: Option<Arc<xmpp::Rules>>,
+    /// What WebSocket clients are held to; `None` where there is no such door.
+    pub ws: Option<Arc<ws::Rules>>,
     /// The terms of handshakes; `None` where there is no TLS.
     #[cfg(feature = "runtime")]
     pub tls: Option<Terms>,
@@ -53,6 +59,10 @@ impl Doors {
             Speaks::Native => None,
             Speaks::Xmpp => Some(self.until_asked(xmpp())),
             Speaks::Xmpps => Some(self.at_once(xmpp())),
+            Speaks::WebSocket => {
+                let rules = self.ws.clone().expect("a WebSocket door has its rules");
+                Some(self.as_it_begins(Box::new(WebSocket::new(rules))))
+            }
         }
     }
 
@@ -75,6 +85,13 @@ impl Doors {
         let terms = self.tls.clone().expect("a TLS door has its terms");
         Box::new(Secure::direct(terms, Application::Xmpp, inner))
     }
+
+    fn as_it_begins(&self, inner: Box<WebSocket>) -> Box<dyn Translate> {
+        match &self.tls {
+            Some(terms) => Box::new(Secure::either(terms.clone(), Application::Http, inner)),
+            None => inner,
+        }
+    }
 }
 
 /// The pure core has no TLS.
@@ -86,5 +103,9 @@ impl Doors {
 
     fn at_once(&self, _inner: Box<Xmpp>) -> Box<dyn Translate> {
         unreachable!("no listener is there")
+    }
+
+    fn as_it_begins(&self, inner: Box<WebSocket>) -> Box<dyn Translate> {
+        inner
     }
 }

@@ -4,6 +4,7 @@
 //! of its connection, and nothing of any user.
 
 pub mod doors;
+pub mod json;
 pub mod native;
 pub mod sasl;
 #[cfg(feature = "runtime")]
@@ -12,6 +13,7 @@ pub mod secure;
 pub mod tls;
 pub mod token;
 pub mod translate;
+pub mod ws;
 pub mod xmpp;
 
 use crate::base::credentials::Hash;

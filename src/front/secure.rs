@@ -11,6 +11,9 @@ use crate::wire::decode::{self, ServerFrame};
 use crate::wire::frame::{self, Frame};
 use crate::wire::native::Kind;
 
+/// The first byte of a TLS handshake (RFC 8446 5.1): nothing that is spoken in the clear begins so.
+const HANDSHAKE: u8 = 22;
+
 /// A door inside TLS.
 pub struct Secure {
     terms: Terms,
@@ -20,6 +23,8 @@ pub struct Secure {
 }
 
 enum Stage {
+    /// The first byte tells.
+    First,
     /// The peer may ask for TLS.
     Clear,
     /// It has asked, or need not: what comes next is a handshake.
@@ -32,6 +37,11 @@ impl Secure {
     /// A connection that begins with a handshake.
     pub fn direct(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
         Secure { terms, application, stage: Stage::Asked, inner }
+    }
+
+    /// A connection whose first byte tells whether it begins with a handshake.
+    pub fn either(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
+        Secure { terms, application, stage: Stage::First, inner }
     }
 
     /// One whose translator says when TLS begins, by [`Next::Secure`].
@@ -87,8 +97,11 @@ fn begin(terms: &Terms, application: Application) -> Result<Box<Tls>, Reason> {
 
 impl Translate for Secure {
     fn received(&mut self, bytes: &[u8], core: &mut Core<'_>, frames: &mut Vec<u8>, replies: &mut Vec<u8>) -> Result<Next, Reason> {
+        if matches!(self.stage, Stage::First) {
+            self.stage = if bytes.starts_with(&[HANDSHAKE]) { Stage::Asked } else { Stage::Clear };
+        }
         match self.stage {
-            Stage::Clear => {
+            Stage::First | Stage::Clear => {
                 if self.inner.received(bytes, core, frames, replies)? == Next::Secure {
                     self.stage = Stage::Asked;
                 }
@@ -120,13 +133,13 @@ impl Translate for Secure {
     fn channel(&self) -> Channel {
         match &self.stage {
             Stage::Private(tls) => Channel::Private { exporter: tls.exporter() },
-            Stage::Clear | Stage::Asked | Stage::Handshake(_) => Channel::Clear,
+            Stage::First | Stage::Clear | Stage::Asked | Stage::Handshake(_) => Channel::Clear,
         }
     }
 
     fn heap_bytes(&self) -> usize {
         let tls = match &self.stage {
-            Stage::Clear | Stage::Asked => 0,
+            Stage::First | Stage::Clear | Stage::Asked => 0,
             Stage::Handshake(tls) | Stage::Private(tls) => size_of::<Tls>() + tls.heap_bytes(),
         };
         size_of::<Secure>() + tls + self.inner.heap_bytes()

@@ -9,6 +9,7 @@
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::front::json;
 use crate::front::xmpp::Memory;
 
 /// What is to happen with the peer's next bytes.
@@ -78,6 +79,8 @@ pub struct Core<'a> {
     pub users: &'a dyn Users,
     /// What the XMPP connections of this core share.
     pub xmpp: &'a mut Memory,
+    /// The same of those that speak JSON.
+    pub json: &'a mut json::Memory,
     /// Client frames that follow from what `send` was given (an `Ack` for messages that went out): worked off behind it, as those
     /// of `received` are.
     pub follow: &'a mut Vec<u8>,

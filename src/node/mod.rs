@@ -25,6 +25,7 @@ use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
 use crate::front::tls::Terms;
 use crate::front::token::Keys;
+use crate::front::ws;
 use crate::front::xmpp::{self, StartTls};
 use crate::metrics::meter::Units;
 use crate::presence::home::Place;
@@ -223,15 +224,18 @@ pub fn processors(cores: &Cores) -> Result<Vec<usize>, Fault> {
     pin::choose(wanted.as_deref(), &pin::processors())
 }
 
+/// What clients are held to at every door.
 fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
-    let rules = xmpp::Rules {
+    let xmpp = Arc::new(xmpp::Rules {
         domain: config.node.domain.as_str().into(),
         stanza_bytes: config.limits.stanza_bytes(),
         start_tls: if config.login.plain { StartTls::Offered } else { StartTls::Required },
         registration: false,
-    };
+    });
+    let mut ws = ws::Rules::new(config.limits.frame_bytes);
+    ws.xmpp = Some(xmpp.clone());
     let listeners = listening.iter().map(|door| door.speaks).collect();
-    Doors { listeners, xmpp: Some(Arc::new(rules)), tls: Some(tls) }
+    Doors { listeners, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

@@ -9,6 +9,7 @@ use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::front::json;
 use crate::front::native::Door;
 use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
@@ -24,6 +25,7 @@ pub(super) struct Translators {
     /// A buffer whose content has been translated, for the next that is.
     spare: Vec<u8>,
     xmpp: Memory,
+    json: json::Memory,
 }
 
 /// Longest buffer kept for the next use, in bytes.
@@ -133,8 +135,9 @@ impl Shard {
     fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
-        let (wall_ms, users, xmpp) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators.xmpp);
-        let mut core = Core { wall_ms, random: &mut random, users, xmpp, follow, end: None };
+        let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
+        let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
+        let mut core = Core { wall_ms, random: &mut random, users, xmpp, json, follow, end: None };
         let done = work(&mut core);
         (done, core.end)
     }
