@@ -6,7 +6,7 @@
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
 use fanal::base::config::Config;
-use fanal::base::credentials::ScramCredentials;
+use fanal::base::credentials::{Hash, ScramCredentials};
 use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
 use fanal::base::limits::{JID_PART_BYTES, Limits};
@@ -15,7 +15,7 @@ use fanal::base::time::{Time, WallClock};
 use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
 use fanal::front::native::{Door, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms};
 use fanal::front::token::Keys;
 use fanal::metrics::table::Report;
 use fanal::presence::home::{Homes, Place};
@@ -158,8 +158,11 @@ pub fn sasl(data: &[u8]) {
         Some(at) => (&data[..at], &data[at + 1..]),
         None => (data, &[][..]),
     };
-    if let Some((scram, _)) = Scram::start(first, &user, Some(&credentials), &decoys, [7; 18]) {
-        assert_eq!(scram.finish(second), None);
+    for (hash, bound) in [(Hash::Sha1, true), (Hash::Sha256, true), (Hash::Sha1, false), (Hash::Sha256, false)] {
+        let terms = Terms { hash, bound, channel: bound.then_some([9; 32]) };
+        if let Some((scram, _)) = Scram::start(terms, first, &user, Some(&credentials), &decoys, [7; 18]) {
+            assert_eq!(scram.finish(second), None);
+        }
     }
     if let Some(check) = PlainCheck::start(first, &user, Some(&credentials), &decoys) {
         black_box(check.run());

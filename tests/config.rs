@@ -14,7 +14,11 @@ fn error(text: &str) -> ConfigError {
 fn full() -> Config {
     let mut config = Config::default();
     config.listen.admin_token = Secret::new(KEY);
+    config.tls.certificate = Some("fullchain.pem".into());
+    config.tls.key = Some("privkey.pem".into());
     config.metrics.interval_log = Some("fanal.hlog".into());
+    let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
+    (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
     config
 }
 
@@ -121,11 +125,16 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[listen]\nadmin = \"0.0.0.0:7401\"", "2:9", "listen.admin", "admin_token"),
         ("[listen]\nadmin = \"127.0.0.1:7400\"", "2:9", "listen.admin", "its own port"),
         ("[listen]\nadmin_token = \"short\"", "2:15", "listen.admin_token", "32 or more"),
+        ("[tls]\ncertificate = \"a.pem\"", "2:15", "tls.certificate", "private key"),
+        ("[tls]\nkey = \"a.pem\"", "2:7", "tls.key", "its certificate"),
+        ("[tls]\nkey = 7", "2:7", "tls.key", "a text in quotes"),
         ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),
         ("[login]\ntoken_keys = [\"short\"]", "2:14", "login.token_keys", "32 or more"),
         (&secrets, "3:14", "login.trunk_keys", "other keys"),
         ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
         ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
+        ("[listen]\nxmpp = \"[::1]:5222\"\nxmpps = \"[::1]:5222\"", "3:9", "listen.xmpps", "its own port"),
+        ("[listen]\nws = \"[::1]:80\"\n[limits]\nframe_bytes = 1024", "4:15", "limits.frame_bytes", "write 26384 or more"),
         ("[limits]\nbacklog_bytes = 4096", "1:2", "limits.high_water_bytes", "at most backlog_bytes"),
         ("[limits]\nframe_bytes = 1024\nframe_bytes = 2048", "3:1", "limits.frame_bytes", "correct this line"),
         ("[limits]\nframe_bytes = ", "2:15", "limits.frame_bytes", "correct this line"),

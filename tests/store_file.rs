@@ -154,7 +154,7 @@ fn users_are_added_listed_and_deleted_offline() {
     assert!(matches!(offline.add(&alice, 3, None, WallClock(6)), Err(OfflineError::Exists(_))));
     drop(offline);
     let mut offline = Offline::open(temp.path()).unwrap();
-    let scram = ScramCredentials { salt: vec![1], iterations: 4096, stored_key: [2; 32], server_key: [3; 32] };
+    let scram = ScramCredentials { salt: vec![1], iterations: 4096, stored_key: [2; 32], server_key: [3; 32], sha1: None };
     offline.set_credentials(&bob, Some(scram.clone())).unwrap();
     let account = Account { user: number, scram: Some(scram), created: WallClock(5) };
     assert_eq!(offline.account(&bob).unwrap(), Some(account));

@@ -1,6 +1,6 @@
 //! Rows and keys (J10, M3): what was written is read again, and any other bytes give an error and no panic.
 
-use fanal::base::credentials::ScramCredentials;
+use fanal::base::credentials::{ScramCredentials, Sha1Keys};
 use fanal::base::id::UserId;
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
@@ -13,13 +13,16 @@ fn jid() -> impl Strategy<Value = Bare> {
 }
 
 fn scram() -> impl Strategy<Value = ScramCredentials> {
-    (vec(any::<u8>(), 0..40), any::<u32>(), any::<[u8; 32]>(), any::<[u8; 32]>())
-        .prop_map(|(salt, iterations, stored_key, server_key)| ScramCredentials { salt, iterations, stored_key, server_key })
+    let sha1 = (any::<[u8; 20]>(), any::<[u8; 20]>());
+    let sha1 = sha1.prop_map(|(stored_key, server_key)| Sha1Keys { stored_key, server_key });
+    (vec(any::<u8>(), 0..40), any::<u32>(), any::<[u8; 32]>(), any::<[u8; 32]>(), proptest::option::of(sha1)).prop_map(
+        |(salt, iterations, stored_key, server_key, sha1)| ScramCredentials { salt, iterations, stored_key, server_key, sha1 },
+    )
 }
 
 fn comes_back<R: Row + PartialEq + std::fmt::Debug>(row: R) -> Result<(), TestCaseError> {
     let bytes = row.encode();
-    prop_assert_eq!(bytes[0], ROW_VERSION);
+    prop_assert_eq!(bytes[0], R::VERSION);
     let back = R::decode(&bytes);
     prop_assert_eq!(back.as_ref(), Ok(&row));
     prop_assert_eq!(R::decode(&bytes[..bytes.len() - 1]).ok(), None, "a cut row");
@@ -126,12 +129,19 @@ fn rows_written_by_version_1_are_read() {
     let contact = Contact { user: UserId(300), state: 3, name: "Bob".into(), groups: vec!["Work".into()] };
     assert_eq!(Contact::decode(b"\x01\xac\x02\x03\x03Bob\x01\x04Work"), Ok(contact));
     let account = Account { user: UserId(1), scram: None, created: WallClock(2) };
-    assert_eq!(Account::decode(b"\x01\x01\x00\x02"), Ok(account));
+    assert_eq!(Account::decode(b"\x01\x01\x00\x02"), Ok(account.clone()));
+    // Its credentials were for SHA-256 alone.
+    let (salt, sha1) = (vec![7; 4], None);
+    let scram = Some(ScramCredentials { salt, iterations: 4096, stored_key: [1; 32], server_key: [2; 32], sha1 });
+    let old = [&b"\x01\x01\x01\x04\x07\x07\x07\x07\x80\x20"[..], &[1; 32], &[2; 32], b"\x02"].concat();
+    assert_eq!(Account::decode(&old), Ok(Account { scram, ..account }));
+    assert_eq!(Account::decode(&old[..old.len() - 1]), Err(BadRow::Fields));
+    assert!(matches!(Account::decode(b"\x00\x01\x00\x02"), Err(BadRow::Version(0, 2))));
 }
 
 #[test]
 fn credentials_stay_out_of_logs() {
-    let scram = ScramCredentials { salt: vec![7; 4], iterations: 4096, stored_key: [171; 32], server_key: [205; 32] };
+    let scram = ScramCredentials { salt: vec![7; 4], iterations: 4096, stored_key: [171; 32], server_key: [205; 32], sha1: None };
     let text = format!("{scram:?}");
     assert!(text.contains("4096") && !text.contains("171") && !text.contains("205"), "{text}");
 }

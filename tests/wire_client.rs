@@ -12,7 +12,7 @@ use fanal::base::time::{Time, WallClock};
 use fanal::client::{Client, Error, Event, LogIn, Message, Presence, Trunk, TrunkEvent};
 use fanal::front::Mechanism;
 use fanal::front::native::{Door, Incoming, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms};
 use fanal::front::token::{Keys, Scope};
 use fanal::wire::decode::ClientFrame;
 use fanal::wire::encode::{Encoder, LoggedInAs, MessageFields, SubscriptionFields, Tag};
@@ -149,8 +149,9 @@ impl Server {
             (Some(Mechanism::Plain), Some(user)) => {
                 PlainCheck::start(data, user, credentials.as_ref(), &decoys).is_some_and(PlainCheck::run)
             }
-            (Some(Mechanism::ScramSha256), Some(user)) => {
-                if let Some((scram, challenge)) = Scram::start(data, user, credentials.as_ref(), &decoys, [3; 18]) {
+            (Some(Mechanism::Scram { hash, bound }), Some(user)) => {
+                let terms = Terms { hash, bound, channel: None };
+                if let Some((scram, challenge)) = Scram::start(terms, data, user, credentials.as_ref(), &decoys, [3; 18]) {
                     self.scram = Some(scram);
                     self.encoder.sasl_challenge(out, tag, &challenge);
                     return Verdict::Challenged;

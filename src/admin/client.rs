@@ -79,6 +79,12 @@ impl Client {
         told.get("sessions").copied().ok_or_else(|| self.not_a_node("no number of sessions in the answer"))
     }
 
+    /// Has the node read its TLS certificate again; what it says about it.
+    pub fn reload_certificate(&self) -> Result<String, ClientError> {
+        let said: std::collections::BTreeMap<String, String> = self.read_json("POST", "/certificate", None)?;
+        said.get("certificate").cloned().ok_or_else(|| self.not_a_node("no certificate in the answer"))
+    }
+
     /// Any path, as text.
     pub fn get(&self, path: &str) -> Result<String, ClientError> {
         String::from_utf8(self.request("GET", path, None)?).map_err(|_| self.not_a_node("the answer isn't UTF-8"))

@@ -54,6 +54,9 @@ pub trait Control: Send {
 
     /// Tells a user's sessions to go on at `address` (host:port). The number of sessions told (C8).
     fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal>;
+
+    /// Reads the TLS certificate's files again; no session ends. What there is to say about it.
+    fn reload_certificate(&mut self) -> Result<String, Refusal>;
 }
 
 /// How the node is.

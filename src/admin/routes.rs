@@ -79,6 +79,7 @@ enum Route<'a> {
     Users,
     User(&'a str),
     Transfer,
+    Certificate,
 }
 
 impl Route<'_> {
@@ -92,6 +93,7 @@ impl Route<'_> {
             "/clients" => Route::Clients,
             "/users" => Route::Users,
             "/transfer" => Route::Transfer,
+            "/certificate" => Route::Certificate,
             other => Route::User(other.strip_prefix("/users/")?),
         })
     }
@@ -100,7 +102,7 @@ impl Route<'_> {
         match self {
             Route::Users => &["GET", "HEAD", "POST"],
             Route::User(_) => &["DELETE"],
-            Route::Transfer => &["POST"],
+            Route::Transfer | Route::Certificate => &["POST"],
             _ => &["GET", "HEAD"],
         }
     }
@@ -113,8 +115,10 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
-    let no_route =
-        || error(404, "there is /metrics, /healthz, /readyz, /stats, /histograms, /clients, /users, /users/JID and /transfer here");
+    let no_route = || {
+        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /users, /users/JID, /transfer and /certificate";
+        error(404, format!("there is {known} here"))
+    };
     let route = Route::of(&path).ok_or_else(no_route)?;
     let methods = route.methods();
     if !methods.contains(&request.method.as_str()) {
@@ -144,6 +148,7 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
             Ok(json(200, &serde_of("removed", jid)))
         }
         (Route::Transfer, _) => transfer(desk, request),
+        (Route::Certificate, _) => Ok(json(200, &serde_of("certificate", &desk.control.reload_certificate()?))),
     }
 }
 

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 pub struct Config {
     pub node: Node,
     pub listen: Listen,
+    pub tls: Tls,
     pub login: LogIn,
     pub store: Store,
     pub limits: Limits,
@@ -55,11 +56,32 @@ pub enum Cores {
 pub struct Listen {
     /// The native door: clients and trunks.
     pub native: SocketAddr,
+    /// XMPP clients, with STARTTLS; none: that door is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xmpp: Option<SocketAddr>,
+    /// XMPP clients that begin with TLS (XEP-0368).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xmpps: Option<SocketAddr>,
+    /// WebSocket clients and pages for browsers, with and without TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ws: Option<SocketAddr>,
     /// Metrics, health and administration over HTTP.
     pub admin: SocketAddr,
     /// What an administrator's request must carry. Required when `admin` is reachable from other machines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_token: Option<Secret>,
+}
+
+/// What the node proves with who it is. Without both, it signs a certificate itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM: the domain's certificate, its issuers behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// PEM: its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// How users and trunks prove who they are.
@@ -70,7 +92,7 @@ pub struct LogIn {
     pub token_keys: Vec<Secret>,
     /// The same for the tokens of trunks.
     pub trunk_keys: Vec<Secret>,
-    /// Whether a password may be sent as it is (SASL PLAIN).
+    /// Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN).
     pub plain: bool,
 }
 
@@ -116,7 +138,7 @@ impl Default for Node {
 impl Default for Listen {
     fn default() -> Listen {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Listen { native: loopback(7400), admin: loopback(7401), admin_token: None }
+        Listen { native: loopback(7400), xmpp: None, xmpps: None, ws: None, admin: loopback(7401), admin_token: None }
     }
 }
 

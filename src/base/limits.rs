@@ -73,6 +73,14 @@ pub struct Limits {
     pub ring_control: u32,
 }
 
+impl Limits {
+    /// Longest XMPP stanza taken, in bytes: its native frame must fit. The configuration's check sees to
+    /// [`LEAST_STANZA_BYTES`].
+    pub fn stanza_bytes(&self) -> usize {
+        self.frame_bytes.saturating_sub(STANZA_FRAME_BYTES) as usize
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -120,5 +128,9 @@ pub const JID_PART_BYTES: usize = 1023;
 pub const TEXT_BYTES: usize = 1024;
 /// Groups of one roster item.
 pub const GROUPS_PER_ITEM: usize = 16;
+/// What a native frame needs beside the text of the XMPP stanza it was, at most.
+pub const STANZA_FRAME_BYTES: u32 = 16 << 10;
+/// A stanza so long must be taken (RFC 6120 13.12).
+pub const LEAST_STANZA_BYTES: u32 = 10_000;
 /// Version of the native protocol.
 pub const NATIVE_VERSION: u16 = 1;

@@ -70,6 +70,7 @@ reasons! {
     ShuttingDown = 109, "shutting_down", "the node is stopping: connect again";
     Silent = 110, "silent", "nothing came from the connection for too long, not even an answer to Ping";
     ConnectionLost = 111, "connection_lost", "the connection broke";
+    TlsFailed = 112, "tls_failed", "the TLS handshake failed, or what came then can't be decrypted";
 }
 
 impl Reason {

@@ -2,7 +2,12 @@
 //!
 //! Lives on: every core. Serves G6, C8.
 
+#[cfg(feature = "runtime")]
+use super::secure::Secure;
+#[cfg(feature = "runtime")]
+use super::tls::{Application, Terms};
 use super::translate::Translate;
+use super::ws::{self, WebSocket};
 use super::xmpp::{self, Xmpp};
 use std::sync::Arc;
 
@@ -11,29 +16,96 @@ use std::sync::Arc;
 pub enum Speaks {
     /// Native frames: the connection needs no translator.
     Native,
-    /// XMPP over TCP.
+    /// XMPP over TCP, made private by STARTTLS.
     Xmpp,
+    /// XMPP inside TLS (XEP-0368).
+    Xmpps,
+    /// WebSocket, inside TLS or not, as the client begins.
+    WebSocket,
+}
+
+impl Speaks {
+    /// The key of its address in the configuration, and the name people know it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Speaks::Native => "native",
+            Speaks::Xmpp => "xmpp",
+            Speaks::Xmpps => "xmpps",
+            Speaks::WebSocket => "ws",
+        }
+    }
 }
 
 /// What the node's listeners speak, by their numbers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Doors {
     pub listeners: Vec<Speaks>,
     /// What XMPP clients are held to; `None` where no door speaks it.
     pub xmpp: Option<Arc<xmpp::Rules>>,
+    /// What WebSocket clients are held to; `None` where there is no such door.
+    pub ws: Option<Arc<ws::Rules>>,
+    /// The terms of handshakes; `None` where there is no TLS.
+    #[cfg(feature = "runtime")]
+    pub tls: Option<Terms>,
 }
 
 impl Doors {
     /// The translator of a new connection; `None`: it speaks native frames.
+    ///
+    /// Panics when the listener's door lacks what it needs: whoever opened it had to see to that.
     pub fn open(&self, listener: usize) -> Option<Box<dyn Translate>> {
+        let xmpp = || Box::new(Xmpp::new(self.xmpp.clone().expect("an XMPP door has its rules")));
         match self.listeners.get(listener)? {
             Speaks::Native => None,
-            Speaks::Xmpp => Some(Box::new(Xmpp::new(self.xmpp.clone()?))),
+            Speaks::Xmpp => Some(self.until_asked(xmpp())),
+            Speaks::Xmpps => Some(self.at_once(xmpp())),
+            Speaks::WebSocket => {
+                let rules = self.ws.clone().expect("a WebSocket door has its rules");
+                Some(self.as_it_begins(Box::new(WebSocket::new(rules))))
+            }
         }
     }
 
     /// Whether a door tells its peers the JIDs of publishers.
     pub fn name_publishers(&self) -> bool {
         self.listeners.iter().any(|speaks| *speaks != Speaks::Native)
+    }
+}
+
+#[cfg(feature = "runtime")]
+impl Doors {
+    fn until_asked(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {
+        match &self.tls {
+            Some(terms) => Box::new(Secure::later(terms.clone(), Application::Xmpp, inner)),
+            None => inner,
+        }
+    }
+
+    fn at_once(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {
+        let terms = self.tls.clone().expect("a TLS door has its terms");
+        Box::new(Secure::direct(terms, Application::Xmpp, inner))
+    }
+
+    fn as_it_begins(&self, inner: Box<WebSocket>) -> Box<dyn Translate> {
+        match &self.tls {
+            Some(terms) => Box::new(Secure::either(terms.clone(), Application::Http, inner)),
+            None => inner,
+        }
+    }
+}
+
+/// The pure core has no TLS.
+#[cfg(not(feature = "runtime"))]
+impl Doors {
+    fn until_asked(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {
+        inner
+    }
+
+    fn at_once(&self, _inner: Box<Xmpp>) -> Box<dyn Translate> {
+        unreachable!("no listener is there")
+    }
+
+    fn as_it_begins(&self, inner: Box<WebSocket>) -> Box<dyn Translate> {
+        inner
     }
 }

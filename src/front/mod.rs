@@ -4,33 +4,55 @@
 //! of its connection, and nothing of any user.
 
 pub mod doors;
+pub mod json;
 pub mod native;
 pub mod sasl;
+#[cfg(feature = "runtime")]
+pub mod secure;
 #[cfg(feature = "runtime")]
 pub mod tls;
 pub mod token;
 pub mod translate;
+pub mod ws;
 pub mod xmpp;
+
+use crate::base::credentials::Hash;
 
 /// How a client may prove who it is, in the order a node offers them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mechanism {
     /// A token that the operator's own log-in service signed (`token`).
     Token,
-    ScramSha256,
+    /// A password that is never sent (RFC 5802, RFC 7677). `bound`: to this very TLS connection, so that nobody in between can
+    /// pass the proof on; their names end in -PLUS.
+    Scram {
+        hash: Hash,
+        bound: bool,
+    },
     Plain,
     /// A trunk's own token.
     Trunk,
 }
 
 impl Mechanism {
-    pub const ALL: [Mechanism; 4] = [Mechanism::Token, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Trunk];
+    pub const ALL: [Mechanism; 7] = [
+        Mechanism::Token,
+        Mechanism::Scram { hash: Hash::Sha256, bound: true },
+        Mechanism::Scram { hash: Hash::Sha1, bound: true },
+        Mechanism::Scram { hash: Hash::Sha256, bound: false },
+        Mechanism::Scram { hash: Hash::Sha1, bound: false },
+        Mechanism::Plain,
+        Mechanism::Trunk,
+    ];
 
     /// The name in `Hello.mechanisms` and `LogIn.mechanism`.
     pub fn name(self) -> &'static str {
         match self {
             Mechanism::Token => "TOKEN",
-            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::Scram { hash: Hash::Sha256, bound: true } => "SCRAM-SHA-256-PLUS",
+            Mechanism::Scram { hash: Hash::Sha1, bound: true } => "SCRAM-SHA-1-PLUS",
+            Mechanism::Scram { hash: Hash::Sha256, bound: false } => "SCRAM-SHA-256",
+            Mechanism::Scram { hash: Hash::Sha1, bound: false } => "SCRAM-SHA-1",
             Mechanism::Plain => "PLAIN",
             Mechanism::Trunk => "TRUNK",
         }

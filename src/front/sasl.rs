@@ -1,4 +1,5 @@
-//! The server's half of SCRAM-SHA-256 (RFC 5802, RFC 7677) and PLAIN (RFC 4616).
+//! The server's half of SCRAM with SHA-1 and SHA-256 (RFC 5802, RFC 7677), bound to the TLS connection or not (RFC 9266), and of
+//! PLAIN (RFC 4616).
 //!
 //! Lives on: every core; only [`PlainCheck::run`] is slow, and belongs on another thread. Serves the native door, and any later one
 //! that speaks SASL. Invariants: an unknown user can't be told from a wrong password; secrets are compared in constant time; no
@@ -8,16 +9,17 @@
 //! server indexes into messages before it looks at their length (four bytes from anybody would stop the process), takes its nonce
 //! from global randomness, and compares keys in variable time.
 
-use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials, hmac};
+use crate::base::credentials::{Hash, ITERATIONS, SALT_BYTES, ScramCredentials, Sha1Keys};
 use crate::base::jid::Bare;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// Longest SASL message taken. At the limit: the log-in fails.
 pub const MESSAGE_BYTES: usize = 4096;
 /// Randomness the host gives to each SCRAM exchange.
 pub const NONCE_BYTES: usize = 18;
+/// The one channel binding there is (RFC 9266): what XEP-0440 lists, and the GS2 flag names.
+pub const BINDING: &str = "tls-exporter";
 
 /// Makes up credentials for users that don't exist: the same ones each time, and nobody knows their password.
 #[derive(Clone)]
@@ -32,25 +34,43 @@ impl Decoys {
     }
 
     pub fn credentials(&self, user: &Bare) -> ScramCredentials {
-        let made_up = |what: &[u8]| hmac(&self.secret, &[what, user.as_str().as_bytes()]);
+        let made_up = |what: &[u8]| Hash::Sha256.hmac(&self.secret, &[what, user.as_str().as_bytes()]);
+        let key = |what| made_up(what).try_into().expect("SHA-256 gives 32 bytes");
+        let short_key = |what| made_up(what)[..20].try_into().expect("20 bytes");
         ScramCredentials {
             salt: made_up(b"salt ")[..SALT_BYTES].to_vec(),
             iterations: ITERATIONS,
-            stored_key: made_up(b"stored key "),
-            server_key: made_up(b"server key "),
+            stored_key: key(b"stored key "),
+            server_key: key(b"server key "),
+            sha1: Some(Sha1Keys { stored_key: short_key(b"stored key 1 "), server_key: short_key(b"server key 1 ") }),
         }
     }
 
     fn or(&self, credentials: Option<&ScramCredentials>, user: &Bare) -> ScramCredentials {
         let decoy = self.credentials(user);
-        credentials.cloned().unwrap_or(decoy)
+        match credentials {
+            // An account from before SHA-1: its salt stays the same for both, and nobody gets in by SHA-1.
+            Some(own) => ScramCredentials { sha1: own.sha1.clone().or(decoy.sha1), ..own.clone() },
+            None => decoy,
+        }
     }
 }
 
-/// A SCRAM-SHA-256 exchange between the server's challenge and the client's proof.
+/// What a SCRAM exchange goes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    pub hash: Hash,
+    /// The client chose a -PLUS mechanism.
+    pub bound: bool,
+    /// The connection's tls-exporter. With it the -PLUS mechanisms were offered, without it they were not.
+    pub channel: Option<[u8; 32]>,
+}
+
+/// A SCRAM exchange between the server's challenge and the client's proof.
 pub struct Scram {
+    hash: Hash,
     credentials: ScramCredentials,
-    /// What the proof must be bound to: the base64 of the client's GS2 header, and both nonces.
+    /// What the proof must be bound to: the base64 of the client's GS2 header with the channel's data, and both nonces.
     binding: String,
     nonce: String,
     /// client-first-message-bare "," server-first-message ","
@@ -62,31 +82,40 @@ impl Scram {
     ///
     /// `credentials` are those of the account, `None` when there is no such user. `nonce` must be random.
     pub fn start(
+        terms: Terms,
         message: &[u8],
         user: &Bare,
         credentials: Option<&ScramCredentials>,
         decoys: &Decoys,
         nonce: [u8; NONCE_BYTES],
     ) -> Option<(Scram, Vec<u8>)> {
-        Scram::start_with(message, user, decoys.or(credentials, user), &BASE64_STANDARD.encode(nonce))
+        Scram::start_with(terms, message, user, decoys.or(credentials, user), &BASE64_STANDARD.encode(nonce))
     }
 
-    fn start_with(message: &[u8], user: &Bare, credentials: ScramCredentials, nonce: &str) -> Option<(Scram, Vec<u8>)> {
+    fn start_with(
+        terms: Terms,
+        message: &[u8],
+        user: &Bare,
+        credentials: ScramCredentials,
+        nonce: &str,
+    ) -> Option<(Scram, Vec<u8>)> {
         let message = text(message)?;
         let mut parts = message.splitn(3, ',');
         let (flag, authzid, bare) = (parts.next()?, parts.next()?, parts.next()?);
+        let channel = terms.channel_data(flag)?;
         let header = &message[..message.len() - bare.len()];
         let authzid_fits = authzid.is_empty() || unescape(authzid.strip_prefix("a=")?)? == user.as_str();
         let mut attributes = bare.split(',');
         let name = unescape(attributes.next()?.strip_prefix("n=")?)?;
         let client_nonce = attributes.next()?.strip_prefix("r=")?;
-        if !matches!(flag, "n" | "y") || !authzid_fits || !names(&name, user) || client_nonce.is_empty() {
+        if !authzid_fits || !names(&name, user) || client_nonce.is_empty() {
             return None;
         }
         let nonce = format!("{client_nonce}{nonce}");
         let challenge = format!("r={nonce},s={},i={}", BASE64_STANDARD.encode(&credentials.salt), credentials.iterations);
         let said = format!("{bare},{challenge},");
-        Some((Scram { credentials, binding: BASE64_STANDARD.encode(header), nonce, said }, challenge.into_bytes()))
+        let binding = BASE64_STANDARD.encode([header.as_bytes(), channel.as_slice()].concat());
+        Some((Scram { hash: terms.hash, credentials, binding, nonce, said }, challenge.into_bytes()))
     }
 
     /// Takes the client's proof; gives the server's own, to send with LoggedIn. `None`: the log-in has failed.
@@ -94,15 +123,29 @@ impl Scram {
         let (without_proof, proof) = text(message)?.rsplit_once(",p=")?;
         let mut attributes = without_proof.split(',');
         let bound = attributes.next()?.strip_prefix("c=")? == self.binding && attributes.next()?.strip_prefix("r=")? == self.nonce;
-        let proof: [u8; 32] = BASE64_STANDARD.decode(proof).ok()?.try_into().ok()?;
+        let proof = BASE64_STANDARD.decode(proof).ok().filter(|proof| proof.len() == self.hash.bytes())?;
         let said = [self.said.as_bytes(), without_proof.as_bytes()];
-        let mut client_key = hmac(&self.credentials.stored_key, &said);
+        let (stored_key, server_key) = self.credentials.keys(self.hash)?;
+        let mut client_key = self.hash.hmac(stored_key, &said);
         for (key, proof) in client_key.iter_mut().zip(proof) {
             *key ^= proof;
         }
-        let proven: bool = Sha256::digest(client_key).ct_eq(&self.credentials.stored_key).into();
-        let signature = hmac(&self.credentials.server_key, &said);
+        let proven: bool = self.hash.digest(&client_key).ct_eq(stored_key).into();
+        let signature = self.hash.hmac(server_key, &said);
         (bound && proven).then(|| format!("v={}", BASE64_STANDARD.encode(signature)).into_bytes())
+    }
+}
+
+impl Terms {
+    /// What the GS2 flag says the proof is bound to (RFC 5802 6). `None`: it may not say so.
+    fn channel_data(&self, flag: &str) -> Option<Vec<u8>> {
+        match (flag.strip_prefix("p="), self.bound) {
+            (Some(BINDING), true) => self.channel.map(|data| data.to_vec()),
+            (None, false) if flag == "n" => Some(Vec::new()),
+            // "I could, but you can't": with the -PLUS mechanisms offered, somebody in between has hidden them.
+            (None, false) if flag == "y" && self.channel.is_none() => Some(Vec::new()),
+            _ => None,
+        }
     }
 }
 
@@ -163,13 +206,15 @@ mod tests {
         ScramCredentials::from_password("pencil", &BASE64_STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), 4096)
     }
 
+    const PLAINLY: Terms = Terms { hash: Hash::Sha256, bound: false, channel: None };
+    const CHANNEL: [u8; 32] = [9; 32];
     const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
     const FINAL: &str =
         "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
 
     fn exchange() -> (Scram, Vec<u8>) {
         let user = Bare::new("user@localhost").unwrap();
-        Scram::start_with(FIRST.as_bytes(), &user, credentials(), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap()
+        Scram::start_with(PLAINLY, FIRST.as_bytes(), &user, credentials(), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap()
     }
 
     #[test]
@@ -180,6 +225,79 @@ mod tests {
             "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
         );
         assert_eq!(scram.finish(FINAL.as_bytes()).unwrap(), b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    #[test]
+    fn the_example_of_rfc_5802_holds() {
+        let user = Bare::new("user@localhost").unwrap();
+        let credentials = ScramCredentials::from_password("pencil", &BASE64_STANDARD.decode("QSXCR+Q6sek8bf92").unwrap(), 4096);
+        let terms = Terms { hash: Hash::Sha1, ..PLAINLY };
+        let first = b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL";
+        let (scram, challenge) = Scram::start_with(terms, first, &user, credentials, "3rfcNHYJY1ZVvWVs7j").unwrap();
+        assert_eq!(challenge, b"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096");
+        let last = b"c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=";
+        assert_eq!(scram.finish(last).unwrap(), b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ=");
+    }
+
+    /// Proves "pencil" as a client would, with this flag and this channel's data.
+    fn log_in(terms: Terms, flag: &str, data: &[u8]) -> Option<Vec<u8>> {
+        let (user, header) = (Bare::new("user@localhost").unwrap(), format!("{flag},,"));
+        let first = format!("{header}n=user,r=abc");
+        let (scram, challenge) = Scram::start_with(terms, first.as_bytes(), &user, credentials(), "def")?;
+        let binding = BASE64_STANDARD.encode([header.as_bytes(), data].concat());
+        let last = format!("c={binding},r=abcdef");
+        let said = format!("n=user,r=abc,{},{last}", String::from_utf8(challenge).unwrap());
+        let mut salted = [0; 32];
+        let salted = match terms.hash {
+            Hash::Sha1 => {
+                pbkdf2::pbkdf2_hmac::<sha1::Sha1>(b"pencil", &credentials().salt, 4096, &mut salted[..20]);
+                &salted[..20]
+            }
+            Hash::Sha256 => {
+                pbkdf2::pbkdf2_hmac::<sha2::Sha256>(b"pencil", &credentials().salt, 4096, &mut salted);
+                &salted
+            }
+        };
+        let key = terms.hash.hmac(salted, &[b"Client Key"]);
+        let signature = terms.hash.hmac(&terms.hash.digest(&key), &[said.as_bytes()]);
+        let proof: Vec<u8> = key.iter().zip(signature).map(|(key, signature)| key ^ signature).collect();
+        scram.finish(format!("{last},p={}", BASE64_STANDARD.encode(proof)).as_bytes())
+    }
+
+    #[test]
+    fn a_bound_proof_holds_on_its_own_connection_only() {
+        for hash in [Hash::Sha1, Hash::Sha256] {
+            let bound = Terms { hash, bound: true, channel: Some(CHANNEL) };
+            assert!(log_in(bound, "p=tls-exporter", &CHANNEL).is_some());
+            assert_eq!(log_in(bound, "p=tls-exporter", &[8; 32]), None, "another connection's");
+            assert_eq!(log_in(bound, "p=tls-exporter", b""), None, "none");
+            for flag in ["p=tls-unique", "p=tls-server-end-point", "p=", "p", "n", "y"] {
+                assert_eq!(log_in(bound, flag, &CHANNEL), None, "{flag}");
+            }
+            assert_eq!(log_in(Terms { channel: None, ..bound }, "p=tls-exporter", &CHANNEL), None, "there is nothing to bind to");
+        }
+    }
+
+    #[test]
+    fn a_client_that_was_told_of_no_binding_although_there_is_one_is_refused() {
+        for hash in [Hash::Sha1, Hash::Sha256] {
+            let (with, without) = (Terms { hash, bound: false, channel: Some(CHANNEL) }, Terms { hash, ..PLAINLY });
+            assert_eq!(log_in(with, "y", b""), None, "somebody hid the -PLUS mechanisms");
+            assert!(log_in(without, "y", b"").is_some());
+            assert!(log_in(with, "n", b"").is_some() && log_in(without, "n", b"").is_some());
+            assert_eq!(log_in(with, "p=tls-exporter", &CHANNEL), None, "a binding without -PLUS");
+            assert_eq!(log_in(with, "n", &CHANNEL), None);
+        }
+    }
+
+    #[test]
+    fn an_account_from_before_sha_1_is_let_in_by_sha_256_alone_and_looks_like_any_other() {
+        let (decoys, user) = (Decoys::new([7; 32]), Bare::new("user@localhost").unwrap());
+        let old = ScramCredentials { sha1: None, ..credentials() };
+        let filled = decoys.or(Some(&old), &user);
+        assert_eq!((&filled.salt, filled.stored_key), (&old.salt, old.stored_key));
+        assert!(filled.sha1.is_some() && filled.sha1 != credentials().sha1);
+        assert_eq!(decoys.or(Some(&credentials()), &user), credentials());
     }
 
     #[test]
@@ -194,11 +312,11 @@ mod tests {
     fn broken_messages_fail() {
         let user = Bare::new("user@localhost").unwrap();
         let broken = ["", "n", "n,", "n,,", "n,,n", "n,,n=", "n,,n=user", "n,,n=user,r=", "n,a,n=user,r=x", "n,,n=u=2Cs=,r=x"];
-        let refused = ["p=tls-unique,,n=user,r=x", "n,a=other@localhost,n=user,r=x", "n,,n=other,r=x", "n,,m=1,n=user,r=x"];
+        let refused = ["p=tls-exporter,,n=user,r=x", "n,a=other@localhost,n=user,r=x", "n,,n=other,r=x", "n,,m=1,n=user,r=x"];
         for message in broken.into_iter().chain(refused) {
-            assert!(Scram::start_with(message.as_bytes(), &user, credentials(), "n").is_none(), "{message:?}");
+            assert!(Scram::start_with(PLAINLY, message.as_bytes(), &user, credentials(), "n").is_none(), "{message:?}");
         }
-        assert!(Scram::start_with(&[b'n'; MESSAGE_BYTES + 1], &user, credentials(), "n").is_none());
+        assert!(Scram::start_with(PLAINLY, &[b'n'; MESSAGE_BYTES + 1], &user, credentials(), "n").is_none());
         for message in ["", "c", "c=", "c=biws", "c=biws,r", "c=biws,r=", ",p=", "c=biws,r=x,p=", "c=biws,r=x,p=!"] {
             assert_eq!(exchange().0.finish(message.as_bytes()), None, "{message:?}");
         }
@@ -220,14 +338,17 @@ mod tests {
     fn a_user_that_does_not_exist_looks_like_one_that_does() {
         let decoys = Decoys::new([7; 32]);
         let user = Bare::new("nobody@localhost").unwrap();
-        let challenge = |nonce| Scram::start(b"n,,n=nobody,r=x", &user, None, &decoys, nonce).unwrap();
         let fields = |challenge: &[u8]| String::from_utf8(challenge.to_vec()).unwrap().split_once(",s=").unwrap().1.to_owned();
-        let (scram, first) = challenge([1; NONCE_BYTES]);
-        let (_, second) = challenge([2; NONCE_BYTES]);
-        assert_eq!(fields(&first), fields(&second), "the salt stays the same");
-        assert_eq!(fields(&first).len(), "W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".len());
-        let final_message = format!("c=biws,r={},p={}", scram.nonce, BASE64_STANDARD.encode([0; 32]));
-        assert_eq!(scram.finish(final_message.as_bytes()), None);
+        for hash in [Hash::Sha1, Hash::Sha256] {
+            let terms = Terms { hash, ..PLAINLY };
+            let challenge = |nonce| Scram::start(terms, b"n,,n=nobody,r=x", &user, None, &decoys, nonce).unwrap();
+            let (scram, first) = challenge([1; NONCE_BYTES]);
+            let (_, second) = challenge([2; NONCE_BYTES]);
+            assert_eq!(fields(&first), fields(&second), "the salt stays the same");
+            assert_eq!(fields(&first).len(), "W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".len());
+            let final_message = format!("c=biws,r={},p={}", scram.nonce, BASE64_STANDARD.encode(vec![0; hash.bytes()]));
+            assert_eq!(scram.finish(final_message.as_bytes()), None);
+        }
         assert!(!PlainCheck::start(b"\0nobody\0pencil", &user, None, &decoys).unwrap().run());
     }
 

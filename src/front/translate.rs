@@ -9,6 +9,7 @@
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::front::json;
 use crate::front::xmpp::Memory;
 
 /// What is to happen with the peer's next bytes.
@@ -18,6 +19,9 @@ pub enum Next {
     Here,
     /// They are TLS, once what was replied has gone out (RFC 6120 5.4.2.3).
     Secure,
+    /// They come here, and the connection is private from now on. Its native door is a new one: nothing that was said before counts
+    /// (RFC 6120 5.4.3.3).
+    Private,
 }
 
 /// What lies between a peer and its door.
@@ -27,6 +31,16 @@ pub enum Channel {
     Clear,
     /// TLS, with what SCRAM's -PLUS mechanisms bind to (RFC 9266 tls-exporter).
     Private { exporter: Option<[u8; 32]> },
+}
+
+impl Channel {
+    /// What SCRAM's -PLUS mechanisms bind to; they are offered where there is one.
+    pub fn exporter(self) -> Option<[u8; 32]> {
+        match self {
+            Channel::Clear => None,
+            Channel::Private { exporter } => exporter,
+        }
+    }
 }
 
 /// One connection's translator.
@@ -68,6 +82,8 @@ pub struct Core<'a> {
     pub users: &'a dyn Users,
     /// What the XMPP connections of this core share.
     pub xmpp: &'a mut Memory,
+    /// The same of those that speak JSON.
+    pub json: &'a mut json::Memory,
     /// Client frames that follow from what `send` was given (an `Ack` for messages that went out): worked off behind it, as those
     /// of `received` are.
     pub follow: &'a mut Vec<u8>,

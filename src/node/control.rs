@@ -3,6 +3,7 @@
 //! Lives on: the control thread. Invariant: an answer nobody waits for any more is dropped.
 
 use super::Answered;
+use super::certificates::Keeper;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
 use crate::base::jid::Bare;
@@ -11,6 +12,7 @@ use crate::metrics::snapshot::Snapshot;
 use crate::shard::batch::{Command, Order};
 use crate::shard::{Answer, ClientLine, UserLine};
 use crate::store::thread::Readings;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
@@ -21,12 +23,18 @@ pub struct Controller {
     cores: Vec<(Sender<Command>, Bell)>,
     answers: Receiver<Answered>,
     pub(super) store: Readings,
+    pub(super) keeper: Arc<Keeper>,
     next_ticket: u64,
 }
 
 impl Controller {
-    pub(super) fn new(cores: Vec<(Sender<Command>, Bell)>, answers: Receiver<Answered>, store: Readings) -> Controller {
-        Controller { cores, answers, store, next_ticket: 1 }
+    pub(super) fn new(
+        cores: Vec<(Sender<Command>, Bell)>,
+        answers: Receiver<Answered>,
+        store: Readings,
+        keeper: Arc<Keeper>,
+    ) -> Controller {
+        Controller { cores, answers, store, keeper, next_ticket: 1 }
     }
 
     pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {

@@ -93,14 +93,7 @@ impl Made {
         }
         let made = Made::new(secrets);
         let text = format!("token = {}\ntrunk = {}\ndecoys = {}\n", made.token, made.trunk, made.decoys);
-        let unfinished = dir.join("keys.new");
-        let write = || {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)
-        };
-        write().map_err(file_error(&path, "written"))?;
+        write_secret(&path, &text).map_err(file_error(&path, "written"))?;
         Ok(made)
     }
 
@@ -113,6 +106,15 @@ impl Made {
         };
         Ok(Made { token: find("token")?, trunk: find("trunk")?, decoys: find("decoys")? })
     }
+}
+
+/// Writes a file that only this user may read, whole or not at all.
+pub(super) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = path.with_added_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
 }
 
 fn file_error<'a>(path: &'a Path, what: &'static str) -> impl Fn(io::Error) -> KeyError + 'a {

@@ -18,12 +18,17 @@ pub struct Listening {
 
 /// Opens every door there is to be, and gives each core its sockets.
 pub(super) fn open(listen: &Listen, cores: usize) -> Result<(Vec<Listening>, Vec<Vec<TcpListener>>), StartError> {
-    let doors = [("listen.native", Speaks::Native, Some(listen.native))];
+    let doors = [
+        (Speaks::Native, Some(listen.native)),
+        (Speaks::Xmpp, listen.xmpp),
+        (Speaks::Xmpps, listen.xmpps),
+        (Speaks::WebSocket, listen.ws),
+    ];
     let mut listening = Vec::new();
     let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();
-    for (key, speaks, address) in doors {
+    for (speaks, address) in doors {
         let Some(address) = address else { continue };
-        let sockets = socket::listen(address, cores).map_err(|source| StartError::Listen { key, source })?;
+        let sockets = socket::listen(address, cores).map_err(|source| StartError::Listen { door: speaks.name(), source })?;
         listening.push(Listening { speaks, address: sockets[0].local_addr()? });
         for (core, socket) in by_core.iter_mut().zip(sockets) {
             core.push(socket);

@@ -3,6 +3,7 @@
 //! Lives on: the thread that starts the node. Serves G1, G3, G8. Invariants: nothing is accepted before everything stored is
 //! loaded; a stopped node has closed every session with a reason and made durable everything it took.
 
+pub mod certificates;
 pub mod control;
 mod host;
 pub mod keys;
@@ -22,7 +23,10 @@ use crate::base::time::WallClock;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
 use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
+use crate::front::tls::Terms;
 use crate::front::token::Keys;
+use crate::front::ws;
+use crate::front::xmpp::{self, StartTls};
 use crate::metrics::meter::Units;
 use crate::presence::home::Place;
 use crate::ring::mesh::mesh;
@@ -33,6 +37,7 @@ use crate::store::memory::Memory;
 use crate::store::redb::RedbStore;
 use crate::store::thread::{Figures, StorageThread};
 use crate::store::{Backend, Table};
+use certificates::{CertificateError, Keeper};
 use host::Ends;
 use std::io;
 use std::net::SocketAddr;
@@ -53,9 +58,11 @@ pub enum StartError {
     Load(String),
     #[error(transparent)]
     Keys(#[from] KeyError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The reason names address and fix.
-    #[error("{key}: {source}")]
-    Listen { key: &'static str, source: io::Error },
+    #[error("listen.{door}: {source}")]
+    Listen { door: &'static str, source: io::Error },
     #[error(transparent)]
     Admin(#[from] admin::server::StartError),
     #[error("can't start a thread: {0}. Raise the limits of descriptors and threads (ulimit -n, ulimit -u)")]
@@ -70,8 +77,11 @@ pub struct Node {
     pub listening: Vec<Listening>,
     pub cores: u16,
     pub report: setup::Report,
+    /// What the node proves with who it is, for people.
+    pub certificate: String,
     pub token_keys: Keys,
     pub trunk_keys: Keys,
+    keeper: Arc<Keeper>,
     threads: Vec<CoreThread>,
     commands: Vec<(Sender<Command>, Bell)>,
     answers: Option<Receiver<Answered>>,
@@ -95,9 +105,10 @@ impl Node {
         let report = setup::probe(processors.len(), drive.task_run)?;
         let mut secrets = Secrets::new(keys::system_seed()?);
         let (mut backend, keys) = open_store(config, &mut secrets)?;
+        let (keeper, certificate) = Keeper::open(config)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
-        let doors = Doors { listeners: listening.iter().map(|door| door.speaks).collect(), xmpp: None };
+        let doors = doors(config, &listening, Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?);
         let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
@@ -126,8 +137,10 @@ impl Node {
             listening,
             cores,
             report,
+            certificate,
             token_keys,
             trunk_keys,
+            keeper: Arc::new(keeper),
             threads,
             commands,
             answers: Some(answered),
@@ -152,7 +165,15 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(self.commands.clone(), answers, self.storage.readings())
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), self.keeper.clone())
+    }
+
+    /// Reads the certificate's files again, and gives what there is to say; no session ends.
+    ///
+    /// # Errors
+    /// They can't be used: the certificate stays as it was.
+    pub fn reload_certificate(&self) -> Result<String, CertificateError> {
+        self.keeper.reload()
     }
 
     /// Starts the admin API, with the control of the cores.
@@ -201,6 +222,20 @@ pub fn processors(cores: &Cores) -> Result<Vec<usize>, Fault> {
         Cores::These(ids) => Some(ids.iter().map(|&id| usize::from(id)).collect()),
     };
     pin::choose(wanted.as_deref(), &pin::processors())
+}
+
+/// What clients are held to at every door.
+fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
+    let xmpp = Arc::new(xmpp::Rules {
+        domain: config.node.domain.as_str().into(),
+        stanza_bytes: config.limits.stanza_bytes(),
+        start_tls: if config.login.plain { StartTls::Offered } else { StartTls::Required },
+        registration: false,
+    });
+    let mut ws = ws::Rules::new(config.limits.frame_bytes);
+    ws.xmpp = Some(xmpp.clone());
+    let listeners = listening.iter().map(|door| door.speaks).collect();
+    Doors { listeners, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

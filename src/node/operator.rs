@@ -87,4 +87,8 @@ impl Control for Controller {
             told => Ok(told),
         }
     }
+
+    fn reload_certificate(&mut self) -> Result<String, Refusal> {
+        self.keeper.reload().map_err(|error| Refusal::Conflict(format!("{error}. The certificate stays as it was")))
+    }
 }

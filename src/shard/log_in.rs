@@ -8,7 +8,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::Mechanism;
 use crate::front::native::Door;
-use crate::front::sasl::{PlainCheck, Scram};
+use crate::front::sasl::{PlainCheck, Scram, Terms};
 use crate::presence::control::{Asker, Attach, Control, EdgeRef, Resume, SessionEnd, UserRef};
 use crate::wire::encode::Tag;
 use crate::wire::lines::Marks;
@@ -114,7 +114,10 @@ impl Shard {
                 Ok(()) => self.admit(conn, tag, entrant, true, Vec::new()),
                 Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             },
-            Mechanism::ScramSha256 => self.scram_first(conn, tag, entrant, data),
+            Mechanism::Scram { hash, bound } => {
+                let terms = Terms { hash, bound, channel: channel.exporter() };
+                self.scram_first(conn, tag, entrant, terms, data);
+            }
             Mechanism::Plain => self.plain(conn, tag, entrant, data),
             Mechanism::Trunk => unreachable!("handled above"),
         }
@@ -137,10 +140,10 @@ impl Shard {
         if jid.domain() == self.settings.domain { Ok(jid) } else { Err((Reason::LogInFailed, "")) }
     }
 
-    fn scram_first(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, data: &[u8]) {
+    fn scram_first(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, terms: Terms, data: &[u8]) {
         let (nonce, jid) = (self.nonce(), &entrant.jid);
         let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        match Scram::start(data, jid, credentials, &self.settings.decoys, nonce) {
+        match Scram::start(terms, data, jid, credentials, &self.settings.decoys, nonce) {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some((scram, challenge)) => {
                 self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Proof(scram) });

@@ -68,7 +68,7 @@ impl Settings {
     fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
         match mechanism {
             Mechanism::Token => !self.token_keys.is_empty(),
-            Mechanism::ScramSha256 => true,
+            Mechanism::Scram { bound, .. } => !bound || channel.exporter().is_some(),
             Mechanism::Plain => self.plain || channel != Channel::Clear,
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }

@@ -4,11 +4,14 @@
 //! bytes goes the way of native frames, with the same rules; a connection without a translator pays one look at a table.
 
 use super::Shard;
+use super::connections::Doorway;
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::front::translate::{Channel, Core, Translate, Users};
+use crate::front::json;
+use crate::front::native::Door;
+use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
 
@@ -22,6 +25,7 @@ pub(super) struct Translators {
     /// A buffer whose content has been translated, for the next that is.
     spare: Vec<u8>,
     xmpp: Memory,
+    json: json::Memory,
 }
 
 /// Longest buffer kept for the next use, in bytes.
@@ -71,6 +75,9 @@ impl Shard {
         self.translators.set(conn, Some(translator));
         if !replies.is_empty() {
             self.out.lines.append(conn.slot, &replies);
+        }
+        if read == Ok(Next::Private) && self.hears(conn) {
+            self.set_door(conn, Doorway::Here(Door::default()));
         }
         if !frames.is_empty() {
             self.received_native(now, conn, &frames);
@@ -135,8 +142,9 @@ impl Shard {
     fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
-        let (wall_ms, users, xmpp) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators.xmpp);
-        let mut core = Core { wall_ms, random: &mut random, users, xmpp, follow, end: None };
+        let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
+        let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
+        let mut core = Core { wall_ms, random: &mut random, users, xmpp, json, follow, end: None };
         let done = work(&mut core);
         (done, core.end)
     }

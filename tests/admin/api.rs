@@ -23,6 +23,9 @@ fn an_operator_manages_users_with_the_client() {
     assert_eq!(client.transfer("alice@localhost", "node2.example.org:7400").unwrap(), 3);
     client.remove_user("alice@localhost").unwrap();
     assert_eq!(state.lock().unwrap().users.len(), 1);
+    assert_eq!(client.reload_certificate().unwrap(), "the certificate in a.pem");
+    state.lock().unwrap().bad_certificate = true;
+    assert!(matches!(client.reload_certificate(), Err(ClientError::Refused { status: 409, .. })));
 }
 
 #[test]
@@ -144,6 +147,7 @@ fn head_is_get_without_a_body_and_other_methods_are_told_what_there_is() {
         ("DELETE", "/users", "GET, HEAD, POST"),
         ("GET", "/users/alice@localhost", "DELETE"),
         ("GET", "/transfer", "POST"),
+        ("GET", "/certificate", "POST"),
         ("OPTIONS", "/stats", "GET, HEAD"),
         ("BREW", "/healthz", "GET, HEAD"),
     ] {
@@ -161,7 +165,8 @@ fn with_a_token_only_who_knows_it_may_ask() {
     let (server, state) = start(Settings { token: Some(secret()), ..loopback() });
     let address = server.address();
     for headers in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic Zm9vOmJhcg==\r\n", "Authorization: Bearer \r\n"] {
-        for (method, target) in [("GET", "/metrics"), ("GET", "/users"), ("DELETE", "/users/a@localhost"), ("POST", "/transfer")] {
+        let changes = [("DELETE", "/users/a@localhost"), ("POST", "/transfer"), ("POST", "/certificate")];
+        for (method, target) in [("GET", "/metrics"), ("GET", "/users")].into_iter().chain(changes) {
             let answer = ask(address, method, target, headers, "");
             answer.is_error(401, "listen.admin_token");
             assert_eq!(answer.headers["www-authenticate"], "Bearer");

@@ -25,6 +25,7 @@ pub struct State {
     pub not_ready: Option<String>,
     pub not_live: Option<String>,
     pub overloaded: bool,
+    pub bad_certificate: bool,
     readings: u64,
 }
 
@@ -109,6 +110,13 @@ impl Control for Node {
 
     fn transfer(&mut self, jid: &Bare, _address: &str) -> Result<usize, Refusal> {
         Ok(usize::from(self.0.lock().unwrap().users.contains_key(jid)) * 3)
+    }
+
+    fn reload_certificate(&mut self) -> Result<String, Refusal> {
+        match self.0.lock().unwrap().bad_certificate {
+            true => Err(Refusal::Conflict("a.pem can't be read: put it there. The certificate stays as it was".into())),
+            false => Ok("the certificate in a.pem".into()),
+        }
     }
 }
 

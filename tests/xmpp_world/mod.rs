@@ -55,7 +55,7 @@ impl World {
             limits: limits.clone(),
             token_keys: Keys::default(),
             trunk_keys: Keys::default(),
-            doors: Doors { listeners: vec![Speaks::Xmpp], xmpp: Some(Arc::new(rules)) },
+            doors: Doors { listeners: vec![Speaks::Xmpp], xmpp: Some(Arc::new(rules)), ..Doors::default() },
             plain: true,
             decoys: Decoys::new([7; 32]),
             sample: 0,

@@ -3,6 +3,7 @@
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
 use super::{Config, ConfigError, Cores, Fault, Secret};
 use crate::base::jid::Bare;
+use crate::base::limits::{LEAST_STANZA_BYTES, STANZA_FRAME_BYTES};
 use std::net::SocketAddr;
 use std::ops::Range;
 use toml::Spanned;
@@ -145,6 +146,7 @@ fn span_of(tree: &DeTable<'_>, key: &str) -> Range<usize> {
 pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_node(config)?;
     check_listen(config)?;
+    check_tls(config)?;
     check_limits(config)
 }
 
@@ -173,9 +175,18 @@ fn check_node(config: &Config) -> Result<(), Fault> {
 
 fn check_listen(config: &Config) -> Result<(), Fault> {
     let listen = &config.listen;
-    if listen.admin == listen.native && listen.admin.port() != 0 {
-        let problem = format!("{} is listen.native's address too", listen.admin);
-        return Err(Fault::new("listen.admin", problem, "give each its own port"));
+    let doors = [
+        ("listen.native", Some(listen.native)),
+        ("listen.xmpp", listen.xmpp),
+        ("listen.xmpps", listen.xmpps),
+        ("listen.ws", listen.ws),
+        ("listen.admin", Some(listen.admin)),
+    ];
+    let opened = doors.iter().filter_map(|&(key, address)| Some((key, address.filter(|address| address.port() != 0)?)));
+    for (at, (key, address)) in opened.clone().enumerate() {
+        if let Some((other, _)) = opened.clone().take(at).find(|&(_, taken)| taken == address) {
+            return Err(Fault::new(key, format!("{address} is {other}'s address too"), "give each its own port"));
+        }
     }
     if !listen.admin.ip().is_loopback() && listen.admin_token.is_none() {
         let problem = format!("other machines can reach {} and anybody could manage the users", listen.admin);
@@ -192,9 +203,23 @@ fn check_listen(config: &Config) -> Result<(), Fault> {
     }
 }
 
+fn check_tls(config: &Config) -> Result<(), Fault> {
+    match (&config.tls.certificate, &config.tls.key) {
+        (Some(_), None) => Err(Fault::new("tls.certificate", "there is no tls.key to it", "name the file with its private key")),
+        (None, Some(_)) => Err(Fault::new("tls.key", "there is no tls.certificate to it", "name the file with its certificate")),
+        _ => Ok(()),
+    }
+}
+
 /// The first of each pair may be at most the second.
 fn check_limits(config: &Config) -> Result<(), Fault> {
-    let limits = &config.limits;
+    let (limits, listen) = (&config.limits, &config.listen);
+    let speaks_xmpp = listen.xmpp.or(listen.xmpps).or(listen.ws).is_some();
+    let least = LEAST_STANZA_BYTES + STANZA_FRAME_BYTES;
+    if speaks_xmpp && limits.frame_bytes < least {
+        let problem = format!("{} bytes are too few for the stanzas that XMPP clients may send", limits.frame_bytes);
+        return Err(Fault::new("limits.frame_bytes", problem, format!("write {least} or more")));
+    }
     let pairs = [
         ("frame_bytes", limits.frame_bytes, "high_water_bytes", limits.high_water_bytes, "or one frame makes a client slow"),
         ("piece_bytes", limits.piece_bytes, "high_water_bytes", limits.high_water_bytes, "or one piece makes a client slow"),

@@ -49,6 +49,7 @@ pub struct Key {
 pub const SECTIONS: &[(&str, &str)] = &[
     ("node", "The process itself."),
     ("listen", "Where it listens. Loopback unless you say otherwise."),
+    ("tls", "What the node proves with who it is. Both files are read again on SIGHUP and on POST /certificate; sessions go on."),
     ("login", "How users and trunks prove who they are."),
     ("store", "What outlives the process."),
     (
@@ -85,15 +86,24 @@ keys! {
 
     ["listen"]
     native: Shape::Address, "Native protocol: clients and trunks.";
+    xmpp: Shape::Address, "XMPP clients, who are to ask for TLS (STARTTLS). Without this key that door is closed.", "\"0.0.0.0:5222\"";
+    xmpps: Shape::Address, "XMPP clients that begin with TLS (XEP-0368).", "\"0.0.0.0:5223\"";
+    ws: Shape::Address, "WebSocket clients, with and without TLS: /ws and /xmpp-websocket; and for browsers /demo.", "\"0.0.0.0:7480\"";
     admin: Shape::Address, "Metrics, health and user administration over HTTP. An address other machines can reach needs \
         admin_token.";
     admin_token: Shape::Secret, "Administration requests must then carry it. /healthz and /readyz stay open.", "\"...\"";
+
+    ["tls"]
+    certificate: Shape::Text, "File with the domain's certificate and behind it its issuers', as PEM. Without it the node signs a \
+        certificate itself and keeps it in the data directory.", "\"fullchain.pem\"";
+    key: Shape::Text, "File with the certificate's private key, as PEM, not encrypted.", "\"privkey.pem\"";
 
     ["login"]
     token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
         changed without a gap. Without one a random key is made and kept in the data directory.";
     trunk_keys: Shape::Secrets, "The same for the tokens with which front ends and game servers open trunks.";
-    plain: Shape::Flag, "Whether passwords may be sent as they are (SASL PLAIN). Only behind something that encrypts.";
+    plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN). Only \
+        on loopback, or behind something that encrypts.";
 
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \

@@ -23,20 +23,37 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = args.settings.load()?;
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    let signals = SigSet::from_iter(ends.iter().chain([Signal::SIGHUP]));
     // Before any thread is there, so that every one inherits it and the wait below gets the signal.
-    ends.thread_block().map_err(|error| Failure::line(format!("signals can't be held back: {error}")))?;
+    signals.thread_block().map_err(|error| Failure::line(format!("signals can't be held back: {error}")))?;
     let mut node = Node::start(&config).map_err(Failure::line)?;
     let admin = node.start_admin(&config).map_err(Failure::line)?;
     say(&greeting(&config, &node, admin))?;
     tell_systemd(NotifyState::Ready);
 
-    let signal = ends.wait().map_err(|error| Failure::line(format!("can't wait for signals: {error}")))?;
+    let signal = loop {
+        match signals.wait().map_err(|error| Failure::line(format!("can't wait for signals: {error}")))? {
+            Signal::SIGHUP => reload(&node)?,
+            end => break end,
+        }
+    };
     // A second signal ends the process at once.
     ends.thread_unblock().map_err(|error| Failure::line(format!("signals can't be let through: {error}")))?;
     tell_systemd(NotifyState::Stopping);
     say(&format!("{signal}: closing every session; again to end at once\n"))?;
     node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
     say("stopped\n")
+}
+
+/// A certificate that can't be used is no reason to end: the old one still works.
+fn reload(node: &Node) -> Result<(), Failure> {
+    match node.reload_certificate() {
+        Ok(said) => say(&format!("SIGHUP: TLS goes by {said}\n")),
+        Err(error) => {
+            eprintln!("warning: {error}. The certificate stays as it was");
+            Ok(())
+        }
+    }
 }
 
 fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
@@ -53,7 +70,11 @@ fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
             StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
         };
     }
-    text + &format!("native  {}\nadmin   http://{admin}\nserving\n", node.native())
+    text += &format!("TLS goes by {}\n", node.certificate);
+    for door in &node.listening {
+        text += &format!("{:7} {}\n", door.speaks.name(), door.address);
+    }
+    text + &format!("admin   http://{admin}\nserving\n")
 }
 
 /// Under systemd, tells it; elsewhere there is nobody to tell.

@@ -15,6 +15,18 @@ pub struct Settings {
     /// Address and port of the native protocol [default: 127.0.0.1:7400].
     #[arg(long, value_name = "ADDR", value_parser = read_address)]
     native: Option<SocketAddr>,
+    /// Address and port for XMPP clients, who are to ask for TLS (STARTTLS). Without it that door is closed.
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
+    xmpp: Option<SocketAddr>,
+    /// Address and port for XMPP clients that begin with TLS.
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
+    xmpps: Option<SocketAddr>,
+    /// Address and port for WebSocket clients and browsers, with and without TLS.
+    #[arg(long, value_name = "ADDR", value_parser = read_address)]
+    ws: Option<SocketAddr>,
+    /// Let clients log in without TLS, also with passwords as they are (SASL PLAIN).
+    #[arg(long)]
+    allow_plaintext: bool,
     #[command(flatten)]
     which: WhichNode,
 }
@@ -44,9 +56,12 @@ impl Settings {
             if let Some(cores) = self.cores {
                 config.node.cores = cores;
             }
-            if let Some(native) = self.native {
-                config.listen.native = native;
-            }
+            let listen = &mut config.listen;
+            listen.native = self.native.unwrap_or(listen.native);
+            listen.xmpp = self.xmpp.or(listen.xmpp);
+            listen.xmpps = self.xmpps.or(listen.xmpps);
+            listen.ws = self.ws.or(listen.ws);
+            config.login.plain |= self.allow_plaintext;
         };
         let config = self.which.load_with(lay_over, |config| if overridden { Ok(()) } else { fits(config) })?;
         fits(&config)?;

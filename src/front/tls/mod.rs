@@ -16,7 +16,7 @@ pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 
 use exporter::Heard;
 use rustls::Error;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
@@ -243,7 +243,7 @@ impl Tls {
         &mut self,
         out: &mut Vec<u8>,
         room: usize,
-        mut encrypt: impl FnMut(&mut WriteTraffic<'_, rustls::server::ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+        mut encrypt: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), Fault> {
         loop {
             // With what has come of the next record: rustls may know where in it a message of its own begins.

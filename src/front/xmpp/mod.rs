@@ -37,8 +37,6 @@ use thin_vec::ThinVec;
 
 /// Requests of one connection that wait for the core's answer. At the limit: `resource-constraint`.
 pub const WAITING: usize = 256;
-/// What a native frame needs beside the text of a stanza: a node takes frames longer than `Rules::stanza_bytes` by this.
-pub const FRAME_ROOM: usize = 16 << 10;
 
 /// Length of the core's token to resume a session.
 const TOKEN_BYTES: usize = 16;

@@ -1,0 +1,147 @@
+//! A translator behind TLS: from the first byte on (XEP-0368, wss), or once its peer has asked for it (STARTTLS).
+//!
+//! Lives on: the core that owns the connection, and moves with it. Serves C8; RFC 6120 5. Invariants: nothing that came in the
+//! clear counts once a connection is private; what ends the connection ends TLS properly (close_notify), so that nobody on the
+//! way can pretend it.
+
+use super::tls::{Application, Terms, Tls};
+use super::translate::{Channel, Core, Next, Translate};
+use crate::base::reason::Reason;
+use crate::wire::decode::{self, ServerFrame};
+use crate::wire::frame::{self, Frame};
+use crate::wire::native::Kind;
+
+/// The first byte of a TLS handshake (RFC 8446 5.1): nothing that is spoken in the clear begins so.
+const HANDSHAKE: u8 = 22;
+
+/// A door inside TLS.
+pub struct Secure {
+    terms: Terms,
+    application: Application,
+    stage: Stage,
+    inner: Box<dyn Translate>,
+}
+
+enum Stage {
+    /// The first byte tells.
+    First,
+    /// The peer may ask for TLS.
+    Clear,
+    /// It has asked, or need not: what comes next is a handshake.
+    Asked,
+    Handshake(Box<Tls>),
+    Private(Box<Tls>),
+}
+
+impl Secure {
+    /// A connection that begins with a handshake.
+    pub fn direct(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
+        Secure { terms, application, stage: Stage::Asked, inner }
+    }
+
+    /// A connection whose first byte tells whether it begins with a handshake.
+    pub fn either(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
+        Secure { terms, application, stage: Stage::First, inner }
+    }
+
+    /// One whose translator says when TLS begins, by [`Next::Secure`].
+    pub fn later(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
+        Secure { terms, application, stage: Stage::Clear, inner }
+    }
+
+    fn decrypted(
+        &mut self,
+        bytes: &[u8],
+        core: &mut Core<'_>,
+        frames: &mut Vec<u8>,
+        replies: &mut Vec<u8>,
+    ) -> Result<Next, Reason> {
+        let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else { unreachable!("the caller looked") };
+        let mut plain = Vec::new();
+        let taken = tls.received(bytes, &mut plain);
+        if tls.has_pending() {
+            // An empty word, so that the line is looked at.
+            frame::write_raw(replies, 0, |_| ());
+        }
+        let (is_done, is_over) = (!tls.is_handshaking(), tls.peer_closed());
+        let mut next = Next::Here;
+        if is_done && matches!(self.stage, Stage::Handshake(_)) {
+            let Stage::Handshake(tls) = std::mem::replace(&mut self.stage, Stage::Clear) else { unreachable!("just matched") };
+            self.stage = Stage::Private(tls);
+            self.inner.secured();
+            next = Next::Private;
+        }
+        if !plain.is_empty() {
+            self.inner.received(&plain, core, frames, replies)?;
+        }
+        match taken {
+            Err(_) => Err(Reason::TlsFailed),
+            Ok(()) if is_over => Err(Reason::ConnectionLost),
+            Ok(()) => Ok(next),
+        }
+    }
+}
+
+/// Whether a frame is the last that the node says on its connection.
+fn is_last(frame: &Frame<'_>) -> bool {
+    let reason = match decode::from_server(frame.header.kind, frame.body) {
+        Ok(ServerFrame::Error(error)) => Reason::from_number(error.reason()),
+        _ => None,
+    };
+    reason.is_some_and(Reason::closes)
+}
+
+fn begin(terms: &Terms, application: Application) -> Result<Box<Tls>, Reason> {
+    Tls::new(terms, application).map(Box::new).map_err(|_| Reason::TlsFailed)
+}
+
+impl Translate for Secure {
+    fn received(&mut self, bytes: &[u8], core: &mut Core<'_>, frames: &mut Vec<u8>, replies: &mut Vec<u8>) -> Result<Next, Reason> {
+        if matches!(self.stage, Stage::First) {
+            self.stage = if bytes.starts_with(&[HANDSHAKE]) { Stage::Asked } else { Stage::Clear };
+        }
+        match self.stage {
+            Stage::First | Stage::Clear => {
+                if self.inner.received(bytes, core, frames, replies)? == Next::Secure {
+                    self.stage = Stage::Asked;
+                }
+                return Ok(Next::Here);
+            }
+            Stage::Asked => self.stage = Stage::Handshake(begin(&self.terms, self.application)?),
+            Stage::Handshake(_) | Stage::Private(_) => {}
+        }
+        self.decrypted(bytes, core, frames, replies)
+    }
+
+    fn send(&mut self, frames: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>) {
+        let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else {
+            return self.inner.send(frames, core, out);
+        };
+        let mut plain = Vec::new();
+        self.inner.send(frames, core, &mut plain);
+        // A connection that can't be encrypted any more says nothing else than its alert; the peer ends it then.
+        _ = tls.send(&plain, out);
+        if core.end.is_some() || frame::each_whole(frames).any(|frame| frame.header.kind == Kind::Error && is_last(&frame)) {
+            tls.close(out);
+        }
+    }
+
+    fn secured(&mut self) {
+        self.inner.secured();
+    }
+
+    fn channel(&self) -> Channel {
+        match &self.stage {
+            Stage::Private(tls) => Channel::Private { exporter: tls.exporter() },
+            Stage::First | Stage::Clear | Stage::Asked | Stage::Handshake(_) => Channel::Clear,
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let tls = match &self.stage {
+            Stage::First | Stage::Clear | Stage::Asked => 0,
+            Stage::Handshake(tls) | Stage::Private(tls) => size_of::<Tls>() + tls.heap_bytes(),
+        };
+        size_of::<Secure>() + tls + self.inner.heap_bytes()
+    }
+}

@@ -1,0 +1,138 @@
+//! Where the node's certificate comes from: files of the operator's, or one that signs itself, made once and kept.
+//!
+//! Lives on: the thread that starts the node, and the control thread. Serves G5. Invariants: a certificate that can't be read
+//! never takes the place of one that works; the made one's key is readable by this user alone; `reload` ends no session.
+
+use super::keys::write_secret;
+use crate::base::config::{Config, StoreKind};
+use crate::front::tls::{BadIdentity, Certificates, Identity};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+/// The file in the data directory: certificate and key, as PEM.
+const FILE: &str = "certificate.pem";
+
+/// Why there is no certificate to be had. Each names the file, the reason and the fix.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("{key}: {path} can't be read: {source}. Check the path, and that this user may read it")]
+    Read { key: &'static str, path: String, source: io::Error },
+    #[error("tls.certificate {certificate}, tls.key {key}: {why}. Put the certificate and its issuers, and its key, there as PEM")]
+    Bad { certificate: String, key: String, why: BadIdentity },
+    #[error("the self-signed certificate {path} is damaged: {why}. Delete it to have a new one made")]
+    BadMade { path: String, why: BadIdentity },
+    #[error("the self-signed certificate can't be kept in {path}: {source}. Check that this user may write there")]
+    Write { path: String, source: io::Error },
+    #[error("a self-signed certificate can't be made: {0}. Set tls.certificate and tls.key")]
+    Make(String),
+    #[error("TLS can't be set up: {0}")]
+    Terms(#[from] rustls::Error),
+}
+
+/// The node's certificate, and where it is read again.
+pub struct Keeper {
+    pub certificates: Arc<Certificates>,
+    source: Source,
+    domain: String,
+}
+
+enum Source {
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    /// Made by us: the file; none: only in memory.
+    Made(Option<PathBuf>),
+}
+
+impl Keeper {
+    /// Reads the certificate, or makes one. Gives what there is to say about it, too.
+    pub fn open(config: &Config) -> Result<(Keeper, String), CertificateError> {
+        let domain = config.node.domain.clone();
+        let source = match (&config.tls.certificate, &config.tls.key) {
+            (Some(certificate), Some(key)) => Source::Files { certificate: certificate.clone(), key: key.clone() },
+            _ if config.store.kind == StoreKind::Memory => Source::Made(None),
+            _ => Source::Made(Some(config.node.data.join(FILE))),
+        };
+        let (identity, said) = source.load(&domain)?;
+        Ok((Keeper { certificates: Arc::new(Certificates::new(identity)), source, domain }, said))
+    }
+
+    /// Reads the files again: handshakes from now on go by what is there, sessions go on as they are. Gives what there is to say.
+    ///
+    /// # Errors
+    /// The files can't be used; the certificate stays as it was.
+    pub fn reload(&self) -> Result<String, CertificateError> {
+        let (identity, said) = self.source.load(&self.domain)?;
+        self.certificates.replace(identity);
+        Ok(said)
+    }
+}
+
+impl Source {
+    fn load(&self, domain: &str) -> Result<(Identity, String), CertificateError> {
+        match self {
+            Source::Files { certificate, key } => from_files(certificate, key, domain),
+            Source::Made(None) => {
+                let pem = self_signed(domain)?;
+                let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes());
+                let identity = identity.map_err(|why| CertificateError::Make(why.to_string()))?;
+                Ok((identity, format!("a self-signed certificate for {domain}, forgotten when the node stops")))
+            }
+            Source::Made(Some(path)) => kept(path, domain),
+        }
+    }
+}
+
+fn from_files(certificate: &Path, key: &Path, domain: &str) -> Result<(Identity, String), CertificateError> {
+    let read = |name, path: &Path| {
+        fs::read(path).map_err(|source| CertificateError::Read { key: name, path: path.display().to_string(), source })
+    };
+    let (chain, secret) = (read("tls.certificate", certificate)?, read("tls.key", key)?);
+    let name = |path: &Path| path.display().to_string();
+    let bad = |why| CertificateError::Bad { certificate: name(certificate), key: name(key), why };
+    let identity = Identity::from_pem(&chain, &secret).map_err(bad)?;
+    let warning = match identity.is_for(domain) {
+        true => "",
+        false => "; it does not name this node's domain, so clients that check will refuse it",
+    };
+    Ok((identity, format!("the certificate in {}{warning}", name(certificate))))
+}
+
+/// The certificate that was made before, or a new one in its place when the node has another domain now.
+fn kept(path: &Path, domain: &str) -> Result<(Identity, String), CertificateError> {
+    let name = path.display().to_string();
+    let said = format!("a self-signed certificate for {domain}, kept in {name}: set tls.certificate and tls.key for a better one");
+    match fs::read(path) {
+        Ok(pem) => {
+            let identity = Identity::from_pem(&pem, &pem).map_err(|why| CertificateError::BadMade { path: name.clone(), why })?;
+            if identity.is_for(domain) || !domain.is_ascii() {
+                return Ok((identity, said));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(CertificateError::Read { key: "the self-signed certificate", path: name, source }),
+    }
+    let pem = self_signed(domain)?;
+    write_secret(path, &pem).map_err(|source| CertificateError::Write { path: name.clone(), source })?;
+    let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes());
+    Ok((identity.map_err(|why| CertificateError::BadMade { path: name, why })?, said))
+}
+
+/// A certificate for a domain that signs itself, and its key (ECDSA P-256), as PEM. A domain that is not ASCII stands in the
+/// common name alone.
+///
+/// # Errors
+/// The domain is nothing that a certificate can be for.
+pub fn self_signed(domain: &str) -> Result<String, CertificateError> {
+    let failed = |error: rcgen::Error| CertificateError::Make(error.to_string());
+    let names = domain.is_ascii().then(|| domain.to_owned());
+    let mut params = CertificateParams::new(names.into_iter().collect::<Vec<_>>()).map_err(failed)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, domain);
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = params.self_signed(&key).map_err(failed)?;
+    Ok(certificate.pem() + &key.serialize_pem())
+}
