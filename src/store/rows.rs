@@ -10,7 +10,7 @@ use crate::base::jid::Bare;
 use crate::base::time::WallClock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-/// The version byte of every row written now.
+/// The version byte of rows whose fields have never changed.
 pub const ROW_VERSION: u8 = 1;
 /// `Meta`: the format of the whole file, a `u32`.
 pub const FORMAT_KEY: &[u8] = b"format";
@@ -24,8 +24,8 @@ const SERIAL_KEY: &[u8] = b"serial:";
 pub enum BadRow {
     #[error("it is empty")]
     Empty,
-    #[error("its version is {0}, this fanal reads up to {ROW_VERSION}: start the newer fanal that wrote it")]
-    Version(u8),
+    #[error("its version is {0}, this fanal reads up to {1}: start the newer fanal that wrote it")]
+    Version(u8, u8),
     #[error("its fields can't be decoded: it is damaged")]
     Fields,
     #[error("its key does not have the parts its table asks for: it is damaged")]
@@ -34,19 +34,32 @@ pub enum BadRow {
 
 /// A value of a table, with its encoding.
 pub trait Row: Serialize + DeserializeOwned {
+    /// The version byte of such a row written now.
+    const VERSION: u8 = ROW_VERSION;
+
+    /// Reads the fields of an older version.
+    fn decode_older(version: u8, _fields: &[u8]) -> Result<Self, BadRow> {
+        Err(BadRow::Version(version, Self::VERSION))
+    }
+
     fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![ROW_VERSION]).expect("rows are plain values, and memory takes them all")
+        postcard::to_extend(self, vec![Self::VERSION]).expect("rows are plain values, and memory takes them all")
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, BadRow> {
         let (&version, fields) = bytes.split_first().ok_or(BadRow::Empty)?;
-        if version != ROW_VERSION {
-            return Err(BadRow::Version(version));
+        match version {
+            _ if version == Self::VERSION => read_fields(fields),
+            _ if version < Self::VERSION => Self::decode_older(version, fields),
+            _ => Err(BadRow::Version(version, Self::VERSION)),
         }
-        match postcard::take_from_bytes(fields) {
-            Ok((row, [])) => Ok(row),
-            _ => Err(BadRow::Fields),
-        }
+    }
+}
+
+fn read_fields<T: DeserializeOwned>(fields: &[u8]) -> Result<T, BadRow> {
+    match postcard::take_from_bytes(fields) {
+        Ok((row, [])) => Ok(row),
+        _ => Err(BadRow::Fields),
     }
 }
 
@@ -77,6 +90,7 @@ pub struct Request {
     /// The asker.
     pub user: UserId,
     pub stamp: WallClock,
+    pub extensions: String,
 }
 
 /// What a user's last session left behind.
@@ -98,6 +112,7 @@ pub struct Way {
     pub to_user: UserId,
     /// Once it has arrived: the number of the last way that the receiver's core had sent before.
     pub arrived: Option<u64>,
+    pub extensions: String,
 }
 
 /// A message that waits for its receiver.
@@ -121,10 +136,34 @@ pub struct Message {
 
 impl Row for Account {}
 impl Row for Contact {}
-impl Row for Request {}
 impl Row for LastPresence {}
-impl Row for Way {}
 impl Row for Message {}
+
+impl Row for Request {
+    const VERSION: u8 = 2;
+
+    /// Version 1 had no extensions.
+    fn decode_older(version: u8, fields: &[u8]) -> Result<Request, BadRow> {
+        if version != 1 {
+            return Err(BadRow::Version(version, Self::VERSION));
+        }
+        let (note, user, stamp) = read_fields(fields)?;
+        Ok(Request { note, user, stamp, extensions: String::new() })
+    }
+}
+
+impl Row for Way {
+    const VERSION: u8 = 2;
+
+    /// Version 1 had no extensions.
+    fn decode_older(version: u8, fields: &[u8]) -> Result<Way, BadRow> {
+        if version != 1 {
+            return Err(BadRow::Version(version, Self::VERSION));
+        }
+        let (kind, note, from_user, to_user, arrived) = read_fields(fields)?;
+        Ok(Way { kind, note, from_user, to_user, arrived, extensions: String::new() })
+    }
+}
 
 /// The key of a user's own row: `Accounts`, `LastPresence`.
 pub fn user_key(user: &Bare) -> Vec<u8> {
