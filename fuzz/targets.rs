@@ -113,7 +113,9 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::RosterSet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Block(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Ack(t) => drop(black_box(format!("{t:?}"))),
-        ClientFrame::RosterGet | ClientFrame::BlockListGet => {}
+        ClientFrame::RosterGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::BlockListGet => {}
     }
 }
 
@@ -214,7 +216,8 @@ fn stored() -> [(Table, Vec<u8>, Vec<u8>); 3] {
     let (alice, bob) = (jid("alice@localhost"), jid("bob@localhost"));
     let account = rows::Account { user: UserId::new(0, 7, 1), scram: None, created: WallClock(1) };
     let contact = rows::Contact { state: 1, name: "Bob".into(), groups: vec!["friends".into()], ..rows::Contact::default() };
-    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, to_user: account.user, arrived: None };
+    let (note, extensions) = (String::new(), String::new());
+    let way = rows::Way { kind: 0, note, from_user: account.user, to_user: account.user, arrived: None, extensions };
     [
         (Table::Accounts, rows::user_key(&alice), account.encode()),
         (Table::Roster, rows::pair_key(&alice, &bob), contact.encode()),

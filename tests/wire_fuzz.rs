@@ -113,13 +113,13 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
         (Table::Meta, rows::serial_key(9), rows::encode_u32(4)),
         (Table::Accounts, rows::user_key(&carol), rows::Account { user, scram, created: stamp }.encode()),
         (Table::Roster, pair.clone(), contact.encode()),
-        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp }.encode()),
+        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp, extensions: String::new() }.encode()),
         (Table::Blocked, pair, Vec::new()),
         (Table::LastPresence, rows::user_key(&alice), rows::LastPresence { stamp, presence: vec![1; 9] }.encode()),
         (
             Table::Ways,
             rows::way_key(&alice, &carol, 6),
-            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6) }.encode(),
+            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6), extensions: String::new() }.encode(),
         ),
         (Table::Messages, rows::message_key(&alice, 7), message.encode()),
     ];

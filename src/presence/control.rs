@@ -80,6 +80,8 @@ pub enum Control {
     /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
     WayArrived(Box<WayName>),
     Message(Box<Message>),
+    /// Somebody asks when a user was last here.
+    LastSeen(Box<Question>),
     Directed(Box<Directed>),
 
     // Home to edge.
@@ -178,11 +180,15 @@ pub enum Ask {
     Subscription {
         action: Action,
         contact: Bare,
-        note: String,
+        note: Note,
     },
-    /// The roster from behind this contact on, or from its beginning.
+    /// The roster from behind this contact on, or from its beginning, unless it has the version that the client has kept.
     RosterGet {
         after: Option<Bare>,
+        kept: String,
+    },
+    LastSeen {
+        jid: Bare,
     },
     RosterSet {
         contact: Bare,
@@ -226,8 +232,31 @@ pub struct Way {
     /// `NOBODY` when the sender does not know it.
     pub to_user: UserId,
     pub kind: WayKind,
-    pub note: String,
+    pub note: Note,
     pub sequence: u64,
+}
+
+/// What goes with a subscription stanza.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Note {
+    pub text: String,
+    /// XML elements.
+    pub extensions: String,
+}
+
+impl Note {
+    pub fn new(text: impl Into<String>) -> Note {
+        Note { text: text.into(), extensions: String::new() }
+    }
+}
+
+/// One user asks about another.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub from: Bare,
+    pub from_user: UserId,
+    pub about: Bare,
+    pub asker: Asker,
 }
 
 /// What tells one way from all others.
@@ -352,16 +381,28 @@ pub enum SessionEvent {
         action: Action,
         from: Bare,
         user: UserId,
-        note: String,
+        note: Note,
     },
     Roster {
         request: u32,
         items: Vec<Contact>,
-        /// There are more behind the last one.
-        more: bool,
+        /// `None`: there are more behind the last one.
+        version: Option<u64>,
+    },
+    /// The client has kept what there is.
+    RosterUnchanged {
+        request: u32,
+        version: u64,
     },
     RosterPush {
         item: Contact,
+        version: u64,
+    },
+    LastSeen {
+        request: u32,
+        jid: Bare,
+        seconds: u64,
+        status: String,
     },
     BlockList {
         request: u32,

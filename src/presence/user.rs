@@ -3,7 +3,7 @@
 //! Lives on: the user's home core. Serves G1, J10, Z6. Invariants: session numbers only grow; a session is available exactly when
 //! its presence was last set to something else than unavailable; `outbound` names each edge at most once.
 
-use super::control::{EdgeRef, Message, UserRef, Way, WayKind};
+use super::control::{EdgeRef, Message, Note, UserRef, Way, WayKind};
 use super::frame::{self, Events};
 use super::mailbox::Mailbox;
 use super::roster::{Item, Roster};
@@ -141,7 +141,7 @@ pub struct Last {
 pub struct Request {
     pub from: Bare,
     pub user: UserId,
-    pub note: String,
+    pub note: Note,
 }
 
 /// A subscription change on its way to a contact.
@@ -344,7 +344,7 @@ mod tests {
     fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
         let jid = |name| Bare::new(name).unwrap();
         let (from_user, to_user) = (UserId(1), UserId(2));
-        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: String::new(), sequence }
+        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence }
     }
 
     const SUBSCRIBE: WayKind = WayKind::Stanza(Action::Subscribe);

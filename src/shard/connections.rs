@@ -8,7 +8,7 @@ use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
 use crate::front::translate::Translate;
 use crate::metrics::meter::Taken;
-use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, SessionEnd, Update};
+use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, Note, SessionEnd, Update};
 use crate::presence::subscription::Action;
 use crate::wire::decode::ClientFrame;
 use crate::wire::encode::{Greeting, Tag};
@@ -391,9 +391,13 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         ClientFrame::Subscription(subscription) => Ask::Subscription {
             action: action(subscription.action()),
             contact: bare(subscription.jid())?,
-            note: subscription.note().unwrap_or_default().to_owned(),
+            note: Note {
+                text: subscription.note().unwrap_or_default().to_owned(),
+                extensions: subscription.extensions().unwrap_or_default().to_owned(),
+            },
         },
-        ClientFrame::RosterGet => Ask::RosterGet { after: None },
+        ClientFrame::RosterGet(get) => Ask::RosterGet { after: None, kept: get.version().unwrap_or_default().to_owned() },
+        ClientFrame::LastSeenGet(get) => Ask::LastSeen { jid: bare(get.jid())? },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
         ClientFrame::RosterSet(set) => Ask::RosterSet {
             contact: bare(set.jid())?,

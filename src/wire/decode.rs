@@ -37,11 +37,12 @@ pub enum ClientFrame<'a> {
     DirectedPresence { to: &'a str, presence: PresenceView<'a> },
     Probe(Probe<'a>),
     Subscription(Subscription<'a>),
-    RosterGet,
+    RosterGet(RosterGet<'a>),
     RosterSet(RosterSet<'a>),
     Block(Block<'a>),
     BlockListGet,
     Ack(Ack<'a>),
+    LastSeenGet(LastSeenGet<'a>),
 }
 
 /// What a server may send.
@@ -63,6 +64,7 @@ pub enum ServerFrame<'a> {
     RosterPush(RosterPush<'a>),
     BlockList(BlockList<'a>),
     Transfer(Transfer<'a>),
+    LastSeen(LastSeen<'a>),
     DirectedPresence { from: &'a str, presence: PresenceView<'a> },
 }
 
@@ -104,11 +106,12 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
             in_range(table.action().0, Action::ENUM_MAX)?;
             ClientFrame::Subscription(table)
         }
-        Kind::RosterGet => client_table::<RosterGet>(body).map(|_| ClientFrame::RosterGet)?,
+        Kind::RosterGet => ClientFrame::RosterGet(client_table(body)?),
         Kind::RosterSet => ClientFrame::RosterSet(client_table(body)?),
         Kind::Block => ClientFrame::Block(client_table(body)?),
         Kind::BlockListGet => client_table::<BlockListGet>(body).map(|_| ClientFrame::BlockListGet)?,
         Kind::Ack => ClientFrame::Ack(client_table(body)?),
+        Kind::LastSeenGet => ClientFrame::LastSeenGet(client_table(body)?),
         _ => return Err(Reason::BadFrame),
     })
 }
@@ -149,6 +152,7 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         }
         Kind::BlockList => ServerFrame::BlockList(server_table(body)?),
         Kind::Transfer => ServerFrame::Transfer(server_table(body)?),
+        Kind::LastSeen => ServerFrame::LastSeen(server_table(body)?),
         Kind::DirectedPresence => {
             let table: DirectedPresence = server_table(body)?;
             let from = table.from().ok_or(Reason::BadFrame)?;

@@ -156,7 +156,7 @@ impl Edge {
 
     fn ask_for_roster(&self, RosterRest { asker, after }: RosterRest, out: &mut Outbox) {
         if let Some(home) = self.get(asker.edge).and_then(|session| session.home.as_ref()) {
-            let ask = Box::new(Ask::RosterGet { after: Some(after) });
+            let ask = Box::new(Ask::RosterGet { after: Some(after), kept: String::new() });
             out.send(home.user.home(self.cores), Control::Ask { at: home.at(), session: home.session, asker, ask });
         }
     }

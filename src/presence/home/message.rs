@@ -7,10 +7,12 @@ use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
-use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef};
+use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, Question, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
+use crate::presence::farewell;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
+use crate::presence::roster::version_text;
 use crate::presence::user::{Session, User};
 use crate::wire::native::{MessageKind, Show};
 
@@ -42,7 +44,8 @@ impl Homes {
             return;
         }
         match *ask {
-            Ask::RosterGet { after } => self.roster_get(at, session, asker, after.as_ref(), out),
+            Ask::RosterGet { after, kept } => self.roster_get(at, session, asker, after.as_ref(), &kept, out),
+            Ask::LastSeen { jid } => self.ask_last_seen(at, asker, jid, out),
             Ask::BlockListGet => {
                 let jids = self.get(at).expect("just found").blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
@@ -63,10 +66,16 @@ impl Homes {
         }
     }
 
-    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, after: Option<&Bare>, out: &mut Outbox) {
+    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, after: Option<&Bare>, kept: &str, out: &mut Outbox) {
         let limits = self.place.limits.clone();
         let user = self.user(at).expect("the caller found it");
         user.session(session).expect("the caller found it").interested = true;
+        if !kept.is_empty() {
+            let version = user.roster.version();
+            if kept == version_text(version) {
+                return tell(asker, SessionEvent::RosterUnchanged { request: asker.request, version }, out);
+            }
+        }
         tell(asker, plan::roster_event(&user.roster, asker.request, after, &limits), out);
     }
 
@@ -226,6 +235,32 @@ impl Homes {
         }
         tell(asker, event, out);
         done(asker, out);
+    }
+
+    fn ask_last_seen(&mut self, at: UserRef, asker: Asker, about: Bare, out: &mut Outbox) {
+        let home = self.home_of(&about);
+        if out.is_full(home) {
+            return refuse(asker, Reason::Overloaded, "", out);
+        }
+        let user = self.get(at).expect("the caller found it");
+        let question = Question { from: user.jid.clone(), from_user: user.id, about, asker };
+        out.send(home, Control::LastSeen(Box::new(question)));
+    }
+
+    /// XEP-0012: somebody asks when a user of this core was last here. Whoever may not know learns nothing.
+    pub fn last_seen(&mut self, now: Time, question: Question, out: &mut Outbox) {
+        let Question { from, from_user, about, asker } = question;
+        let wall = self.place.wall(now);
+        let user = self.by_name(&about).and_then(|at| self.get(at));
+        let Some(user) = user.filter(|user| user.jid == from || user.approves(from_user)) else {
+            return refuse(asker, Reason::NotAuthorized, about.to_string(), out);
+        };
+        let (seconds, status) = match user.last() {
+            _ if user.has_available() => (0, String::new()),
+            Some(last) => (wall.0.saturating_sub(last.stamp.0) / 1000, farewell::status(&last.presence).unwrap_or_default()),
+            None => return refuse(asker, Reason::NotFound, about.to_string(), out),
+        };
+        tell(asker, SessionEvent::LastSeen { request: asker.request, jid: about, seconds, status }, out);
     }
 
     /// Accounts for waiting changes when a user goes: those who wait are told.

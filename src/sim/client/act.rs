@@ -187,6 +187,7 @@ impl Client {
                 jid: contact.as_str(),
                 user: UserId::NOBODY,
                 note: "hi",
+                extensions: "",
             };
             encoder.subscription(out, tag, &fields);
         });

@@ -60,7 +60,7 @@ impl Client {
             ServerFrame::Hello(_) => self.greeted(env),
             ServerFrame::Ping(ping) => self.say(env, |encoder, out| encoder.pong(out, Tag::default(), ping.data())),
             ServerFrame::Done => self.answered(env, tag, None)?,
-            ServerFrame::Pong(_) | ServerFrame::BlockList(_) => self.answered(env, tag, None)?,
+            ServerFrame::Pong(_) | ServerFrame::BlockList(_) | ServerFrame::LastSeen(_) => self.answered(env, tag, None)?,
             ServerFrame::Error(error) => {
                 let reason = Reason::from_number(error.reason());
                 Check::FramesAreSound.holds(reason.is_some(), || format!("there is no reason {}", error.reason()))?;
@@ -250,7 +250,7 @@ impl Client {
         let contact = Bare::new(jid).expect("the node names users by JIDs");
         let wish = Wish::Subscription(subscription::Action::from_number(action.0).expect("one of the four"));
         self.wish(env, tag.stream, &contact, wish, |encoder, out, tag| {
-            encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: UserId::NOBODY, note: "" });
+            encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: UserId::NOBODY, note: "", extensions: "" });
         });
     }
 }

@@ -61,14 +61,15 @@ pub struct MessageFields<'a> {
     pub stamp: u64,
 }
 
-/// The fields of a Subscription, and of a SubscriptionEvent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The fields of a Subscription, and of a SubscriptionEvent. Empty ones are left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SubscriptionFields<'a> {
     pub action: n::Action,
     pub jid: &'a str,
     /// Only a server writes it.
     pub user: UserId,
     pub note: &'a str,
+    pub extensions: &'a str,
 }
 
 /// Writes frames, re-using its working memory.
