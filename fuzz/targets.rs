@@ -125,6 +125,8 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::Block(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Ack(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::RosterGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::Carbons(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::Activity(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::BlockListGet => {}
     }

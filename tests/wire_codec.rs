@@ -72,6 +72,8 @@ fn a_server_reads_what_a_client_wrote() {
         assert_eq!((to, presence.fields()), ("bob@localhost", PRESENCE));
         assert_eq!(presence.bytes, Encoder::default().presence(&PRESENCE));
     });
+    read!(from_client, Carbons, t => t.enabled(), true);
+    read!(from_client, Activity, t => t.active(), true);
     read!(from_client, LastSeenGet, t => t.jid(), "bob@localhost");
     from_client(Kind::BlockListGet, |frame| assert!(matches!(frame, ClientFrame::BlockListGet)));
 }

@@ -244,6 +244,16 @@ impl Client {
         self.done(|encoder, out, tag| encoder.message(out, tag, message))
     }
 
+    /// Whether we want copies of what our other sessions send and receive (XEP-0280).
+    pub fn set_carbons(&mut self, enabled: bool) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.carbons(out, tag, enabled))
+    }
+
+    /// Whether somebody looks at us (XEP-0352): while nobody does, no presence comes, and then only the newest.
+    pub fn set_active(&mut self, active: bool) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.activity(out, tag, active))
+    }
+
     /// Asks for a user's presence now; it comes as events.
     pub fn probe(&mut self, jid: &str) -> Result<(), Error> {
         self.done(|encoder, out, tag| encoder.probe(out, tag, jid))

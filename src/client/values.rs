@@ -109,6 +109,8 @@ pub struct Message {
     pub extensions: String,
     /// Milliseconds since 1970: when it came, if it had to wait for us; 0 otherwise.
     pub stamp: u64,
+    /// A copy of what another session of ours received or sent.
+    pub copy: n::Copy,
 }
 
 impl From<n::Message<'_>> for Message {
@@ -122,6 +124,7 @@ impl From<n::Message<'_>> for Message {
             kind: message.kind(),
             extensions: text(message.extensions()),
             stamp: message.stamp(),
+            copy: message.copy(),
         }
     }
 }

@@ -10,8 +10,12 @@ use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
-use crate::wire::native::{MessageKind, Show};
+use crate::wire::native::{self, MessageKind, Show};
 use compact_str::CompactString;
+
+/// A sender's wish that a message be not copied (XEP-0280 7, XEP-0334).
+const PRIVATE: &str = "<private xmlns='urn:xmpp:carbons:2'";
+const NO_COPY: &str = "<no-copy ";
 
 /// A session's place at the core that owns its socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -190,6 +194,12 @@ pub enum Ask {
     LastSeen {
         jid: Bare,
     },
+    Carbons {
+        enabled: bool,
+    },
+    Activity {
+        active: bool,
+    },
     RosterSet {
         contact: Bare,
         name: String,
@@ -268,6 +278,13 @@ pub struct WayName {
 }
 
 impl Message {
+    /// XEP-0280: what people say to each other, unless they want it to stay between two sessions.
+    pub fn is_copied(&self) -> bool {
+        let Content { kind, body, extensions, .. } = &self.content;
+        let said = *kind == MessageKind::Chat || *kind == MessageKind::Normal && !body.is_empty();
+        said && !extensions.contains(PRIVATE) && !extensions.contains(NO_COPY)
+    }
+
     /// About what it takes in a frame.
     pub fn frame_bytes(&self) -> usize {
         let from = self.from.as_str().len() + self.from_resource.len();
@@ -340,6 +357,8 @@ pub struct Message {
     pub stamp: WallClock,
     /// What its row in the store is called; 0: it has none.
     pub kept: u64,
+    /// Whose copy it is.
+    pub copy: native::Copy,
 }
 
 #[derive(Clone, Debug)]

@@ -224,6 +224,10 @@ impl Shard {
             }
             ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
             ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
+            ClientFrame::Activity(activity) if tag.stream == 0 => {
+                self.out.lines.hold(conn, !activity.active());
+                self.ask(conn, tag, Ask::Activity { active: activity.active() })
+            }
             _ => match request(frame) {
                 Err((reason, detail)) => {
                     self.say_error(conn, tag, reason, &detail);
@@ -397,6 +401,8 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
             },
         },
         ClientFrame::RosterGet(get) => Ask::RosterGet { after: None, kept: get.version().unwrap_or_default().to_owned() },
+        ClientFrame::Activity(_) => return Err((Reason::BadRequest, "the sessions of a trunk are always active".into())),
+        ClientFrame::Carbons(carbons) => Ask::Carbons { enabled: carbons.enabled() },
         ClientFrame::LastSeenGet(get) => Ask::LastSeen { jid: bare(get.jid())? },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
         ClientFrame::RosterSet(set) => Ask::RosterSet {

@@ -83,10 +83,11 @@ impl Shard {
                 encoder.block_list(out, Tag { stream, request }, &jids);
             }
             SessionEvent::Message { number, message } => {
-                let (from, to) = (full(&message.from, &message.from_resource), message.to.to_string());
+                let to = message.to_resource.as_ref().map_or(message.to.to_string(), |resource| full(&message.to, resource));
+                let from = full(&message.from, &message.from_resource);
                 let Content { kind, id, body, extensions } = &message.content;
-                let (kind, stamp) = (*kind, message.stamp.0);
-                let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp };
+                let (kind, stamp, copy) = (*kind, message.stamp.0, message.copy);
+                let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp, copy };
                 encoder.message(out, tag, &fields);
             }
             SessionEvent::Directed(directed) => {

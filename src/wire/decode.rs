@@ -6,7 +6,7 @@
 
 use crate::base::reason::Reason;
 use crate::wire::event::{self, Batch, Event};
-use crate::wire::native::*;
+use crate::wire::native::{self, *};
 use crate::wire::presence::{self, PresenceView};
 use flatbuffers::{Follow, Vector, Verifiable, VerifierOptions};
 
@@ -43,6 +43,8 @@ pub enum ClientFrame<'a> {
     BlockListGet,
     Ack(Ack<'a>),
     LastSeenGet(LastSeenGet<'a>),
+    Carbons(Carbons<'a>),
+    Activity(Activity<'a>),
 }
 
 /// What a server may send.
@@ -111,6 +113,8 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::Block => ClientFrame::Block(client_table(body)?),
         Kind::BlockListGet => client_table::<BlockListGet>(body).map(|_| ClientFrame::BlockListGet)?,
         Kind::Ack => ClientFrame::Ack(client_table(body)?),
+        Kind::Carbons => ClientFrame::Carbons(client_table(body)?),
+        Kind::Activity => ClientFrame::Activity(client_table(body)?),
         Kind::LastSeenGet => ClientFrame::LastSeenGet(client_table(body)?),
         _ => return Err(Reason::BadFrame),
     })
@@ -167,7 +171,8 @@ fn first_presence(presence: Option<Vector<'_, u8>>) -> Result<Option<PresenceVie
 }
 
 fn message(message: Message<'_>) -> Result<Message<'_>, Reason> {
-    in_range(message.kind().0, MessageKind::ENUM_MAX).map(|()| message)
+    in_range(message.kind().0, MessageKind::ENUM_MAX)?;
+    in_range(message.copy().0, native::Copy::ENUM_MAX).map(|()| message)
 }
 
 #[inline]

@@ -7,7 +7,7 @@ use fanal::wire::encode::{
     Contact, Encoder, Greeting, LogInFields, LoggedInAs, MessageFields, PresenceFields, SubscriptionFields, Tag,
 };
 use fanal::wire::event::{self, BatchWriter, Head};
-use fanal::wire::native::{Action, Kind, MessageKind, Show, SubscriptionState};
+use fanal::wire::native::{self, Action, Kind, MessageKind, Show, SubscriptionState};
 
 pub struct Sample {
     pub kind: Kind,
@@ -40,6 +40,7 @@ pub const MESSAGE: MessageFields<'_> = MessageFields {
     kind: MessageKind::Chat,
     extensions: "<x xmlns='urn:x'/>",
     stamp: 1_700_000_000_000,
+    copy: native::Copy::Sent,
 };
 
 pub const SUBSCRIPTION: SubscriptionFields<'_> = SubscriptionFields {
@@ -124,6 +125,8 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Block, &mut |e, out| e.block(out, TAG, "bob@localhost", false));
         add(Kind::BlockListGet, &mut |e, out| e.block_list_get(out, TAG));
         add(Kind::Ack, &mut |e, out| e.ack(out, TAG, 3));
+        add(Kind::Carbons, &mut |e, out| e.carbons(out, TAG, true));
+        add(Kind::Activity, &mut |e, out| e.activity(out, TAG, true));
         add(Kind::LastSeenGet, &mut |e, out| e.last_seen_get(out, TAG, "bob@localhost"));
     })
 }

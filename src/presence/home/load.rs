@@ -12,7 +12,7 @@ use crate::store::{
     Durability, Table, Write,
     rows::{self, Row},
 };
-use crate::wire::native::MessageKind;
+use crate::wire::native::{self, MessageKind};
 use std::fmt::Display;
 
 impl Homes {
@@ -145,6 +145,7 @@ fn kept(to: &str, sequence: u64, row: rows::Message) -> Result<Message, String> 
         given: Vec::new(),
         stamp,
         kept: sequence,
+        copy: native::Copy::None,
     })
 }
 

@@ -19,7 +19,7 @@ use crate::wire::decode::ServerFrame;
 use crate::wire::encode::{LogInFields, SubscriptionFields, Tag};
 use crate::wire::event::Event;
 use crate::wire::frame::Chunk;
-use crate::wire::native::{Action, LoggedIn, Message, MessageKind};
+use crate::wire::native::{self, Action, LoggedIn, Message, MessageKind};
 
 impl Client {
     /// Reads some of what has arrived.
@@ -215,8 +215,9 @@ impl Client {
         Check::FramesAreSound.holds(letter.is_some(), || format!("nobody wrote a message {:?}", message.id()))?;
         let session = self.session(tag)?;
         let (key, home, resumed) = (session.key, session.key.user.home(env.mix.cores), session.resumed);
-        let waited = message.stamp() != 0;
-        let ordered = env.memories.post.taken(key, home, message.number(), letter.expect("just checked"), waited)?;
+        let (waited, copy) = (message.stamp() != 0, message.copy() != native::Copy::None);
+        let ordered = env.memories.post.taken(key, home, letter.expect("just checked"), &message)?;
+        env.counts.add(Happening::Carbon, u64::from(copy));
         env.counts.add(Happening::MessageWaited, u64::from(waited));
         env.counts.add(Happening::QuestionTaken, u64::from(message.kind() == MessageKind::Get));
         env.count(Happening::MessageTaken);

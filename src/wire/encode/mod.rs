@@ -59,6 +59,8 @@ pub struct MessageFields<'a> {
     pub extensions: &'a str,
     /// Milliseconds since 1970; 0: it did not have to wait. Only a server writes it.
     pub stamp: u64,
+    /// Only a server writes it.
+    pub copy: n::Copy,
 }
 
 /// The fields of a Subscription, and of a SubscriptionEvent. Empty ones are left out.
@@ -99,6 +101,7 @@ impl Encoder {
                 kind: message.kind,
                 extensions: text(b, message.extensions),
                 stamp: message.stamp,
+                copy: message.copy,
             };
             n::Message::create(b, &args)
         });

@@ -111,6 +111,14 @@ impl Encoder {
         });
     }
 
+    pub fn carbons(&mut self, out: &mut Vec<u8>, tag: Tag, enabled: bool) {
+        self.frame(out, n::Kind::Carbons, tag, |b| n::Carbons::create(b, &n::CarbonsArgs { enabled }));
+    }
+
+    pub fn activity(&mut self, out: &mut Vec<u8>, tag: Tag, active: bool) {
+        self.frame(out, n::Kind::Activity, tag, |b| n::Activity::create(b, &n::ActivityArgs { active }));
+    }
+
     pub fn last_seen_get(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str) {
         self.frame(out, n::Kind::LastSeenGet, tag, |b| {
             let args = n::LastSeenGetArgs { jid: Some(b.create_string(jid)) };

@@ -16,7 +16,7 @@ pub const ENUM_MIN_KIND: u8 = 1;
 pub const ENUM_MAX_KIND: u8 = 77;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 32] = [
+pub const ENUM_VALUES_KIND: [Kind; 34] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -35,6 +35,8 @@ pub const ENUM_VALUES_KIND: [Kind; 32] = [
   Kind::BlockListGet,
   Kind::Ack,
   Kind::Bind,
+  Kind::Carbons,
+  Kind::Activity,
   Kind::LastSeenGet,
   Kind::SaslChallenge,
   Kind::LoggedIn,
@@ -75,6 +77,8 @@ impl Kind {
   pub const BlockListGet: Self = Self(27);
   pub const Ack: Self = Self(28);
   pub const Bind: Self = Self(29);
+  pub const Carbons: Self = Self(30);
+  pub const Activity: Self = Self(31);
   pub const LastSeenGet: Self = Self(37);
   pub const SaslChallenge: Self = Self(64);
   pub const LoggedIn: Self = Self(65);
@@ -111,6 +115,8 @@ impl Kind {
     Self::BlockListGet,
     Self::Ack,
     Self::Bind,
+    Self::Carbons,
+    Self::Activity,
     Self::LastSeenGet,
     Self::SaslChallenge,
     Self::LoggedIn,
@@ -147,6 +153,8 @@ impl Kind {
       Self::BlockListGet => Some("BlockListGet"),
       Self::Ack => Some("Ack"),
       Self::Bind => Some("Bind"),
+      Self::Carbons => Some("Carbons"),
+      Self::Activity => Some("Activity"),
       Self::LastSeenGet => Some("LastSeenGet"),
       Self::SaslChallenge => Some("SaslChallenge"),
       Self::LoggedIn => Some("LoggedIn"),
@@ -522,6 +530,95 @@ impl<'a> ::flatbuffers::Verifiable for MessageKind {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for MessageKind {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_COPY: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_COPY: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_COPY: [Copy; 3] = [
+  Copy::None,
+  Copy::Received,
+  Copy::Sent,
+];
+
+/// XEP-0280: whose copy a message is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Copy(pub u8);
+#[allow(non_upper_case_globals)]
+impl Copy {
+  pub const None: Self = Self(0);
+  pub const Received: Self = Self(1);
+  pub const Sent: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::None,
+    Self::Received,
+    Self::Sent,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::None => Some("None"),
+      Self::Received => Some("Received"),
+      Self::Sent => Some("Sent"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Copy {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Copy {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Copy {
+    type Output = Copy;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Copy {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Copy {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Copy {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_SUBSCRIPTION_STATE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -3213,6 +3310,7 @@ impl<'a> Message<'a> {
   pub const VT_KIND: ::flatbuffers::VOffsetT = 14;
   pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 16;
   pub const VT_STAMP: ::flatbuffers::VOffsetT = 18;
+  pub const VT_COPY: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3231,6 +3329,7 @@ impl<'a> Message<'a> {
     if let Some(x) = args.id { builder.add_id(x); }
     if let Some(x) = args.to { builder.add_to(x); }
     if let Some(x) = args.from { builder.add_from(x); }
+    builder.add_copy(args.copy);
     builder.add_kind(args.kind);
     builder.finish()
   }
@@ -3299,6 +3398,14 @@ impl<'a> Message<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Message::VT_STAMP, Some(0)).unwrap()}
   }
+  /// A copy of what another session of one's own received or sent; `from` and `to` are the original's.
+  #[inline]
+  pub fn copy(&self) -> Copy {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Copy>(Message::VT_COPY, Some(Copy::None)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Message<'_> {
@@ -3315,6 +3422,7 @@ impl ::flatbuffers::Verifiable for Message<'_> {
      .visit_field::<MessageKind>("kind", Self::VT_KIND, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
      .visit_field::<u64>("stamp", Self::VT_STAMP, false)?
+     .visit_field::<Copy>("copy", Self::VT_COPY, false)?
      .finish();
     Ok(())
   }
@@ -3328,6 +3436,7 @@ pub struct MessageArgs<'a> {
     pub kind: MessageKind,
     pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub stamp: u64,
+    pub copy: Copy,
 }
 impl<'a> Default for MessageArgs<'a> {
   #[inline]
@@ -3341,6 +3450,7 @@ impl<'a> Default for MessageArgs<'a> {
       kind: MessageKind::Normal,
       extensions: None,
       stamp: 0,
+      copy: Copy::None,
     }
   }
 }
@@ -3383,6 +3493,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessageBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Message::VT_STAMP, stamp, 0);
   }
   #[inline]
+  pub fn add_copy(&mut self, copy: Copy) {
+    self.fbb_.push_slot::<Copy>(Message::VT_COPY, copy, Copy::None);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MessageBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MessageBuilder {
@@ -3408,6 +3522,201 @@ impl ::core::fmt::Debug for Message<'_> {
       ds.field("kind", &self.kind());
       ds.field("extensions", &self.extensions());
       ds.field("stamp", &self.stamp());
+      ds.field("copy", &self.copy());
+      ds.finish()
+  }
+}
+pub enum CarbonsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0280: whether the session wants copies of what the user's other sessions send and receive. At first it doesn't.
+pub struct Carbons<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Carbons<'a> {
+  type Inner = Carbons<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Carbons<'a> {
+  pub const VT_ENABLED: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Carbons { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args CarbonsArgs
+  ) -> ::flatbuffers::WIPOffset<Carbons<'bldr>> {
+    let mut builder = CarbonsBuilder::new(_fbb);
+    builder.add_enabled(args.enabled);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn enabled(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Carbons::VT_ENABLED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Carbons<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("enabled", Self::VT_ENABLED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct CarbonsArgs {
+    pub enabled: bool,
+}
+impl<'a> Default for CarbonsArgs {
+  #[inline]
+  fn default() -> Self {
+    CarbonsArgs {
+      enabled: false,
+    }
+  }
+}
+
+pub struct CarbonsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CarbonsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_enabled(&mut self, enabled: bool) {
+    self.fbb_.push_slot::<bool>(Carbons::VT_ENABLED, enabled, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CarbonsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    CarbonsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Carbons<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Carbons<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Carbons");
+      ds.field("enabled", &self.enabled());
+      ds.finish()
+  }
+}
+pub enum ActivityOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0352: whether somebody looks at the client. While nobody does, presence is kept back, and then only the newest is sent.
+pub struct Activity<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Activity<'a> {
+  type Inner = Activity<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Activity<'a> {
+  pub const VT_ACTIVE: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Activity { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ActivityArgs
+  ) -> ::flatbuffers::WIPOffset<Activity<'bldr>> {
+    let mut builder = ActivityBuilder::new(_fbb);
+    builder.add_active(args.active);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn active(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Activity::VT_ACTIVE, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Activity<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("active", Self::VT_ACTIVE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ActivityArgs {
+    pub active: bool,
+}
+impl<'a> Default for ActivityArgs {
+  #[inline]
+  fn default() -> Self {
+    ActivityArgs {
+      active: false,
+    }
+  }
+}
+
+pub struct ActivityBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ActivityBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_active(&mut self, active: bool) {
+    self.fbb_.push_slot::<bool>(Activity::VT_ACTIVE, active, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ActivityBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ActivityBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Activity<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Activity<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Activity");
+      ds.field("active", &self.active());
       ds.finish()
   }
 }
