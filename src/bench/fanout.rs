@@ -15,6 +15,7 @@ use super::sockets::{self, Sockets};
 use super::talk::{Pace, Talk, Traffic};
 use super::wires::Wires;
 use super::xmpp::Clients;
+use crate::front::doors::Speaks;
 use std::io;
 
 /// What to run.
@@ -40,6 +41,16 @@ pub enum Door {
     Bus(Bus),
 }
 
+impl Door {
+    /// Which of a node's doors it is.
+    pub fn speaks(self) -> Speaks {
+        match self {
+            Door::Native | Door::Bus(_) => Speaks::Native,
+            Door::Xmpp => Speaks::Xmpp,
+        }
+    }
+}
+
 /// Runs it.
 ///
 /// # Errors
@@ -50,7 +61,10 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     let access = server.access.clone();
     match plan.door {
         Door::Native => measured(plan, server, Crowd::new(access, 0..plan.users, plan.trunks)?, progress),
-        Door::Xmpp => measured(plan, server, Clients::new(access, plan.users)?, progress),
+        Door::Xmpp => {
+            let users = Clients::new(&server, plan.users, progress)?;
+            measured(plan, server, users, progress)
+        }
         Door::Bus(bus) => measured(plan, server, Members::new(bus, access.target, plan.users)?, progress),
     }
 }

@@ -91,7 +91,7 @@ fn fill(plan: &Plan, server: &Server, accounts: bool, progress: &Progress) -> io
     if accounts {
         progress.begin("accounts", plan.users.into());
         for user in 0..plan.users {
-            made += u32::from(server.add_user(user)?);
+            made += u32::from(server.add_user(user, None)?);
             progress.at(user.into());
         }
     }

@@ -7,6 +7,7 @@ use super::round::Meter;
 use crate::admin::client::{Client, ClientError};
 use crate::base::config::{Config, Cores, Secret, StoreKind};
 use crate::drive::pin;
+use crate::front::doors::Speaks;
 use crate::front::token::Keys;
 use crate::metrics::table::Report;
 use nix::sys::signal::{Signal, kill};
@@ -22,9 +23,8 @@ use std::time::Duration;
 /// Keys of a node that lives as long as a benchmark and listens on loopback.
 const TOKEN_KEY: &str = "the log-in key of a benchmark's own node";
 const TRUNK_KEY: &str = "the trunk key of a benchmark's own node";
-/// The lines with which a node tells where it listens, and that it serves.
-const NATIVE: &str = "native ";
-const ADMIN: &str = "admin ";
+/// The lines with which a node tells where it is managed, and that it serves.
+const ADMIN: &str = "admin";
 const SERVING: &str = "serving";
 
 /// A node that runs already.
@@ -44,6 +44,8 @@ pub struct Bench {
     pub target: Option<Target>,
     /// Processors of the one that is started.
     pub server_cores: Vec<u16>,
+    /// The door at which the one that is started is measured.
+    pub speaks: Speaks,
     /// The load generator's.
     pub load_processor: Option<usize>,
 }
@@ -56,7 +58,7 @@ impl Bench {
     pub fn server(&self) -> io::Result<Server> {
         match &self.target {
             Some(target) => Ok(Server::at(target.clone())),
-            None => Server::start(self.server_cores.clone()),
+            None => Server::start(self.server_cores.clone(), self.speaks),
         }
     }
 
@@ -90,10 +92,17 @@ struct Running(std::process::Child);
 struct Dir(PathBuf);
 
 /// The configuration of a benchmark's node: no limit of a single client is in the way of what is measured.
-fn config(cores: Vec<u16>) -> Config {
+fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
     let mut config = Config::default();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     (config.listen.native, config.listen.admin) = (any_port, any_port);
+    match speaks {
+        Speaks::Native => {}
+        Speaks::Xmpp => config.listen.xmpp = Some(any_port),
+        Speaks::Xmpps => config.listen.xmpps = Some(any_port),
+        Speaks::WebSocket => config.listen.ws = Some(any_port),
+    }
+    config.login.plain = speaks != Speaks::Native;
     config.node.cores = Cores::These(cores);
     config.store.kind = StoreKind::Memory;
     config.login.token_keys = vec![Secret::new(TOKEN_KEY).expect("it is long enough")];
@@ -108,17 +117,17 @@ fn config(cores: Vec<u16>) -> Config {
 
 impl Server {
     /// Starts `fanal serve` from the same executable on these processors, in a directory of its own.
-    fn start(cores: Vec<u16>) -> io::Result<Server> {
-        let mut config = config(cores);
+    fn start(cores: Vec<u16>, speaks: Speaks) -> io::Result<Server> {
+        let mut config = config(cores, speaks);
         let dir = Dir::new()?;
         config.node.data = dir.0.join("data");
         std::fs::write(dir.config(), toml::to_string(&config).map_err(io::Error::other)?)?;
         let mut child = Child::spawn(dir)?;
-        let (native, admin) = child.await_serving()?;
+        let (target, admin) = child.await_serving(speaks)?;
         let keys = |key| Keys::new([key]).expect("it is long enough");
         let (token_keys, trunk_keys) = (keys(TOKEN_KEY), keys(TRUNK_KEY));
         Ok(Server {
-            access: Access { target: native, domain: config.node.domain, token_keys, trunk_keys },
+            access: Access { target, domain: config.node.domain, token_keys, trunk_keys },
             admin: Some(Client::new(admin, None)),
             process: Some(Process(child.process.0.id())),
             child: Some(child),
@@ -140,14 +149,19 @@ impl Server {
         Ok(self.stats()?.map(|stats| stats.all.counters))
     }
 
+    /// Whether it is known where the node is managed.
+    pub fn is_managed(&self) -> bool {
+        self.admin.is_some()
+    }
+
     /// Makes the account of a user of the benchmark. False: it's there already, from an earlier one. (Should the node have another
     /// domain, the log-in says so.)
     ///
     /// # Errors
     /// It isn't known where the node takes that.
-    pub fn add_user(&self, user: u32) -> io::Result<bool> {
+    pub fn add_user(&self, user: u32, password: Option<&str>) -> io::Result<bool> {
         let admin = self.admin.as_ref().ok_or_else(|| io::Error::other("accounts are made at the admin address: say --admin"))?;
-        match admin.add_user(&self.access.jid(user), None) {
+        match admin.add_user(&self.access.jid(user), password) {
             Ok(()) => Ok(true),
             Err(ClientError::Refused { status: 409, .. }) => Ok(false),
             Err(error) => Err(io::Error::other(error)),
@@ -199,17 +213,18 @@ impl Child {
         Ok(Child { process: Running(process), said, _dir: dir })
     }
 
-    /// Where it listens: native and admin address.
-    fn await_serving(&mut self) -> io::Result<(SocketAddr, SocketAddr)> {
-        let (mut native, mut admin) = (None, None);
+    /// Where it listens: the address of this door, and the admin address.
+    fn await_serving(&mut self, speaks: Speaks) -> io::Result<(SocketAddr, SocketAddr)> {
+        let (mut door, mut admin) = (None, None);
         for line in &mut self.said {
             let line = line?;
-            if let Some(address) = line.strip_prefix(NATIVE) {
-                native = address.trim().parse().ok();
-            } else if let Some(address) = line.strip_prefix(ADMIN) {
+            let (name, address) = line.split_once(' ').unwrap_or((&line, ""));
+            if name == speaks.name() {
+                door = address.trim().parse().ok();
+            } else if name == ADMIN {
                 admin = address.trim().trim_start_matches("http://").parse().ok();
             } else if line == SERVING {
-                return native.zip(admin).ok_or_else(|| io::Error::other("the node did not say where it listens"));
+                return door.zip(admin).ok_or_else(|| io::Error::other("the node did not say where it listens"));
             }
         }
         Err(io::Error::other("the benchmark's own node did not start: see above"))

@@ -1,4 +1,4 @@
-//! The users of a benchmark as XMPP clients, for any XMPP server: registered in band (XEP-0077), logged in with SASL PLAIN,
+//! The users of a benchmark as XMPP clients, for any XMPP server: registered where it is managed or in band (XEP-0077), logged in with SASL PLAIN,
 //! subscribed to each other by stanzas.
 //!
 //! Lives on: the generator's pinned thread. Serves G6. Stanzas are recognised, not parsed: the server is trusted to write
@@ -8,6 +8,7 @@ use super::crowd::Access;
 use super::dialect::Dialect;
 use super::graph::Graph;
 use super::progress::Progress;
+use super::server::Server;
 use super::talk::Traffic;
 use super::wires::Wires;
 use base64::Engine;
@@ -26,6 +27,8 @@ pub struct Clients {
     wires: Wires,
     domain: String,
     users: u32,
+    /// They register themselves.
+    in_band: bool,
     came: Came,
 }
 
@@ -44,8 +47,20 @@ struct Came {
 
 impl Clients {
     /// Nobody is there yet.
-    pub fn new(access: Access, users: u32) -> io::Result<Clients> {
-        Ok(Clients { wires: Wires::to(access.target)?, domain: access.domain, users, came: Came::default() })
+    ///
+    /// # Errors
+    /// Accounts can't be made where the server is managed.
+    pub fn new(server: &Server, users: u32, progress: &Progress) -> io::Result<Clients> {
+        let Access { target, domain, .. } = server.access.clone();
+        let in_band = !server.is_managed();
+        if !in_band {
+            progress.begin("accounts", users.into());
+            for user in 0..users {
+                server.add_user(user, Some(PASSWORD))?;
+                progress.at(user.into());
+            }
+        }
+        Ok(Clients { wires: Wires::to(target)?, domain, users, in_band, came: Came::default() })
     }
 
     fn header(&self) -> String {
@@ -145,12 +160,14 @@ impl Dialect for Clients {
             clients.wires.connect()?;
             Ok(header.clone())
         })?;
-        self.step("registrations", progress, is_settled, |_, user| {
-            Ok(format!(
-                "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>bench-{user}</username>\
-                 <password>{PASSWORD}</password></query></iq>"
-            ))
-        })?;
+        if self.in_band {
+            self.step("registrations", progress, is_settled, |_, user| {
+                Ok(format!(
+                    "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>bench-{user}</username>\
+                     <password>{PASSWORD}</password></query></iq>"
+                ))
+            })?;
+        }
         self.step("log-ins", progress, is_success, |_, user| {
             let proof = STANDARD.encode(format!("\0bench-{user}\0{PASSWORD}"));
             Ok(format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>"))

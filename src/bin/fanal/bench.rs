@@ -233,7 +233,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 fn fan_out(args: Fanout) -> Result<Report, Failure> {
     check_density(args.users, args.subscribers)?;
-    if args.target.target.is_none() && args.door != Door::Native {
+    if args.target.target.is_none() && matches!(args.door, Door::Bus(_)) {
         return Err(Failure::line("--door: name the server that speaks so with --target"));
     }
     let plan = fanout::Plan {
@@ -324,7 +324,12 @@ impl Common {
     }
 
     fn bench(&self, target: Target, door: Door) -> Result<Bench, Failure> {
-        Ok(Bench { target: target.read(door)?, server_cores: self.cores.clone(), load_processor: self.load_processor() })
+        Ok(Bench {
+            target: target.read(door)?,
+            server_cores: self.cores.clone(),
+            speaks: door.speaks(),
+            load_processor: self.load_processor(),
+        })
     }
 
     fn load_processor(&self) -> Option<usize> {
