@@ -1,8 +1,7 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
 //! `sasl`, `token`, `tls`, `jid`, `xmpp`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz`
-//! has cargo-fuzz
-//! feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+//! has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};

@@ -306,3 +306,42 @@ fn a_friend_is_told_when_a_user_was_last_here() {
     assert!(heard.contains("<query xmlns='jabber:iq:last' seconds='0'>home</query>"), "{heard}");
     assert!(world.ask(alice, asked("nobody")).contains("type='error'"));
 }
+
+#[test]
+fn other_sessions_get_copies_of_messages() {
+    let (mut world, alice, bob) = two_friends();
+    let tablet = world.online("bob", "tablet");
+    world.say(bob, "<presence><priority>5</priority></presence>");
+    for client in [bob, tablet] {
+        let enabled = world.ask(client, "<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+        assert!(enabled.contains("<iq type='result' id='c'"), "{enabled}");
+    }
+    world.say(alice, "<message to='bob@example.org/phone' type='chat' id='1'><body>hi</body></message>");
+    assert!(world.heard(bob).contains("<body>hi</body>"));
+    assert_eq!(
+        world.heard(tablet),
+        "<message type='chat' from='bob@example.org' to='bob@example.org/tablet'><received xmlns='urn:xmpp:carbons:2'>\
+         <forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' type='chat' id='1' from='alice@example.org/desk' \
+         to='bob@example.org/phone'><body>hi</body></message></forwarded></received></message>"
+    );
+    world.say(bob, "<message to='alice@example.org' type='chat' id='2'><body>ho</body></message>");
+    let heard = world.heard(tablet);
+    assert!(heard.contains("<sent xmlns='urn:xmpp:carbons:2'>") && heard.contains("to='alice@example.org'"), "{heard}");
+    world.say(tablet, "<iq type='set' id='d'><disable xmlns='urn:xmpp:carbons:2'/></iq>");
+    world.heard(tablet);
+    world.say(alice, "<message to='bob@example.org/phone' type='chat' id='3'><body>hi</body></message>");
+    assert_eq!(world.heard(tablet), "");
+}
+
+#[test]
+fn an_inactive_client_gets_the_newest_presence_when_it_is_active_again() {
+    let (mut world, alice, bob) = two_friends();
+    world.say(bob, "<inactive xmlns='urn:xmpp:csi:0'/>");
+    for n in 0..5 {
+        world.say(alice, format!("<presence><status>{n}</status></presence>"));
+    }
+    assert_eq!(world.heard(bob), "");
+    world.say(bob, "<active xmlns='urn:xmpp:csi:0'/>");
+    let heard = world.heard(bob);
+    assert!(heard.matches("<presence ").count() == 1 && heard.contains("<status>4</status>"), "{heard}");
+}

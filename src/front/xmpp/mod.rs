@@ -298,6 +298,9 @@ impl Xmpp {
         if element.namespace.as_str() == names::MANAGEMENT {
             return self.manage(element, turn);
         }
+        if element.namespace.as_str() == names::ACTIVITY {
+            return self.activity(element, turn);
+        }
         if element.namespace.as_str() != names::CLIENT {
             return Err(End::saying("unsupported-stanza-type", "this server knows no such element here", Reason::BadRequest));
         }
@@ -309,6 +312,17 @@ impl Xmpp {
             _ => return Err(End::new("unsupported-stanza-type", Reason::BadRequest)),
         }
         self.count_handled(turn)
+    }
+
+    /// XEP-0352: whether somebody looks at the client.
+    fn activity(&mut self, element: &Element, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        let active = match element.name.as_str() {
+            "active" => true,
+            "inactive" => false,
+            _ => return Err(End::new("unsupported-stanza-type", Reason::BadRequest)),
+        };
+        turn.frame(|encoder, frames| encoder.activity(frames, Tag::default(), active));
+        Ok(())
     }
 
     /// Whether the core must answer before anything more is read.
