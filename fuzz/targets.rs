@@ -124,6 +124,8 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::Block(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Ack(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::RosterGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::DocumentSet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::DocumentGet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Carbons(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Activity(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
@@ -232,6 +234,7 @@ pub fn rows(data: &[u8]) {
     reencode::<rows::LastPresence>(value);
     reencode::<rows::Way>(value);
     reencode::<rows::Message>(value);
+    reencode::<rows::Document>(value);
     let limits = Arc::new(Limits::default());
     let (core, cores, domain, wall_at_zero) = (CoreId(0), 1, "localhost".to_owned(), WallClock(0));
     let place = Place { core, cores, cluster: 0, epoch: 1, domain, limits, wall_at_zero };

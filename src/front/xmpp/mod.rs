@@ -6,10 +6,11 @@
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
 //! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191).
+//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `documents` (XEP-0049, 0054, 0163).
 
 mod answers;
 mod blocking;
+mod documents;
 mod encodings;
 mod iq;
 mod log_in;
@@ -151,6 +152,7 @@ enum Question {
         from: Box<str>,
     },
     Block(Box<blocking::Blocking>),
+    Document(Box<documents::Shelf>),
     /// When a user was last here.
     LastSeen {
         id: Box<str>,
