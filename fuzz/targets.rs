@@ -1,7 +1,7 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `sasl`, `token`, `tls`, `jid`, `xmpp`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz`
-//! has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+//! `web_socket`, `json`, `xmpp`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk
+//! (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
@@ -15,12 +15,13 @@ use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
-use fanal::front::json;
+use fanal::front::json::{self, Json};
 use fanal::front::native::{Door, Rules};
 use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms};
 use fanal::front::tls::{Application, Certificates, HANDSHAKE_BYTES, Identity, Terms, Tls};
 use fanal::front::token::Keys;
 use fanal::front::translate::{Core, Translate, Users};
+use fanal::front::ws::{self, WebSocket};
 use fanal::front::xmpp::{self, StartTls, Xmpp};
 use fanal::metrics::table::Report;
 use fanal::presence::home::{Homes, Place};
@@ -51,6 +52,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("http", http),
     ("config", config),
     ("jid", jid),
+    ("web_socket", web_socket),
+    ("json", json),
     ("xmpp", xmpp),
 ];
 
@@ -315,6 +318,61 @@ pub fn jid(data: &[u8]) {
     }
     if let Some(jid) = Bare::new(text) {
         assert!(jid.domain().len() <= JID_PART_BYTES && !jid.as_str().contains(['\0', '/']));
+    }
+}
+
+/// Nobody is known by number.
+struct Nobody;
+
+impl Users for Nobody {
+    fn jid(&self, _: UserId) -> Option<&Bare> {
+        None
+    }
+}
+
+fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+    let (mut random, mut follow) = (|| 4, Vec::new());
+    let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
+    work(&mut Core { wall_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, end: None })
+}
+
+/// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
+pub fn web_socket(data: &[u8]) {
+    let Some((&at, stream)) = data.split_first() else { return };
+    let rules =
+        xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls: xmpp::StartTls::No, registration: false };
+    let mut web_rules = ws::Rules::new(10_000);
+    web_rules.xmpp = Some(Arc::new(rules));
+    let rules = Arc::new(web_rules);
+    let run = |pieces: &[&[u8]]| {
+        let (mut door, mut frames, mut out) = (WebSocket::new(rules.clone()), Vec::new(), Vec::new());
+        for piece in pieces {
+            let mut replies = Vec::new();
+            let read = with_core(|core| door.received(piece, core, &mut frames, &mut replies));
+            if let Err(reason) = read {
+                Encoder::default().error(&mut replies, Tag::default(), reason, "");
+            }
+            with_core(|core| door.send(&replies, core, &mut out));
+            assert!(door.heap_bytes() < 64 << 10);
+            if read.is_err() {
+                break;
+            }
+        }
+        (frames, out)
+    };
+    let (first, second) = stream.split_at((usize::from(at) * 4).min(stream.len()));
+    let whole = run(&[stream]);
+    assert_eq!(each_whole(&whole.0).map(|frame| frame.header.frame_bytes()).sum::<usize>(), whole.0.len());
+    assert_eq!(whole, run(&[first, second]));
+}
+
+/// A JSON message is a sound frame of a client, or a fault that is short.
+pub fn json(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut frames = Vec::new();
+    match Json::default().received(text, &mut json::Memory::default(), &mut frames) {
+        Ok(()) => each_whole(&frames).for_each(|frame| assert!(decode::from_client(frame.header.kind, frame.body).is_ok())),
+        Err(fault) => assert!(frames.is_empty() && fault.text().len() < 1000),
     }
 }
 

@@ -70,7 +70,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos());
+    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -91,6 +91,29 @@ const HELLO: &str = "
     0100000000002d000201010017000000230000003300260024001d0020b0e21f4d9cc38049d06c8067c93d8bfb328d814871228756e138
     48752856577b000b00020100000a00040002001d
 ";
+
+/// WebSockets, cut in their requests, and JSON messages.
+fn pages() -> impl Iterator<Item = Vec<u8>> {
+    let socket = |cut: u8, path: &str, protocol: &str, frames: &[&[u8]]| {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        [&[cut], head.as_bytes(), &frames.concat()].concat()
+    };
+    let frame = |first: u8, payload: &[u8]| [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
+    let ping = frame(0x89, b"there?");
+    let json = [frame(0x01, br#"{"type":"pi"#), ping.clone(), frame(0x80, br#"ng","id":1}"#), frame(0x88, &[0x03, 0xe8])].concat();
+    let open = frame(0x81, b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>");
+    let sockets = [
+        socket(9, "/ws", "fanal.json.v1", &[&json]),
+        socket(70, "/ws", "fanal.fb.v1", &[&ping, &frame(0x82, b"")]),
+        socket(60, "/xmpp-websocket", "xmpp", &[&open, &frame(0x81, b"<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>")]),
+        b"\x03GET /demo HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+    ];
+    let book = include_str!("../schemas/JSON.md").lines().filter(|line| line.starts_with("{\"type\"") && line.ends_with('}'));
+    sockets.into_iter().chain(book.map(|line| line.as_bytes().to_vec()))
+}
 
 /// Requests to the admin port, configurations and JIDs.
 fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {

@@ -105,7 +105,7 @@ impl Shard {
             connection.heard = seconds(now);
         }
         if self.translators.has(conn.slot) {
-            self.received_foreign(now, conn, bytes);
+            self.received_in_turn(now, conn, bytes);
         } else {
             self.received_native(now, conn, bytes);
         }
@@ -336,6 +336,7 @@ impl Shard {
         }
         self.drop_sessions(conn, Reason::ConnectionLost);
         self.connections[conn.slot as usize] = None;
+        self.handshakes.forget(conn);
         self.translator_lost(now, conn);
         self.work_off(now);
     }
