@@ -1,8 +1,7 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
 //! `web_socket`, `json`, `xmpp`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk
-//! (`rows`). `scripts/fuzz` has cargo-fuzz
-//! feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+//! (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
@@ -128,6 +127,8 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::Block(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Ack(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::RosterGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::DocumentSet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::DocumentGet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Carbons(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Activity(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
@@ -236,6 +237,7 @@ pub fn rows(data: &[u8]) {
     reencode::<rows::LastPresence>(value);
     reencode::<rows::Way>(value);
     reencode::<rows::Message>(value);
+    reencode::<rows::Document>(value);
     let limits = Arc::new(Limits::default());
     let (core, cores, domain, wall_at_zero) = (CoreId(0), 1, "localhost".to_owned(), WallClock(0));
     let place = Place { core, cores, cluster: 0, epoch: 1, domain, limits, wall_at_zero };

@@ -194,6 +194,7 @@ fn a_deleted_user_leaves_nothing_that_a_later_one_of_the_name_could_use() {
             put(Table::Ways, way_key(&alice, &bob, 1), way.clone()),
             put(Table::Ways, way_key(&alice, &carol, 1), way.clone()),
             put(Table::Messages, message_key(&bob, 1), vec![]),
+            put(Table::Documents, document_key(&bob, "card"), vec![]),
             put(Table::Messages, message_key(&carol, 1), vec![]),
         ],
     );
@@ -205,7 +206,7 @@ fn a_deleted_user_leaves_nothing_that_a_later_one_of_the_name_could_use() {
     assert_eq!(rows_of(&store, Table::Blocked), [(pair_key(&carol, &bob), vec![])]);
     assert_eq!(rows_of(&store, Table::Ways), [(way_key(&alice, &carol, 1), way)]);
     assert_eq!(rows_of(&store, Table::Messages), [(message_key(&carol, 1), vec![])]);
-    for table in [Table::Accounts, Table::Requests, Table::LastPresence] {
+    for table in [Table::Accounts, Table::Requests, Table::LastPresence, Table::Documents] {
         assert_eq!(rows_of(&store, table), [], "{table:?}");
     }
 }
@@ -318,6 +319,7 @@ fn a_file_of_an_earlier_format_is_made_one_of_this_format_and_keeps_its_rows() {
     let mut transaction = database.begin_write().unwrap();
     transaction.set_two_phase_commit(true);
     assert!(transaction.delete_table(bytes("messages")).unwrap());
+    assert!(transaction.delete_table(bytes("documents")).unwrap());
     transaction.open_table(bytes("meta")).unwrap().insert(FORMAT_KEY, encode_u32(1).as_slice()).unwrap();
     transaction.commit().unwrap();
     drop(database);

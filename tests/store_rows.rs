@@ -64,6 +64,13 @@ proptest! {
     }
 
     #[test]
+    fn documents_come_back(data: Vec<u8>, access: u8, owner in jid(), name in "[^\u{0}]{1,40}") {
+        comes_back(Document { data, access })?;
+        let key = document_key(&owner, &name);
+        prop_assert_eq!(split_document(&key), Ok((owner.as_str(), name.as_str())));
+    }
+
+    #[test]
     fn last_presences_come_back(stamp: u64, presence: Vec<u8>) {
         comes_back(LastPresence { stamp: WallClock(stamp), presence })?;
     }
@@ -85,6 +92,7 @@ proptest! {
         is_harmless::<LastPresence>(&bytes)?;
         is_harmless::<Way>(&bytes)?;
         is_harmless::<Message>(&bytes)?;
+        is_harmless::<Document>(&bytes)?;
     }
 
     #[test]

@@ -10,7 +10,7 @@ use fanal::wire::decode::{self, ClientFrame, ServerFrame};
 use fanal::wire::encode::{Encoder, LogInFields, PresenceFields, Tag};
 use fanal::wire::event::{self, BatchWriter, Head};
 use fanal::wire::frame::{Chunk, Frames, HEADER_BYTES};
-use fanal::wire::native::{Kind, Show, SubscriptionState};
+use fanal::wire::native::{Access, Kind, Show, SubscriptionState};
 use fanal::wire::presence;
 use proptest::prelude::*;
 use wire_samples::{GREETING, HEAD, LOG_IN, LOGGED_IN, MESSAGE, PRESENCE, SUBSCRIPTION, Sample, TAG};
@@ -72,6 +72,8 @@ fn a_server_reads_what_a_client_wrote() {
         assert_eq!((to, presence.fields()), ("bob@localhost", PRESENCE));
         assert_eq!(presence.bytes, Encoder::default().presence(&PRESENCE));
     });
+    read!(from_client, DocumentSet, t => t.name(), "card"; t.data().unwrap().bytes(), b"data"; t.access(), Access::Contacts);
+    read!(from_client, DocumentGet, t => t.jid(), Some("bob@localhost"); t.name(), "card");
     read!(from_client, Carbons, t => t.enabled(), true);
     read!(from_client, Activity, t => t.active(), true);
     read!(from_client, LastSeenGet, t => t.jid(), "bob@localhost");
@@ -96,6 +98,7 @@ fn a_client_reads_what_a_server_wrote() {
     }
     let version = || Some(wire_samples::VERSION.to_owned());
     assert_eq!(rosters, [(2, false, version(), false), (1, true, None, false), (0, false, version(), true)]);
+    read!(from_server, Document, t => t.jid(), "bob@localhost"; t.name(), "card"; t.data().unwrap().bytes(), b"data");
     read!(from_server, LastSeen, t => t.jid(), "bob@localhost"; t.seconds(), 90; t.status(), Some("gone home"));
     read!(from_server, RosterPush, t => t.item().jid(), "bob@localhost"; t.item().subscription(), SubscriptionState::Both;
         t.item().ask(), true; t.item().approved(), true; t.item().removed(), true;

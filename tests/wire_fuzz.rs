@@ -183,6 +183,7 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
             rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6), extensions: String::new() }.encode(),
         ),
         (Table::Messages, rows::message_key(&alice, 7), message.encode()),
+        (Table::Documents, rows::document_key(&alice, "card"), rows::Document { data: vec![7; 9], access: 1 }.encode()),
     ];
     rows.into_iter().map(|(table, key, value)| {
         let number = Table::ALL.iter().position(|&other| other == table).expect("every table is in the list");

@@ -306,3 +306,80 @@ fn a_friend_is_told_when_a_user_was_last_here() {
     assert!(heard.contains("<query xmlns='jabber:iq:last' seconds='0'>home</query>"), "{heard}");
     assert!(world.ask(alice, asked("nobody")).contains("type='error'"));
 }
+
+#[test]
+fn other_sessions_get_copies_of_messages() {
+    let (mut world, alice, bob) = two_friends();
+    let tablet = world.online("bob", "tablet");
+    world.say(bob, "<presence><priority>5</priority></presence>");
+    for client in [bob, tablet] {
+        let enabled = world.ask(client, "<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+        assert!(enabled.contains("<iq type='result' id='c'"), "{enabled}");
+    }
+    world.say(alice, "<message to='bob@example.org/phone' type='chat' id='1'><body>hi</body></message>");
+    assert!(world.heard(bob).contains("<body>hi</body>"));
+    assert_eq!(
+        world.heard(tablet),
+        "<message type='chat' from='bob@example.org' to='bob@example.org/tablet'><received xmlns='urn:xmpp:carbons:2'>\
+         <forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' type='chat' id='1' from='alice@example.org/desk' \
+         to='bob@example.org/phone'><body>hi</body></message></forwarded></received></message>"
+    );
+    world.say(bob, "<message to='alice@example.org' type='chat' id='2'><body>ho</body></message>");
+    let heard = world.heard(tablet);
+    assert!(heard.contains("<sent xmlns='urn:xmpp:carbons:2'>") && heard.contains("to='alice@example.org'"), "{heard}");
+    world.say(tablet, "<iq type='set' id='d'><disable xmlns='urn:xmpp:carbons:2'/></iq>");
+    world.heard(tablet);
+    world.say(alice, "<message to='bob@example.org/phone' type='chat' id='3'><body>hi</body></message>");
+    assert_eq!(world.heard(tablet), "");
+}
+
+#[test]
+fn an_inactive_client_gets_the_newest_presence_when_it_is_active_again() {
+    let (mut world, alice, bob) = two_friends();
+    world.say(bob, "<inactive xmlns='urn:xmpp:csi:0'/>");
+    for n in 0..5 {
+        world.say(alice, format!("<presence><status>{n}</status></presence>"));
+    }
+    assert_eq!(world.heard(bob), "");
+    world.say(bob, "<active xmlns='urn:xmpp:csi:0'/>");
+    let heard = world.heard(bob);
+    assert!(heard.matches("<presence ").count() == 1 && heard.contains("<status>4</status>"), "{heard}");
+}
+
+#[test]
+fn users_keep_vcards_private_storage_and_published_items() {
+    let (mut world, alice, bob) = two_friends();
+    world.account("carol");
+    let carol = world.online("carol", "x");
+    let get = |to: &str, payload: &str| format!("<iq type='get' id='g'{to}>{payload}</iq>");
+    let to_alice = " to='alice@example.org'";
+    let vcard = "<vCard xmlns='vcard-temp'><FN>Alice</FN></vCard>";
+    assert!(world.ask(alice, get("", "<vCard xmlns='vcard-temp'/>")).contains("<vCard xmlns='vcard-temp'/>"), "none yet");
+    assert!(world.ask(bob, get(to_alice, "<vCard xmlns='vcard-temp'/>")).contains("type='error'"), "none yet");
+    assert!(world.ask(alice, format!("<iq type='set' id='s'>{vcard}</iq>")).contains("<iq type='result' id='s'"));
+    for (client, to) in [(alice, ""), (bob, to_alice), (carol, to_alice)] {
+        assert!(world.ask(client, get(to, "<vCard xmlns='vcard-temp'/>")).contains(vcard));
+    }
+    let storage = |content: &str| format!("<query xmlns='jabber:iq:private'>{content}</query>");
+    let (empty, full) = ("<storage xmlns='storage:bookmarks'/>", "<storage xmlns='storage:bookmarks'><url url='u'/></storage>");
+    assert!(world.ask(alice, get("", &storage(empty))).contains(&storage(empty)));
+    assert!(world.ask(alice, format!("<iq type='set' id='s'>{}</iq>", storage(full))).contains("<iq type='result' id='s'"));
+    assert!(world.ask(alice, get("", &storage(empty))).contains(&storage(full)));
+    let pubsub = |inner: &str| format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{inner}</pubsub>");
+    let publish = pubsub("<publish node='urn:n'><item id='1'><nick xmlns='urn:nick'>Al</nick></item></publish>");
+    assert!(world.ask(alice, format!("<iq type='set' id='s'>{publish}</iq>")).contains("<iq type='result' id='s'"));
+    let items = get(to_alice, &pubsub("<items node='urn:n'/>"));
+    let heard = world.ask(bob, &items);
+    assert!(
+        heard.contains("<items node='urn:n'><item ") && heard.contains("<nick xmlns='urn:nick'>Al</nick></item></items>"),
+        "{heard}"
+    );
+    assert!(world.ask(carol, &items).contains("type='error'"), "only contacts may read it");
+    let retract = pubsub("<retract node='urn:n'><item id='1'/></retract>");
+    assert!(world.ask(alice, format!("<iq type='set' id='s'>{retract}</iq>")).contains("<iq type='result' id='s'"));
+    assert!(world.ask(bob, &items).contains("type='error'"));
+    assert!(
+        world.ask(bob, format!("<iq type='set' id='s'{to_alice}>{vcard}</iq>")).contains("type='error'"),
+        "nobody writes another's"
+    );
+}

@@ -43,6 +43,11 @@ pub struct Limits {
     pub offline_bytes_per_user: u32,
     /// The same of all users of one core, in memory and in the store. At the limit: `recipient_unavailable` to the sender.
     pub offline_bytes_per_core: u32,
+    /// Documents of one user, and the bytes of their names and data. At the limit: `too_many_documents`.
+    pub documents_per_user: u32,
+    pub document_bytes_per_user: u32,
+    /// The same of all users of one core, in memory and in the store. At the limit: `overloaded`.
+    pub document_bytes_per_core: u32,
     /// Bytes waiting for one connection above which its presence is conflated (newest per publisher).
     pub high_water_bytes: u32,
     /// What is longer (a roster, the presence of all contacts) goes to a client in frames of about this length, with at most one
@@ -101,6 +106,9 @@ impl Default for Limits {
             offline_messages_per_user: 128,
             offline_bytes_per_user: 512 << 10,
             offline_bytes_per_core: 256 << 20,
+            documents_per_user: 64,
+            document_bytes_per_user: 256 << 10,
+            document_bytes_per_core: 256 << 20,
             high_water_bytes: 256 << 10,
             piece_bytes: 64 << 10,
             backlog_bytes: 4 << 20,
@@ -128,6 +136,8 @@ pub const JID_PART_BYTES: usize = 1023;
 pub const TEXT_BYTES: usize = 1024;
 /// Longest extensions of a subscription stanza, in bytes: they are stored with it. At the limit: `too_large`.
 pub const SUBSCRIPTION_EXTENSION_BYTES: usize = 4096;
+/// Longest name of a document, in bytes. At the limit: `too_large`.
+pub const DOCUMENT_NAME_BYTES: usize = 256;
 /// Groups of one roster item.
 pub const GROUPS_PER_ITEM: usize = 16;
 /// What a native frame needs beside the text of the XMPP stanza it was, at most.

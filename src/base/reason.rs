@@ -58,6 +58,7 @@ reasons! {
     TooManyStreams = 26, "too_many_streams", "the number of the stream is above what the node allows: use lower ones";
     SessionWornOut = 27, "session_worn_out", "the session has changed its presence as often as one session can: log in anew";
     NotFound = 28, "not_found", "there is no such thing, or you may not see it";
+    TooManyDocuments = 29, "too_many_documents", "too many documents, or too many bytes of them: remove one first";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";

@@ -5,8 +5,8 @@
 
 use super::codec::Received;
 use super::values::{
-    Answer, Contact, DirectedPresence, Event, Greeting, LastSeen, LoggedIn, PresenceEvent, Refusal, Roster, SubscriptionRequest,
-    bytes, text,
+    Answer, Contact, DirectedPresence, Document, Event, Greeting, LastSeen, LoggedIn, PresenceEvent, Refusal, Roster,
+    SubscriptionRequest, bytes, text,
 };
 use super::versions::Versions;
 use crate::base::id::{SessionId, UserId};
@@ -166,6 +166,11 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
         ServerFrame::Error(error) => Answer::Refused(refusal(error)),
         ServerFrame::SaslChallenge(challenge) => Answer::Challenge(bytes(challenge.data())),
         ServerFrame::Authenticated(authenticated) => Answer::Authenticated(bytes(authenticated.data())),
+        ServerFrame::Document(document) => Answer::Document(Document {
+            jid: document.jid().to_owned(),
+            name: document.name().to_owned(),
+            data: bytes(document.data()),
+        }),
         ServerFrame::LastSeen(seen) => {
             Answer::LastSeen(LastSeen { jid: seen.jid().to_owned(), seconds: seen.seconds(), status: text(seen.status()) })
         }

@@ -39,6 +39,6 @@ pub use trunk::{Trunk, TrunkEvent};
 #[cfg(feature = "runtime")]
 pub use user::{Client, LogIn};
 pub use values::{
-    Answer, Contact, DirectedPresence, Event, Greeting, LastSeen, LoggedIn, Message, Presence, PresenceEvent, Refusal, Roster,
-    SubscriptionRequest,
+    Answer, Contact, DirectedPresence, Document, Event, Greeting, LastSeen, LoggedIn, Message, Presence, PresenceEvent, Refusal,
+    Roster, SubscriptionRequest,
 };

@@ -5,10 +5,10 @@
 use super::connection::{Connection, Error, wrong};
 use super::inbox::Inbox;
 use super::sasl::{Scram, plain};
-use super::values::{Answer, Contact, Event, Greeting, LastSeen, LoggedIn, Presence, Roster};
+use super::values::{Answer, Contact, Document, Event, Greeting, LastSeen, LoggedIn, Presence, Roster};
 use crate::base::jid::Bare;
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
-use crate::wire::native::Action;
+use crate::wire::native::{Access, Action};
 use std::time::{Duration, Instant};
 
 /// How to prove who we are.
@@ -196,6 +196,19 @@ impl Client {
     pub fn roster_since(&mut self, version: &str) -> Result<Roster, Error> {
         match self.connection.request(0, |encoder, out, tag| encoder.roster_since(out, tag, version))? {
             Answer::Roster(roster) => Ok(roster),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// Keeps a document at the server; without data, removes it.
+    pub fn set_document(&mut self, name: &str, data: &[u8], access: Access) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.document_set(out, tag, name, data, access))
+    }
+
+    /// A document of a user; of our own when `jid` is empty.
+    pub fn document(&mut self, jid: &str, name: &str) -> Result<Document, Error> {
+        match self.connection.request(0, |encoder, out, tag| encoder.document_get(out, tag, jid, name))? {
+            Answer::Document(document) => Ok(document),
             other => Err(wrong(&other)),
         }
     }

@@ -185,6 +185,14 @@ pub struct Roster {
     pub unchanged: bool,
 }
 
+/// Something a user keeps at the server.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Document {
+    pub jid: String,
+    pub name: String,
+    pub data: Vec<u8>,
+}
+
 /// When a user was last here.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LastSeen {
@@ -283,6 +291,7 @@ pub enum Answer {
     LoggedIn(LoggedIn),
     Roster(Roster),
     LastSeen(LastSeen),
+    Document(Document),
     BlockList(Vec<String>),
     Pong,
     Refused(Refusal),

@@ -66,6 +66,7 @@ fields! {
         changes_stored, "changes", "Changes of accounts, subscriptions, rosters and block lists made durable";
         changes_failed, "changes", "The same that could not be stored, and so were not made";
         messages, "messages", "Messages taken for delivery";
+        document_reads, "documents", "Documents read by clients";
         messages_kept, "messages", "Of them, stored for a recipient who took none";
         message_units_in, "units", "Load from clients: a message longer than the meter's unit counts as several";
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
@@ -119,6 +120,7 @@ fields! {
         buffers_in_use, "buffers", "Receive buffers held by the core";
         messages_waiting, "messages", "Messages that wait for a recipient of this core to take and acknowledge them";
         messages_waiting_bytes, "bytes", "About the bytes of those messages";
+        documents_bytes, "bytes", "Bytes of the documents of users of this core";
         commits_waiting, "commits", "Commits handed to the store and not answered yet";
         load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
         load_out, "units", "Load to clients in the last unit of time";

@@ -10,7 +10,7 @@ use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
-use crate::wire::native::{self, MessageKind, Show};
+use crate::wire::native::{self, Access, MessageKind, Show};
 use compact_str::CompactString;
 
 /// A sender's wish that a message be not copied (XEP-0280 7, XEP-0334).
@@ -84,8 +84,8 @@ pub enum Control {
     /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
     WayArrived(Box<WayName>),
     Message(Box<Message>),
-    /// Somebody asks when a user was last here.
-    LastSeen(Box<Question>),
+    /// A user asks about another one.
+    Question(Box<Question>),
     Directed(Box<Directed>),
 
     // Home to edge.
@@ -194,6 +194,16 @@ pub enum Ask {
     LastSeen {
         jid: Bare,
     },
+    DocumentSet {
+        name: String,
+        data: Vec<u8>,
+        access: Access,
+    },
+    /// `None`: one's own.
+    DocumentGet {
+        jid: Option<Bare>,
+        name: String,
+    },
     Carbons {
         enabled: bool,
     },
@@ -266,7 +276,16 @@ pub struct Question {
     pub from: Bare,
     pub from_user: UserId,
     pub about: Bare,
+    pub what: Wanted,
     pub asker: Asker,
+}
+
+/// What one user wants to know of another.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    LastSeen,
+    /// The document of this name.
+    Document(String),
 }
 
 /// What tells one way from all others.
@@ -416,6 +435,12 @@ pub enum SessionEvent {
     RosterPush {
         item: Contact,
         version: u64,
+    },
+    Document {
+        request: u32,
+        jid: Bare,
+        name: String,
+        data: Vec<u8>,
     },
     LastSeen {
         request: u32,

@@ -15,7 +15,7 @@ use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::time::{Time, WallClock};
 use crate::wire::event::{self, Head};
-use crate::wire::native::Show;
+use crate::wire::native::{Access, Show};
 use compact_str::CompactString;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -181,6 +181,20 @@ pub struct Request {
     pub note: Note,
 }
 
+/// Something a user keeps here, by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Document {
+    pub name: Box<str>,
+    pub data: Box<[u8]>,
+    pub access: Access,
+}
+
+impl Document {
+    pub fn bytes(&self) -> usize {
+        self.name.len() + self.data.len()
+    }
+}
+
 /// A subscription change on its way to a contact.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UnderWay {
@@ -220,15 +234,16 @@ pub struct Rare {
     pub waiting: VecDeque<super::home::Change>,
     /// Messages that wait for a session to take them.
     pub mailbox: Option<Box<Mailbox>>,
+    pub documents: Vec<Document>,
     /// The account is being removed: its sessions are ended, and nothing is kept for it.
     pub leaving: bool,
 }
 
 impl Rare {
     fn is_empty(&self) -> bool {
-        let Rare { requests, blocked, last, under_way, storing, waiting, mailbox, leaving } = self;
+        let Rare { requests, blocked, last, under_way, storing, waiting, mailbox, documents, leaving } = self;
         let lists = requests.is_empty() && blocked.is_empty() && under_way.is_empty() && waiting.is_empty();
-        lists && last.is_none() && storing.is_none() && mailbox.is_none() && !leaving
+        lists && last.is_none() && storing.is_none() && mailbox.is_none() && documents.is_empty() && !leaving
     }
 }
 
@@ -276,6 +291,14 @@ impl User {
 
     pub fn unblock(&mut self, jid: &Bare) {
         self.rare().blocked.retain(|blocked| blocked != jid);
+    }
+
+    pub fn documents(&self) -> &[Document] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.documents)
+    }
+
+    pub fn document_bytes(&self) -> usize {
+        self.documents().iter().map(Document::bytes).sum()
     }
 
     pub fn mailbox(&self) -> Option<&Mailbox> {

@@ -403,6 +403,15 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         },
         ClientFrame::RosterGet(get) => Ask::RosterGet { after: None, kept: get.version().unwrap_or_default().to_owned() },
         ClientFrame::Activity(_) => return Err((Reason::BadRequest, "the sessions of a trunk are always active".into())),
+        ClientFrame::DocumentSet(set) => Ask::DocumentSet {
+            name: set.name().to_owned(),
+            data: set.data().map(|data| data.bytes().to_vec()).unwrap_or_default(),
+            access: set.access(),
+        },
+        ClientFrame::DocumentGet(get) => {
+            let jid = get.jid().filter(|jid| !jid.is_empty()).map(bare).transpose()?;
+            Ask::DocumentGet { jid, name: get.name().to_owned() }
+        }
         ClientFrame::Carbons(carbons) => Ask::Carbons { enabled: carbons.enabled() },
         ClientFrame::LastSeenGet(get) => Ask::LastSeen { jid: bare(get.jid())? },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },

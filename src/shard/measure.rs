@@ -57,6 +57,7 @@ impl Shard {
         counters.changes_stored = homes.changes;
         counters.changes_failed = homes.failed_changes;
         counters.messages = homes.messages;
+        counters.document_reads = homes.document_reads;
         counters.messages_kept = homes.messages_kept;
         counters.stale_entries = homes.stale;
         counters.deliveries = edge.deliveries;
@@ -82,6 +83,7 @@ impl Shard {
             backlog_bytes: self.out.lines.backlog_bytes() as u64,
             messages_waiting: self.homes.kept_size().0 as u64,
             messages_waiting_bytes: self.homes.kept_size().1 as u64,
+            documents_bytes: self.homes.document_bytes() as u64,
             commits_waiting: self.homes.storing_count() as u64,
             load_in: load.units_in,
             load_out: load.units_out,

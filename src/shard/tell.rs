@@ -75,6 +75,9 @@ impl Shard {
                 encoder.roster_unchanged(out, Tag { stream, request }, &version_text(version));
             }
             SessionEvent::RosterPush { item, version } => encoder.roster_push(out, tag, &contact(&item), &version_text(version)),
+            SessionEvent::Document { request, jid, name, data } => {
+                encoder.document(out, Tag { stream, request }, jid.as_str(), &name, &data);
+            }
             SessionEvent::LastSeen { request, jid, seconds, status } => {
                 encoder.last_seen(out, Tag { stream, request }, jid.as_str(), seconds, &status);
             }

@@ -80,6 +80,7 @@ happenings! {
     MessageResumed, "messages_resumed", "of them, taken by a session that had been resumed";
     MessageKept, "messages_kept", "of them, stored for a user who took none";
     MessageWaited, "messages_waited", "of them, taken after they had waited";
+    DocumentRead, "documents_read", "documents read";
     Carbon, "carbons", "copies of them, taken by another session of the sender or the recipient";
     QuestionTaken, "questions_taken", "of them, questions of one session to another, taken by it";
     MessageReturned, "messages_returned", "messages returned to their sender";

@@ -68,6 +68,7 @@ pub struct Acting {
     pub nonsense: u64,
     pub activity: u64,
     pub carbons: u64,
+    pub documents: u64,
     /// Chances: to answer a subscription request with yes, no (else with nothing); to acknowledge a message at once; to come back
     /// with the token instead of logging in; to log in with a password.
     pub approve: u64,
@@ -136,6 +137,7 @@ impl Acting {
             nonsense: seldom(random, 6),
             activity: seldom(random, 80),
             carbons: seldom(random, 30),
+            documents: seldom(random, 60),
             approve: one_of(random, &[0, 300, 700, 1000]),
             deny: seldom(random, 200),
             acknowledge: one_of(random, &[0, 500, 1000]),

@@ -124,6 +124,7 @@ impl Node {
                 (Happening::Change, homes.changes),
                 (Happening::ChangeFailed, homes.failed_changes),
                 (Happening::Message, homes.messages),
+                (Happening::DocumentRead, homes.document_reads),
                 (Happening::MessageKept, homes.messages_kept),
                 (Happening::Delivery, edge.deliveries),
                 (Happening::Conflated, edge.conflated),

@@ -60,10 +60,12 @@ pub enum Table {
     Ways = 6,
     /// Receiver's bare JID, NUL, sequence -> `rows::Message`: messages that wait for their receiver.
     Messages = 7,
+    /// Bare JID, NUL, name -> `rows::Document`
+    Documents = 8,
 }
 
 impl Table {
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 9] = [
         Table::Meta,
         Table::Accounts,
         Table::Roster,
@@ -72,6 +74,7 @@ impl Table {
         Table::LastPresence,
         Table::Ways,
         Table::Messages,
+        Table::Documents,
     ];
 
     /// What the table is called on disk and in messages.
@@ -85,6 +88,7 @@ impl Table {
             Table::LastPresence => "last_presence",
             Table::Ways => "ways",
             Table::Messages => "messages",
+            Table::Documents => "documents",
         }
     }
 }

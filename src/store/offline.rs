@@ -6,7 +6,8 @@
 use super::dir::{DataDir, OpenError};
 use super::redb::RedbStore;
 use super::rows::{
-    Account, BadRow, Contact, Row, decode_u32, encode_u32, serial_key, split_message, split_pair, split_user, split_way, user_key,
+    Account, BadRow, Contact, Row, decode_u32, encode_u32, serial_key, split_document, split_message, split_pair, split_user,
+    split_way, user_key,
 };
 use super::{Backend, Commit, Durability, Failure, Table, Write};
 use crate::base::credentials::ScramCredentials;
@@ -105,11 +106,12 @@ impl Offline {
         let name = jid.as_str();
         let gone = |table, key: &[u8]| Write { table, key: key.to_vec(), value: None };
         let mut writes = vec![gone(Table::Accounts, &user_key(jid)), gone(Table::LastPresence, &user_key(jid))];
-        for table in [Table::Roster, Table::Requests, Table::Blocked, Table::Ways, Table::Messages] {
+        for table in [Table::Roster, Table::Requests, Table::Blocked, Table::Ways, Table::Messages, Table::Documents] {
             let mut visit = |key: &[u8], value: &[u8]| {
                 let (owner, other) = match table {
                     Table::Ways => split_way(key).map(|(from, to, _)| (from, to))?,
                     Table::Messages => split_message(key).map(|(to, _)| (to, ""))?,
+                    Table::Documents => split_document(key).map(|(owner, _)| (owner, ""))?,
                     _ => split_pair(key)?,
                 };
                 match table {

@@ -161,9 +161,18 @@ impl Row for Account {
     }
 }
 
+/// Something that a user keeps here.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Document {
+    pub data: Vec<u8>,
+    /// `Access` of the native protocol.
+    pub access: u8,
+}
+
 impl Row for Contact {}
 impl Row for LastPresence {}
 impl Row for Message {}
+impl Row for Document {}
 
 impl Row for Request {
     const VERSION: u8 = 2;
@@ -241,6 +250,16 @@ pub fn message_key(to: &Bare, sequence: u64) -> Vec<u8> {
 pub fn split_message(key: &[u8]) -> Result<(&str, u64), BadRow> {
     let (to, sequence) = cut(key)?;
     Ok((part(to)?, u64::from_be_bytes(sequence.try_into().map_err(|_| BadRow::Key)?)))
+}
+
+/// The key of a `Document`. Its name has no NUL.
+pub fn document_key(owner: &Bare, name: &str) -> Vec<u8> {
+    join(owner, name.as_bytes())
+}
+
+/// Owner and name of a `document_key`.
+pub fn split_document(key: &[u8]) -> Result<(&str, &str), BadRow> {
+    split_pair(key)
 }
 
 /// The `Meta` key of the last serial given out in a slot of user ids: serials are never given out again, even when the user is

@@ -44,6 +44,8 @@ pub enum ClientFrame<'a> {
     Ack(Ack<'a>),
     LastSeenGet(LastSeenGet<'a>),
     Carbons(Carbons<'a>),
+    DocumentSet(DocumentSet<'a>),
+    DocumentGet(DocumentGet<'a>),
     Activity(Activity<'a>),
 }
 
@@ -67,6 +69,7 @@ pub enum ServerFrame<'a> {
     BlockList(BlockList<'a>),
     Transfer(Transfer<'a>),
     LastSeen(LastSeen<'a>),
+    Document(Document<'a>),
     DirectedPresence { from: &'a str, presence: PresenceView<'a> },
 }
 
@@ -113,6 +116,12 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::Block => ClientFrame::Block(client_table(body)?),
         Kind::BlockListGet => client_table::<BlockListGet>(body).map(|_| ClientFrame::BlockListGet)?,
         Kind::Ack => ClientFrame::Ack(client_table(body)?),
+        Kind::DocumentSet => {
+            let table: DocumentSet = client_table(body)?;
+            in_range(table.access().0, Access::ENUM_MAX)?;
+            ClientFrame::DocumentSet(table)
+        }
+        Kind::DocumentGet => ClientFrame::DocumentGet(client_table(body)?),
         Kind::Carbons => ClientFrame::Carbons(client_table(body)?),
         Kind::Activity => ClientFrame::Activity(client_table(body)?),
         Kind::LastSeenGet => ClientFrame::LastSeenGet(client_table(body)?),
@@ -156,6 +165,7 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         }
         Kind::BlockList => ServerFrame::BlockList(server_table(body)?),
         Kind::Transfer => ServerFrame::Transfer(server_table(body)?),
+        Kind::Document => ServerFrame::Document(server_table(body)?),
         Kind::LastSeen => ServerFrame::LastSeen(server_table(body)?),
         Kind::DirectedPresence => {
             let table: DirectedPresence = server_table(body)?;

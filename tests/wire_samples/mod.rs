@@ -125,6 +125,8 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Block, &mut |e, out| e.block(out, TAG, "bob@localhost", false));
         add(Kind::BlockListGet, &mut |e, out| e.block_list_get(out, TAG));
         add(Kind::Ack, &mut |e, out| e.ack(out, TAG, 3));
+        add(Kind::DocumentSet, &mut |e, out| e.document_set(out, TAG, "card", b"data", native::Access::Contacts));
+        add(Kind::DocumentGet, &mut |e, out| e.document_get(out, TAG, "bob@localhost", "card"));
         add(Kind::Carbons, &mut |e, out| e.carbons(out, TAG, true));
         add(Kind::Activity, &mut |e, out| e.activity(out, TAG, true));
         add(Kind::LastSeenGet, &mut |e, out| e.last_seen_get(out, TAG, "bob@localhost"));
@@ -161,6 +163,7 @@ pub fn of_server() -> Vec<Sample> {
         add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&[])], None));
         add(Kind::Roster, &mut |e, out| e.roster_unchanged(out, TAG, VERSION));
         add(Kind::RosterPush, &mut |e, out| e.roster_push(out, Tag::default(), &contact(&groups), VERSION));
+        add(Kind::Document, &mut |e, out| e.document(out, TAG, "bob@localhost", "card", b"data"));
         add(Kind::LastSeen, &mut |e, out| e.last_seen(out, TAG, "bob@localhost", 90, "gone home"));
         add(Kind::BlockList, &mut |e, out| e.block_list(out, TAG, &["carol@localhost"]));
         add(Kind::Transfer, &mut |e, out| e.transfer(out, Tag::default(), "127.0.0.1:5290"));

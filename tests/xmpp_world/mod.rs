@@ -122,6 +122,7 @@ impl World {
     pub fn settle(&mut self) {
         let mut dirty = Vec::new();
         loop {
+            self.shard.turn(self.now);
             let commits = std::mem::take(&mut self.shard.out.commits);
             let checks = std::mem::take(&mut self.shard.checks);
             self.shard.out.lines.take_dirty(&mut dirty);

@@ -133,6 +133,9 @@ keys! {
     offline_bytes_per_user: number(1024, GIB), "About the bytes of those messages. 'too_many_messages' to the sender.";
     offline_bytes_per_core: number(1024, GIB), "The same of all users of one core; they are kept in memory, too. \
         'recipient_unavailable' to the sender.";
+    documents_per_user: number(0, MIB), "Documents that one user keeps here (vCards, private storage). 'too_many_documents'.";
+    document_bytes_per_user: number(0, GIB), "Bytes of those documents. 'too_many_documents'.";
+    document_bytes_per_core: number(0, GIB), "The same of all users of one core; they are kept in memory, too. 'overloaded'.";
     high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
         each contact.";
     piece_bytes: number(1024, 16 * MIB), "Length at which what is long (a roster, the presence of all contacts) is cut into \

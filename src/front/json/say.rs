@@ -61,6 +61,11 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
         ServerFrame::BlockList(list) => {
             say(out, "block_list", id, |o| o.list("jids", list.jids().into_iter().flatten(), string));
         }
+        ServerFrame::Document(document) => say(out, "document", id, |o| {
+            o.text("jid", document.jid());
+            o.text("name", document.name());
+            o.text_or_data("data", "data_base64", document.data().map_or(&[], |data| data.bytes()));
+        }),
         ServerFrame::LastSeen(seen) => say(out, "last_seen", id, |o| {
             o.text("jid", seen.jid());
             o.number("seconds", seen.seconds());

@@ -89,6 +89,11 @@ impl Xmpp {
                 Some(Question::Block(blocking)) => self.blocked(request, blocking, None, out),
                 _ => {}
             },
+            ServerFrame::Document(document) => {
+                if let Some(Question::Document(shelf)) = self.asked(request) {
+                    self.document(&shelf, document.data().map_or(&[][..], |data| data.bytes()), out);
+                }
+            }
             ServerFrame::BlockList(list) => {
                 if let Some(Question::BlockList { id, from }) = self.asked(request) {
                     self.stanza_out(out, |this, out| this.write_block_list(out, &id, &from, &list));
@@ -148,6 +153,7 @@ impl Xmpp {
             Some(Question::Bind { id }) => self.bind_refused(&id, reason, out),
             Some(Question::Resume) => self.not_resumed(core, out),
             Some(Question::Block(blocking)) => self.blocked(request, blocking, Some(reason), out),
+            Some(Question::Document(shelf)) => self.no_document(&shelf, failure(reason), out),
             Some(Question::Iq { id, from } | Question::BlockList { id, from } | Question::LastSeen { id, from }) => {
                 self.say_failure(out, "iq", &id, &from, reason)
             }

@@ -74,10 +74,13 @@ impl Xmpp {
             (names::BLOCKING, "blocklist", false) => self.block_list(asked, turn),
             (names::BLOCKING, "block", true) => self.block(asked, true, turn),
             (names::BLOCKING, "unblock", true) => self.block(asked, false, turn),
+            (names::CARBONS, "enable", true) => self.carbons(asked, true, turn),
+            (names::CARBONS, "disable", true) => self.carbons(asked, false, turn),
             (names::SESSION, "session", true) => self.result(asked, turn, |_| {}),
             (names::BIND, "bind", true) => self.fail(asked, Failure::new("cancel", "not-allowed"), turn),
             (names::PING, "ping", false) => self.result(asked, turn, |_| {}),
             (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, ACCOUNT, turn),
+            _ if self.documents(asked, true, turn) => {}
             // Without an address, what else there is to ask is asked of the server.
             _ if asked.to.is_empty() => self.of_server(asked, turn),
             _ => self.fail(asked, NO_SERVICE, turn),
@@ -112,6 +115,7 @@ impl Xmpp {
             (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, ACCOUNT, turn),
             (names::ROSTER, _, _) => self.fail(asked, FORBIDDEN, turn),
             (names::LAST, "query", false) => self.last_seen(asked, user, turn),
+            _ if self.documents(asked, false, turn) => {}
             _ => self.fail(asked, NO_SERVICE, turn),
         }
     }
@@ -146,6 +150,9 @@ impl Xmpp {
                 return out.extend_from_slice(b"/>");
             }
             out.extend_from_slice(format!("><identity category='{category}' type='{kind}' name='fanal'/>").as_bytes());
+            if category == "account" {
+                out.extend_from_slice(b"<identity category='pubsub' type='pep'/>");
+            }
             for feature in features {
                 out.extend_from_slice(b"<feature");
                 xml::attribute(out, "var", feature);
@@ -195,11 +202,15 @@ const SERVER: Identity = (
         names::VERSION,
         names::TIME,
         names::BLOCKING,
+        names::CARBONS,
+        names::VCARD,
+        names::PRIVATE,
         names::LAST,
         "urn:xmpp:features:pre-approval",
     ],
 );
-const ACCOUNT: Identity = ("account", "registered", &[names::DISCO_INFO, names::DISCO_ITEMS]);
+const ACCOUNT: Identity =
+    ("account", "registered", &[names::DISCO_INFO, names::DISCO_ITEMS, names::VCARD, "http://jabber.org/protocol/pubsub#publish"]);
 
 /// XEP-0082: a time as text, from milliseconds since 1970.
 pub(super) fn utc(ms: u64) -> String {

@@ -1,11 +1,11 @@
 //! Message stanzas (RFC 6121 5, 8.5), and IQ stanzas from one session to another (RFC 6120 8.2.3).
 
-use super::iq::utc;
+use super::iq::{Asked, utc};
 use super::reasons::{BAD_JID, ELSEWHERE, Failure, NO_SERVICE, TOO_BIG, TOO_MANY};
 use super::stanza::{Address, IqKind, tag_and_children};
-use super::{NOBODY, Question, Turn, Xmpp, names};
+use super::{Framing, NOBODY, Question, Turn, Xmpp, names};
 use crate::wire::encode::{MessageFields, Tag};
-use crate::wire::native::{Message, MessageKind};
+use crate::wire::native::{Copy, Message, MessageKind};
 use crate::wire::xml::{self, Element};
 
 impl Xmpp {
@@ -79,24 +79,37 @@ impl Xmpp {
         self.pass_on(element, &fields, turn);
     }
 
-    /// What somebody sent to this client.
+    /// XEP-0280: whether this client wants copies.
+    pub(super) fn carbons(&mut self, asked: Asked<'_>, enabled: bool, turn: &mut Turn<'_, '_>) {
+        let question = Question::Iq { id: asked.id.into(), from: asked.to.into() };
+        let Some(tag) = self.ask_for(asked, turn, question) else { return };
+        turn.frame(|encoder, frames| encoder.carbons(frames, tag, enabled));
+    }
+
+    /// What somebody sent to this client, or a copy of what was sent to or from another of the user's.
     pub(super) fn write_message(&self, out: &mut Vec<u8>, message: &Message<'_>) {
-        let (name, kind) = match message.kind() {
-            MessageKind::Chat => ("message", "chat"),
-            MessageKind::GroupChat => ("message", "groupchat"),
-            MessageKind::Headline => ("message", "headline"),
-            MessageKind::Error => ("message", "error"),
-            MessageKind::Get => ("iq", "get"),
-            MessageKind::Set => ("iq", "set"),
-            MessageKind::Result => ("iq", "result"),
-            MessageKind::Failure => ("iq", "error"),
-            _ => ("message", ""),
+        let way = match message.copy() {
+            Copy::Received => "received",
+            Copy::Sent => "sent",
+            _ => return self.write_original(out, message),
         };
+        self.open_stanza(out, "message", message_type(message.kind()), "", self.bare());
+        out.extend_from_slice(format!("><{way}").as_bytes());
+        xml::attribute(out, "xmlns", names::CARBONS);
+        out.extend_from_slice(b"><forwarded xmlns='urn:xmpp:forward:0'>");
+        self.write_original(out, message);
+        out.extend_from_slice(format!("</forwarded></{way}></message>").as_bytes());
+    }
+
+    fn write_original(&self, out: &mut Vec<u8>, message: &Message<'_>) {
+        let (name, is_copy) = (if is_iq(message.kind()) { "iq" } else { "message" }, message.copy() != Copy::None);
         self.open_tag(out, name);
+        if is_copy && matches!(self.framing, Framing::Stream) {
+            xml::attribute(out, "xmlns", names::CLIENT);
+        }
         let to = message.to().filter(|to| name == "message" && !to.is_empty()).unwrap_or(&self.jid);
-        for (attribute, value) in
-            [("type", kind), ("id", message.id().unwrap_or_default()), ("from", message.from().unwrap_or_default()), ("to", to)]
-        {
+        let (id, from) = (message.id().unwrap_or_default(), message.from().unwrap_or_default());
+        for (attribute, value) in [("type", message_type(message.kind())), ("id", id), ("from", from), ("to", to)] {
             if !value.is_empty() {
                 xml::attribute(out, attribute, value);
             }
@@ -126,5 +139,23 @@ impl Xmpp {
         xml::attribute(out, "from", &self.rules.domain);
         xml::attribute(out, "stamp", &utc(stamp));
         out.extend_from_slice(b"/>");
+    }
+}
+
+fn is_iq(kind: MessageKind) -> bool {
+    matches!(kind, MessageKind::Get | MessageKind::Set | MessageKind::Result | MessageKind::Failure)
+}
+
+/// The type of a message stanza, or of an IQ stanza.
+fn message_type(kind: MessageKind) -> &'static str {
+    match kind {
+        MessageKind::Chat => "chat",
+        MessageKind::GroupChat => "groupchat",
+        MessageKind::Headline => "headline",
+        MessageKind::Error | MessageKind::Failure => "error",
+        MessageKind::Get => "get",
+        MessageKind::Set => "set",
+        MessageKind::Result => "result",
+        _ => "",
     }
 }

@@ -6,10 +6,11 @@
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
 //! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191).
+//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `documents` (XEP-0049, 0054, 0163).
 
 mod answers;
 mod blocking;
+mod documents;
 mod encodings;
 mod iq;
 mod log_in;
@@ -151,6 +152,7 @@ enum Question {
         from: Box<str>,
     },
     Block(Box<blocking::Blocking>),
+    Document(Box<documents::Shelf>),
     /// When a user was last here.
     LastSeen {
         id: Box<str>,
@@ -298,6 +300,9 @@ impl Xmpp {
         if element.namespace.as_str() == names::MANAGEMENT {
             return self.manage(element, turn);
         }
+        if element.namespace.as_str() == names::ACTIVITY {
+            return self.activity(element, turn);
+        }
         if element.namespace.as_str() != names::CLIENT {
             return Err(End::saying("unsupported-stanza-type", "this server knows no such element here", Reason::BadRequest));
         }
@@ -309,6 +314,17 @@ impl Xmpp {
             _ => return Err(End::new("unsupported-stanza-type", Reason::BadRequest)),
         }
         self.count_handled(turn)
+    }
+
+    /// XEP-0352: whether somebody looks at the client.
+    fn activity(&mut self, element: &Element, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        let active = match element.name.as_str() {
+            "active" => true,
+            "inactive" => false,
+            _ => return Err(End::new("unsupported-stanza-type", Reason::BadRequest)),
+        };
+        turn.frame(|encoder, frames| encoder.activity(frames, Tag::default(), active));
+        Ok(())
     }
 
     /// Whether the core must answer before anything more is read.

@@ -141,7 +141,8 @@ impl Xmpp {
         let mut features = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
             <sub xmlns='urn:xmpp:features:pre-approval'/>\
-            <ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>"
+            <ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>\
+            <csi xmlns='urn:xmpp:csi:0'/>"
             .to_vec();
         self.write_limits(&mut features);
         self.write_features(out, &features);

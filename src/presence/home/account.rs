@@ -103,6 +103,7 @@ impl Homes {
         );
         let user = self.take(at).expect("being removed");
         self.drop_mailbox(&user);
+        self.document_bytes -= user.document_bytes();
         plan.effects.into_iter().for_each(|effect| change::send_way(effect, self.place.cores, out));
         self.refuse_waiting(user, Reason::AccountRemoved, out);
         out.answers.push((ticket, Ok(())));
@@ -131,6 +132,9 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
     plan.writes.push(Write { table: Table::Meta, key: rows::serial_key(user.id.slot()), value: Some(serial) });
     for sequence in user.mailbox().into_iter().flat_map(Mailbox::rows) {
         plan.delete(Table::Messages, rows::message_key(&user.jid, sequence));
+    }
+    for document in user.documents() {
+        plan.delete(Table::Documents, rows::document_key(&user.jid, &document.name));
     }
     for jid in user.blocked() {
         plan.delete(Table::Blocked, rows::pair_key(&user.jid, jid));

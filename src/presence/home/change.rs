@@ -284,9 +284,11 @@ impl Homes {
         }
         let cores = self.place.cores;
         let Some(user) = self.user(at) else { return };
+        let before = user.document_bytes();
         for edit in plan.edits {
             edit.apply(user);
         }
+        let after = user.document_bytes();
         for effect in plan.effects {
             match effect {
                 Effect::Push(jid) => push(user, &jid, false, out),
@@ -313,6 +315,7 @@ impl Homes {
         if let Origin::Client(asker) = origin {
             done(asker, out);
         }
+        self.document_bytes = self.document_bytes - before + after;
     }
 }
 
@@ -371,6 +374,12 @@ impl Edit {
             Edit::RemoveRequest(jid) => user.rare().requests.retain(|request| request.from != jid),
             Edit::Block(jid) => user.block(jid),
             Edit::Unblock(jid) => user.unblock(&jid),
+            Edit::PutDocument(document) => {
+                let documents = &mut user.rare().documents;
+                documents.retain(|other| other.name != document.name);
+                documents.push(document);
+            }
+            Edit::RemoveDocument(name) => user.rare().documents.retain(|document| *document.name != *name),
         }
     }
 }

@@ -7,12 +7,12 @@ use crate::presence::control::{Asker, Content, Control, EdgeRef, Message, Note, 
 use crate::presence::outbox::Outbox;
 use crate::presence::roster::{Detail, Item};
 use crate::presence::subscription::State;
-use crate::presence::user::{Last, Request, User};
+use crate::presence::user::{Document, Last, Request, User};
 use crate::store::{
     Durability, Table, Write,
     rows::{self, Row},
 };
-use crate::wire::native::{self, MessageKind};
+use crate::wire::native::{self, Access, MessageKind};
 use std::fmt::Display;
 
 impl Homes {
@@ -78,6 +78,7 @@ impl Homes {
                 self.set_out.push((way, arrived));
             }
             Table::Messages => self.load_message(key, value)?,
+            Table::Documents => self.load_document(key, value)?,
         }
         Ok(())
     }
@@ -97,6 +98,20 @@ impl Homes {
             // It was acknowledged or its receiver was removed, and its deletion was not made.
             _ => self.leftover.push(Write { table: Table::Messages, key: key.to_vec(), value: None }),
         }
+        Ok(())
+    }
+
+    fn load_document(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let read = |what: &dyn Display| format!("a row of {:?} can't be read: {what}", Table::Documents);
+        let (owner, name) = rows::split_document(key).map_err(|e| read(&e))?;
+        let rows::Document { data, access } = rows::Document::decode(value).map_err(|e| read(&e))?;
+        if access > Access::ENUM_MAX {
+            return Err(read(&"nobody knows whom it is for"));
+        }
+        let document = Document { name: name.into(), data: data.into(), access: Access(access) };
+        let bytes = document.bytes();
+        self.owner(owner)?.rare().documents.push(document);
+        self.document_bytes += bytes;
         Ok(())
     }
 

@@ -8,9 +8,8 @@ use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
-use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, Question, SessionEvent, UserRef};
+use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef, Wanted};
 use crate::presence::edge::Edge;
-use crate::presence::farewell;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::roster::version_text;
@@ -52,7 +51,12 @@ impl Homes {
                 done(asker, out);
             }
             Ask::Activity { active } => self.set_activity(at, session, active, asker, out),
-            Ask::LastSeen { jid } => self.ask_last_seen(at, asker, jid, out),
+            Ask::LastSeen { jid } => self.ask_about(at, asker, jid, Wanted::LastSeen, out),
+            Ask::DocumentGet { jid, name } => {
+                let about = jid.unwrap_or_else(|| self.get(at).expect("just found").jid.clone());
+                self.ask_about(at, asker, about, Wanted::Document(name), out)
+            }
+            Ask::DocumentSet { ref data, .. } if !self.has_room_for(data) => refuse(asker, Reason::Overloaded, "", out),
             Ask::BlockListGet => {
                 let jids = self.get(at).expect("just found").blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
@@ -250,32 +254,6 @@ impl Homes {
         }
         tell(asker, event, out);
         done(asker, out);
-    }
-
-    fn ask_last_seen(&mut self, at: UserRef, asker: Asker, about: Bare, out: &mut Outbox) {
-        let home = self.home_of(&about);
-        if out.is_full(home) {
-            return refuse(asker, Reason::Overloaded, "", out);
-        }
-        let user = self.get(at).expect("the caller found it");
-        let question = Question { from: user.jid.clone(), from_user: user.id, about, asker };
-        out.send(home, Control::LastSeen(Box::new(question)));
-    }
-
-    /// XEP-0012: somebody asks when a user of this core was last here. Whoever may not know learns nothing.
-    pub fn last_seen(&mut self, now: Time, question: Question, out: &mut Outbox) {
-        let Question { from, from_user, about, asker } = question;
-        let wall = self.place.wall(now);
-        let user = self.by_name(&about).and_then(|at| self.get(at));
-        let Some(user) = user.filter(|user| user.jid == from || user.approves(from_user)) else {
-            return refuse(asker, Reason::NotAuthorized, about.to_string(), out);
-        };
-        let (seconds, status) = match user.last() {
-            _ if user.has_available() => (0, String::new()),
-            Some(last) => (wall.0.saturating_sub(last.stamp.0) / 1000, farewell::status(&last.presence).unwrap_or_default()),
-            None => return refuse(asker, Reason::NotFound, about.to_string(), out),
-        };
-        tell(asker, SessionEvent::LastSeen { request: asker.request, jid: about, seconds, status }, out);
     }
 
     /// Accounts for waiting changes when a user goes: those who wait are told.

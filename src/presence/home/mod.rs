@@ -3,7 +3,7 @@
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
-//! `account` (users come and go), `load` (after a start).
+//! `question` (last seen, documents), `account` (users come and go), `load` (after a start).
 //! Invariants: a user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
@@ -15,6 +15,7 @@ mod log_in;
 mod message;
 mod offline;
 mod plan;
+mod question;
 mod update;
 
 pub use change::{Change, Storing};
@@ -50,6 +51,8 @@ pub struct HomeCounters {
     pub changes: u64,
     pub failed_changes: u64,
     pub messages: u64,
+    /// Documents read by clients.
+    pub document_reads: u64,
     /// Messages stored for users who took none.
     pub messages_kept: u64,
     /// Entries for users or sessions that are not there any more.
@@ -140,6 +143,8 @@ pub struct Homes {
     next_message: u64,
     /// Messages that wait for users of this core, and about their bytes.
     kept: (usize, usize),
+    /// Bytes of all documents.
+    document_bytes: usize,
     secrets: Secrets,
     scratch: Vec<u8>,
     sessions: usize,
@@ -155,6 +160,7 @@ impl Homes {
             next_way: u64::from(place.epoch) << 40,
             next_message: u64::from(place.epoch) << 40,
             kept: (0, 0),
+            document_bytes: 0,
             place,
             users: Vec::new(),
             free: Vec::new(),

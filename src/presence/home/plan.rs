@@ -4,16 +4,17 @@
 use super::Place;
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
-use crate::base::limits::{Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
+use crate::base::limits::{DOCUMENT_NAME_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::reason::Reason;
 use crate::presence::control::{Ask, Contact, Note, SessionEvent, Way, WayKind, WayName};
 use crate::presence::roster::{Detail, Item, Roster};
 use crate::presence::subscription::{self, Action, Flow, Outcome, State};
-use crate::presence::user::{Request, User};
+use crate::presence::user::{Document, Request, User};
 use crate::store::{
     Table, Write,
     rows::{self, Row},
 };
+use crate::wire::native::Access;
 
 /// A change of the user's state in memory.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) enum Edit {
     RemoveRequest(Bare),
     Block(Bare),
     Unblock(Bare),
+    PutDocument(Document),
+    RemoveDocument(String),
 }
 
 /// What follows from a change.
@@ -123,6 +126,7 @@ pub(super) fn for_ask(user: &User, place: &Place, _session: SessionId, ask: &Ask
         Ask::RosterSet { contact, name, groups } => roster_set(user, place, contact, name, groups),
         Ask::RosterRemove { contact } => roster_remove(user, place, contact, next_way),
         Ask::Block { jid, blocked } => block(user, place, jid, *blocked, next_way),
+        Ask::DocumentSet { name, data, access } => document_set(user, place, name, data, *access),
         _ => unreachable!("only changes are planned"),
     }
 }
@@ -271,6 +275,30 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
         let contact_user = item.map_or(UserId::NOBODY, |item| item.user);
         plan.send((&user.jid, user.id), (jid, contact_user), kind, &Note::default(), next_way);
     }
+    Ok(plan)
+}
+
+fn document_set(user: &User, place: &Place, name: &str, data: &[u8], access: Access) -> Result<Plan, Refusal> {
+    if name.len() > DOCUMENT_NAME_BYTES {
+        return Err((Reason::TooLarge, format!("a name has {DOCUMENT_NAME_BYTES} bytes at most")));
+    }
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return Err((Reason::BadRequest, "the name of the document".into()));
+    }
+    let (mut plan, key) = (Plan::default(), rows::document_key(&user.jid, name));
+    if data.is_empty() {
+        plan.delete(Table::Documents, key);
+        plan.edits.push(Edit::RemoveDocument(name.to_owned()));
+        return Ok(plan);
+    }
+    let document = Document { name: name.into(), data: data.into(), access };
+    let others = || user.documents().iter().filter(|other| *other.name != *name);
+    let (most, most_bytes) = (place.limits.documents_per_user as usize, place.limits.document_bytes_per_user as usize);
+    if others().count() >= most || others().map(Document::bytes).sum::<usize>() + document.bytes() > most_bytes {
+        return Err((Reason::TooManyDocuments, format!("{most} of {most_bytes} bytes together at most")));
+    }
+    plan.put(Table::Documents, key, rows::Document { data: data.to_vec(), access: access.0 }.encode());
+    plan.edits.push(Edit::PutDocument(document));
     Ok(plan)
 }
 

@@ -185,6 +185,9 @@ pub fn memory_is_what_is_stored(homes: &Homes, stored: &Memory) -> Held {
             let (in_memory, waiting) = (user.blocked(), user.requests());
             format!("{jid}: stored {items:?}, {blocked:?}, {requests:?}; in memory {known:?}, {in_memory:?}, {waiting:?}")
         })?;
+        let stored_documents = of(Table::Documents).map(|(key, _)| rows::split_document(key).expect("keys are sound").1.to_owned());
+        let documents: BTreeSet<String> = user.documents().iter().map(|document| document.name.to_string()).collect();
+        CHECK.holds(stored_documents.collect::<BTreeSet<_>>() == documents, || format!("{jid} has other documents stored"))?;
         let lost = user
             .mailbox()
             .into_iter()

@@ -13,7 +13,7 @@ use crate::sim::check::kept::Wish;
 use crate::sim::counts::Happening;
 use crate::sim::node::{Node, keys};
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
-use crate::wire::native::{self, MessageKind, Show};
+use crate::wire::native::{self, Access, MessageKind, Show};
 
 const SHOWS: [Show; 5] = [Show::Available, Show::Chat, Show::Away, Show::ExtendedAway, Show::DoNotDisturb];
 /// Kinds of messages that nobody drops without a word.
@@ -104,6 +104,7 @@ impl Client {
             acting.nonsense,
             acting.activity,
             acting.carbons,
+            acting.documents,
         ];
         match env.draw(&weights) {
             0 => self.change_presence(env, stream),
@@ -127,6 +128,7 @@ impl Client {
                 let enabled = !env.random.one_in(3);
                 self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.carbons(out, tag, enabled));
             }
+            12 => self.keep_or_read(env, stream),
             _ => {
                 let mut noise = vec![0; 1 + env.random.below(40) as usize];
                 env.random.fill(&mut noise);
@@ -188,6 +190,16 @@ impl Client {
     pub fn set_active(&mut self, env: &mut Env, stream: u32, active: bool) {
         env.counts.add(Happening::Inactive, u64::from(!active && stream == 0));
         self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.activity(out, tag, active));
+    }
+
+    /// A document of one's own is kept or removed, or somebody's is read.
+    fn keep_or_read(&mut self, env: &mut Env, stream: u32) {
+        let (jid, name) = (self.somebody(env), if env.random.one_in(2) { "card" } else { "notes" });
+        if env.random.one_in(2) {
+            return self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.document_get(out, tag, jid.as_str(), name));
+        }
+        let (data, access) = (vec![7; env.random.below(40) as usize], Access(env.random.below(3) as u8));
+        self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.document_set(out, tag, name, &data, access));
     }
 
     fn subscribe(&mut self, env: &mut Env, stream: u32) {

@@ -60,7 +60,9 @@ impl Client {
             ServerFrame::Hello(_) => self.greeted(env),
             ServerFrame::Ping(ping) => self.say(env, |encoder, out| encoder.pong(out, Tag::default(), ping.data())),
             ServerFrame::Done => self.answered(env, tag, None)?,
-            ServerFrame::Pong(_) | ServerFrame::BlockList(_) | ServerFrame::LastSeen(_) => self.answered(env, tag, None)?,
+            ServerFrame::Pong(_) | ServerFrame::BlockList(_) | ServerFrame::LastSeen(_) | ServerFrame::Document(_) => {
+                self.answered(env, tag, None)?
+            }
             ServerFrame::Error(error) => {
                 let reason = Reason::from_number(error.reason());
                 Check::FramesAreSound.holds(reason.is_some(), || format!("there is no reason {}", error.reason()))?;

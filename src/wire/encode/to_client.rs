@@ -151,6 +151,14 @@ impl Encoder {
         });
     }
 
+    pub fn document(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str, data: &[u8]) {
+        self.frame(out, n::Kind::Document, tag, |b| {
+            let (jid, name) = (Some(b.create_string(jid)), Some(b.create_string(name)));
+            let data = bytes(b, data);
+            n::Document::create(b, &n::DocumentArgs { jid, name, data })
+        });
+    }
+
     /// When a user was last here, in seconds before now.
     pub fn last_seen(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, seconds: u64, status: &str) {
         self.frame(out, n::Kind::LastSeen, tag, |b| {

@@ -119,6 +119,22 @@ impl Encoder {
         self.frame(out, n::Kind::Activity, tag, |b| n::Activity::create(b, &n::ActivityArgs { active }));
     }
 
+    /// Keeps a document; without data, removes it.
+    pub fn document_set(&mut self, out: &mut Vec<u8>, tag: Tag, name: &str, data: &[u8], access: n::Access) {
+        self.frame(out, n::Kind::DocumentSet, tag, |b| {
+            let args = n::DocumentSetArgs { name: Some(b.create_string(name)), data: bytes(b, data), access };
+            n::DocumentSet::create(b, &args)
+        });
+    }
+
+    /// `jid` is empty for one's own.
+    pub fn document_get(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str) {
+        self.frame(out, n::Kind::DocumentGet, tag, |b| {
+            let args = n::DocumentGetArgs { jid: text(b, jid), name: Some(b.create_string(name)) };
+            n::DocumentGet::create(b, &args)
+        });
+    }
+
     pub fn last_seen_get(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str) {
         self.frame(out, n::Kind::LastSeenGet, tag, |b| {
             let args = n::LastSeenGetArgs { jid: Some(b.create_string(jid)) };

@@ -16,7 +16,7 @@ pub const ENUM_MIN_KIND: u8 = 1;
 pub const ENUM_MAX_KIND: u8 = 77;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 34] = [
+pub const ENUM_VALUES_KIND: [Kind; 37] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -37,6 +37,8 @@ pub const ENUM_VALUES_KIND: [Kind; 34] = [
   Kind::Bind,
   Kind::Carbons,
   Kind::Activity,
+  Kind::DocumentSet,
+  Kind::DocumentGet,
   Kind::LastSeenGet,
   Kind::SaslChallenge,
   Kind::LoggedIn,
@@ -50,6 +52,7 @@ pub const ENUM_VALUES_KIND: [Kind; 34] = [
   Kind::BlockList,
   Kind::Transfer,
   Kind::Authenticated,
+  Kind::Document,
   Kind::LastSeen,
 ];
 
@@ -79,6 +82,8 @@ impl Kind {
   pub const Bind: Self = Self(29);
   pub const Carbons: Self = Self(30);
   pub const Activity: Self = Self(31);
+  pub const DocumentSet: Self = Self(32);
+  pub const DocumentGet: Self = Self(33);
   pub const LastSeenGet: Self = Self(37);
   pub const SaslChallenge: Self = Self(64);
   pub const LoggedIn: Self = Self(65);
@@ -92,6 +97,7 @@ impl Kind {
   pub const BlockList: Self = Self(73);
   pub const Transfer: Self = Self(74);
   pub const Authenticated: Self = Self(75);
+  pub const Document: Self = Self(76);
   pub const LastSeen: Self = Self(77);
 
   pub const ENUM_MIN: u8 = 1;
@@ -117,6 +123,8 @@ impl Kind {
     Self::Bind,
     Self::Carbons,
     Self::Activity,
+    Self::DocumentSet,
+    Self::DocumentGet,
     Self::LastSeenGet,
     Self::SaslChallenge,
     Self::LoggedIn,
@@ -130,6 +138,7 @@ impl Kind {
     Self::BlockList,
     Self::Transfer,
     Self::Authenticated,
+    Self::Document,
     Self::LastSeen,
   ];
   /// Returns the variant's name or "" if unknown.
@@ -155,6 +164,8 @@ impl Kind {
       Self::Bind => Some("Bind"),
       Self::Carbons => Some("Carbons"),
       Self::Activity => Some("Activity"),
+      Self::DocumentSet => Some("DocumentSet"),
+      Self::DocumentGet => Some("DocumentGet"),
       Self::LastSeenGet => Some("LastSeenGet"),
       Self::SaslChallenge => Some("SaslChallenge"),
       Self::LoggedIn => Some("LoggedIn"),
@@ -168,6 +179,7 @@ impl Kind {
       Self::BlockList => Some("BlockList"),
       Self::Transfer => Some("Transfer"),
       Self::Authenticated => Some("Authenticated"),
+      Self::Document => Some("Document"),
       Self::LastSeen => Some("LastSeen"),
       _ => None,
     }
@@ -619,6 +631,95 @@ impl<'a> ::flatbuffers::Verifiable for Copy {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for Copy {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_ACCESS: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_ACCESS: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_ACCESS: [Access; 3] = [
+  Access::Own,
+  Access::Contacts,
+  Access::Everyone,
+];
+
+/// Who may read a document: the user, those who may see the user's presence, every user.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Access(pub u8);
+#[allow(non_upper_case_globals)]
+impl Access {
+  pub const Own: Self = Self(0);
+  pub const Contacts: Self = Self(1);
+  pub const Everyone: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Own,
+    Self::Contacts,
+    Self::Everyone,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Own => Some("Own"),
+      Self::Contacts => Some("Contacts"),
+      Self::Everyone => Some("Everyone"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Access {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Access {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Access {
+    type Output = Access;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Access {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Access {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Access {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_SUBSCRIPTION_STATE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -5279,6 +5380,386 @@ impl ::core::fmt::Debug for LastSeen<'_> {
       ds.field("jid", &self.jid());
       ds.field("seconds", &self.seconds());
       ds.field("status", &self.status());
+      ds.finish()
+  }
+}
+pub enum DocumentSetOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// Something that a user keeps here, by name: a vCard (XEP-0054), private storage (XEP-0049), what is published of oneself
+/// (XEP-0163). Without data it's removed.
+pub struct DocumentSet<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for DocumentSet<'a> {
+  type Inner = DocumentSet<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> DocumentSet<'a> {
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DATA: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ACCESS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    DocumentSet { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args DocumentSetArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<DocumentSet<'bldr>> {
+    let mut builder = DocumentSetBuilder::new(_fbb);
+    if let Some(x) = args.data { builder.add_data(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_access(args.access);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn name(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DocumentSet::VT_NAME, None).unwrap()}
+  }
+  #[inline]
+  pub fn data(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(DocumentSet::VT_DATA, None)}
+  }
+  #[inline]
+  pub fn access(&self) -> Access {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Access>(DocumentSet::VT_ACCESS, Some(Access::Own)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for DocumentSet<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .visit_field::<Access>("access", Self::VT_ACCESS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DocumentSetArgs<'a> {
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub access: Access,
+}
+impl<'a> Default for DocumentSetArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    DocumentSetArgs {
+      name: None, // required field
+      data: None,
+      access: Access::Own,
+    }
+  }
+}
+
+pub struct DocumentSetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentSetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentSet::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_data(&mut self, data: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentSet::VT_DATA, data);
+  }
+  #[inline]
+  pub fn add_access(&mut self, access: Access) {
+    self.fbb_.push_slot::<Access>(DocumentSet::VT_ACCESS, access, Access::Own);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DocumentSetBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DocumentSetBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<DocumentSet<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, DocumentSet::VT_NAME,"name");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for DocumentSet<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("DocumentSet");
+      ds.field("name", &self.name());
+      ds.field("data", &self.data());
+      ds.field("access", &self.access());
+      ds.finish()
+  }
+}
+pub enum DocumentGetOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// `jid` empty: one's own.
+pub struct DocumentGet<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for DocumentGet<'a> {
+  type Inner = DocumentGet<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> DocumentGet<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    DocumentGet { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args DocumentGetArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<DocumentGet<'bldr>> {
+    let mut builder = DocumentGetBuilder::new(_fbb);
+    if let Some(x) = args.name { builder.add_name(x); }
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DocumentGet::VT_JID, None)}
+  }
+  #[inline]
+  pub fn name(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DocumentGet::VT_NAME, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for DocumentGet<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DocumentGetArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for DocumentGetArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    DocumentGetArgs {
+      jid: None,
+      name: None, // required field
+    }
+  }
+}
+
+pub struct DocumentGetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentGetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentGet::VT_JID, jid);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentGet::VT_NAME, name);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DocumentGetBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DocumentGetBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<DocumentGet<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, DocumentGet::VT_NAME,"name");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for DocumentGet<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("DocumentGet");
+      ds.field("jid", &self.jid());
+      ds.field("name", &self.name());
+      ds.finish()
+  }
+}
+pub enum DocumentOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Document<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Document<'a> {
+  type Inner = Document<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Document<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
+  pub const VT_DATA: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Document { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args DocumentArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Document<'bldr>> {
+    let mut builder = DocumentBuilder::new(_fbb);
+    if let Some(x) = args.data { builder.add_data(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Document::VT_JID, None).unwrap()}
+  }
+  #[inline]
+  pub fn name(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Document::VT_NAME, None).unwrap()}
+  }
+  #[inline]
+  pub fn data(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Document::VT_DATA, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Document<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DocumentArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for DocumentArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    DocumentArgs {
+      jid: None, // required field
+      name: None, // required field
+      data: None,
+    }
+  }
+}
+
+pub struct DocumentBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Document::VT_JID, jid);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Document::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_data(&mut self, data: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Document::VT_DATA, data);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DocumentBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DocumentBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Document<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Document::VT_JID,"jid");
+    self.fbb_.required(o, Document::VT_NAME,"name");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Document<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Document");
+      ds.field("jid", &self.jid());
+      ds.field("name", &self.name());
+      ds.field("data", &self.data());
       ds.finish()
   }
 }

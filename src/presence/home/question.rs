@@ -1,0 +1,80 @@
+//! What users may know of each other beyond presence: when somebody was last here (XEP-0012), and documents. Whoever may not know
+//! can't tell that from there being nothing to know.
+
+use super::Homes;
+use super::message::tell;
+use super::update::refuse;
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::{Time, WallClock};
+use crate::presence::control::{Asker, Control, Question, SessionEvent, UserRef, Wanted};
+use crate::presence::farewell;
+use crate::presence::outbox::Outbox;
+use crate::presence::user::User;
+use crate::wire::native::Access;
+
+impl Homes {
+    /// Passes a question to the home of whom it is about.
+    pub(super) fn ask_about(&mut self, at: UserRef, asker: Asker, about: Bare, what: Wanted, out: &mut Outbox) {
+        let home = self.home_of(&about);
+        if out.is_full(home) {
+            return refuse(asker, Reason::Overloaded, "", out);
+        }
+        let user = self.get(at).expect("the caller found it");
+        let question = Question { from: user.jid.clone(), from_user: user.id, about, what, asker };
+        out.send(home, Control::Question(Box::new(question)));
+    }
+
+    /// A question about a user of this core.
+    pub fn question(&mut self, now: Time, question: Question, out: &mut Outbox) {
+        let wall = self.place.wall(now);
+        let asker = question.asker;
+        let user = self.by_name(&question.about).and_then(|at| self.get(at));
+        let answer = match &question.what {
+            Wanted::LastSeen => last_seen(user, &question, wall),
+            Wanted::Document(name) => document(user, &question, name),
+        };
+        match answer {
+            Ok(event) => {
+                self.counters.document_reads += u64::from(matches!(question.what, Wanted::Document(_)));
+                tell(asker, event, out);
+            }
+            Err(reason) => refuse(asker, reason, question.about.to_string(), out),
+        }
+    }
+
+    /// Whether the core may keep so much more. What is being stored now is not counted yet; it's bounded per user.
+    pub(super) fn has_room_for(&self, data: &[u8]) -> bool {
+        data.is_empty() || self.document_bytes + data.len() <= self.place.limits.document_bytes_per_core as usize
+    }
+
+    /// Bytes of the documents of users of this core.
+    pub fn document_bytes(&self) -> usize {
+        self.document_bytes
+    }
+}
+
+fn last_seen(user: Option<&User>, question: &Question, now: WallClock) -> Result<SessionEvent, Reason> {
+    let sees = |user: &&User| user.jid == question.from || user.approves(question.from_user);
+    let user = user.filter(sees).ok_or(Reason::NotAuthorized)?;
+    let (seconds, status) = match user.last() {
+        _ if user.has_available() => (0, String::new()),
+        Some(last) => (now.0.saturating_sub(last.stamp.0) / 1000, farewell::status(&last.presence).unwrap_or_default()),
+        None => return Err(Reason::NotFound),
+    };
+    Ok(SessionEvent::LastSeen { request: question.asker.request, jid: user.jid.clone(), seconds, status })
+}
+
+fn document(user: Option<&User>, question: &Question, name: &str) -> Result<SessionEvent, Reason> {
+    let user = user.ok_or(Reason::NotFound)?;
+    let found = user.documents().iter().find(|document| *document.name == *name).ok_or(Reason::NotFound)?;
+    let may_read = match found.access {
+        _ if user.jid == question.from => true,
+        Access::Everyone => !user.has_blocked(&question.from),
+        Access::Contacts => user.approves(question.from_user),
+        _ => false,
+    };
+    let (request, jid) = (question.asker.request, user.jid.clone());
+    let answer = || SessionEvent::Document { request, jid, name: name.to_owned(), data: found.data.to_vec() };
+    may_read.then(answer).ok_or(Reason::NotFound)
+}

@@ -1,0 +1,78 @@
+//! One node over real sockets: documents that users keep (XEP-0054, XEP-0049, XEP-0163), and who may read them.
+mod support;
+
+use fanal::base::config::StoreKind;
+use fanal::base::reason::Reason;
+use fanal::client::Client;
+use fanal::wire::native::Access;
+use support::*;
+
+fn read(client: &mut Client, jid: &str, name: &str) -> Result<Vec<u8>, Reason> {
+    client.document(jid, name).map(|document| document.data).map_err(|error| error.reason().expect("the node says why"))
+}
+
+#[test]
+fn a_document_is_read_by_those_it_is_for() {
+    on_one_and_two_cores(|node| {
+        let mut alice = node.user("alice@localhost", "a");
+        let (mut bob, mut carol) = (node.user("bob@localhost", "b"), node.user("carol@localhost", "c"));
+        subscribe(&mut bob, &mut alice);
+        for (name, access) in [("own", Access::Own), ("contacts", Access::Contacts), ("all", Access::Everyone)] {
+            alice.set_document(name, name.as_bytes(), access).unwrap();
+        }
+        let absent = Err(Reason::NotFound);
+        for (name, for_bob, for_carol) in
+            [("own", false, false), ("contacts", true, false), ("all", true, true), ("none", false, false)]
+        {
+            let data = Ok(name.as_bytes().to_vec());
+            assert_eq!(read(&mut alice, "", name), if name == "none" { absent.clone() } else { data.clone() }, "{name}");
+            assert_eq!(read(&mut alice, "alice@localhost", name), read(&mut alice, "", name));
+            assert_eq!(read(&mut bob, "alice@localhost", name), if for_bob { data.clone() } else { absent.clone() }, "{name}");
+            assert_eq!(read(&mut carol, "alice@localhost", name), if for_carol { data } else { absent.clone() }, "{name}");
+        }
+        assert_eq!(read(&mut bob, "nobody@localhost", "all"), absent);
+        alice.block("carol@localhost").unwrap();
+        assert_eq!(read(&mut carol, "alice@localhost", "all"), absent, "who is blocked reads nothing");
+        alice.set_document("all", b"", Access::Everyone).unwrap();
+        assert_eq!(read(&mut bob, "alice@localhost", "all"), absent, "it was removed");
+    });
+}
+
+#[test]
+fn documents_are_bounded_in_number_and_bytes_and_a_name_is_checked() {
+    let mut config = config(2);
+    (config.limits.documents_per_user, config.limits.document_bytes_per_user) = (3, 1000);
+    let node = TestNode::start(&config);
+    let mut alice = node.user("alice@localhost", "a");
+    let mut set =
+        |name: &str, bytes: usize| alice.set_document(name, &vec![7; bytes], Access::Own).map_err(|e| e.reason().unwrap());
+    assert_eq!(set("1", 1000), Err(Reason::TooManyDocuments));
+    assert_eq!((set("1", 500), set("2", 490)), (Ok(()), Ok(())));
+    assert_eq!(set("3", 100), Err(Reason::TooManyDocuments), "too many bytes");
+    assert_eq!((set("1", 10), set("3", 100)), (Ok(()), Ok(())));
+    assert_eq!(set("4", 1), Err(Reason::TooManyDocuments), "too many");
+    assert_eq!((set("1", 0), set("4", 1)), (Ok(()), Ok(())));
+    assert_eq!((set("", 1), set("a\u{0}b", 1)), (Err(Reason::BadRequest), Err(Reason::BadRequest)));
+    assert_eq!(set(&"n".repeat(257), 1), Err(Reason::TooLarge));
+}
+
+#[test]
+fn documents_are_there_after_a_restart_and_gone_with_the_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(2);
+    config.store.kind = StoreKind::Redb;
+    config.node.data = dir.path().join("data");
+    let node = TestNode::start(&config);
+    node.user("alice@localhost", "a").set_document("card", b"kept", Access::Everyone).unwrap();
+    node.stop();
+    let mut node = TestNode::start(&config);
+    assert_eq!(read(&mut node.user("bob@localhost", "b"), "alice@localhost", "card"), Ok(b"kept".to_vec()));
+    let alice = fanal::base::jid::Bare::new("alice@localhost").unwrap();
+    node.0.as_mut().unwrap().control().remove_user(&alice).unwrap();
+    let mut again = node.user("alice@localhost", "a");
+    assert_eq!(read(&mut again, "", "card"), Err(Reason::NotFound));
+    drop(again);
+    node.stop();
+    let node = TestNode::start(&config);
+    assert_eq!(read(&mut node.user("alice@localhost", "a"), "", "card"), Err(Reason::NotFound));
+}
