@@ -70,7 +70,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(hellos()).chain(pages());
+    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -132,6 +132,26 @@ fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {
     texts.into_iter().map(|text| text.as_bytes().to_vec())
 }
 
+/// What XMPP clients say before their log-in and in their session.
+fn xmpp() -> impl Iterator<Item = Vec<u8>> {
+    let texts = [
+        "\x00\x20<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+         xmlns:stream='http://etherx.jabber.org/streams'><auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' \
+         mechanism='SCRAM-SHA-256'>biwsbj11c2VyLHI9YWJj</auth>",
+        "\x01\x30<presence xml:lang='de'><show>away</show><status xml:lang='en'>&lt;</status><priority>-1</priority>\
+         <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v'/><x:y xmlns:x='z' x:a='1'>t</x:y></presence>",
+        "\x03\x40<message to='user@localhost' type='chat' id='1'><body>gr\u{fc}\u{df}e</body><thread>t</thread></message>\
+         <r xmlns='urn:xmpp:sm:3'/><a xmlns='urn:xmpp:sm:3' h='1'/>\
+         <iq type='get' id='2' to='a@localhost/b'><ping xmlns='urn:xmpp:ping'/></iq>",
+        "\x01\x10<iq type='set' id='3'><query xmlns='jabber:iq:roster'>\
+         <item jid='b@localhost' name='B'><group>g</group></item></query></iq>\
+         <iq type='set' id='4'><block xmlns='urn:xmpp:blocking'><item jid='c@localhost'/></block></iq></stream:stream>",
+        "\x01\x50<presence type='subscribe' to='b@localhost'><status>hi</status></presence><presence to='c@localhost/d'/>\
+         <iq type='get' id='5' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+    ];
+    texts.into_iter().map(|text| text.as_bytes().to_vec())
+}
+
 /// A row of each table of the store, with the table's number and the key's length before it.
 fn rows() -> impl Iterator<Item = Vec<u8>> {
     let (alice, carol) = (Bare::new("alice@localhost").unwrap(), Bare::new("carol@localhost").unwrap());
@@ -154,13 +174,13 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
         (Table::Meta, rows::serial_key(9), rows::encode_u32(4)),
         (Table::Accounts, rows::user_key(&carol), rows::Account { user, scram, created: stamp }.encode()),
         (Table::Roster, pair.clone(), contact.encode()),
-        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp }.encode()),
+        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp, extensions: String::new() }.encode()),
         (Table::Blocked, pair, Vec::new()),
         (Table::LastPresence, rows::user_key(&alice), rows::LastPresence { stamp, presence: vec![1; 9] }.encode()),
         (
             Table::Ways,
             rows::way_key(&alice, &carol, 6),
-            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6) }.encode(),
+            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6), extensions: String::new() }.encode(),
         ),
         (Table::Messages, rows::message_key(&alice, 7), message.encode()),
     ];
