@@ -10,7 +10,7 @@ use fanal::front::xmpp;
 use fanal::wire::encode::{Encoder, MessageFields, PresenceFields, Tag};
 use fanal::wire::event::{self, Head};
 use fanal::wire::frame::each_whole;
-use fanal::wire::native::{Kind, Show};
+use fanal::wire::native::{Copy, Kind, Show};
 
 const BOOK: &str = include_str!("../schemas/JSON.md");
 
@@ -73,7 +73,11 @@ fn samples() -> Vec<Vec<u8>> {
     };
     add(&|encoder, out| encoder.ping(out, wire_samples::TAG, 0));
     add(&|encoder, out| {
-        encoder.message(out, wire_samples::TAG, &MessageFields { from: "", number: 0, stamp: 0, ..wire_samples::MESSAGE })
+        encoder.message(
+            out,
+            wire_samples::TAG,
+            &MessageFields { from: "", number: 0, stamp: 0, copy: Copy::None, ..wire_samples::MESSAGE },
+        )
     });
     samples
 }

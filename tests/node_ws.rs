@@ -98,7 +98,8 @@ impl Page {
         let mut page = Page::open(node);
         let token = BASE64_STANDARD.encode(node.token(jid));
         page.say(&format!(
-            r#"{{"type":"log_in","id":1,"jid":"{jid}","mechanism":"TOKEN","data":"{token}","resource":"{resource}","presence":{{}}}}"#
+            r#"{{"type":"log_in","id":1,"jid":"{jid}","mechanism":"TOKEN","data":"{token}",
+                "resource":"{resource}","presence":{{}}}}"#
         ));
         page.logged_in();
         page

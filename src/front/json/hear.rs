@@ -56,8 +56,9 @@ impl Heard<'_> {
                 encoder.bind(out, tag, resource, &presence);
             }
             "subscription" => {
-                let (action, jid, note) = (n::Action(m.choice("action", names::ACTION)?), m.required("jid")?, m.text("note")?);
-                encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: Default::default(), note, extensions: "" });
+                let (action, jid) = (n::Action(m.choice("action", names::ACTION)?), m.required("jid")?);
+                let (note, extensions) = (m.text("note")?, m.text("extensions")?);
+                encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: Default::default(), note, extensions });
             }
             "roster_set" => {
                 let (jid, name, groups) = (m.required("jid")?, m.text("name")?, m.texts("groups")?);
@@ -73,10 +74,13 @@ impl Heard<'_> {
             "sasl_response" => encoder.sasl_response(out, tag, &m.data("data")?),
             "log_out" => encoder.log_out(out, tag, m.text("status")?),
             "probe" => encoder.probe(out, tag, m.required("jid")?),
-            "roster_get" => encoder.roster_get(out, tag),
+            "roster_get" => encoder.roster_since(out, tag, m.text("version")?),
             "block" => encoder.block(out, tag, m.required("jid")?, m.flag("blocked", true)?),
             "block_list_get" => encoder.block_list_get(out, tag),
             "ack" => encoder.ack(out, tag, m.number("received", u64::MAX)?),
+            "carbons" => encoder.carbons(out, tag, m.flag("enabled", true)?),
+            "activity" => encoder.activity(out, tag, m.flag("active", true)?),
+            "last_seen_get" => encoder.last_seen_get(out, tag, m.required("jid")?),
             "ping" => encoder.ping(out, tag, 0),
             _ => return Err(Fault::new("this type is unknown: schemas/JSON.md has those there are")),
         }

@@ -52,12 +52,18 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
             o.text("action", name(names::ACTION, event.action().0));
             o.text("jid", event.jid());
             o.text_if_any("note", event.note().unwrap_or_default());
+            o.text_if_any("extensions", event.extensions().unwrap_or_default());
         }),
         ServerFrame::Roster(roster) => say(out, "roster", id, |o| {
             o.list("items", roster.items().into_iter().flatten(), |out, item| Object::write(out, |o| contact(o, item)));
             o.flag_if_set("more", roster.more());
+            o.text_if_any("version", roster.version().unwrap_or_default());
+            o.flag_if_set("unchanged", roster.unchanged());
         }),
-        ServerFrame::RosterPush(push) => say(out, "roster_push", id, |o| o.object("item", |o| contact(o, push.item()))),
+        ServerFrame::RosterPush(push) => say(out, "roster_push", id, |o| {
+            o.object("item", |o| contact(o, push.item()));
+            o.text_if_any("version", push.version().unwrap_or_default());
+        }),
         ServerFrame::BlockList(list) => {
             say(out, "block_list", id, |o| o.list("jids", list.jids().into_iter().flatten(), string));
         }
@@ -122,6 +128,9 @@ fn chat(o: &mut Object<'_>, message: n::Message<'_>) {
     o.text_or_data("body", "body_base64", message.body().map_or(&[], |body| body.bytes()));
     o.text_if_any("extensions", message.extensions().unwrap_or_default());
     o.number_if_any("stamp", message.stamp());
+    if message.copy() != n::Copy::None {
+        o.text("copy", name(names::COPY, message.copy().0));
+    }
 }
 
 fn contact(o: &mut Object<'_>, item: n::RosterItem<'_>) {
