@@ -248,7 +248,8 @@ enum Meant {
 impl WebSocket {
     fn meant_for_us(&self, frame: &Frame<'_>) -> Meant {
         match frame.header.kind {
-            RAW if frame.header.request >= LAST_WORD => Meant::Bytes,
+            // The empty word of the TLS below, so that the line is looked at: for those inside it would be a message.
+            RAW if frame.header.request >= LAST_WORD || frame.raw().is_empty() => Meant::Bytes,
             Kind::Ping if !matches!(self.stage, Stage::Open(Inside::Native)) => Meant::Ping,
             Kind::Error => match end(frame) {
                 Some(reason) => Meant::End(reason),
