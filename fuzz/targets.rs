@@ -1,6 +1,6 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `sasl`, `token`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz` has cargo-fuzz
+//! `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz` has cargo-fuzz
 //! feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
@@ -15,7 +15,8 @@ use fanal::base::time::{Time, WallClock};
 use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
 use fanal::front::native::{Door, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms};
+use fanal::front::tls::{Application, Certificates, HANDSHAKE_BYTES, Identity, Terms, Tls};
 use fanal::front::token::Keys;
 use fanal::metrics::table::Report;
 use fanal::presence::home::{Homes, Place};
@@ -26,7 +27,7 @@ use fanal::wire::frame::{Chunk, Frames};
 use fanal::wire::native::{Kind, Presence, Show};
 use fanal::wire::presence;
 use std::hint::black_box;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub type Target = fn(&[u8]);
 
@@ -38,6 +39,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("presence_flatbuffer", presence_flatbuffer),
     ("sasl", sasl),
     ("token", token),
+    ("tls", tls),
     ("rows", rows),
     ("http", http),
     ("config", config),
@@ -159,7 +161,7 @@ pub fn sasl(data: &[u8]) {
         None => (data, &[][..]),
     };
     for (hash, bound) in [(Hash::Sha1, true), (Hash::Sha256, true), (Hash::Sha1, false), (Hash::Sha256, false)] {
-        let terms = Terms { hash, bound, channel: bound.then_some([9; 32]) };
+        let terms = ScramTerms { hash, bound, channel: bound.then_some([9; 32]) };
         if let Some((scram, _)) = Scram::start(terms, first, &user, Some(&credentials), &decoys, [7; 18]) {
             assert_eq!(scram.finish(second), None);
         }
@@ -180,6 +182,31 @@ pub fn token(data: &[u8]) {
     let user = Bare::new("user@localhost").expect("a JID");
     assert!(keys.verify_user(data, &user, WallClock(0)).is_err());
     assert!(keys.verify_trunk(data, WallClock(0)).is_err());
+}
+
+/// What a node's handshakes go by: made once, since a key is.
+static TLS: LazyLock<Terms> = LazyLock::new(|| {
+    let pem = fanal::node::certificates::self_signed("localhost").expect("a certificate");
+    let identity = Identity::from_pem(pem.as_bytes(), pem.as_bytes()).expect("a sound one");
+    Terms::new(Arc::new(Certificates::new(identity))).expect("random numbers")
+});
+
+/// The start of a handshake, whole and cut where the first byte says: the same comes of it, nothing is ever heard through it, and
+/// who fails is told why.
+pub fn tls(data: &[u8]) {
+    let Some((&at, stream)) = data.split_first() else { return };
+    let run = |pieces: &[&[u8]]| {
+        let (mut tls, mut plain, mut out) = (Tls::new(&TLS, Application::Xmpp).expect("sound terms"), Vec::new(), Vec::new());
+        let failed = pieces.iter().any(|piece| tls.received(piece, &mut plain).is_err());
+        assert!(!failed || tls.has_pending() || stream.is_empty());
+        tls.send(b"dropped", &mut out).expect("nothing is encrypted");
+        assert!(plain.is_empty() && tls.is_handshaking() && tls.exporter().is_none());
+        assert!(tls.heap_bytes() < 2 * HANDSHAKE_BYTES + stream.len());
+        (failed, out.len())
+    };
+    let (first, second) = stream.split_at(usize::from(at).min(stream.len()));
+    let (whole, cut) = (run(&[stream]), run(&[first, second]));
+    assert_eq!(whole.0, cut.0);
 }
 
 /// One row more in a store that has an account, a contact and a way. The first byte chooses the table, the second the key's length.

@@ -72,7 +72,9 @@ fn samples() -> Vec<Vec<u8>> {
         samples.push(frame);
     };
     add(&|encoder, out| encoder.ping(out, wire_samples::TAG, 0));
-    add(&|encoder, out| encoder.message(out, wire_samples::TAG, &MessageFields { from: "", number: 0, ..wire_samples::MESSAGE }));
+    add(&|encoder, out| {
+        encoder.message(out, wire_samples::TAG, &MessageFields { from: "", number: 0, stamp: 0, ..wire_samples::MESSAGE })
+    });
     samples
 }
 

@@ -70,9 +70,27 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows());
+    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(hellos());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
+
+/// What a client of TLS 1.2 and 1.3 says first, cut in its header and in its middle, and what others say.
+fn hellos() -> impl Iterator<Item = Vec<u8>> {
+    let digits: Vec<u8> = HELLO.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let digit = |digit: u8| char::from(digit).to_digit(16).expect("a digit") as u8;
+    let hello: Vec<u8> = digits.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+    let cut = [3, 100].map(|at| [&[at][..], &hello].concat());
+    cut.into_iter().chain([b"\x09<?xml version='1.0'?>".to_vec(), b"\x02\x15\x03\x01\x00\x02\x02\x28".to_vec()])
+}
+
+/// A ClientHello of rustls.
+const HELLO: &str = "
+    16030100eb010000e703037596218385b2792e03154f6e0b432b5e3fffefa1fc7dd6a99047cbb8685bc14d201c20fb154e65e5a3bba8bf
+    a47dd6d293a3e99d676e7cc0cfe08fb0ee56fcf8890014130213011303c02cc02bcca9c030c02fcca800ff0100008a000d001c001a0503
+    040306030807080608050804060105010401090409050906002b000504030403030000000e000c0000096c6f63616c686f737400050005
+    0100000000002d000201010017000000230000003300260024001d0020b0e21f4d9cc38049d06c8067c93d8bfb328d814871228756e138
+    48752856577b000b00020100000a00040002001d
+";
 
 /// Requests to the admin port, configurations and JIDs.
 fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {

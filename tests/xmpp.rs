@@ -136,3 +136,113 @@ fn every_question_gets_exactly_one_answer() {
         }
     }
 }
+
+#[test]
+fn sessions_ask_and_answer_each_other() {
+    let (mut world, alice, bob) = two_friends();
+    let asked = "<iq type='get' id='v' to='bob@example.org/phone'><query xmlns='jabber:iq:version'/></iq>";
+    assert_eq!(world.ask(alice, asked), "");
+    let heard = world.heard(bob);
+    assert_eq!(
+        heard,
+        "<iq type='get' id='v' from='alice@example.org/desk' to='bob@example.org/phone'><query xmlns='jabber:iq:version'/></iq>"
+    );
+    world.say(
+        bob,
+        "<iq type='result' id='v' to='alice@example.org/desk'><query xmlns='jabber:iq:version'><name>x</name></query></iq>",
+    );
+    assert_eq!(
+        world.heard(alice),
+        "<iq type='result' id='v' from='bob@example.org/phone' to='alice@example.org/desk'>\
+         <query xmlns='jabber:iq:version'><name>x</name></query></iq>"
+    );
+    for to in ["bob@example.org/tablet", "nobody@example.org/x"] {
+        let heard = world.ask(alice, format!("<iq type='get' id='w' to='{to}'><query xmlns='jabber:iq:version'/></iq>"));
+        assert!(
+            heard.starts_with(&format!("<iq type='error' id='w' from='{to}'")) && heard.contains("service-unavailable"),
+            "{heard}"
+        );
+    }
+    let strange = world.ask(alice, "<iq type='result' id='x' to='nobody@example.org/x'/>");
+    assert_eq!(strange, "", "answers that reach nobody are dropped");
+}
+
+#[test]
+fn subscriptions_are_asked_for_approved_and_ended() {
+    let mut world = World::new();
+    world.account("alice");
+    world.account("bob");
+    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
+    world.say(alice, "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    world.say(alice, "<presence type='subscribe' id='s' to='bob@example.org/phone'><status>it's me</status></presence>");
+    assert_eq!(
+        world.heard(bob),
+        "<presence type='subscribe' from='alice@example.org' to='bob@example.org'><status>it's me</status></presence>"
+    );
+    world.say(bob, "<presence type='subscribed' to='alice@example.org'/>");
+    let heard = world.heard(alice);
+    assert!(heard.contains("<presence type='subscribed' from='bob@example.org' to='alice@example.org'></presence>"), "{heard}");
+    assert!(heard.contains("<presence to='alice@example.org/desk' from='bob@example.org/phone'></presence>"), "{heard}");
+    world.say(bob, "<presence type='unsubscribed' to='alice@example.org'/>");
+    let heard = world.heard(alice);
+    assert!(heard.contains("<presence type='unsubscribed' from='bob@example.org' to='alice@example.org'></presence>"), "{heard}");
+    assert!(heard.contains("type='unavailable'"), "{heard}");
+}
+
+#[test]
+fn directed_presence_reaches_a_stranger_until_its_sender_goes() {
+    let mut world = World::new();
+    world.account("alice");
+    world.account("bob");
+    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
+    world.say(alice, "<presence to='bob@example.org'><show>dnd</show></presence>");
+    assert_eq!(world.heard(bob), "<presence to='bob@example.org/phone' from='alice@example.org/desk'><show>dnd</show></presence>");
+    world.cut(alice);
+    world.say(alice, "");
+    let other = world.log_in("alice", "desk");
+    assert_eq!(
+        world.heard(bob),
+        "<presence to='bob@example.org/phone' from='alice@example.org/desk' type='unavailable'></presence>"
+    );
+    world.say(other, "</stream:stream>");
+    assert_eq!(world.heard(other), "</stream:stream>");
+    assert!(world.is_closed(other));
+}
+
+#[test]
+fn a_session_that_is_replaced_hears_of_the_conflict() {
+    let (mut world, alice, bob) = two_friends();
+    let again = world.online("alice", "desk");
+    let heard = world.heard(alice);
+    assert!(heard.contains("<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>"), "{heard}");
+    assert!(heard.ends_with("</stream:stream>") && world.is_closed(alice));
+    world.heard(bob);
+    world.say(again, "</stream:stream>");
+    assert_eq!(
+        world.heard(bob),
+        "<presence to='bob@example.org/phone' from='alice@example.org/desk' type='unavailable'></presence>",
+        "who leaves without a word has gone with their resource"
+    );
+}
+
+#[test]
+fn a_message_that_had_to_wait_says_since_when() {
+    let (mut world, alice, bob) = two_friends();
+    world.say(bob, "</stream:stream>");
+    world.heard(alice);
+    assert_eq!(world.ask(alice, "<message to='bob@example.org' type='chat' id='1'><body>later</body></message>"), "");
+    let bob = world.log_in("bob", "tablet");
+    let heard = world.ask(bob, "<presence/>");
+    assert!(
+        heard.contains("<body>later</body><delay xmlns='urn:xmpp:delay' from='example.org' stamp='2023-11-14T22:13:2"),
+        "{heard}"
+    );
+}
+
+#[test]
+fn an_idle_client_is_small() {
+    use fanal::front::translate::Translate;
+    use fanal::front::xmpp::{Rules, StartTls, Xmpp};
+    let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls: StartTls::No, registration: false };
+    assert!(Xmpp::new(std::sync::Arc::new(rules)).heap_bytes() <= 256);
+}

@@ -73,7 +73,8 @@ fn bad_xml_ends_the_stream_with_its_own_error_before_and_after_the_log_in() {
 
 #[test]
 fn a_dialogue_is_the_same_wherever_it_is_cut() {
-    let dialogue = "<presence/><message to='alice@example.org' id='1'><body>gr\u{fc}\u{df}e &#x1F600;</body></message><iq type='get' id='2'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let dialogue = "<presence/><message to='alice@example.org' id='1'><body>gr\u{fc}\u{df}e &#x1F600;</body></message>\
+         <iq type='get' id='2'><ping xmlns='urn:xmpp:ping'/></iq>";
     let whole = {
         let (mut world, alice) = world();
         let mallory = world.log_in("mallory", "x");

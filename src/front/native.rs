@@ -211,7 +211,7 @@ impl Stage {
             _ if matches!(kind, Kind::Ping | Kind::Pong) => Ok(self),
             Stage::Greeted if begins => Ok(Stage::Deciding),
             Stage::Challenged if kind == Kind::SaslResponse => Ok(Stage::Deciding),
-            Stage::Authenticated if kind == Kind::Bind => Ok(Stage::Binding),
+            Stage::Authenticated if matches!(kind, Kind::Bind | Kind::Resume) => Ok(Stage::Binding),
             Stage::Open if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse | Kind::Bind) => Ok(Stage::Open),
             _ => Err(Reason::OutOfOrder),
         }

@@ -69,7 +69,8 @@ pub struct Terms {
 /// A SCRAM exchange between the server's challenge and the client's proof.
 pub struct Scram {
     hash: Hash,
-    credentials: ScramCredentials,
+    stored_key: Vec<u8>,
+    server_key: Vec<u8>,
     /// What the proof must be bound to: the base64 of the client's GS2 header with the channel's data, and both nonces.
     binding: String,
     nonce: String,
@@ -115,7 +116,9 @@ impl Scram {
         let challenge = format!("r={nonce},s={},i={}", BASE64_STANDARD.encode(&credentials.salt), credentials.iterations);
         let said = format!("{bare},{challenge},");
         let binding = BASE64_STANDARD.encode([header.as_bytes(), channel.as_slice()].concat());
-        Some((Scram { hash: terms.hash, credentials, binding, nonce, said }, challenge.into_bytes()))
+        let (stored_key, server_key) = credentials.keys(terms.hash)?;
+        let (stored_key, server_key) = (stored_key.to_vec(), server_key.to_vec());
+        Some((Scram { hash: terms.hash, stored_key, server_key, binding, nonce, said }, challenge.into_bytes()))
     }
 
     /// Takes the client's proof; gives the server's own, to send with LoggedIn. `None`: the log-in has failed.
@@ -125,13 +128,12 @@ impl Scram {
         let bound = attributes.next()?.strip_prefix("c=")? == self.binding && attributes.next()?.strip_prefix("r=")? == self.nonce;
         let proof = BASE64_STANDARD.decode(proof).ok().filter(|proof| proof.len() == self.hash.bytes())?;
         let said = [self.said.as_bytes(), without_proof.as_bytes()];
-        let (stored_key, server_key) = self.credentials.keys(self.hash)?;
-        let mut client_key = self.hash.hmac(stored_key, &said);
+        let mut client_key = self.hash.hmac(&self.stored_key, &said);
         for (key, proof) in client_key.iter_mut().zip(proof) {
             *key ^= proof;
         }
-        let proven: bool = self.hash.digest(&client_key).ct_eq(stored_key).into();
-        let signature = self.hash.hmac(server_key, &said);
+        let proven: bool = self.hash.digest(&client_key).ct_eq(&self.stored_key).into();
+        let signature = self.hash.hmac(&self.server_key, &said);
         (bound && proven).then(|| format!("v={}", BASE64_STANDARD.encode(signature)).into_bytes())
     }
 }

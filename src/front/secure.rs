@@ -130,6 +130,10 @@ impl Translate for Secure {
         self.inner.secured();
     }
 
+    fn lost(&mut self, core: &mut Core<'_>) {
+        self.inner.lost(core);
+    }
+
     fn channel(&self) -> Channel {
         match &self.stage {
             Stage::Private(tls) => Channel::Private { exporter: tls.exporter() },

@@ -60,6 +60,9 @@ pub trait Translate: Send {
     /// 5.4.3.3).
     fn secured(&mut self);
 
+    /// The connection has broken, or is over.
+    fn lost(&mut self, _core: &mut Core<'_>) {}
+
     /// What lies between the peer and its door.
     fn channel(&self) -> Channel {
         Channel::Clear

@@ -332,7 +332,7 @@ impl Shard {
         }
         self.drop_sessions(conn, Reason::ConnectionLost);
         self.connections[conn.slot as usize] = None;
-        self.translators.set(conn, None);
+        self.translator_lost(now, conn);
         self.work_off(now);
     }
 

@@ -132,6 +132,13 @@ impl Shard {
         }
     }
 
+    /// A connection has ended.
+    pub(super) fn translator_lost(&mut self, now: Time, conn: ConnId) {
+        if let Some(mut translator) = self.translators.take(conn.slot) {
+            self.lend(now, &mut Vec::new(), |core| translator.lost(core));
+        }
+    }
+
     fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));

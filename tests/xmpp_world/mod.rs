@@ -160,13 +160,19 @@ impl World {
         client
     }
 
-    /// A client that has logged in and bound a resource.
-    pub fn log_in(&mut self, name: &str, resource: &str) -> Client {
+    /// A client that has logged in.
+    pub fn prove(&mut self, name: &str) -> Client {
         let client = self.open();
         let auth = self.ask(client, plain(name, name));
         assert_eq!(auth, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
         let features = self.ask(client, OPENING);
         assert!(features.contains("urn:ietf:params:xml:ns:xmpp-bind"), "{features}");
+        client
+    }
+
+    /// A client that has logged in and bound a resource.
+    pub fn log_in(&mut self, name: &str, resource: &str) -> Client {
+        let client = self.prove(name);
         let bind = format!(
             "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>"
         );

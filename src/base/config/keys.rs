@@ -86,9 +86,11 @@ keys! {
 
     ["listen"]
     native: Shape::Address, "Native protocol: clients and trunks.";
-    xmpp: Shape::Address, "XMPP clients, who are to ask for TLS (STARTTLS). Without this key that door is closed.", "\"0.0.0.0:5222\"";
+    xmpp: Shape::Address, "XMPP clients, who are to ask for TLS (STARTTLS). Without this key that door is closed.",
+        "\"0.0.0.0:5222\"";
     xmpps: Shape::Address, "XMPP clients that begin with TLS (XEP-0368).", "\"0.0.0.0:5223\"";
-    ws: Shape::Address, "WebSocket clients, with and without TLS: /ws and /xmpp-websocket; and for browsers /demo.", "\"0.0.0.0:7480\"";
+    ws: Shape::Address, "WebSocket clients, with and without TLS: /ws and /xmpp-websocket; and for browsers /demo.",
+        "\"0.0.0.0:7480\"";
     admin: Shape::Address, "Metrics, health and user administration over HTTP. An address other machines can reach needs \
         admin_token.";
     admin_token: Shape::Secret, "Administration requests must then carry it. /healthz and /readyz stay open.", "\"...\"";

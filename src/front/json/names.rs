@@ -4,7 +4,7 @@
 
 pub const SHOW: &[&str] = &["available", "chat", "away", "extended_away", "do_not_disturb", "unavailable"];
 pub const ACTION: &[&str] = &["subscribe", "subscribed", "unsubscribe", "unsubscribed"];
-pub const MESSAGE_KIND: &[&str] = &["normal", "chat", "group_chat", "headline", "error"];
+pub const MESSAGE_KIND: &[&str] = &["normal", "chat", "group_chat", "headline", "error", "get", "set", "result", "failure"];
 pub const SUBSCRIPTION: &[&str] = &["none", "to", "from", "both"];
 
 /// The name of a number that was verified.

@@ -111,6 +111,7 @@ fn chat(o: &mut Object<'_>, message: n::Message<'_>) {
     o.text("kind", name(names::MESSAGE_KIND, message.kind().0));
     o.text_or_data("body", "body_base64", message.body().map_or(&[], |body| body.bytes()));
     o.text_if_any("extensions", message.extensions().unwrap_or_default());
+    o.number_if_any("stamp", message.stamp());
 }
 
 fn contact(o: &mut Object<'_>, item: n::RosterItem<'_>) {

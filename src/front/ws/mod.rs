@@ -224,6 +224,12 @@ impl Translate for WebSocket {
         self.secure = true;
     }
 
+    fn lost(&mut self, core: &mut Core<'_>) {
+        if let Stage::Open(Inside::Xmpp(xmpp)) = &mut self.stage {
+            xmpp.lost(core);
+        }
+    }
+
     fn heap_bytes(&self) -> usize {
         let inside = match &self.stage {
             Stage::Asking(kept) => kept.capacity(),

@@ -17,9 +17,16 @@ const URL: &str = "{url}";
 
 const ALL: &[Page] = &[
     Page { path: "/demo", content_type: "text/html; charset=utf-8", body: include_str!("browser/demo.html") },
-    Page { path: "/demo/demo.js", content_type: "text/javascript; charset=utf-8", body: include_str!("browser/demo.js") },
-    Page { path: "/fanal.js", content_type: "text/javascript; charset=utf-8", body: include_str!("browser/fanal.js") },
+    Page { path: "/demo/demo.css", content_type: "text/css; charset=utf-8", body: include_str!("browser/demo.css") },
+    script("/demo/demo.js", include_str!("browser/demo.js")),
+    script("/fanal/fanal.js", include_str!("browser/fanal.js")),
+    script("/fanal/contacts.js", include_str!("browser/contacts.js")),
+    script("/fanal/scram.js", include_str!("browser/scram.js")),
 ];
+
+const fn script(path: &'static str, body: &'static str) -> Page {
+    Page { path, content_type: "text/javascript; charset=utf-8", body }
+}
 
 /// Only where XMPP is spoken.
 const HOST_META: &[Page] = &[

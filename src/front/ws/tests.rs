@@ -209,7 +209,10 @@ fn pages_are_given_and_the_connection_closes() {
         ("/demo", "text/html", "<script"),
         ("/demo?x=1", "text/html", "<script"),
         ("/demo/demo.js", "text/javascript", "import"),
-        ("/fanal.js", "text/javascript", "export class"),
+        ("/demo/demo.css", "text/css", "body"),
+        ("/fanal/fanal.js", "text/javascript", "export class Fanal"),
+        ("/fanal/contacts.js", "text/javascript", "export class Contacts"),
+        ("/fanal/scram.js", "text/javascript", "export class Scram"),
         ("/.well-known/host-meta", "application/xrd+xml", "href='ws://chat.example:7480/xmpp-websocket'"),
         ("/.well-known/host-meta.json", "application/json", "\"href\":\"ws://chat.example:7480/xmpp-websocket\""),
     ] {
@@ -264,12 +267,12 @@ fn only_origins_that_are_listed_come_in_besides_our_own() {
 #[test]
 fn wherever_the_bytes_are_cut_the_same_comes_in_and_goes_out() {
     let stream = [
-        request("/xmpp-websocket", "Sec-WebSocket-Protocol: xmpp\r\n"),
-        masked(0x81, b"whole"),
-        masked(0x01, b"in "),
+        request("/ws", "Sec-WebSocket-Protocol: fanal.json.v1\r\n"),
+        masked(0x81, br#"{"type":"ping","id":1}"#),
+        masked(0x01, br#"{"type":"log_out","#),
         masked(0x89, b"ping"),
-        masked(0x80, "pi\u{e9}ces".as_bytes()),
-        masked(0x81, &[b'x'; 300]),
+        masked(0x80, "\"status\":\"\u{e9}\"}".as_bytes()),
+        masked(0x81, format!(r#"{{"type":"probe","jid":"{}"}}"#, "x".repeat(300)).as_bytes()),
         masked(0x88, &1001u16.to_be_bytes()),
     ]
     .concat();

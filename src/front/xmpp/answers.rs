@@ -23,13 +23,13 @@ impl Xmpp {
             }
             match decode::from_server(frame.header.kind, frame.body).expect("a frame of our own") {
                 ServerFrame::Message(message) => {
+                    self.write_counted_message(out, &message);
                     received = Some(message.number());
-                    self.message_out(out, |this, out| this.write_message(out, &message));
                 }
                 frame_of_server => self.one(frame.header.request, frame_of_server, core, out),
             }
         }
-        if let Some(received) = received {
+        if let Some(received) = received.filter(|_| self.counting.is_none()) {
             core.xmpp.encoder.ack(core.follow, Tag::default(), received);
         }
     }
@@ -64,10 +64,16 @@ impl Xmpp {
     }
 
     fn own_words(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) {
-        self.message_out(out, |_, out| out.extend_from_slice(frame.raw()));
-        if frame.header.request == Mark::Last as u32 {
-            self.stage = Stage::Closed;
+        const STANZA: u32 = Mark::Stanza as u32;
+        const LAST: u32 = Mark::Last as u32;
+        const ENABLED: u32 = Mark::Enabled as u32;
+        match frame.header.request {
+            STANZA => return self.stanza_out(out, |_, out| out.extend_from_slice(frame.raw())),
+            LAST => self.stage = Stage::Closed,
+            ENABLED => self.counting.iter_mut().for_each(|counting| counting.on = true),
+            _ => {}
         }
+        self.message_out(out, |_, out| out.extend_from_slice(frame.raw()));
     }
 
     fn one(&mut self, request: u32, frame: ServerFrame<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
@@ -78,7 +84,7 @@ impl Xmpp {
             }
             ServerFrame::Done => {
                 if let Some(Question::Iq { id, from }) = self.asked(request) {
-                    self.message_out(out, |this, out| this.write_result(out, &id, &from, |_| {}));
+                    self.stanza_out(out, |this, out| this.write_result(out, &id, &from, |_| {}));
                 }
             }
             ServerFrame::Error(error) => {
@@ -87,18 +93,18 @@ impl Xmpp {
             }
             ServerFrame::Roster(roster) => self.roster_piece(request, &roster, out),
             ServerFrame::RosterPush(push) => self.roster_push(push.item(), out),
-            ServerFrame::SubscriptionEvent(event) => self.message_out(out, |this, out| this.write_subscription(out, &event)),
+            ServerFrame::SubscriptionEvent(event) => self.stanza_out(out, |this, out| this.write_subscription(out, &event)),
             ServerFrame::DirectedPresence { from, presence } => {
-                self.message_out(out, |this, out| this.write_directed(out, from, &presence.fields()));
+                self.stanza_out(out, |this, out| this.write_directed(out, from, &presence.fields()));
             }
             ServerFrame::Ping(ping) => self.ping(ping.data(), out),
             ServerFrame::Transfer(transfer) => self.transfer(transfer.address(), core, out),
-            frame => self.entering(request, frame, out),
+            frame => self.entering(request, frame, core, out),
         }
     }
 
     /// What is said to who has no session yet.
-    fn entering(&mut self, request: u32, frame: ServerFrame<'_>, out: &mut Vec<u8>) {
+    fn entering(&mut self, request: u32, frame: ServerFrame<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
         let question = self.asked(request);
         match (frame, question) {
             (ServerFrame::Hello(hello), Some(Question::Hello)) => {
@@ -111,7 +117,8 @@ impl Xmpp {
             (ServerFrame::Authenticated(authenticated), Some(Question::LogIn)) => {
                 self.authenticated(authenticated.data().map_or(&[][..], |data| data.bytes()), out);
             }
-            (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in.jid(), out),
+            (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in, out),
+            (ServerFrame::LoggedIn(logged_in), Some(Question::Resume)) => self.resumed(logged_in, core, out),
             _ => {}
         }
     }
@@ -127,6 +134,7 @@ impl Xmpp {
         match question {
             Some(Question::LogIn) => self.log_in_refused(reason, out),
             Some(Question::Bind { id }) => self.bind_refused(&id, reason, out),
+            Some(Question::Resume) => self.not_resumed(core, out),
             Some(Question::Iq { id, from }) => self.say_failure(out, "iq", &id, &from, reason),
             Some(Question::Asking { id, to }) => self.say_failure(out, "iq", &id, &to, reason),
             Some(Question::Roster(gathering)) => self.say_failure(out, "iq", &gathering.id, &gathering.from, reason),
@@ -141,8 +149,8 @@ impl Xmpp {
         }
     }
 
-    fn say_failure(&self, out: &mut Vec<u8>, name: &str, id: &str, from: &str, reason: Reason) {
-        self.message_out(out, |this, out| this.write_failure(out, name, id, from, failure(reason)));
+    fn say_failure(&mut self, out: &mut Vec<u8>, name: &str, id: &str, from: &str, reason: Reason) {
+        self.stanza_out(out, |this, out| this.write_failure(out, name, id, from, failure(reason)));
     }
 
     fn roster_piece(&mut self, request: u32, piece: &Roster<'_>, out: &mut Vec<u8>) {
@@ -163,9 +171,9 @@ impl Xmpp {
     }
 
     /// XEP-0199. A client without a session has nothing to answer with.
-    fn ping(&self, data: u64, out: &mut Vec<u8>) {
+    fn ping(&mut self, data: u64, out: &mut Vec<u8>) {
         if self.stage == Stage::Bound {
-            self.message_out(out, |this, out| {
+            self.stanza_out(out, |this, out| {
                 this.open_stanza(out, "iq", "get", &format!("{}{data:x}", super::iq::PING_ID), &this.rules.domain);
                 out.extend_from_slice(b"><ping xmlns='urn:xmpp:ping'/></iq>");
             });

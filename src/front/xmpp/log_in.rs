@@ -8,6 +8,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::front::sasl;
 use crate::wire::encode::{LogInFields, Tag};
+use crate::wire::native::LoggedIn;
 use crate::wire::xml::{self, Element, Reader};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -225,6 +226,9 @@ impl Xmpp {
 
     /// An element of a stream whose client has logged in and has no session yet (RFC 6120 7).
     pub(super) fn before_session(&mut self, element: &Element, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        if element.is("resume", names::MANAGEMENT) {
+            return self.resume(element, turn);
+        }
         let bind = element.child("bind", names::BIND);
         let (Some(bind), true) = (bind, element.is("iq", names::CLIENT) && iq_kind(element) == Some(stanza::IqKind::Set)) else {
             return Err(End::saying("not-authorized", "bind a resource first", Reason::OutOfOrder));
@@ -256,9 +260,18 @@ impl Xmpp {
     }
 
     /// The session is there.
-    pub(super) fn bound(&mut self, id: &str, jid: &str, out: &mut Vec<u8>) {
-        self.jid = jid.into();
+    /// Keeps what the core says of the session.
+    pub(super) fn in_session_as(&mut self, logged_in: LoggedIn<'_>) {
+        self.jid = logged_in.jid().into();
         self.stage = Stage::Bound;
+        if let Some(token) = logged_in.resume().and_then(|token| token.bytes().try_into().ok()) {
+            (self.token, self.within_ms) = (token, logged_in.resume_within_ms());
+        }
+    }
+
+    pub(super) fn bound(&mut self, id: &str, logged_in: LoggedIn<'_>, out: &mut Vec<u8>) {
+        self.in_session_as(logged_in);
+        let jid = logged_in.jid();
         self.message_out(out, |this, out| {
             this.open_tag(out, "iq");
             xml::attribute(out, "type", "result");

@@ -1,16 +1,12 @@
 //! Message stanzas (RFC 6121 5, 8.5), and IQ stanzas from one session to another (RFC 6120 8.2.3).
 
+use super::iq::utc;
 use super::reasons::{BAD_JID, ELSEWHERE, Failure, NO_SERVICE, TOO_BIG, TOO_MANY};
 use super::stanza::{Address, IqKind, tag_and_children};
 use super::{NOBODY, Question, Turn, Xmpp, names};
 use crate::wire::encode::{MessageFields, Tag};
 use crate::wire::native::{Message, MessageKind};
 use crate::wire::xml::{self, Element};
-
-const GET: MessageKind = MessageKind(5);
-const SET: MessageKind = MessageKind(6);
-const RESULT: MessageKind = MessageKind(7);
-const FAILURE: MessageKind = MessageKind(8);
 
 impl Xmpp {
     pub(super) fn message(&mut self, element: &Element, turn: &mut Turn<'_, '_>) {
@@ -54,7 +50,7 @@ impl Xmpp {
         let (id, to) = (Box::from(fields.id), Box::from(element.attribute("to").unwrap_or_default()));
         let tag = match fields.kind {
             MessageKind::Normal | MessageKind::Chat | MessageKind::GroupChat => self.ask(Question::Message { id, to }),
-            GET | SET => self.ask(Question::Asking { id, to }),
+            MessageKind::Get | MessageKind::Set => self.ask(Question::Asking { id, to }),
             _ => Some(Tag::request(NOBODY)),
         };
         match tag {
@@ -65,20 +61,17 @@ impl Xmpp {
 
     /// A question to a session of somebody.
     pub(super) fn session_asked(&mut self, element: &Element, turn: &mut Turn<'_, '_>) {
-        let kind = if element.attribute("type") == Some("set") { SET } else { GET };
+        let kind = if element.attribute("type") == Some("set") { MessageKind::Set } else { MessageKind::Get };
         self.between_sessions(element, kind, turn);
     }
 
     /// A client's answer to a session that asked.
     pub(super) fn session_answered(&mut self, element: &Element, kind: IqKind, turn: &mut Turn<'_, '_>) {
-        let kind = if kind == IqKind::Result { RESULT } else { FAILURE };
+        let kind = if kind == IqKind::Result { MessageKind::Result } else { MessageKind::Failure };
         self.between_sessions(element, kind, turn);
     }
 
     fn between_sessions(&mut self, element: &Element, kind: MessageKind, turn: &mut Turn<'_, '_>) {
-        if kind.0 > MessageKind::ENUM_MAX {
-            return self.refuse(element, NO_SERVICE, turn);
-        }
         let Ok(to) = self.recipient(element) else { return };
         let Some(extensions) = self.extensions(element, element.children()) else { return self.refuse(element, TOO_BIG, turn) };
         let id = element.attribute("id").unwrap_or_default();
@@ -93,14 +86,14 @@ impl Xmpp {
             MessageKind::GroupChat => ("message", "groupchat"),
             MessageKind::Headline => ("message", "headline"),
             MessageKind::Error => ("message", "error"),
-            GET => ("iq", "get"),
-            SET => ("iq", "set"),
-            RESULT => ("iq", "result"),
-            FAILURE => ("iq", "error"),
+            MessageKind::Get => ("iq", "get"),
+            MessageKind::Set => ("iq", "set"),
+            MessageKind::Result => ("iq", "result"),
+            MessageKind::Failure => ("iq", "error"),
             _ => ("message", ""),
         };
         self.open_tag(out, name);
-        let to = message.to().filter(|to| !to.is_empty()).unwrap_or(&self.jid);
+        let to = message.to().filter(|to| name == "message" && !to.is_empty()).unwrap_or(&self.jid);
         for (attribute, value) in
             [("type", kind), ("id", message.id().unwrap_or_default()), ("from", message.from().unwrap_or_default()), ("to", to)]
         {
@@ -118,8 +111,20 @@ impl Xmpp {
             out.extend_from_slice(b"</body>");
         }
         out.extend_from_slice(children.as_bytes());
+        if message.stamp() != 0 {
+            self.write_delay(out, message.stamp());
+        }
         out.extend_from_slice(b"</");
         out.extend_from_slice(name.as_bytes());
         out.push(b'>');
+    }
+
+    /// XEP-0203.
+    fn write_delay(&self, out: &mut Vec<u8>, stamp: u64) {
+        out.extend_from_slice(b"<delay");
+        xml::attribute(out, "xmlns", names::DELAY);
+        xml::attribute(out, "from", &self.rules.domain);
+        xml::attribute(out, "stamp", &utc(stamp));
+        out.extend_from_slice(b"/>");
     }
 }

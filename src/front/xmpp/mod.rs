@@ -5,12 +5,15 @@
 //! between stanzas keeps its JID and some hundred bytes; requests waiting for the core are bounded ([`WAITING`]).
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
-//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once).
+//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
+//! `management` and `managed` (XEP-0198).
 
 mod answers;
 mod encodings;
 mod iq;
 mod log_in;
+mod managed;
+mod management;
 mod message;
 mod names;
 mod presence;
@@ -27,12 +30,16 @@ use crate::wire::encode::{Encoder, Tag};
 use crate::wire::frame;
 use crate::wire::xml::{Bounds, Element, Item, Reader};
 use log_in::Entry;
+use management::Counting;
 use std::sync::Arc;
 use stream::End;
 use thin_vec::ThinVec;
 
 /// Requests of one connection that wait for the core's answer. At the limit: `resource-constraint`.
 pub const WAITING: usize = 256;
+
+/// Length of the core's token to resume a session.
+const TOKEN_BYTES: usize = 16;
 
 /// What a node holds its XMPP clients to.
 #[derive(Clone, Debug)]
@@ -68,6 +75,7 @@ pub enum Framing {
 pub struct Memory {
     pub encodings: Encodings,
     encoder: Encoder,
+    streams: management::Streams,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +124,11 @@ pub struct Xmpp {
     jid: Box<str>,
     /// Until a session is bound.
     entry: Option<Box<Entry>>,
+    /// While the stream is managed (XEP-0198).
+    counting: Option<Box<Counting>>,
+    /// What the core takes for the session's own connection when it is resumed, and how long it does.
+    token: [u8; TOKEN_BYTES],
+    within_ms: u32,
 }
 
 /// What a request to the core was about.
@@ -125,6 +138,7 @@ enum Question {
     Bind {
         id: Box<str>,
     },
+    Resume,
     /// An IQ whose success has nothing to tell.
     Iq {
         id: Box<str>,
@@ -162,6 +176,8 @@ enum Mark {
     Stanza = 1,
     /// The last that is said.
     Last = 2,
+    /// From here on, stanzas are counted.
+    Enabled = 3,
 }
 
 impl Xmpp {
@@ -188,6 +204,9 @@ impl Xmpp {
             waiting: ThinVec::new(),
             jid: Box::default(),
             entry: None,
+            counting: None,
+            token: [0; TOKEN_BYTES],
+            within_ms: 0,
         }
     }
 
@@ -255,6 +274,7 @@ impl Xmpp {
                 _ => self.before_log_in(&element, turn),
             },
             Item::End => {
+                self.forget_stream(turn.core);
                 self.stage = Stage::Closing;
                 self.write_closing(turn.replies);
                 Err(End::GOOD_BYE)
@@ -264,6 +284,9 @@ impl Xmpp {
 
     /// What a bound session says.
     fn in_session(&mut self, element: &Element, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        if element.namespace.as_str() == names::MANAGEMENT {
+            return self.manage(element, turn);
+        }
         if element.namespace.as_str() != names::CLIENT {
             return Err(End::saying("unsupported-stanza-type", "this server knows no such element here", Reason::BadRequest));
         }
@@ -274,7 +297,7 @@ impl Xmpp {
             "iq" => self.iq(element, turn),
             _ => return Err(End::new("unsupported-stanza-type", Reason::BadRequest)),
         }
-        Ok(())
+        self.count_handled(turn)
     }
 
     /// Whether the core must answer before anything more is read.
@@ -337,6 +360,13 @@ impl Translate for Xmpp {
     fn send(&mut self, frames: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>) {
         self.translate(frames, core, out);
         self.go_on(core, out);
+        self.tell_stream(core, out);
+    }
+
+    fn lost(&mut self, core: &mut Core<'_>) {
+        if let Some(counting) = &self.counting {
+            core.xmpp.streams.lost(counting, core.wall_ms);
+        }
     }
 
     fn secured(&mut self) {
@@ -350,6 +380,7 @@ impl Translate for Xmpp {
     fn heap_bytes(&self) -> usize {
         let waiting = self.waiting.capacity() * size_of::<(u32, Question)>();
         let entry = self.entry.as_ref().map_or(0, |entry| entry.heap_bytes());
-        size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + waiting + entry
+        let counting = self.counting.as_ref().map_or(0, |_| size_of::<Counting>());
+        size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + waiting + entry + counting
     }
 }

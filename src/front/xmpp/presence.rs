@@ -157,7 +157,7 @@ impl Xmpp {
     }
 
     /// One event becomes one stanza. The same event for another client of this core is only copied.
-    pub(super) fn write_event(&self, out: &mut Vec<u8>, event: &Event<'_>, core: &mut Core<'_>) {
+    pub(super) fn write_event(&mut self, out: &mut Vec<u8>, event: &Event<'_>, core: &mut Core<'_>) {
         let Some(jid) = core.users.jid(event.head.user) else { return };
         let from = out.len();
         out.extend_from_slice(b"<presence");
@@ -175,6 +175,9 @@ impl Xmpp {
             resource.into()
         });
         out.extend_from_slice(rest);
+        if let Some(counting) = self.counting.as_mut().filter(|counting| counting.on) {
+            counting.count(None);
+        }
         if let Framing::Messages(frame) = self.framing {
             frame(out, from);
         }

@@ -15,7 +15,7 @@ pub(super) struct Gathering {
     pub from: Box<str>,
     pub items: Vec<u8>,
     /// Changes that came in between, for afterwards.
-    pub pushes: Vec<u8>,
+    pub pushes: Vec<Vec<u8>>,
 }
 
 /// What a client wants of one contact.
@@ -49,14 +49,16 @@ impl Xmpp {
 
     /// The roster, when its last piece has come.
     pub(super) fn write_roster(&mut self, gathering: &Gathering, out: &mut Vec<u8>) {
-        self.message_out(out, |this, out| {
+        self.stanza_out(out, |this, out| {
             this.write_result(out, &gathering.id, &gathering.from, |out| {
                 out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>");
                 out.extend_from_slice(&gathering.items);
                 out.extend_from_slice(b"</query>");
             });
         });
-        out.extend_from_slice(&gathering.pushes);
+        for push in &gathering.pushes {
+            self.stanza_out(out, |_, out| out.extend_from_slice(push));
+        }
     }
 
     /// RFC 6121 2.1.6. While a roster is being gathered, it comes behind it.
@@ -64,17 +66,18 @@ impl Xmpp {
         let id = format!("{PUSH_ID}{}", self.pushes);
         self.pushes = self.pushes.wrapping_add(1);
         let mut push = Vec::new();
-        self.message_out(&mut push, |this, out| {
-            this.open_stanza(out, "iq", "set", &id, "");
-            out.extend_from_slice(b"><query xmlns='jabber:iq:roster'>");
-            write_item(out, item);
-            out.extend_from_slice(b"</query></iq>");
-        });
+        self.open_stanza(&mut push, "iq", "set", &id, "");
+        push.extend_from_slice(b"><query xmlns='jabber:iq:roster'>");
+        write_item(&mut push, item);
+        push.extend_from_slice(b"</query></iq>");
         let gathering = self.waiting.iter_mut().find_map(|(_, question)| match question {
             Question::Roster(gathering) => Some(gathering),
             _ => None,
         });
-        gathering.map_or(out, |gathering| &mut gathering.pushes).extend_from_slice(&push);
+        match gathering {
+            Some(gathering) => gathering.pushes.push(push),
+            None => self.stanza_out(out, |_, out| out.extend_from_slice(&push)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The stream: its opening, what it offers, how it ends (RFC 6120 4; RFC 7395 3 over WebSocket).
 
 use super::log_in::Entry;
+use super::management::Kept;
 use super::reasons;
 use super::{Framing, Mark, Question, Stage, StartTls, Turn, Xmpp, names};
 use crate::base::jid::Bare;
@@ -139,7 +140,7 @@ impl Xmpp {
     fn write_session_features(&self, out: &mut Vec<u8>) {
         let mut features = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-            <sub xmlns='urn:xmpp:features:pre-approval'/>"
+            <sub xmlns='urn:xmpp:features:pre-approval'/><sm xmlns='urn:xmpp:sm:3'/>"
             .to_vec();
         self.write_limits(&mut features);
         self.write_features(out, &features);
@@ -226,6 +227,18 @@ impl Xmpp {
         out.push(b'>');
         xml::text(out, address);
         out.extend_from_slice(b"</see-other-host></stream:error></stream:stream>");
+    }
+
+    /// Appends a stanza. A managed stream counts it, and keeps it until the client has it.
+    pub(super) fn stanza_out(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&Xmpp, &mut Vec<u8>)) {
+        let from = out.len();
+        write(self, out);
+        if let Some(counting) = self.counting.as_mut().filter(|counting| counting.on) {
+            counting.count(Some(Kept::Stanza(out[from..].into())));
+        }
+        if let Framing::Messages(frame) = self.framing {
+            frame(out, from);
+        }
     }
 
     /// Appends one element, as a message of its own where there are messages.

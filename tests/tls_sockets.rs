@@ -1,0 +1,217 @@
+//! TLS over real sockets: rustls' and OpenSSL's clients at the XMPP doors of a real node, and what peers that mean ill get.
+
+mod support;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use fanal::base::credentials::{Hash, ITERATIONS, ScramCredentials};
+use fanal::base::jid::Bare;
+use fanal::front::doors::Speaks;
+use fanal::node::certificates::self_signed;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use support::{LONG, TestNode};
+
+const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+                    xmlns:stream='http://etherx.jabber.org/streams'>";
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// A node with both XMPP doors, and alice, whose password is "pencil".
+struct Site {
+    node: TestNode,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn start(cores: usize) -> Site {
+        let (dir, mut config) = (tempfile::tempdir().unwrap(), support::config(cores));
+        let file = dir.path().join("own.pem");
+        fs::write(&file, self_signed("localhost").unwrap()).unwrap();
+        (config.tls.certificate, config.tls.key) = (Some(file.clone()), Some(file));
+        (config.listen.xmpp, config.listen.xmpps) = (Some(any_port()), Some(any_port()));
+        let mut node = TestNode::start(&config);
+        let credentials = ScramCredentials::from_password("pencil", &[7; 16], ITERATIONS);
+        let mut control = node.0.as_mut().unwrap().control();
+        control.add_user(&Bare::new("alice@localhost").unwrap(), Some(credentials)).unwrap();
+        Site { node, dir }
+    }
+
+    fn address(&self, door: Speaks) -> SocketAddr {
+        self.node.node().address(door).expect("the door is open")
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.dir.path().join("own.pem")
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
+        ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+    }
+
+    /// A TLS connection to the direct door, with the stream's features read.
+    fn connect(&self, config: &Arc<ClientConfig>) -> (Stream, String) {
+        let socket = TcpStream::connect(self.address(Speaks::Xmpps)).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let client = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut stream = StreamOwned::new(client, socket);
+        stream.write_all(OPEN.as_bytes()).unwrap();
+        let features = until(&mut stream, "</stream:features>");
+        (stream, features)
+    }
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+/// All that comes up to and with `end`.
+fn until(stream: &mut impl Read, end: &str) -> String {
+    let (mut text, mut byte) = (String::new(), [0]);
+    while !text.ends_with(end) {
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "closed after {text}");
+        text.push(char::from(byte[0]));
+    }
+    text
+}
+
+/// Logs alice in by a -PLUS mechanism with this channel's data, and says what the server answers to her proof.
+fn log_in(stream: &mut Stream, hash: Hash, channel: &[u8]) -> String {
+    let name = if hash == Hash::Sha1 { "SCRAM-SHA-1-PLUS" } else { "SCRAM-SHA-256-PLUS" };
+    let first = BASE64_STANDARD.encode("p=tls-exporter,,n=alice,r=abcdef");
+    write!(stream, "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{first}</auth>").unwrap();
+    let challenge = until(stream, "</challenge>");
+    let challenge = challenge.strip_suffix("</challenge>").unwrap().rsplit('>').next().unwrap();
+    let challenge = String::from_utf8(BASE64_STANDARD.decode(challenge).unwrap()).unwrap();
+    let nonce = challenge.split(',').next().unwrap();
+    let binding = BASE64_STANDARD.encode([&b"p=tls-exporter,,"[..], channel].concat());
+    let last = format!("c={binding},{nonce}");
+    let said = format!("n=alice,r=abcdef,{challenge},{last}");
+    let mut salted = vec![0; hash.bytes()];
+    match hash {
+        Hash::Sha1 => pbkdf2::pbkdf2_hmac::<sha1::Sha1>(b"pencil", &[7; 16], ITERATIONS, &mut salted),
+        Hash::Sha256 => pbkdf2::pbkdf2_hmac::<sha2::Sha256>(b"pencil", &[7; 16], ITERATIONS, &mut salted),
+    }
+    let key = hash.hmac(&salted, &[b"Client Key"]);
+    let signature = hash.hmac(&hash.digest(&key), &[said.as_bytes()]);
+    let proof: Vec<u8> = key.iter().zip(signature).map(|(key, signature)| key ^ signature).collect();
+    let response = BASE64_STANDARD.encode(format!("{last},p={}", BASE64_STANDARD.encode(proof)));
+    write!(stream, "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{response}</response>").unwrap();
+    let mut answer = until(stream, ">");
+    if answer.starts_with("<failure") {
+        answer += &until(stream, "</failure>");
+    }
+    answer
+}
+
+fn exporter(stream: &Stream) -> [u8; 32] {
+    stream.conn.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).unwrap()
+}
+
+#[test]
+fn a_log_in_bound_to_its_connection_holds_there_and_nowhere_else() {
+    for cores in [1, 2] {
+        let site = Site::start(cores);
+        let config = Arc::new(site.client_config());
+        for hash in [Hash::Sha1, Hash::Sha256] {
+            let (mut stream, features) = site.connect(&config);
+            assert!(features.contains("SCRAM-SHA-256-PLUS") && features.contains("SCRAM-SHA-1-PLUS"), "{features}");
+            assert!(features.contains("tls-exporter") && features.contains(">PLAIN<"), "{features}");
+            let own = exporter(&stream);
+            assert!(log_in(&mut stream, hash, &own).starts_with("<success"));
+            let (mut other, _) = site.connect(&config);
+            let refused = log_in(&mut other, hash, &own);
+            assert!(refused.contains("not-authorized"), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_comes_back_resumes_and_sessions_live_through_a_new_certificate() {
+    let site = Site::start(1);
+    let config = Arc::new(site.client_config());
+    let (mut first, _) = site.connect(&config);
+    let (second, _) = site.connect(&config);
+    assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+    fs::write(site.certificate(), self_signed("localhost").unwrap()).unwrap();
+    site.node.node().reload_certificate().unwrap();
+    let own = exporter(&first);
+    assert!(log_in(&mut first, Hash::Sha256, &own).starts_with("<success"), "the session goes on");
+    let (third, _) = site.connect(&Arc::new(site.client_config()));
+    assert_ne!(third.conn.peer_certificates(), first.conn.peer_certificates());
+}
+
+/// What `openssl s_client` says, on both its outputs, when this is typed.
+fn openssl(site: &Site, door: Speaks, options: &[&str], typed: &str) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &site.address(door).to_string(), "-verify_return_error", "-CAfile"]);
+    command.arg(site.certificate()).args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("openssl is installed");
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn openssl_shakes_hands_by_both_versions_at_both_doors() {
+    let site = Site::start(1);
+    let start_tls = ["-starttls", "xmpp", "-xmpphost", "localhost", "-ign_eof"];
+    let stream = format!("{OPEN}</stream:stream>");
+    for (version, protocol) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        for (door, options) in [(Speaks::Xmpp, &start_tls[..]), (Speaks::Xmpps, &["-alpn", "xmpp-client", "-ign_eof"])] {
+            let said = openssl(&site, door, &[options, &[version]].concat(), &stream);
+            assert!(said.contains("Verify return code: 0 (ok)") && said.contains(protocol), "{said}");
+            assert!(said.contains("SCRAM-SHA-256<") && said.contains("</stream:stream>"), "{said}");
+            // OpenSSL and others don't agree on the exporter of TLS 1.2 without a context.
+            assert_eq!(said.contains("SCRAM-SHA-256-PLUS"), version == "-tls1_3", "{said}");
+            assert!(door == Speaks::Xmpp || said.contains("ALPN protocol: xmpp-client"), "{said}");
+        }
+    }
+    for old in ["-tls1_1", "-tls1"] {
+        let said = openssl(&site, Speaks::Xmpps, &[old, "-cipher", "DEFAULT@SECLEVEL=0"], "");
+        assert!(said.contains("SSL alert number") || said.contains("no protocols available"), "{old}: {said}");
+    }
+    let wrong = openssl(&site, Speaks::Xmpps, &["-alpn", "h2"], "");
+    assert!(wrong.contains("alert no application protocol"), "{wrong}");
+}
+
+#[test]
+fn renegotiation_is_refused_and_nobody_else_feels_it() {
+    let site = Site::start(1);
+    let (mut bystander, _) = site.connect(&Arc::new(site.client_config()));
+    let said = openssl(&site, Speaks::Xmpps, &["-tls1_2"], "R\n");
+    assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
+    let own = exporter(&bystander);
+    assert!(log_in(&mut bystander, Hash::Sha256, &own).starts_with("<success"));
+}
+
+#[test]
+fn garbage_and_abandoned_handshakes_leave_others_alone() {
+    let site = Site::start(1);
+    let config = Arc::new(site.client_config());
+    let (mut bystander, _) = site.connect(&config);
+    let mut hello = Vec::new();
+    let mut client = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+    client.write_tls(&mut hello).unwrap();
+    for round in 0..200 {
+        let mut socket = TcpStream::connect(site.address(Speaks::Xmpps)).unwrap();
+        // A whole hello, half of one, nothing, or something else: then they are gone.
+        socket.write_all([&hello[..], &hello[..100], b"", OPEN.as_bytes()][round % 4]).unwrap();
+    }
+    let mut socket = TcpStream::connect(site.address(Speaks::Xmpps)).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    socket.write_all(OPEN.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    assert_eq!((answer[0], answer.len()), (21, 7), "an alert, and the end: {answer:02x?}");
+    let own = exporter(&bystander);
+    assert!(log_in(&mut bystander, Hash::Sha1, &own).starts_with("<success"));
+}
