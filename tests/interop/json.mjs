@@ -82,9 +82,10 @@ class Bare extends Person {
     }
 
     async logOut() {
-        this.socket.send(JSON.stringify({ type: "log_out", status: "gone home" }));
+        await this.#done({ type: "log_out", status: "gone home" });
+        this.socket.close(1000);
         const code = await this.ended;
-        if (code !== 1000) throw new Error(`closed with ${code} after log_out`);
+        if (code !== 1000) throw new Error(`closed with ${code}`);
     }
 }
 

@@ -5,21 +5,16 @@ Every `sees` looks for the first thing that came and was not looked at yet; it p
 import asyncio
 import os
 import pathlib
-import time
 
 import slixmpp
 
-PATIENCE = 15
+from patience import PATIENCE, step
+
 PASSWORD = os.environ["INTEROP_PASSWORD"]
 CERTIFICATE = os.environ["INTEROP_CERTIFICATE"]
-STARTED = time.monotonic()
 
 # What clients ask for at log-in; sessions with these are the usual ones.
 PLUGINS = ["xep_0012", "xep_0030", "xep_0092", "xep_0115", "xep_0191", "xep_0198", "xep_0199", "xep_0202", "xep_0280", "xep_0352"]
-
-
-def step(text):
-    print(f"{time.monotonic() - STARTED:7.2f}  {text}", flush=True)
 
 
 class Person(slixmpp.ClientXMPP):

@@ -2,7 +2,8 @@
 import asyncio
 import sys
 
-from person import PASSWORD, Person, befriend, step
+from patience import step
+from person import PASSWORD, Person, befriend
 
 MODE, ADDRESS, ALICE, BOB = sys.argv[1:]
 

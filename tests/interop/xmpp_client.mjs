@@ -2,6 +2,8 @@
 import { Person, bare, dialogue, run, step } from "./dialogue.mjs";
 import { load } from "./tools.mjs";
 
+// Node 20 has no WebSocket of its own, as browsers do.
+globalThis.WebSocket ??= (await load("ws")).default;
 const { client, xml } = await load("@xmpp/client");
 const [service, ...jids] = process.argv.slice(2);
 const ROSTER = "jabber:iq:roster";
@@ -65,6 +67,11 @@ class XmppJs extends Person {
         return this.client.stop();
     }
 }
+
+// xmpp.js waits in start() for two promises in turn; a refusal that comes early ends the second before anybody looks at it.
+process.on("unhandledRejection", (error) => {
+    if (error.condition !== "not-authorized") throw error;
+});
 
 async function strangerIsRefused(jid) {
     const mallory = new XmppJs(jid, "wrong");
