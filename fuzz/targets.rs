@@ -1,31 +1,40 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz` has cargo-fuzz
+//! `web_socket`, `json`, `xmpp`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk
+//! (`rows`). `scripts/fuzz` has cargo-fuzz
 //! feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
 use fanal::base::config::Config;
 use fanal::base::credentials::{Hash, ScramCredentials};
-use fanal::base::id::{CoreId, UserId};
+use fanal::base::id::{CoreId, SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::limits::{JID_PART_BYTES, Limits};
+use fanal::base::reason::Reason;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
+use fanal::front::json::{self, Json};
 use fanal::front::native::{Door, Rules};
 use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms};
 use fanal::front::tls::{Application, Certificates, HANDSHAKE_BYTES, Identity, Terms, Tls};
 use fanal::front::token::Keys;
+use fanal::front::translate::{Core, Translate, Users};
+use fanal::front::ws::{self, WebSocket};
+use fanal::front::xmpp::{self, StartTls, Xmpp};
 use fanal::metrics::table::Report;
 use fanal::presence::home::{Homes, Place};
 use fanal::store::Table;
 use fanal::store::rows::{self, Row};
 use fanal::wire::decode::{self, ClientFrame};
-use fanal::wire::frame::{Chunk, Frames};
+use fanal::wire::encode::{Encoder, Greeting, LoggedInAs, MessageFields, Tag};
+use fanal::wire::event::{self, Head};
+use fanal::wire::frame::{Chunk, Frames, each_whole};
 use fanal::wire::native::{Kind, Presence, Show};
 use fanal::wire::presence;
+use fanal::wire::xml;
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
@@ -44,6 +53,9 @@ pub const ALL: &[(&str, Target)] = &[
     ("http", http),
     ("config", config),
     ("jid", jid),
+    ("web_socket", web_socket),
+    ("json", json),
+    ("xmpp", xmpp),
 ];
 
 /// Splits the bytes where the first one says; whole or in two, the same frames must be found.
@@ -115,7 +127,11 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::RosterSet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Block(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Ack(t) => drop(black_box(format!("{t:?}"))),
-        ClientFrame::RosterGet | ClientFrame::BlockListGet => {}
+        ClientFrame::RosterGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::Carbons(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::Activity(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::BlockListGet => {}
     }
 }
 
@@ -241,7 +257,8 @@ fn stored() -> [(Table, Vec<u8>, Vec<u8>); 3] {
     let (alice, bob) = (jid("alice@localhost"), jid("bob@localhost"));
     let account = rows::Account { user: UserId::new(0, 7, 1), scram: None, created: WallClock(1) };
     let contact = rows::Contact { state: 1, name: "Bob".into(), groups: vec!["friends".into()], ..rows::Contact::default() };
-    let way = rows::Way { kind: 0, note: String::new(), from_user: account.user, to_user: account.user, arrived: None };
+    let (note, extensions) = (String::new(), String::new());
+    let way = rows::Way { kind: 0, note, from_user: account.user, to_user: account.user, arrived: None, extensions };
     [
         (Table::Accounts, rows::user_key(&alice), account.encode()),
         (Table::Roster, rows::pair_key(&alice, &bob), contact.encode()),
@@ -299,5 +316,184 @@ pub fn jid(data: &[u8]) {
     }
     if let Some(jid) = Bare::new(text) {
         assert!(jid.domain().len() <= JID_PART_BYTES && !jid.as_str().contains(['\0', '/']));
+    }
+}
+
+/// Nobody is known by number.
+struct Nobody;
+
+impl Users for Nobody {
+    fn jid(&self, _: UserId) -> Option<&Bare> {
+        None
+    }
+}
+
+fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+    let (mut random, mut follow) = (|| 4, Vec::new());
+    let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
+    work(&mut Core { wall_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, end: None })
+}
+
+/// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
+pub fn web_socket(data: &[u8]) {
+    let Some((&at, stream)) = data.split_first() else { return };
+    let rules =
+        xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls: xmpp::StartTls::No, registration: false };
+    let mut web_rules = ws::Rules::new(10_000);
+    web_rules.xmpp = Some(Arc::new(rules));
+    let rules = Arc::new(web_rules);
+    let run = |pieces: &[&[u8]]| {
+        let (mut door, mut frames, mut out) = (WebSocket::new(rules.clone()), Vec::new(), Vec::new());
+        for piece in pieces {
+            let mut replies = Vec::new();
+            let read = with_core(|core| door.received(piece, core, &mut frames, &mut replies));
+            if let Err(reason) = read {
+                Encoder::default().error(&mut replies, Tag::default(), reason, "");
+            }
+            with_core(|core| door.send(&replies, core, &mut out));
+            assert!(door.heap_bytes() < 64 << 10);
+            if read.is_err() {
+                break;
+            }
+        }
+        (frames, out)
+    };
+    let (first, second) = stream.split_at((usize::from(at) * 4).min(stream.len()));
+    let whole = run(&[stream]);
+    assert_eq!(each_whole(&whole.0).map(|frame| frame.header.frame_bytes()).sum::<usize>(), whole.0.len());
+    assert_eq!(whole, run(&[first, second]));
+}
+
+/// A JSON message is a sound frame of a client, or a fault that is short.
+pub fn json(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut frames = Vec::new();
+    match Json::default().received(text, &mut json::Memory::default(), &mut frames) {
+        Ok(()) => each_whole(&frames).for_each(|frame| assert!(decode::from_client(frame.header.kind, frame.body).is_ok())),
+        Err(fault) => assert!(frames.is_empty() && fault.text().len() < 1000),
+    }
+}
+
+/// An XMPP client says something, before its log-in or after it, cut where the second byte says; a core answers. What the core gets
+/// are sound frames, and what the client gets is well-formed.
+pub fn xmpp(data: &[u8]) {
+    let [how, at, said @ ..] = data else { return };
+    let mut talk = Talk::new();
+    if how % 2 == 1 {
+        talk.say(XMPP_OPENING);
+        talk.say(b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AHVzZXIAcGVuY2ls</auth>");
+        talk.say(XMPP_OPENING);
+        talk.say(b"<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+        assert!(talk.heard.ends_with(b"</bind></iq>"), "a good log-in");
+    }
+    if how % 4 == 3 {
+        talk.say(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    }
+    let (first, second) = said.split_at(usize::from(*at).min(said.len()));
+    talk.say(first);
+    talk.say(second);
+}
+
+const XMPP_OPENING: &[u8] = b"<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams'>";
+
+/// An XMPP client and a core that says yes to nearly everything.
+struct Talk {
+    translator: Xmpp,
+    memory: xmpp::Memory,
+    json: json::Memory,
+    encoder: Encoder,
+    /// Of the present stream.
+    heard: Vec<u8>,
+}
+
+/// Everybody has the same name.
+struct Everybody(Bare);
+
+impl Users for Everybody {
+    fn jid(&self, _user: UserId) -> Option<&Bare> {
+        Some(&self.0)
+    }
+}
+
+impl Talk {
+    fn new() -> Talk {
+        let rules = xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls: StartTls::No, registration: true };
+        let (memory, json, encoder) = Default::default();
+        Talk { translator: Xmpp::new(Arc::new(rules)), memory, json, encoder, heard: Vec::new() }
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        let (mut frames, mut replies, mut follow) = (Vec::new(), Vec::new(), Vec::new());
+        let read = self.lend(&mut follow, |translator, core| translator.received(bytes, core, &mut frames, &mut replies));
+        self.answer(&frames, &mut replies);
+        if let Err(reason) = read {
+            self.encoder.error(&mut replies, Tag::default(), reason, "");
+        }
+        while !replies.is_empty() {
+            let (mut out, mut follow) = (Vec::new(), Vec::new());
+            self.lend(&mut follow, |translator, core| translator.send(&replies, core, &mut out));
+            self.hear(&out);
+            replies.clear();
+            self.answer(&follow, &mut replies);
+        }
+    }
+
+    fn lend<T>(&mut self, follow: &mut Vec<u8>, work: impl FnOnce(&mut Xmpp, &mut Core<'_>) -> T) -> T {
+        let users = Everybody(Bare::new("user@localhost").expect("a JID"));
+        let (xmpp, json) = (&mut self.memory, &mut self.json);
+        let mut core = Core { wall_ms: 1_700_000_000_000, random: &mut || 7, users: &users, xmpp, json, follow, end: None };
+        work(&mut self.translator, &mut core)
+    }
+
+    /// A stream of well-formed XML, up to the next one.
+    fn hear(&mut self, out: &[u8]) {
+        const SUCCESS: &[u8] = b"</success>";
+        self.heard.extend_from_slice(out);
+        if let Some(at) = self.heard.windows(SUCCESS.len()).position(|said| said == SUCCESS) {
+            self.heard.drain(..at + SUCCESS.len());
+        }
+        if self.heard.starts_with(b"<?xml") {
+            let (mut reader, mut rest) = (xml::Reader::default(), &self.heard[..]);
+            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }).expect("well-formed").is_some() {}
+            assert!(rest.is_empty() && reader.heap_bytes() == 0, "nothing is left half said");
+        }
+    }
+
+    fn answer(&mut self, frames: &[u8], out: &mut Vec<u8>) {
+        let encoder = &mut self.encoder;
+        for frame in each_whole(frames) {
+            let tag = Tag::request(frame.header.request);
+            match decode::from_client(frame.header.kind, frame.body).expect("a sound frame") {
+                ClientFrame::Hello(_) => {
+                    let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
+                    encoder.greeting(out, tag, &Greeting { software: "", domain: "localhost", mechanisms, max_frame: 1 << 16 });
+                }
+                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1"),
+                ClientFrame::Bind { .. } | ClientFrame::Resume(_) => {
+                    let jid = "user@localhost/r";
+                    let (user, session, resume) = (UserId(1), SessionId(1), &[7; 16]);
+                    let resumed = frame.header.kind == Kind::Resume;
+                    let fields = LoggedInAs { user, jid, session, resume, resume_within_ms: 30_000, resumed, data: &[] };
+                    encoder.logged_in(out, tag, &fields);
+                }
+                ClientFrame::SetPresence(presence) => {
+                    let version = Version { epoch: 1, sequence: 1 };
+                    let head = Head { user: UserId(2), version, session: SessionId(2), show: presence.show, flags: 0 };
+                    event::write(out, head, presence.bytes);
+                }
+                ClientFrame::Message(m) => {
+                    let (body, id) = (m.body().map_or(&[][..], |body| body.bytes()), m.id().unwrap_or_default());
+                    let fields =
+                        MessageFields { from: "user@localhost/x", to: m.to().unwrap_or_default(), id, body, ..Default::default() };
+                    let fields =
+                        MessageFields { number: 1, kind: m.kind(), extensions: m.extensions().unwrap_or_default(), ..fields };
+                    encoder.message(out, Tag::default(), &fields);
+                    encoder.error(out, tag, Reason::Overloaded, "");
+                }
+                ClientFrame::Ack(_) | ClientFrame::Pong(_) => {}
+                _ => encoder.done(out, tag),
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use fanal::base::reason::Reason;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::presence::control::{
-    Ask, Asker, Attach, Attached, Content, Control, EdgeRef, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
+    Ask, Asker, Attach, Attached, Content, Control, EdgeRef, Note, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
 };
 use fanal::presence::edge::Edge;
 use fanal::presence::home::{Homes, Place};
@@ -142,7 +142,7 @@ impl World {
     }
 
     fn subscription(&mut self, session: &Session, action: Action, contact: &Bare) {
-        self.ask(session, Ask::Subscription { action, contact: contact.clone(), note: String::new() });
+        self.ask(session, Ask::Subscription { action, contact: contact.clone(), note: Note::default() });
     }
 
     fn user(&self, jid: &Bare) -> &User {
@@ -205,7 +205,7 @@ fn a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_exist
     let kind = WayKind::Stanza(Action::Unsubscribed);
     let way = |sequence, kind| {
         let (from, to) = (bob.clone(), ann.clone());
-        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: String::new(), sequence })
+        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: Note::default(), sequence })
     };
     world.homes.way(world.now, way(1, kind), &mut world.edge, &mut world.out);
     world.store(Err("the disk is full".into()));

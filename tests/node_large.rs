@@ -147,7 +147,13 @@ fn the_presence_of_the_most_contacts_reaches_a_client_that_reads_slowly() {
         trunk.log_in_all(1, &jids, "game").unwrap();
         let presence = Presence { resource: "game".into(), payload: vec![7; 60_000], ..Presence::default() };
         let last = (1..=PUBLISHERS as u32).map(|stream| {
-            let fields = SubscriptionFields { action: Action::Subscribed, jid: "fan@localhost", user: UserId::NOBODY, note: "" };
+            let fields = SubscriptionFields {
+                action: Action::Subscribed,
+                jid: "fan@localhost",
+                user: UserId::NOBODY,
+                note: "",
+                extensions: "",
+            };
             trunk.send(stream, |encoder, out, tag| encoder.subscription(out, tag, &fields));
             trunk.send(stream, |encoder, out, tag| encoder.set_presence(out, tag, &presence.fields()))
         });

@@ -94,7 +94,8 @@ fn g3_what_goes_to_another_core_goes_in_batches() {
     let jids: Vec<String> = (0..PUBLISHERS).map(|n| format!("publisher{n}@localhost")).collect();
     trunk.log_in_all(1, &jids, "game").unwrap();
     for stream in 1..=PUBLISHERS {
-        let fields = SubscriptionFields { action: Action::Subscribed, jid: "fan@localhost", user: UserId::NOBODY, note: "" };
+        let fields =
+            SubscriptionFields { action: Action::Subscribed, jid: "fan@localhost", user: UserId::NOBODY, note: "", extensions: "" };
         trunk.send(stream, |encoder, out, tag| encoder.subscription(out, tag, &fields));
     }
     answers(&mut trunk, PUBLISHERS);

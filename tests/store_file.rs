@@ -174,8 +174,10 @@ fn a_deleted_user_leaves_nothing_that_a_later_one_of_the_name_could_use() {
     let (alice, bob, carol) = (jid("alice@localhost"), jid("bob@localhost"), jid("carol@localhost"));
     let number = Offline::open_or_create(temp.path()).unwrap().add(&bob, 0, None, WallClock(5)).unwrap();
     let contact = |user, state| Contact { user, state, name: "Bob".into(), groups: vec![] }.encode();
-    let request = Request { note: String::new(), user: number, stamp: WallClock(0) }.encode();
-    let way = Way { kind: 0, note: String::new(), from_user: number, to_user: UserId::NOBODY, arrived: None }.encode();
+    let request = Request { note: String::new(), user: number, stamp: WallClock(0), extensions: String::new() }.encode();
+    let way =
+        Way { kind: 0, note: String::new(), from_user: number, to_user: UserId::NOBODY, arrived: None, extensions: String::new() };
+    let way = way.encode();
     let mut store = open(temp.path());
     commit(
         &mut store,

@@ -51,9 +51,16 @@ proptest! {
     }
 
     #[test]
-    fn requests_and_ways_come_back(note: String, user: u64, other: u64, stamp: u64, kind: u8, arrived: Option<u64>) {
-        comes_back(Request { note: note.clone(), user: UserId(user), stamp: WallClock(stamp) })?;
-        comes_back(Way { kind, note, from_user: UserId(user), to_user: UserId(other), arrived })?;
+    fn requests_and_ways_come_back(texts: [String; 2], user: u64, other: u64, stamp: u64, kind: u8, arrived: Option<u64>) {
+        let (user, other, stamp, [note, extensions]) = (UserId(user), UserId(other), WallClock(stamp), texts);
+        comes_back(Request { note: note.clone(), user, stamp, extensions: extensions.clone() })?;
+        comes_back(Way { kind, note: note.clone(), from_user: user, to_user: other, arrived, extensions })?;
+        // Version 1 had no extensions.
+        let of_before = |row: Vec<u8>| [&[1], &row[1..row.len() - 1]].concat();
+        let request = Request { note: note.clone(), user, stamp, extensions: String::new() };
+        prop_assert_eq!(Request::decode(&of_before(request.encode())), Ok(request));
+        let way = Way { kind, note, from_user: user, to_user: other, arrived, extensions: String::new() };
+        prop_assert_eq!(Way::decode(&of_before(way.encode())), Ok(way));
     }
 
     #[test]

@@ -193,6 +193,31 @@ fn renegotiation_is_refused_and_nobody_else_feels_it() {
     assert!(log_in(&mut bystander, Hash::Sha256, &own).starts_with("<success"));
 }
 
+/// More hellos than a turn may answer come at once: all are answered, and somebody who is in already waits for none of them.
+#[test]
+fn a_storm_of_handshakes_is_worked_off() {
+    let site = Site::start(1);
+    let config = Arc::new(site.client_config());
+    let (mut bystander, _) = site.connect(&config);
+    let mut fresh = site.client_config();
+    fresh.resumption = rustls::client::Resumption::disabled();
+    let fresh = Arc::new(fresh);
+    let storm = (0..100).map(|_| {
+        let client = ClientConnection::new(fresh.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
+        let mut stream = StreamOwned::new(client, TcpStream::connect(site.address(Speaks::Xmpps)).unwrap());
+        stream.sock.set_read_timeout(Some(LONG)).unwrap();
+        stream.conn.write_tls(&mut stream.sock).unwrap();
+        stream
+    });
+    let storm: Vec<Stream> = storm.collect();
+    let own = exporter(&bystander);
+    assert!(log_in(&mut bystander, Hash::Sha256, &own).starts_with("<success"));
+    for mut stream in storm {
+        stream.write_all(OPEN.as_bytes()).unwrap();
+        assert!(until(&mut stream, "</stream:features>").contains("SCRAM-SHA-1-PLUS"));
+    }
+}
+
 #[test]
 fn garbage_and_abandoned_handshakes_leave_others_alone() {
     let site = Site::start(1);

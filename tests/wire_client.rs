@@ -242,22 +242,23 @@ impl Server {
                     jid: subscription.jid(),
                     user: UserId(7),
                     note: subscription.note().unwrap_or_default(),
+                    ..Default::default()
                 };
                 self.encoder.subscription_event(out, Tag::default(), &fields);
-                self.encoder.roster_push(out, Tag::default(), &wire_samples::contact(&wire_samples::groups()));
+                self.encoder.roster_push(out, Tag::default(), &wire_samples::contact(&wire_samples::groups()), "2");
                 self.encoder.done(out, tag);
             }
-            ClientFrame::RosterGet => self.encoder.roster(out, tag, [wire_samples::contact(&wire_samples::groups())], false),
+            ClientFrame::RosterGet(_) => self.encoder.roster(out, tag, [wire_samples::contact(&wire_samples::groups())], Some("1")),
             ClientFrame::RosterSet(_) => self.encoder.done(out, tag),
             ClientFrame::Block(block) if block.blocked() => self.encoder.done(out, tag),
             ClientFrame::Block(_) => self.encoder.transfer(out, Tag::default(), "127.0.0.1:1"),
             ClientFrame::BlockListGet => self.encoder.block_list(out, tag, &["carol@localhost"]),
             ClientFrame::Probe(_) => self.encoder.error(out, tag, Reason::NoSuchUser, ""),
-            ClientFrame::Bind { .. } => panic!("no test here binds"),
             ClientFrame::LogOut(_) => {
                 self.encoder.done(out, tag);
                 self.closing = true;
             }
+            _ => panic!("no test here sends this"),
         }
         Verdict::None
     }

@@ -61,7 +61,8 @@ fn a_server_reads_what_a_client_wrote() {
     read!(from_client, LogOut, t => t.status(), Some("gone home"));
     read!(from_client, SetPresence, t => t.fields(), PRESENCE);
     read!(from_client, Probe, t => t.jid(), "bob@localhost");
-    read!(from_client, Subscription, t => t.action(), SUBSCRIPTION.action; t.jid(), "bob@localhost"; t.note(), Some("welcome"));
+    read!(from_client, Subscription, t => t.action(), SUBSCRIPTION.action; t.jid(), "bob@localhost"; t.note(), Some("welcome");
+        t.extensions(), Some(SUBSCRIPTION.extensions));
     read!(from_client, RosterSet, t => t.jid(), "bob@localhost"; t.name(), Some("Bob"); t.remove(), false;
         t.groups().unwrap().iter().collect::<Vec<_>>(), wire_samples::groups());
     read!(from_client, Block, t => t.jid(), "bob@localhost"; t.blocked(), false);
@@ -71,7 +72,9 @@ fn a_server_reads_what_a_client_wrote() {
         assert_eq!((to, presence.fields()), ("bob@localhost", PRESENCE));
         assert_eq!(presence.bytes, Encoder::default().presence(&PRESENCE));
     });
-    from_client(Kind::RosterGet, |frame| assert!(matches!(frame, ClientFrame::RosterGet)));
+    read!(from_client, Carbons, t => t.enabled(), true);
+    read!(from_client, Activity, t => t.active(), true);
+    read!(from_client, LastSeenGet, t => t.jid(), "bob@localhost");
     from_client(Kind::BlockListGet, |frame| assert!(matches!(frame, ClientFrame::BlockListGet)));
 }
 
@@ -85,9 +88,18 @@ fn a_client_reads_what_a_server_wrote() {
         t.resume().unwrap().bytes(), LOGGED_IN.resume; t.resume_within_ms(), 30_000; t.data().unwrap().bytes(), LOGGED_IN.data);
     read!(from_server, Error, t => t.reason(), 21; t.text(), Some(Reason::LogInFailed.text()));
     read!(from_server, SubscriptionEvent, t => t.action(), SUBSCRIPTION.action; t.user(), 42; t.note(), Some("welcome"));
-    read!(from_server, Roster, t => t.items().unwrap().len(), 2; t.items().unwrap().get(0).name(), Some("Bob"));
+    let mut rosters = Vec::new();
+    for sample in wire_samples::of_server().iter().filter(|sample| sample.kind == Kind::Roster) {
+        let ServerFrame::Roster(t) = decode::from_server(sample.kind, &sample.bytes[HEADER_BYTES..]).unwrap() else { panic!() };
+        let version = t.version().map(str::to_owned);
+        rosters.push((t.items().map_or(0, |items| items.len()), t.more(), version, t.unchanged()));
+    }
+    let version = || Some(wire_samples::VERSION.to_owned());
+    assert_eq!(rosters, [(2, false, version(), false), (1, true, None, false), (0, false, version(), true)]);
+    read!(from_server, LastSeen, t => t.jid(), "bob@localhost"; t.seconds(), 90; t.status(), Some("gone home"));
     read!(from_server, RosterPush, t => t.item().jid(), "bob@localhost"; t.item().subscription(), SubscriptionState::Both;
-        t.item().ask(), true; t.item().approved(), true; t.item().removed(), true);
+        t.item().ask(), true; t.item().approved(), true; t.item().removed(), true;
+        t.version(), Some(wire_samples::VERSION));
     read!(from_server, BlockList, t => t.jids().unwrap().iter().collect::<Vec<_>>(), ["carol@localhost"]);
     read!(from_server, Transfer, t => t.address(), "127.0.0.1:5290");
     from_server(Kind::EventBatch, |frame| {

@@ -70,7 +70,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(hellos());
+    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -92,6 +92,29 @@ const HELLO: &str = "
     48752856577b000b00020100000a00040002001d
 ";
 
+/// WebSockets, cut in their requests, and JSON messages.
+fn pages() -> impl Iterator<Item = Vec<u8>> {
+    let socket = |cut: u8, path: &str, protocol: &str, frames: &[&[u8]]| {
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+        );
+        [&[cut], head.as_bytes(), &frames.concat()].concat()
+    };
+    let frame = |first: u8, payload: &[u8]| [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
+    let ping = frame(0x89, b"there?");
+    let json = [frame(0x01, br#"{"type":"pi"#), ping.clone(), frame(0x80, br#"ng","id":1}"#), frame(0x88, &[0x03, 0xe8])].concat();
+    let open = frame(0x81, b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>");
+    let sockets = [
+        socket(9, "/ws", "fanal.json.v1", &[&json]),
+        socket(70, "/ws", "fanal.fb.v1", &[&ping, &frame(0x82, b"")]),
+        socket(60, "/xmpp-websocket", "xmpp", &[&open, &frame(0x81, b"<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>")]),
+        b"\x03GET /demo HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec(),
+    ];
+    let book = include_str!("../schemas/JSON.md").lines().filter(|line| line.starts_with("{\"type\"") && line.ends_with('}'));
+    sockets.into_iter().chain(book.map(|line| line.as_bytes().to_vec()))
+}
+
 /// Requests to the admin port, configurations and JIDs.
 fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {
     let texts = [
@@ -105,6 +128,26 @@ fn texts_of_operators() -> impl Iterator<Item = Vec<u8>> {
         "Ali\u{e9}ce@b\u{fc}cher.example/B\u{e4}lle",
         "alic\u{213b}nxn-\u{f6}crrgcc\u{345}\u{f6}crrm@lxx.ll",
         "alice@[::1]/\u{212b}ngstr\u{f6}m",
+    ];
+    texts.into_iter().map(|text| text.as_bytes().to_vec())
+}
+
+/// What XMPP clients say before their log-in and in their session.
+fn xmpp() -> impl Iterator<Item = Vec<u8>> {
+    let texts = [
+        "\x00\x20<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+         xmlns:stream='http://etherx.jabber.org/streams'><auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' \
+         mechanism='SCRAM-SHA-256'>biwsbj11c2VyLHI9YWJj</auth>",
+        "\x01\x30<presence xml:lang='de'><show>away</show><status xml:lang='en'>&lt;</status><priority>-1</priority>\
+         <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v'/><x:y xmlns:x='z' x:a='1'>t</x:y></presence>",
+        "\x03\x40<message to='user@localhost' type='chat' id='1'><body>gr\u{fc}\u{df}e</body><thread>t</thread></message>\
+         <r xmlns='urn:xmpp:sm:3'/><a xmlns='urn:xmpp:sm:3' h='1'/>\
+         <iq type='get' id='2' to='a@localhost/b'><ping xmlns='urn:xmpp:ping'/></iq>",
+        "\x01\x10<iq type='set' id='3'><query xmlns='jabber:iq:roster'>\
+         <item jid='b@localhost' name='B'><group>g</group></item></query></iq>\
+         <iq type='set' id='4'><block xmlns='urn:xmpp:blocking'><item jid='c@localhost'/></block></iq></stream:stream>",
+        "\x01\x50<presence type='subscribe' to='b@localhost'><status>hi</status></presence><presence to='c@localhost/d'/>\
+         <iq type='get' id='5' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
     ];
     texts.into_iter().map(|text| text.as_bytes().to_vec())
 }
@@ -131,13 +174,13 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
         (Table::Meta, rows::serial_key(9), rows::encode_u32(4)),
         (Table::Accounts, rows::user_key(&carol), rows::Account { user, scram, created: stamp }.encode()),
         (Table::Roster, pair.clone(), contact.encode()),
-        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp }.encode()),
+        (Table::Requests, pair.clone(), rows::Request { note: note.clone(), user, stamp, extensions: String::new() }.encode()),
         (Table::Blocked, pair, Vec::new()),
         (Table::LastPresence, rows::user_key(&alice), rows::LastPresence { stamp, presence: vec![1; 9] }.encode()),
         (
             Table::Ways,
             rows::way_key(&alice, &carol, 6),
-            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6) }.encode(),
+            rows::Way { kind: 4, note, from_user: user, to_user: user, arrived: Some(6), extensions: String::new() }.encode(),
         ),
         (Table::Messages, rows::message_key(&alice, 7), message.encode()),
     ];

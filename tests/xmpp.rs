@@ -246,3 +246,63 @@ fn an_idle_client_is_small() {
     let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls: StartTls::No, registration: false };
     assert!(Xmpp::new(std::sync::Arc::new(rules)).heap_bytes() <= 256);
 }
+
+#[test]
+fn a_client_that_has_kept_its_roster_gets_it_only_when_it_changed() {
+    let (mut world, alice, _) = two_friends();
+    let get = |version: &str| format!("<iq type='get' id='r'><query xmlns='jabber:iq:roster' ver='{version}'/></iq>");
+    let whole = world.ask(alice, get(""));
+    let version = whole.split("ver='").nth(1).expect("it has a version").split('\'').next().unwrap().to_owned();
+    assert!(whole.contains("<item jid='bob@example.org'"), "{whole}");
+    assert_eq!(world.ask(alice, get(&version)), "<iq type='result' id='r' to='alice@example.org/desk'></iq>");
+    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='bob@example.org' name='B'/></query></iq>";
+    let push = world.ask(alice, set);
+    assert!(push.contains("<query xmlns='jabber:iq:roster' ver='") && !push.contains(&format!("ver='{version}'")), "{push}");
+    assert!(world.ask(alice, get(&version)).contains("name='B'"));
+}
+
+#[test]
+fn a_subscription_stanza_keeps_all_its_children() {
+    let mut world = World::new();
+    world.account("alice");
+    world.account("bob");
+    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
+    world.say(
+        alice,
+        "<presence type='subscribe' to='bob@example.org'><nick xmlns='http://jabber.org/protocol/nick'>Al</nick></presence>",
+    );
+    assert!(world.heard(bob).contains("<nick xmlns='http://jabber.org/protocol/nick'>Al</nick></presence>"));
+}
+
+#[test]
+fn blocked_users_are_listed_and_see_nothing() {
+    let (mut world, alice, bob) = two_friends();
+    let list = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
+    assert!(world.ask(alice, list).contains("<blocklist xmlns='urn:xmpp:blocking'></blocklist>"));
+    let items = "<item jid='bob@example.org'/><item jid='carol@example.org'/>";
+    let heard = world.ask(alice, format!("<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>{items}</block></iq>"));
+    assert_eq!(heard.matches(" id='b'").count(), 1, "{heard}");
+    assert!(heard.contains("<iq type='result' id='b'"), "{heard}");
+    assert!(heard.contains(&format!("<block xmlns='urn:xmpp:blocking'>{items}</block>")), "{heard}");
+    assert!(world.heard(bob).contains("type='unavailable'"));
+    assert!(world.ask(alice, list).contains(items));
+    world.say(alice, "<presence><status>secret</status></presence>");
+    assert_eq!(world.heard(bob), "");
+    let heard = world.ask(alice, format!("<iq type='set' id='u'><unblock xmlns='urn:xmpp:blocking'>{items}</unblock></iq>"));
+    assert!(heard.contains("<iq type='result' id='u'"), "{heard}");
+    assert!(world.heard(bob).contains("<status>secret</status>"));
+    for items in ["", "<item/>", "<item jid='example.org'/>", "<item jid='a@elsewhere.org'/>"] {
+        let heard = world.ask(alice, format!("<iq type='set' id='x'><block xmlns='urn:xmpp:blocking'>{items}</block></iq>"));
+        assert!(heard.starts_with("<iq type='error' id='x'") && heard.matches("id='x'").count() == 1, "{heard}");
+    }
+}
+
+#[test]
+fn a_friend_is_told_when_a_user_was_last_here() {
+    let (mut world, alice, bob) = two_friends();
+    let asked = |to: &str| format!("<iq type='get' id='l' to='{to}@example.org'><query xmlns='jabber:iq:last'/></iq>");
+    world.say(bob, "<presence type='unavailable'><status>home</status></presence>");
+    let heard = world.ask(alice, asked("bob"));
+    assert!(heard.contains("<query xmlns='jabber:iq:last' seconds='0'>home</query>"), "{heard}");
+    assert!(world.ask(alice, asked("nobody")).contains("type='error'"));
+}

@@ -126,6 +126,8 @@ pub const LAST_SEQUENCE: u32 = u32::MAX - 1;
 pub const JID_PART_BYTES: usize = 1023;
 /// Longest name, note or group of a roster item, in bytes.
 pub const TEXT_BYTES: usize = 1024;
+/// Longest extensions of a subscription stanza, in bytes: they are stored with it. At the limit: `too_large`.
+pub const SUBSCRIPTION_EXTENSION_BYTES: usize = 4096;
 /// Groups of one roster item.
 pub const GROUPS_PER_ITEM: usize = 16;
 /// What a native frame needs beside the text of the XMPP stanza it was, at most.

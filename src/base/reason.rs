@@ -57,6 +57,7 @@ reasons! {
     AccountRemoved = 25, "account_removed", "the account was removed";
     TooManyStreams = 26, "too_many_streams", "the number of the stream is above what the node allows: use lower ones";
     SessionWornOut = 27, "session_worn_out", "the session has changed its presence as often as one session can: log in anew";
+    NotFound = 28, "not_found", "there is no such thing, or you may not see it";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";

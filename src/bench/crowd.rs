@@ -186,7 +186,11 @@ impl Crowd {
 
     fn write_subscription(&mut self, action: Action, whom: u32, tag: Tag, out: &mut Vec<u8>) {
         let jid = self.access.jid(self.first + whom);
-        self.encoder.subscription(out, tag, &SubscriptionFields { action, jid: &jid, user: UserId::NOBODY, note: "" });
+        self.encoder.subscription(
+            out,
+            tag,
+            &SubscriptionFields { action, jid: &jid, user: UserId::NOBODY, note: "", extensions: "" },
+        );
     }
 
     /// Waits until so many available presences of contacts have come, over all users.

@@ -188,6 +188,7 @@ pub(super) fn wrong(answer: &Answer) -> Error {
         Answer::Authenticated(_) => "Authenticated",
         Answer::LoggedIn(_) => "LoggedIn",
         Answer::Roster(_) => "Roster",
+        Answer::LastSeen(_) => "LastSeen",
         Answer::BlockList(_) => "BlockList",
         Answer::Pong => "Pong",
         Answer::Refused(_) => "Error",

@@ -5,7 +5,8 @@
 
 use super::codec::Received;
 use super::values::{
-    Answer, Contact, DirectedPresence, Event, Greeting, LoggedIn, PresenceEvent, Refusal, SubscriptionRequest, bytes, text,
+    Answer, Contact, DirectedPresence, Event, Greeting, LastSeen, LoggedIn, PresenceEvent, Refusal, Roster, SubscriptionRequest,
+    bytes, text,
 };
 use super::versions::Versions;
 use crate::base::id::{SessionId, UserId};
@@ -85,10 +86,14 @@ impl Inbox {
             ServerFrame::Message(message) => self.message(tag.stream, message, out),
             ServerFrame::SubscriptionEvent(event) => {
                 let (user, note) = (UserId(event.user()), text(event.note()));
-                let request = SubscriptionRequest { action: event.action(), jid: event.jid().to_owned(), user, note };
+                let (jid, extensions) = (event.jid().to_owned(), text(event.extensions()));
+                let request = SubscriptionRequest { action: event.action(), jid, user, note, extensions };
                 self.event(tag.stream, Event::Subscription(request));
             }
-            ServerFrame::RosterPush(push) => self.event(tag.stream, Event::RosterPush(push.item().into())),
+            ServerFrame::RosterPush(push) => {
+                let contact = Contact { version: text(push.version()), ..push.item().into() };
+                self.event(tag.stream, Event::RosterPush(contact));
+            }
             ServerFrame::DirectedPresence { from, presence } => {
                 let directed = DirectedPresence { from: from.to_owned(), presence: presence.fields().into() };
                 self.event(tag.stream, Event::Directed(directed));
@@ -111,10 +116,12 @@ impl Inbox {
                 return Err(Reason::Flood);
             }
             self.rosters.insert(tag, contacts);
-        } else if tag.request == 0 {
-            self.event(tag.stream, Event::Roster(contacts));
-        } else {
-            self.answers.push_back((tag, Answer::Roster(contacts)));
+            return Ok(());
+        }
+        let roster = Roster { contacts, version: text(roster.version()), unchanged: roster.unchanged() };
+        match tag.request {
+            0 => self.event(tag.stream, Event::Roster(roster)),
+            _ => self.answers.push_back((tag, Answer::Roster(roster))),
         }
         Ok(())
     }
@@ -159,6 +166,9 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
         ServerFrame::Error(error) => Answer::Refused(refusal(error)),
         ServerFrame::SaslChallenge(challenge) => Answer::Challenge(bytes(challenge.data())),
         ServerFrame::Authenticated(authenticated) => Answer::Authenticated(bytes(authenticated.data())),
+        ServerFrame::LastSeen(seen) => {
+            Answer::LastSeen(LastSeen { jid: seen.jid().to_owned(), seconds: seen.seconds(), status: text(seen.status()) })
+        }
         ServerFrame::BlockList(list) => Answer::BlockList(list.jids().into_iter().flatten().map(str::to_owned).collect()),
         ServerFrame::Hello(hello) => Answer::Greeting(Greeting {
             version: hello.version(),

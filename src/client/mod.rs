@@ -39,5 +39,6 @@ pub use trunk::{Trunk, TrunkEvent};
 #[cfg(feature = "runtime")]
 pub use user::{Client, LogIn};
 pub use values::{
-    Answer, Contact, DirectedPresence, Event, Greeting, LoggedIn, Message, Presence, PresenceEvent, Refusal, SubscriptionRequest,
+    Answer, Contact, DirectedPresence, Event, Greeting, LastSeen, LoggedIn, Message, Presence, PresenceEvent, Refusal, Roster,
+    SubscriptionRequest,
 };

@@ -5,8 +5,7 @@
 use super::connection::{Connection, Error, wrong};
 use super::inbox::Inbox;
 use super::sasl::{Scram, plain};
-use super::values::{Answer, Contact, Event, Greeting, LoggedIn, Presence};
-use crate::base::id::UserId;
+use super::values::{Answer, Contact, Event, Greeting, LastSeen, LoggedIn, Presence, Roster};
 use crate::base::jid::Bare;
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native::Action;
@@ -181,13 +180,30 @@ impl Client {
     }
 
     fn subscription(&mut self, action: Action, jid: &str, note: &str) -> Result<(), Error> {
-        let fields = SubscriptionFields { action, jid, user: UserId::NOBODY, note };
-        self.done(|encoder, out, tag| encoder.subscription(out, tag, &fields))
+        self.send_subscription(&SubscriptionFields { action, jid, note, ..SubscriptionFields::default() })
+    }
+
+    /// A subscription stanza, whole.
+    pub fn send_subscription(&mut self, fields: &SubscriptionFields<'_>) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.subscription(out, tag, fields))
     }
 
     pub fn roster(&mut self) -> Result<Vec<Contact>, Error> {
-        match self.connection.request(0, |encoder, out, tag| encoder.roster_get(out, tag))? {
-            Answer::Roster(contacts) => Ok(contacts),
+        Ok(self.roster_since("")?.contacts)
+    }
+
+    /// The roster, unless it still has this version, which we have kept (RFC 6121 2.6).
+    pub fn roster_since(&mut self, version: &str) -> Result<Roster, Error> {
+        match self.connection.request(0, |encoder, out, tag| encoder.roster_since(out, tag, version))? {
+            Answer::Roster(roster) => Ok(roster),
+            other => Err(wrong(&other)),
+        }
+    }
+
+    /// When a user was last here, whose presence we may see.
+    pub fn last_seen(&mut self, jid: &str) -> Result<LastSeen, Error> {
+        match self.connection.request(0, |encoder, out, tag| encoder.last_seen_get(out, tag, jid))? {
+            Answer::LastSeen(seen) => Ok(seen),
             other => Err(wrong(&other)),
         }
     }
@@ -226,6 +242,16 @@ impl Client {
     /// Sends a message of any kind. An answer to it, of the kinds Result and Failure, is a message too.
     pub fn send(&mut self, message: &MessageFields<'_>) -> Result<(), Error> {
         self.done(|encoder, out, tag| encoder.message(out, tag, message))
+    }
+
+    /// Whether we want copies of what our other sessions send and receive (XEP-0280).
+    pub fn set_carbons(&mut self, enabled: bool) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.carbons(out, tag, enabled))
+    }
+
+    /// Whether somebody looks at us (XEP-0352): while nobody does, no presence comes, and then only the newest.
+    pub fn set_active(&mut self, active: bool) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.activity(out, tag, active))
     }
 
     /// Asks for a user's presence now; it comes as events.

@@ -109,6 +109,8 @@ pub struct Message {
     pub extensions: String,
     /// Milliseconds since 1970: when it came, if it had to wait for us; 0 otherwise.
     pub stamp: u64,
+    /// A copy of what another session of ours received or sent.
+    pub copy: n::Copy,
 }
 
 impl From<n::Message<'_>> for Message {
@@ -122,6 +124,7 @@ impl From<n::Message<'_>> for Message {
             kind: message.kind(),
             extensions: text(message.extensions()),
             stamp: message.stamp(),
+            copy: message.copy(),
         }
     }
 }
@@ -133,6 +136,8 @@ pub struct SubscriptionRequest {
     pub jid: String,
     pub user: UserId,
     pub note: String,
+    /// XML elements.
+    pub extensions: String,
 }
 
 /// A roster item.
@@ -150,6 +155,8 @@ pub struct Contact {
     pub approved: bool,
     /// Only in a push: the item is gone.
     pub removed: bool,
+    /// Only in a push: what the roster is called with this change.
+    pub version: String,
 }
 
 impl From<n::RosterItem<'_>> for Contact {
@@ -163,8 +170,28 @@ impl From<n::RosterItem<'_>> for Contact {
             ask: item.ask(),
             approved: item.approved(),
             removed: item.removed(),
+            version: String::new(),
         }
     }
+}
+
+/// A whole roster, or the news that the one we kept is right.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Roster {
+    pub contacts: Vec<Contact>,
+    /// What this state of it is called.
+    pub version: String,
+    /// The version we asked about is the present one; `contacts` is empty.
+    pub unchanged: bool,
+}
+
+/// When a user was last here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LastSeen {
+    pub jid: String,
+    /// So long ago; 0: the user is here.
+    pub seconds: u64,
+    pub status: String,
 }
 
 /// The server's answer to Hello.
@@ -237,7 +264,7 @@ pub enum Event {
     Subscription(SubscriptionRequest),
     RosterPush(Contact),
     /// The whole roster, after a session was resumed: pushes may have been missed.
-    Roster(Vec<Contact>),
+    Roster(Roster),
     Directed(DirectedPresence),
     /// The session is to go on at this address: `Client::follow`.
     Transfer(String),
@@ -254,7 +281,8 @@ pub enum Answer {
     /// After a log-in with `bind_later`: SASL's last word.
     Authenticated(Vec<u8>),
     LoggedIn(LoggedIn),
-    Roster(Vec<Contact>),
+    Roster(Roster),
+    LastSeen(LastSeen),
     BlockList(Vec<String>),
     Pong,
     Refused(Refusal),

@@ -5,7 +5,10 @@
 //! `Report`. Below Linux 6.0 there is no multishot receive and fanal does not run.
 
 use io_uring::{IoUring, opcode, register::Probe};
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt::TcpUlp};
+use socket2::{Domain, Socket, Type};
 use std::fmt;
 use std::io;
 
@@ -63,6 +66,8 @@ pub struct Report {
     pub lock_needed: u64,
     /// Descriptors that may be open.
     pub descriptors: u64,
+    /// Whether the kernel could encrypt (kTLS).
+    pub kernel_tls: bool,
 }
 
 impl fmt::Display for Report {
@@ -80,7 +85,9 @@ impl fmt::Display for Report {
                 self.lock_limit, self.lock_needed
             ),
             false => write!(f, "; locks {} of {} bytes", self.lock_needed, self.lock_limit),
-        }
+        }?;
+        let kernel_tls = if self.kernel_tls { "the kernel's (CONFIG_TLS) is there and not used" } else { "the kernel has none" };
+        write!(f, "; TLS in user space, {kernel_tls}")
     }
 }
 
@@ -145,6 +152,7 @@ pub fn probe(cores: usize, task_run: TaskRun) -> Result<Report, SetupError> {
         lock_limit,
         lock_needed: cores as u64 * EXECUTOR_RINGS * EXECUTOR_MEMORY as u64,
         descriptors: raise_descriptor_limit(),
+        kernel_tls: has_kernel_tls(),
     })
 }
 
@@ -170,6 +178,12 @@ fn raise_descriptor_limit() -> u64 {
         true => hard,
         false => soft,
     }
+}
+
+/// A kernel without TLS does not know the name; one that has it only misses the connection.
+fn has_kernel_tls() -> bool {
+    let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, None) else { return false };
+    matches!(setsockopt(&socket, TcpUlp::default(), b"tls"), Ok(()) | Err(Errno::ENOTCONN))
 }
 
 fn limit(of: Resource) -> u64 {
@@ -211,9 +225,10 @@ mod tests {
             lock_limit: 8 << 20,
             lock_needed: 9 << 20,
             descriptors: 20_000,
+            kernel_tls: true,
         };
         let text = report.to_string();
-        for part in ["6.1.0", "NO_SQARRAY", "room for 19488", "LimitNOFILE", "LimitMEMLOCK"] {
+        for part in ["6.1.0", "NO_SQARRAY", "room for 19488", "LimitNOFILE", "LimitMEMLOCK", "CONFIG_TLS"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }

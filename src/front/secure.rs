@@ -4,7 +4,7 @@
 //! clear counts once a connection is private; what ends the connection ends TLS properly (close_notify), so that nobody on the
 //! way can pretend it.
 
-use super::tls::{Application, Terms, Tls};
+use super::tls::{Application, HANDSHAKE_US, Terms, Tls};
 use super::translate::{Channel, Core, Next, Translate};
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
@@ -138,6 +138,14 @@ impl Translate for Secure {
         match &self.stage {
             Stage::Private(tls) => Channel::Private { exporter: tls.exporter() },
             Stage::First | Stage::Clear | Stage::Asked | Stage::Handshake(_) => Channel::Clear,
+        }
+    }
+
+    fn handshake_us(&self) -> u32 {
+        match &self.stage {
+            Stage::First | Stage::Asked => HANDSHAKE_US,
+            Stage::Handshake(tls) => tls.cost_us(),
+            Stage::Clear | Stage::Private(_) => 0,
         }
     }
 

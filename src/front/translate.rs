@@ -68,6 +68,11 @@ pub trait Translate: Send {
         Channel::Clear
     }
 
+    /// About the microseconds of a core that a handshake may take with the peer's next bytes; 0: none is to come.
+    fn handshake_us(&self) -> u32 {
+        0
+    }
+
     /// Bytes this holds on the heap, itself included.
     fn heap_bytes(&self) -> usize;
 }

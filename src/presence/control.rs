@@ -10,8 +10,12 @@ use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
-use crate::wire::native::{MessageKind, Show};
+use crate::wire::native::{self, MessageKind, Show};
 use compact_str::CompactString;
+
+/// A sender's wish that a message be not copied (XEP-0280 7, XEP-0334).
+const PRIVATE: &str = "<private xmlns='urn:xmpp:carbons:2'";
+const NO_COPY: &str = "<no-copy ";
 
 /// A session's place at the core that owns its socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +84,8 @@ pub enum Control {
     /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
     WayArrived(Box<WayName>),
     Message(Box<Message>),
+    /// Somebody asks when a user was last here.
+    LastSeen(Box<Question>),
     Directed(Box<Directed>),
 
     // Home to edge.
@@ -178,11 +184,21 @@ pub enum Ask {
     Subscription {
         action: Action,
         contact: Bare,
-        note: String,
+        note: Note,
     },
-    /// The roster from behind this contact on, or from its beginning.
+    /// The roster from behind this contact on, or from its beginning, unless it has the version that the client has kept.
     RosterGet {
         after: Option<Bare>,
+        kept: String,
+    },
+    LastSeen {
+        jid: Bare,
+    },
+    Carbons {
+        enabled: bool,
+    },
+    Activity {
+        active: bool,
     },
     RosterSet {
         contact: Bare,
@@ -226,8 +242,31 @@ pub struct Way {
     /// `NOBODY` when the sender does not know it.
     pub to_user: UserId,
     pub kind: WayKind,
-    pub note: String,
+    pub note: Note,
     pub sequence: u64,
+}
+
+/// What goes with a subscription stanza.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Note {
+    pub text: String,
+    /// XML elements.
+    pub extensions: String,
+}
+
+impl Note {
+    pub fn new(text: impl Into<String>) -> Note {
+        Note { text: text.into(), extensions: String::new() }
+    }
+}
+
+/// One user asks about another.
+#[derive(Clone, Debug)]
+pub struct Question {
+    pub from: Bare,
+    pub from_user: UserId,
+    pub about: Bare,
+    pub asker: Asker,
 }
 
 /// What tells one way from all others.
@@ -239,6 +278,13 @@ pub struct WayName {
 }
 
 impl Message {
+    /// XEP-0280: what people say to each other, unless they want it to stay between two sessions.
+    pub fn is_copied(&self) -> bool {
+        let Content { kind, body, extensions, .. } = &self.content;
+        let said = *kind == MessageKind::Chat || *kind == MessageKind::Normal && !body.is_empty();
+        said && !extensions.contains(PRIVATE) && !extensions.contains(NO_COPY)
+    }
+
     /// About what it takes in a frame.
     pub fn frame_bytes(&self) -> usize {
         let from = self.from.as_str().len() + self.from_resource.len();
@@ -311,6 +357,8 @@ pub struct Message {
     pub stamp: WallClock,
     /// What its row in the store is called; 0: it has none.
     pub kept: u64,
+    /// Whose copy it is.
+    pub copy: native::Copy,
 }
 
 #[derive(Clone, Debug)]
@@ -352,16 +400,28 @@ pub enum SessionEvent {
         action: Action,
         from: Bare,
         user: UserId,
-        note: String,
+        note: Note,
     },
     Roster {
         request: u32,
         items: Vec<Contact>,
-        /// There are more behind the last one.
-        more: bool,
+        /// `None`: there are more behind the last one.
+        version: Option<u64>,
+    },
+    /// The client has kept what there is.
+    RosterUnchanged {
+        request: u32,
+        version: u64,
     },
     RosterPush {
         item: Contact,
+        version: u64,
+    },
+    LastSeen {
+        request: u32,
+        jid: Bare,
+        seconds: u64,
+        status: String,
     },
     BlockList {
         request: u32,

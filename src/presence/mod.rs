@@ -10,6 +10,7 @@ pub mod farewell;
 pub mod frame;
 pub mod home;
 pub mod mailbox;
+pub mod missed;
 pub mod outbox;
 pub mod roster;
 pub mod subscription;

@@ -74,10 +74,32 @@ impl Item {
         self.detail.iter().flat_map(|detail| detail.groups())
     }
 
+    /// A number that changes, as good as surely, with anything that clients see of it.
+    fn fingerprint(&self) -> u64 {
+        let mut hash = hashed(0xcbf2_9ce4_8422_2325, &self.user.0.to_le_bytes());
+        hash = hashed(hash, &[self.state.shown().bits()]);
+        for text in [self.jid.as_str(), self.name()].into_iter().chain(self.groups()) {
+            // No text holds this byte, so it parts them.
+            hash = hashed(hashed(hash, text.as_bytes()), &[0xff]);
+        }
+        // The last bytes have reached few bits yet.
+        (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
     /// About what it takes in a frame.
     fn frame_bytes(&self) -> usize {
         64 + self.jid.as_str().len() + self.name().len() + self.groups().map(|group| group.len() + 12).sum::<usize>()
     }
+}
+
+/// Prints a roster's version.
+pub fn version_text(version: u64) -> String {
+    format!("{version:016x}")
+}
+
+/// FNV-1a, continued: stable, so that versions outlive a restart of the node.
+fn hashed(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The contacts of one user, in the order in which they came.
@@ -210,6 +232,12 @@ impl Roster {
             piece.push(item);
         }
         (piece, items.peek().is_some())
+    }
+
+    /// RFC 6121 2.6: what the roster's state is called; the same state has the same name, in whatever order it came about. Looks at
+    /// every item.
+    pub fn version(&self) -> u64 {
+        self.visible().map(Item::fingerprint).fold(u64::from(self.visible), u64::wrapping_add)
     }
 
     /// The contacts whose presence the user gets.
@@ -357,6 +385,28 @@ mod tests {
         assert_eq!(seen.len(), count, "none twice");
         assert!(roster.iter().filter(|item| item.user.serial() <= 1000).all(|item| seen.binary_search(&item.jid).is_ok()));
         assert_eq!(Roster::default().piece(None, 5_000), (vec![], false));
+    }
+
+    #[test]
+    fn a_version_names_what_clients_see_and_nothing_else() {
+        let (mut roster, mut other) = (roster_of(3), Roster::default());
+        (0..3).rev().for_each(|n| other.restore(item(n, State::TO)));
+        let version = roster.version();
+        assert_eq!(other.version(), version, "the order means nothing");
+        roster.restore(item(9, State::HIDDEN.with(State::PENDING_IN)));
+        assert_eq!(roster.version(), version, "a mere request is not in the roster");
+        let mut seen = vec![version, Roster::default().version()];
+        roster.set_detail(&jid(1), Detail::new("Bob", ["work"]).unwrap());
+        seen.push(roster.version());
+        roster.set_detail(&jid(1), Detail::new("Bobwork", []).unwrap());
+        seen.push(roster.version());
+        roster.set_state(&jid(2), State::TO.with(State::FROM));
+        seen.push(roster.version());
+        roster.remove(&jid(0));
+        seen.push(roster.version());
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 6);
     }
 
     #[test]

@@ -56,6 +56,11 @@ impl State {
         sound.then_some(state)
     }
 
+    /// The part of it that clients are shown.
+    pub fn shown(self) -> State {
+        State(self.0 & State::SHOWN.0)
+    }
+
     pub fn bits(self) -> u8 {
         self.0
     }

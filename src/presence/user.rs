@@ -3,9 +3,10 @@
 //! Lives on: the user's home core. Serves G1, J10, Z6. Invariants: session numbers only grow; a session is available exactly when
 //! its presence was last set to something else than unavailable; `outbound` names each edge at most once.
 
-use super::control::{EdgeRef, Message, UserRef, Way, WayKind};
+use super::control::{Directed, EdgeRef, Message, Note, UserRef, Way, WayKind};
 use super::frame::{self, Events};
 use super::mailbox::Mailbox;
+use super::missed::Missed;
 use super::roster::{Item, Roster};
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
@@ -61,6 +62,33 @@ pub struct SessionExtra {
     pub sent: u64,
     /// When the session ends unless it is resumed.
     pub ends_at: Option<Time>,
+    /// XEP-0280: it wants copies of what the user's other sessions send and receive.
+    pub carbons: bool,
+    /// XEP-0352: what is kept back while nobody looks at its client.
+    pub withheld: Option<Box<Withheld>>,
+}
+
+/// Presence that an inactive session is not told by its home; what it subscribes to is kept back at its edge.
+#[derive(Default, Debug)]
+pub struct Withheld {
+    /// Of the user's own other sessions.
+    pub own: Missed,
+    /// The newest of each sender.
+    pub directed: Vec<Box<Directed>>,
+}
+
+impl Withheld {
+    /// Keeps directed presence back. False: there is no room for it.
+    pub fn keep(&mut self, directed: &Directed, limits: &Limits) -> bool {
+        let from = (&directed.from, &directed.from_resource);
+        let is_full = self.directed.len() >= limits.directed_per_session as usize;
+        match self.directed.iter_mut().find(|other| (&other.from, &other.from_resource) == from) {
+            Some(other) => **other = directed.clone(),
+            None if is_full => return false,
+            None => self.directed.push(Box::new(directed.clone())),
+        }
+        true
+    }
 }
 
 impl SessionExtra {
@@ -111,6 +139,15 @@ impl Session {
         self.available && self.priority >= 0
     }
 
+    /// What is kept back from it, if it is inactive.
+    pub fn withheld(&mut self) -> Option<&mut Withheld> {
+        self.extra.as_mut()?.withheld.as_deref_mut()
+    }
+
+    pub fn wants_copies(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.carbons)
+    }
+
     pub fn extra(&mut self) -> &mut SessionExtra {
         self.extra.get_or_insert_default()
     }
@@ -141,7 +178,7 @@ pub struct Last {
 pub struct Request {
     pub from: Bare,
     pub user: UserId,
-    pub note: String,
+    pub note: Note,
 }
 
 /// A subscription change on its way to a contact.
@@ -344,7 +381,7 @@ mod tests {
     fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
         let jid = |name| Bare::new(name).unwrap();
         let (from_user, to_user) = (UserId(1), UserId(2));
-        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: String::new(), sequence }
+        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence }
     }
 
     const SUBSCRIBE: WayKind = WayKind::Stanza(Action::Subscribe);

@@ -8,7 +8,7 @@ use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
 use crate::front::translate::Translate;
 use crate::metrics::meter::Taken;
-use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, SessionEnd, Update};
+use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, Note, SessionEnd, Update};
 use crate::presence::subscription::Action;
 use crate::wire::decode::ClientFrame;
 use crate::wire::encode::{Greeting, Tag};
@@ -105,7 +105,7 @@ impl Shard {
             connection.heard = seconds(now);
         }
         if self.translators.has(conn.slot) {
-            self.received_foreign(now, conn, bytes);
+            self.received_in_turn(now, conn, bytes);
         } else {
             self.received_native(now, conn, bytes);
         }
@@ -224,6 +224,10 @@ impl Shard {
             }
             ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
             ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
+            ClientFrame::Activity(activity) if tag.stream == 0 => {
+                self.out.lines.hold(conn, !activity.active());
+                self.ask(conn, tag, Ask::Activity { active: activity.active() })
+            }
             _ => match request(frame) {
                 Err((reason, detail)) => {
                     self.say_error(conn, tag, reason, &detail);
@@ -332,6 +336,7 @@ impl Shard {
         }
         self.drop_sessions(conn, Reason::ConnectionLost);
         self.connections[conn.slot as usize] = None;
+        self.handshakes.forget(conn);
         self.translator_lost(now, conn);
         self.work_off(now);
     }
@@ -391,9 +396,15 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         ClientFrame::Subscription(subscription) => Ask::Subscription {
             action: action(subscription.action()),
             contact: bare(subscription.jid())?,
-            note: subscription.note().unwrap_or_default().to_owned(),
+            note: Note {
+                text: subscription.note().unwrap_or_default().to_owned(),
+                extensions: subscription.extensions().unwrap_or_default().to_owned(),
+            },
         },
-        ClientFrame::RosterGet => Ask::RosterGet { after: None },
+        ClientFrame::RosterGet(get) => Ask::RosterGet { after: None, kept: get.version().unwrap_or_default().to_owned() },
+        ClientFrame::Activity(_) => return Err((Reason::BadRequest, "the sessions of a trunk are always active".into())),
+        ClientFrame::Carbons(carbons) => Ask::Carbons { enabled: carbons.enabled() },
+        ClientFrame::LastSeenGet(get) => Ask::LastSeen { jid: bare(get.jid())? },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
         ClientFrame::RosterSet(set) => Ask::RosterSet {
             contact: bare(set.jid())?,

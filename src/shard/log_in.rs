@@ -317,6 +317,7 @@ impl Shard {
     /// A connection's session is over: the door goes back to where a client may log in.
     pub(super) fn session_over(&mut self, conn: ConnId) {
         self.outcomes.push((conn, Outcome::Ended));
+        self.out.lines.hold(conn, false);
         if let Some(connection) = self.connection(conn) {
             connection.accepted = connection.heard;
         }

@@ -10,6 +10,7 @@ pub mod batch;
 mod clients;
 mod connections;
 mod expect;
+mod handshakes;
 mod log_in;
 mod measure;
 mod operate;
@@ -110,6 +111,7 @@ pub struct Shard {
     peers: Vec<IpAddr>,
     translators: translated::Translators,
     log_ins: log_in::LogIns,
+    handshakes: handshakes::Handshakes,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
     encoder: Encoder,
@@ -150,7 +152,8 @@ impl Shard {
             connections: Vec::new(),
             peers: Vec::new(),
             translators: translated::Translators::default(),
-            log_ins: log_in::LogIns::new(hasher),
+            log_ins: log_in::LogIns::new(hasher.clone()),
+            handshakes: handshakes::Handshakes::new(hasher),
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),
             encoder: Encoder::default(),
@@ -168,9 +171,10 @@ impl Shard {
 
     /// Once a turn, after all input: looks after time, and says when it wants to again.
     pub fn turn(&mut self, now: Time) -> Option<Time> {
+        let handshakes = self.go_on_with_handshakes(now);
         let deadline = self.watch_over(now);
         self.work_off(now);
-        deadline
+        [handshakes, deadline].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

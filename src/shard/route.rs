@@ -87,6 +87,7 @@ impl Shard {
             Control::WayDone(name) => homes.way_done(now, name, edge, out),
             Control::WayArrived(name) => homes.way_arrived(name, out),
             Control::Message(message) => homes.message(now, message, out),
+            Control::LastSeen(question) => homes.last_seen(now, *question, out),
             Control::Directed(directed) => homes.directed(directed, out),
             Control::Interest { edge: session, publishers } => edge.interest(session, &publishers, homes, out),
             Control::Uninterest { edge: session, publisher } => edge.uninterest(session, publisher, homes, out),

@@ -5,6 +5,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::presence::control::{Asker, Attached, Contact, Content, EdgeRef, SessionEvent};
 use crate::presence::edge::{Home, RosterRest};
+use crate::presence::roster::version_text;
 use crate::presence::subscription::State;
 use crate::wire::encode::{self, LoggedInAs, MessageFields, SubscriptionFields, Tag};
 use crate::wire::native;
@@ -48,13 +49,20 @@ impl Shard {
                 return self.request_failed(edge, request, reason, &detail);
             }
             SessionEvent::Subscription { action, from, user, note } => {
-                let fields = SubscriptionFields { action: native::Action(action as u8), jid: from.as_str(), user, note: &note };
+                let fields = SubscriptionFields {
+                    action: native::Action(action as u8),
+                    jid: from.as_str(),
+                    user,
+                    note: &note.text,
+                    extensions: &note.extensions,
+                };
                 encoder.subscription_event(out, tag, &fields);
             }
-            SessionEvent::Roster { request, items, more } => {
-                encoder.roster(out, Tag { stream, request }, items.iter().map(contact), more);
+            SessionEvent::Roster { request, items, version } => {
+                let text = version.map(version_text);
+                encoder.roster(out, Tag { stream, request }, items.iter().map(contact), text.as_deref());
                 self.out.lines.append(conn.slot, &self.frames);
-                if let Some(last) = items.last().filter(|_| more) {
+                if let Some(last) = items.last().filter(|_| version.is_none()) {
                     self.edge.roster_goes_on(
                         edge,
                         RosterRest { asker: Asker { edge, request }, after: last.jid.clone() },
@@ -63,16 +71,23 @@ impl Shard {
                 }
                 return;
             }
-            SessionEvent::RosterPush { item } => encoder.roster_push(out, tag, &contact(&item)),
+            SessionEvent::RosterUnchanged { request, version } => {
+                encoder.roster_unchanged(out, Tag { stream, request }, &version_text(version));
+            }
+            SessionEvent::RosterPush { item, version } => encoder.roster_push(out, tag, &contact(&item), &version_text(version)),
+            SessionEvent::LastSeen { request, jid, seconds, status } => {
+                encoder.last_seen(out, Tag { stream, request }, jid.as_str(), seconds, &status);
+            }
             SessionEvent::BlockList { request, jids } => {
                 let jids: Vec<&str> = jids.iter().map(Bare::as_str).collect();
                 encoder.block_list(out, Tag { stream, request }, &jids);
             }
             SessionEvent::Message { number, message } => {
-                let (from, to) = (full(&message.from, &message.from_resource), message.to.to_string());
+                let to = message.to_resource.as_ref().map_or(message.to.to_string(), |resource| full(&message.to, resource));
+                let from = full(&message.from, &message.from_resource);
                 let Content { kind, id, body, extensions } = &message.content;
-                let (kind, stamp) = (*kind, message.stamp.0);
-                let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp };
+                let (kind, stamp, copy) = (*kind, message.stamp.0, message.copy);
+                let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp, copy };
                 encoder.message(out, tag, &fields);
             }
             SessionEvent::Directed(directed) => {

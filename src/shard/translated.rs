@@ -51,6 +51,12 @@ impl Translators {
         self.by_slot.get_mut(slot as usize)?.take()
     }
 
+    /// About the microseconds that a handshake may take with a connection's next bytes; 0: none is to come.
+    pub fn handshake_us(&self, slot: u32) -> u32 {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.map_or(0, |translator| translator.handshake_us())
+    }
+
     /// What lies between a connection and its peer.
     pub fn channel(&self, slot: u32) -> Channel {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);

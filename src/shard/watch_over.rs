@@ -69,7 +69,7 @@ impl Shard {
         let limits = self.settings.limits.clone();
         let whole = |ms: u32| ms.div_ceil(1000).max(1);
         let second = seconds(now);
-        let is_slow = self.connections[slot].is_some() && self.out.lines.is_slow(slot as u32);
+        let is_slow = self.connections[slot].is_some() && self.out.lines.is_behind(slot as u32);
         let session = self.edge.find(slot as u32, 0).is_some_and(|edge| self.edge.get(edge).is_some_and(|s| s.home.is_some()));
         self.mark(now, slot);
         let Some(connection) = self.connections[slot].as_mut() else { return };

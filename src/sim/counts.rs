@@ -60,6 +60,7 @@ happenings! {
     Watch, "watches", "publishers that an edge began to watch";
     WatchRefused, "watches_refused", "publishers that an edge was refused";
     LocalSnapshot, "local_snapshots", "subscribers served with what their edge knew already";
+    Inactive, "inactive", "times that nobody looked at a client any more";
     Revocation, "revocations", "revocations that another core heard of";
     Probe, "probes", "probes";
     Directed, "directed", "directed presences that arrived";
@@ -79,6 +80,7 @@ happenings! {
     MessageResumed, "messages_resumed", "of them, taken by a session that had been resumed";
     MessageKept, "messages_kept", "of them, stored for a user who took none";
     MessageWaited, "messages_waited", "of them, taken after they had waited";
+    Carbon, "carbons", "copies of them, taken by another session of the sender or the recipient";
     QuestionTaken, "questions_taken", "of them, questions of one session to another, taken by it";
     MessageReturned, "messages_returned", "messages returned to their sender";
 

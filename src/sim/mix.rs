@@ -66,6 +66,8 @@ pub struct Acting {
     pub ping: u64,
     pub log_out: u64,
     pub nonsense: u64,
+    pub activity: u64,
+    pub carbons: u64,
     /// Chances: to answer a subscription request with yes, no (else with nothing); to acknowledge a message at once; to come back
     /// with the token instead of logging in; to log in with a password.
     pub approve: u64,
@@ -132,6 +134,8 @@ impl Acting {
             ping: seldom(random, 40),
             log_out: seldom(random, 40),
             nonsense: seldom(random, 6),
+            activity: seldom(random, 80),
+            carbons: seldom(random, 30),
             approve: one_of(random, &[0, 300, 700, 1000]),
             deny: seldom(random, 200),
             acknowledge: one_of(random, &[0, 500, 1000]),

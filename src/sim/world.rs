@@ -188,11 +188,12 @@ impl World {
         self.env.links.are_busy() || self.env.disk.is_busy() || self.node.cores.iter().any(|core| core.is_busy())
     }
 
-    /// Everybody says once more how they are.
+    /// Everybody looks at their clients, and says once more how they are.
     fn say_last_words(&mut self) -> Held {
         for client in &mut self.clients {
             let streams: Vec<u32> = client.sessions.iter().filter(|(_, s)| s.may_ask()).map(|(&stream, _)| stream).collect();
             for stream in streams {
+                client.set_active(&mut self.env, stream, true);
                 client.change_presence(&mut self.env, stream);
             }
         }

@@ -90,6 +90,7 @@ pub struct Request {
     /// The asker.
     pub user: UserId,
     pub stamp: WallClock,
+    pub extensions: String,
 }
 
 /// What a user's last session left behind.
@@ -111,6 +112,7 @@ pub struct Way {
     pub to_user: UserId,
     /// Once it has arrived: the number of the last way that the receiver's core had sent before.
     pub arrived: Option<u64>,
+    pub extensions: String,
 }
 
 /// A message that waits for its receiver.
@@ -160,10 +162,34 @@ impl Row for Account {
 }
 
 impl Row for Contact {}
-impl Row for Request {}
 impl Row for LastPresence {}
-impl Row for Way {}
 impl Row for Message {}
+
+impl Row for Request {
+    const VERSION: u8 = 2;
+
+    /// Version 1 had no extensions.
+    fn decode_older(version: u8, fields: &[u8]) -> Result<Request, BadRow> {
+        if version != 1 {
+            return Err(BadRow::Version(version, Self::VERSION));
+        }
+        let (note, user, stamp) = read_fields(fields)?;
+        Ok(Request { note, user, stamp, extensions: String::new() })
+    }
+}
+
+impl Row for Way {
+    const VERSION: u8 = 2;
+
+    /// Version 1 had no extensions.
+    fn decode_older(version: u8, fields: &[u8]) -> Result<Way, BadRow> {
+        if version != 1 {
+            return Err(BadRow::Version(version, Self::VERSION));
+        }
+        let (kind, note, from_user, to_user, arrived) = read_fields(fields)?;
+        Ok(Way { kind, note, from_user, to_user, arrived, extensions: String::new() })
+    }
+}
 
 /// The key of a user's own row: `Accounts`, `LastPresence`.
 pub fn user_key(user: &Bare) -> Vec<u8> {

@@ -6,7 +6,7 @@
 
 use crate::base::reason::Reason;
 use crate::wire::event::{self, Batch, Event};
-use crate::wire::native::*;
+use crate::wire::native::{self, *};
 use crate::wire::presence::{self, PresenceView};
 use flatbuffers::{Follow, Vector, Verifiable, VerifierOptions};
 
@@ -37,11 +37,14 @@ pub enum ClientFrame<'a> {
     DirectedPresence { to: &'a str, presence: PresenceView<'a> },
     Probe(Probe<'a>),
     Subscription(Subscription<'a>),
-    RosterGet,
+    RosterGet(RosterGet<'a>),
     RosterSet(RosterSet<'a>),
     Block(Block<'a>),
     BlockListGet,
     Ack(Ack<'a>),
+    LastSeenGet(LastSeenGet<'a>),
+    Carbons(Carbons<'a>),
+    Activity(Activity<'a>),
 }
 
 /// What a server may send.
@@ -63,6 +66,7 @@ pub enum ServerFrame<'a> {
     RosterPush(RosterPush<'a>),
     BlockList(BlockList<'a>),
     Transfer(Transfer<'a>),
+    LastSeen(LastSeen<'a>),
     DirectedPresence { from: &'a str, presence: PresenceView<'a> },
 }
 
@@ -104,11 +108,14 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
             in_range(table.action().0, Action::ENUM_MAX)?;
             ClientFrame::Subscription(table)
         }
-        Kind::RosterGet => client_table::<RosterGet>(body).map(|_| ClientFrame::RosterGet)?,
+        Kind::RosterGet => ClientFrame::RosterGet(client_table(body)?),
         Kind::RosterSet => ClientFrame::RosterSet(client_table(body)?),
         Kind::Block => ClientFrame::Block(client_table(body)?),
         Kind::BlockListGet => client_table::<BlockListGet>(body).map(|_| ClientFrame::BlockListGet)?,
         Kind::Ack => ClientFrame::Ack(client_table(body)?),
+        Kind::Carbons => ClientFrame::Carbons(client_table(body)?),
+        Kind::Activity => ClientFrame::Activity(client_table(body)?),
+        Kind::LastSeenGet => ClientFrame::LastSeenGet(client_table(body)?),
         _ => return Err(Reason::BadFrame),
     })
 }
@@ -149,6 +156,7 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         }
         Kind::BlockList => ServerFrame::BlockList(server_table(body)?),
         Kind::Transfer => ServerFrame::Transfer(server_table(body)?),
+        Kind::LastSeen => ServerFrame::LastSeen(server_table(body)?),
         Kind::DirectedPresence => {
             let table: DirectedPresence = server_table(body)?;
             let from = table.from().ok_or(Reason::BadFrame)?;
@@ -163,7 +171,8 @@ fn first_presence(presence: Option<Vector<'_, u8>>) -> Result<Option<PresenceVie
 }
 
 fn message(message: Message<'_>) -> Result<Message<'_>, Reason> {
-    in_range(message.kind().0, MessageKind::ENUM_MAX).map(|()| message)
+    in_range(message.kind().0, MessageKind::ENUM_MAX)?;
+    in_range(message.copy().0, native::Copy::ENUM_MAX).map(|()| message)
 }
 
 #[inline]

@@ -33,6 +33,8 @@ struct Line {
     open: bool,
     dirty: bool,
     slow: bool,
+    /// Its client wants no presence for now: it is slow however much it has read.
+    held: bool,
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
@@ -154,6 +156,22 @@ impl Lines {
         self.lines[slot as usize].slow
     }
 
+    /// Whether its client reads more slowly than it is written for.
+    pub fn is_behind(&self, slot: u32) -> bool {
+        let line = &self.lines[slot as usize];
+        line.slow && (!line.held || line.backlog() > line.high as usize)
+    }
+
+    /// Conflates presence for a line until it's let go, as if it were slow.
+    pub fn hold(&mut self, conn: ConnId, held: bool) {
+        let Some(line) = self.get(conn) else { return };
+        let (was_held, still) = (std::mem::replace(&mut line.held, held), line.backlog() == 0);
+        line.slow |= held;
+        if was_held && !held && still {
+            self.drained.push(conn);
+        }
+    }
+
     /// Reads a line and the end of what it has gathered, for the cache.
     #[inline]
     pub fn glance(&self, slot: u32) -> u32 {
@@ -239,11 +257,11 @@ impl Lines {
         std::mem::take(&mut self.overrun)
     }
 
-    /// The slow connections that have sent all they had: conflated presence may go out. They count as slow until now, so that
-    /// nothing newer goes out before it.
+    /// The slow connections that have sent all they had: conflated presence may go out, but for those that are held. They count as
+    /// slow until now, so that nothing newer goes out before it.
     pub fn take_drained(&mut self) -> Vec<ConnId> {
         let mut drained = std::mem::take(&mut self.drained);
-        drained.retain(|&conn| self.get(conn).is_some_and(|line| std::mem::replace(&mut line.slow, false)));
+        drained.retain(|&conn| self.get(conn).is_some_and(|line| std::mem::replace(&mut line.slow, line.held)));
         drained
     }
 
@@ -361,6 +379,29 @@ mod tests {
         assert!(!lines.sent(conn.slot, buffer));
         assert_eq!(lines.take_drained(), [conn]);
         assert!(!lines.is_slow(conn.slot));
+    }
+
+    #[test]
+    fn a_line_that_is_held_is_slow_until_it_is_let_go_and_has_sent_all() {
+        let mut lines = Lines::default();
+        let conn = lines.open(MARKS);
+        lines.hold(conn, true);
+        assert!(lines.is_slow(conn.slot) && !lines.is_behind(conn.slot));
+        lines.append(conn.slot, b"a message");
+        let buffer = lines.take(conn.slot).unwrap();
+        lines.sent(conn.slot, buffer);
+        assert_eq!(lines.take_drained(), [conn], "what is no presence may go on");
+        assert!(lines.is_slow(conn.slot));
+        lines.append(conn.slot, &[0; 101]);
+        assert!(lines.is_behind(conn.slot));
+        lines.hold(conn, false);
+        assert_eq!(lines.take_drained(), []);
+        let buffer = lines.take(conn.slot).unwrap();
+        lines.sent(conn.slot, buffer);
+        assert_eq!((lines.take_drained(), lines.is_slow(conn.slot)), (vec![conn], false));
+        lines.hold(conn, true);
+        lines.hold(conn, false);
+        assert_eq!((lines.take_drained(), lines.is_slow(conn.slot)), (vec![conn], false));
     }
 
     #[test]

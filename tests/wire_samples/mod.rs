@@ -7,7 +7,7 @@ use fanal::wire::encode::{
     Contact, Encoder, Greeting, LogInFields, LoggedInAs, MessageFields, PresenceFields, SubscriptionFields, Tag,
 };
 use fanal::wire::event::{self, BatchWriter, Head};
-use fanal::wire::native::{Action, Kind, MessageKind, Show, SubscriptionState};
+use fanal::wire::native::{self, Action, Kind, MessageKind, Show, SubscriptionState};
 
 pub struct Sample {
     pub kind: Kind,
@@ -40,10 +40,18 @@ pub const MESSAGE: MessageFields<'_> = MessageFields {
     kind: MessageKind::Chat,
     extensions: "<x xmlns='urn:x'/>",
     stamp: 1_700_000_000_000,
+    copy: native::Copy::Sent,
 };
 
-pub const SUBSCRIPTION: SubscriptionFields<'_> =
-    SubscriptionFields { action: Action::Subscribed, jid: "bob@localhost", user: UserId(42), note: "welcome" };
+pub const SUBSCRIPTION: SubscriptionFields<'_> = SubscriptionFields {
+    action: Action::Subscribed,
+    jid: "bob@localhost",
+    user: UserId(42),
+    note: "welcome",
+    extensions: "<x xmlns='urn:x'/>",
+};
+
+pub const VERSION: &str = "00c0ffee00c0ffee";
 
 pub const LOGGED_IN: LoggedInAs<'_> = LoggedInAs {
     user: UserId(42),
@@ -111,11 +119,15 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Probe, &mut |e, out| e.probe(out, TAG, "bob@localhost"));
         add(Kind::Subscription, &mut |e, out| e.subscription(out, TAG, &SUBSCRIPTION));
         add(Kind::RosterGet, &mut |e, out| e.roster_get(out, TAG));
+        add(Kind::RosterGet, &mut |e, out| e.roster_since(out, TAG, VERSION));
         add(Kind::RosterSet, &mut |e, out| e.roster_set(out, TAG, "bob@localhost", "Bob", &groups()));
         add(Kind::RosterSet, &mut |e, out| e.roster_remove(out, TAG, "bob@localhost"));
         add(Kind::Block, &mut |e, out| e.block(out, TAG, "bob@localhost", false));
         add(Kind::BlockListGet, &mut |e, out| e.block_list_get(out, TAG));
         add(Kind::Ack, &mut |e, out| e.ack(out, TAG, 3));
+        add(Kind::Carbons, &mut |e, out| e.carbons(out, TAG, true));
+        add(Kind::Activity, &mut |e, out| e.activity(out, TAG, true));
+        add(Kind::LastSeenGet, &mut |e, out| e.last_seen_get(out, TAG, "bob@localhost"));
     })
 }
 
@@ -145,9 +157,11 @@ pub fn of_server() -> Vec<Sample> {
             batch.finish(out);
         });
         add(Kind::SubscriptionEvent, &mut |e, out| e.subscription_event(out, Tag::default(), &SUBSCRIPTION));
-        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&groups), contact(&[])], false));
-        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&[])], true));
-        add(Kind::RosterPush, &mut |e, out| e.roster_push(out, Tag::default(), &contact(&groups)));
+        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&groups), contact(&[])], Some(VERSION)));
+        add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&[])], None));
+        add(Kind::Roster, &mut |e, out| e.roster_unchanged(out, TAG, VERSION));
+        add(Kind::RosterPush, &mut |e, out| e.roster_push(out, Tag::default(), &contact(&groups), VERSION));
+        add(Kind::LastSeen, &mut |e, out| e.last_seen(out, TAG, "bob@localhost", 90, "gone home"));
         add(Kind::BlockList, &mut |e, out| e.block_list(out, TAG, &["carol@localhost"]));
         add(Kind::Transfer, &mut |e, out| e.transfer(out, Tag::default(), "127.0.0.1:5290"));
     })

@@ -104,8 +104,8 @@ keys! {
     token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
         changed without a gap. Without one a random key is made and kept in the data directory.";
     trunk_keys: Shape::Secrets, "The same for the tokens with which front ends and game servers open trunks.";
-    plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN). Only \
-        on loopback, or behind something that encrypts.";
+    plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL \
+        PLAIN). Only on loopback, or behind something that encrypts.";
 
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \

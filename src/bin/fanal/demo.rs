@@ -90,8 +90,13 @@ impl Demo {
             for user in 0..self.jids.len() {
                 for nth in 1..=subscribers as usize {
                     let contact = self.jids[(user + nth * step) % self.jids.len()].as_str();
-                    let fields =
-                        SubscriptionFields { action: native::Action(action as u8), jid: contact, user: UserId::NOBODY, note: "" };
+                    let fields = SubscriptionFields {
+                        action: native::Action(action as u8),
+                        jid: contact,
+                        user: UserId::NOBODY,
+                        note: "",
+                        extensions: "",
+                    };
                     self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.subscription(out, tag, &fields));
                     self.unanswered += 1;
                     self.breathe()?;

@@ -57,7 +57,7 @@ impl Heard<'_> {
             }
             "subscription" => {
                 let (action, jid, note) = (n::Action(m.choice("action", names::ACTION)?), m.required("jid")?, m.text("note")?);
-                encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: Default::default(), note });
+                encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: Default::default(), note, extensions: "" });
             }
             "roster_set" => {
                 let (jid, name, groups) = (m.required("jid")?, m.text("name")?, m.texts("groups")?);

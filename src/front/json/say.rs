@@ -61,6 +61,11 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
         ServerFrame::BlockList(list) => {
             say(out, "block_list", id, |o| o.list("jids", list.jids().into_iter().flatten(), string));
         }
+        ServerFrame::LastSeen(seen) => say(out, "last_seen", id, |o| {
+            o.text("jid", seen.jid());
+            o.number("seconds", seen.seconds());
+            o.text_if_any("status", seen.status().unwrap_or_default());
+        }),
         ServerFrame::Transfer(transfer) => say(out, "transfer", id, |o| o.text("address", transfer.address())),
         ServerFrame::DirectedPresence { from, presence: shown } => say(out, "directed_presence", id, |o| {
             o.text("from", from);

@@ -130,7 +130,11 @@ impl WebSocket {
                     return Err(self.close(read::NOT_SENSE, &text, Reason::BadFrame, replies));
                 }
             },
-            (Incoming::Text(text), Inside::Xmpp(xmpp)) => return xmpp.received_message(text, core, frames, replies).map(Some),
+            (Incoming::Text(text), Inside::Xmpp(xmpp)) => {
+                let read = xmpp.received_message(text, core, frames, replies).map(Some);
+                self.over |= read.is_err();
+                return read;
+            }
             (Incoming::Binary(bytes), Inside::Native) if is_whole(bytes) => {
                 frames.extend_from_slice(bytes);
                 return Ok(Some(Next::Here));
@@ -163,7 +167,10 @@ impl WebSocket {
             _ if frames.is_empty() => {}
             Stage::Open(Inside::Native) => write::frame(out, Opcode::Binary, frames),
             Stage::Open(Inside::Json(json)) => json.send(frames, core, out),
-            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.send(frames, core, out),
+            Stage::Open(Inside::Xmpp(xmpp)) => {
+                xmpp.send(frames, core, out);
+                self.over |= core.end.is_some();
+            }
             Stage::Asking(_) => {}
         }
     }
@@ -257,19 +264,16 @@ impl WebSocket {
             // The empty word of the TLS below, so that the line is looked at: for those inside it would be a message.
             RAW if frame.header.request >= LAST_WORD || frame.raw().is_empty() => Meant::Bytes,
             Kind::Ping if !matches!(self.stage, Stage::Open(Inside::Native)) => Meant::Ping,
-            Kind::Error => match end(frame) {
-                Some(reason) => Meant::End(reason),
-                None => Meant::Inside,
-            },
+            Kind::Error => end(frame, self.over).map_or(Meant::Inside, Meant::End),
             _ => Meant::Inside,
         }
     }
 }
 
-/// The reason of an Error that ends the connection.
-fn end(frame: &Frame<'_>) -> Option<Reason> {
+/// The reason of an Error that ends the connection: any does, once a translator has said goodbye.
+fn end(frame: &Frame<'_>, over: bool) -> Option<Reason> {
     let Ok(ServerFrame::Error(error)) = decode::from_server(frame.header.kind, frame.body) else { return None };
-    Reason::from_number(error.reason()).filter(|reason| reason.closes())
+    Reason::from_number(error.reason()).filter(|reason| reason.closes() || over && frame.header.request == 0)
 }
 
 /// Whether bytes are whole native frames, by their lengths alone: the native door looks at the rest.

@@ -82,9 +82,21 @@ impl Xmpp {
             ServerFrame::EventBatch(batch) => {
                 batch.iter().flatten().for_each(|event| self.write_event(out, &event, core));
             }
-            ServerFrame::Done => {
-                if let Some(Question::Iq { id, from }) = self.asked(request) {
+            ServerFrame::Done => match self.asked(request) {
+                Some(Question::Iq { id, from }) => {
                     self.stanza_out(out, |this, out| this.write_result(out, &id, &from, |_| {}));
+                }
+                Some(Question::Block(blocking)) => self.blocked(request, blocking, None, out),
+                _ => {}
+            },
+            ServerFrame::BlockList(list) => {
+                if let Some(Question::BlockList { id, from }) = self.asked(request) {
+                    self.stanza_out(out, |this, out| this.write_block_list(out, &id, &from, &list));
+                }
+            }
+            ServerFrame::LastSeen(seen) => {
+                if let Some(Question::LastSeen { id, from }) = self.asked(request) {
+                    self.stanza_out(out, |this, out| this.write_last_seen(out, &id, &from, &seen));
                 }
             }
             ServerFrame::Error(error) => {
@@ -92,7 +104,7 @@ impl Xmpp {
                 self.failed(request, reason, core, out);
             }
             ServerFrame::Roster(roster) => self.roster_piece(request, &roster, out),
-            ServerFrame::RosterPush(push) => self.roster_push(push.item(), out),
+            ServerFrame::RosterPush(push) => self.roster_push(push.item(), push.version(), out),
             ServerFrame::SubscriptionEvent(event) => self.stanza_out(out, |this, out| this.write_subscription(out, &event)),
             ServerFrame::DirectedPresence { from, presence } => {
                 self.stanza_out(out, |this, out| this.write_directed(out, from, &presence.fields()));
@@ -135,7 +147,10 @@ impl Xmpp {
             Some(Question::LogIn) => self.log_in_refused(reason, out),
             Some(Question::Bind { id }) => self.bind_refused(&id, reason, out),
             Some(Question::Resume) => self.not_resumed(core, out),
-            Some(Question::Iq { id, from }) => self.say_failure(out, "iq", &id, &from, reason),
+            Some(Question::Block(blocking)) => self.blocked(request, blocking, Some(reason), out),
+            Some(Question::Iq { id, from } | Question::BlockList { id, from } | Question::LastSeen { id, from }) => {
+                self.say_failure(out, "iq", &id, &from, reason)
+            }
             Some(Question::Asking { id, to }) => self.say_failure(out, "iq", &id, &to, reason),
             Some(Question::Roster(gathering)) => self.say_failure(out, "iq", &gathering.id, &gathering.from, reason),
             Some(Question::Message { id, to }) => self.say_failure(out, "message", &id, &to, reason),
@@ -158,7 +173,7 @@ impl Xmpp {
             self.waiting.iter().position(|(number, question)| *number == request && matches!(question, Question::Roster(_)));
         let Some(at) = found else {
             // After a resumption the roster comes unasked: pushes may have been missed.
-            return piece.items().into_iter().flatten().for_each(|item| self.roster_push(item, out));
+            return piece.items().into_iter().flatten().for_each(|item| self.roster_push(item, None, out));
         };
         if let Question::Roster(gathering) = &mut self.waiting[at].1 {
             piece.items().into_iter().flatten().for_each(|item| roster::write_item(&mut gathering.items, item));
@@ -166,7 +181,7 @@ impl Xmpp {
         if !piece.more()
             && let Some(Question::Roster(gathering)) = self.asked(request)
         {
-            self.write_roster(&gathering, out);
+            self.write_roster(&gathering, piece, out);
         }
     }
 

@@ -3,7 +3,9 @@
 use super::reasons::{BAD_JID, BAD_REQUEST, ELSEWHERE, FORBIDDEN, Failure, NO_SERVICE, NOT_FOUND, TOO_MANY};
 use super::stanza::{Address, IqKind, iq_kind};
 use super::{Mark, Question, Turn, Xmpp, names};
+use crate::base::jid::Bare;
 use crate::wire::encode::Tag;
+use crate::wire::native::LastSeen;
 use crate::wire::xml::{self, Element};
 
 /// Before the number of a ping of ours.
@@ -41,7 +43,7 @@ impl Xmpp {
         match self.address(element) {
             Address::Own => self.of_account(asked, turn),
             Address::Server => self.of_server(asked, turn),
-            Address::User(_) => self.of_user(asked, turn),
+            Address::User(user) => self.of_user(asked, &user, turn),
             Address::Session(..) => self.session_asked(element, turn),
             Address::Nowhere => self.fail(asked, NO_SERVICE, turn),
             Address::Elsewhere => self.fail(asked, ELSEWHERE, turn),
@@ -69,6 +71,9 @@ impl Xmpp {
         match (asked.payload.namespace.as_str(), asked.payload.name.as_str(), asked.sets) {
             (names::ROSTER, "query", false) => self.roster_get(asked, turn),
             (names::ROSTER, "query", true) => self.roster_set(asked, turn),
+            (names::BLOCKING, "blocklist", false) => self.block_list(asked, turn),
+            (names::BLOCKING, "block", true) => self.block(asked, true, turn),
+            (names::BLOCKING, "unblock", true) => self.block(asked, false, turn),
             (names::SESSION, "session", true) => self.result(asked, turn, |_| {}),
             (names::BIND, "bind", true) => self.fail(asked, Failure::new("cancel", "not-allowed"), turn),
             (names::PING, "ping", false) => self.result(asked, turn, |_| {}),
@@ -102,12 +107,30 @@ impl Xmpp {
     }
 
     /// What the server answers for another user's account. Of everybody the same, so that nobody learns who exists.
-    fn of_user(&mut self, asked: Asked<'_>, turn: &mut Turn<'_, '_>) {
+    fn of_user(&mut self, asked: Asked<'_>, user: &Bare, turn: &mut Turn<'_, '_>) {
         match (asked.payload.namespace.as_str(), asked.payload.name.as_str(), asked.sets) {
             (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, ACCOUNT, turn),
             (names::ROSTER, _, _) => self.fail(asked, FORBIDDEN, turn),
+            (names::LAST, "query", false) => self.last_seen(asked, user, turn),
             _ => self.fail(asked, NO_SERVICE, turn),
         }
+    }
+
+    /// XEP-0012.
+    fn last_seen(&mut self, asked: Asked<'_>, user: &Bare, turn: &mut Turn<'_, '_>) {
+        let question = Question::LastSeen { id: asked.id.into(), from: asked.to.into() };
+        let Some(tag) = self.ask_for(asked, turn, question) else { return };
+        turn.frame(|encoder, frames| encoder.last_seen_get(frames, tag, user.as_str()));
+    }
+
+    pub(super) fn write_last_seen(&self, out: &mut Vec<u8>, id: &str, from: &str, seen: &LastSeen<'_>) {
+        self.write_result(out, id, from, |out| {
+            out.extend_from_slice(b"<query xmlns='jabber:iq:last'");
+            xml::attribute(out, "seconds", &seen.seconds().to_string());
+            out.push(b'>');
+            xml::text(out, seen.status().unwrap_or_default());
+            out.extend_from_slice(b"</query>");
+        });
     }
 
     /// XEP-0030.
@@ -171,6 +194,8 @@ const SERVER: Identity = (
         names::ROSTER,
         names::VERSION,
         names::TIME,
+        names::BLOCKING,
+        names::LAST,
         "urn:xmpp:features:pre-approval",
     ],
 );

@@ -6,9 +6,10 @@
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
 //! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198).
+//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191).
 
 mod answers;
+mod blocking;
 mod encodings;
 mod iq;
 mod log_in;
@@ -112,8 +113,8 @@ pub struct Xmpp {
     reader: Reader,
     stage: Stage,
     private: bool,
-    /// The session's presence is known to others.
-    available: bool,
+    /// The client knows roster versions (RFC 6121 2.6).
+    versioned: bool,
     /// The number of the last request.
     request: u32,
     /// Roster pushes so far.
@@ -145,6 +146,16 @@ enum Question {
         from: Box<str>,
     },
     Roster(Box<roster::Gathering>),
+    BlockList {
+        id: Box<str>,
+        from: Box<str>,
+    },
+    Block(Box<blocking::Blocking>),
+    /// When a user was last here.
+    LastSeen {
+        id: Box<str>,
+        from: Box<str>,
+    },
     Message {
         id: Box<str>,
         to: Box<str>,
@@ -198,7 +209,7 @@ impl Xmpp {
             reader: Reader::default(),
             stage: Stage::Opening,
             private: false,
-            available: false,
+            versioned: false,
             request: 0,
             pushes: 0,
             waiting: ThinVec::new(),

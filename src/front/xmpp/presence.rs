@@ -73,7 +73,6 @@ impl Xmpp {
                 write_rest(out, &self.jid, &fields);
             });
         }
-        self.available = show != Show::Unavailable;
         Ok(())
     }
 
@@ -122,8 +121,10 @@ impl Xmpp {
         };
         let note = element.child("status", names::CLIENT).map(Element::text).unwrap_or_default();
         let note = &note[..note.floor_char_boundary(TEXT_BYTES)];
+        let others = element.children().filter(|child| !child.is("status", names::CLIENT) || child.language().is_some());
+        let extensions = &self.extensions(element, others).ok_or(TOO_BIG)?;
         let tag = self.about_presence(element)?;
-        let fields = SubscriptionFields { action, jid: jid.as_str(), user: UserId::default(), note };
+        let fields = SubscriptionFields { action, jid: jid.as_str(), user: UserId::default(), note, extensions };
         turn.frame(|encoder, frames| encoder.subscription(frames, tag, &fields));
         Ok(())
     }
@@ -201,8 +202,11 @@ impl Xmpp {
         for (name, value) in [("type", kind), ("from", event.jid()), ("to", self.bare())] {
             xml::attribute(out, name, value);
         }
+        let (tag, children) = tag_and_children(event.extensions().unwrap_or_default());
+        out.extend_from_slice(tag.as_bytes());
         out.push(b'>');
         write_text(out, "status", event.note().unwrap_or_default());
+        out.extend_from_slice(children.as_bytes());
         out.extend_from_slice(b"</presence>");
     }
 }

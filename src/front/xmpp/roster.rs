@@ -5,7 +5,7 @@ use super::reasons::{BAD_JID, BAD_REQUEST, Failure, NOT_ACCEPTABLE};
 use super::{Question, Turn, Xmpp, names};
 use crate::base::jid::Bare;
 use crate::base::limits::{GROUPS_PER_ITEM, TEXT_BYTES};
-use crate::wire::native::{RosterItem, SubscriptionState};
+use crate::wire::native::{Roster, RosterItem, SubscriptionState};
 use crate::wire::xml::{self, Element};
 
 /// A roster on its way: it comes from the core in pieces, and goes out in one stanza.
@@ -28,9 +28,11 @@ struct Change {
 
 impl Xmpp {
     pub(super) fn roster_get(&mut self, asked: Asked<'_>, turn: &mut Turn<'_, '_>) {
+        let version = asked.payload.attribute("ver");
+        self.versioned |= version.is_some();
         let gathering = Gathering { id: asked.id.into(), from: asked.to.into(), items: Vec::new(), pushes: Vec::new() };
         let Some(tag) = self.ask_for(asked, turn, Question::Roster(Box::new(gathering))) else { return };
-        turn.frame(|encoder, frames| encoder.roster_get(frames, tag));
+        turn.frame(|encoder, frames| encoder.roster_since(frames, tag, version.unwrap_or_default()));
     }
 
     /// RFC 6121 2.3.1 to 2.5.
@@ -48,10 +50,14 @@ impl Xmpp {
     }
 
     /// The roster, when its last piece has come.
-    pub(super) fn write_roster(&mut self, gathering: &Gathering, out: &mut Vec<u8>) {
+    pub(super) fn write_roster(&mut self, gathering: &Gathering, last: &Roster<'_>, out: &mut Vec<u8>) {
+        let version = last.version().filter(|_| self.versioned);
         self.stanza_out(out, |this, out| {
             this.write_result(out, &gathering.id, &gathering.from, |out| {
-                out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>");
+                if last.unchanged() {
+                    return;
+                }
+                write_query(out, version);
                 out.extend_from_slice(&gathering.items);
                 out.extend_from_slice(b"</query>");
             });
@@ -62,12 +68,12 @@ impl Xmpp {
     }
 
     /// RFC 6121 2.1.6. While a roster is being gathered, it comes behind it.
-    pub(super) fn roster_push(&mut self, item: RosterItem<'_>, out: &mut Vec<u8>) {
-        let id = format!("{PUSH_ID}{}", self.pushes);
-        self.pushes = self.pushes.wrapping_add(1);
+    pub(super) fn roster_push(&mut self, item: RosterItem<'_>, version: Option<&str>, out: &mut Vec<u8>) {
+        let id = self.push_id();
         let mut push = Vec::new();
         self.open_stanza(&mut push, "iq", "set", &id, "");
-        push.extend_from_slice(b"><query xmlns='jabber:iq:roster'>");
+        push.push(b'>');
+        write_query(&mut push, version.filter(|_| self.versioned));
         write_item(&mut push, item);
         push.extend_from_slice(b"</query></iq>");
         let gathering = self.waiting.iter_mut().find_map(|(_, question)| match question {
@@ -79,6 +85,22 @@ impl Xmpp {
             None => self.stanza_out(out, |_, out| out.extend_from_slice(&push)),
         }
     }
+}
+
+impl Xmpp {
+    /// The id of the next push.
+    pub(super) fn push_id(&mut self) -> String {
+        self.pushes = self.pushes.wrapping_add(1);
+        format!("{PUSH_ID}{}", self.pushes)
+    }
+}
+
+fn write_query(out: &mut Vec<u8>, version: Option<&str>) {
+    out.extend_from_slice(b"<query xmlns='jabber:iq:roster'");
+    if let Some(version) = version {
+        xml::attribute(out, "ver", version);
+    }
+    out.push(b'>');
 }
 
 /// Reads a roster set.

@@ -140,7 +140,8 @@ impl Xmpp {
     fn write_session_features(&self, out: &mut Vec<u8>) {
         let mut features = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-            <sub xmlns='urn:xmpp:features:pre-approval'/><sm xmlns='urn:xmpp:sm:3'/>"
+            <sub xmlns='urn:xmpp:features:pre-approval'/>\
+            <ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>"
             .to_vec();
         self.write_limits(&mut features);
         self.write_features(out, &features);

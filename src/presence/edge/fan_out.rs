@@ -5,6 +5,7 @@ use crate::base::id::{ConnId, SessionId, UserId, Version};
 use crate::presence::control::{Ask, Control, EdgeRef};
 use crate::presence::frame::{self, Events};
 use crate::presence::home::Homes;
+use crate::presence::missed::Missed;
 use crate::presence::outbox::Outbox;
 use crate::wire::event::Head;
 use crate::wire::lines::Lines;
@@ -86,15 +87,9 @@ impl Edge {
         let slow = std::mem::take(&mut self.slow);
         for &conn in &slow {
             self.counters.conflated += 1;
-            let farewells = self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
-            if !is_farewell(&head) {
-                continue;
-            }
-            match farewells.iter_mut().find(|(session, _)| *session == head.session) {
-                Some((_, version)) => *version = head.version,
-                None => farewells.push((head.session, head.version)),
-            }
-            if farewells.len() > FAREWELLS_PER_PUBLISHER {
+            let missed = self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
+            missed.note(&head);
+            if missed.ended().len() > FAREWELLS_PER_PUBLISHER {
                 self.counters.farewells_overrun += 1;
                 lines.give_up(conn);
             }
@@ -113,9 +108,9 @@ impl Edge {
         }
         let Some(mut put_off) = self.put_off.remove(&conn.slot) else { return };
         while !out.lines.is_slow(conn.slot)
-            && let Some((slot, farewells)) = put_off.take_next()
+            && let Some((slot, missed)) = put_off.take_next()
         {
-            self.send_put_off(conn.slot, slot, &farewells, homes, out);
+            self.send_put_off(conn.slot, slot, missed.ended(), homes, out);
         }
         if !put_off.publishers.is_empty() {
             self.put_off.insert(conn.slot, put_off);
@@ -148,7 +143,7 @@ impl Edge {
     /// A piece of a roster has gone out: the next one is asked for now, or when a slow connection has read this one.
     pub fn roster_goes_on(&mut self, edge: EdgeRef, rest: RosterRest, out: &mut Outbox) {
         let Some(session) = self.get(edge) else { return };
-        match out.lines.is_slow(session.conn.slot) {
+        match out.lines.is_behind(session.conn.slot) {
             true => self.rosters.entry(session.conn.slot).or_default().push(rest),
             false => self.ask_for_roster(rest, out),
         }
@@ -156,7 +151,7 @@ impl Edge {
 
     fn ask_for_roster(&self, RosterRest { asker, after }: RosterRest, out: &mut Outbox) {
         if let Some(home) = self.get(asker.edge).and_then(|session| session.home.as_ref()) {
-            let ask = Box::new(Ask::RosterGet { after: Some(after) });
+            let ask = Box::new(Ask::RosterGet { after: Some(after), kept: String::new() });
             out.send(home.user.home(self.cores), Control::Ask { at: home.at(), session: home.session, asker, ask });
         }
     }
@@ -217,7 +212,7 @@ impl Edge {
         let mut gone: Vec<(SessionId, Version)> = gone.map(|head| (head.session, head.version)).collect();
         let conn = self.at_slot(session_slot).map(|session| session.conn.slot);
         if let Some(put_off) = conn.and_then(|conn| self.put_off.get(&conn)) {
-            let ended = put_off.publishers.get(&slot).into_iter().flatten();
+            let ended = put_off.publishers.get(&slot).into_iter().flat_map(Missed::ended);
             let ended: Vec<_> = ended.filter(|(session, _)| gone.iter().all(|(other, _)| other != session)).copied().collect();
             gone.extend(ended);
         }

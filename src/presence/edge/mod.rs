@@ -12,7 +12,8 @@ mod names;
 
 use super::control::{Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Events;
-use crate::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use super::missed::Missed;
+use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::wire::event::Head;
 use crate::wire::lines::Lines;
@@ -162,13 +163,13 @@ fn is_farewell(head: &Head) -> bool {
 /// What a slow connection has still to hear, newest per publisher: slots of publishers, and their sessions that ended meanwhile.
 #[derive(Default)]
 struct PutOff {
-    publishers: BTreeMap<u32, Vec<(SessionId, Version)>>,
+    publishers: BTreeMap<u32, Missed>,
     /// The slot to go on with, so that each has its turn however often those before it change.
     next: u32,
 }
 
 impl PutOff {
-    fn take_next(&mut self) -> Option<(u32, Vec<(SessionId, Version)>)> {
+    fn take_next(&mut self) -> Option<(u32, Missed)> {
         let slot = self.publishers.range(self.next..).chain(&self.publishers).next().map(|(&slot, _)| slot)?;
         self.next = slot + 1;
         self.publishers.remove_entry(&slot)

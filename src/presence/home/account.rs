@@ -9,7 +9,7 @@ use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Attach, Control, SessionEvent, UserRef, WayKind};
+use crate::presence::control::{Attach, Control, Note, SessionEvent, UserRef, WayKind};
 use crate::presence::edge::Edge;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
@@ -134,7 +134,7 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
     }
     for jid in user.blocked() {
         plan.delete(Table::Blocked, rows::pair_key(&user.jid, jid));
-        plan.send((&user.jid, user.id), (jid, UserId::NOBODY), WayKind::Show, "", next_way);
+        plan.send((&user.jid, user.id), (jid, UserId::NOBODY), WayKind::Show, &Note::default(), next_way);
     }
     for request in user.requests() {
         plan.delete(Table::Requests, rows::pair_key(&user.jid, &request.from));
@@ -144,7 +144,7 @@ pub(super) fn plan_removal(user: &User, next_way: &mut u64) -> Plan {
         let removal = subscription::removed(item.state);
         let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
         for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
-            plan.send((&user.jid, user.id), (&item.jid, item.user), WayKind::Stanza(action), "", next_way);
+            plan.send((&user.jid, user.id), (&item.jid, item.user), WayKind::Stanza(action), &Note::default(), next_way);
         }
     }
     plan

@@ -350,7 +350,10 @@ fn push(user: &User, jid: &Bare, removed: bool, out: &mut Outbox) {
         Some(item) if !removed && item.state.is_visible() => plan::contact(item),
         _ => plan::removed_contact(jid),
     };
-    tell(user, true, &SessionEvent::RosterPush { item }, out);
+    // The version is worked out only if somebody wants it: it looks at the whole roster.
+    if user.sessions.iter().any(|session| session.interested && session.edge.is_some()) {
+        tell(user, true, &SessionEvent::RosterPush { item, version: user.roster.version() }, out);
+    }
 }
 
 impl Edit {

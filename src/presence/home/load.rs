@@ -3,7 +3,7 @@
 use super::Homes;
 use crate::base::id::CoreId;
 use crate::base::jid::Bare;
-use crate::presence::control::{Asker, Content, Control, EdgeRef, Message, Way, WayKind};
+use crate::presence::control::{Asker, Content, Control, EdgeRef, Message, Note, Way, WayKind};
 use crate::presence::outbox::Outbox;
 use crate::presence::roster::{Detail, Item};
 use crate::presence::subscription::State;
@@ -12,7 +12,7 @@ use crate::store::{
     Durability, Table, Write,
     rows::{self, Row},
 };
-use crate::wire::native::MessageKind;
+use crate::wire::native::{self, MessageKind};
 use std::fmt::Display;
 
 impl Homes {
@@ -49,7 +49,8 @@ impl Homes {
             Table::Requests => {
                 let (owner, from) = rows::split_pair(key).map_err(|e| read(&e))?;
                 let row = rows::Request::decode(value).map_err(|e| read(&e))?;
-                let request = Request { from: jid(from)?, user: row.user, note: row.note };
+                let request =
+                    Request { from: jid(from)?, user: row.user, note: Note { text: row.note, extensions: row.extensions } };
                 self.owner(owner)?.rare().requests.push(request);
             }
             Table::Blocked => {
@@ -71,7 +72,8 @@ impl Homes {
                 let (from, to, sequence) = rows::split_way(key).map_err(|e| read(&e))?;
                 let row = rows::Way::decode(value).map_err(|e| read(&e))?;
                 let kind = WayKind::from_number(row.kind).ok_or_else(|| read(&"an unknown kind of way"))?;
-                let rows::Way { note, from_user, to_user, arrived, .. } = row;
+                let rows::Way { note: text, from_user, to_user, arrived, extensions, .. } = row;
+                let note = Note { text, extensions };
                 let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence };
                 self.set_out.push((way, arrived));
             }
@@ -143,6 +145,7 @@ fn kept(to: &str, sequence: u64, row: rows::Message) -> Result<Message, String> 
         given: Vec::new(),
         stamp,
         kept: sequence,
+        copy: native::Copy::None,
     })
 }
 

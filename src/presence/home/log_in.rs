@@ -1,6 +1,7 @@
 //! Sessions come, go, break and resume (RFC 6120 7.7, RFC 6121 4.2 to 4.5). Authentication was done where the connection is.
 
 use super::Homes;
+use super::activity::tell_directed;
 use super::change::Change;
 use super::update::refuse;
 use crate::base::id::SessionId;
@@ -108,6 +109,8 @@ impl Homes {
         let extra = session.extra();
         extra.ends_at = None;
         let acknowledged = extra.acknowledge(received);
+        // XEP-0352 5: a session that is resumed is active.
+        let withheld = extra.withheld.take();
         let again: Vec<_> = extra.unacknowledged.iter().cloned().collect();
         let edge = asker.edge;
         let attached = Attached { asker, at, session: id, jid, resource, resume: token, resumed: true, data: Vec::new() };
@@ -123,6 +126,9 @@ impl Homes {
         }
         for (number, message) in again {
             tell(SessionEvent::Message { number, message }, out);
+        }
+        if let Some(withheld) = withheld {
+            tell_directed(edge, *withheld, out);
         }
         self.acknowledged(at, acknowledged, out);
     }

@@ -5,14 +5,17 @@ use super::update::{done, refuse};
 use super::{change::Change, plan};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
+use crate::base::limits::Limits;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
-use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef};
+use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, Question, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
+use crate::presence::farewell;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
+use crate::presence::roster::version_text;
 use crate::presence::user::{Session, User};
-use crate::wire::native::{MessageKind, Show};
+use crate::wire::native::{self, MessageKind, Show};
 
 /// What became of a message that was not refused.
 pub(super) enum Fate {
@@ -42,7 +45,14 @@ impl Homes {
             return;
         }
         match *ask {
-            Ask::RosterGet { after } => self.roster_get(at, session, asker, after.as_ref(), out),
+            Ask::RosterGet { after, kept } => self.roster_get(at, session, asker, after.as_ref(), &kept, out),
+            Ask::Carbons { enabled } => {
+                let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
+                session.extra().carbons = enabled;
+                done(asker, out);
+            }
+            Ask::Activity { active } => self.set_activity(at, session, active, asker, out),
+            Ask::LastSeen { jid } => self.ask_last_seen(at, asker, jid, out),
             Ask::BlockListGet => {
                 let jids = self.get(at).expect("just found").blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
@@ -63,10 +73,16 @@ impl Homes {
         }
     }
 
-    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, after: Option<&Bare>, out: &mut Outbox) {
+    fn roster_get(&mut self, at: UserRef, session: SessionId, asker: Asker, after: Option<&Bare>, kept: &str, out: &mut Outbox) {
         let limits = self.place.limits.clone();
         let user = self.user(at).expect("the caller found it");
         user.session(session).expect("the caller found it").interested = true;
+        if !kept.is_empty() {
+            let version = user.roster.version();
+            if kept == version_text(version) {
+                return tell(asker, SessionEvent::RosterUnchanged { request: asker.request, version }, out);
+            }
+        }
         tell(asker, plan::roster_event(&user.roster, asker.request, after, &limits), out);
     }
 
@@ -85,10 +101,14 @@ impl Homes {
         if out.is_full(self.home_of(&to)) {
             return refuse(asker, Reason::Overloaded, "", out);
         }
+        let limits = self.place.limits.clone();
         let user = self.user(at).expect("the caller found it");
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
-        let (from, given, stamp) = (user.jid.clone(), Vec::new(), WallClock::default());
-        let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0 };
+        let (from, given, stamp, copy) = (user.jid.clone(), Vec::new(), WallClock::default(), native::Copy::None);
+        let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, copy };
+        if message.to != message.from {
+            give_copies(user, &message, native::Copy::Sent, &[session], &limits, out);
+        }
         out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
     }
 
@@ -128,13 +148,9 @@ impl Homes {
         }
         message.given.clone_from(&room);
         for id in room {
-            let session = user.session(id).expect("chosen from the list");
-            let edge = session.edge;
-            let number = session.extra().keep(message.clone());
-            if let Some(edge) = edge {
-                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message: message.clone() } });
-            }
+            give(user.session(id).expect("chosen from the list"), message.clone(), out);
         }
+        give_copies(user, &message, native::Copy::Received, &chosen, &limits, out);
         Ok(Fate::Given)
     }
 
@@ -144,6 +160,9 @@ impl Homes {
         for (_, mut message) in ended.extra.into_iter().flat_map(|extra| extra.unacknowledged) {
             let user = self.by_name(&message.to).and_then(|at| self.get(at));
             if user.is_some_and(|user| user.sessions.iter().any(|session| message.given.contains(&session.id))) {
+                continue;
+            }
+            if message.copy != native::Copy::None {
                 continue;
             }
             if message.kept != 0 {
@@ -198,13 +217,18 @@ impl Homes {
 
     /// Directed presence arrives (RFC 6121 4.6.2): it needs no subscription, but blocked users have none.
     pub fn directed(&mut self, directed: Box<Directed>, out: &mut Outbox) {
+        let limits = self.place.limits.clone();
         let Some(user) = self.by_name(&directed.to).and_then(|at| self.user(at)) else { return };
         if user.has_blocked(&directed.from) {
             return;
         }
         let wanted = directed.to_resource.as_deref();
-        let chosen = user.sessions.iter().filter(|s| s.available && wanted.is_none_or(|resource| *s.resource == *resource));
-        for edge in chosen.filter_map(|session| session.edge) {
+        let wants = |s: &&mut Session| s.available && wanted.is_none_or(|resource| *s.resource == *resource);
+        for session in user.sessions.iter_mut().filter(wants) {
+            if session.withheld().is_some_and(|withheld| withheld.keep(&directed, &limits)) {
+                continue;
+            }
+            let Some(edge) = session.edge else { continue };
             out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Directed(directed.clone()) });
         }
     }
@@ -228,6 +252,32 @@ impl Homes {
         done(asker, out);
     }
 
+    fn ask_last_seen(&mut self, at: UserRef, asker: Asker, about: Bare, out: &mut Outbox) {
+        let home = self.home_of(&about);
+        if out.is_full(home) {
+            return refuse(asker, Reason::Overloaded, "", out);
+        }
+        let user = self.get(at).expect("the caller found it");
+        let question = Question { from: user.jid.clone(), from_user: user.id, about, asker };
+        out.send(home, Control::LastSeen(Box::new(question)));
+    }
+
+    /// XEP-0012: somebody asks when a user of this core was last here. Whoever may not know learns nothing.
+    pub fn last_seen(&mut self, now: Time, question: Question, out: &mut Outbox) {
+        let Question { from, from_user, about, asker } = question;
+        let wall = self.place.wall(now);
+        let user = self.by_name(&about).and_then(|at| self.get(at));
+        let Some(user) = user.filter(|user| user.jid == from || user.approves(from_user)) else {
+            return refuse(asker, Reason::NotAuthorized, about.to_string(), out);
+        };
+        let (seconds, status) = match user.last() {
+            _ if user.has_available() => (0, String::new()),
+            Some(last) => (wall.0.saturating_sub(last.stamp.0) / 1000, farewell::status(&last.presence).unwrap_or_default()),
+            None => return refuse(asker, Reason::NotFound, about.to_string(), out),
+        };
+        tell(asker, SessionEvent::LastSeen { request: asker.request, jid: about, seconds, status }, out);
+    }
+
     /// Accounts for waiting changes when a user goes: those who wait are told.
     pub(super) fn refuse_waiting(&mut self, user: User, reason: Reason, out: &mut Outbox) {
         let waiting = user.rare.map(|rare| rare.waiting).unwrap_or_default();
@@ -243,7 +293,31 @@ impl Homes {
     }
 }
 
-fn tell(asker: Asker, event: SessionEvent, out: &mut Outbox) {
+/// Sends a session a message, and keeps it until it's acknowledged.
+pub(super) fn give(session: &mut Session, message: Box<Message>, out: &mut Outbox) {
+    let edge = session.edge;
+    let number = session.extra().keep(message.clone());
+    if let Some(edge) = edge {
+        out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message } });
+    }
+}
+
+/// XEP-0280: a copy for each of a user's sessions that wants copies, has room for one, and is neither the sender nor among those
+/// that have the message itself.
+fn give_copies(user: &mut User, message: &Message, copy: native::Copy, but: &[SessionId], limits: &Limits, out: &mut Outbox) {
+    if user.sessions.len() < 2 || !message.is_copied() {
+        return;
+    }
+    let is_own = message.from == user.jid;
+    for session in user.sessions.iter_mut().filter(|session| session.wants_copies() && !but.contains(&session.id)) {
+        let has_sent = is_own && session.resource == message.from_resource;
+        if !has_sent && session.extra().has_room(limits) {
+            give(session, Box::new(Message { copy, ..message.clone() }), out);
+        }
+    }
+}
+
+pub(super) fn tell(asker: Asker, event: SessionEvent, out: &mut Outbox) {
     out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
 }
 

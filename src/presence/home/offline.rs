@@ -6,12 +6,12 @@
 
 use super::Homes;
 use super::change::Waits;
-use super::message::{Fate, Refusal};
+use super::message::{Fate, Refusal, give};
 use super::update::{done, refuse};
 use crate::base::id::UserId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Content, Control, Message, SessionEvent, UserRef};
+use crate::presence::control::{Content, Message, UserRef};
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Session, User};
@@ -108,16 +108,11 @@ impl Homes {
         while user.mailbox().is_some_and(Mailbox::is_waiting) {
             let room = |session: &&Session| session.extra.as_ref().is_none_or(|extra| extra.has_room(&limits));
             let willing = user.sessions.iter().filter(|session| session.is_willing()).filter(room);
-            let Some((id, edge)) = willing.max_by_key(|session| session.priority).map(|session| (session.id, session.edge)) else {
-                return;
-            };
+            let Some(id) = willing.max_by_key(|session| session.priority).map(|session| session.id) else { return };
             let mailbox = user.rare().mailbox.as_mut().expect("just looked");
             let mut message = mailbox.take().expect("just looked");
             message.given = vec![id];
-            let number = user.session(id).expect("chosen from the list").extra().keep(message.clone());
-            if let Some(edge) = edge {
-                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message } });
-            }
+            give(user.session(id).expect("chosen from the list"), message, out);
         }
     }
 

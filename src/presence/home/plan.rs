@@ -4,10 +4,9 @@
 use super::Place;
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
-use crate::base::limits::Limits;
-use crate::base::limits::TEXT_BYTES;
+use crate::base::limits::{Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::reason::Reason;
-use crate::presence::control::{Ask, Contact, SessionEvent, Way, WayKind, WayName};
+use crate::presence::control::{Ask, Contact, Note, SessionEvent, Way, WayKind, WayName};
 use crate::presence::roster::{Detail, Item, Roster};
 use crate::presence::subscription::{self, Action, Flow, Outcome, State};
 use crate::presence::user::{Request, User};
@@ -69,19 +68,19 @@ impl Plan {
         (from, from_user): (&Bare, UserId),
         (to, to_user): (&Bare, UserId),
         kind: WayKind,
-        note: &str,
+        note: &Note,
         next_way: &mut u64,
     ) {
         *next_way += 1;
-        let way = Way { from: from.clone(), from_user, to: to.clone(), to_user, kind, note: note.to_owned(), sequence: *next_way };
+        let way = Way { from: from.clone(), from_user, to: to.clone(), to_user, kind, note: note.clone(), sequence: *next_way };
         self.put_way(&way, None);
         self.effects.push(Effect::Way(Box::new(way)));
     }
 
     fn put_way(&mut self, way: &Way, arrived: Option<u64>) {
         let Way { from, from_user, to, to_user, kind, note, sequence } = way;
-        let note = if arrived.is_none() { note.clone() } else { String::new() };
-        let row = rows::Way { kind: kind.number(), note, from_user: *from_user, to_user: *to_user, arrived };
+        let Note { text: note, extensions } = if arrived.is_none() { note.clone() } else { Note::default() };
+        let row = rows::Way { kind: kind.number(), note, from_user: *from_user, to_user: *to_user, arrived, extensions };
         self.put(Table::Ways, rows::way_key(from, to, *sequence), row.encode());
     }
 
@@ -146,7 +145,7 @@ fn subscription_asked(
     place: &Place,
     action: Action,
     contact: &Bare,
-    note: &str,
+    note: &Note,
     next_way: &mut u64,
 ) -> Result<Plan, Refusal> {
     if *contact == user.jid {
@@ -155,8 +154,10 @@ fn subscription_asked(
     if contact.domain() != place.domain {
         return Err((Reason::NoSuchUser, format!("{contact} is not of {}", place.domain)));
     }
-    if note.len() > TEXT_BYTES {
-        return Err((Reason::TooLarge, format!("a note has {TEXT_BYTES} bytes at most")));
+    for (what, text, most) in [("note", &note.text, TEXT_BYTES), ("extensions", &note.extensions, SUBSCRIPTION_EXTENSION_BYTES)] {
+        if text.len() > most {
+            return Err((Reason::TooLarge, format!("{what}: {most} bytes at most")));
+        }
     }
     let mut item = item_or_new(user, contact);
     let old = item.state;
@@ -229,7 +230,7 @@ fn roster_remove(user: &User, place: &Place, contact: &Bare, next_way: &mut u64)
     if contact.domain() == place.domain {
         let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
         for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
-            plan.send((&user.jid, user.id), (contact, item.user), WayKind::Stanza(action), "", next_way);
+            plan.send((&user.jid, user.id), (contact, item.user), WayKind::Stanza(action), &Note::default(), next_way);
         }
     }
     Ok(plan)
@@ -268,7 +269,7 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
     if jid.domain() == place.domain {
         let kind = if blocked { WayKind::Hide } else { WayKind::Show };
         let contact_user = item.map_or(UserId::NOBODY, |item| item.user);
-        plan.send((&user.jid, user.id), (jid, contact_user), kind, "", next_way);
+        plan.send((&user.jid, user.id), (jid, contact_user), kind, &Note::default(), next_way);
     }
     Ok(plan)
 }
@@ -291,7 +292,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
         if !old.has(State::FROM) {
             return;
         }
-        plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Hide, "", next_way);
+        plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Hide, &Note::default(), next_way);
     }
     let outcome = match user.was_asking(way) {
         true => subscription::overtaken(old, action),
@@ -299,8 +300,8 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
     };
     let asks = outcome.state.has(State::PENDING_IN) && !old.has(State::PENDING_IN);
     if asks && user.roster.requests() >= place.limits.requests_per_user {
-        let note = Reason::TooManyRequests.text();
-        return plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Stanza(Action::Unsubscribed), note, next_way);
+        let note = Note::new(Reason::TooManyRequests.text());
+        return plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Stanza(Action::Unsubscribed), &note, next_way);
     }
     let known = item.user;
     item.state = outcome.state;
@@ -314,7 +315,8 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
     }
     if asks {
         let request = Request { from: way.from.clone(), user: way.from_user, note: way.note.clone() };
-        let row = rows::Request { note: request.note.clone(), user: request.user, stamp: Default::default() };
+        let Note { text: note, extensions } = request.note.clone();
+        let row = rows::Request { note, user: request.user, stamp: Default::default(), extensions };
         plan.put(Table::Requests, rows::pair_key(&user.jid, &way.from), row.encode());
         plan.effects.push(Effect::Tell { interested_only: false, event: request_event(&request) });
         plan.edits.push(Edit::PutRequest(request));
@@ -330,7 +332,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
     }
     follow(plan, user, &outcome, &way.from, if outcome.flow == Some(Flow::StopTo) { known } else { contact_user }, old);
     if let Some(reply) = outcome.reply {
-        plan.send((&user.jid, user.id), (&way.from, contact_user), WayKind::Stanza(reply), "", next_way);
+        plan.send((&user.jid, user.id), (&way.from, contact_user), WayKind::Stanza(reply), &Note::default(), next_way);
     }
 }
 
@@ -355,7 +357,8 @@ pub(super) fn for_stranger(way: &Way, next_way: &mut u64) -> Plan {
     plan.receive(way, *next_way);
     if way.kind == WayKind::Stanza(Action::Subscribe) {
         let (stranger, asker) = ((&way.to, UserId::NOBODY), (&way.from, way.from_user));
-        plan.send(stranger, asker, WayKind::Stanza(Action::Unsubscribed), Reason::NoSuchUser.text(), next_way);
+        let note = Note::new(Reason::NoSuchUser.text());
+        plan.send(stranger, asker, WayKind::Stanza(Action::Unsubscribed), &note, next_way);
     }
     plan
 }
@@ -372,7 +375,8 @@ pub(super) fn request_event(request: &Request) -> SessionEvent {
 /// A piece of the roster for a client, from behind a contact on.
 pub(super) fn roster_event(roster: &Roster, request: u32, after: Option<&Bare>, limits: &Limits) -> SessionEvent {
     let (items, more) = roster.piece(after, limits.piece_bytes as usize);
-    SessionEvent::Roster { request, items: items.into_iter().map(contact).collect(), more }
+    let version = (!more).then(|| roster.version());
+    SessionEvent::Roster { request, items: items.into_iter().map(contact).collect(), version }
 }
 
 pub(super) fn contact(item: &Item) -> Contact {

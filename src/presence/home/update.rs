@@ -1,6 +1,7 @@
 //! A session's presence changes: the way of an update at its home (design.md section 4, steps 3 to 5).
 
 use super::Homes;
+use super::activity::withhold;
 use crate::base::id::{CoreId, SessionId, Version};
 use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
@@ -9,6 +10,7 @@ use crate::presence::control::{Asker, Control, Directed, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::farewell;
 use crate::presence::frame::{self, Events};
+use crate::presence::missed::Missed;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Destination, Last, User};
 use crate::store::{
@@ -183,7 +185,7 @@ fn spread(
     core: CoreId,
     now: Time,
     at: UserRef,
-    user: &User,
+    user: &mut User,
     session: SessionId,
     sequence: u32,
     frame: &[u8],
@@ -199,8 +201,10 @@ fn spread(
         }
     }
     if user.sessions.len() > 1 {
-        for other in user.sessions.iter().filter(|other| other.id != session && other.available) {
-            if let Some(edge) = other.edge {
+        for other in user.sessions.iter_mut().filter(|other| other.id != session && other.available) {
+            if let Some(withheld) = other.withheld() {
+                withhold(withheld, frame);
+            } else if let Some(edge) = other.edge {
                 let mut own = Events::default();
                 own.append(frame);
                 out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(own) });
@@ -216,6 +220,10 @@ fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut O
     let publishers = user.watched();
     let requests: Vec<SessionEvent> = user.requests().iter().map(super::plan::request_event).collect();
     let Some(found) = user.session(session) else { return };
+    if let Some(withheld) = found.withheld() {
+        // It is told all of them now, and was told of none while it was not available.
+        withheld.own = Missed::default();
+    }
     let Some(edge) = found.edge else { return };
     if !own.is_empty() {
         out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(own) });

@@ -8,6 +8,7 @@ use crate::base::jid::Bare;
 use crate::store::Table;
 use crate::store::memory::Memory;
 use crate::store::rows::{self, Row};
+use crate::wire::native::{self, Message};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: Check = Check::EachMessageArrivesOrReturns;
@@ -65,16 +66,20 @@ impl Post {
         self.disturbed.insert((life, core));
     }
 
-    /// A session receives a message. True: it had one of the same sender before. One that `waited` may come behind later ones, and
-    /// says so.
-    pub fn taken(&mut self, by: SessionKey, home: CoreId, number: u64, letter: usize, waited: bool) -> Result<bool, super::Broken> {
+    /// A session receives a message. True: it had one of the same sender before. One that has waited may come behind later ones; a
+    /// copy is nobody's only one.
+    pub fn taken(&mut self, by: SessionKey, home: CoreId, letter: usize, message: &Message<'_>) -> Result<bool, super::Broken> {
+        let number = message.number();
         let last = self.numbers.entry(by).or_default();
         CHECK.holds(number == *last + 1, || format!("{by:?} got message {number} after {last}"))?;
         *last = number;
+        if message.copy() != native::Copy::None {
+            return Ok(false);
+        }
         let Letter { from, full, ref mut taken_by, .. } = self.letters[letter];
         CHECK.holds(!taken_by.contains(&by), || format!("{by:?} got message {letter} twice"))?;
         taken_by.push(by);
-        if waited {
+        if message.stamp() != 0 {
             return Ok(false);
         }
         let before = self.order.insert((from, by), letter);

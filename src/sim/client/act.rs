@@ -10,6 +10,7 @@ use crate::front::token::Scope;
 use crate::presence::subscription::Action;
 use crate::sim::Env;
 use crate::sim::check::kept::Wish;
+use crate::sim::counts::Happening;
 use crate::sim::node::{Node, keys};
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native::{self, MessageKind, Show};
@@ -101,6 +102,8 @@ impl Client {
             acting.ping,
             acting.log_out,
             acting.nonsense,
+            acting.activity,
+            acting.carbons,
         ];
         match env.draw(&weights) {
             0 => self.change_presence(env, stream),
@@ -116,6 +119,14 @@ impl Client {
             }
             7 => self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.ping(out, tag, 7)),
             8 => self.ask(env, stream, Pending::LogOut, |encoder, out, tag| encoder.log_out(out, tag, "bye")),
+            10 => {
+                let active = env.random.one_in(3);
+                self.set_active(env, stream, active);
+            }
+            11 => {
+                let enabled = !env.random.one_in(3);
+                self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.carbons(out, tag, enabled));
+            }
             _ => {
                 let mut noise = vec![0; 1 + env.random.below(40) as usize];
                 env.random.fill(&mut noise);
@@ -173,6 +184,12 @@ impl Client {
         self.ask(env, stream, pending, |encoder, out, tag| encoder.set_presence(out, tag, &fields));
     }
 
+    /// Somebody looks at the client, or nobody does.
+    pub fn set_active(&mut self, env: &mut Env, stream: u32, active: bool) {
+        env.counts.add(Happening::Inactive, u64::from(!active && stream == 0));
+        self.ask(env, stream, Pending::Other, |encoder, out, tag| encoder.activity(out, tag, active));
+    }
+
     fn subscribe(&mut self, env: &mut Env, stream: u32) {
         let contact = self.somebody(env);
         let action = match env.random.below(10) {
@@ -187,6 +204,7 @@ impl Client {
                 jid: contact.as_str(),
                 user: UserId::NOBODY,
                 note: "hi",
+                extensions: "",
             };
             encoder.subscription(out, tag, &fields);
         });

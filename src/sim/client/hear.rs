@@ -19,7 +19,7 @@ use crate::wire::decode::ServerFrame;
 use crate::wire::encode::{LogInFields, SubscriptionFields, Tag};
 use crate::wire::event::Event;
 use crate::wire::frame::Chunk;
-use crate::wire::native::{Action, LoggedIn, Message, MessageKind};
+use crate::wire::native::{self, Action, LoggedIn, Message, MessageKind};
 
 impl Client {
     /// Reads some of what has arrived.
@@ -60,7 +60,7 @@ impl Client {
             ServerFrame::Hello(_) => self.greeted(env),
             ServerFrame::Ping(ping) => self.say(env, |encoder, out| encoder.pong(out, Tag::default(), ping.data())),
             ServerFrame::Done => self.answered(env, tag, None)?,
-            ServerFrame::Pong(_) | ServerFrame::BlockList(_) => self.answered(env, tag, None)?,
+            ServerFrame::Pong(_) | ServerFrame::BlockList(_) | ServerFrame::LastSeen(_) => self.answered(env, tag, None)?,
             ServerFrame::Error(error) => {
                 let reason = Reason::from_number(error.reason());
                 Check::FramesAreSound.holds(reason.is_some(), || format!("there is no reason {}", error.reason()))?;
@@ -215,8 +215,9 @@ impl Client {
         Check::FramesAreSound.holds(letter.is_some(), || format!("nobody wrote a message {:?}", message.id()))?;
         let session = self.session(tag)?;
         let (key, home, resumed) = (session.key, session.key.user.home(env.mix.cores), session.resumed);
-        let waited = message.stamp() != 0;
-        let ordered = env.memories.post.taken(key, home, message.number(), letter.expect("just checked"), waited)?;
+        let (waited, copy) = (message.stamp() != 0, message.copy() != native::Copy::None);
+        let ordered = env.memories.post.taken(key, home, letter.expect("just checked"), &message)?;
+        env.counts.add(Happening::Carbon, u64::from(copy));
         env.counts.add(Happening::MessageWaited, u64::from(waited));
         env.counts.add(Happening::QuestionTaken, u64::from(message.kind() == MessageKind::Get));
         env.count(Happening::MessageTaken);
@@ -250,7 +251,7 @@ impl Client {
         let contact = Bare::new(jid).expect("the node names users by JIDs");
         let wish = Wish::Subscription(subscription::Action::from_number(action.0).expect("one of the four"));
         self.wish(env, tag.stream, &contact, wish, |encoder, out, tag| {
-            encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: UserId::NOBODY, note: "" });
+            encoder.subscription(out, tag, &SubscriptionFields { action, jid, user: UserId::NOBODY, note: "", extensions: "" });
         });
     }
 }

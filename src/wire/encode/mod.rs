@@ -59,16 +59,19 @@ pub struct MessageFields<'a> {
     pub extensions: &'a str,
     /// Milliseconds since 1970; 0: it did not have to wait. Only a server writes it.
     pub stamp: u64,
+    /// Only a server writes it.
+    pub copy: n::Copy,
 }
 
-/// The fields of a Subscription, and of a SubscriptionEvent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The fields of a Subscription, and of a SubscriptionEvent. Empty ones are left out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SubscriptionFields<'a> {
     pub action: n::Action,
     pub jid: &'a str,
     /// Only a server writes it.
     pub user: UserId,
     pub note: &'a str,
+    pub extensions: &'a str,
 }
 
 /// Writes frames, re-using its working memory.
@@ -98,6 +101,7 @@ impl Encoder {
                 kind: message.kind,
                 extensions: text(b, message.extensions),
                 stamp: message.stamp,
+                copy: message.copy,
             };
             n::Message::create(b, &args)
         });

@@ -113,24 +113,49 @@ impl Encoder {
                 jid: Some(b.create_string(fields.jid)),
                 user: fields.user.0,
                 note: text(b, fields.note),
+                extensions: text(b, fields.extensions),
             };
             n::SubscriptionEvent::create(b, &args)
         });
     }
 
-    /// A roster, or a piece of one: `more` follow.
-    pub fn roster<'a>(&mut self, out: &mut Vec<u8>, tag: Tag, contacts: impl IntoIterator<Item = Contact<'a>>, more: bool) {
+    /// A roster, or a piece of one; what `version` it has is said with the last.
+    pub fn roster<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        tag: Tag,
+        contacts: impl IntoIterator<Item = Contact<'a>>,
+        version: Option<&str>,
+    ) {
         self.frame(out, n::Kind::Roster, tag, |b| {
             let items: Vec<_> = contacts.into_iter().map(|contact| item(b, &contact)).collect();
-            let args = n::RosterArgs { items: Some(b.create_vector(&items)), more };
+            let items = Some(b.create_vector(&items));
+            let args = n::RosterArgs { items, more: version.is_none(), version: text(b, version.unwrap_or("")), unchanged: false };
             n::Roster::create(b, &args)
         });
     }
 
-    pub fn roster_push(&mut self, out: &mut Vec<u8>, tag: Tag, contact: &Contact<'_>) {
+    /// The client has kept the roster that there is.
+    pub fn roster_unchanged(&mut self, out: &mut Vec<u8>, tag: Tag, version: &str) {
+        self.frame(out, n::Kind::Roster, tag, |b| {
+            let args = n::RosterArgs { version: text(b, version), unchanged: true, ..Default::default() };
+            n::Roster::create(b, &args)
+        });
+    }
+
+    /// `version`: of the roster with this change.
+    pub fn roster_push(&mut self, out: &mut Vec<u8>, tag: Tag, contact: &Contact<'_>, version: &str) {
         self.frame(out, n::Kind::RosterPush, tag, |b| {
-            let args = n::RosterPushArgs { item: Some(item(b, contact)) };
+            let args = n::RosterPushArgs { item: Some(item(b, contact)), version: text(b, version) };
             n::RosterPush::create(b, &args)
+        });
+    }
+
+    /// When a user was last here, in seconds before now.
+    pub fn last_seen(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, seconds: u64, status: &str) {
+        self.frame(out, n::Kind::LastSeen, tag, |b| {
+            let args = n::LastSeenArgs { jid: Some(b.create_string(jid)), seconds, status: text(b, status) };
+            n::LastSeen::create(b, &args)
         });
     }
 

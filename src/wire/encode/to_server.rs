@@ -89,14 +89,41 @@ impl Encoder {
     /// Ignores `fields.user`.
     pub fn subscription(&mut self, out: &mut Vec<u8>, tag: Tag, fields: &SubscriptionFields<'_>) {
         self.frame(out, n::Kind::Subscription, tag, |b| {
-            let args =
-                n::SubscriptionArgs { action: fields.action, jid: Some(b.create_string(fields.jid)), note: text(b, fields.note) };
+            let args = n::SubscriptionArgs {
+                action: fields.action,
+                jid: Some(b.create_string(fields.jid)),
+                note: text(b, fields.note),
+                extensions: text(b, fields.extensions),
+            };
             n::Subscription::create(b, &args)
         });
     }
 
     pub fn roster_get(&mut self, out: &mut Vec<u8>, tag: Tag) {
-        self.frame(out, n::Kind::RosterGet, tag, |b| n::RosterGet::create(b, &n::RosterGetArgs {}));
+        self.roster_since(out, tag, "");
+    }
+
+    /// The roster, unless it still has this version, which the client has kept.
+    pub fn roster_since(&mut self, out: &mut Vec<u8>, tag: Tag, version: &str) {
+        self.frame(out, n::Kind::RosterGet, tag, |b| {
+            let args = n::RosterGetArgs { version: text(b, version) };
+            n::RosterGet::create(b, &args)
+        });
+    }
+
+    pub fn carbons(&mut self, out: &mut Vec<u8>, tag: Tag, enabled: bool) {
+        self.frame(out, n::Kind::Carbons, tag, |b| n::Carbons::create(b, &n::CarbonsArgs { enabled }));
+    }
+
+    pub fn activity(&mut self, out: &mut Vec<u8>, tag: Tag, active: bool) {
+        self.frame(out, n::Kind::Activity, tag, |b| n::Activity::create(b, &n::ActivityArgs { active }));
+    }
+
+    pub fn last_seen_get(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str) {
+        self.frame(out, n::Kind::LastSeenGet, tag, |b| {
+            let args = n::LastSeenGetArgs { jid: Some(b.create_string(jid)) };
+            n::LastSeenGet::create(b, &args)
+        });
     }
 
     /// Names and groups a contact.

@@ -13,10 +13,10 @@ pub mod wire {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_KIND: u8 = 1;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_KIND: u8 = 75;
+pub const ENUM_MAX_KIND: u8 = 77;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 30] = [
+pub const ENUM_VALUES_KIND: [Kind; 34] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -35,6 +35,9 @@ pub const ENUM_VALUES_KIND: [Kind; 30] = [
   Kind::BlockListGet,
   Kind::Ack,
   Kind::Bind,
+  Kind::Carbons,
+  Kind::Activity,
+  Kind::LastSeenGet,
   Kind::SaslChallenge,
   Kind::LoggedIn,
   Kind::Done,
@@ -47,6 +50,7 @@ pub const ENUM_VALUES_KIND: [Kind; 30] = [
   Kind::BlockList,
   Kind::Transfer,
   Kind::Authenticated,
+  Kind::LastSeen,
 ];
 
 /// What a frame is. The number stands in byte 4 of the frame header.
@@ -73,6 +77,9 @@ impl Kind {
   pub const BlockListGet: Self = Self(27);
   pub const Ack: Self = Self(28);
   pub const Bind: Self = Self(29);
+  pub const Carbons: Self = Self(30);
+  pub const Activity: Self = Self(31);
+  pub const LastSeenGet: Self = Self(37);
   pub const SaslChallenge: Self = Self(64);
   pub const LoggedIn: Self = Self(65);
   pub const Done: Self = Self(66);
@@ -85,9 +92,10 @@ impl Kind {
   pub const BlockList: Self = Self(73);
   pub const Transfer: Self = Self(74);
   pub const Authenticated: Self = Self(75);
+  pub const LastSeen: Self = Self(77);
 
   pub const ENUM_MIN: u8 = 1;
-  pub const ENUM_MAX: u8 = 75;
+  pub const ENUM_MAX: u8 = 77;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Hello,
     Self::Ping,
@@ -107,6 +115,9 @@ impl Kind {
     Self::BlockListGet,
     Self::Ack,
     Self::Bind,
+    Self::Carbons,
+    Self::Activity,
+    Self::LastSeenGet,
     Self::SaslChallenge,
     Self::LoggedIn,
     Self::Done,
@@ -119,6 +130,7 @@ impl Kind {
     Self::BlockList,
     Self::Transfer,
     Self::Authenticated,
+    Self::LastSeen,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -141,6 +153,9 @@ impl Kind {
       Self::BlockListGet => Some("BlockListGet"),
       Self::Ack => Some("Ack"),
       Self::Bind => Some("Bind"),
+      Self::Carbons => Some("Carbons"),
+      Self::Activity => Some("Activity"),
+      Self::LastSeenGet => Some("LastSeenGet"),
       Self::SaslChallenge => Some("SaslChallenge"),
       Self::LoggedIn => Some("LoggedIn"),
       Self::Done => Some("Done"),
@@ -153,6 +168,7 @@ impl Kind {
       Self::BlockList => Some("BlockList"),
       Self::Transfer => Some("Transfer"),
       Self::Authenticated => Some("Authenticated"),
+      Self::LastSeen => Some("LastSeen"),
       _ => None,
     }
   }
@@ -514,6 +530,95 @@ impl<'a> ::flatbuffers::Verifiable for MessageKind {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for MessageKind {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_COPY: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_COPY: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_COPY: [Copy; 3] = [
+  Copy::None,
+  Copy::Received,
+  Copy::Sent,
+];
+
+/// XEP-0280: whose copy a message is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Copy(pub u8);
+#[allow(non_upper_case_globals)]
+impl Copy {
+  pub const None: Self = Self(0);
+  pub const Received: Self = Self(1);
+  pub const Sent: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::None,
+    Self::Received,
+    Self::Sent,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::None => Some("None"),
+      Self::Received => Some("Received"),
+      Self::Sent => Some("Sent"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Copy {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Copy {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Copy {
+    type Output = Copy;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Copy {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Copy {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Copy {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_SUBSCRIPTION_STATE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -3205,6 +3310,7 @@ impl<'a> Message<'a> {
   pub const VT_KIND: ::flatbuffers::VOffsetT = 14;
   pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 16;
   pub const VT_STAMP: ::flatbuffers::VOffsetT = 18;
+  pub const VT_COPY: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3223,6 +3329,7 @@ impl<'a> Message<'a> {
     if let Some(x) = args.id { builder.add_id(x); }
     if let Some(x) = args.to { builder.add_to(x); }
     if let Some(x) = args.from { builder.add_from(x); }
+    builder.add_copy(args.copy);
     builder.add_kind(args.kind);
     builder.finish()
   }
@@ -3291,6 +3398,14 @@ impl<'a> Message<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Message::VT_STAMP, Some(0)).unwrap()}
   }
+  /// A copy of what another session of one's own received or sent; `from` and `to` are the original's.
+  #[inline]
+  pub fn copy(&self) -> Copy {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Copy>(Message::VT_COPY, Some(Copy::None)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Message<'_> {
@@ -3307,6 +3422,7 @@ impl ::flatbuffers::Verifiable for Message<'_> {
      .visit_field::<MessageKind>("kind", Self::VT_KIND, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
      .visit_field::<u64>("stamp", Self::VT_STAMP, false)?
+     .visit_field::<Copy>("copy", Self::VT_COPY, false)?
      .finish();
     Ok(())
   }
@@ -3320,6 +3436,7 @@ pub struct MessageArgs<'a> {
     pub kind: MessageKind,
     pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub stamp: u64,
+    pub copy: Copy,
 }
 impl<'a> Default for MessageArgs<'a> {
   #[inline]
@@ -3333,6 +3450,7 @@ impl<'a> Default for MessageArgs<'a> {
       kind: MessageKind::Normal,
       extensions: None,
       stamp: 0,
+      copy: Copy::None,
     }
   }
 }
@@ -3375,6 +3493,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessageBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Message::VT_STAMP, stamp, 0);
   }
   #[inline]
+  pub fn add_copy(&mut self, copy: Copy) {
+    self.fbb_.push_slot::<Copy>(Message::VT_COPY, copy, Copy::None);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MessageBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MessageBuilder {
@@ -3400,12 +3522,208 @@ impl ::core::fmt::Debug for Message<'_> {
       ds.field("kind", &self.kind());
       ds.field("extensions", &self.extensions());
       ds.field("stamp", &self.stamp());
+      ds.field("copy", &self.copy());
+      ds.finish()
+  }
+}
+pub enum CarbonsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0280: whether the session wants copies of what the user's other sessions send and receive. At first it doesn't.
+pub struct Carbons<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Carbons<'a> {
+  type Inner = Carbons<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Carbons<'a> {
+  pub const VT_ENABLED: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Carbons { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args CarbonsArgs
+  ) -> ::flatbuffers::WIPOffset<Carbons<'bldr>> {
+    let mut builder = CarbonsBuilder::new(_fbb);
+    builder.add_enabled(args.enabled);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn enabled(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Carbons::VT_ENABLED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Carbons<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("enabled", Self::VT_ENABLED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct CarbonsArgs {
+    pub enabled: bool,
+}
+impl<'a> Default for CarbonsArgs {
+  #[inline]
+  fn default() -> Self {
+    CarbonsArgs {
+      enabled: false,
+    }
+  }
+}
+
+pub struct CarbonsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CarbonsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_enabled(&mut self, enabled: bool) {
+    self.fbb_.push_slot::<bool>(Carbons::VT_ENABLED, enabled, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CarbonsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    CarbonsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Carbons<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Carbons<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Carbons");
+      ds.field("enabled", &self.enabled());
+      ds.finish()
+  }
+}
+pub enum ActivityOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0352: whether somebody looks at the client. While nobody does, presence is kept back, and then only the newest is sent.
+pub struct Activity<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Activity<'a> {
+  type Inner = Activity<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Activity<'a> {
+  pub const VT_ACTIVE: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Activity { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ActivityArgs
+  ) -> ::flatbuffers::WIPOffset<Activity<'bldr>> {
+    let mut builder = ActivityBuilder::new(_fbb);
+    builder.add_active(args.active);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn active(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Activity::VT_ACTIVE, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Activity<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("active", Self::VT_ACTIVE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ActivityArgs {
+    pub active: bool,
+}
+impl<'a> Default for ActivityArgs {
+  #[inline]
+  fn default() -> Self {
+    ActivityArgs {
+      active: false,
+    }
+  }
+}
+
+pub struct ActivityBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ActivityBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_active(&mut self, active: bool) {
+    self.fbb_.push_slot::<bool>(Activity::VT_ACTIVE, active, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ActivityBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ActivityBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Activity<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Activity<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Activity");
+      ds.field("active", &self.active());
       ds.finish()
   }
 }
 pub enum SubscriptionOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// `extensions` as in Presence: what else an XMPP stanza of this kind holds.
 pub struct Subscription<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -3422,6 +3740,7 @@ impl<'a> Subscription<'a> {
   pub const VT_ACTION: ::flatbuffers::VOffsetT = 4;
   pub const VT_JID: ::flatbuffers::VOffsetT = 6;
   pub const VT_NOTE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3433,6 +3752,7 @@ impl<'a> Subscription<'a> {
     args: &'args SubscriptionArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Subscription<'bldr>> {
     let mut builder = SubscriptionBuilder::new(_fbb);
+    if let Some(x) = args.extensions { builder.add_extensions(x); }
     if let Some(x) = args.note { builder.add_note(x); }
     if let Some(x) = args.jid { builder.add_jid(x); }
     builder.add_action(args.action);
@@ -3461,6 +3781,13 @@ impl<'a> Subscription<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Subscription::VT_NOTE, None)}
   }
+  #[inline]
+  pub fn extensions(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Subscription::VT_EXTENSIONS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Subscription<'_> {
@@ -3472,6 +3799,7 @@ impl ::flatbuffers::Verifiable for Subscription<'_> {
      .visit_field::<Action>("action", Self::VT_ACTION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("note", Self::VT_NOTE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
      .finish();
     Ok(())
   }
@@ -3480,6 +3808,7 @@ pub struct SubscriptionArgs<'a> {
     pub action: Action,
     pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub note: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for SubscriptionArgs<'a> {
   #[inline]
@@ -3488,6 +3817,7 @@ impl<'a> Default for SubscriptionArgs<'a> {
       action: Action::Subscribe,
       jid: None, // required field
       note: None,
+      extensions: None,
     }
   }
 }
@@ -3508,6 +3838,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscriptionBuilder<'a, 'b, A
   #[inline]
   pub fn add_note(&mut self, note: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Subscription::VT_NOTE, note);
+  }
+  #[inline]
+  pub fn add_extensions(&mut self, extensions: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Subscription::VT_EXTENSIONS, extensions);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscriptionBuilder<'a, 'b, A> {
@@ -3531,6 +3865,7 @@ impl ::core::fmt::Debug for Subscription<'_> {
       ds.field("action", &self.action());
       ds.field("jid", &self.jid());
       ds.field("note", &self.note());
+      ds.field("extensions", &self.extensions());
       ds.finish()
   }
 }
@@ -3554,6 +3889,7 @@ impl<'a> SubscriptionEvent<'a> {
   pub const VT_JID: ::flatbuffers::VOffsetT = 6;
   pub const VT_USER: ::flatbuffers::VOffsetT = 8;
   pub const VT_NOTE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_EXTENSIONS: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3566,6 +3902,7 @@ impl<'a> SubscriptionEvent<'a> {
   ) -> ::flatbuffers::WIPOffset<SubscriptionEvent<'bldr>> {
     let mut builder = SubscriptionEventBuilder::new(_fbb);
     builder.add_user(args.user);
+    if let Some(x) = args.extensions { builder.add_extensions(x); }
     if let Some(x) = args.note { builder.add_note(x); }
     if let Some(x) = args.jid { builder.add_jid(x); }
     builder.add_action(args.action);
@@ -3601,6 +3938,13 @@ impl<'a> SubscriptionEvent<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubscriptionEvent::VT_NOTE, None)}
   }
+  #[inline]
+  pub fn extensions(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubscriptionEvent::VT_EXTENSIONS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for SubscriptionEvent<'_> {
@@ -3613,6 +3957,7 @@ impl ::flatbuffers::Verifiable for SubscriptionEvent<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
      .visit_field::<u64>("user", Self::VT_USER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("note", Self::VT_NOTE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("extensions", Self::VT_EXTENSIONS, false)?
      .finish();
     Ok(())
   }
@@ -3622,6 +3967,7 @@ pub struct SubscriptionEventArgs<'a> {
     pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub user: u64,
     pub note: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub extensions: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for SubscriptionEventArgs<'a> {
   #[inline]
@@ -3631,6 +3977,7 @@ impl<'a> Default for SubscriptionEventArgs<'a> {
       jid: None, // required field
       user: 0,
       note: None,
+      extensions: None,
     }
   }
 }
@@ -3657,6 +4004,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscriptionEventBuilder<'a, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubscriptionEvent::VT_NOTE, note);
   }
   #[inline]
+  pub fn add_extensions(&mut self, extensions: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubscriptionEvent::VT_EXTENSIONS, extensions);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscriptionEventBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubscriptionEventBuilder {
@@ -3679,6 +4030,7 @@ impl ::core::fmt::Debug for SubscriptionEvent<'_> {
       ds.field("jid", &self.jid());
       ds.field("user", &self.user());
       ds.field("note", &self.note());
+      ds.field("extensions", &self.extensions());
       ds.finish()
   }
 }
@@ -3905,6 +4257,7 @@ impl ::core::fmt::Debug for RosterItem<'_> {
 pub enum RosterGetOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// RFC 6121 2.6: `version` is that of the roster the client has kept; empty when it has none.
 pub struct RosterGet<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -3918,6 +4271,7 @@ impl<'a> ::flatbuffers::Follow<'a> for RosterGet<'a> {
 }
 
 impl<'a> RosterGet<'a> {
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 4;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3926,12 +4280,21 @@ impl<'a> RosterGet<'a> {
   #[allow(unused_mut)]
   pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
     _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    _args: &'args RosterGetArgs
+    args: &'args RosterGetArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RosterGet<'bldr>> {
     let mut builder = RosterGetBuilder::new(_fbb);
+    if let Some(x) = args.version { builder.add_version(x); }
     builder.finish()
   }
 
+
+  #[inline]
+  pub fn version(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RosterGet::VT_VERSION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RosterGet<'_> {
@@ -3940,16 +4303,19 @@ impl ::flatbuffers::Verifiable for RosterGet<'_> {
     v: &mut ::flatbuffers::Verifier, pos: usize
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("version", Self::VT_VERSION, false)?
      .finish();
     Ok(())
   }
 }
-pub struct RosterGetArgs {
+pub struct RosterGetArgs<'a> {
+    pub version: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
-impl<'a> Default for RosterGetArgs {
+impl<'a> Default for RosterGetArgs<'a> {
   #[inline]
   fn default() -> Self {
     RosterGetArgs {
+      version: None,
     }
   }
 }
@@ -3959,6 +4325,10 @@ pub struct RosterGetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
   start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RosterGetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_version(&mut self, version: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RosterGet::VT_VERSION, version);
+  }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RosterGetBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
@@ -3977,6 +4347,7 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RosterGetBuilder<'a, 'b, A> {
 impl ::core::fmt::Debug for RosterGet<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("RosterGet");
+      ds.field("version", &self.version());
       ds.finish()
   }
 }
@@ -3999,6 +4370,8 @@ impl<'a> ::flatbuffers::Follow<'a> for Roster<'a> {
 impl<'a> Roster<'a> {
   pub const VT_ITEMS: ::flatbuffers::VOffsetT = 4;
   pub const VT_MORE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_UNCHANGED: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4010,7 +4383,9 @@ impl<'a> Roster<'a> {
     args: &'args RosterArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Roster<'bldr>> {
     let mut builder = RosterBuilder::new(_fbb);
+    if let Some(x) = args.version { builder.add_version(x); }
     if let Some(x) = args.items { builder.add_items(x); }
+    builder.add_unchanged(args.unchanged);
     builder.add_more(args.more);
     builder.finish()
   }
@@ -4030,6 +4405,22 @@ impl<'a> Roster<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Roster::VT_MORE, Some(false)).unwrap()}
   }
+  /// Of the whole roster, in its last frame.
+  #[inline]
+  pub fn version(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Roster::VT_VERSION, None)}
+  }
+  /// The version asked for is the present one: what the client has kept is right, and `items` is empty.
+  #[inline]
+  pub fn unchanged(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Roster::VT_UNCHANGED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Roster<'_> {
@@ -4040,6 +4431,8 @@ impl ::flatbuffers::Verifiable for Roster<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RosterItem>>>>("items", Self::VT_ITEMS, false)?
      .visit_field::<bool>("more", Self::VT_MORE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("version", Self::VT_VERSION, false)?
+     .visit_field::<bool>("unchanged", Self::VT_UNCHANGED, false)?
      .finish();
     Ok(())
   }
@@ -4047,6 +4440,8 @@ impl ::flatbuffers::Verifiable for Roster<'_> {
 pub struct RosterArgs<'a> {
     pub items: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RosterItem<'a>>>>>,
     pub more: bool,
+    pub version: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub unchanged: bool,
 }
 impl<'a> Default for RosterArgs<'a> {
   #[inline]
@@ -4054,6 +4449,8 @@ impl<'a> Default for RosterArgs<'a> {
     RosterArgs {
       items: None,
       more: false,
+      version: None,
+      unchanged: false,
     }
   }
 }
@@ -4070,6 +4467,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RosterBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_more(&mut self, more: bool) {
     self.fbb_.push_slot::<bool>(Roster::VT_MORE, more, false);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Roster::VT_VERSION, version);
+  }
+  #[inline]
+  pub fn add_unchanged(&mut self, unchanged: bool) {
+    self.fbb_.push_slot::<bool>(Roster::VT_UNCHANGED, unchanged, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RosterBuilder<'a, 'b, A> {
@@ -4091,12 +4496,15 @@ impl ::core::fmt::Debug for Roster<'_> {
     let mut ds = f.debug_struct("Roster");
       ds.field("items", &self.items());
       ds.field("more", &self.more());
+      ds.field("version", &self.version());
+      ds.field("unchanged", &self.unchanged());
       ds.finish()
   }
 }
 pub enum RosterPushOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// `version`: of the roster with this change.
 pub struct RosterPush<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -4111,6 +4519,7 @@ impl<'a> ::flatbuffers::Follow<'a> for RosterPush<'a> {
 
 impl<'a> RosterPush<'a> {
   pub const VT_ITEM: ::flatbuffers::VOffsetT = 4;
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4122,6 +4531,7 @@ impl<'a> RosterPush<'a> {
     args: &'args RosterPushArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RosterPush<'bldr>> {
     let mut builder = RosterPushBuilder::new(_fbb);
+    if let Some(x) = args.version { builder.add_version(x); }
     if let Some(x) = args.item { builder.add_item(x); }
     builder.finish()
   }
@@ -4134,6 +4544,13 @@ impl<'a> RosterPush<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<RosterItem>>(RosterPush::VT_ITEM, None).unwrap()}
   }
+  #[inline]
+  pub fn version(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RosterPush::VT_VERSION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RosterPush<'_> {
@@ -4143,18 +4560,21 @@ impl ::flatbuffers::Verifiable for RosterPush<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<RosterItem>>("item", Self::VT_ITEM, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("version", Self::VT_VERSION, false)?
      .finish();
     Ok(())
   }
 }
 pub struct RosterPushArgs<'a> {
     pub item: Option<::flatbuffers::WIPOffset<RosterItem<'a>>>,
+    pub version: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for RosterPushArgs<'a> {
   #[inline]
   fn default() -> Self {
     RosterPushArgs {
       item: None, // required field
+      version: None,
     }
   }
 }
@@ -4167,6 +4587,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RosterPushBuilder<'a, 'b, A> 
   #[inline]
   pub fn add_item(&mut self, item: ::flatbuffers::WIPOffset<RosterItem<'b >>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<RosterItem>>(RosterPush::VT_ITEM, item);
+  }
+  #[inline]
+  pub fn add_version(&mut self, version: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RosterPush::VT_VERSION, version);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RosterPushBuilder<'a, 'b, A> {
@@ -4188,6 +4612,7 @@ impl ::core::fmt::Debug for RosterPush<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("RosterPush");
       ds.field("item", &self.item());
+      ds.field("version", &self.version());
       ds.finish()
   }
 }
@@ -4624,6 +5049,236 @@ impl ::core::fmt::Debug for BlockList<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("BlockList");
       ds.field("jids", &self.jids());
+      ds.finish()
+  }
+}
+pub enum LastSeenGetOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0012: when a user was last here. Only whoever may see the user's presence is told.
+pub struct LastSeenGet<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for LastSeenGet<'a> {
+  type Inner = LastSeenGet<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> LastSeenGet<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    LastSeenGet { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LastSeenGetArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<LastSeenGet<'bldr>> {
+    let mut builder = LastSeenGetBuilder::new(_fbb);
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LastSeenGet::VT_JID, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for LastSeenGet<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LastSeenGetArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for LastSeenGetArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    LastSeenGetArgs {
+      jid: None, // required field
+    }
+  }
+}
+
+pub struct LastSeenGetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LastSeenGetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LastSeenGet::VT_JID, jid);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LastSeenGetBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LastSeenGetBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<LastSeenGet<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, LastSeenGet::VT_JID,"jid");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for LastSeenGet<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("LastSeenGet");
+      ds.field("jid", &self.jid());
+      ds.finish()
+  }
+}
+pub enum LastSeenOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// `seconds` ago, with these last words; 0 of a user who is here.
+pub struct LastSeen<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for LastSeen<'a> {
+  type Inner = LastSeen<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> LastSeen<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_SECONDS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_STATUS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    LastSeen { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LastSeenArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<LastSeen<'bldr>> {
+    let mut builder = LastSeenBuilder::new(_fbb);
+    builder.add_seconds(args.seconds);
+    if let Some(x) = args.status { builder.add_status(x); }
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LastSeen::VT_JID, None).unwrap()}
+  }
+  #[inline]
+  pub fn seconds(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LastSeen::VT_SECONDS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn status(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LastSeen::VT_STATUS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for LastSeen<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
+     .visit_field::<u64>("seconds", Self::VT_SECONDS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("status", Self::VT_STATUS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LastSeenArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub seconds: u64,
+    pub status: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for LastSeenArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    LastSeenArgs {
+      jid: None, // required field
+      seconds: 0,
+      status: None,
+    }
+  }
+}
+
+pub struct LastSeenBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LastSeenBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LastSeen::VT_JID, jid);
+  }
+  #[inline]
+  pub fn add_seconds(&mut self, seconds: u64) {
+    self.fbb_.push_slot::<u64>(LastSeen::VT_SECONDS, seconds, 0);
+  }
+  #[inline]
+  pub fn add_status(&mut self, status: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LastSeen::VT_STATUS, status);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LastSeenBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LastSeenBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<LastSeen<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, LastSeen::VT_JID,"jid");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for LastSeen<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("LastSeen");
+      ds.field("jid", &self.jid());
+      ds.field("seconds", &self.seconds());
+      ds.field("status", &self.status());
       ds.finish()
   }
 }

@@ -144,7 +144,7 @@ fn depth_number_and_size_are_bounded() {
     let text = |bytes: usize| format!("<a>{}</a>", "x".repeat(bytes - 7));
     assert_eq!(fault_of(text(BOUNDS.stanza_bytes).repeat(3)), None);
     assert_eq!(fault_of(text(BOUNDS.stanza_bytes + 1)), Some(Fault::TooLarge));
-    assert_eq!(fault_of("x".repeat(1 << 20)), Some(Fault::TooLarge));
+    assert_eq!(fault_of("x".repeat(1 << 20)), Some(Fault::Stray));
 }
 
 #[test]

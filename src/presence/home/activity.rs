@@ -1,0 +1,61 @@
+//! Sessions at which nobody looks (XEP-0352): they get messages, and of presence, once somebody looks again, the newest.
+//!
+//! What a session subscribes to is kept back at its edge, which holds the connection's line; presence that homes send to sessions
+//! themselves, the user's own other sessions' and directed presence, is kept back here.
+
+use super::Homes;
+use super::message::tell;
+use super::update::done;
+use crate::base::id::{SessionId, Version};
+use crate::presence::control::{Asker, Control, EdgeRef, SessionEvent, UserRef};
+use crate::presence::frame;
+use crate::presence::outbox::Outbox;
+use crate::presence::user::Withheld;
+use crate::wire::event::Head;
+use crate::wire::native::Show;
+
+impl Homes {
+    pub(super) fn set_activity(&mut self, at: UserRef, session: SessionId, active: bool, asker: Asker, out: &mut Outbox) {
+        if active {
+            self.catch_up(at, session, asker, out);
+        } else {
+            let session = self.user(at).and_then(|user| user.session(session)).expect("the caller found it");
+            session.extra().withheld.get_or_insert_default();
+        }
+        done(asker, out);
+    }
+
+    /// Tells a session what was kept back from it.
+    fn catch_up(&mut self, at: UserRef, id: SessionId, asker: Asker, out: &mut Outbox) {
+        let epoch = self.place.epoch;
+        let user = self.user(at).expect("the caller found it");
+        let session = user.session(id).expect("the caller found it");
+        let Some(withheld) = session.extra.as_mut().and_then(|extra| extra.withheld.take()) else { return };
+        if session.available {
+            let mut events = user.other_events(id, epoch);
+            for &(ended, version) in withheld.own.ended() {
+                if user.sessions.iter().all(|session| session.id != ended || !session.available) {
+                    events.push(gone(at, ended, version), &[]);
+                }
+            }
+            tell(asker, SessionEvent::Events(events), out);
+        }
+        tell_directed(asker.edge, *withheld, out);
+    }
+}
+
+/// The directed presence that was kept back goes out.
+pub(super) fn tell_directed(edge: EdgeRef, withheld: Withheld, out: &mut Outbox) {
+    for directed in withheld.directed {
+        out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Directed(directed) });
+    }
+}
+
+fn gone(at: UserRef, session: SessionId, version: Version) -> Head {
+    Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 }
+}
+
+/// Notes down what a session is not told of another one of its user.
+pub(super) fn withhold(withheld: &mut Withheld, event: &[u8]) {
+    withheld.own.note(&frame::head(event));
+}
