@@ -14,7 +14,8 @@ PASSWORD = os.environ["INTEROP_PASSWORD"]
 CERTIFICATE = os.environ["INTEROP_CERTIFICATE"]
 
 # What clients ask for at log-in; sessions with these are the usual ones.
-PLUGINS = ["xep_0012", "xep_0030", "xep_0092", "xep_0115", "xep_0191", "xep_0198", "xep_0199", "xep_0202", "xep_0280", "xep_0352"]
+PLUGINS = ["xep_0012", "xep_0030", "xep_0092", "xep_0115", "xep_0191", "xep_0198", "xep_0199", "xep_0202", "xep_0203",
+           "xep_0280", "xep_0352"]
 
 
 class Person(slixmpp.ClientXMPP):

@@ -1,6 +1,7 @@
 """The dialogue by profanity, two of them in a terminal each: TLS (disable, trust, legacy) ADDRESS ALICE BOB."""
 import os
 import re
+import signal
 import sys
 import tempfile
 
@@ -53,6 +54,8 @@ def dialogue(alice, bob):
     alice.types("/quit")
 
 
+# Whoever ends this program ends its terminals.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 with tempfile.TemporaryDirectory() as directory:
     people = []
     try:

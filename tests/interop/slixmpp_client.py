@@ -101,6 +101,19 @@ async def broken_line(alice, bob):
     await bob.sees_message(ALICE, "I am")
 
 
+async def message_waits(alice):
+    """XEP-0160: who is away gets the message later, and is told when it was sent."""
+    alice.send_message(BOB, "while you were out", mtype="chat")
+    await alice.plugin["xep_0199"].ping("localhost")
+    bob = Person(BOB + "/desk", MODE, ADDRESS)
+    await bob.log_in()
+    message = await bob.sees_message(ALICE, "while you were out")
+    assert message["delay"]["stamp"], f"no delay in {message}"
+    await alice.sees_presence(BOB, "available", "here")
+    await bob.log_out()
+    await alice.sees_presence(BOB, "unavailable", "gone home")
+
+
 async def last_seen(alice):
     if alice.has("last activity (XEP-0012)", "jabber:iq:last" in alice.offered):
         seconds = (await alice.plugin["xep_0012"].get_last_activity(BOB))["last_activity"]["seconds"]
@@ -130,6 +143,7 @@ async def main():
     await broken_line(alice, bob)
     await bob.log_out()
     await alice.sees_presence(BOB, "unavailable", "gone home")
+    await message_waits(alice)
     await last_seen(alice)
     await alice.log_out()
 

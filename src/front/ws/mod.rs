@@ -237,6 +237,13 @@ impl Translate for WebSocket {
         }
     }
 
+    fn is_resumable(&self) -> bool {
+        match &self.stage {
+            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.is_resumable(),
+            Stage::Open(Inside::Native | Inside::Json(_)) | Stage::Asking(_) => true,
+        }
+    }
+
     fn heap_bytes(&self) -> usize {
         let inside = match &self.stage {
             Stage::Asking(kept) => kept.capacity(),
