@@ -22,6 +22,9 @@ class Profanity(Terminal):
         self.types(f"/connect {self.jid} server {HOST} port {PORT} tls {TLS}")
         self.reads("the question", "[Pp]assword")
         self.types(os.environ["INTEROP_PASSWORD"])
+        if TLS == "legacy":
+            self.reads("what is wrong with the certificate", "TLS certificate verification failed: self-signed certificate")
+            self.types("/tls allow")
         self.reads("its session", re.escape(self.jid) + "/.* logged in successfully")
         if TLS != "disable":
             self.reads("that it is private", r"\[TLS\]")
