@@ -127,3 +127,19 @@ fn what_is_never_acknowledged_ends_the_stream_at_its_limit() {
     assert!(world.is_closed(bob) && world.heard(bob).contains("<policy-violation "));
     assert!(world.ask(alice, "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>").contains("type='result'"));
 }
+
+#[test]
+fn whoever_cannot_come_back_is_gone_when_the_connection_breaks() {
+    for (enable, stays) in [("", false), ("<enable xmlns='urn:xmpp:sm:3'/>", false), (ENABLE, true)] {
+        let mut world = World::new();
+        world.account("alice");
+        world.account("bob");
+        let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
+        world.friends(("alice", alice), ("bob", bob));
+        world.say(bob, enable);
+        world.heard(alice);
+        world.cut(bob);
+        let gone = world.heard(alice).contains("from='bob@example.org/phone' type='unavailable'");
+        assert_eq!(gone, !stays, "{enable}");
+    }
+}

@@ -134,6 +134,10 @@ impl Translate for Secure {
         self.inner.lost(core);
     }
 
+    fn is_resumable(&self) -> bool {
+        self.inner.is_resumable()
+    }
+
     fn channel(&self) -> Channel {
         match &self.stage {
             Stage::Private(tls) => Channel::Private { exporter: tls.exporter() },

@@ -63,6 +63,11 @@ pub trait Translate: Send {
     /// The connection has broken, or is over.
     fn lost(&mut self, _core: &mut Core<'_>) {}
 
+    /// Whether a peer whose connection breaks can come back to its session. If not, the session ends with the connection.
+    fn is_resumable(&self) -> bool {
+        true
+    }
+
     /// What lies between the peer and its door.
     fn channel(&self) -> Channel {
         Channel::Clear

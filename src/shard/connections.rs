@@ -307,8 +307,8 @@ impl Shard {
         }
     }
 
-    /// Ends a connection: it is told why, everything gathered is sent, then it closes. Its sessions may be resumed, but for the
-    /// reasons that are the client's own doing.
+    /// Ends a connection: it is told why, everything gathered is sent, then it closes. Its sessions may be resumed, if its protocol
+    /// can and but for the reasons that are the client's own doing.
     pub(super) fn end_connection(&mut self, conn: ConnId, reason: Reason, detail: &str) {
         self.say_error(conn, Tag::default(), reason, detail);
         self.drop_sessions(conn, reason);
@@ -316,7 +316,8 @@ impl Shard {
     }
 
     pub(super) fn drop_sessions(&mut self, conn: ConnId, reason: Reason) {
-        let resumable = matches!(reason, Reason::ConnectionLost | Reason::NeverReads | Reason::Silent);
+        let blameless = matches!(reason, Reason::ConnectionLost | Reason::NeverReads | Reason::Silent);
+        let resumable = blameless && self.translators.is_resumable(conn.slot);
         for edge in self.edge.sessions_on(conn.slot) {
             self.close_session(edge, if resumable { SessionEnd::Lost } else { SessionEnd::Ended });
         }

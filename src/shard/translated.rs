@@ -51,6 +51,12 @@ impl Translators {
         self.by_slot.get_mut(slot as usize)?.take()
     }
 
+    /// Whether a peer whose connection breaks can come back to its session.
+    pub fn is_resumable(&self, slot: u32) -> bool {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.is_none_or(|translator| translator.is_resumable())
+    }
+
     /// About the microseconds that a handshake may take with a connection's next bytes; 0: none is to come.
     pub fn handshake_us(&self, slot: u32) -> u32 {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);

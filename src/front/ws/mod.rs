@@ -237,6 +237,13 @@ impl Translate for WebSocket {
         }
     }
 
+    fn is_resumable(&self) -> bool {
+        match &self.stage {
+            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.is_resumable(),
+            Stage::Open(Inside::Native | Inside::Json(_)) | Stage::Asking(_) => true,
+        }
+    }
+
     fn heap_bytes(&self) -> usize {
         let inside = match &self.stage {
             Stage::Asking(kept) => kept.capacity(),
@@ -261,7 +268,8 @@ enum Meant {
 impl WebSocket {
     fn meant_for_us(&self, frame: &Frame<'_>) -> Meant {
         match frame.header.kind {
-            RAW if frame.header.request >= LAST_WORD => Meant::Bytes,
+            // The empty word of the TLS below, so that the line is looked at: for those inside it would be a message.
+            RAW if frame.header.request >= LAST_WORD || frame.raw().is_empty() => Meant::Bytes,
             Kind::Ping if !matches!(self.stage, Stage::Open(Inside::Native)) => Meant::Ping,
             Kind::Error => end(frame, self.over).map_or(Meant::Inside, Meant::End),
             _ => Meant::Inside,

@@ -240,6 +240,31 @@ fn host_meta_says_wss_on_a_private_connection_and_what_the_operator_says_anywher
 }
 
 #[test]
+fn within_a_web_socket_no_tls_is_offered() {
+    let xmpp = xmpp::Rules { start_tls: xmpp::StartTls::Required, ..(*xmpp_rules()).clone() };
+    let rules = Rules { xmpp: Some(Arc::new(xmpp)), ..Rules::new(1000) };
+    let mut line = Line { door: WebSocket::new(Arc::new(rules)), ..Line::new() };
+    line.hear(&request(Protocol::Xmpp.path(), "Sec-WebSocket-Protocol: xmpp\r\n"));
+    line.hear(&masked(0x81, b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>"));
+    let text = line.text();
+    assert!(text.contains("<stream:features") && !text.contains("starttls"), "{text}");
+}
+
+#[test]
+fn an_empty_word_of_the_tls_below_is_no_message() {
+    for protocol in [Protocol::Native, Protocol::Json, Protocol::Xmpp] {
+        let mut line = Line::new();
+        line.door.secured();
+        let mut frames = Vec::new();
+        write_raw(&mut frames, 0, |_| ());
+        line.hear(&request(protocol.path(), &format!("Sec-WebSocket-Protocol: {}\r\n", protocol.name())));
+        let before = line.out.len();
+        line.say(&frames);
+        assert_eq!(line.out.len(), before, "{protocol:?}");
+    }
+}
+
+#[test]
 fn only_origins_that_are_listed_come_in_besides_our_own() {
     let mut rules = Rules::new(1000);
     assert!(rules.lets_in("https://here:7480", "here:7480") && !rules.lets_in("https://here", "here:7480"));

@@ -113,7 +113,7 @@ impl Xmpp {
 
     /// RFC 6120 5.4.2.
     fn start_tls(&mut self, turn: &mut Turn<'_, '_>) -> Result<(), End> {
-        if self.private || self.rules.start_tls == StartTls::No || self.stage != Stage::Open {
+        if self.private || self.rules.start_tls == StartTls::No || !self.can_start_tls() || self.stage != Stage::Open {
             turn.say(Mark::Words, |out| out.extend_from_slice(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"));
             self.stage = Stage::Closing;
             self.write_closing(turn.replies);

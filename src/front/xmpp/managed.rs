@@ -32,7 +32,7 @@ impl Xmpp {
         let resumable = matches!(element.attribute("resume"), Some("true" | "1")) && self.within_ms > 0;
         let (id, token) = ((turn.core.random)(), if resumable { &self.token[..] } else { &[] });
         turn.core.xmpp.streams.insert(id, Stream::new(&self.jid, token, self.within_ms), turn.core.wall_ms);
-        self.counting = Some(Box::new(Counting::new(id, Stream::FIRST_OWNER)));
+        self.counting = Some(Box::new(Counting { resumable, ..Counting::new(id, Stream::FIRST_OWNER) }));
         let within = self.within_ms / 1000;
         turn.say(Mark::Enabled, |out| {
             out.extend_from_slice(b"<enabled");

@@ -75,6 +75,8 @@ pub(super) struct Counting {
     pub owner: u32,
     /// `<enabled/>` has gone out: what follows counts.
     pub on: bool,
+    /// The client was told that it may come back.
+    pub resumable: bool,
     /// Sent since the stream was last told.
     pub sent: u32,
     pub kept: Vec<(u32, Kept)>,
@@ -82,7 +84,7 @@ pub(super) struct Counting {
 
 impl Counting {
     pub fn new(id: u64, owner: u32) -> Counting {
-        Counting { id, owner, on: false, sent: 0, kept: Vec::new() }
+        Counting { id, owner, on: false, resumable: false, sent: 0, kept: Vec::new() }
     }
 
     pub fn count(&mut self, kept: Option<Kept>) {
@@ -209,7 +211,7 @@ impl Streams {
         stream.owner = stream.owner.wrapping_add(1);
         stream.lost = None;
         let acknowledged = stream.acknowledge(handled);
-        Some((Counting::new(id, stream.owner), stream, acknowledged))
+        Some((Counting { resumable: true, ..Counting::new(id, stream.owner) }, stream, acknowledged))
     }
 
     pub fn remove(&mut self, counting: &Counting) -> Option<Stream> {

@@ -396,6 +396,11 @@ impl Translate for Xmpp {
         }
     }
 
+    /// RFC 6121 4.5.2: who is lost is unavailable, unless XEP-0198 lets them come back.
+    fn is_resumable(&self) -> bool {
+        self.counting.as_ref().is_some_and(|counting| counting.resumable)
+    }
+
     fn secured(&mut self) {
         self.private = true;
         self.stage = Stage::Opening;

@@ -67,7 +67,8 @@ impl Xmpp {
         } else if self.must_be_private() {
             self.stage = Stage::Open;
             turn.say(Mark::Words, |out| {
-                self.write_features(out, b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>")
+                let required = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>";
+                self.write_features(out, if self.can_start_tls() { required.as_bytes() } else { b"" })
             });
         } else {
             self.stage = Stage::Greeting;
@@ -79,6 +80,11 @@ impl Xmpp {
 
     pub(super) fn must_be_private(&self) -> bool {
         !self.private && self.rules.start_tls == StartTls::Required
+    }
+
+    /// Whether TLS can begin within the stream: over a WebSocket it can't, and isn't offered (RFC 7395 3.9).
+    pub(super) fn can_start_tls(&self) -> bool {
+        matches!(self.framing, Framing::Stream)
     }
 
     /// Whether a name is the one of this server, in whatever case.
@@ -125,7 +131,7 @@ impl Xmpp {
     /// What is offered before a log-in, with these mechanisms.
     pub(super) fn write_log_in_features(&self, out: &mut Vec<u8>, entry: &Entry) {
         let mut features = Vec::new();
-        if !self.private && self.rules.start_tls == StartTls::Offered {
+        if !self.private && self.rules.start_tls == StartTls::Offered && self.can_start_tls() {
             features.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
         }
         entry.write_mechanisms(&mut features);
