@@ -72,6 +72,8 @@ pub struct LogIn {
     pub trunk_keys: Vec<Secret>,
     /// Whether a password may be sent as it is (SASL PLAIN).
     pub plain: bool,
+    /// Whether people may make their own accounts.
+    pub open_registration: bool,
 }
 
 /// Where what must outlive the process goes.

@@ -230,6 +230,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
             trunk_keys: keys.trunk.clone(),
             doors: doors.clone(),
             plain: config.login.plain,
+            open_registration: config.login.open_registration,
             decoys: Decoys::new(keys.decoys),
             sample: config.metrics.sample,
             units: Units { unit_bytes: config.metrics.meter_unit_bytes, unit_ms: config.metrics.meter_unit_ms },

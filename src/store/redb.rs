@@ -20,8 +20,8 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// The format of the file as a whole: which tables there are and how their keys are built. 1 had no messages and no documents. A file
-/// of an earlier format is made one of this format when it's opened; an earlier fanal then refuses it.
+/// The format of the file as a whole: which tables there are and how their keys are built. 1 had no messages and no documents. A
+/// file of an earlier format is made one of this format when it's opened; an earlier fanal then refuses it.
 pub const FORMAT: u32 = 2;
 
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
