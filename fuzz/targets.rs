@@ -132,7 +132,9 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::Carbons(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Activity(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
-        ClientFrame::BlockListGet => {}
+        ClientFrame::Register(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::PasswordSet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::BlockListGet | ClientFrame::AccountRemove => {}
     }
 }
 

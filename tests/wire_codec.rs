@@ -74,6 +74,9 @@ fn a_server_reads_what_a_client_wrote() {
     });
     read!(from_client, DocumentSet, t => t.name(), "card"; t.data().unwrap().bytes(), b"data"; t.access(), Access::Contacts);
     read!(from_client, DocumentGet, t => t.jid(), Some("bob@localhost"); t.name(), "card");
+    read!(from_client, Register, t => t.jid(), "alice@localhost"; t.password(), "secret");
+    read!(from_client, PasswordSet, t => t.password(), "secret");
+    from_client(Kind::AccountRemove, |frame| assert!(matches!(frame, ClientFrame::AccountRemove)));
     read!(from_client, Carbons, t => t.enabled(), true);
     read!(from_client, Activity, t => t.active(), true);
     read!(from_client, LastSeenGet, t => t.jid(), "bob@localhost");

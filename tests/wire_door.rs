@@ -114,7 +114,7 @@ fn before_log_in_there_is_only_ping_and_after_it_no_log_in() {
     for sample in wire_samples::of_client() {
         let kind = sample.kind;
         let ping = matches!(kind, Kind::Ping | Kind::Pong);
-        let begins = matches!(kind, Kind::LogIn | Kind::Resume);
+        let begins = matches!(kind, Kind::LogIn | Kind::Resume | Kind::Register);
         let fits = |fits: bool| if fits { Ok(()) } else { Err(Reason::OutOfOrder) };
         let mut greeted = Host::new();
         greeted.receive(&hello()).unwrap();

@@ -94,6 +94,8 @@ pub struct LogIn {
     pub trunk_keys: Vec<Secret>,
     /// Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN).
     pub plain: bool,
+    /// Whether people may make their own accounts.
+    pub open_registration: bool,
 }
 
 /// Where what must outlive the process goes.

@@ -15,6 +15,9 @@ pub struct Limits {
     pub log_in_ms: u32,
     /// Failed log-ins of one connection. At the limit: `too_many_attempts`.
     pub log_in_attempts: u32,
+    /// New accounts from one address (of IPv6, one /64) in a minute, shared out among the cores. At the limit:
+    /// `too_many_registrations`.
+    pub registrations_per_minute: u32,
     /// Sessions of one user. At the limit: `too_many_sessions`.
     pub sessions_per_user: u32,
     /// Sessions of one trunk. At the limit: `too_many_streams`.
@@ -93,6 +96,7 @@ impl Default for Limits {
             connections_per_core: 1_048_576,
             log_in_ms: 15_000,
             log_in_attempts: 3,
+            registrations_per_minute: 10,
             sessions_per_user: 32,
             streams_per_trunk: 1_048_576,
             contacts_per_user: 10_000,
@@ -136,6 +140,8 @@ pub const JID_PART_BYTES: usize = 1023;
 pub const TEXT_BYTES: usize = 1024;
 /// Longest extensions of a subscription stanza, in bytes: they are stored with it. At the limit: `too_large`.
 pub const SUBSCRIPTION_EXTENSION_BYTES: usize = 4096;
+/// Longest password that a user may set, in bytes. At the limit: `too_large`.
+pub const PASSWORD_BYTES: usize = 1024;
 /// Longest name of a document, in bytes. At the limit: `too_large`.
 pub const DOCUMENT_NAME_BYTES: usize = 256;
 /// Groups of one roster item.

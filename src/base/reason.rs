@@ -59,6 +59,9 @@ reasons! {
     SessionWornOut = 27, "session_worn_out", "the session has changed its presence as often as one session can: log in anew";
     NotFound = 28, "not_found", "there is no such thing, or you may not see it";
     TooManyDocuments = 29, "too_many_documents", "too many documents, or too many bytes of them: remove one first";
+    RegistrationClosed = 30, "registration_closed", "this node lets nobody make accounts: ask its operator for one";
+    UserExists = 31, "user_exists", "there is such a user already: choose another name";
+    TooManyRegistrations = 32, "too_many_registrations", "too many new accounts from this address: try again in a minute";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";

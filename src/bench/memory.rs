@@ -334,6 +334,7 @@ fn shards(plan: &Plan) -> Vec<Shard> {
             trunk_keys: Keys::default(),
             doors: Doors::default(),
             plain: false,
+            open_registration: false,
             decoys: Decoys::new([7; 32]),
             sample: plan.sample,
             units,

@@ -47,6 +47,21 @@ impl Client {
         self.logged_in.as_ref()
     }
 
+    /// Makes an account, where the node lets people make them. `log_in` may follow.
+    pub fn register(&mut self, jid: &str, password: &str) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.register(out, tag, jid, password))
+    }
+
+    /// Gives our account another password.
+    pub fn set_password(&mut self, password: &str) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.password_set(out, tag, password))
+    }
+
+    /// Removes our account, and ends all its sessions.
+    pub fn remove_account(&mut self) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.account_remove(out, tag))
+    }
+
     /// Logs in. The server makes up an empty `resource`. The session is not seen by anybody until `set_presence`.
     pub fn log_in(&mut self, jid: &str, how: LogIn<'_>, resource: &str) -> Result<&LoggedIn, Error> {
         self.enter(jid, how, LogInFields { resource, ..LogInFields::default() })

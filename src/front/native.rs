@@ -1,12 +1,12 @@
 //! The native door: one client connection, from Hello to its end.
 //!
 //! Lives on: the core that owns the connection. Serves G2, and what the mission asks about bad input. Invariants: a frame is
-//! handed out only when it may come now (Hello, then LogIn or Resume, then the rest), its body is verified, and the connection
-//! keeps to its rate; an idle door keeps nothing on the heap.
+//! handed out only when it may come now (Hello, then LogIn, Register or Resume, then the rest), its body is verified, and the
+//! connection keeps to its rate; an idle door keeps nothing on the heap.
 //!
-//! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Resume`, `SaslResponse` and `Bind` the door
-//! waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`], [`Door::opened_trunk`] or
-//! [`Door::refused`]; or, right there, the connection leaves for another core: [`Door::leave`].
+//! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Register`, `Resume`, `SaslResponse` and
+//! `Bind` the door waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`], [`Door::opened_trunk`],
+//! [`Door::registered`] or [`Door::refused`]; or, right there, the connection leaves for another core: [`Door::leave`].
 
 use crate::base::limits::{Limits, NATIVE_VERSION};
 use crate::base::reason::Reason;
@@ -128,7 +128,12 @@ impl Door {
         self.decided(Stage::Trunk);
     }
 
-    /// The log-in or the Bind failed; the client may try again.
+    /// The account was made; the client may log in.
+    pub fn registered(&mut self) {
+        self.decided(Stage::Greeted);
+    }
+
+    /// The log-in, the registration or the Bind failed; the client may try again.
     ///
     /// Errors: `TooManyAttempts`, to end the connection with.
     pub fn refused(&mut self, rules: &Rules) -> Result<(), Reason> {
@@ -204,7 +209,7 @@ impl Stage {
             return Err(Reason::BadFrame);
         }
         let kind = header.kind;
-        let begins = matches!(kind, Kind::LogIn | Kind::Resume);
+        let begins = matches!(kind, Kind::LogIn | Kind::Resume | Kind::Register);
         match self {
             Stage::Connected if kind == Kind::Hello => Ok(Stage::Greeted),
             Stage::Connected => Err(Reason::OutOfOrder),
@@ -222,7 +227,7 @@ impl Stage {
 #[inline]
 fn trunk_may_send(header: Header) -> Result<(), Reason> {
     match header.kind {
-        Kind::Hello | Kind::SaslResponse | Kind::Bind => Err(Reason::OutOfOrder),
+        Kind::Hello | Kind::SaslResponse | Kind::Bind | Kind::Register => Err(Reason::OutOfOrder),
         Kind::Ping | Kind::Pong | Kind::LogOut => Ok(()),
         _ if header.stream == 0 => Err(Reason::BadFrame),
         _ => Ok(()),

@@ -72,6 +72,7 @@ fields! {
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
         publications, "updates", "Changes of presence published by clients";
         published_bytes, "bytes", "Bytes of presence published by clients";
+        registrations, "accounts", "Accounts that people made for themselves";
         log_ins, "sessions", "Sessions that began";
         log_outs, "sessions", "Sessions that ended";
         resumes, "sessions", "Sessions taken up again after their connection broke";

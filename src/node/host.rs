@@ -64,8 +64,8 @@ impl CoreHost {
         while let Some(completion) = self.store.take() {
             shard.completed(now, completion);
         }
-        while let Ok(Checked { conn, right }) = self.checked.try_recv() {
-            shard.checked(now, conn, right);
+        while let Ok(Checked { whose, worked }) = self.checked.try_recv() {
+            shard.worked(now, whose, Some(worked));
         }
         while let Ok(command) = self.commands.try_recv() {
             if matches!(command.order, Order::Snapshot) {
@@ -86,10 +86,10 @@ impl CoreHost {
                 shard.completed(now, Completion { core: shard.settings.core, ticket, result });
             }
         }
-        for check in std::mem::take(&mut shard.checks) {
-            let conn = check.conn;
-            if !self.passwords.check(shard.settings.core, check) {
-                shard.checked(now, conn, false);
+        for task in std::mem::take(&mut shard.checks) {
+            let whose = task.whose;
+            if !self.passwords.take(shard.settings.core, task) {
+                shard.worked(now, whose, None);
             }
         }
         let core = shard.settings.core;

@@ -230,7 +230,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
         domain: config.node.domain.as_str().into(),
         stanza_bytes: config.limits.stanza_bytes(),
         start_tls: if config.login.plain { StartTls::Offered } else { StartTls::Required },
-        registration: false,
+        registration: config.login.open_registration,
     });
     let mut ws = ws::Rules::new(config.limits.frame_bytes);
     ws.xmpp = Some(xmpp.clone());
@@ -265,6 +265,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
             trunk_keys: keys.trunk.clone(),
             doors: doors.clone(),
             plain: config.login.plain,
+            open_registration: config.login.open_registration,
             decoys: Decoys::new(keys.decoys),
             sample: config.metrics.sample,
             units: Units { unit_bytes: config.metrics.meter_unit_bytes, unit_ms: config.metrics.meter_unit_ms },

@@ -1,44 +1,44 @@
-//! Password checks, off the cores: PBKDF2 takes a millisecond, and a core may not stand still that long.
+//! Work with passwords, off the cores: PBKDF2 takes a millisecond, and a core may not stand still that long.
 //!
-//! Lives on: a thread of its own. Invariant: every check that was taken is answered.
+//! Lives on: a thread of its own. Invariant: every task that was taken is answered.
 
-use crate::base::id::{ConnId, CoreId};
+use crate::base::id::CoreId;
 use crate::drive::Bell;
-use crate::shard::PasswordCheck;
+use crate::shard::{PasswordTask, Whose, Worked};
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-/// Checks that may wait, over all cores. At the limit: the log-in fails.
-const WAITING_CHECKS: usize = 4096;
+/// Tasks that may wait, over all cores. At the limit: the log-in fails, or `overloaded`.
+const WAITING_TASKS: usize = 4096;
 
-/// The answer to one check.
+/// The answer to one task.
 pub struct Checked {
-    pub conn: ConnId,
-    pub right: bool,
+    pub whose: Whose,
+    pub worked: Worked,
 }
 
 /// A core's way to the checker.
 #[derive(Clone)]
-pub struct Passwords(SyncSender<(CoreId, PasswordCheck)>);
+pub struct Passwords(SyncSender<(CoreId, PasswordTask)>);
 
 impl Passwords {
-    /// Hands over a check. False: too many wait.
-    pub fn check(&self, core: CoreId, check: PasswordCheck) -> bool {
-        self.0.try_send((core, check)).is_ok()
+    /// Hands over a task. False: too many wait.
+    pub fn take(&self, core: CoreId, task: PasswordTask) -> bool {
+        self.0.try_send((core, task)).is_ok()
     }
 }
 
 /// Starts the checker: it ends when the last core has dropped its way to it.
 pub fn start(bells: &[Bell]) -> io::Result<(Passwords, Vec<Receiver<Checked>>)> {
-    let (put, taken) = sync_channel::<(CoreId, PasswordCheck)>(WAITING_CHECKS);
+    let (put, taken) = sync_channel::<(CoreId, PasswordTask)>(WAITING_TASKS);
     let (answers, receivers): (Vec<Sender<Checked>>, Vec<_>) = bells.iter().map(|_| channel()).unzip();
     let bells = bells.to_vec();
     let work = move || {
-        while let Ok((core, PasswordCheck { conn, check })) = taken.recv() {
-            let right = check.run();
+        while let Ok((core, PasswordTask { whose, work })) = taken.recv() {
+            let worked = work.run();
             let at = usize::from(core.0);
             // A core that has stopped wants no answer.
-            if answers[at].send(Checked { conn, right }).is_ok() {
+            if answers[at].send(Checked { whose, worked }).is_ok() {
                 bells[at].ring();
             }
         }

@@ -6,6 +6,7 @@
 
 use super::frame::Events;
 use super::subscription::{Action, State};
+use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -204,6 +205,10 @@ pub enum Ask {
         jid: Option<Bare>,
         name: String,
     },
+    /// Another password: its keys.
+    Credentials(Box<ScramCredentials>),
+    /// One's own account goes.
+    AccountRemove,
     Carbons {
         enabled: bool,
     },

@@ -210,6 +210,14 @@ impl Shard {
                 Some(home) => Flow::Leave(home),
                 None => Flow::Next,
             },
+            ClientFrame::Register(register) => match self.register(now, conn, tag, register) {
+                Some(home) => Flow::Leave(home),
+                None => Flow::Next,
+            },
+            ClientFrame::PasswordSet(set) => {
+                self.set_password(conn, tag, set.password());
+                Flow::Next
+            }
             ClientFrame::Bind { resource, presence } => {
                 self.bind(conn, tag, resource, presence);
                 Flow::Next
@@ -413,6 +421,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
             let jid = get.jid().filter(|jid| !jid.is_empty()).map(bare).transpose()?;
             Ask::DocumentGet { jid, name: get.name().to_owned() }
         }
+        ClientFrame::AccountRemove => Ask::AccountRemove,
         ClientFrame::Carbons(carbons) => Ask::Carbons { enabled: carbons.enabled() },
         ClientFrame::LastSeenGet(get) => Ask::LastSeen { jid: bare(get.jid())? },
         ClientFrame::RosterSet(set) if set.remove() => Ask::RosterRemove { contact: bare(set.jid())? },
@@ -428,6 +437,8 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
         | ClientFrame::Ping(_)
         | ClientFrame::Pong(_)
         | ClientFrame::LogIn { .. }
+        | ClientFrame::Register(_)
+        | ClientFrame::PasswordSet(_)
         | ClientFrame::Bind { .. }
         | ClientFrame::SaslResponse(_)
         | ClientFrame::Resume(_)

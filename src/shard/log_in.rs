@@ -1,7 +1,7 @@
 //! Who is at the other end: tokens, passwords, trunks, and sessions that are resumed. What comes of it is a request to the user's
 //! home, which makes the session.
 
-use super::{PasswordCheck, Shard};
+use super::{PasswordTask, Shard, Whose, Work};
 use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -28,6 +28,7 @@ pub(super) enum Outcome {
     Opened,
     OpenedTrunk,
     Refused,
+    Registered,
     /// The session is over; the connection may log in anew.
     Ended,
 }
@@ -56,6 +57,8 @@ enum Step {
     Proof(Scram),
     /// Another thread, which checks a password.
     Check,
+    /// Another thread, which derives the keys of a new account's password.
+    Derive,
     /// Bind, or what comes of one. `create` as in Attach.
     Bind { create: bool },
 }
@@ -66,6 +69,21 @@ pub(super) struct LogIns(HashMap<ConnId, LogIn, RandomState>);
 impl LogIns {
     pub(super) fn new(hasher: RandomState) -> LogIns {
         LogIns(HashMap::with_hasher(hasher))
+    }
+
+    /// A connection waits for the keys of a new account.
+    pub(super) fn registers(&mut self, conn: ConnId, jid: Bare, request: u32) {
+        let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false };
+        self.0.insert(conn, LogIn { entrant, request, waits_for: Step::Derive });
+    }
+
+    pub(super) fn is_registering(&self, conn: ConnId) -> bool {
+        self.0.get(&conn).is_some_and(|log_in| matches!(log_in.waits_for, Step::Derive))
+    }
+
+    /// It waits no more. Gives the name and the number of the request.
+    pub(super) fn registered(&mut self, conn: ConnId) -> Option<(Bare, u32)> {
+        self.0.remove(&conn).map(|log_in| (log_in.entrant.jid, log_in.request))
     }
 
     pub(super) fn forget(&mut self, conn: ConnId) {
@@ -135,7 +153,7 @@ impl Shard {
         Ok(Entrant { jid, resource: resource.to_owned(), presence, bind_later })
     }
 
-    fn user_of(&self, jid: &str) -> Result<Bare, (Reason, &'static str)> {
+    pub(super) fn user_of(&self, jid: &str) -> Result<Bare, (Reason, &'static str)> {
         let jid = Bare::new(jid).ok_or((Reason::BadJid, ""))?;
         if jid.domain() == self.settings.domain { Ok(jid) } else { Err((Reason::LogInFailed, "")) }
     }
@@ -158,7 +176,7 @@ impl Shard {
     pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
         let finished = self.log_ins.0.remove(&conn).and_then(|log_in| match log_in.waits_for {
             Step::Proof(scram) => Some((scram.finish(data)?, log_in.entrant)),
-            Step::Check | Step::Bind { .. } => None,
+            Step::Check | Step::Derive | Step::Bind { .. } => None,
         });
         match finished {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
@@ -174,20 +192,19 @@ impl Shard {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some(check) => {
                 self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
-                self.checks.push(PasswordCheck { conn, check });
+                self.checks.push(PasswordTask { whose: Whose::Connection(conn), work: Work::Check(check) });
             }
         }
     }
 
     /// A password was checked.
-    pub fn checked(&mut self, now: Time, conn: ConnId, right: bool) {
+    pub(super) fn checked(&mut self, conn: ConnId, right: bool) {
         if let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) {
             let tag = Tag { stream: 0, request };
             match right {
                 true => self.admit(conn, tag, entrant, false, Vec::new()),
                 false => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             }
-            self.work_off(now);
         }
     }
 
@@ -257,7 +274,7 @@ impl Shard {
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
 
-    fn home_of(&self, jid: &Bare) -> CoreId {
+    pub(super) fn home_of(&self, jid: &Bare) -> CoreId {
         home_of_slot(slot_of(jid.as_str()), self.settings.cores)
     }
 
@@ -289,7 +306,7 @@ impl Shard {
     }
 
     /// A log-in has failed: a connection of its own may try again, a few times.
-    fn refuse_log_in(&mut self, conn: ConnId, tag: Tag, reason: Reason, detail: &str) {
+    pub(super) fn refuse_log_in(&mut self, conn: ConnId, tag: Tag, reason: Reason, detail: &str) {
         self.say_error(conn, tag, reason, detail);
         if tag.stream == 0 {
             self.outcomes.push((conn, Outcome::Refused));
@@ -339,6 +356,7 @@ impl Shard {
                 Outcome::Authenticated => door.authenticated(),
                 Outcome::Opened => door.opened(),
                 Outcome::OpenedTrunk => door.opened_trunk(),
+                Outcome::Registered => door.registered(),
                 Outcome::Ended => door.ended(),
                 Outcome::Refused => {
                     if let Err(reason) = door.refused(&rules) {

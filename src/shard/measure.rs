@@ -47,6 +47,7 @@ impl Shard {
         let counters = &mut self.recorder.counters;
         counters.updates = homes.updates;
         counters.put_off = homes.put_off;
+        counters.registrations = homes.registrations;
         counters.log_ins = homes.log_ins;
         counters.log_outs = homes.log_outs;
         counters.resumes = homes.resumes;

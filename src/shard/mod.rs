@@ -1,9 +1,9 @@
 //! One core's state, whole, and the only place where it changes: bytes, batches, completions and time go in; lines, batches,
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
-//! Lives on: every core. Serves G1. One file per source of change: `connections` and `log_in` (clients), `route` (other cores and
-//! this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores
-//! exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything
+//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in` and `register` (clients), `route` (other
+//! cores and this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what
+//! cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything
 //! addressed to this core itself has been worked off.
 
 pub mod batch;
@@ -14,6 +14,7 @@ mod handshakes;
 mod log_in;
 mod measure;
 mod operate;
+mod register;
 mod route;
 mod tell;
 mod translated;
@@ -23,6 +24,7 @@ pub use clients::ClientLine;
 pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
+use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
@@ -35,6 +37,7 @@ use crate::front::token::Keys;
 use crate::front::translate::Channel;
 use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
+use crate::presence::control::{Asker, EdgeRef};
 use crate::presence::edge::Edge;
 use crate::presence::home::{Homes, Place};
 use crate::presence::outbox::Outbox;
@@ -57,6 +60,8 @@ pub struct Settings {
     pub doors: Doors,
     /// Whether passwords may come as they are over connections that others can read.
     pub plain: bool,
+    /// Whether people may make their own accounts.
+    pub open_registration: bool,
     pub decoys: Decoys,
     /// On average one of this many updates is timed; 0: none.
     pub sample: u32,
@@ -81,10 +86,47 @@ impl Settings {
     }
 }
 
-/// A password for another thread to check.
-pub struct PasswordCheck {
-    pub conn: ConnId,
-    pub check: PlainCheck,
+/// Something to do with a password, for another thread.
+pub struct PasswordTask {
+    pub whose: Whose,
+    pub work: Work,
+}
+
+/// Who waits for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// A log-in, or a registration.
+    Connection(ConnId),
+    /// A session that wants another password.
+    Session(Asker),
+}
+
+pub enum Work {
+    Check(PlainCheck),
+    /// Make what is kept in place of a password.
+    Derive {
+        password: String,
+        salt: [u8; SALT_BYTES],
+    },
+}
+
+/// What came of it.
+pub enum Worked {
+    /// Whether the password is right.
+    Checked(bool),
+    Derived(Box<ScramCredentials>),
+}
+
+impl Work {
+    /// Takes about a millisecond.
+    pub fn run(self) -> Worked {
+        match self {
+            Work::Check(check) => Worked::Checked(check.run()),
+            Work::Derive { password, salt } => {
+                Worked::Derived(Box::new(ScramCredentials::from_password(&password, &salt, ITERATIONS)))
+            }
+        }
+    }
 }
 
 /// The state of one core.
@@ -100,8 +142,11 @@ pub struct Shard {
     pub adoptions: Vec<(ConnId, RawSocket)>,
     /// Descriptors that nobody needs any more, for the driver to close.
     pub orphans: Vec<RawSocket>,
-    /// Passwords to check, for another thread.
-    pub checks: Vec<PasswordCheck>,
+    /// What there is to do with passwords, for another thread.
+    pub checks: Vec<PasswordTask>,
+    /// Sessions of whose new passwords keys are being derived.
+    deriving: Vec<EdgeRef>,
+    registrations: register::Registrations,
     /// Answers to the operator, by ticket.
     pub answers: Vec<(u64, Answer)>,
     /// For other cores, by core.
@@ -147,6 +192,8 @@ impl Shard {
             adoptions: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
+            deriving: Vec::new(),
+            registrations: register::Registrations::default(),
             answers: Vec::new(),
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),

@@ -14,7 +14,7 @@ use crate::presence::control::{Control, SessionEvent};
 use crate::presence::frame;
 use crate::ring::exchange::{Inward, Outward};
 use crate::shard::batch::{Batch, Entry};
-use crate::shard::{Answer, PasswordCheck, Shard};
+use crate::shard::{Answer, PasswordTask, Shard, Whose, Worked};
 use crate::store::{Completion, Table, rows};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,7 +49,7 @@ pub struct Core {
     stalled: Vec<Time>,
     conns: BTreeMap<u32, Conn>,
     answered: VecDeque<(Time, Answered)>,
-    checked: VecDeque<(Time, ConnId, bool)>,
+    worked: VecDeque<(Time, Whose, Worked)>,
     /// Lines to look at although nothing new was gathered.
     again: Vec<u32>,
     dirty: Vec<u32>,
@@ -67,7 +67,7 @@ impl Core {
             from,
             conns: BTreeMap::new(),
             answered: VecDeque::new(),
-            checked: VecDeque::new(),
+            worked: VecDeque::new(),
             again: Vec::new(),
             dirty: Vec::new(),
             buffers_out: 0,
@@ -203,8 +203,8 @@ impl Core {
         while let Some((_, answered)) = self.answered.pop_front_if(|(due, _)| *due <= env.now || env.calm) {
             self.complete(env, answered);
         }
-        while let Some((_, conn, right)) = self.checked.pop_front_if(|(due, ..)| *due <= env.now || env.calm) {
-            self.shard.checked(env.now, conn, right);
+        while let Some((_, whose, worked)) = self.worked.pop_front_if(|(due, ..)| *due <= env.now || env.calm) {
+            self.shard.worked(env.now, whose, Some(worked));
         }
         Ok(())
     }
@@ -250,9 +250,9 @@ impl Core {
                 self.complete(env, Answered { completion, writes: Vec::new() });
             }
         }
-        for PasswordCheck { conn, check } in std::mem::take(&mut self.shard.checks) {
+        for PasswordTask { whose, work } in std::mem::take(&mut self.shard.checks) {
             let due = env.now + env.mix.pause.mul_f64(env.random.unit());
-            self.checked.push_back((due, conn, check.run()));
+            self.worked.push_back((due, whose, work.run()));
         }
         self.answers.append(&mut self.shard.answers);
         for RawSocket(link) in std::mem::take(&mut self.shard.orphans) {
@@ -365,7 +365,7 @@ impl Core {
     pub fn is_busy(&self) -> bool {
         let others = (0..self.to.len() as u16).map(CoreId).filter(|&core| core != self.shard.settings.core);
         !self.answered.is_empty()
-            || !self.checked.is_empty()
+            || !self.worked.is_empty()
             || !self.again.is_empty()
             || self.shard.out.lines.has_dirty()
             || self.conns.values().any(|conn| !conn.sending.is_empty() || conn.state != State::Open)

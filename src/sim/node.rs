@@ -165,6 +165,7 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
         trunk_keys,
         doors: Doors::default(),
         plain: true,
+        open_registration: true,
         decoys,
         sample: 0,
         units,

@@ -44,6 +44,9 @@ pub enum ClientFrame<'a> {
     Ack(Ack<'a>),
     LastSeenGet(LastSeenGet<'a>),
     Carbons(Carbons<'a>),
+    Register(Register<'a>),
+    PasswordSet(PasswordSet<'a>),
+    AccountRemove,
     DocumentSet(DocumentSet<'a>),
     DocumentGet(DocumentGet<'a>),
     Activity(Activity<'a>),
@@ -122,6 +125,9 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
             ClientFrame::DocumentSet(table)
         }
         Kind::DocumentGet => ClientFrame::DocumentGet(client_table(body)?),
+        Kind::Register => ClientFrame::Register(client_table(body)?),
+        Kind::PasswordSet => ClientFrame::PasswordSet(client_table(body)?),
+        Kind::AccountRemove => client_table::<AccountRemove>(body).map(|_| ClientFrame::AccountRemove)?,
         Kind::Carbons => ClientFrame::Carbons(client_table(body)?),
         Kind::Activity => ClientFrame::Activity(client_table(body)?),
         Kind::LastSeenGet => ClientFrame::LastSeenGet(client_table(body)?),

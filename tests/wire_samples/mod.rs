@@ -127,6 +127,9 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Ack, &mut |e, out| e.ack(out, TAG, 3));
         add(Kind::DocumentSet, &mut |e, out| e.document_set(out, TAG, "card", b"data", native::Access::Contacts));
         add(Kind::DocumentGet, &mut |e, out| e.document_get(out, TAG, "bob@localhost", "card"));
+        add(Kind::Register, &mut |e, out| e.register(out, TAG, "alice@localhost", "secret"));
+        add(Kind::PasswordSet, &mut |e, out| e.password_set(out, TAG, "secret"));
+        add(Kind::AccountRemove, &mut |e, out| e.account_remove(out, TAG));
         add(Kind::Carbons, &mut |e, out| e.carbons(out, TAG, true));
         add(Kind::Activity, &mut |e, out| e.activity(out, TAG, true));
         add(Kind::LastSeenGet, &mut |e, out| e.last_seen_get(out, TAG, "bob@localhost"));

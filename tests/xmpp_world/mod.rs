@@ -57,6 +57,7 @@ impl World {
             trunk_keys: Keys::default(),
             doors: Doors { listeners: vec![Speaks::Xmpp], xmpp: Some(Arc::new(rules)), ..Doors::default() },
             plain: true,
+            open_registration: false,
             decoys: Decoys::new([7; 32]),
             sample: 0,
             units: Units::default(),
@@ -133,8 +134,8 @@ impl World {
                 self.store.apply(std::slice::from_ref(&commit)).expect("memory holds");
                 self.shard.completed(self.now, Completion { core: CoreId(0), ticket: commit.ticket, result: Ok(()) });
             }
-            for check in checks {
-                self.shard.checked(self.now, check.conn, check.check.run());
+            for task in checks {
+                self.shard.worked(self.now, task.whose, Some(task.work.run()));
             }
             for &slot in &dirty {
                 self.flush(slot);

@@ -106,6 +106,7 @@ keys! {
     trunk_keys: Shape::Secrets, "The same for the tokens with which front ends and game servers open trunks.";
     plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL \
         PLAIN). Only on loopback, or behind something that encrypts.";
+    open_registration: Shape::Flag, "Whether people may make their own accounts (XEP-0077). 'registration_closed' if not.";
 
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
@@ -116,6 +117,8 @@ keys! {
     connections_per_core: number(1, 16 * MIB), "Connections of one core. 'too_many_connections'.";
     log_in_ms: number(100, HOUR_MS), "Time from connecting to log-in, in milliseconds. 'log_in_too_slow'.";
     log_in_attempts: number(1, 1000), "Failed log-ins of one connection. 'too_many_attempts'.";
+    registrations_per_minute: number(1, MIB), "New accounts from one address in a minute, where open_registration lets people \
+        make them. Each core takes its share. 'too_many_registrations'.";
     sessions_per_user: number(1, 65_535), "Sessions of one user. 'too_many_sessions'.";
     streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
     contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";

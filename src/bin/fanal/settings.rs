@@ -27,6 +27,9 @@ pub struct Settings {
     /// Let clients log in without TLS, also with passwords as they are (SASL PLAIN).
     #[arg(long)]
     allow_plaintext: bool,
+    /// Let people make their own accounts (XEP-0077).
+    #[arg(long)]
+    open_registration: bool,
     #[command(flatten)]
     which: WhichNode,
 }
@@ -62,6 +65,7 @@ impl Settings {
             listen.xmpps = self.xmpps.or(listen.xmpps);
             listen.ws = self.ws.or(listen.ws);
             config.login.plain |= self.allow_plaintext;
+            config.login.open_registration |= self.open_registration;
         };
         let config = self.which.load_with(lay_over, |config| if overridden { Ok(()) } else { fits(config) })?;
         fits(&config)?;

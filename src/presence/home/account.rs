@@ -1,6 +1,6 @@
 //! Users come into being and go (Z1: their numbers are unique for ever).
 
-use super::change::{Change, Origin};
+use super::change::{Change, Origin, Waiter};
 use super::plan::Plan;
 use super::update::refuse;
 use super::{Homes, change};
@@ -9,7 +9,7 @@ use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Attach, Control, Note, SessionEvent, UserRef, WayKind};
+use crate::presence::control::{Asker, Attach, Control, Note, SessionEvent, UserRef, WayKind};
 use crate::presence::edge::Edge;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
@@ -42,7 +42,7 @@ impl Homes {
         *last = serial;
         let mut user = User::new(UserId::new(self.place.cluster, slot, serial), jid.clone());
         user.credentials = credentials.map(Box::new);
-        let write = account_row(&user);
+        let write = account_row(&user, user.credentials.as_deref());
         let at = self.insert(user);
         self.store_change(at, Plan { writes: vec![write], ..Plan::default() }, Origin::Creation, out);
         Ok(at)
@@ -50,8 +50,9 @@ impl Homes {
 
     pub(super) fn creation_failed(&mut self, at: UserRef, why: &str, out: &mut Outbox) {
         let user = self.take(at).expect("a user being stored is there");
-        let tickets: Vec<u64> = self.creations.extract_if(.., |(_, of)| *of == at).map(|(ticket, _)| ticket).collect();
-        out.answers.extend(tickets.into_iter().map(|ticket| (ticket, Err(format!("the store failed: {why}")))));
+        for (waiter, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
+            waiter.answer(Err(why), out);
+        }
         self.refuse_waiting(user, Reason::StorageFailed, out);
     }
 
@@ -67,15 +68,28 @@ impl Homes {
             return;
         }
         match self.create(jid, credentials, out) {
-            Ok(at) => self.creations.push((ticket, at)),
+            Ok(at) => self.creations.push((Waiter::Operator(ticket), at)),
             Err(reason) => out.answers.push((ticket, Err(format!("{jid}: {}", reason.text())))),
         }
     }
 
     /// A created account is stored: the operator who asked for it is told.
     pub(super) fn created(&mut self, at: UserRef, out: &mut Outbox) {
-        let tickets: Vec<u64> = self.creations.extract_if(.., |(_, of)| *of == at).map(|(ticket, _)| ticket).collect();
-        out.answers.extend(tickets.into_iter().map(|ticket| (ticket, Ok(()))));
+        for (waiter, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
+            self.counters.registrations += u64::from(matches!(waiter, Waiter::Client(_)));
+            waiter.answer(Ok(()), out);
+        }
+    }
+
+    /// Somebody makes an account (XEP-0077).
+    pub fn register(&mut self, asker: Asker, jid: &Bare, credentials: ScramCredentials, out: &mut Outbox) {
+        if self.by_name(jid).is_some() {
+            return refuse(asker, Reason::UserExists, "", out);
+        }
+        match self.create(jid, Some(credentials), out) {
+            Ok(at) => self.creations.push((Waiter::Client(asker), at)),
+            Err(reason) => refuse(asker, reason, "", out),
+        }
     }
 
     /// The operator removes a user: sessions end, contacts hear that the subscriptions are over, nothing stays behind.
@@ -86,7 +100,8 @@ impl Homes {
         }
     }
 
-    pub(super) fn finish_removal(&mut self, now: Time, at: UserRef, plan: Plan, ticket: u64, edge: &mut Edge, out: &mut Outbox) {
+    pub(super) fn finish_removal(&mut self, now: Time, at: UserRef, plan: Plan, waiter: Waiter, edge: &mut Edge, out: &mut Outbox) {
+        waiter.answer(Ok(()), out);
         if let Some(user) = self.user(at) {
             user.rare().leaving = true;
         }
@@ -106,7 +121,6 @@ impl Homes {
         self.document_bytes -= user.document_bytes();
         plan.effects.into_iter().for_each(|effect| change::send_way(effect, self.place.cores, out));
         self.refuse_waiting(user, Reason::AccountRemoved, out);
-        out.answers.push((ticket, Ok(())));
     }
 
     fn take(&mut self, at: UserRef) -> Option<User> {
@@ -118,8 +132,8 @@ impl Homes {
     }
 }
 
-pub(super) fn account_row(user: &User) -> Write {
-    let account = rows::Account { user: user.id, scram: user.credentials.as_deref().cloned(), created: Default::default() };
+pub(super) fn account_row(user: &User, credentials: Option<&ScramCredentials>) -> Write {
+    let account = rows::Account { user: user.id, scram: credentials.cloned(), created: Default::default() };
     Write { table: Table::Accounts, key: rows::user_key(&user.jid), value: Some(account.encode()) }
 }
 

@@ -56,9 +56,14 @@ pub(super) enum Origin {
     Way(Box<Way>),
     /// Nothing is with the store: a way waits to be tried again, and what comes behind it waits with it.
     Retry,
-    Operator {
-        ticket: u64,
-    },
+    Removal(Waiter),
+}
+
+/// Who waits to hear of an account that is made or removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waiter {
+    Operator(u64),
+    Client(Asker),
 }
 
 impl Storing {
@@ -69,7 +74,7 @@ impl Storing {
 
     /// Whether the account is being removed.
     pub fn is_removal(&self) -> bool {
-        matches!(self.origin, Origin::Operator { .. })
+        matches!(self.origin, Origin::Removal(_))
     }
 }
 
@@ -186,6 +191,9 @@ impl Homes {
                     self.attach(now, *attach, edge, out);
                     continue;
                 }
+                Change::Ask { asker, ask, .. } if matches!(*ask, Ask::AccountRemove) => {
+                    (account::plan_removal(user, next_way), Origin::Removal(Waiter::Client(asker)))
+                }
                 Change::Ask { session, asker, ask } => match plan::for_ask(user, place, session, &ask, next_way) {
                     Ok(plan) => (plan, Origin::Client(asker)),
                     Err((reason, detail)) => {
@@ -199,7 +207,7 @@ impl Homes {
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
-                Change::Remove { ticket } => (account::plan_removal(user, next_way), Origin::Operator { ticket }),
+                Change::Remove { ticket } => (account::plan_removal(user, next_way), Origin::Removal(Waiter::Operator(ticket))),
             };
             if planned.writes.is_empty() {
                 self.carry_out(now, at, planned, origin, edge, out);
@@ -250,7 +258,7 @@ impl Homes {
             Origin::Client(asker) => refuse(asker, Reason::StorageFailed, why, out),
             Origin::Creation => self.creation_failed(at, why, out),
             Origin::Retry => unreachable!("nothing was with the store"),
-            Origin::Operator { ticket } => out.answers.push((ticket, Err(format!("the store failed: {why}")))),
+            Origin::Removal(waiter) => waiter.answer(Err(why), out),
             Origin::Way(way) => {
                 self.user(at).expect("just used").rare().waiting.push_front(Change::Way(way));
                 // Nothing else of this user runs before the way is tried again, so that ways keep their order.
@@ -278,8 +286,8 @@ impl Homes {
 
     /// Makes a stored change and what follows from it.
     fn carry_out(&mut self, now: Time, at: UserRef, plan: Plan, origin: Origin, edge: &mut Edge, out: &mut Outbox) {
-        if let Origin::Operator { ticket } = origin {
-            self.finish_removal(now, at, plan, ticket, edge, out);
+        if let Origin::Removal(waiter) = origin {
+            self.finish_removal(now, at, plan, waiter, edge, out);
             return;
         }
         let cores = self.place.cores;
@@ -316,6 +324,21 @@ impl Homes {
             done(asker, out);
         }
         self.document_bytes = self.document_bytes - before + after;
+    }
+}
+
+impl Waiter {
+    pub(super) fn answer(self, result: Result<(), &str>, out: &mut Outbox) {
+        match (self, result) {
+            (Waiter::Operator(ticket), result) => {
+                out.answers.push((ticket, result.map_err(|why| format!("the store failed: {why}"))));
+            }
+            // A connection that waits for this can't go on without an answer.
+            (Waiter::Client(Asker { edge, request }), Ok(())) => {
+                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Done { request } });
+            }
+            (Waiter::Client(asker), Err(why)) => refuse(asker, Reason::StorageFailed, why, out),
+        }
     }
 }
 
@@ -374,6 +397,7 @@ impl Edit {
             Edit::RemoveRequest(jid) => user.rare().requests.retain(|request| request.from != jid),
             Edit::Block(jid) => user.block(jid),
             Edit::Unblock(jid) => user.unblock(&jid),
+            Edit::SetCredentials(credentials) => user.credentials = Some(credentials),
             Edit::PutDocument(document) => {
                 let documents = &mut user.rare().documents;
                 documents.retain(|other| other.name != document.name);

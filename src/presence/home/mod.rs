@@ -39,6 +39,7 @@ pub struct HomeCounters {
     pub updates: u64,
     pub put_off: u64,
     pub log_ins: u64,
+    pub registrations: u64,
     pub log_outs: u64,
     pub resumes: u64,
     /// Sessions told to go on elsewhere.
@@ -131,8 +132,8 @@ pub struct Homes {
     /// comes for such a user meanwhile waits behind them.
     strays: BTreeMap<Bare, VecDeque<Change>>,
     stray_retries: VecDeque<(Time, Bare)>,
-    /// Operators' requests that wait for an account to be stored.
-    creations: Vec<(u64, UserRef)>,
+    /// Who waits for an account to be stored.
+    creations: Vec<(change::Waiter, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
     /// Deletions of what the start found and nobody needs.

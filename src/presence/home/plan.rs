@@ -2,6 +2,8 @@
 //! happens here.
 
 use super::Place;
+use super::account::account_row;
+use crate::base::credentials::ScramCredentials;
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
@@ -25,6 +27,7 @@ pub(super) enum Edit {
     RemoveRequest(Bare),
     Block(Bare),
     Unblock(Bare),
+    SetCredentials(Box<ScramCredentials>),
     PutDocument(Document),
     RemoveDocument(String),
 }
@@ -127,6 +130,12 @@ pub(super) fn for_ask(user: &User, place: &Place, _session: SessionId, ask: &Ask
         Ask::RosterRemove { contact } => roster_remove(user, place, contact, next_way),
         Ask::Block { jid, blocked } => block(user, place, jid, *blocked, next_way),
         Ask::DocumentSet { name, data, access } => document_set(user, place, name, data, *access),
+        Ask::Credentials(credentials) => {
+            let mut plan = Plan::default();
+            plan.writes.push(account_row(user, Some(credentials)));
+            plan.edits.push(Edit::SetCredentials(credentials.clone()));
+            Ok(plan)
+        }
         _ => unreachable!("only changes are planned"),
     }
 }

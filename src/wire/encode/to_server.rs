@@ -35,6 +35,25 @@ impl Encoder {
         });
     }
 
+    /// A new account, in place of a log-in.
+    pub fn register(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, password: &str) {
+        self.frame(out, n::Kind::Register, tag, |b| {
+            let args = n::RegisterArgs { jid: Some(b.create_string(jid)), password: Some(b.create_string(password)) };
+            n::Register::create(b, &args)
+        });
+    }
+
+    pub fn password_set(&mut self, out: &mut Vec<u8>, tag: Tag, password: &str) {
+        self.frame(out, n::Kind::PasswordSet, tag, |b| {
+            let args = n::PasswordSetArgs { password: Some(b.create_string(password)) };
+            n::PasswordSet::create(b, &args)
+        });
+    }
+
+    pub fn account_remove(&mut self, out: &mut Vec<u8>, tag: Tag) {
+        self.frame(out, n::Kind::AccountRemove, tag, |b| n::AccountRemove::create(b, &n::AccountRemoveArgs {}));
+    }
+
     pub fn sasl_response(&mut self, out: &mut Vec<u8>, tag: Tag, data: &[u8]) {
         self.frame(out, n::Kind::SaslResponse, tag, |b| {
             let args = n::SaslResponseArgs { data: bytes(b, data) };

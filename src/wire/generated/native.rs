@@ -16,7 +16,7 @@ pub const ENUM_MIN_KIND: u8 = 1;
 pub const ENUM_MAX_KIND: u8 = 77;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 37] = [
+pub const ENUM_VALUES_KIND: [Kind; 40] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -39,6 +39,9 @@ pub const ENUM_VALUES_KIND: [Kind; 37] = [
   Kind::Activity,
   Kind::DocumentSet,
   Kind::DocumentGet,
+  Kind::Register,
+  Kind::PasswordSet,
+  Kind::AccountRemove,
   Kind::LastSeenGet,
   Kind::SaslChallenge,
   Kind::LoggedIn,
@@ -84,6 +87,9 @@ impl Kind {
   pub const Activity: Self = Self(31);
   pub const DocumentSet: Self = Self(32);
   pub const DocumentGet: Self = Self(33);
+  pub const Register: Self = Self(34);
+  pub const PasswordSet: Self = Self(35);
+  pub const AccountRemove: Self = Self(36);
   pub const LastSeenGet: Self = Self(37);
   pub const SaslChallenge: Self = Self(64);
   pub const LoggedIn: Self = Self(65);
@@ -125,6 +131,9 @@ impl Kind {
     Self::Activity,
     Self::DocumentSet,
     Self::DocumentGet,
+    Self::Register,
+    Self::PasswordSet,
+    Self::AccountRemove,
     Self::LastSeenGet,
     Self::SaslChallenge,
     Self::LoggedIn,
@@ -166,6 +175,9 @@ impl Kind {
       Self::Activity => Some("Activity"),
       Self::DocumentSet => Some("DocumentSet"),
       Self::DocumentGet => Some("DocumentGet"),
+      Self::Register => Some("Register"),
+      Self::PasswordSet => Some("PasswordSet"),
+      Self::AccountRemove => Some("AccountRemove"),
       Self::LastSeenGet => Some("LastSeenGet"),
       Self::SaslChallenge => Some("SaslChallenge"),
       Self::LoggedIn => Some("LoggedIn"),
@@ -1944,6 +1956,299 @@ impl ::core::fmt::Debug for Bind<'_> {
     let mut ds = f.debug_struct("Bind");
       ds.field("resource", &self.resource());
       ds.field("presence", &self.presence());
+      ds.finish()
+  }
+}
+pub enum RegisterOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0077, instead of LogIn: a new account, on a node that lets people make their own. LogIn may follow the answer.
+pub struct Register<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Register<'a> {
+  type Inner = Register<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Register<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PASSWORD: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Register { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RegisterArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Register<'bldr>> {
+    let mut builder = RegisterBuilder::new(_fbb);
+    if let Some(x) = args.password { builder.add_password(x); }
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Register::VT_JID, None).unwrap()}
+  }
+  #[inline]
+  pub fn password(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Register::VT_PASSWORD, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Register<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("password", Self::VT_PASSWORD, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RegisterArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub password: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for RegisterArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    RegisterArgs {
+      jid: None, // required field
+      password: None, // required field
+    }
+  }
+}
+
+pub struct RegisterBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RegisterBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Register::VT_JID, jid);
+  }
+  #[inline]
+  pub fn add_password(&mut self, password: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Register::VT_PASSWORD, password);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RegisterBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RegisterBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Register<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Register::VT_JID,"jid");
+    self.fbb_.required(o, Register::VT_PASSWORD,"password");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Register<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Register");
+      ds.field("jid", &self.jid());
+      ds.field("password", &self.password());
+      ds.finish()
+  }
+}
+pub enum PasswordSetOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// One's own.
+pub struct PasswordSet<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PasswordSet<'a> {
+  type Inner = PasswordSet<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PasswordSet<'a> {
+  pub const VT_PASSWORD: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PasswordSet { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PasswordSetArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PasswordSet<'bldr>> {
+    let mut builder = PasswordSetBuilder::new(_fbb);
+    if let Some(x) = args.password { builder.add_password(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn password(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(PasswordSet::VT_PASSWORD, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PasswordSet<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("password", Self::VT_PASSWORD, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PasswordSetArgs<'a> {
+    pub password: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for PasswordSetArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PasswordSetArgs {
+      password: None, // required field
+    }
+  }
+}
+
+pub struct PasswordSetBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PasswordSetBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_password(&mut self, password: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PasswordSet::VT_PASSWORD, password);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PasswordSetBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PasswordSetBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PasswordSet<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, PasswordSet::VT_PASSWORD,"password");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PasswordSet<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PasswordSet");
+      ds.field("password", &self.password());
+      ds.finish()
+  }
+}
+pub enum AccountRemoveOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// One's own: all its sessions end.
+pub struct AccountRemove<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AccountRemove<'a> {
+  type Inner = AccountRemove<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AccountRemove<'a> {
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AccountRemove { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    _args: &'args AccountRemoveArgs
+  ) -> ::flatbuffers::WIPOffset<AccountRemove<'bldr>> {
+    let mut builder = AccountRemoveBuilder::new(_fbb);
+    builder.finish()
+  }
+
+}
+
+impl ::flatbuffers::Verifiable for AccountRemove<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AccountRemoveArgs {
+}
+impl<'a> Default for AccountRemoveArgs {
+  #[inline]
+  fn default() -> Self {
+    AccountRemoveArgs {
+    }
+  }
+}
+
+pub struct AccountRemoveBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AccountRemoveBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AccountRemoveBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AccountRemoveBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AccountRemove<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AccountRemove<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AccountRemove");
       ds.finish()
   }
 }
