@@ -383,3 +383,28 @@ fn users_keep_vcards_private_storage_and_published_items() {
         "nobody writes another's"
     );
 }
+
+#[test]
+fn xep_0077_people_make_change_and_remove_their_own_accounts() {
+    let mut world = World::new();
+    let carol = world.connect();
+    assert!(world.ask(carol, OPENING).contains("<register xmlns='http://jabber.org/features/iq-register'/>"));
+    let form = "<iq type='get' id='f'><query xmlns='jabber:iq:register'/></iq>";
+    assert!(world.ask(carol, form).contains("<username/><password/></query></iq>"));
+    let register = |name: &str, password: &str| {
+        format!(
+            "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>{name}</username><password>{password}</password>\
+             </query></iq>"
+        )
+    };
+    assert!(world.ask(carol, register("a@b", "pw")).contains("<not-acceptable "));
+    assert!(world.ask(carol, register("carol", "")).contains("<not-acceptable "));
+    assert_eq!(world.ask(carol, register("carol", "carol")), "<iq type='result' id='r'></iq>");
+    assert!(world.ask(carol, register("carol", "other")).contains("<conflict "), "the name is taken");
+    let carol = world.online("carol", "desk");
+    assert!(world.ask(carol, form).contains("<registered/><username>carol</username>"));
+    assert!(world.ask(carol, register("bob", "new")).contains("<not-acceptable "), "only the own account");
+    assert!(world.ask(carol, register("carol", "carol2")).contains("type='result'"));
+    let gone = world.ask(carol, "<iq type='set' id='x'><query xmlns='jabber:iq:register'><remove/></query></iq>");
+    assert!(gone.contains("type='result' id='x'") && gone.contains("</stream:stream>"), "{gone}");
+}

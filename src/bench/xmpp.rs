@@ -1,5 +1,5 @@
-//! The users of a benchmark as XMPP clients, for any XMPP server: registered where it is managed or in band (XEP-0077), logged in with SASL PLAIN,
-//! subscribed to each other by stanzas.
+//! The users of a benchmark as XMPP clients, for any XMPP server: registered where it is managed or in band (XEP-0077), logged
+//! in with SASL PLAIN, subscribed to each other by stanzas.
 //!
 //! Lives on: the generator's pinned thread. Serves G6. Stanzas are recognised, not parsed: the server is trusted to write
 //! well-formed XML, and a figure to be sound only if every delivery was recognised. User 5 is `bench-5@domain`.

@@ -5,8 +5,9 @@
 //! connection keeps to its rate; an idle door keeps nothing on the heap.
 //!
 //! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Register`, `Resume`, `SaslResponse` and
-//! `Bind` the door waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`], [`Door::opened_trunk`],
-//! [`Door::registered`] or [`Door::refused`]; or, right there, the connection leaves for another core: [`Door::leave`].
+//! `Bind` the door waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`],
+//! [`Door::opened_trunk`], [`Door::registered`] or [`Door::refused`]; or, right there, the connection leaves for another core:
+//! [`Door::leave`].
 
 use crate::base::limits::{Limits, NATIVE_VERSION};
 use crate::base::reason::Reason;

@@ -3,8 +3,8 @@
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in` and `register` (clients), `route` (other
 //! cores and this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what
-//! cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything
-//! addressed to this core itself has been worked off.
+//! cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
+//! everything addressed to this core itself has been worked off.
 
 pub mod batch;
 mod clients;

@@ -47,7 +47,7 @@ impl World {
 
     pub fn with(start_tls: StartTls) -> World {
         let limits = Arc::new(Limits::default());
-        let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration: false };
+        let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration: true };
         let settings = Settings {
             core: CoreId(0),
             cores: 1,
@@ -57,7 +57,7 @@ impl World {
             trunk_keys: Keys::default(),
             doors: Doors { listeners: vec![Speaks::Xmpp], xmpp: Some(Arc::new(rules)), ..Doors::default() },
             plain: true,
-            open_registration: false,
+            open_registration: true,
             decoys: Decoys::new([7; 32]),
             sample: 0,
             units: Units::default(),

@@ -80,6 +80,15 @@ impl Heard<'_> {
             "ack" => encoder.ack(out, tag, m.number("received", u64::MAX)?),
             "carbons" => encoder.carbons(out, tag, m.flag("enabled", true)?),
             "activity" => encoder.activity(out, tag, m.flag("active", true)?),
+            "document_set" => {
+                let (name, data) = (m.required("name")?, m.text_or_data("data", "data_base64")?);
+                let access = n::Access(m.choice("access", names::ACCESS)?);
+                encoder.document_set(out, tag, name, &data, access);
+            }
+            "document_get" => encoder.document_get(out, tag, m.text("jid")?, m.required("name")?),
+            "register" => encoder.register(out, tag, m.required("jid")?, m.required("password")?),
+            "password_set" => encoder.password_set(out, tag, m.required("password")?),
+            "account_remove" => encoder.account_remove(out, tag),
             "last_seen_get" => encoder.last_seen_get(out, tag, m.required("jid")?),
             "ping" => encoder.ping(out, tag, 0),
             _ => return Err(Fault::new("this type is unknown: schemas/JSON.md has those there are")),

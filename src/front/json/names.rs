@@ -6,6 +6,7 @@ pub const SHOW: &[&str] = &["available", "chat", "away", "extended_away", "do_no
 pub const ACTION: &[&str] = &["subscribe", "subscribed", "unsubscribe", "unsubscribed"];
 pub const MESSAGE_KIND: &[&str] = &["normal", "chat", "group_chat", "headline", "error", "get", "set", "result", "failure"];
 pub const COPY: &[&str] = &["none", "received", "sent"];
+pub const ACCESS: &[&str] = &["own", "contacts", "everyone"];
 pub const SUBSCRIPTION: &[&str] = &["none", "to", "from", "both"];
 
 /// The name of a number that was verified.
@@ -38,6 +39,7 @@ mod tests {
         assert_eq!(ACTION, of(n::Action::ENUM_MAX, &|number| n::Action(number).variant_name()));
         assert_eq!(MESSAGE_KIND, of(n::MessageKind::ENUM_MAX, &|number| n::MessageKind(number).variant_name()));
         assert_eq!(COPY, of(n::Copy::ENUM_MAX, &|number| n::Copy(number).variant_name()));
+        assert_eq!(ACCESS, of(n::Access::ENUM_MAX, &|number| n::Access(number).variant_name()));
         assert_eq!(SUBSCRIPTION, of(n::SubscriptionState::ENUM_MAX, &|number| n::SubscriptionState(number).variant_name()));
     }
 }

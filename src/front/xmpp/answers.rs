@@ -87,6 +87,7 @@ impl Xmpp {
                     self.stanza_out(out, |this, out| this.write_result(out, &id, &from, |_| {}));
                 }
                 Some(Question::Block(blocking)) => self.blocked(request, blocking, None, out),
+                Some(Question::Register { id }) => self.registered(&id, None, out),
                 _ => {}
             },
             ServerFrame::Document(document) => {
@@ -152,6 +153,7 @@ impl Xmpp {
             Some(Question::LogIn) => self.log_in_refused(reason, out),
             Some(Question::Bind { id }) => self.bind_refused(&id, reason, out),
             Some(Question::Resume) => self.not_resumed(core, out),
+            Some(Question::Register { id }) => self.registered(&id, Some(reason), out),
             Some(Question::Block(blocking)) => self.blocked(request, blocking, Some(reason), out),
             Some(Question::Document(shelf)) => self.no_document(&shelf, failure(reason), out),
             Some(Question::Iq { id, from } | Question::BlockList { id, from } | Question::LastSeen { id, from }) => {

@@ -105,6 +105,7 @@ impl Xmpp {
                     );
                 });
             }
+            (names::REGISTER, "query", _) if self.rules.registration => self.own_registration(asked, turn),
             _ => self.fail(asked, NO_SERVICE, turn),
         }
     }

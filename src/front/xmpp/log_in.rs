@@ -107,6 +107,7 @@ impl Xmpp {
             (names::SASL, "response") if self.stage == Stage::Challenged => self.respond(element, turn),
             (names::SASL, "abort") if self.stage == Stage::Challenged => self.abort(turn),
             (names::SASL, _) => self.fail_log_in("malformed-request", turn.replies),
+            _ if self.is_registration(element) => self.registration(element, turn),
             _ => Err(End::saying("not-authorized", "log in first", Reason::OutOfOrder)),
         }
     }
@@ -259,7 +260,6 @@ impl Xmpp {
         self.message_out(out, |this, out| this.write_bind_failure(out, id, reasons::failure(reason)));
     }
 
-    /// The session is there.
     /// Keeps what the core says of the session.
     pub(super) fn in_session_as(&mut self, logged_in: LoggedIn<'_>) {
         self.jid = logged_in.jid().into();
@@ -269,6 +269,7 @@ impl Xmpp {
         }
     }
 
+    /// The session is there.
     pub(super) fn bound(&mut self, id: &str, logged_in: LoggedIn<'_>, out: &mut Vec<u8>) {
         self.in_session_as(logged_in);
         let jid = logged_in.jid();

@@ -20,6 +20,7 @@ mod message;
 mod names;
 mod presence;
 mod reasons;
+mod register;
 mod roster;
 mod stanza;
 mod stream;
@@ -141,6 +142,9 @@ enum Question {
         id: Box<str>,
     },
     Resume,
+    Register {
+        id: Box<str>,
+    },
     /// An IQ whose success has nothing to tell.
     Iq {
         id: Box<str>,

@@ -11,6 +11,7 @@ pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 /// RFC 7395 3.3.
 pub const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
+pub const REGISTER: &str = "jabber:iq:register";
 pub const ROSTER: &str = "jabber:iq:roster";
 pub const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
 pub const DISCO_ITEMS: &str = "http://jabber.org/protocol/disco#items";

@@ -62,11 +62,15 @@ pub(super) fn failure(reason: Reason) -> Failure {
         NotAuthorized | NotLoggedIn | LogInFailed => ("auth", "forbidden"),
         NoSuchUser | RecipientUnavailable => ("cancel", "service-unavailable"),
         BadJid => ("modify", "jid-malformed"),
-        NoSuchContact => ("cancel", "item-not-found"),
+        NoSuchContact | NotFound => ("cancel", "item-not-found"),
+        UserExists => ("cancel", "conflict"),
+        RegistrationClosed => ("cancel", "not-allowed"),
         TooLarge => ("modify", "not-acceptable"),
         NotAvailable => ("wait", "unexpected-request"),
         TooManyContacts | TooManyBlocked | TooManySessions | TooManyDirected => ("cancel", "resource-constraint"),
-        TooManyRequests | TooManyPending | Overloaded | TooManyMessages => ("wait", "resource-constraint"),
+        TooManyRequests | TooManyPending | Overloaded | TooManyMessages | TooManyDocuments | TooManyRegistrations => {
+            ("wait", "resource-constraint")
+        }
         StorageFailed => ("wait", "internal-server-error"),
         Replaced => ("modify", "conflict"),
         _ => ("cancel", "undefined-condition"),
