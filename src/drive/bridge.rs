@@ -9,22 +9,29 @@
 //! glommio 0.9 has a hole, seen here as hangs: when its preemption timer fires after it looked for events and before it ran the
 //! first task (the machine took the processor away for that long), it takes "ran nothing" for "has nothing to run" and sleeps
 //! although tasks are ready (`run_task_queues` and `run` in its `executor/mod.rs`). Two things close it: the timer is long
-//! (`PREEMPTION`; the pump yields by itself), and a heartbeat ends such a sleep after `HEARTBEAT` at the latest.
+//! (`PREEMPTION`; the pump yields by itself), and a heartbeat ends such a sleep. When the heartbeat is itself among the tasks that
+//! were ready, its timer is spent; so each beat leaves later timers behind (`GUARDS`), which only such a sleep lets fire.
 
 use super::pump::Next;
 use super::setup::EXECUTOR_MEMORY;
 use super::{Bell, DriveCounters, Driver, Host};
 use glommio::io::BufferedFile;
+use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local, spawn_local_into};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long glommio lets its tasks run before it looks for events of its own (timers, files), unless they finish before.
 const PREEMPTION: Duration = Duration::from_millis(10);
 /// The longest sleep of an executor; see above. It costs an idle core 0.7 % of its time.
 const HEARTBEAT: Duration = Duration::from_millis(10);
+/// How long after a beat something ends a sleep that should not be, if the next beat doesn't come. The first that is not over yet
+/// when the processor comes back does it; the rest are for falling into the hole again.
+const GUARDS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(5)];
 /// The pump's shares of the core; glommio's default queue has 100.
 const PUMP_SHARES: usize = 1000;
 /// Operations that glommio's own rings hold.
@@ -56,6 +63,8 @@ where
     let alive = move || async move {
         let heartbeat = spawn_local(async {
             loop {
+                let mut guards = GUARDS.map(Timer::new);
+                let _pending = poll_fn(|task| Poll::Ready(guards.each_mut().map(|guard| Pin::new(guard).poll(task)))).await;
                 glommio::timer::sleep(HEARTBEAT).await;
             }
         });
