@@ -18,6 +18,7 @@ fn full() -> Config {
     config.tls.key = Some("privkey.pem".into());
     config.metrics.interval_log = Some("fanal.hlog".into());
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
+    config.listen.ws_url = Some("wss://example.org".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
     config
 }
@@ -128,6 +129,7 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[tls]\ncertificate = \"a.pem\"", "2:15", "tls.certificate", "private key"),
         ("[tls]\nkey = \"a.pem\"", "2:7", "tls.key", "its certificate"),
         ("[tls]\nkey = 7", "2:7", "tls.key", "a text in quotes"),
+        ("[listen]\nws_origins = [1]", "2:14", "listen.ws_origins", "https://example.org"),
         ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),
         ("[login]\ntoken_keys = [\"short\"]", "2:14", "login.token_keys", "32 or more"),
         (&secrets, "3:14", "login.trunk_keys", "other keys"),

@@ -2,6 +2,8 @@
 mod xmpp_world;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fanal::base::id::ConnId;
+use fanal::base::limits::Limits;
 use fanal::front::xmpp::StartTls;
 use xmpp_world::*;
 
@@ -270,4 +272,21 @@ fn what_is_sent_too_early_waits_and_is_bounded() {
     let heard = world.ask(client, flood);
     assert!(world.is_closed(client), "{heard}");
     is_well(&mut world, alice);
+}
+
+#[test]
+fn one_address_takes_so_many_connections_and_no_more() {
+    let mut world = World::new();
+    let most = Limits::default().connections_per_address;
+    let accept = |world: &mut World, peer: &str| world.shard.accepted(world.now, peer.parse().unwrap(), 0);
+    let taken: Vec<ConnId> = (0..most).map(|_| accept(&mut world, "192.0.2.1").expect("there is room")).collect();
+    assert_eq!(accept(&mut world, "192.0.2.1"), None);
+    assert_eq!(accept(&mut world, "::ffff:192.0.2.1"), None, "the same address, written otherwise");
+    assert!(accept(&mut world, "192.0.2.2").is_some(), "others come in");
+    world.cut(Client(taken[0]));
+    assert!(accept(&mut world, "192.0.2.1").is_some(), "who goes makes room");
+    (0..most).for_each(|n| assert!(accept(&mut world, &format!("2001:db8::{n:x}")).is_some()));
+    assert_eq!(accept(&mut world, "2001:db8::ffff"), None, "a network of 64 bits is one address");
+    assert!(accept(&mut world, "2001:db8:0:1::").is_some());
+    (0..=most).for_each(|_| assert!(accept(&mut world, "127.0.0.1").is_some(), "this machine is not counted"));
 }

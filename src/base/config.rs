@@ -65,6 +65,11 @@ pub struct Listen {
     /// WebSocket clients and pages for browsers, with and without TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ws: Option<SocketAddr>,
+    /// Origins of web pages that may open WebSockets, besides the same host's.
+    pub ws_origins: Vec<String>,
+    /// What clients call the WebSocket door.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ws_url: Option<String>,
     /// Metrics, health and administration over HTTP.
     pub admin: SocketAddr,
     /// What an administrator's request must carry. Required when `admin` is reachable from other machines.
@@ -140,7 +145,16 @@ impl Default for Node {
 impl Default for Listen {
     fn default() -> Listen {
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Listen { native: loopback(7400), xmpp: None, xmpps: None, ws: None, admin: loopback(7401), admin_token: None }
+        Listen {
+            native: loopback(7400),
+            xmpp: None,
+            xmpps: None,
+            ws: None,
+            ws_origins: Vec::new(),
+            ws_url: None,
+            admin: loopback(7401),
+            admin_token: None,
+        }
     }
 }
 

@@ -11,6 +11,9 @@ pub struct Limits {
     pub frame_bytes: u32,
     /// Connections of one core. At the limit: `too_many_connections`.
     pub connections_per_core: u32,
+    /// Connections of one core from one address of another machine (IPv6: from one network of 64 bits). At the limit:
+    /// `too_many_connections`.
+    pub connections_per_address: u32,
     /// Time from accept to log-in. At the limit: `log_in_too_slow`.
     pub log_in_ms: u32,
     /// Failed log-ins of one connection. At the limit: `too_many_attempts`.
@@ -94,6 +97,7 @@ impl Default for Limits {
         Limits {
             frame_bytes: 65_536,
             connections_per_core: 1_048_576,
+            connections_per_address: 1_000,
             log_in_ms: 15_000,
             log_in_attempts: 3,
             registrations_per_minute: 10,

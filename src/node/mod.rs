@@ -234,6 +234,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
     });
     let mut ws = ws::Rules::new(config.limits.frame_bytes);
     ws.xmpp = Some(xmpp.clone());
+    (ws.origins, ws.url) = (config.listen.ws_origins.clone(), config.listen.ws_url.clone());
     let listeners = listening.iter().map(|door| door.speaks).collect();
     Doors { listeners, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
 }

@@ -54,9 +54,11 @@ enum Flow {
 }
 
 impl Shard {
-    /// A new connection. `None`: the core holds as many as it may.
+    /// A new connection. `None`: the core holds as many as it may, or as many from there.
     pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
-        if self.out.lines.len() >= self.settings.limits.connections_per_core as usize || self.stopping {
+        let limits = &self.settings.limits;
+        let is_full = self.out.lines.len() >= limits.connections_per_core as usize;
+        if is_full || self.stopping || self.addresses.count(peer) >= limits.connections_per_address {
             self.recorder.dropped.count(Reason::TooManyConnections);
             return None;
         }
@@ -83,6 +85,7 @@ impl Shard {
         };
         self.connections[index] = Some(connection);
         self.peers[index] = peer;
+        self.addresses.came(peer);
         self.translators.set(conn, translator);
         conn
     }
@@ -345,6 +348,7 @@ impl Shard {
         }
         self.drop_sessions(conn, Reason::ConnectionLost);
         self.connections[conn.slot as usize] = None;
+        self.addresses.went(self.peers[conn.slot as usize]);
         self.handshakes.forget(conn);
         self.translator_lost(now, conn);
         self.work_off(now);
@@ -353,6 +357,7 @@ impl Shard {
     /// A connection that was asked to leave has stopped here.
     pub fn departed(&mut self, conn: ConnId, socket: RawSocket) {
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
+        self.addresses.went(self.peers[conn.slot as usize]);
         match connection.door {
             Doorway::Leaving { to, parting } => {
                 let translator = self.translators.take(conn.slot);

@@ -6,6 +6,7 @@
 //! cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
 //! everything addressed to this core itself has been worked off.
 
+mod addresses;
 pub mod batch;
 mod clients;
 mod connections;
@@ -154,6 +155,7 @@ pub struct Shard {
     connections: Vec<Option<connections::Connection>>,
     /// Addresses of the connections' other ends, by slot: no update looks at them.
     peers: Vec<IpAddr>,
+    addresses: addresses::Addresses,
     translators: translated::Translators,
     log_ins: log_in::LogIns,
     handshakes: handshakes::Handshakes,
@@ -198,6 +200,7 @@ impl Shard {
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
             peers: Vec::new(),
+            addresses: addresses::Addresses::new(hasher.clone()),
             translators: translated::Translators::default(),
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),

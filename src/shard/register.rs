@@ -4,6 +4,7 @@
 //! Invariants: an account is made only where the operator lets people make them, and only so many from one address in a minute; a
 //! session has one password under way at most.
 
+use super::addresses::network;
 use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, CoreId};
@@ -15,7 +16,7 @@ use crate::presence::control::{Ask, Asker, Control, EdgeRef};
 use crate::wire::encode::Tag;
 use crate::wire::native;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 const MINUTE_NS: u64 = 60_000_000_000;
 /// Addresses that are kept apart in a minute. At the limit: `too_many_registrations`.
@@ -42,17 +43,6 @@ impl Registrations {
         let count = self.counts.entry(peer).or_default();
         *count += 1;
         *count <= most
-    }
-}
-
-/// Whoever has an IPv6 address has 2^64 of them.
-fn network(peer: IpAddr) -> IpAddr {
-    match peer {
-        IpAddr::V4(_) => peer,
-        IpAddr::V6(peer) => match peer.to_ipv4_mapped() {
-            Some(peer) => IpAddr::V4(peer),
-            None => IpAddr::V6(Ipv6Addr::from_bits(peer.to_bits() >> 64 << 64)),
-        },
     }
 }
 

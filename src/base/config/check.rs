@@ -121,6 +121,10 @@ fn check_shape(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
             (!list.iter().all(|item| number(item.get_ref()))).then(|| "not every entry is a processor number".into())
         }
         (Shape::Secret, DeValue::String(text)) => too_short(text),
+        (Shape::Texts, DeValue::Array(list)) => {
+            let all_texts = list.iter().all(|item| item.get_ref().as_str().is_some());
+            (!all_texts).then(|| "not every entry is a text".into())
+        }
         (Shape::Secrets, DeValue::Array(list)) => {
             list.iter().find_map(|item| item.get_ref().as_str().map_or(Some("not every entry is a text".into()), too_short))
         }

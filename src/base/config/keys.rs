@@ -15,6 +15,7 @@ pub enum Shape {
     Cores,
     Secret,
     Secrets,
+    Texts,
 }
 
 impl Shape {
@@ -28,6 +29,7 @@ impl Shape {
             Shape::OneOf(words) => words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or "),
             Shape::Cores => "\"all\" or a list of processor numbers, like [0, 1]".into(),
             Shape::Secret => format!("a text in quotes of {} or more characters", Secret::LEAST_BYTES),
+            Shape::Texts => "a list of texts in quotes, like [\"https://example.org\"]".into(),
             Shape::Secrets => format!("a list of texts in quotes of {} or more characters each", Secret::LEAST_BYTES),
         }
     }
@@ -91,6 +93,10 @@ keys! {
     xmpps: Shape::Address, "XMPP clients that begin with TLS (XEP-0368).", "\"0.0.0.0:5223\"";
     ws: Shape::Address, "WebSocket clients, with and without TLS: /ws and /xmpp-websocket; and for browsers /demo.",
         "\"0.0.0.0:7480\"";
+    ws_origins: Shape::Texts, "Origins of web pages that may open WebSockets here, besides those of the same host; [\"*\"] lets \
+        all in.";
+    ws_url: Shape::Text, "What clients call the WebSocket door, for host-meta (XEP-0156). Without it: what they call it \
+        themselves.", "\"wss://example.org\"";
     admin: Shape::Address, "Metrics, health and user administration over HTTP. An address other machines can reach needs \
         admin_token.";
     admin_token: Shape::Secret, "Administration requests must then carry it. /healthz and /readyz stay open.", "\"...\"";
@@ -115,6 +121,8 @@ keys! {
     ["limits"]
     frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included. 'frame_too_large'.";
     connections_per_core: number(1, 16 * MIB), "Connections of one core. 'too_many_connections'.";
+    connections_per_address: number(1, 16 * MIB), "Connections of one core from one address (IPv6: from one network of 64 bits). \
+        This machine's own addresses are not counted. 'too_many_connections'.";
     log_in_ms: number(100, HOUR_MS), "Time from connecting to log-in, in milliseconds. 'log_in_too_slow'.";
     log_in_attempts: number(1, 1000), "Failed log-ins of one connection. 'too_many_attempts'.";
     registrations_per_minute: number(1, MIB), "New accounts from one address in a minute, where open_registration lets people \

@@ -1,0 +1,52 @@
+//! Connections by the address they come from: nobody takes a node's connections for himself.
+//!
+//! Lives on: every core. Invariant: a connection is counted from its accept or adoption until it's lost or leaves for another core.
+//! Addresses of this machine aren't counted: front ends stand there.
+
+use ahash::RandomState;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+
+pub(super) struct Addresses(HashMap<IpAddr, u32, RandomState>);
+
+impl Addresses {
+    pub fn new(hasher: RandomState) -> Addresses {
+        Addresses(HashMap::with_hasher(hasher))
+    }
+
+    /// Connections from there.
+    pub fn count(&self, peer: IpAddr) -> u32 {
+        self.0.get(&network(peer)).copied().unwrap_or(0)
+    }
+
+    pub fn came(&mut self, peer: IpAddr) {
+        if !peer.is_loopback() {
+            *self.0.entry(network(peer)).or_default() += 1;
+        }
+    }
+
+    /// # Panics
+    /// When nobody from there was counted.
+    pub fn went(&mut self, peer: IpAddr) {
+        if peer.is_loopback() {
+            return;
+        }
+        let network = network(peer);
+        let count = self.0.get_mut(&network).expect("it was counted when it came");
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&network);
+        }
+    }
+}
+
+/// Whoever has an IPv6 address has 2^64 of them.
+pub(super) fn network(peer: IpAddr) -> IpAddr {
+    match peer {
+        IpAddr::V4(_) => peer,
+        IpAddr::V6(peer) => match peer.to_ipv4_mapped() {
+            Some(peer) => IpAddr::V4(peer),
+            None => IpAddr::V6(Ipv6Addr::from_bits(peer.to_bits() >> 64 << 64)),
+        },
+    }
+}
