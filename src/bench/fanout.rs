@@ -87,7 +87,7 @@ fn measured<D: Dialect>(plan: &Plan, server: Server, mut users: D, progress: &Pr
     }
     let rounds = rounds::<D>(plan, &server, traffic, wires, progress, &mut report)?;
     if let Some((empty, full)) = empty.zip(full) {
-        let per_user = (full - empty) as f64 / f64::from(plan.users);
+        let per_user = (full as f64 - empty as f64) / f64::from(plan.users);
         report.number("bytes_per_session", per_user, "of the node's memory: connection, session, account and subscriptions");
     }
     let counters = server.counters()?.zip(before);
