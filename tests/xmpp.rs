@@ -1,6 +1,8 @@
 //! Dialogues of XMPP clients with one core, without sockets.
 mod xmpp_world;
 
+use fanal::base::jid::Bare;
+use fanal::shard::batch::Order;
 use xmpp_world::*;
 
 fn two_friends() -> (World, Client, Client) {
@@ -407,4 +409,34 @@ fn xep_0077_people_make_change_and_remove_their_own_accounts() {
     assert!(world.ask(carol, register("carol", "carol2")).contains("type='result'"));
     let gone = world.ask(carol, "<iq type='set' id='x'><query xmlns='jabber:iq:register'><remove/></query></iq>");
     assert!(gone.contains("type='result' id='x'") && gone.contains("</stream:stream>"), "{gone}");
+}
+
+#[test]
+fn c8_r5_a_session_that_is_to_move_is_told_where_and_its_stream_ends() {
+    let (mut world, alice, bob) = two_friends();
+    let (jid, address) = (Bare::new("alice@example.org").unwrap(), "[2001:db8::1]:5222".to_owned());
+    world.heard(bob);
+    world.order(Order::Transfer { jid, address });
+    assert_eq!(
+        world.heard(alice),
+        "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>[2001:db8::1]:5222</see-other-host>\
+         </stream:error></stream:stream>"
+    );
+    assert!(world.is_closed(alice));
+    assert!(!world.is_closed(bob), "it concerns nobody else");
+}
+
+#[test]
+fn xep_0478_the_longest_stanza_is_told_and_taken() {
+    let (mut world, alice, _) = two_friends();
+    let stranger = world.connect();
+    assert!(
+        world.ask(stranger, OPENING).contains("<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>40000</max-bytes></limits>")
+    );
+    let ping = |bytes: usize| {
+        let (start, end) = ("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'>", "</ping></iq>");
+        format!("{start}{}{end}", " ".repeat(bytes - start.len() - end.len()))
+    };
+    assert!(world.ask(alice, ping(40_000)).contains("type='result'"));
+    assert!(world.ask(alice, ping(40_001)).contains("<policy-violation "));
 }

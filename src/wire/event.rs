@@ -20,7 +20,7 @@ const ENTRY_BYTES: usize = 8;
 pub const LAST: u8 = 2;
 
 /// Who, and which version: the fixed part of an event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Head {
     pub user: UserId,
     pub version: Version,

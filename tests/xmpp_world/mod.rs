@@ -14,6 +14,7 @@ use fanal::front::token::Keys;
 use fanal::front::xmpp::{Rules, StartTls};
 use fanal::metrics::meter::Units;
 use fanal::presence::home::Place;
+use fanal::shard::batch::{Command, Order};
 use fanal::shard::{Settings, Shard};
 use fanal::store::memory::Memory;
 use fanal::store::rows::{self, Row};
@@ -110,6 +111,12 @@ impl World {
 
     pub fn is_closed(&self, client: Client) -> bool {
         self.closed.contains(&client.0.slot)
+    }
+
+    /// The operator wants something.
+    pub fn order(&mut self, order: Order) {
+        self.shard.command(self.now, Command { ticket: 1, order });
+        self.settle();
     }
 
     /// The connection breaks.

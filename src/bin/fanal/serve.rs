@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 Examples:
   fanal serve
   fanal serve --cores 0,1 --data /var/lib/fanal --domain example.org
+  fanal serve --xmpp 0.0.0.0:5222 --xmpps 0.0.0.0:5223 --ws 0.0.0.0:7480 --domain example.org
   fanal serve --config fanal.toml --native 0.0.0.0:7400")]
 pub struct Args {
     #[command(flatten)]

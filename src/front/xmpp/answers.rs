@@ -6,8 +6,9 @@ use crate::base::reason::Reason;
 use crate::front::translate::Core;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::Tag;
+use crate::wire::event::{self, Head};
 use crate::wire::frame::{self, Frame};
-use crate::wire::native::Roster;
+use crate::wire::native::{Kind, Roster};
 
 impl Xmpp {
     /// Frames of the core become stanzas.
@@ -17,9 +18,17 @@ impl Xmpp {
             if self.stage == Stage::Closed {
                 return;
             }
-            if frame.header.kind == frame::RAW {
-                self.own_words(&frame, out);
-                continue;
+            match frame.header.kind {
+                frame::RAW => {
+                    self.own_words(&frame, out);
+                    continue;
+                }
+                Kind::Event => {
+                    let (head, _) = Head::read(frame.body).expect("a frame of our own");
+                    self.write_event(out, head, || event::read(frame.body).expect("a frame of our own").presence, core);
+                    continue;
+                }
+                _ => {}
             }
             match decode::from_server(frame.header.kind, frame.body).expect("a frame of our own") {
                 ServerFrame::Message(message) => {
@@ -78,9 +87,8 @@ impl Xmpp {
 
     fn one(&mut self, request: u32, frame: ServerFrame<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
         match frame {
-            ServerFrame::Event(event) => self.write_event(out, &event, core),
             ServerFrame::EventBatch(batch) => {
-                batch.iter().flatten().for_each(|event| self.write_event(out, &event, core));
+                batch.iter().flatten().for_each(|event| self.write_event(out, event.head, || event.presence, core));
             }
             ServerFrame::Done => match self.asked(request) {
                 Some(Question::Iq { id, from }) => {

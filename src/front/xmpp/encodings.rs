@@ -1,75 +1,143 @@
-//! Presence stanzas that were written once for all subscribers on this core (issue 3: only the addressee differs).
+//! Presence that was written once for all subscribers on this core (issue 3: only the addressee differs).
 //!
-//! Lives on: every core. Invariants: at most [`BYTES`] and the stanza last added are kept, twice over; what is
-//! kept of a session is its newest version that was asked for.
+//! Lives on: every core. Invariants: each version of a session has an encoding of its own, since a line may hold several when it
+//! is translated; of each table at most [`BYTES`] and the entry last added are kept, twice over.
 
 use crate::base::id::{SessionId, UserId};
 use crate::wire::event::Head;
 use ahash::RandomState;
 use std::collections::HashMap;
+use std::hash::Hash;
 
-/// Bytes of stanzas kept in one generation. At the limit: the older generation is forgotten.
+/// Bytes kept in one generation of a table. At the limit: the older generation is forgotten.
 pub const BYTES: usize = 4 << 20;
-/// What keeping a stanza costs beside its bytes.
+/// What keeping an entry costs beside its bytes.
 const ENTRY_BYTES: usize = 96;
 
-/// A stanza, but for its addressee.
-struct Encoding {
-    head: Head,
-    /// From behind the stanza's name on.
-    rest: Box<[u8]>,
-    resource: Box<str>,
-}
-
-type Generation = HashMap<(UserId, SessionId), Encoding, RandomState>;
-
 /// Two generations: what is used moves to the young one, and what isn't goes with the old one.
-pub struct Encodings {
-    young: Generation,
-    old: Generation,
+struct Aging<K> {
+    young: HashMap<K, Box<[u8]>, RandomState>,
+    old: HashMap<K, Box<[u8]>, RandomState>,
     /// Of the young generation.
     bytes: usize,
-    /// Stanzas written.
-    pub written: u64,
+}
+
+impl<K: Hash + Eq + Copy> Aging<K> {
+    fn new() -> Aging<K> {
+        // Keys are the server's own numbers: nobody can choose them to collide.
+        let hasher = RandomState::with_seeds(0x6661, 0x6e61, 0x6c78, 0x6d70);
+        Aging { young: HashMap::with_hasher(hasher.clone()), old: HashMap::with_hasher(hasher), bytes: 0 }
+    }
+
+    /// What is kept of a key, or else what `make` makes.
+    #[inline]
+    fn get(&mut self, key: K, make: impl FnOnce() -> Box<[u8]>) -> &[u8] {
+        if !self.young.contains_key(&key) {
+            let kept = self.old.remove(&key).unwrap_or_else(make);
+            self.put(key, kept);
+        }
+        &self.young[&key]
+    }
+
+    fn put(&mut self, key: K, value: Box<[u8]>) {
+        if self.bytes >= BYTES {
+            std::mem::swap(&mut self.young, &mut self.old);
+            self.young.clear();
+            self.bytes = 0;
+        }
+        self.bytes += value.len() + ENTRY_BYTES;
+        self.young.insert(key, value);
+    }
+}
+
+/// Encodings of events, and the resources of the sessions they were of.
+pub struct Encodings {
+    events: Aging<Head>,
+    /// As UTF-8. A session that was cut off doesn't tell its resource any more.
+    resources: Aging<(UserId, SessionId)>,
 }
 
 impl Default for Encodings {
     fn default() -> Encodings {
-        // Keys are the server's own numbers: nobody can choose them to collide.
-        let hasher = RandomState::with_seeds(0x6661, 0x6e61, 0x6c78, 0x6d70);
-        Encodings { young: HashMap::with_hasher(hasher.clone()), old: HashMap::with_hasher(hasher), bytes: 0, written: 0 }
+        Encodings { events: Aging::new(), resources: Aging::new() }
     }
 }
 
 impl Encodings {
-    /// The stanza of an event, from behind its name on: kept, or as `write` makes it. `write` is given the resource last seen of
-    /// that session, and gives the one it found.
+    /// The encoding of an event: kept, or as `write` makes it. `write` is given the resource last seen of that session, and gives
+    /// the one it found.
+    #[inline]
     pub fn get(&mut self, head: Head, write: impl FnOnce(&mut Vec<u8>, &str) -> Box<str>) -> &[u8] {
-        let key = (head.user, head.session);
-        if self.young.get(&key).is_none_or(|kept| kept.head != head) {
-            let known = self.young.remove(&key).or_else(|| self.old.remove(&key));
-            let encoding = match known {
-                Some(kept) if kept.head == head => kept,
-                known => self.write(head, known.map_or_else(Box::default, |kept| kept.resource), write),
-            };
-            self.keep(key, encoding);
-        }
-        &self.young[&key].rest
+        let Encodings { events, resources } = self;
+        events.get(head, || {
+            let session = (head.user, head.session);
+            let known = std::str::from_utf8(resources.get(session, Box::default)).expect("it was put as text");
+            let mut encoding = Vec::new();
+            let found = write(&mut encoding, known);
+            if *found != *known {
+                resources.put(session, found.into_boxed_bytes());
+            }
+            encoding.into_boxed_slice()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::Version;
+    use crate::wire::native::Show;
+
+    fn head(session: u32, sequence: u32) -> Head {
+        let version = Version { epoch: 1, sequence };
+        Head { user: UserId(7), version, session: SessionId(session), show: Show::Available, flags: 0 }
     }
 
-    fn write(&mut self, head: Head, resource: Box<str>, write: impl FnOnce(&mut Vec<u8>, &str) -> Box<str>) -> Encoding {
-        let mut rest = Vec::new();
-        let resource = write(&mut rest, &resource);
-        self.written += 1;
-        Encoding { head, rest: rest.into_boxed_slice(), resource }
+    /// What comes of a head, and whether it was written for that.
+    fn get(encodings: &mut Encodings, head: Head, text: &str, resource: &str) -> (String, bool) {
+        let mut written = false;
+        let encoding = encodings.get(head, |out, known| {
+            written = true;
+            out.extend_from_slice(text.as_bytes());
+            if resource.is_empty() { known.into() } else { resource.into() }
+        });
+        (String::from_utf8(encoding.to_vec()).unwrap(), written)
     }
 
-    fn keep(&mut self, key: (UserId, SessionId), encoding: Encoding) {
-        if self.bytes >= BYTES {
-            self.old = std::mem::replace(&mut self.young, HashMap::with_hasher(self.old.hasher().clone()));
-            self.bytes = 0;
+    #[test]
+    fn each_version_is_written_once_in_whatever_order_lines_hold_them() {
+        let mut encodings = Encodings::default();
+        for line in 0..3 {
+            for version in 1..9 {
+                assert_eq!(get(&mut encodings, head(1, version), &version.to_string(), "desk"), (version.to_string(), line == 0));
+            }
         }
-        self.bytes += encoding.rest.len() + encoding.resource.len() + ENTRY_BYTES;
-        self.young.insert(key, encoding);
+        assert_eq!(get(&mut encodings, head(2, 1), "another session", "desk"), ("another session".into(), true));
+    }
+
+    #[test]
+    fn the_resource_is_remembered_for_who_was_cut_off() {
+        let mut encodings = Encodings::default();
+        get(&mut encodings, head(1, 1), "here", "desk");
+        let mut seen = String::new();
+        encodings.get(head(1, 2), |_, known| {
+            seen = known.to_owned();
+            known.into()
+        });
+        assert_eq!(seen, "desk");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_what_is_used_stays() {
+        let mut encodings = Encodings::default();
+        let text = "x".repeat(1000);
+        for version in 1..20_000 {
+            get(&mut encodings, head(1, version), &text, "desk");
+            assert!(!get(&mut encodings, head(2, 1), "used", "desk").1 || version == 1);
+        }
+        let kept =
+            |table: &HashMap<Head, Box<[u8]>, RandomState>| table.values().map(|value| value.len() + ENTRY_BYTES).sum::<usize>();
+        assert!(kept(&encodings.events.young) + kept(&encodings.events.old) <= 2 * (BYTES + text.len() + ENTRY_BYTES));
+        assert!(get(&mut encodings, head(1, 1), &text, "desk").1, "it was forgotten");
     }
 }

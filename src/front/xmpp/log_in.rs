@@ -237,7 +237,7 @@ impl Xmpp {
         let id = element.attribute("id").unwrap_or_default();
         let wanted = bind.child("resource", names::BIND).map(Element::text).unwrap_or_default();
         let Some(resource) = prepared_resource(&wanted) else {
-            turn.say(Mark::Stanza, |out| self.write_bind_failure(out, id, BAD_REQUEST));
+            turn.say(Mark::Stanza, |out| self.write_early_failure(out, id, BAD_REQUEST));
             return Ok(());
         };
         let tag: Tag = self.ask(Question::Bind { id: id.into() }).expect("nothing else waits before a session");
@@ -246,7 +246,8 @@ impl Xmpp {
         Ok(())
     }
 
-    fn write_bind_failure(&self, out: &mut Vec<u8>, id: &str, failure: Failure) {
+    /// An IQ's failure, said to who has no session yet.
+    pub(super) fn write_early_failure(&self, out: &mut Vec<u8>, id: &str, failure: Failure) {
         self.open_tag(out, "iq");
         xml::attribute(out, "type", "error");
         xml::attribute(out, "id", id);
@@ -257,7 +258,7 @@ impl Xmpp {
 
     pub(super) fn bind_refused(&mut self, id: &str, reason: Reason, out: &mut Vec<u8>) {
         self.stage = Stage::Unbound;
-        self.message_out(out, |this, out| this.write_bind_failure(out, id, reasons::failure(reason)));
+        self.message_out(out, |this, out| this.write_early_failure(out, id, reasons::failure(reason)));
     }
 
     /// Keeps what the core says of the session.

@@ -8,8 +8,9 @@ use crate::base::id::UserId;
 use crate::base::limits::TEXT_BYTES;
 use crate::front::translate::Core;
 use crate::wire::encode::{PresenceFields, SubscriptionFields, Tag};
-use crate::wire::event::{self, Event};
+use crate::wire::event::{self, Head};
 use crate::wire::native::{Action, Show, SubscriptionEvent};
+use crate::wire::presence::PresenceView;
 use crate::wire::xml::{self, Element};
 
 /// What a presence stanza says, in a native presence's fields.
@@ -157,22 +158,28 @@ impl Xmpp {
         Ok(told)
     }
 
-    /// One event becomes one stanza. The same event for another client of this core is only copied.
-    pub(super) fn write_event(&mut self, out: &mut Vec<u8>, event: &Event<'_>, core: &mut Core<'_>) {
-        let Some(jid) = core.users.jid(event.head.user) else { return };
+    /// One event becomes one stanza. The same event for another client of this core is only copied, so its presence is not read.
+    pub(super) fn write_event<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        head: Head,
+        presence: impl FnOnce() -> Option<PresenceView<'a>>,
+        core: &mut Core<'_>,
+    ) {
+        let Some(jid) = core.users.jid(head.user) else { return };
         let from = out.len();
         out.extend_from_slice(b"<presence");
         if let Framing::Messages(_) = self.framing {
             xml::attribute(out, "xmlns", names::CLIENT);
         }
         xml::attribute(out, "to", &self.jid);
-        let rest = core.xmpp.encodings.get(event.head, |out, known| {
-            let fields = event.presence.map(|presence| presence.fields()).unwrap_or_default();
+        let rest = core.xmpp.encodings.get(head, |out, known| {
+            let fields = presence().map(|presence| presence.fields()).unwrap_or_default();
             let resource = if fields.resource.is_empty() { known } else { fields.resource };
             let full = if resource.is_empty() { jid.to_string() } else { format!("{jid}/{resource}") };
             // The head's show counts: a session that was cut off leaves no words.
-            let stamp = if event.head.flags & event::LAST == 0 { 0 } else { fields.stamp };
-            write_rest(out, &full, &PresenceFields { show: event.head.show, stamp, ..fields });
+            let stamp = if head.flags & event::LAST == 0 { 0 } else { fields.stamp };
+            write_rest(out, &full, &PresenceFields { show: head.show, stamp, ..fields });
             resource.into()
         });
         out.extend_from_slice(rest);

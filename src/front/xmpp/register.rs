@@ -1,7 +1,7 @@
 //! Accounts that people make, change and remove themselves (XEP-0077), where the operator lets them.
 
 use super::iq::Asked;
-use super::reasons::{BAD_REQUEST, Failure, NOT_ACCEPTABLE, failure};
+use super::reasons::{BAD_REQUEST, NOT_ACCEPTABLE, failure};
 use super::stanza::{IqKind, iq_kind};
 use super::stream::End;
 use super::{Mark, Question, Stage, Turn, Xmpp, names};
@@ -32,14 +32,14 @@ impl Xmpp {
                 let (name, password) = (field(form, "username"), field(form, "password"));
                 let jid = Bare::new(&format!("{name}@{}", self.rules.domain)).filter(|_| !name.contains(['@', '/']));
                 let Some(jid) = jid.filter(|_| !password.is_empty()) else {
-                    turn.say(Mark::Words, |out| self.write_not_registered(out, id, NOT_ACCEPTABLE));
+                    turn.say(Mark::Words, |out| self.write_early_failure(out, id, NOT_ACCEPTABLE));
                     return Ok(());
                 };
                 self.stage = Stage::Deciding;
                 let tag = self.ask(Question::Register { id: id.into() }).expect("nothing else waits before a log-in");
                 turn.frame(|encoder, frames| encoder.register(frames, tag, jid.as_str(), &password));
             }
-            _ => turn.say(Mark::Words, |out| self.write_not_registered(out, id, BAD_REQUEST)),
+            _ => turn.say(Mark::Words, |out| self.write_early_failure(out, id, BAD_REQUEST)),
         }
         Ok(())
     }
@@ -49,7 +49,7 @@ impl Xmpp {
         self.stage = Stage::Open;
         self.message_out(out, |this, out| match refused {
             None => this.write_registered(out, id, None),
-            Some(reason) => this.write_not_registered(out, id, failure(reason)),
+            Some(reason) => this.write_early_failure(out, id, failure(reason)),
         });
     }
 
@@ -61,15 +61,6 @@ impl Xmpp {
         if let Some(form) = form {
             write_query(out, form);
         }
-        out.extend_from_slice(b"</iq>");
-    }
-
-    fn write_not_registered(&self, out: &mut Vec<u8>, id: &str, failure: Failure) {
-        self.open_tag(out, "iq");
-        xml::attribute(out, "type", "error");
-        xml::attribute(out, "id", id);
-        out.push(b'>');
-        failure.write(out);
         out.extend_from_slice(b"</iq>");
     }
 
