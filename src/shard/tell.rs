@@ -88,6 +88,7 @@ impl Shard {
                 let jids: Vec<&str> = jids.iter().map(Bare::as_str).collect();
                 encoder.block_list(out, Tag { stream, request }, &jids);
             }
+            SessionEvent::BlockPush { jid, blocked } => encoder.block_push(out, tag, jid.as_str(), blocked),
             SessionEvent::Message { number, message } => {
                 let to = message.to_resource.as_ref().map_or(message.to.to_string(), |resource| full(&message.to, resource));
                 let from = full(&message.from, &message.from_resource);

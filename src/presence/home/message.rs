@@ -58,7 +58,9 @@ impl Homes {
             }
             Ask::DocumentSet { ref data, .. } if !self.has_room_for(data) => refuse(asker, Reason::Overloaded, "", out),
             Ask::BlockListGet => {
-                let jids = self.get(at).expect("just found").blocked().to_vec();
+                let user = self.user(at).expect("just found");
+                user.session(session).expect("just found").extra().blocks = true;
+                let jids = user.blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
             }
             Ask::Message { to, resource, content } => self.message_from(at, session, asker, (to, resource), content, out),
@@ -107,6 +109,12 @@ impl Homes {
         }
         let limits = self.place.limits.clone();
         let user = self.user(at).expect("the caller found it");
+        if user.has_blocked(&to) {
+            return match content.kind {
+                MessageKind::Error | MessageKind::Result | MessageKind::Failure => done(asker, out),
+                _ => refuse(asker, Reason::Blocked, to.to_string(), out),
+            };
+        }
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
         let (from, given, stamp, copy) = (user.jid.clone(), Vec::new(), WallClock::default(), native::Copy::None);
         let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, copy };
@@ -202,6 +210,9 @@ impl Homes {
             return refuse(asker, Reason::Overloaded, "", out);
         }
         let user = self.user(at).expect("the caller found it");
+        if user.has_blocked(&to.0) {
+            return refuse(asker, Reason::Blocked, to.0.to_string(), out);
+        }
         let from = user.jid.clone();
         let found = user.session(session).expect("the caller found it");
         let from_resource = found.resource.clone();

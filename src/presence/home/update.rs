@@ -3,6 +3,7 @@
 use super::Homes;
 use super::activity::withhold;
 use crate::base::id::{CoreId, SessionId, Version};
+use crate::base::jid::Bare;
 use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -20,6 +21,7 @@ use crate::store::{
 use crate::wire::event::Head;
 use crate::wire::native::Show;
 use crate::wire::presence::PresenceView;
+use compact_str::CompactString;
 
 impl Homes {
     /// A session sets its presence.
@@ -106,12 +108,7 @@ impl Homes {
         let directed = found.extra.as_mut().map(|extra| std::mem::take(&mut extra.directed)).unwrap_or_default();
         let resource = found.resource.clone();
         let version = Version { epoch, sequence: found.sequence };
-        for (to, to_resource) in directed {
-            let farewell = farewell::farewell(&resource, None, Default::default());
-            let home = crate::base::id::home_of_slot(crate::base::id::slot_of(to.as_str()), cores);
-            let directed = Directed { from: jid.clone(), from_resource: resource.clone(), to, to_resource, presence: farewell };
-            out.send(home, Control::Directed(Box::new(directed)));
-        }
+        directed.into_iter().for_each(|to| say_farewell(&jid, &resource, to, cores, out));
         if !user.has_available() {
             let status = farewell::status(presence);
             let last = Last { session, version, stamp, presence: farewell::farewell(&resource, status.as_deref(), stamp) };
@@ -214,6 +211,25 @@ fn spread(
     put_off
 }
 
+/// XEP-0191 3.3: somebody who was sent directed presence is told that the sender has gone.
+pub(super) fn revoke_directed(user: &mut User, from: &Bare, cores: u16, out: &mut Outbox) {
+    let jid = user.jid.clone();
+    for session in &mut user.sessions {
+        let Some(extra) = session.extra.as_mut() else { continue };
+        for to in extra.directed.extract_if(.., |(to, _)| to == from) {
+            say_farewell(&jid, &session.resource, to, cores, out);
+        }
+    }
+}
+
+/// RFC 6121 4.6.3: the farewell to somebody who was sent directed presence.
+fn say_farewell(from: &Bare, resource: &CompactString, (to, to_resource): (Bare, Option<String>), cores: u16, out: &mut Outbox) {
+    let presence = farewell::farewell(resource, None, Default::default());
+    let home = crate::base::id::home_of_slot(crate::base::id::slot_of(to.as_str()), cores);
+    let directed = Directed { from: from.clone(), from_resource: resource.clone(), to, to_resource, presence };
+    out.send(home, Control::Directed(Box::new(directed)));
+}
+
 /// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
 fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut Outbox) {
     let own = user.other_events(session, epoch);
@@ -253,7 +269,6 @@ pub(super) fn done(asker: Asker, out: &mut Outbox) {
 mod tests {
     use super::*;
     use crate::base::id::UserId;
-    use crate::base::jid::Bare;
     use crate::base::limits::Limits;
     use crate::base::secrets::Secrets;
     use crate::base::time::WallClock;
