@@ -123,3 +123,93 @@ fn xep_0191_a_resumed_stream_is_told_the_whole_list() {
     assert!(heard.contains("<unblock xmlns='urn:xmpp:blocking'></unblock></iq>"), "what was there before is void: {heard}");
     assert_eq!(pushes(&heard, "block", "carol"), 1, "{heard}");
 }
+
+#[test]
+fn rfc_6121_4_5_every_farewell_leaves_from_the_full_jid() {
+    let (mut world, desk, bob) = two_friends();
+    let gone = |from: &str, to: &str| format!("<presence to='{to}' from='{from}' type='unavailable'></presence>");
+    // A resource of which the subscriber's core has written nothing: nobody was looking when it came.
+    world.say(bob, "<inactive xmlns='urn:xmpp:csi:0'/>");
+    let tablet = world.online("alice", "tablet");
+    world.say(tablet, "<presence><status>x</status></presence>");
+    world.say(bob, "<active xmlns='urn:xmpp:csi:0'/>");
+    world.heard(bob);
+    world.cut(tablet);
+    assert_eq!(world.heard(bob), gone("alice@example.org/tablet", "bob@example.org/phone"));
+    world.say(desk, "</stream:stream>");
+    assert_eq!(world.heard(bob), gone("alice@example.org/desk", "bob@example.org/phone"));
+}
+
+#[test]
+fn rfc_6121_4_5_whoever_goes_while_nobody_looks_goes_with_their_resource() {
+    let (mut world, desk, bob) = two_friends();
+    let other = world.online("bob", "other");
+    world.heard(bob);
+    world.say(bob, "<inactive xmlns='urn:xmpp:csi:0'/>");
+    world.cut(desk);
+    world.cut(other);
+    world.say(bob, "<active xmlns='urn:xmpp:csi:0'/>");
+    let heard = world.heard(bob);
+    for from in ["alice@example.org/desk", "bob@example.org/other"] {
+        assert!(heard.contains(&format!("from='{from}' type='unavailable'")), "{heard}");
+    }
+    assert!(!heard.contains("from='alice@example.org'") && !heard.contains("from='bob@example.org'"), "{heard}");
+}
+
+#[test]
+fn rfc_6121_3_2_who_may_not_see_a_contact_any_more_is_told_of_each_resource() {
+    let (mut world, alice, bob) = two_friends();
+    world.online("alice", "tablet");
+    world.heard(bob);
+    world.say(alice, "<presence type='unsubscribed' to='bob@example.org'/>");
+    let heard = world.heard(bob);
+    for resource in ["desk", "tablet"] {
+        assert!(heard.contains(&format!("from='alice@example.org/{resource}' type='unavailable'")), "{heard}");
+    }
+    assert_eq!(heard.matches("type='unavailable'").count(), 2, "{heard}");
+}
+
+#[test]
+fn rfc_6121_4_6_3_directed_presence_is_taken_back_by_the_full_jid() {
+    let (mut world, alice, _) = two_friends();
+    world.account("carol");
+    let carol = world.online("carol", "x");
+    world.say(alice, "<presence to='carol@example.org'/><presence to='carol@example.org' type='unavailable'/>");
+    let gone = "<presence to='carol@example.org/x' from='alice@example.org/desk' type='unavailable'></presence>";
+    assert!(world.heard(carol).ends_with(gone));
+    world.say(alice, "<presence type='unavailable'/>");
+    assert_eq!(world.heard(carol), "", "it was taken back");
+    world.say(alice, "<presence/><presence to='carol@example.org'/>");
+    world.heard(carol);
+    world.say(alice, "</stream:stream>");
+    assert_eq!(world.heard(carol), gone);
+}
+
+#[test]
+fn rfc_6120_13_10_2_a_strangers_question_is_answered_as_if_nobody_were_there() {
+    let (mut world, alice, bob) = two_friends();
+    world.account("carol");
+    let carol = world.online("carol", "x");
+    let ask = |to: &str| format!("<iq type='get' id='q' to='{to}'><query xmlns='jabber:iq:version'/></iq>");
+    let refused = world.ask(carol, ask("alice@example.org/desk"));
+    assert_eq!(refused, world.ask(carol, ask("alice@example.org/none")).replace("/none", "/desk"), "there is no telling");
+    assert!(refused.contains("<service-unavailable "), "{refused}");
+    assert_eq!(world.heard(alice), "");
+    world.say(alice, "<presence to='carol@example.org/x'/>");
+    assert_eq!(world.ask(carol, ask("alice@example.org/desk")).matches("type='error'").count(), 0, "it was sent presence");
+    assert!(world.heard(alice).contains("id='q' from='carol@example.org/x'"));
+    world.say(alice, "<iq type='result' id='q' to='carol@example.org/x'><query xmlns='jabber:iq:version'/></iq>");
+    assert!(world.heard(carol).contains("<iq type='result' id='q' from='alice@example.org/desk'"));
+    world.say(alice, "<presence to='carol@example.org/x' type='unavailable'/>");
+    world.heard(carol);
+    assert!(world.ask(carol, ask("alice@example.org/desk")).contains("<service-unavailable "), "it was taken back");
+    world.say(alice, "<presence type='unsubscribed' to='bob@example.org'/>");
+    world.heard(bob);
+    assert!(world.ask(bob, ask("alice@example.org/desk")).contains("<service-unavailable "), "no subscriber any more");
+    world.heard(alice);
+    world.say(alice, ask("bob@example.org/phone"));
+    assert!(world.heard(bob).contains("id='q' from='alice@example.org/desk'"), "a subscriber still");
+    let tablet = world.online("alice", "tablet");
+    world.say(tablet, ask("alice@example.org/desk"));
+    assert!(world.heard(alice).contains("id='q' from='alice@example.org/tablet'"), "one's own");
+}

@@ -70,7 +70,7 @@ pub struct PresenceEvent {
     pub show: Show,
     /// The last presence of a user who is not online.
     pub last: bool,
-    /// Absent when the session was cut off.
+    /// Of a session that was cut off it has the resource only.
     pub presence: Option<Presence>,
 }
 

@@ -372,6 +372,11 @@ impl User {
         item.is_some_and(|item| item.state.has(State::FROM) && !self.has_blocked(&item.jid))
     }
 
+    /// The same of a user whose number is not known.
+    pub fn approves_name(&self, subscriber: &Bare) -> bool {
+        self.roster.by_jid(subscriber).is_some_and(|item| item.state.has(State::FROM)) && !self.has_blocked(subscriber)
+    }
+
     /// The frames that tell the user's whole state: each available session, or the last presence.
     pub fn events(&self, epoch: u32, events: &mut Events) {
         let mut available = self.sessions.iter().filter(|session| session.available).peekable();

@@ -2,7 +2,7 @@
 
 use super::Homes;
 use super::update::{done, refuse};
-use super::{change::Change, plan};
+use super::{change::Change, plan, question};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
@@ -144,13 +144,14 @@ impl Homes {
             return Err((Reason::RecipientUnavailable, message.to.to_string()));
         }
         let (resource, kind) = (message.to_resource.as_deref(), message.content.kind);
+        let is_unanswerable = matches!(kind, MessageKind::Get | MessageKind::Set) && !question::may_ask(user, &message);
         let Some(chosen) = recipients(user, resource, kind) else { return Ok(Fate::Given) };
         let is_named = user.sessions.iter().any(|session| Some(&*session.resource) == resource);
         let must_wait = chosen.is_empty() || (!is_named && user.mailbox().is_some_and(Mailbox::is_arriving));
         if must_wait && matches!(kind, MessageKind::Normal | MessageKind::Chat) {
             return self.keep(now, at, message, answer, out);
         }
-        if chosen.is_empty() {
+        if chosen.is_empty() || is_unanswerable {
             return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.content.id, message.to)));
         }
         let full = |session: &Session| session.extra.as_ref().is_some_and(|extra| !extra.has_room(&limits));

@@ -69,11 +69,11 @@ impl Homes {
         found.presence.clear();
         found.presence.extend_from_slice(view.bytes);
         found.encode(at.user, epoch, frame);
-        let (sequence, begins) = (found.sequence, found.is_willing() && !was_willing);
+        let begins = found.is_willing() && !was_willing;
         if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
         }
-        counters.put_off += spread(core, now, at, user, session, sequence, frame, edge, out);
+        counters.put_off += spread(core, now, at, user, session, frame, edge, out);
         counters.updates += 1;
         if was_available == (show == Show::Unavailable) {
             match was_available {
@@ -136,14 +136,12 @@ impl Homes {
             found.sequence += 1;
             found.available = false;
             let version = Version { epoch, sequence: found.sequence };
-            let presence = match status {
-                "" => Vec::new(),
-                status => farewell::farewell(&found.resource, Some(status), Default::default()),
-            };
+            let status = Some(status).filter(|status| !status.is_empty());
+            let presence = farewell::farewell(&found.resource, status, Default::default());
             let mut frame = Vec::new();
             let head = Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 };
             frame::encode(&mut frame, head, &presence);
-            let put_off = spread(core, now, at, user, session, version.sequence, &frame, edge, out);
+            let put_off = spread(core, now, at, user, session, &frame, edge, out);
             self.counters.put_off += put_off;
             self.became_unavailable(now, at, session, &presence, out);
         }
@@ -160,17 +158,18 @@ impl Homes {
     pub fn send_put_off(&mut self, core: CoreId, now: Time, out: &mut Outbox) {
         let put_off = std::mem::take(&mut out.bound[usize::from(core.0)].put_off);
         let mut frame = Vec::new();
-        for ((slot, user, session), (at, sequence)) in put_off {
+        for ((slot, user, session), (at, ended)) in put_off {
             let Some(home) = self.get(at).filter(|home| home.outbound.contains(&Destination { core, slot })) else { continue };
             match home.sessions.iter().find(|found| found.id == session && found.available) {
                 Some(found) => found.encode(user, self.place.epoch, &mut frame),
                 None => {
-                    let version = Version { epoch: self.place.epoch, sequence };
-                    let head = Head { user, version, session, show: Show::Unavailable, flags: 0 };
-                    frame::encode(&mut frame, head, &[]);
+                    let mut farewell = Events::default();
+                    ended.tell(user, &mut farewell);
+                    frame.clear();
+                    frame.extend_from_slice(farewell.bytes());
                 }
             }
-            out.update(core, slot, at, session, sequence, now, &frame);
+            out.update(core, slot, at, now, &frame);
         }
     }
 }
@@ -184,7 +183,6 @@ fn spread(
     at: UserRef,
     user: &mut User,
     session: SessionId,
-    sequence: u32,
     frame: &[u8],
     edge: &mut Edge,
     out: &mut Outbox,
@@ -193,7 +191,7 @@ fn spread(
     for destination in &user.outbound {
         if destination.core == core {
             edge.fan_out(destination.slot, at.user, frame, &mut out.lines);
-        } else if !out.update(destination.core, destination.slot, at, session, sequence, now, frame) {
+        } else if !out.update(destination.core, destination.slot, at, now, frame) {
             put_off += 1;
         }
     }
