@@ -11,6 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::front::json;
 use crate::front::xmpp::Memory;
+use crate::wire::form::Form;
 
 /// What is to happen with the peer's next bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +68,9 @@ pub trait Translate: Send {
     fn is_resumable(&self) -> bool {
         true
     }
+
+    /// How the peer's presence events are to stand on its line, once it has a session.
+    fn form(&self) -> Form;
 
     /// What lies between the peer and its door.
     fn channel(&self) -> Channel {
