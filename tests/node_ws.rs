@@ -377,7 +377,10 @@ fn every_illegal_frame_gets_its_close_code_and_nobody_else_notices() {
 
 #[test]
 fn pings_and_fragments_count_against_the_rate() {
-    let node = node(1, |config| (config.limits.frames_per_second, config.limits.frames_burst) = (1, 50));
+    let node = node(1, |config| {
+        let limits = &mut config.limits;
+        (limits.frames_per_second, limits.frames_burst, limits.throttle_ms) = (1, 50, 1000);
+    });
     for first in [0x89, 0x8a, 0x00] {
         let mut bytes = [UPGRADE.as_bytes(), &frame(0x01, b"")].concat();
         bytes.extend(std::iter::repeat_n(frame(first, b""), 200).flatten());
