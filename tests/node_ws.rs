@@ -11,6 +11,7 @@ use simd_json::OwnedValue;
 use simd_json::prelude::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use support::web::{close_code, frame, read_to_end, upgrade};
 use support::*;
 use tungstenite::client::ClientRequestBuilder;
 use tungstenite::protocol::frame::CloseFrame;
@@ -304,15 +305,6 @@ fn ask(node: &TestNode, request: &[u8]) -> Vec<u8> {
     read_to_end(socket)
 }
 
-/// A connection that the other side ends in whatever way.
-fn read_to_end(mut socket: TcpStream) -> Vec<u8> {
-    let mut answer = Vec::new();
-    if let Err(error) = socket.read_to_end(&mut answer) {
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it was not closed in time");
-    }
-    answer
-}
-
 #[test]
 fn pages_are_served_and_everything_else_is_refused() {
     let node = node(1, |_| {});
@@ -325,22 +317,6 @@ fn pages_are_served_and_everything_else_is_refused() {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
     }
-}
-
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: fanal.json.v1\r\n\r\n";
-
-/// The code of the Close frame that ends what came.
-fn close_code(answer: &[u8]) -> Option<u16> {
-    let start = (0..answer.len().saturating_sub(3))
-        .rev()
-        .find(|&at| answer[at] == 0x88 && usize::from(answer[at + 1]) == answer.len() - at - 2)?;
-    Some(u16::from_be_bytes([answer[start + 2], answer[start + 3]]))
-}
-
-/// Frames with a mask of zeros, so that what they hold can be read here.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
 #[test]
@@ -367,7 +343,7 @@ fn every_illegal_frame_gets_its_close_code_and_nobody_else_notices() {
         ("a good end", frame(0x88, &1000u16.to_be_bytes()), 1000),
     ];
     for (n, (what, bytes, code)) in cases.into_iter().enumerate() {
-        let answer = ask(&node, &[UPGRADE.as_bytes(), &bytes].concat());
+        let answer = ask(&node, &[upgrade("/ws", "fanal.json.v1").as_bytes(), &bytes].concat());
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{what}");
         assert_eq!(close_code(&answer), Some(code), "{what}: {}", String::from_utf8_lossy(&answer));
         alice.done(&format!(r#"{{"type":"set_presence","id":5,"presence":{{"status":"{n}"}}}}"#));
@@ -382,7 +358,7 @@ fn pings_and_fragments_count_against_the_rate() {
         (limits.frames_per_second, limits.frames_burst, limits.throttle_ms) = (1, 50, 1000);
     });
     for first in [0x89, 0x8a, 0x00] {
-        let mut bytes = [UPGRADE.as_bytes(), &frame(0x01, b"")].concat();
+        let mut bytes = [upgrade("/ws", "fanal.json.v1").as_bytes(), &frame(0x01, b"")].concat();
         bytes.extend(std::iter::repeat_n(frame(first, b""), 200).flatten());
         let answer = ask(&node, &bytes);
         assert_eq!(close_code(&answer), Some(1008), "{first:#x}");
@@ -395,6 +371,6 @@ fn a_request_that_never_ends_is_told_so_and_closed() {
     let node = node(1, |config| config.limits.log_in_ms = 1);
     let answer = ask(&node, b"GET /ws HTTP/1.1\r\nHost: ");
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
-    let answer = ask(&node, UPGRADE.as_bytes());
+    let answer = ask(&node, upgrade("/ws", "fanal.json.v1").as_bytes());
     assert_eq!(close_code(&answer), Some(1008), "a WebSocket on which nobody logs in");
 }

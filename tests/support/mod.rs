@@ -3,6 +3,7 @@
 
 pub mod raw;
 pub mod served;
+pub mod web;
 
 use fanal::base::config::{Config, Cores, StoreKind};
 use fanal::base::jid::Bare;
