@@ -3,21 +3,20 @@
 //! memory is bounded. What isn't here is in `node_ws` (JSON over WebSocket), `tls_sockets`, `node_limits` and `xmpp_bad`.
 mod support;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use fanal::base::config::{Config, StoreKind};
 use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::metrics::table::Report;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::served::Served;
 use support::web::{close_code, frame, read_to_end, upgrade};
+use support::xmpp::{OPEN, SASL, Xmpp, plain};
 use support::{LONG, available, until};
 
-const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
-                    xmlns:stream='http://etherx.jabber.org/streams'>";
-const SASL: &str = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'";
 /// By how much the node may have grown, in KB: what its allocator keeps, and what belongs to the bystanders.
 const GROWTH_KB: u64 = 32 << 10;
 
@@ -130,48 +129,6 @@ fn converse(alice: &mut Client, bob: &mut Xmpp, n: u32) {
     assert_eq!(heard.status, n.to_string());
 }
 
-/// An XMPP client over TCP.
-struct Xmpp(TcpStream);
-
-impl Xmpp {
-    fn log_in(door: SocketAddr, name: &str) -> Xmpp {
-        let mut client = Xmpp(TcpStream::connect(door).unwrap());
-        client.0.set_read_timeout(Some(LONG)).unwrap();
-        client.0.set_nodelay(true).unwrap();
-        client.say(OPEN);
-        client.until("</stream:features>");
-        client.say(&plain(name, name));
-        client.until("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
-        client.say(OPEN);
-        client.until("</stream:features>");
-        client.say("<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
-        client.until("</iq>");
-        client
-    }
-
-    fn say(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// All that comes up to and with `end`.
-    fn until(&mut self, end: &str) -> String {
-        let (mut text, mut byte) = (Vec::new(), [0]);
-        while !text.ends_with(end.as_bytes()) {
-            match self.0.read(&mut byte) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                read => assert_eq!(read.unwrap(), 1, "closed after {}", String::from_utf8_lossy(&text)),
-            }
-            text.push(byte[0]);
-        }
-        String::from_utf8(text).unwrap()
-    }
-}
-
-fn plain(name: &str, password: &str) -> String {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    format!("<auth {SASL} mechanism='PLAIN'>{}</auth>", BASE64_STANDARD.encode(format!("\0{name}\0{password}")))
-}
-
 /// What whoever means ill is told before the connection closes.
 #[derive(Clone, Copy, Debug)]
 enum Told {
@@ -255,7 +212,6 @@ fn bad_xml() -> Vec<(&'static str, Vec<u8>, Told)> {
 
 /// What is wrong in a log-in, whatever step it is in.
 fn bad_sasl() -> Vec<(&'static str, String, Told)> {
-    use base64::{Engine, prelude::BASE64_STANDARD};
     let scram = |first: &str| format!("<auth {SASL} mechanism='SCRAM-SHA-256'>{}</auth>", BASE64_STANDARD.encode(first));
     let begun = scram("n,,n=alice,r=abc");
     let (malformed, refused) = (Told::Sasl("malformed-request"), Told::Sasl("not-authorized"));

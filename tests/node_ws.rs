@@ -2,6 +2,8 @@
 mod support;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fanal::base::credentials::{ITERATIONS, ScramCredentials};
+use fanal::base::jid::Bare;
 use fanal::client::codec::Codec;
 use fanal::front::doors::Speaks;
 use fanal::wire::decode::ServerFrame;
@@ -104,6 +106,17 @@ impl Page {
         ));
         page.logged_in();
         page
+    }
+
+    /// Goes on with the session of another connection.
+    fn resume(&mut self, other: &Page) {
+        self.say(&format!(
+            r#"{{"type":"resume","id":1,"jid":"{}","token":"{}","received":{}}}"#,
+            bare(&other.jid),
+            other.resume,
+            other.received
+        ));
+        assert_eq!(self.logged_in().get_bool("resumed"), Some(true));
     }
 
     fn logged_in(&mut self) -> OwnedValue {
@@ -226,11 +239,7 @@ fn a_page_that_was_cut_off_resumes_and_misses_nothing() {
             alice.done(&format!(r#"{{"type":"set_presence","id":5,"presence":{{"status":"{status}"}}}}"#));
         }
         let mut again = Page::open(node);
-        again.say(&format!(
-            r#"{{"type":"resume","id":1,"jid":"bob@localhost","token":"{}","received":{}}}"#,
-            bob.resume, bob.received
-        ));
-        assert_eq!(again.logged_in().get_bool("resumed"), Some(true));
+        again.resume(&bob);
         assert_eq!(again.presence("alice@localhost").get_str("status"), Some("three"));
         again.done(r#"{"type":"set_presence","id":9,"presence":{"status":"there again"}}"#);
         assert_eq!(
@@ -373,4 +382,69 @@ fn a_request_that_never_ends_is_told_so_and_closed() {
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
     let answer = ask(&node, upgrade("/ws", "fanal.json.v1").as_bytes());
     assert_eq!(close_code(&answer), Some(1008), "a WebSocket on which nobody logs in");
+}
+
+#[test]
+fn c8_r5_a_page_told_to_move_resumes_there_and_misses_nothing_said_meanwhile() {
+    for cores in [1, 2] {
+        let mut node = node(cores, |_| {});
+        let (mut alice, mut bob) = (Page::log_in(&node, "alice@localhost", "a"), Page::log_in(&node, "bob@localhost", "b"));
+        alice.befriend(&mut bob);
+        let mut control = node.0.as_mut().unwrap().control();
+        let address = door(&node).to_string();
+        assert_eq!(control.transfer(&Bare::new("bob@localhost").unwrap(), &address), Ok(1));
+        assert_eq!(bob.until(|message| is(message, "transfer")).get_str("address"), Some(address.as_str()));
+        alice.done(r#"{"type":"set_presence","id":5,"presence":{"status":"on the way"}}"#);
+        let mut there = Page::open(&node);
+        there.resume(&bob);
+        assert_eq!(there.presence("alice@localhost").get_str("status"), Some("on the way"));
+        there.done(r#"{"type":"set_presence","id":9,"presence":{"status":"arrived"}}"#);
+        assert_eq!(alice.presence("bob@localhost").get_str("status"), Some("arrived"), "no farewell in between");
+    }
+}
+
+#[test]
+fn c8_r5_xmpp_over_websocket_is_told_a_uri_and_can_open_it() {
+    let mut node = node(1, |config| config.login.plain = true);
+    let mut control = node.0.as_mut().unwrap().control();
+    let credentials = ScramCredentials::from_password("alice", &[7; 16], ITERATIONS);
+    let alice = Bare::new("alice@localhost").unwrap();
+    control.add_user(&alice, Some(credentials)).unwrap();
+    let mut there = door(&node).to_string();
+    for told in [there.clone(), format!("ws://{there}/xmpp-websocket")] {
+        let mut session = Stream::log_in(&format!("ws://{}/xmpp-websocket", door(&node)), &node);
+        assert_eq!(control.transfer(&alice, &told), Ok(1));
+        let close = session.until("<close ");
+        let (_, uri) = close.split_once("see-other-uri='").expect("it is told where to go");
+        there = uri.split_once('\'').unwrap().0.to_owned();
+        assert_eq!(there, format!("ws://{}/xmpp-websocket", door(&node)));
+        Stream::log_in(&there, &node);
+    }
+}
+
+/// A stream of RFC 7395.
+struct Stream(WebSocket<Patient>);
+
+impl Stream {
+    fn log_in(uri: &str, node: &TestNode) -> Stream {
+        let request = ClientRequestBuilder::new(uri.parse().unwrap()).with_sub_protocol("xmpp");
+        let mut stream = Stream(tungstenite::client(request, Patient(tcp(node))).expect("the upgrade succeeds").0);
+        let open = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>";
+        let bind = "<iq xmlns='jabber:client' type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+        let auth = support::xmpp::plain("alice", "alice");
+        for (said, answer) in [(open, "features"), (&auth, "<success"), (open, "features"), (bind, "<jid>")] {
+            stream.0.send(Message::text(said)).unwrap();
+            stream.until(answer);
+        }
+        stream
+    }
+
+    fn until(&mut self, wanted: &str) -> String {
+        loop {
+            match self.0.read().expect("the connection lives") {
+                Message::Text(text) if text.contains(wanted) => return text.to_string(),
+                _ => {}
+            }
+        }
+    }
 }

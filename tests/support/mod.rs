@@ -4,6 +4,7 @@
 pub mod raw;
 pub mod served;
 pub mod web;
+pub mod xmpp;
 
 use fanal::base::config::{Config, Cores, StoreKind};
 use fanal::base::jid::Bare;
