@@ -89,7 +89,7 @@ pub fn door(data: &[u8]) {
     let (mut door, mut chunk, mut now) = (Door::default(), Chunk::new(stream), Time(1));
     loop {
         now = Time(now.0 + 1_000_000);
-        let Ok(Some(incoming)) = door.next(now, &mut chunk, &rules) else { return };
+        let Ok(Some(incoming)) = door.next(&mut chunk, &rules) else { return };
         read_client_frame(&incoming.frame);
         match how % 4 {
             _ if !door.is_deciding() => {}
@@ -99,7 +99,7 @@ pub fn door(data: &[u8]) {
             _ => {
                 let (next, unread) = Door::resume_from(std::mem::take(&mut door).leave(chunk));
                 door = next;
-                assert!(door.next(now, &mut Chunk::new(&unread), &rules).is_ok_and(|incoming| incoming.is_some()));
+                assert!(door.next(&mut Chunk::new(&unread), &rules).is_ok_and(|incoming| incoming.is_some()));
                 return;
             }
         }

@@ -8,7 +8,7 @@ use fanal::base::id::{SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
 use fanal::base::reason::Reason;
-use fanal::base::time::{Time, WallClock};
+use fanal::base::time::WallClock;
 use fanal::client::{Client, Error, Event, LogIn, Message, Presence, Trunk, TrunkEvent};
 use fanal::front::Mechanism;
 use fanal::front::native::{Door, Incoming, Rules};
@@ -97,7 +97,7 @@ impl Server {
             }
             let mut chunk = Chunk::new(&buffer[..length]);
             loop {
-                let verdict = match door.next(Time(1), &mut chunk, &rules) {
+                let verdict = match door.next(&mut chunk, &rules) {
                     Ok(Some(incoming)) => self.handle(&incoming, &mut out),
                     Ok(None) => break,
                     Err(reason) => {

@@ -70,7 +70,7 @@ reasons! {
     UnknownVersion = 103, "unknown_version", "no protocol version in common: this node speaks version 1";
     TooManyAttempts = 104, "too_many_attempts", "too many failed log-ins on one connection";
     LogInTooSlow = 105, "log_in_too_slow", "the connection did not log in in time";
-    Flood = 106, "flood", "more frames or bytes per second than one connection may send";
+    Flood = 106, "flood", "more frames or bytes a second than a connection, its user or its address may send";
     NeverReads = 107, "never_reads", "the connection did not read what it was sent in time";
     TooManyConnections = 108, "too_many_connections", "the node holds as many connections as it may";
     ShuttingDown = 109, "shutting_down", "the node is stopping: connect again";

@@ -77,6 +77,12 @@ fields! {
         log_outs, "sessions", "Sessions that ended";
         resumes, "sessions", "Sessions taken up again after their connection broke";
         transfers, "sessions", "Sessions told to go to another node";
+        throttled_connection_bytes, "pauses", "Times a connection was not read because it was above limits.bytes_per_second";
+        throttled_connection_frames, "pauses", "The same for limits.frames_per_second";
+        throttled_user_bytes, "pauses", "The same because its user was above limits.user_bytes_per_second";
+        throttled_user_frames, "pauses", "The same for limits.user_frames_per_second";
+        throttled_address_bytes, "pauses", "The same because its address was above limits.address_bytes_per_second";
+        throttled_address_frames, "pauses", "The same for limits.address_frames_per_second";
         receives, "receives", "Receives completed";
         bytes_in, "bytes", "Bytes received from connections";
         sends, "sends", "Sends completed";
@@ -113,6 +119,7 @@ fields! {
         sessions, "sessions", "Sessions, detached ones included";
         sessions_detached, "sessions", "Sessions whose connection broke and that may still be resumed";
         connections, "connections", "Open connections";
+        connections_throttled, "connections", "Open connections that are not read, being above a rate";
         trunks, "connections", "Open connections that carry many users' sessions";
         subscriptions, "subscriptions", "Approved subscriptions to users of this core";
         publishers_watched, "publishers", "Publishers with at least one subscriber's session on this core";

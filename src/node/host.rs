@@ -147,8 +147,12 @@ impl Host for CoreHost {
         into.append(&mut self.shard.departures);
     }
 
-    fn departed(&mut self, _now: Time, conn: ConnId, socket: RawSocket) {
-        self.shard.departed(conn, socket);
+    fn departed(&mut self, now: Time, conn: ConnId, socket: RawSocket) {
+        self.shard.departed(now, conn, socket);
+    }
+
+    fn take_pauses(&mut self, into: &mut Vec<(ConnId, bool)>) {
+        into.append(&mut self.shard.pauses);
     }
 
     fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>) {

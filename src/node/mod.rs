@@ -82,6 +82,8 @@ pub struct Node {
     pub token_keys: Keys,
     pub trunk_keys: Keys,
     keeper: Arc<Keeper>,
+    /// Ends the daily look at the certificate when it is dropped.
+    _daily: Sender<()>,
     threads: Vec<CoreThread>,
     commands: Vec<(Sender<Command>, Bell)>,
     answers: Option<Receiver<Answered>>,
@@ -133,6 +135,7 @@ impl Node {
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
         let (token_keys, trunk_keys) = (keys.token, keys.trunk);
+        let keeper = Arc::new(keeper);
         Ok(Node {
             listening,
             cores,
@@ -140,7 +143,8 @@ impl Node {
             certificate,
             token_keys,
             trunk_keys,
-            keeper: Arc::new(keeper),
+            _daily: certificates::warn_daily(&keeper)?,
+            keeper,
             threads,
             commands,
             answers: Some(answered),

@@ -2,7 +2,7 @@
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in` and `register` (clients; `translated`
-//! for those who don't speak native frames, `handshakes` and `addresses` bound them), `route` (other cores and this one),
+//! for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route` (other cores and this one),
 //! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
 //! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
 //! this core itself has been worked off.
@@ -16,6 +16,7 @@ mod handshakes;
 mod log_in;
 mod measure;
 mod operate;
+mod rates;
 mod register;
 mod route;
 mod tell;
@@ -142,6 +143,8 @@ pub struct Shard {
     pub departures: Vec<ConnId>,
     /// Connections that came from another core, for the driver to go on with.
     pub adoptions: Vec<(ConnId, RawSocket)>,
+    /// Connections that are not to be read from now on (true), or are again, for the driver.
+    pub pauses: Vec<(ConnId, bool)>,
     /// Descriptors that nobody needs any more, for the driver to close.
     pub orphans: Vec<RawSocket>,
     /// What there is to do with passwords, for another thread.
@@ -157,6 +160,7 @@ pub struct Shard {
     /// Addresses of the connections' other ends, by slot: no update looks at them.
     peers: Vec<IpAddr>,
     addresses: addresses::Addresses,
+    rates: rates::Rates,
     translators: translated::Translators,
     log_ins: log_in::LogIns,
     handshakes: handshakes::Handshakes,
@@ -195,6 +199,7 @@ impl Shard {
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),
+            pauses: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
             deriving: Vec::new(),
@@ -203,7 +208,8 @@ impl Shard {
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
             peers: Vec::new(),
-            addresses: addresses::Addresses::new(hasher.clone()),
+            addresses: addresses::Addresses::new(hasher.clone(), settings.limits.exempt.clone()),
+            rates: rates::Rates::new(&settings.limits, hasher.clone()),
             translators: translated::Translators::default(),
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),
@@ -227,9 +233,10 @@ impl Shard {
     pub fn turn(&mut self, now: Time) -> Option<Time> {
         self.started.get_or_insert(now);
         let handshakes = self.go_on_with_handshakes(now);
+        let reading = self.go_on_reading(now);
         let deadline = self.watch_over(now);
         self.work_off(now);
-        [handshakes, deadline].into_iter().flatten().min()
+        [handshakes, reading, deadline].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

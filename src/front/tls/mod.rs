@@ -11,6 +11,7 @@
 
 mod exporter;
 mod terms;
+mod validity;
 
 pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 

@@ -227,12 +227,17 @@ impl Xmpp {
         self.stage = Stage::Closed;
     }
 
-    /// The stream goes on at another address (RFC 6120 4.9.3.19; RFC 7395 3.6.1 over WebSocket, where it is a URI).
+    /// The stream goes on at another address (RFC 6120 4.9.3.19; RFC 7395 3.6.1 over WebSocket, where it is a URI: an address
+    /// without a scheme stands for the same door there).
     pub(super) fn write_other_host(&self, out: &mut Vec<u8>, address: &str) {
         if let Framing::Messages(_) = self.framing {
             out.extend_from_slice(b"<close");
             xml::attribute(out, "xmlns", names::FRAMING);
-            xml::attribute(out, "see-other-uri", address);
+            let uri = match address.contains("://") {
+                true => address.to_owned(),
+                false => format!("{}://{address}/xmpp-websocket", if self.private { "wss" } else { "ws" }),
+            };
+            xml::attribute(out, "see-other-uri", &uri);
             return out.extend_from_slice(b"/>");
         }
         out.extend_from_slice(b"<stream:error><see-other-host");
