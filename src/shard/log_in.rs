@@ -1,14 +1,15 @@
 //! Who is at the other end: tokens, passwords, trunks, and sessions that are resumed. What comes of it is a request to the user's
 //! home, which makes the session.
 
-use super::{PasswordTask, Shard, Whose, Work};
+use super::hook::Proof;
+use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::Mechanism;
 use crate::front::native::Door;
-use crate::front::sasl::{PlainCheck, Scram, Terms};
+use crate::front::sasl::{self, PlainCheck, Scram, Terms};
 use crate::presence::control::{Asker, Attach, Control, EdgeRef, Resume, SessionEnd, UserRef};
 use crate::wire::encode::Tag;
 use crate::wire::lines::Marks;
@@ -34,8 +35,8 @@ pub(super) enum Outcome {
 }
 
 /// Who wants in, and as what.
-struct Entrant {
-    jid: Bare,
+pub(super) struct Entrant {
+    pub jid: Bare,
     /// Empty: one is made up.
     resource: String,
     /// The first presence, for the home; empty: none yet.
@@ -55,7 +56,7 @@ struct LogIn {
 enum Step {
     /// The client's proof.
     Proof(Scram),
-    /// Another thread, which checks a password.
+    /// Another thread, which checks a password, or the service outside.
     Check,
     /// Another thread, which derives the keys of a new account's password.
     Derive,
@@ -75,6 +76,11 @@ impl LogIns {
     pub(super) fn registers(&mut self, conn: ConnId, jid: Bare, request: u32) {
         let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false };
         self.0.insert(conn, LogIn { entrant, request, waits_for: Step::Derive });
+    }
+
+    /// A connection waits for what others say of it.
+    pub(super) fn waits_for_check(&mut self, conn: ConnId, tag: Tag, entrant: Entrant) {
+        self.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
     }
 
     pub(super) fn is_registering(&self, conn: ConnId) -> bool {
@@ -107,7 +113,7 @@ impl Shard {
             return None;
         }
         let channel = self.translators.channel(conn.slot);
-        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.offers(*m, channel));
+        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.takes(*m, channel));
         let Some(mechanism) = mechanism else {
             self.refuse_log_in(conn, tag, Reason::LogInFailed, "the mechanism is not among those in Hello");
             return None;
@@ -130,7 +136,7 @@ impl Shard {
         match mechanism {
             Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
                 Ok(()) => self.admit(conn, tag, entrant, true, Vec::new()),
-                Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+                Err(fault) => self.foreign_token(conn, tag, entrant, data, fault),
             },
             Mechanism::Scram { hash, bound } => {
                 let terms = Terms { hash, bound, channel: channel.exporter() };
@@ -184,27 +190,34 @@ impl Shard {
         }
     }
 
-    /// A password takes a millisecond to check: another thread does it.
+    /// A password takes a millisecond to check: another thread does it. Of a user without one here, the service is asked.
     fn plain(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, data: &[u8]) {
         let jid = &entrant.jid;
+        let Some(password) = sasl::plain_password(data, jid) else {
+            return self.refuse_log_in(conn, tag, Reason::LogInFailed, "");
+        };
         let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        match PlainCheck::start(data, jid, credentials, &self.settings.decoys) {
-            None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some(check) => {
-                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
-                self.checks.push(PasswordTask { whose: Whose::Connection(conn), work: Work::Check(check) });
-            }
+        if self.settings.hook && credentials.is_none() {
+            return self.ask_hook(conn, tag, entrant, Proof::Password(password.to_owned()));
         }
+        let check = PlainCheck::new(password, jid, credentials, &self.settings.decoys);
+        self.log_ins.waits_for_check(conn, tag, entrant);
+        self.checks.push(PasswordTask { whose: Whose::Connection(conn), work: Work::Check(check) });
     }
 
-    /// A password was checked.
-    pub(super) fn checked(&mut self, conn: ConnId, right: bool) {
-        if let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) {
-            let tag = Tag { stream: 0, request };
-            match right {
-                true => self.admit(conn, tag, entrant, false, Vec::new()),
-                false => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            }
+    /// Others have said whether somebody may log in. `None`: they have too much to do.
+    pub(super) fn checked(&mut self, conn: ConnId, worked: Option<Worked>) {
+        let (outcome, create) = match worked {
+            Some(Worked::Checked(right)) => (if right { Ok(()) } else { Err(Reason::LogInFailed) }, false),
+            Some(Worked::Judged { verdict, nanos }) => (self.judged(verdict, nanos), true),
+            Some(Worked::Derived(_)) | None => (Err(Reason::Overloaded), false),
+        };
+        // It may have gone meanwhile.
+        let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) else { return };
+        let tag = Tag { stream: 0, request };
+        match outcome {
+            Ok(()) => self.admit(conn, tag, entrant, create, Vec::new()),
+            Err(reason) => self.refuse_log_in(conn, tag, reason, ""),
         }
     }
 

@@ -1,9 +1,9 @@
 //! One core's state, whole, and the only place where it changes: bytes, batches, completions and time go in; lines, batches,
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
-//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in` and `register` (clients; `translated`
-//! for those who don't speak native frames, `handshakes` and `addresses` bound them), `route` (other cores and this one),
-//! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
+//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hook` and `register` (clients;
+//! `translated` for those who don't speak native frames, `handshakes` and `addresses` bound them), `route` (other cores and this
+//! one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
 //! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
 //! this core itself has been worked off.
 
@@ -13,6 +13,7 @@ mod clients;
 mod connections;
 mod expect;
 mod handshakes;
+pub mod hook;
 mod log_in;
 mod measure;
 mod operate;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,
+    /// Whether there is a service to ask about those whose keys are not here.
+    pub hook: bool,
     pub decoys: Decoys,
     /// On average one of this many updates is timed; 0: none.
     pub sample: u32,
@@ -73,13 +76,21 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
+    /// Whether a mechanism is taken on a connection.
+    fn takes(&self, mechanism: Mechanism, channel: Channel) -> bool {
         match mechanism {
-            Mechanism::Token => !self.token_keys.is_empty(),
+            Mechanism::Token => self.hook || !self.token_keys.is_empty(),
             Mechanism::Scram { bound, .. } => !bound || channel.exporter().is_some(),
             Mechanism::Plain => self.plain || channel != Channel::Clear,
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }
+    }
+
+    /// Whether a mechanism is announced, too. A client takes the best one announced and gives up when that fails; so where there
+    /// is a service to ask, which needs the password itself, SCRAM is not announced beside PLAIN.
+    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
+        let hides = self.hook && self.takes(Mechanism::Plain, channel) && matches!(mechanism, Mechanism::Scram { .. });
+        self.takes(mechanism, channel) && !hides
     }
 
     /// The names of the mechanisms offered on a connection.
@@ -117,6 +128,11 @@ pub enum Worked {
     /// Whether the password is right.
     Checked(bool),
     Derived(Box<ScramCredentials>),
+    /// What the service outside has said about a log-in, and how long it took.
+    Judged {
+        verdict: hook::Verdict,
+        nanos: u64,
+    },
 }
 
 impl Work {
@@ -146,6 +162,8 @@ pub struct Shard {
     pub orphans: Vec<RawSocket>,
     /// What there is to do with passwords, for another thread.
     pub checks: Vec<PasswordTask>,
+    /// What there is to ask the service outside.
+    pub questions: Vec<hook::Question>,
     /// Sessions of whose new passwords keys are being derived.
     deriving: Vec<EdgeRef>,
     registrations: register::Registrations,
@@ -195,6 +213,7 @@ impl Shard {
             adoptions: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
+            questions: Vec::new(),
             deriving: Vec::new(),
             registrations: register::Registrations::default(),
             answers: Vec::new(),
