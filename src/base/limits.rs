@@ -27,6 +27,8 @@ pub struct Limits {
     pub http_requests: u32,
     /// Log-ins that wait to be asked about, over all cores. At the limit: `overloaded`.
     pub http_waiting: u32,
+    /// How long a hashed token is good (XEP-0484). At the limit: `token_expired`; 0: there are none.
+    pub hashed_token_hours: u32,
     /// Sessions of one user. At the limit: `too_many_sessions`.
     pub sessions_per_user: u32,
     /// Sessions of one trunk. At the limit: `too_many_streams`.
@@ -110,6 +112,7 @@ impl Default for Limits {
             http_ms: 5_000,
             http_requests: 32,
             http_waiting: 4_096,
+            hashed_token_hours: 14 * 24,
             sessions_per_user: 32,
             streams_per_trunk: 1_048_576,
             contacts_per_user: 10_000,

@@ -10,6 +10,7 @@
 //! from global randomness, and compares keys in variable time.
 
 use crate::base::credentials::{Hash, ITERATIONS, SALT_BYTES, ScramCredentials, Sha1Keys};
+use crate::base::hashed::TokenSecret;
 use crate::base::jid::Bare;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::ConstantTimeEq;
@@ -31,6 +32,11 @@ impl Decoys {
     /// The secret is the deployment's own; all its nodes need the same, or the made-up salts differ between them.
     pub fn new(secret: [u8; 32]) -> Decoys {
         Decoys { secret }
+    }
+
+    /// What hashed tokens are made of: the same secret, for another use.
+    pub fn token_secret(&self) -> TokenSecret {
+        TokenSecret::new(&self.secret)
     }
 
     pub fn credentials(&self, user: &Bare) -> ScramCredentials {
@@ -176,6 +182,13 @@ pub fn plain_password<'a>(message: &'a [u8], user: &Bare) -> Option<&'a str> {
     let authzid_fits = authzid.is_empty() || Bare::new(authzid).as_ref() == Some(user);
     let is_sound = parts.next().is_none() && authzid_fits && names(name, user) && !password.is_empty();
     is_sound.then_some(password)
+}
+
+/// What a hashed token's only message shows (draft-schmaus-kitten-sasl-ht 3.1). `None`: it can't be read, or is another user's.
+pub fn hashed_proof<'a>(message: &'a [u8], user: &Bare) -> Option<&'a [u8]> {
+    let at = message.iter().position(|&byte| byte == 0)?;
+    let (name, proof) = (text(&message[..at])?, &message[at + 1..]);
+    (names(name, user) && proof.len() == Hash::Sha256.bytes()).then_some(proof)
 }
 
 fn text(message: &[u8]) -> Option<&str> {

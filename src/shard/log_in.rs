@@ -1,6 +1,7 @@
 //! Who is at the other end: tokens, passwords, trunks, and sessions that are resumed. What comes of it is a request to the user's
 //! home, which makes the session.
 
+use super::hashed::Tokens;
 use super::hook::Proof;
 use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
@@ -43,6 +44,7 @@ pub(super) struct Entrant {
     presence: Vec<u8>,
     /// The session is made by a Bind.
     bind_later: bool,
+    pub tokens: Tokens,
 }
 
 /// A log-in under way on a connection.
@@ -74,7 +76,7 @@ impl LogIns {
 
     /// A connection waits for the keys of a new account.
     pub(super) fn registers(&mut self, conn: ConnId, jid: Bare, request: u32) {
-        let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false };
+        let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false, tokens: Tokens::none() };
         self.0.insert(conn, LogIn { entrant, request, waits_for: Step::Derive });
     }
 
@@ -135,7 +137,7 @@ impl Shard {
         }
         match mechanism {
             Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
-                Ok(()) => self.admit(conn, tag, entrant, true, Vec::new()),
+                Ok(()) => self.admit(now, conn, tag, entrant, true, Vec::new()),
                 Err(fault) => self.foreign_token(conn, tag, entrant, data, fault),
             },
             Mechanism::Scram { hash, bound } => {
@@ -143,6 +145,10 @@ impl Shard {
                 self.scram_first(conn, tag, entrant, terms, data);
             }
             Mechanism::Plain => self.plain(conn, tag, entrant, data),
+            Mechanism::Hashed { bound } => {
+                let channel = channel.exporter().filter(|_| bound);
+                self.hashed(now, conn, tag, entrant, channel, data);
+            }
             Mechanism::Trunk => unreachable!("handled above"),
         }
         None
@@ -154,9 +160,10 @@ impl Shard {
             return Err((Reason::BadRequest, "with bind_later, resource and presence come in Bind"));
         }
         fits(resource, presence)?;
+        let tokens = Tokens::read(&log_in)?;
         let jid = self.user_of(log_in.jid().unwrap_or_default())?;
         let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
-        Ok(Entrant { jid, resource: resource.to_owned(), presence, bind_later })
+        Ok(Entrant { jid, resource: resource.to_owned(), presence, bind_later, tokens })
     }
 
     pub(super) fn user_of(&self, jid: &str) -> Result<Bare, (Reason, &'static str)> {
@@ -179,14 +186,14 @@ impl Shard {
         }
     }
 
-    pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
+    pub(super) fn sasl_response(&mut self, now: Time, conn: ConnId, tag: Tag, data: &[u8]) {
         let finished = self.log_ins.0.remove(&conn).and_then(|log_in| match log_in.waits_for {
             Step::Proof(scram) => Some((scram.finish(data)?, log_in.entrant)),
             Step::Check | Step::Derive | Step::Bind { .. } => None,
         });
         match finished {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some((signature, entrant)) => self.admit(conn, tag, entrant, false, signature),
+            Some((signature, entrant)) => self.admit(now, conn, tag, entrant, false, signature),
         }
     }
 
@@ -206,7 +213,7 @@ impl Shard {
     }
 
     /// Others have said whether somebody may log in. `None`: they have too much to do.
-    pub(super) fn checked(&mut self, conn: ConnId, worked: Option<Worked>) {
+    pub(super) fn checked(&mut self, now: Time, conn: ConnId, worked: Option<Worked>) {
         let (outcome, create) = match worked {
             Some(Worked::Checked(right)) => (if right { Ok(()) } else { Err(Reason::LogInFailed) }, false),
             Some(Worked::Judged { verdict, nanos }) => (self.judged(verdict, nanos), true),
@@ -216,7 +223,7 @@ impl Shard {
         let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) else { return };
         let tag = Tag { stream: 0, request };
         match outcome {
-            Ok(()) => self.admit(conn, tag, entrant, create, Vec::new()),
+            Ok(()) => self.admit(now, conn, tag, entrant, create, Vec::new()),
             Err(reason) => self.refuse_log_in(conn, tag, reason, ""),
         }
     }
@@ -254,15 +261,17 @@ impl Shard {
     }
 
     /// The client is who it says.
-    fn admit(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
+    pub(super) fn admit(&mut self, now: Time, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
         if !entrant.bind_later {
             return self.attach(conn, tag, entrant, create, data);
         }
+        let token = self.token_for(now, &entrant);
         let log_in = LogIn { entrant, request: tag.request, waits_for: Step::Bind { create } };
         self.log_ins.0.insert(conn, log_in);
         self.outcomes.push((conn, Outcome::Authenticated));
         self.frames.clear();
-        self.encoder.authenticated(&mut self.frames, tag, &data);
+        let token = token.as_ref().map(|token| (token.text.as_str(), token.until.0));
+        self.encoder.authenticated(&mut self.frames, tag, &data, token);
         self.out.lines.append(conn.slot, &self.frames);
     }
 
@@ -276,7 +285,13 @@ impl Shard {
         };
         let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
         let (jid, create) = (entrant.jid.clone(), *create);
-        self.attach(conn, tag, Entrant { jid, resource: resource.to_owned(), presence, bind_later: false }, create, Vec::new());
+        self.attach(
+            conn,
+            tag,
+            Entrant { jid, resource: resource.to_owned(), presence, bind_later: false, tokens: Tokens::none() },
+            create,
+            Vec::new(),
+        );
     }
 
     fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {

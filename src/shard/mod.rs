@@ -1,7 +1,8 @@
 //! One core's state, whole, and the only place where it changes: bytes, batches, completions and time go in; lines, batches,
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
-//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hook` and `register` (clients;
+//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
+//! (clients;
 //! `translated` for those who don't speak native frames, `handshakes` and `addresses` bound them), `route` (other cores and this
 //! one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
 //! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
@@ -13,6 +14,7 @@ mod clients;
 mod connections;
 mod expect;
 mod handshakes;
+mod hashed;
 pub mod hook;
 mod log_in;
 mod measure;
@@ -28,6 +30,7 @@ pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
+use crate::base::hashed::TokenSecret;
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
@@ -82,6 +85,10 @@ impl Settings {
             Mechanism::Token => self.hook || !self.token_keys.is_empty(),
             Mechanism::Scram { bound, .. } => !bound || channel.exporter().is_some(),
             Mechanism::Plain => self.plain || channel != Channel::Clear,
+            Mechanism::Hashed { .. } if self.limits.hashed_token_hours == 0 => false,
+            // What is shown of one that is bound to nothing is as good as a password while it lasts.
+            Mechanism::Hashed { bound: false } => self.takes(Mechanism::Plain, channel),
+            Mechanism::Hashed { bound: true } => channel.exporter().is_some(),
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }
     }
@@ -181,6 +188,7 @@ pub struct Shard {
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
     encoder: Encoder,
+    token_secret: TokenSecret,
     secrets: Secrets,
     frames: Vec<u8>,
     meter: Meter,
@@ -227,6 +235,7 @@ impl Shard {
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),
             encoder: Encoder::default(),
+            token_secret: settings.decoys.token_secret(),
             secrets,
             frames: Vec::new(),
             meter: Meter::new(settings.units),

@@ -115,7 +115,7 @@ impl Shard {
         match (whose, worked) {
             (Whose::Connection(conn), Some(Worked::Derived(credentials))) => self.register_with(conn, Some(*credentials)),
             (Whose::Connection(conn), None) if self.log_ins.is_registering(conn) => self.register_with(conn, None),
-            (Whose::Connection(conn), worked) => self.checked(conn, worked),
+            (Whose::Connection(conn), worked) => self.checked(now, conn, worked),
             (Whose::Session(asker), Some(Worked::Derived(credentials))) => self.change_password(asker, Some(credentials)),
             (Whose::Session(asker), _) => self.change_password(asker, None),
         }

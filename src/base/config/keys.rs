@@ -136,6 +136,8 @@ keys! {
         'log_in_unavailable'.";
     http_requests: number(1, 1024), "Log-ins that it is asked about at once, each on a thread.";
     http_waiting: number(1, MIB), "Log-ins that wait for one of those to be over. 'overloaded'.";
+    hashed_token_hours: number(0, 366 * 24), "How long a client gets in without its password by the token it was given last \
+        (XEP-0484), in hours; half of that later it gets a new one. 'token_expired'. 0: no tokens are given.";
     sessions_per_user: number(1, 65_535), "Sessions of one user. 'too_many_sessions'.";
     streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
     contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";

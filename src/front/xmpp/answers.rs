@@ -144,7 +144,7 @@ impl Xmpp {
                 self.challenged(challenge.data().map_or(&[][..], |data| data.bytes()), out);
             }
             (ServerFrame::Authenticated(authenticated), Some(Question::LogIn)) => {
-                self.authenticated(authenticated.data().map_or(&[][..], |data| data.bytes()), core, out);
+                self.authenticated(authenticated, core, out);
             }
             (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in, core, out),
             (ServerFrame::LoggedIn(logged_in), Some(Question::Resume)) => self.resumed(logged_in, core, out),

@@ -10,12 +10,14 @@ use crate::base::reason::Reason;
 use crate::front::sasl;
 use crate::front::translate::Core;
 use crate::wire::encode::{LogInFields, Tag};
-use crate::wire::native::LoggedIn;
+use crate::wire::native::{Authenticated, LoggedIn};
 use crate::wire::xml::{self, Element, Reader};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// Mechanisms that XMPP clients get to see, the best first. Others in Hello are for native clients.
 const MECHANISMS: [&str; 5] = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"];
+/// The same of those for tokens (XEP-0484), which are offered with a log-in of SASL 2 alone.
+const HASHED: [&str; 2] = ["HT-SHA-256-EXPR", "HT-SHA-256-NONE"];
 /// Log-ins of one stream that fail before the core hears of them. At the limit: `policy-violation`.
 const FAULTS: u8 = 8;
 
@@ -23,7 +25,9 @@ const FAULTS: u8 = 8;
 #[derive(Default)]
 pub(super) struct Entry {
     /// Those of `MECHANISMS` that the core has.
-    mechanisms: Vec<&'static str>,
+    pub mechanisms: Vec<&'static str>,
+    /// Those of `HASHED` that it has.
+    pub hashed: Vec<&'static str>,
     /// The mechanism whose first message was asked for.
     begun: Option<&'static str>,
     /// Who the stream's opening says it's from.
@@ -42,13 +46,13 @@ pub(super) struct Entry {
 impl Entry {
     pub fn heap_bytes(&self) -> usize {
         let wish = self.wish.as_ref().map_or(0, |_| size_of::<Wish>());
-        size_of::<Entry>() + wish + self.held.capacity() + self.mechanisms.capacity() * size_of::<&str>()
+        size_of::<Entry>() + wish + self.held.capacity() + (self.mechanisms.capacity() + self.hashed.capacity()) * size_of::<&str>()
     }
 
     /// RFC 6120 6.4.1, XEP-0440.
     pub fn write_mechanisms(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
-        self.write_names(out);
+        write_names(out, &self.mechanisms);
         out.extend_from_slice(b"</mechanisms>");
         if self.mechanisms.iter().any(|mechanism| mechanism.ends_with("-PLUS")) {
             out.extend_from_slice(
@@ -58,13 +62,11 @@ impl Entry {
     }
 }
 
-impl Entry {
-    pub fn write_names(&self, out: &mut Vec<u8>) {
-        for mechanism in &self.mechanisms {
-            out.extend_from_slice(b"<mechanism>");
-            out.extend_from_slice(mechanism.as_bytes());
-            out.extend_from_slice(b"</mechanism>");
-        }
+pub(super) fn write_names(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    for mechanism in mechanisms {
+        out.extend_from_slice(b"<mechanism>");
+        out.extend_from_slice(mechanism.as_bytes());
+        out.extend_from_slice(b"</mechanism>");
     }
 }
 
@@ -106,8 +108,9 @@ impl Xmpp {
     /// The core's mechanisms.
     pub(super) fn greeted<'a>(&mut self, offered: impl Iterator<Item = &'a str>) {
         let offered: Vec<&str> = offered.collect();
-        let ours = MECHANISMS.into_iter().filter(|mechanism| offered.contains(mechanism));
-        self.entry().mechanisms = ours.collect();
+        let entry = self.entry();
+        entry.mechanisms = MECHANISMS.into_iter().filter(|mechanism| offered.contains(mechanism)).collect();
+        entry.hashed = HASHED.into_iter().filter(|mechanism| offered.contains(mechanism)).collect();
         self.stage = Stage::Open;
     }
 
@@ -148,7 +151,10 @@ impl Xmpp {
 
     /// A log-in by a mechanism whose first message may be there.
     pub(super) fn start(&mut self, wanted: &str, first: Option<&Element>, turn: &mut Turn<'_, '_>) -> Result<(), End> {
-        let Some(mechanism) = self.entry().mechanisms.iter().copied().find(|known| *known == wanted) else {
+        let by_token = self.shows_token();
+        let entry = self.entry();
+        let known = if by_token { &entry.hashed } else { &entry.mechanisms };
+        let Some(mechanism) = known.iter().copied().find(|known| *known == wanted) else {
             return self.fail_log_in("invalid-mechanism", turn.replies);
         };
         let Some(first) = first.filter(|first| !first.text().trim().is_empty()) else {
@@ -177,6 +183,8 @@ impl Xmpp {
         self.stage = Stage::Deciding;
         let tag = self.ask(Question::LogIn).expect("nothing else waits before a log-in");
         let fields = LogInFields { jid: jid.as_str(), mechanism, data, bind_later: true, ..LogInFields::default() };
+        let wish = self.entry.as_ref().and_then(|entry| entry.wish.as_ref());
+        let fields = wish.map_or(fields, |wish| wish.add_to(fields));
         turn.frame(|encoder, frames| encoder.log_in(frames, tag, &fields));
         Ok(())
     }
@@ -243,10 +251,11 @@ impl Xmpp {
     }
 
     /// The log-in succeeded: the client opens its stream anew (RFC 6120 6.4.6).
-    pub(super) fn authenticated(&mut self, data: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>) {
+    pub(super) fn authenticated(&mut self, authenticated: Authenticated<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
         if self.is_second() {
-            return self.proven(data, core, out);
+            return self.proven(authenticated, core, out);
         }
+        let data = authenticated.data().map_or(&[][..], |data| data.bytes());
         self.message_out(out, |_, out| write_sasl(out, names::SASL, "success", data));
         self.stage = Stage::Proven;
         self.reader = Reader::default();
@@ -341,6 +350,9 @@ fn decoded(element: &Element) -> Option<Vec<u8>> {
 
 /// Who wants in, by a mechanism's first message. `None`: it can't be read.
 fn user_name(mechanism: &str, data: &[u8]) -> Option<String> {
+    if HASHED.contains(&mechanism) {
+        return String::from_utf8(data.split(|&byte| byte == 0).next()?.to_vec()).ok();
+    }
     let message = std::str::from_utf8(data).ok()?;
     if mechanism == "PLAIN" {
         return message.split('\0').nth(1).map(str::to_owned);

@@ -3,22 +3,22 @@
 //! Invariants: nothing that came with the log-in is done before it has succeeded; a resumption goes before a binding, and makes it
 //! needless; the client hears of all of it in one element, with the features of what the stream is then behind it.
 
-use super::log_in::Entry;
+use super::iq::utc;
+use super::log_in::{Entry, write_names};
 use super::managed::{wants_resumption, write_failed};
 use super::stream::End;
 use super::{Question, Stage, Turn, Xmpp, names};
+use crate::base::hashed::CLIENT_BYTES;
 use crate::base::jid::Bare;
 use crate::front::translate::Core;
-use crate::wire::encode::Tag;
-use crate::wire::native::LoggedIn;
+use crate::wire::encode::{LogInFields, Tag};
+use crate::wire::native::{Authenticated, LoggedIn};
 use crate::wire::xml::{self, Element};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha2::{Digest, Sha256};
 
 /// Longest tag that a client may put into its resource, in bytes. At the limit: it is left out.
 const TAG_BYTES: usize = 128;
-/// Longest identifier of a client. At the limit: `malformed-request`.
-const AGENT_BYTES: usize = 256;
 /// Letters of a resource that are not the client's.
 const LETTERS: usize = 12;
 
@@ -29,10 +29,24 @@ pub(super) struct Wish {
     resume: Option<Element>,
     /// Which client it is (XEP-0388 2.3 user-agent); empty: it does not say.
     agent: Box<str>,
+    /// XEP-0484: the mechanism that a token is wanted for; empty: none is.
+    token_for: Box<str>,
+    /// The client shows a token; how often it has, and whether it is to be the last time.
+    shows: Option<(u32, bool)>,
+    /// The token that comes with success, and when it ends, in milliseconds since 1970.
+    token: Option<(Box<str>, u64)>,
     /// What the mechanism said with its success.
     proof: Vec<u8>,
     /// The stream to resume was not there; how much of it was handled, if that's known.
     not_resumed: Option<Option<u32>>,
+}
+
+impl Wish {
+    /// What the core is to know of it.
+    pub fn add_to<'a>(&'a self, fields: LogInFields<'a>) -> LogInFields<'a> {
+        let (token_count, token_invalid) = self.shows.unwrap_or_default();
+        LogInFields { client: &self.agent, token_for: &self.token_for, token_count, token_invalid, ..fields }
+    }
 }
 
 /// XEP-0386: the session wanted, and what is to be on in it.
@@ -61,11 +75,16 @@ impl Entry {
     /// What is offered with the log-in (XEP-0388 2.1, XEP-0386 3.1).
     pub fn write_authentication(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<authentication xmlns='urn:xmpp:sasl:2'>");
-        self.write_names(out);
+        write_names(out, &self.mechanisms);
         out.extend_from_slice(
             b"<inline><bind xmlns='urn:xmpp:bind:0'><inline><feature var='urn:xmpp:carbons:2'/>\
               <feature var='urn:xmpp:csi:0'/><feature var='urn:xmpp:sm:3'/></inline></bind><sm xmlns='urn:xmpp:sm:3'/>",
         );
+        if !self.hashed.is_empty() {
+            out.extend_from_slice(b"<fast xmlns='urn:xmpp:fast:0'>");
+            write_names(out, &self.hashed);
+            out.extend_from_slice(b"</fast>");
+        }
         out.extend_from_slice(b"</inline></authentication>");
     }
 }
@@ -78,12 +97,16 @@ impl Xmpp {
             bind: element.child("bind", names::BIND2).map(Bind::read),
             resume: element.child("resume", names::MANAGEMENT).cloned(),
             agent: agent.into(),
+            shows: element.child("fast", names::FAST).map(shown),
             ..Wish::default()
         };
         self.entry().wish = Some(Box::new(wish));
-        if agent.len() > AGENT_BYTES {
+        let token_for = element.child("request-token", names::FAST).map(|asked| asked.attribute("mechanism").unwrap_or_default());
+        let is_known = token_for.is_none_or(|name| self.entry().hashed.contains(&name) && !agent.is_empty());
+        if agent.len() > CLIENT_BYTES || !is_known {
             return self.fail_log_in("malformed-request", turn.replies);
         }
+        self.wish().token_for = token_for.unwrap_or_default().into();
         // Nothing to upgrade to was announced.
         let wanted = element.attribute("mechanism").filter(|_| element.attribute("upgrade").is_none());
         let first = element.child("initial-response", names::SASL2);
@@ -97,9 +120,10 @@ impl Xmpp {
     }
 
     /// The log-in has succeeded: on to the session, if one is wanted.
-    pub(super) fn proven(&mut self, data: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>) {
+    pub(super) fn proven(&mut self, authenticated: Authenticated<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
         let wish = self.wish();
-        wish.proof = data.to_vec();
+        wish.proof = authenticated.data().map_or(&[][..], |data| data.bytes()).to_vec();
+        wish.token = authenticated.token().map(|token| (token.into(), authenticated.token_until()));
         let Some(resume) = wish.resume.take() else { return self.bind_as_wished(core, out) };
         let mut frames = std::mem::take(core.follow);
         let taken = self.take_over(&resume, core, &mut frames);
@@ -180,6 +204,13 @@ impl Xmpp {
                 write_failed(out, handled, "item-not-found");
             }
             more(this, out);
+            if let Some((token, until)) = &wish.token {
+                out.extend_from_slice(b"<token");
+                xml::attribute(out, "xmlns", names::FAST);
+                xml::attribute(out, "token", token);
+                xml::attribute(out, "expiry", &utc(*until));
+                out.extend_from_slice(b"/>");
+            }
             out.extend_from_slice(b"</success>");
         });
     }
@@ -189,9 +220,20 @@ impl Xmpp {
         self.entry.as_ref().is_some_and(|entry| entry.wish.is_some())
     }
 
+    /// Whether it is by a token that the client wants in.
+    pub(super) fn shows_token(&self) -> bool {
+        self.entry.as_ref().and_then(|entry| entry.wish.as_ref()).is_some_and(|wish| wish.shows.is_some())
+    }
+
     fn wish(&mut self) -> &mut Wish {
         self.entry().wish.get_or_insert_default()
     }
+}
+
+/// XEP-0484 3.4 and 3.6: how often a token was shown, and whether it is to be the last time.
+fn shown(fast: &Element) -> (u32, bool) {
+    let count = fast.attribute("count").and_then(|count| count.parse().ok()).unwrap_or(0);
+    (count, matches!(fast.attribute("invalidate"), Some("true" | "1")))
 }
 
 /// The resource of a session: the client's tag, and letters that are always the same for one client of a user, so that it takes the
