@@ -17,7 +17,7 @@ use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
 use fanal::front::json::{self, Json};
 use fanal::front::native::{Door, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms, plain_password};
 use fanal::front::tls::{Application, Certificates, HANDSHAKE_BYTES, Identity, Terms, Tls};
 use fanal::front::token::Keys;
 use fanal::front::translate::{Core, Translate, Users};
@@ -185,8 +185,8 @@ pub fn sasl(data: &[u8]) {
             assert_eq!(scram.finish(second), None);
         }
     }
-    if let Some(check) = PlainCheck::start(first, &user, Some(&credentials), &decoys) {
-        black_box(check.run());
+    if let Some(password) = plain_password(first, &user) {
+        black_box(PlainCheck::new(password, &user, Some(&credentials), &decoys).run());
     }
     if let Ok((scram, _)) = fanal::client::sasl::Scram::start(&user, "pencil")
         && let Ok((proof, _)) = scram.respond(first)
@@ -475,7 +475,7 @@ impl Talk {
                     let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
                     encoder.greeting(out, tag, &Greeting { software: "", domain: "localhost", mechanisms, max_frame: 1 << 16 });
                 }
-                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1"),
+                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1", None),
                 ClientFrame::Bind { .. } | ClientFrame::Resume(_) => {
                     let jid = "user@localhost/r";
                     let (user, session, resume) = (UserId(1), SessionId(1), &[7; 16]);

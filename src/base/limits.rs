@@ -23,6 +23,14 @@ pub struct Limits {
     /// New accounts from one address (of IPv6, one /64) in a minute, shared out among the cores. At the limit:
     /// `too_many_registrations`.
     pub registrations_per_minute: u32,
+    /// Time that the service of `login.http` has to answer, waiting included. At the limit: `log_in_unavailable`.
+    pub http_ms: u32,
+    /// Log-ins that it is asked about at once: as many threads.
+    pub http_requests: u32,
+    /// Log-ins that wait to be asked about, over all cores. At the limit: `overloaded`.
+    pub http_waiting: u32,
+    /// How long a hashed token is good (XEP-0484). At the limit: `token_expired`; 0: there are none.
+    pub hashed_token_hours: u32,
     /// Sessions of one user. At the limit: `too_many_sessions`.
     pub sessions_per_user: u32,
     /// Sessions of one trunk. At the limit: `too_many_streams`.
@@ -118,6 +126,10 @@ impl Default for Limits {
             log_in_ms: 15_000,
             log_in_attempts: 3,
             registrations_per_minute: 10,
+            http_ms: 5_000,
+            http_requests: 32,
+            http_waiting: 4_096,
+            hashed_token_hours: 14 * 24,
             sessions_per_user: 32,
             streams_per_trunk: 1_048_576,
             contacts_per_user: 10_000,

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod credentials;
+pub mod hashed;
 pub mod id;
 pub mod jid;
 pub mod limits;

@@ -72,6 +72,11 @@ fields! {
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
         publications, "updates", "Changes of presence published by clients";
         published_bytes, "bytes", "Bytes of presence published by clients";
+        hook_asked, "log-ins", "Log-ins that the service of login.http was to decide";
+        hook_allowed, "log-ins", "Of them, let in";
+        hook_denied, "log-ins", "Of them, not let in";
+        hook_failed, "log-ins", "Of them, undecided: it gave no answer, none in time, or none that is known";
+        hook_refused, "log-ins", "Of them, not asked about because too many waited";
         registrations, "accounts", "Accounts that people made for themselves";
         log_ins, "sessions", "Sessions that began";
         log_outs, "sessions", "Sessions that ended";

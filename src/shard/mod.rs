@@ -1,9 +1,10 @@
 //! One core's state, whole, and the only place where it changes: bytes, batches, completions and time go in; lines, batches,
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
-//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in` and `register` (clients; `translated`
-//! for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route` (other cores and this one),
-//! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
+//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
+//! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route` (other
+//! cores and this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what
+//! cores exchange.
 //! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
 //! this core itself has been worked off.
 
@@ -13,6 +14,8 @@ mod clients;
 mod connections;
 mod expect;
 mod handshakes;
+mod hashed;
+pub mod hook;
 mod log_in;
 mod measure;
 mod operate;
@@ -28,6 +31,7 @@ pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
+use crate::base::hashed::TokenSecret;
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
@@ -65,6 +69,8 @@ pub struct Settings {
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,
+    /// Whether there is a service to ask about those whose keys are not here.
+    pub hook: bool,
     pub decoys: Decoys,
     /// On average one of this many updates is timed; 0: none.
     pub sample: u32,
@@ -74,13 +80,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
+    /// Whether a mechanism is taken on a connection.
+    fn takes(&self, mechanism: Mechanism, channel: Channel) -> bool {
         match mechanism {
-            Mechanism::Token => !self.token_keys.is_empty(),
+            Mechanism::Token => self.hook || !self.token_keys.is_empty(),
             Mechanism::Scram { bound, .. } => !bound || channel.exporter().is_some(),
             Mechanism::Plain => self.plain || channel != Channel::Clear,
+            Mechanism::Hashed { .. } if self.limits.hashed_token_hours == 0 => false,
+            // What is shown of one that is bound to nothing is as good as a password while it lasts.
+            Mechanism::Hashed { bound: false } => self.takes(Mechanism::Plain, channel),
+            Mechanism::Hashed { bound: true } => channel.exporter().is_some(),
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }
+    }
+
+    /// Whether a mechanism is announced, too. A client takes the best one announced and gives up when that fails; so where there
+    /// is a service to ask, which needs the password itself, SCRAM is not announced beside PLAIN.
+    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
+        let hides = self.hook && self.takes(Mechanism::Plain, channel) && matches!(mechanism, Mechanism::Scram { .. });
+        self.takes(mechanism, channel) && !hides
     }
 
     /// The names of the mechanisms offered on a connection.
@@ -118,6 +136,11 @@ pub enum Worked {
     /// Whether the password is right.
     Checked(bool),
     Derived(Box<ScramCredentials>),
+    /// What the service outside has said about a log-in, and how long it took.
+    Judged {
+        verdict: hook::Verdict,
+        nanos: u64,
+    },
 }
 
 impl Work {
@@ -149,6 +172,8 @@ pub struct Shard {
     pub orphans: Vec<RawSocket>,
     /// What there is to do with passwords, for another thread.
     pub checks: Vec<PasswordTask>,
+    /// What there is to ask the service outside.
+    pub questions: Vec<hook::Question>,
     /// Sessions of whose new passwords keys are being derived.
     deriving: Vec<EdgeRef>,
     registrations: register::Registrations,
@@ -167,6 +192,7 @@ pub struct Shard {
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
     encoder: Encoder,
+    token_secret: TokenSecret,
     secrets: Secrets,
     frames: Vec<u8>,
     meter: Meter,
@@ -202,6 +228,7 @@ impl Shard {
             pauses: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
+            questions: Vec::new(),
             deriving: Vec::new(),
             registrations: register::Registrations::default(),
             answers: Vec::new(),
@@ -216,6 +243,7 @@ impl Shard {
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),
             encoder: Encoder::default(),
+            token_secret: settings.decoys.token_secret(),
             secrets,
             frames: Vec::new(),
             meter: Meter::new(settings.units),

@@ -1,7 +1,7 @@
 //! From text to a sound `Config`: known keys, each value's shape, then what the values mean together.
 
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
-use super::{Config, ConfigError, Cores, Fault, Secret};
+use super::{Config, ConfigError, Cores, Endpoint, Fault, Secret};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
 use crate::base::network::Network;
@@ -157,6 +157,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_node(config)?;
     check_listen(config)?;
     check_tls(config)?;
+    check_http(config)?;
     check_limits(config)
 }
 
@@ -218,6 +219,31 @@ fn check_tls(config: &Config) -> Result<(), Fault> {
         (Some(_), None) => Err(Fault::new("tls.certificate", "there is no tls.key to it", "name the file with its private key")),
         (None, Some(_)) => Err(Fault::new("tls.key", "there is no tls.certificate to it", "name the file with its certificate")),
         _ => Ok(()),
+    }
+}
+
+fn check_http(config: &Config) -> Result<(), Fault> {
+    let login = &config.login;
+    let Some(url) = &login.http else {
+        return match &login.http_ca {
+            Some(_) => Err(Fault::new("login.http_ca", "there is no login.http to it", "name the service that is asked")),
+            None => Ok(()),
+        };
+    };
+    let endpoint =
+        Endpoint::parse(url).map_err(|why| Fault::new("login.http", why, "write it like \"http://127.0.0.1:9000/check\""))?;
+    if endpoint.is_private != login.http_ca.is_some() {
+        return Err(match endpoint.is_private {
+            true => Fault::new("login.http", "https needs to know whom to trust", "set login.http_ca, or use http on loopback"),
+            false => Fault::new("login.http_ca", "login.http is not https", "take it out, or write https"),
+        });
+    }
+    match login.open_registration {
+        true => {
+            let problem = "somebody could register the name of a user whom login.http knows";
+            Err(Fault::new("login.open_registration", problem, "let either people make accounts here, or that service have them"))
+        }
+        false => Ok(()),
     }
 }
 

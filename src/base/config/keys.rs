@@ -115,6 +115,11 @@ keys! {
     plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL \
         PLAIN). Only on loopback, or behind something that encrypts.";
     open_registration: Shape::Flag, "Whether people may make their own accounts (XEP-0077). 'registration_closed' if not.";
+    http: Shape::Text, "A service of your own that decides who may log in: it gets {\"jid\", \"password\" or \"token\", \
+        \"address\"} as a JSON POST and answers 200 (let in) or 401 or 403 (not). It is asked about users without a password \
+        here. Not together with open_registration.", "\"https://login.example.org/check\"";
+    http_ca: Shape::Text, "File with the certificates, as PEM, by one of which that service's is signed. For https.",
+        "\"/etc/ssl/certs/ca-certificates.crt\"";
 
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
@@ -131,6 +136,12 @@ keys! {
     log_in_attempts: number(1, 1000), "Failed log-ins of one connection. 'too_many_attempts'.";
     registrations_per_minute: number(1, MIB), "New accounts from one address in a minute, where open_registration lets people \
         make them. Each core takes its share. 'too_many_registrations'.";
+    http_ms: number(10, HOUR_MS), "Time that the service of login.http has to answer, in milliseconds. \
+        'log_in_unavailable'.";
+    http_requests: number(1, 1024), "Log-ins that it is asked about at once, each on a thread.";
+    http_waiting: number(1, MIB), "Log-ins that wait for one of those to be over. 'overloaded'.";
+    hashed_token_hours: number(0, 366 * 24), "How long a client gets in without its password by the token it was given last \
+        (XEP-0484), in hours; half of that later it gets a new one. 'token_expired'. 0: no tokens are given.";
     sessions_per_user: number(1, 65_535), "Sessions of one user. 'too_many_sessions'.";
     streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
     contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";
