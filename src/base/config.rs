@@ -97,7 +97,7 @@ pub struct LogIn {
     pub token_keys: Vec<Secret>,
     /// The same for the tokens of trunks.
     pub trunk_keys: Vec<Secret>,
-    /// Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN).
+    /// Whether clients may log in without TLS, and send passwords as they are (SASL PLAIN).
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,

@@ -9,12 +9,13 @@
 //! [`Door::opened_trunk`], [`Door::registered`] or [`Door::refused`]; or, right there, the connection leaves for another core:
 //! [`Door::leave`].
 
+use super::translate::{Core, Next, Translate};
 use crate::base::limits::{Limits, NATIVE_VERSION};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::wire::decode::{self, ClientFrame};
 use crate::wire::encode::Tag;
-use crate::wire::frame::{Chunk, Frames, Header};
+use crate::wire::frame::{self, Chunk, Frames, Header};
 use crate::wire::native::Kind;
 
 /// A frame counts once against the rate, and once more for each full stretch of this many bytes.
@@ -159,6 +160,11 @@ impl Door {
         matches!(self.stage, Stage::Deciding | Stage::Binding)
     }
 
+    /// Whether nothing has come yet.
+    pub fn is_new(&self) -> bool {
+        self.stage == Stage::Connected && self.frames.is_empty()
+    }
+
     pub fn is_trunk(&self) -> bool {
         self.stage == Stage::Trunk
     }
@@ -241,4 +247,34 @@ fn use_up(used_until: Time, now: Time, body: u32, rules: &Rules) -> Result<Time,
     let cost = rules.frame_ns * u64::from(1 + body / FLOOD_UNIT_BYTES);
     let until = Time(used_until.max(now).0 + cost);
     if until.since(now) > rules.ahead_ns { Err(Reason::Flood) } else { Ok(until) }
+}
+
+/// The translator of native frames inside TLS: it changes nothing.
+pub struct NativeFrames;
+
+impl Translate for NativeFrames {
+    fn received(&mut self, bytes: &[u8], _: &mut Core<'_>, frames: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Next, Reason> {
+        frames.extend_from_slice(bytes);
+        Ok(Next::Here)
+    }
+
+    /// All but the empty words of the TLS below.
+    fn send(&mut self, frames: &[u8], _: &mut Core<'_>, out: &mut Vec<u8>) {
+        let (mut from, mut at) = (0, 0);
+        for frame in frame::each_whole(frames) {
+            let end = at + frame.header.frame_bytes();
+            if frame.header.kind == frame::RAW {
+                out.extend_from_slice(&frames[from..at]);
+                from = end;
+            }
+            at = end;
+        }
+        out.extend_from_slice(&frames[from..]);
+    }
+
+    fn secured(&mut self) {}
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }

@@ -5,14 +5,11 @@
 //! way can pretend it.
 
 use super::tls::{Application, HANDSHAKE_US, Terms, Tls};
-use super::translate::{Channel, Core, Next, Translate};
+use super::translate::{Channel, Core, HANDSHAKE, Next, Translate};
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::frame::{self, Frame};
 use crate::wire::native::Kind;
-
-/// The first byte of a TLS handshake (RFC 8446 5.1): nothing that is spoken in the clear begins so.
-const HANDSHAKE: u8 = 22;
 
 /// A door inside TLS.
 pub struct Secure {

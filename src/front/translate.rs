@@ -12,6 +12,10 @@ use crate::base::reason::Reason;
 use crate::front::json;
 use crate::front::xmpp::Memory;
 
+/// The first byte of a TLS handshake (RFC 8446 5.1). Nothing that is spoken in the clear begins so: the length of a native frame's
+/// body is a multiple of 8, and everything else is text.
+pub const HANDSHAKE: u8 = 22;
+
 /// What is to happen with the peer's next bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {

@@ -236,7 +236,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
     ws.xmpp = Some(xmpp.clone());
     (ws.origins, ws.url) = (config.listen.ws_origins.clone(), config.listen.ws_url.clone());
     let listeners = listening.iter().map(|door| door.speaks).collect();
-    Doors { listeners, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
+    Doors { listeners, private: !config.login.plain, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {
