@@ -87,6 +87,17 @@ pub struct Tls {
     /// PEM: its private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    pub kernel: KernelTls,
+}
+
+/// Whether the kernel encrypts what is sent (kTLS).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelTls {
+    /// Where it can.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// How users and trunks prove who they are.

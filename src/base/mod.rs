@@ -9,5 +9,6 @@ pub mod jid;
 pub mod limits;
 pub mod random;
 pub mod reason;
+pub mod sealing;
 pub mod secrets;
 pub mod time;

@@ -28,7 +28,7 @@ pub mod versions;
 #[cfg(feature = "runtime")]
 mod connection;
 #[cfg(feature = "runtime")]
-mod tls;
+pub mod tls;
 #[cfg(feature = "runtime")]
 mod trunk;
 #[cfg(feature = "runtime")]

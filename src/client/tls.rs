@@ -60,7 +60,7 @@ impl Tls {
 
     /// Anybody may be the server, and so may everybody on the way to it: for tests.
     pub fn insecure() -> Result<Tls, TlsError> {
-        Tls::verified(Arc::new(Known(None)), nameless())
+        Tls::verified(anybody(), nameless())
     }
 
     fn verified(verifier: Arc<dyn ServerCertVerifier>, name: ServerName<'static>) -> Result<Tls, TlsError> {
@@ -100,6 +100,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         Ok(all) if all.is_empty() => Err(file(path, "it holds no certificate")),
         all => all.map_err(|why| file(path, why)),
     }
+}
+
+/// Takes any server for the right one.
+pub fn anybody() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Known(None))
 }
 
 /// Takes a server for the right one that has this certificate; `None`: any.

@@ -347,6 +347,7 @@ impl Shard {
 
     pub(super) fn shut(&mut self, conn: ConnId) {
         self.set_door(conn, Doorway::Closing);
+        self.translators.end(conn.slot);
         self.out.lines.close(conn);
     }
 

@@ -29,6 +29,7 @@ pub use operate::{Answer, UserLine};
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
+use crate::base::sealing::Sealing;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
@@ -158,6 +159,8 @@ pub struct Shard {
     peers: Vec<IpAddr>,
     addresses: addresses::Addresses,
     translators: translated::Translators,
+    /// Of the connection whose words were taken last.
+    sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
     handshakes: handshakes::Handshakes,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
@@ -203,6 +206,7 @@ impl Shard {
             peers: Vec::new(),
             addresses: addresses::Addresses::new(hasher.clone()),
             translators: translated::Translators::default(),
+            sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),
             outcomes: Vec::new(),

@@ -105,6 +105,8 @@ keys! {
     certificate: Shape::Text, "File with the domain's certificate and behind it its issuers', as PEM. Without it the node signs a \
         certificate itself and keeps it in the data directory.", "\"fullchain.pem\"";
     key: Shape::Text, "File with the certificate's private key, as PEM, not encrypted.", "\"privkey.pem\"";
+    kernel: Shape::OneOf(&["auto", "off"]), "auto: the kernel encrypts what TLS 1.3 sends, if it can (CONFIG_TLS; the node \
+        says so at its start). off: the node does it itself.";
 
     ["login"]
     token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
