@@ -54,7 +54,7 @@ impl Secure {
         replies: &mut Vec<u8>,
     ) -> Result<Next, Reason> {
         let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else { unreachable!("the caller looked") };
-        let mut plain = Vec::new();
+        let mut plain = Vec::with_capacity(bytes.len());
         let taken = tls.received(bytes, &mut plain);
         if tls.has_pending() {
             // An empty word, so that the line is looked at.
@@ -105,7 +105,8 @@ impl Translate for Secure {
         let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else {
             return self.inner.send(frames, core, out);
         };
-        let mut plain = Vec::new();
+        // XML is longer than frames: room at once is cheaper than growing.
+        let mut plain = Vec::with_capacity(2 * frames.len());
         self.inner.send(frames, core, &mut plain);
         if tls.send(&plain, out).is_err() {
             // It can't be encrypted any more. Whoever can comes back to his session.
