@@ -94,6 +94,8 @@ pub trait Translate: Send {
 pub struct Core<'a> {
     /// Milliseconds since 1970.
     pub wall_ms: u64,
+    /// Milliseconds since this core's start.
+    pub uptime_ms: u64,
     /// Fresh random numbers, for identifiers.
     pub random: &'a mut dyn FnMut() -> u64,
     /// The users whose events come.

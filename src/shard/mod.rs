@@ -175,6 +175,8 @@ pub struct Shard {
     look_next: usize,
     looked_at: Time,
     stopping: bool,
+    /// When the first turn was.
+    started: Option<Time>,
 }
 
 impl Shard {
@@ -220,12 +222,14 @@ impl Shard {
             look_next: 0,
             looked_at: Time::ZERO,
             stopping: false,
+            started: None,
             settings,
         }
     }
 
     /// Once a turn, after all input: looks after time, and says when it wants to again.
     pub fn turn(&mut self, now: Time) -> Option<Time> {
+        self.started.get_or_insert(now);
         let handshakes = self.go_on_with_handshakes(now);
         let deadline = self.watch_over(now);
         self.work_off(now);

@@ -168,9 +168,10 @@ impl Shard {
     fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
+        let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
         let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
-        let mut core = Core { wall_ms, random: &mut random, users, xmpp, json, follow, sealing: None, end: None };
+        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, sealing: None, end: None };
         let done = work(&mut core);
         let (end, sealing) = (core.end, core.sealing);
         self.sealing = sealing.or(self.sealing.take());

@@ -91,11 +91,10 @@ impl Json {
 /// whom nobody can name any more: the session has no use for it.
 fn say_event(out: &mut Vec<u8>, core: &mut Core<'_>, event: &Event<'_>) {
     let Some(jid) = core.users.jid(event.head.user) else { return };
-    let message = core.json.encodings.get(event.head, |out, known| {
-        let cut_off = PresenceFields { resource: known, show: event.head.show, ..PresenceFields::default() };
+    let message = core.json.encodings.get(event.head, |out| {
+        let cut_off = PresenceFields { show: event.head.show, ..PresenceFields::default() };
         let presence = event.presence.map_or(cut_off, |presence| presence.fields());
         text(out, |out| say::event(out, jid, &event.head, &presence));
-        presence.resource.into()
     });
     out.extend_from_slice(message);
 }

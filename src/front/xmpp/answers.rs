@@ -103,6 +103,8 @@ impl Xmpp {
                     self.document(&shelf, document.data().map_or(&[][..], |data| data.bytes()), out);
                 }
             }
+            ServerFrame::BlockPush(push) => self.push_blocks(std::iter::once(push.jid()), push.blocked(), out),
+            ServerFrame::BlockList(list) if request == 0 => self.push_block_list(&list, out),
             ServerFrame::BlockList(list) => {
                 if let Some(Question::BlockList { id, from }) = self.asked(request) {
                     self.stanza_out(out, |this, out| this.write_block_list(out, &id, &from, &list));

@@ -3,7 +3,6 @@
 //! Lives on: every core. Invariants: each version of a session has an encoding of its own, since a line may hold several when it
 //! is translated; of each table at most [`BYTES`] and the entry last added are kept, twice over.
 
-use crate::base::id::{SessionId, UserId};
 use crate::wire::event::Head;
 use ahash::RandomState;
 use std::collections::HashMap;
@@ -50,33 +49,22 @@ impl<K: Hash + Eq + Copy> Aging<K> {
     }
 }
 
-/// Encodings of events, and the resources of the sessions they were of.
-pub struct Encodings {
-    events: Aging<Head>,
-    /// As UTF-8. A session that was cut off doesn't tell its resource any more.
-    resources: Aging<(UserId, SessionId)>,
-}
+/// Encodings of events.
+pub struct Encodings(Aging<Head>);
 
 impl Default for Encodings {
     fn default() -> Encodings {
-        Encodings { events: Aging::new(), resources: Aging::new() }
+        Encodings(Aging::new())
     }
 }
 
 impl Encodings {
-    /// The encoding of an event: kept, or as `write` makes it. `write` is given the resource last seen of that session, and gives
-    /// the one it found.
+    /// The encoding of an event: kept, or as `write` makes it.
     #[inline]
-    pub fn get(&mut self, head: Head, write: impl FnOnce(&mut Vec<u8>, &str) -> Box<str>) -> &[u8] {
-        let Encodings { events, resources } = self;
-        events.get(head, || {
-            let session = (head.user, head.session);
-            let known = std::str::from_utf8(resources.get(session, Box::default)).expect("it was put as text");
+    pub fn get(&mut self, head: Head, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        self.0.get(head, || {
             let mut encoding = Vec::new();
-            let found = write(&mut encoding, known);
-            if *found != *known {
-                resources.put(session, found.into_boxed_bytes());
-            }
+            write(&mut encoding);
             encoding.into_boxed_slice()
         })
     }
@@ -85,7 +73,7 @@ impl Encodings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::Version;
+    use crate::base::id::{SessionId, UserId, Version};
     use crate::wire::native::Show;
 
     fn head(session: u32, sequence: u32) -> Head {
@@ -94,12 +82,11 @@ mod tests {
     }
 
     /// What comes of a head, and whether it was written for that.
-    fn get(encodings: &mut Encodings, head: Head, text: &str, resource: &str) -> (String, bool) {
+    fn get(encodings: &mut Encodings, head: Head, text: &str) -> (String, bool) {
         let mut written = false;
-        let encoding = encodings.get(head, |out, known| {
+        let encoding = encodings.get(head, |out| {
             written = true;
             out.extend_from_slice(text.as_bytes());
-            if resource.is_empty() { known.into() } else { resource.into() }
         });
         (String::from_utf8(encoding.to_vec()).unwrap(), written)
     }
@@ -109,22 +96,10 @@ mod tests {
         let mut encodings = Encodings::default();
         for line in 0..3 {
             for version in 1..9 {
-                assert_eq!(get(&mut encodings, head(1, version), &version.to_string(), "desk"), (version.to_string(), line == 0));
+                assert_eq!(get(&mut encodings, head(1, version), &version.to_string()), (version.to_string(), line == 0));
             }
         }
-        assert_eq!(get(&mut encodings, head(2, 1), "another session", "desk"), ("another session".into(), true));
-    }
-
-    #[test]
-    fn the_resource_is_remembered_for_who_was_cut_off() {
-        let mut encodings = Encodings::default();
-        get(&mut encodings, head(1, 1), "here", "desk");
-        let mut seen = String::new();
-        encodings.get(head(1, 2), |_, known| {
-            seen = known.to_owned();
-            known.into()
-        });
-        assert_eq!(seen, "desk");
+        assert_eq!(get(&mut encodings, head(2, 1), "another session"), ("another session".into(), true));
     }
 
     #[test]
@@ -132,12 +107,12 @@ mod tests {
         let mut encodings = Encodings::default();
         let text = "x".repeat(1000);
         for version in 1..20_000 {
-            get(&mut encodings, head(1, version), &text, "desk");
-            assert!(!get(&mut encodings, head(2, 1), "used", "desk").1 || version == 1);
+            get(&mut encodings, head(1, version), &text);
+            assert!(!get(&mut encodings, head(2, 1), "used").1 || version == 1);
         }
         let kept =
             |table: &HashMap<Head, Box<[u8]>, RandomState>| table.values().map(|value| value.len() + ENTRY_BYTES).sum::<usize>();
-        assert!(kept(&encodings.events.young) + kept(&encodings.events.old) <= 2 * (BYTES + text.len() + ENTRY_BYTES));
-        assert!(get(&mut encodings, head(1, 1), &text, "desk").1, "it was forgotten");
+        assert!(kept(&encodings.0.young) + kept(&encodings.0.old) <= 2 * (BYTES + text.len() + ENTRY_BYTES));
+        assert!(get(&mut encodings, head(1, 1), &text).1, "it was forgotten");
     }
 }

@@ -6,10 +6,12 @@
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
 //! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `documents` (XEP-0049, 0054, 0163).
+//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115),
+//! `documents` (XEP-0049, 0054, 0163).
 
 mod answers;
 mod blocking;
+mod disco;
 mod documents;
 mod encodings;
 mod iq;
@@ -123,6 +125,8 @@ pub struct Xmpp {
     pushes: u32,
     /// What waits for the core's answer, by number of the request.
     waiting: ThinVec<(u32, Question)>,
+    /// The stream's language, which its stanzas are in unless they say otherwise (RFC 6120 4.7.4); empty: it has none.
+    language: Box<str>,
     /// The full JID; before that the bare one, of whoever wants in.
     jid: Box<str>,
     /// Until a session is bound.
@@ -219,6 +223,7 @@ impl Xmpp {
             request: 0,
             pushes: 0,
             waiting: ThinVec::new(),
+            language: Box::default(),
             jid: Box::default(),
             entry: None,
             counting: None,
@@ -417,6 +422,6 @@ impl Translate for Xmpp {
         let waiting = self.waiting.capacity() * size_of::<(u32, Question)>();
         let entry = self.entry.as_ref().map_or(0, |entry| entry.heap_bytes());
         let counting = self.counting.as_ref().map_or(0, |_| size_of::<Counting>());
-        size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + waiting + entry + counting
+        size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + self.language.len() + waiting + entry + counting
     }
 }

@@ -173,14 +173,11 @@ impl Xmpp {
             xml::attribute(out, "xmlns", names::CLIENT);
         }
         xml::attribute(out, "to", &self.jid);
-        let rest = core.xmpp.encodings.get(head, |out, known| {
+        let rest = core.xmpp.encodings.get(head, |out| {
             let fields = presence().map(|presence| presence.fields()).unwrap_or_default();
-            let resource = if fields.resource.is_empty() { known } else { fields.resource };
-            let full = if resource.is_empty() { jid.to_string() } else { format!("{jid}/{resource}") };
-            // The head's show counts: a session that was cut off leaves no words.
+            let full = if fields.resource.is_empty() { jid.to_string() } else { format!("{jid}/{}", fields.resource) };
             let stamp = if head.flags & event::LAST == 0 { 0 } else { fields.stamp };
             write_rest(out, &full, &PresenceFields { show: head.show, stamp, ..fields });
-            resource.into()
         });
         out.extend_from_slice(rest);
         if let Some(counting) = self.counting.as_mut().filter(|counting| counting.on) {
