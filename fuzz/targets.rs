@@ -188,7 +188,7 @@ pub fn sasl(data: &[u8]) {
     if let Some(password) = plain_password(first, &user) {
         black_box(PlainCheck::new(password, &user, Some(&credentials), &decoys).run());
     }
-    if let Ok((scram, _)) = fanal::client::sasl::Scram::start(&user, "pencil")
+    if let Ok((scram, _)) = fanal::client::sasl::Scram::start(&user, "pencil", None, &[""; 0])
         && let Ok((proof, _)) = scram.respond(first)
     {
         assert!(proof.check(second).is_err());
@@ -335,7 +335,7 @@ impl Users for Nobody {
 fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut follow) = (|| 4, Vec::new());
     let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
-    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, end: None })
+    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, sealing: None, end: None })
 }
 
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
@@ -446,8 +446,17 @@ impl Talk {
     fn lend<T>(&mut self, follow: &mut Vec<u8>, work: impl FnOnce(&mut Xmpp, &mut Core<'_>) -> T) -> T {
         let users = Everybody(Bare::new("user@localhost").expect("a JID"));
         let (xmpp, json) = (&mut self.memory, &mut self.json);
-        let mut core =
-            Core { wall_ms: 1_700_000_000_000, uptime_ms: 0, random: &mut || 7, users: &users, xmpp, json, follow, end: None };
+        let mut core = Core {
+            wall_ms: 1_700_000_000_000,
+            uptime_ms: 0,
+            random: &mut || 7,
+            users: &users,
+            xmpp,
+            json,
+            follow,
+            sealing: None,
+            end: None,
+        };
         work(&mut self.translator, &mut core)
     }
 

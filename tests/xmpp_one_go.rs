@@ -89,7 +89,7 @@ fn xep_0388_scram_says_its_proof_with_success() {
     let mut world = world();
     let client = world.open();
     let user = fanal::base::jid::Bare::new("alice@example.org").unwrap();
-    let (scram, first) = fanal::client::sasl::Scram::start(&user, "alice").unwrap();
+    let (scram, first) = fanal::client::sasl::Scram::start(&user, "alice", None, &[""; 0]).unwrap();
     let start = format!("<initial-response>{}</initial-response>{BIND}", BASE64_STANDARD.encode(first));
     let heard =
         world.ask(client, format!("<authenticate xmlns='urn:xmpp:sasl:2' mechanism='SCRAM-SHA-256'>{start}</authenticate>"));

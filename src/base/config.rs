@@ -89,6 +89,17 @@ pub struct Tls {
     /// PEM: its private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    pub kernel: KernelTls,
+}
+
+/// Whether the kernel encrypts what is sent (kTLS).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelTls {
+    /// Where it can.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// How users and trunks prove who they are.
@@ -99,7 +110,7 @@ pub struct LogIn {
     pub token_keys: Vec<Secret>,
     /// The same for the tokens of trunks.
     pub trunk_keys: Vec<Secret>,
-    /// Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN).
+    /// Whether clients may log in without TLS, and send passwords as they are (SASL PLAIN).
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,

@@ -12,5 +12,6 @@ pub mod network;
 pub mod random;
 pub mod rate;
 pub mod reason;
+pub mod sealing;
 pub mod secrets;
 pub mod time;

@@ -79,6 +79,7 @@ reasons! {
     Silent = 110, "silent", "nothing came from the connection for too long, not even an answer to Ping";
     ConnectionLost = 111, "connection_lost", "the connection broke";
     TlsFailed = 112, "tls_failed", "the TLS handshake failed, or what came then can't be decrypted";
+    TlsRequired = 113, "tls_required", "this node speaks with other machines inside TLS only: begin with it";
 }
 
 impl Reason {

@@ -35,6 +35,8 @@ const RESOURCE: &str = "b";
 #[derive(Clone)]
 pub struct Access {
     pub target: SocketAddr,
+    /// It begins with a handshake, and all else is said inside.
+    pub tls: bool,
     pub domain: String,
     pub token_keys: Keys,
     pub trunk_keys: Keys,
@@ -97,7 +99,7 @@ impl Crowd {
     /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
     pub fn new(access: Access, users: Range<u32>, trunks: u32) -> io::Result<Crowd> {
         let (first, users) = (users.start, users.len() as u32);
-        let wires = Wires::to(access.target)?;
+        let wires = Wires::to(access.target, access.tls)?;
         let (encoder, came) = (Encoder::default(), Came::default());
         let places = Places { trunks: trunks.min(users) };
         Ok(Crowd { access, wires, first, users, places, directory: Directory::default(), encoder, came, seen: 0 })

@@ -15,6 +15,7 @@ use crate::front::token::Scope;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// How long the set-up waits for the next answer.
@@ -30,6 +31,8 @@ const UPGRADED: &[u8] = b"HTTP/1.1 101 ";
 pub struct Pages {
     access: Access,
     wires: Wires,
+    /// The number of its first user, and how many there are.
+    first: u32,
     users: u32,
     answers: u64,
     /// Available presences of others.
@@ -39,10 +42,11 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Nobody is there yet.
-    pub fn new(access: Access, users: u32) -> io::Result<Pages> {
-        let wires = Wires::to(access.target)?;
-        Ok(Pages { access, wires, users, answers: 0, seen: 0, refusal: None, event_bytes: 0 })
+    /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
+    pub fn new(access: Access, users: Range<u32>) -> io::Result<Pages> {
+        let wires = Wires::to(access.target, access.tls)?;
+        let (first, users) = (users.start, users.len() as u32);
+        Ok(Pages { access, wires, first, users, answers: 0, seen: 0, refusal: None, event_bytes: 0 })
     }
 
     /// So many requests, of user n % users, a bounded number under way at once.
@@ -95,7 +99,7 @@ impl Pages {
     }
 
     fn log_in_message(&self, user: u32) -> io::Result<Vec<u8>> {
-        let jid = self.access.jid(user);
+        let jid = self.access.jid(self.first + user);
         let bare = Bare::new(&jid).ok_or_else(|| io::Error::other(format!("{jid} is no JID: check the domain")))?;
         let token = self.access.token_keys.sign(Scope::User(&bare), WallClock(u64::MAX));
         let token = token.ok_or_else(|| io::Error::other("there is no token key to sign with: say --token-key"))?;
@@ -104,7 +108,7 @@ impl Pages {
     }
 
     fn subscription(&self, action: &str, whom: u32) -> Vec<u8> {
-        framed(&format!(r#"{{"type":"subscription","id":1,"action":"{action}","jid":"{}"}}"#, self.access.jid(whom)))
+        framed(&format!(r#"{{"type":"subscription","id":1,"action":"{action}","jid":"{}"}}"#, self.access.jid(self.first + whom)))
     }
 }
 

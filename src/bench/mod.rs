@@ -4,7 +4,8 @@
 //! so do the other `dialect`s, `xmpp`, `json` and `pub_sub`; `talk` lets them speak (`presences` is what they say natively), and
 //! a `round` is one measured time of that. `fanout`, `storm` and `idle` are what is measured so; `sockets` is `fanout` without
 //! presence, on the server that `floor` is. `load` is the closed loop of the runtime's own sweep (`benches/floor.rs`). `memory` is
-//! presence without sockets. `report` says what was found.
+//! presence without sockets. `private` is what `wires` put below all of that when it is said inside TLS.
+//! `report` says what was found.
 
 pub mod crowd;
 pub mod dialect;
@@ -16,6 +17,7 @@ pub mod json;
 pub mod load;
 pub mod memory;
 mod presences;
+pub mod private;
 pub mod progress;
 pub mod pub_sub;
 pub mod report;

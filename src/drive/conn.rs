@@ -5,6 +5,7 @@
 //! close); the buffer of a send stays here until its completion. A connection costs `size_of::<Conn>()` = 56 bytes at most.
 
 use crate::base::id::ConnId;
+use crate::base::sealing::Sealing;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,6 +51,8 @@ pub(super) struct Conn {
     /// The buffer of the send that the kernel has, and how much of it was sent before.
     pub sending: Vec<u8>,
     pub sent: u32,
+    /// What comes behind that buffer is encrypted by the kernel, with this.
+    pub sealing: Option<Box<Sealing>>,
     pub state: State,
     pub ops: Ops,
     /// The host's wish to close was seen, and its deadline set.

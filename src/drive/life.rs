@@ -5,8 +5,9 @@
 use super::conn::{Conn, State, Step};
 use super::op::{Kind, SLOTS, pack};
 use super::queue::Completion;
-use super::{Driver, Host, SAMPLE, Stage, buffers, clock, socket};
+use super::{Driver, Host, SAMPLE, Stage, buffers, clock, seal, socket};
 use crate::base::id::{ConnId, RawSocket};
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use io_uring::{cqueue, opcode, types::CancelBuilder, types::Fd};
 use std::io;
@@ -162,6 +163,13 @@ impl Driver {
                 conn.sent = 0;
                 let buffer = mem::take(&mut conn.sending);
                 let state = conn.state;
+                if let Some(sealing) = conn.sealing.take()
+                    && !self.seal(id, &sealing)
+                {
+                    host.lines().sent(id.slot, buffer);
+                    self.end(host, id)?;
+                    return self.advance(host, id);
+                }
                 if host.lines().sent(id.slot, buffer) {
                     self.again.push(id.slot);
                 } else if host.lines().may_close(id.slot) {
@@ -176,6 +184,14 @@ impl Driver {
                 self.advance(host, id)
             }
         }
+    }
+
+    /// From here on the kernel encrypts what the connection sends. False: it would not, so nothing may be sent any more.
+    fn seal(&mut self, id: ConnId, sealing: &Sealing) -> bool {
+        let done = seal::seal(RawSocket(self.conns[id.slot as usize].socket), sealing).is_ok();
+        self.counters.sealed += u64::from(done);
+        self.counters.seals_failed += u64::from(!done);
+        done
     }
 
     pub(super) fn on_cancel<H: Host>(&mut self, host: &mut H, id: ConnId) -> io::Result<()> {
@@ -193,7 +209,11 @@ impl Driver {
         if !conn.ops.receive {
             self.unarmed.push(id);
         }
-        socket::shut(RawSocket(self.conns[id.slot as usize].socket), Shutdown::Write);
+        let socket = RawSocket(self.conns[id.slot as usize].socket);
+        if self.config.kernel_tls {
+            seal::say_goodbye(socket);
+        }
+        socket::shut(socket, Shutdown::Write);
         host.lost(clock::now(), id);
     }
 

@@ -213,6 +213,7 @@ impl Driver {
             let conn = &mut self.conns[slot as usize];
             conn.sending = buffer;
             conn.sent = 0;
+            conn.sealing = host.take_sealing();
             self.send(id)
         } else if host.lines().may_close(slot) {
             self.farewell(host, id);

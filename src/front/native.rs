@@ -9,11 +9,13 @@
 //! [`Door::opened_trunk`], [`Door::registered`] or [`Door::refused`]; or, right there, the connection leaves for another core:
 //! [`Door::leave`].
 
+use super::translate::{Core, Next, Translate};
 use crate::base::limits::{Limits, NATIVE_VERSION};
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ClientFrame};
 use crate::wire::encode::Tag;
-use crate::wire::frame::{Chunk, Frames, Header};
+use crate::wire::form::Form;
+use crate::wire::frame::{self, Chunk, Frames, Header};
 use crate::wire::native::Kind;
 
 /// Bytes that may arrive for a connection on its way to another core. At the limit: `flood`.
@@ -143,6 +145,11 @@ impl Door {
         matches!(self.stage, Stage::Deciding | Stage::Binding)
     }
 
+    /// Whether nothing has come yet.
+    pub fn is_new(&self) -> bool {
+        self.stage == Stage::Connected && self.frames.is_empty()
+    }
+
     pub fn is_trunk(&self) -> bool {
         self.stage == Stage::Trunk
     }
@@ -216,5 +223,39 @@ fn trunk_may_send(header: Header) -> Result<(), Reason> {
         Kind::Ping | Kind::Pong | Kind::LogOut => Ok(()),
         _ if header.stream == 0 => Err(Reason::BadFrame),
         _ => Ok(()),
+    }
+}
+
+/// The translator of native frames inside TLS: it changes nothing.
+pub struct NativeFrames;
+
+impl Translate for NativeFrames {
+    fn received(&mut self, bytes: &[u8], _: &mut Core<'_>, frames: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Next, Reason> {
+        frames.extend_from_slice(bytes);
+        Ok(Next::Here)
+    }
+
+    /// All but the empty words of the TLS below.
+    fn send(&mut self, frames: &[u8], _: &mut Core<'_>, out: &mut Vec<u8>) {
+        let (mut from, mut at) = (0, 0);
+        for frame in frame::each_whole(frames) {
+            let end = at + frame.header.frame_bytes();
+            if frame.header.kind == frame::RAW {
+                out.extend_from_slice(&frames[from..at]);
+                from = end;
+            }
+            at = end;
+        }
+        out.extend_from_slice(&frames[from..]);
+    }
+
+    fn secured(&mut self) {}
+
+    fn form(&self) -> Form {
+        Form::Native
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
     }
 }

@@ -101,6 +101,8 @@ fields! {
         connections_departed, "connections", "Connections handed to another core";
         connections_closed, "connections", "Connections closed";
         connections_cut, "connections", "Closed connections that did not read their last bytes in time";
+        connections_sealed, "connections", "Connections whose sends the kernel has begun to encrypt (kTLS)";
+        seals_failed, "connections", "Connections that ended because the kernel would not encrypt what they send";
         buffers_starved, "receives", "Receives that found no buffer";
         cq_overflow, "completions", "Completions the kernel could not queue; above 0 the ring is too small";
         late_completions, "completions", "Completions for a connection that is gone; above 0 is a bug";

@@ -7,6 +7,7 @@ use super::hook::Hook;
 use super::passwords::Passwords;
 use super::replies::Reply;
 use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use crate::drive::{DriveCounters, Host, Stage, Turn, socket};
 use crate::metrics::fields::Counters;
@@ -143,6 +144,10 @@ impl Host for CoreHost {
         self.shard.take(now, slot)
     }
 
+    fn take_sealing(&mut self) -> Option<Box<Sealing>> {
+        self.shard.take_sealing()
+    }
+
     fn expect(&self, conns: &[ConnId]) {
         self.shard.expect(conns);
     }
@@ -216,6 +221,8 @@ fn count(counters: &mut Counters, drive: &DriveCounters, rings: &Counts) {
     counters.connections_departed = drive.departed;
     counters.connections_closed = drive.closed;
     counters.connections_cut = drive.cut;
+    counters.connections_sealed = drive.sealed;
+    counters.seals_failed = drive.seals_failed;
     counters.buffers_starved = drive.starved;
     counters.cq_overflow = drive.cq_overflow;
     counters.late_completions = drive.late_completions;

@@ -19,7 +19,7 @@ pub use keys::KeyError;
 pub use listeners::Listening;
 
 use crate::admin;
-use crate::base::config::{Config, Cores, Fault, StoreKind};
+use crate::base::config::{Config, Cores, Fault, KernelTls, StoreKind};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
@@ -109,14 +109,17 @@ impl Node {
         let processors = processors(&config.node.cores)?;
         let cores =
             u16::try_from(processors.len()).map_err(|_| Fault::new("node.cores", "there are too many", "name at most 65,535"))?;
-        let drive = drive::Config::default();
-        let report = setup::probe(processors.len(), drive.task_run)?;
+        let mut drive = drive::Config::default();
+        let mut report = setup::probe(processors.len(), drive.task_run)?;
+        report.seals = report.kernel_tls && config.tls.kernel == KernelTls::Auto;
+        drive.kernel_tls = report.seals;
         let mut secrets = Secrets::new(keys::system_seed()?);
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let (keeper, certificate) = Keeper::open(config)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
-        let doors = doors(config, &listening, Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?);
+        let terms = Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?;
+        let doors = doors(config, &listening, terms.in_kernel(report.seals));
         let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
@@ -249,7 +252,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
     ws.xmpp = Some(xmpp.clone());
     (ws.origins, ws.url) = (config.listen.ws_origins.clone(), config.listen.ws_url.clone());
     let listeners = listening.iter().map(|door| door.speaks).collect();
-    Doors { listeners, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
+    Doors { listeners, private: !config.login.plain, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

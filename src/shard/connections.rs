@@ -6,7 +6,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
-use crate::front::translate::Translate;
+use crate::front::translate::{HANDSHAKE, Translate};
 use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, Note, SessionEnd, Update};
 use crate::presence::subscription::Action;
@@ -111,7 +111,12 @@ impl Shard {
             connection.heard = seconds(now);
         }
         connection.purse.spend(bytes.len());
+        // One byte tells most connections apart from those that begin with TLS.
+        let begins = bytes.first() == Some(&HANDSHAKE) && matches!(&connection.door, Doorway::Here(door) if door.is_new());
         if self.translators.has(conn.slot) {
+            self.received_in_turn(now, conn, bytes);
+        } else if let Some(translator) = begins.then(|| self.settings.doors.open_native_tls()).flatten() {
+            self.translators.set(conn, Some(translator));
             self.received_in_turn(now, conn, bytes);
         } else {
             self.received_native(now, conn, bytes);
@@ -265,10 +270,14 @@ impl Shard {
     }
 
     fn greet(&mut self, conn: ConnId, tag: Tag) -> Flow {
+        let channel = self.translators.channel(conn.slot);
+        if !self.settings.doors.admits(self.peers[conn.slot as usize], channel) {
+            return Flow::End(Reason::TlsRequired);
+        }
         let greeting = Greeting {
             software: concat!("fanal/", env!("CARGO_PKG_VERSION")),
             domain: &self.settings.domain,
-            mechanisms: &self.settings.mechanisms(self.translators.channel(conn.slot)),
+            mechanisms: &self.settings.mechanisms(channel),
             max_frame: self.settings.limits.frame_bytes,
         };
         self.frames.clear();
@@ -353,6 +362,7 @@ impl Shard {
 
     pub(super) fn shut(&mut self, conn: ConnId) {
         self.set_door(conn, Doorway::Closing);
+        self.translators.end(conn.slot);
         self.out.lines.close(conn);
     }
 

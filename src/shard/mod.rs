@@ -34,6 +34,7 @@ use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
+use crate::base::sealing::Sealing;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
@@ -187,6 +188,8 @@ pub struct Shard {
     addresses: addresses::Addresses,
     rates: rates::Rates,
     translators: translated::Translators,
+    /// Of the connection whose words were taken last.
+    sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
     handshakes: handshakes::Handshakes,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
@@ -238,6 +241,7 @@ impl Shard {
             addresses: addresses::Addresses::new(hasher.clone(), settings.limits.exempt.clone()),
             rates: rates::Rates::new(&settings.limits, hasher.clone()),
             translators: translated::Translators::default(),
+            sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),
             outcomes: Vec::new(),

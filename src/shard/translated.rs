@@ -8,6 +8,7 @@ use super::connections::Doorway;
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use crate::front::json;
 use crate::front::native::Door;
@@ -51,6 +52,13 @@ impl Translators {
 
     pub fn take(&mut self, slot: u32) -> Option<Box<dyn Translate>> {
         self.by_slot.get_mut(slot as usize)?.take()
+    }
+
+    /// What the connection is given to say next is the last.
+    pub fn end(&mut self, slot: u32) {
+        if let Some(translator) = self.by_slot.get_mut(slot as usize).and_then(Option::as_mut) {
+            translator.ending();
+        }
     }
 
     /// Whether a peer whose connection breaks can come back to its session.
@@ -120,6 +128,12 @@ impl Shard {
         if self.translators.has(slot) { self.take_foreign(now, slot, gathered) } else { Some(gathered) }
     }
 
+    /// What the kernel needs to encrypt everything that this connection sends behind what was just taken.
+    #[inline]
+    pub fn take_sealing(&mut self) -> Option<Box<Sealing>> {
+        self.sealing.take()
+    }
+
     fn take_foreign(&mut self, now: Time, slot: u32, gathered: Vec<u8>) -> Option<Vec<u8>> {
         let mut translator = self.translators.take(slot).expect("the caller looked");
         let mut said = std::mem::take(&mut self.translators.spare);
@@ -167,9 +181,11 @@ impl Shard {
         let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
         let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
-        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, end: None };
+        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, sealing: None, end: None };
         let done = work(&mut core);
-        (done, core.end)
+        let (end, sealing) = (core.end, core.sealing);
+        self.sealing = sealing.or(self.sealing.take());
+        (done, end)
     }
 }
 

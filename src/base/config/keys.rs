@@ -89,7 +89,7 @@ keys! {
     data: Shape::Text, "Directory for everything that is kept. It is made if it's missing.";
 
     ["listen"]
-    native: Shape::Address, "Native protocol: clients and trunks.";
+    native: Shape::Address, "Native protocol: clients and trunks, with and without TLS.";
     xmpp: Shape::Address, "XMPP clients, who are to ask for TLS (STARTTLS). Without this key that door is closed.",
         "\"0.0.0.0:5222\"";
     xmpps: Shape::Address, "XMPP clients that begin with TLS (XEP-0368).", "\"0.0.0.0:5223\"";
@@ -107,13 +107,15 @@ keys! {
     certificate: Shape::Text, "File with the domain's certificate and behind it its issuers', as PEM. Without it the node signs a \
         certificate itself and keeps it in the data directory.", "\"fullchain.pem\"";
     key: Shape::Text, "File with the certificate's private key, as PEM, not encrypted.", "\"privkey.pem\"";
+    kernel: Shape::OneOf(&["auto", "off"]), "auto: the kernel encrypts what TLS 1.3 sends, if it can (CONFIG_TLS; the node \
+        says so at its start). off: the node does it itself.";
 
     ["login"]
     token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
         changed without a gap. Without one a random key is made and kept in the data directory.";
     trunk_keys: Shape::Secrets, "The same for the tokens with which front ends and game servers open trunks.";
-    plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL \
-        PLAIN). Only on loopback, or behind something that encrypts.";
+    plain: Shape::Flag, "Whether clients may log in without TLS, and send passwords as they are (SASL PLAIN). Without it XMPP \
+        clients must use TLS, and all others unless they are on this machine: 'tls_required'. Only behind something that encrypts.";
     open_registration: Shape::Flag, "Whether people may make their own accounts (XEP-0077). 'registration_closed' if not.";
     http: Shape::Text, "A service of your own that decides who may log in: it gets {\"jid\", \"password\" or \"token\", \
         \"address\"} as a JSON POST and answers 200 (let in) or 401 or 403 (not). It is asked about users without a password \

@@ -132,6 +132,17 @@ impl Terms {
         Ok(Terms(Arc::new(config)))
     }
 
+    /// Whether the kernel is to encrypt what is sent, where it can.
+    pub fn in_kernel(self, kernel: bool) -> Terms {
+        let mut config = ServerConfig::clone(&self.0);
+        config.enable_secret_extraction = kernel;
+        Terms(Arc::new(config))
+    }
+
+    pub(super) fn kernel(&self) -> bool {
+        self.0.enable_secret_extraction
+    }
+
     /// For one connection, which hears of its own secrets; rustls drops it when the handshake is done.
     pub(super) fn config(&self, application: Application, heard: Arc<Heard>) -> Arc<ServerConfig> {
         let mut config = ServerConfig::clone(&self.0);

@@ -91,7 +91,7 @@ pub(super) fn stream(reason: Reason) -> &'static str {
         Replaced => "conflict",
         AccountRemoved | LogInFailed | NotLoggedIn | OutOfOrder => "not-authorized",
         LogInTooSlow | Silent | ConnectionLost | NeverReads => "connection-timeout",
-        TooManyAttempts | Flood | FrameTooLarge => "policy-violation",
+        TooManyAttempts | Flood | FrameTooLarge | TlsRequired => "policy-violation",
         TooManyConnections | Overloaded => "resource-constraint",
         ShuttingDown => "system-shutdown",
         SessionWornOut => "reset",
