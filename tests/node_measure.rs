@@ -215,8 +215,8 @@ fn c8_the_operator_tells_a_users_sessions_to_go_on_elsewhere() {
     assert!(admin.transfer("nobody@localhost", &address).is_err());
 }
 
-/// Z6: a change goes once to each core with a subscriber; J1: a user's home is one core, its subscribers' edges are any; J6: only who
-/// is on the home's list gets it.
+/// Z6: a change goes once to each core with a subscriber; J1: a user's home is one core, its subscribers' edges are any; J6: only
+/// who is on the home's list gets it.
 #[test]
 fn z6_j1_j6_a_core_watches_once_and_is_told_once_however_many_of_its_sessions_are_on_the_list() {
     let (node, admin) = with_admin(2);

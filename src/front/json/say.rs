@@ -43,14 +43,7 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
                 o.number_if_any("token_until", authenticated.token_until());
             });
         }
-        ServerFrame::LoggedIn(logged_in) => say(out, "logged_in", id, |o| {
-            o.text("jid", logged_in.jid());
-            o.number("session", logged_in.session());
-            o.data("resume", logged_in.resume().map_or(&[], |token| token.bytes()));
-            o.number("resume_within_ms", logged_in.resume_within_ms());
-            o.flag("resumed", logged_in.resumed());
-            o.data_if_any("data", logged_in.data().map_or(&[], |data| data.bytes()));
-        }),
+        ServerFrame::LoggedIn(logged_in) => say(out, "logged_in", id, |o| session(o, logged_in)),
         ServerFrame::Error(said) => error(out, id, said.reason(), said.text().unwrap_or_default()),
         ServerFrame::SubscriptionEvent(event) => say(out, "subscription_event", id, |o| {
             o.text("action", name(names::ACTION, event.action().0));
@@ -125,6 +118,15 @@ fn presence(o: &mut Object<'_>, presence: &PresenceFields<'_>) {
     o.text_or_data("payload", "payload_base64", presence.payload);
     o.number_if_any("stamp", presence.stamp);
     o.text_if_any("extensions", presence.extensions);
+}
+
+fn session(o: &mut Object<'_>, logged_in: n::LoggedIn<'_>) {
+    o.text("jid", logged_in.jid());
+    o.number("session", logged_in.session());
+    o.data("resume", logged_in.resume().map_or(&[], |token| token.bytes()));
+    o.number("resume_within_ms", logged_in.resume_within_ms());
+    o.flag("resumed", logged_in.resumed());
+    o.data_if_any("data", logged_in.data().map_or(&[], |data| data.bytes()));
 }
 
 fn chat(o: &mut Object<'_>, message: n::Message<'_>) {
