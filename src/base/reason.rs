@@ -62,6 +62,7 @@ reasons! {
     RegistrationClosed = 30, "registration_closed", "this node lets nobody make accounts: ask its operator for one";
     UserExists = 31, "user_exists", "there is such a user already: choose another name";
     TooManyRegistrations = 32, "too_many_registrations", "too many new accounts from this address: try again in a minute";
+    Blocked = 33, "blocked", "you have blocked this user: unblock first";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";

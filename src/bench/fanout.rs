@@ -6,6 +6,7 @@
 use super::crowd::Crowd;
 use super::dialect::Dialect;
 use super::graph::Graph;
+use super::json::Pages;
 use super::progress::Progress;
 use super::pub_sub::{Bus, Members};
 use super::report::{Report, median};
@@ -37,6 +38,8 @@ pub enum Door {
     Native,
     /// To any XMPP server that registers users in band.
     Xmpp,
+    /// JSON over WebSocket.
+    Ws,
     /// To something without presence, for comparison.
     Bus(Bus),
 }
@@ -47,6 +50,7 @@ impl Door {
         match self {
             Door::Native | Door::Bus(_) => Speaks::Native,
             Door::Xmpp => Speaks::Xmpp,
+            Door::Ws => Speaks::WebSocket,
         }
     }
 }
@@ -65,6 +69,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
             let users = Clients::new(&server, plan.users, progress)?;
             measured(plan, server, users, progress)
         }
+        Door::Ws => measured(plan, server, Pages::new(access, plan.users)?, progress),
         Door::Bus(bus) => measured(plan, server, Members::new(bus, access.target, plan.users)?, progress),
     }
 }
