@@ -335,7 +335,7 @@ impl Users for Nobody {
 fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut follow) = (|| 4, Vec::new());
     let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
-    work(&mut Core { wall_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, end: None })
+    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, end: None })
 }
 
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
@@ -446,7 +446,8 @@ impl Talk {
     fn lend<T>(&mut self, follow: &mut Vec<u8>, work: impl FnOnce(&mut Xmpp, &mut Core<'_>) -> T) -> T {
         let users = Everybody(Bare::new("user@localhost").expect("a JID"));
         let (xmpp, json) = (&mut self.memory, &mut self.json);
-        let mut core = Core { wall_ms: 1_700_000_000_000, random: &mut || 7, users: &users, xmpp, json, follow, end: None };
+        let mut core =
+            Core { wall_ms: 1_700_000_000_000, uptime_ms: 0, random: &mut || 7, users: &users, xmpp, json, follow, end: None };
         work(&mut self.translator, &mut core)
     }
 
@@ -459,7 +460,8 @@ impl Talk {
         }
         if self.heard.starts_with(b"<?xml") {
             let (mut reader, mut rest) = (xml::Reader::default(), &self.heard[..]);
-            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }).expect("well-formed").is_some() {}
+            let mut parsers = xml::Parsers::default();
+            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }, &mut parsers).expect("well-formed").is_some() {}
             assert!(rest.is_empty() && reader.heap_bytes() == 0, "nothing is left half said");
         }
     }

@@ -161,6 +161,7 @@ fn messages_that_were_confirmed_survive_kill_9() {
 fn a_question_goes_to_the_session_it_names_and_the_answer_comes_back() {
     on_one_and_two_cores(|node| {
         let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        subscribe(&mut alice, &mut bob);
         let ask =
             |to, kind| MessageFields { to, id: "q1", kind, extensions: "<ping xmlns='urn:xmpp:ping'/>", ..Default::default() };
         for (question, answer) in [(K::Get, K::Result), (K::Set, K::Failure)] {

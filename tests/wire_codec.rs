@@ -107,6 +107,7 @@ fn a_client_reads_what_a_server_wrote() {
         t.item().ask(), true; t.item().approved(), true; t.item().removed(), true;
         t.version(), Some(wire_samples::VERSION));
     read!(from_server, BlockList, t => t.jids().unwrap().iter().collect::<Vec<_>>(), ["carol@localhost"]);
+    read!(from_server, BlockPush, t => t.jid(), "carol@localhost"; t.blocked(), true);
     read!(from_server, Transfer, t => t.address(), "127.0.0.1:5290");
     from_server(Kind::EventBatch, |frame| {
         let ServerFrame::EventBatch(batch) = frame else { panic!() };

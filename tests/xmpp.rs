@@ -285,7 +285,7 @@ fn blocked_users_are_listed_and_see_nothing() {
     let heard = world.ask(alice, format!("<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>{items}</block></iq>"));
     assert_eq!(heard.matches(" id='b'").count(), 1, "{heard}");
     assert!(heard.contains("<iq type='result' id='b'"), "{heard}");
-    assert!(heard.contains(&format!("<block xmlns='urn:xmpp:blocking'>{items}</block>")), "{heard}");
+    assert_eq!(heard.matches("<block xmlns='urn:xmpp:blocking'><item ").count(), 2, "{heard}");
     assert!(world.heard(bob).contains("type='unavailable'"));
     assert!(world.ask(alice, list).contains(items));
     world.say(alice, "<presence><status>secret</status></presence>");

@@ -62,8 +62,9 @@ reasons! {
     RegistrationClosed = 30, "registration_closed", "this node lets nobody make accounts: ask its operator for one";
     UserExists = 31, "user_exists", "there is such a user already: choose another name";
     TooManyRegistrations = 32, "too_many_registrations", "too many new accounts from this address: try again in a minute";
-    LogInUnavailable = 33, "log_in_unavailable", "the service that decides on log-ins gives no answer now: try again later";
-    TokenExpired = 34, "token_expired", "the token has expired: log in with the password";
+    Blocked = 33, "blocked", "you have blocked this user: unblock first";
+    LogInUnavailable = 34, "log_in_unavailable", "the service that decides on log-ins gives no answer now: try again later";
+    TokenExpired = 35, "token_expired", "the token has expired: log in with the password";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";

@@ -99,6 +99,10 @@ impl Inbox {
                 self.event(tag.stream, Event::Directed(directed));
             }
             ServerFrame::Roster(roster) => self.roster(tag, roster)?,
+            ServerFrame::BlockPush(push) => {
+                self.event(tag.stream, Event::Blocked { jid: push.jid().to_owned(), blocked: push.blocked() });
+            }
+            ServerFrame::BlockList(list) if tag.request == 0 => self.event(tag.stream, Event::BlockList(blocked(list))),
             ServerFrame::Transfer(transfer) => self.event(tag.stream, Event::Transfer(transfer.address().to_owned())),
             ServerFrame::Error(error) if tag.request == 0 => self.event(tag.stream, Event::Refused(refusal(error))),
             answer => self.answers.extend(answer_of(answer).map(|answer| (tag, answer))),
@@ -158,6 +162,10 @@ fn refusal(error: n::Error<'_>) -> Refusal {
     Refusal { number: error.reason(), text: text(error.text()) }
 }
 
+fn blocked(list: n::BlockList<'_>) -> Vec<String> {
+    list.jids().into_iter().flatten().map(str::to_owned).collect()
+}
+
 /// The frames that answer a request; the others have been sorted out before.
 fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
     Some(match frame {
@@ -174,7 +182,7 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
         ServerFrame::LastSeen(seen) => {
             Answer::LastSeen(LastSeen { jid: seen.jid().to_owned(), seconds: seen.seconds(), status: text(seen.status()) })
         }
-        ServerFrame::BlockList(list) => Answer::BlockList(list.jids().into_iter().flatten().map(str::to_owned).collect()),
+        ServerFrame::BlockList(list) => Answer::BlockList(blocked(list)),
         ServerFrame::Hello(hello) => Answer::Greeting(Greeting {
             version: hello.version(),
             software: text(hello.software()),

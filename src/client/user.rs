@@ -255,6 +255,11 @@ impl Client {
         self.done(|encoder, out, tag| encoder.block(out, tag, jid, false))
     }
 
+    pub fn unblock_all(&mut self) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.block(out, tag, "", false))
+    }
+
+    /// Whom we have blocked. From then on, changes of that come as events.
     pub fn block_list(&mut self) -> Result<Vec<String>, Error> {
         match self.connection.request(0, |encoder, out, tag| encoder.block_list_get(out, tag))? {
             Answer::BlockList(jids) => Ok(jids),

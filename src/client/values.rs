@@ -70,7 +70,7 @@ pub struct PresenceEvent {
     pub show: Show,
     /// The last presence of a user who is not online.
     pub last: bool,
-    /// Absent when the session was cut off.
+    /// Of a session that was cut off it has the resource only.
     pub presence: Option<Presence>,
 }
 
@@ -274,6 +274,13 @@ pub enum Event {
     /// The whole roster, after a session was resumed: pushes may have been missed.
     Roster(Roster),
     Directed(DirectedPresence),
+    /// The block list has changed, which we have asked for.
+    Blocked {
+        jid: String,
+        blocked: bool,
+    },
+    /// The whole block list, after a session was resumed: changes may have been missed.
+    BlockList(Vec<String>),
     /// The session is to go on at this address: `Client::follow`.
     Transfer(String),
     /// A request that wanted no answer failed, or the session has ended.

@@ -2,6 +2,7 @@
 //!
 //! Lives on: every core. Serves G6, C8.
 
+use super::json;
 #[cfg(feature = "runtime")]
 use super::secure::Secure;
 #[cfg(feature = "runtime")]
@@ -9,6 +10,7 @@ use super::tls::{Application, Terms};
 use super::translate::Translate;
 use super::ws::{self, WebSocket};
 use super::xmpp::{self, Xmpp};
+use crate::wire::form::{Form, Writer};
 use std::sync::Arc;
 
 /// What a listener speaks.
@@ -35,6 +37,9 @@ impl Speaks {
         }
     }
 }
+
+/// Who writes the forms of events that doors have beside the native one.
+pub const FORMS: &[(Form, Writer)] = &[(Form::Xmpp, xmpp::write_form), (Form::Json, json::write_form)];
 
 /// What the node's listeners speak, by their numbers.
 #[derive(Clone, Default)]

@@ -8,6 +8,7 @@ use super::tls::{Application, HANDSHAKE_US, Terms, Tls};
 use super::translate::{Channel, Core, Next, Translate};
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
+use crate::wire::form::Form;
 use crate::wire::frame::{self, Frame};
 use crate::wire::native::Kind;
 
@@ -136,6 +137,10 @@ impl Translate for Secure {
 
     fn is_resumable(&self) -> bool {
         self.inner.is_resumable()
+    }
+
+    fn form(&self) -> Form {
+        self.inner.form()
     }
 
     fn channel(&self) -> Channel {

@@ -11,6 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::front::json;
 use crate::front::xmpp::Memory;
+use crate::wire::form::Form;
 
 /// What is to happen with the peer's next bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +69,9 @@ pub trait Translate: Send {
         true
     }
 
+    /// How the peer's presence events are to stand on its line, once it has a session.
+    fn form(&self) -> Form;
+
     /// What lies between the peer and its door.
     fn channel(&self) -> Channel {
         Channel::Clear
@@ -86,6 +90,8 @@ pub trait Translate: Send {
 pub struct Core<'a> {
     /// Milliseconds since 1970.
     pub wall_ms: u64,
+    /// Milliseconds since this core's start.
+    pub uptime_ms: u64,
     /// Fresh random numbers, for identifiers.
     pub random: &'a mut dyn FnMut() -> u64,
     /// The users whose events come.

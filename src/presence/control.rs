@@ -227,6 +227,7 @@ pub enum Ask {
         jid: Bare,
         blocked: bool,
     },
+    UnblockAll,
     BlockListGet,
     Message {
         to: Bare,
@@ -456,6 +457,10 @@ pub enum SessionEvent {
     BlockList {
         request: u32,
         jids: Vec<Bare>,
+    },
+    BlockPush {
+        jid: Bare,
+        blocked: bool,
     },
     Message {
         number: u64,

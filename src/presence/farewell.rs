@@ -3,6 +3,7 @@
 use crate::base::time::WallClock;
 use crate::wire::native::{Presence, PresenceArgs, Show};
 use crate::wire::presence;
+use compact_str::CompactString;
 use flatbuffers::FlatBufferBuilder;
 
 /// An unavailable presence of a session.
@@ -14,6 +15,11 @@ pub fn farewell(resource: &str, status: Option<&str>, stamp: WallClock) -> Vec<u
     let root = Presence::create(&mut builder, &args);
     builder.finish(root, None);
     builder.finished_data().to_vec()
+}
+
+/// The resource that a presence names; empty when there is no presence.
+pub fn resource(presence: &[u8]) -> CompactString {
+    presence::read(presence).map(|view| view.resource.into()).unwrap_or_default()
 }
 
 /// The status of a presence; none when there is no presence.
@@ -30,7 +36,7 @@ mod tests {
         let made = farewell("phone", Some("gone fishing"), WallClock(7));
         let view = presence::read(&made).expect("sound");
         assert_eq!((view.resource, view.show, view.fields().stamp), ("phone", Show::Unavailable, 7));
-        assert_eq!(status(&made).as_deref(), Some("gone fishing"));
-        assert_eq!(status(b""), None);
+        assert_eq!((status(&made).as_deref(), &*resource(&made)), (Some("gone fishing"), "phone"));
+        assert_eq!((status(b""), &*resource(b"")), (None, ""));
     }
 }

@@ -4,6 +4,7 @@
 //! whose ring is full is remembered once per publisher's session, not once per update.
 
 use super::control::{Control, UserRef};
+use super::missed::Ended;
 use crate::base::id::{CoreId, SessionId, UserId};
 use crate::base::limits::Limits;
 use crate::base::time::Time;
@@ -72,9 +73,9 @@ impl Updates {
     }
 }
 
-/// A publisher's session whose newest state still has to reach a core. The sequence is what it was when it was put off: that of
-/// the farewell, should the session be gone by then.
-pub type PutOff = BTreeMap<(u32, UserId, SessionId), (UserRef, u32)>;
+/// A publisher's session whose newest state still has to reach a core, and what it was when it was put off: its farewell, should it
+/// be gone by then.
+pub type PutOff = BTreeMap<(u32, UserId, SessionId), (UserRef, Ended)>;
 
 /// What goes to one other core.
 #[derive(Default)]
@@ -132,19 +133,11 @@ impl Outbox {
     }
 
     /// Sends an update to another core, or puts it off. False: put off.
-    pub fn update(
-        &mut self,
-        core: CoreId,
-        slot: u32,
-        at: UserRef,
-        session: SessionId,
-        sequence: u32,
-        now: Time,
-        frame: &[u8],
-    ) -> bool {
+    pub fn update(&mut self, core: CoreId, slot: u32, at: UserRef, now: Time, frame: &[u8]) -> bool {
         let bound = &mut self.bound[usize::from(core.0)];
         if bound.updates.bytes() + frame.len() > self.batch_bytes || !bound.put_off.is_empty() {
-            bound.put_off.insert((slot, at.user, session), (at, sequence));
+            let ended = Ended::of(frame);
+            bound.put_off.insert((slot, at.user, ended.session), (at, ended));
             return false;
         }
         bound.updates.push(slot, now, frame);
@@ -163,6 +156,8 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::Version;
+    use crate::presence::frame::Events;
 
     #[test]
     fn updates_read_back_as_they_were_pushed() {
@@ -176,12 +171,16 @@ mod tests {
 
     #[test]
     fn an_update_for_a_full_batch_is_put_off_once_per_session() {
-        let mut out = Outbox::new(2, &Limits { ring_batch_bytes: 20, ..Limits::default() }, 1500);
-        let at = UserRef { user: UserId(5), slot: 0 };
-        assert!(out.update(CoreId(1), 3, at, SessionId(1), 1, Time(0), &[0; 16]));
-        assert!(!out.update(CoreId(1), 3, at, SessionId(1), 2, Time(0), &[0; 16]));
-        assert!(!out.update(CoreId(1), 3, at, SessionId(1), 3, Time(0), &[0; 1]));
+        let mut out = Outbox::new(2, &Limits { ring_batch_bytes: 100, ..Limits::default() }, 1500);
+        let (at, session) = (UserRef { user: UserId(5), slot: 0 }, SessionId(1));
+        let ended = |sequence| Ended { session, version: Version { epoch: 1, sequence }, resource: "desk".into() };
+        let mut update = |sequence| {
+            let mut frame = Events::default();
+            ended(sequence).tell(at.user, &mut frame);
+            out.update(CoreId(1), 3, at, Time(0), frame.bytes())
+        };
+        assert_eq!([update(1), update(2), update(3)], [true, false, false]);
         assert_eq!(out.bound[1].updates.len(), 1);
-        assert_eq!(out.bound[1].put_off.values().copied().collect::<Vec<_>>(), [(at, 3)]);
+        assert_eq!(out.bound[1].put_off.values().cloned().collect::<Vec<_>>(), [(at, ended(3))]);
     }
 }

@@ -64,6 +64,8 @@ pub struct SessionExtra {
     pub ends_at: Option<Time>,
     /// XEP-0280: it wants copies of what the user's other sessions send and receive.
     pub carbons: bool,
+    /// XEP-0191: it has asked for the block list, and hears of changes.
+    pub blocks: bool,
     /// XEP-0352: what is kept back while nobody looks at its client.
     pub withheld: Option<Box<Withheld>>,
 }
@@ -142,6 +144,11 @@ impl Session {
     /// What is kept back from it, if it is inactive.
     pub fn withheld(&mut self) -> Option<&mut Withheld> {
         self.extra.as_mut()?.withheld.as_deref_mut()
+    }
+
+    /// XEP-0191: whether it is told of changes of the block list.
+    pub fn hears_of_blocks(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.blocks)
     }
 
     pub fn wants_copies(&self) -> bool {
@@ -368,6 +375,11 @@ impl User {
     pub fn approves(&self, subscriber: UserId) -> bool {
         let item = self.roster.by_user(subscriber);
         item.is_some_and(|item| item.state.has(State::FROM) && !self.has_blocked(&item.jid))
+    }
+
+    /// The same of a user whose number is not known.
+    pub fn approves_name(&self, subscriber: &Bare) -> bool {
+        self.roster.by_jid(subscriber).is_some_and(|item| item.state.has(State::FROM)) && !self.has_blocked(subscriber)
     }
 
     /// The frames that tell the user's whole state: each available session, or the last presence.

@@ -435,6 +435,7 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
             name: set.name().unwrap_or_default().to_owned(),
             groups: set.groups().into_iter().flatten().map(str::to_owned).collect(),
         },
+        ClientFrame::Block(block) if block.jid().is_empty() && !block.blocked() => Ask::UnblockAll,
         ClientFrame::Block(block) => Ask::Block { jid: bare(block.jid())?, blocked: block.blocked() },
         ClientFrame::BlockListGet => Ask::BlockListGet,
         ClientFrame::Ack(ack) => Ask::Ack { received: ack.received() },

@@ -36,7 +36,7 @@ use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
-use crate::front::doors::Doors;
+use crate::front::doors::{Doors, FORMS};
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
@@ -198,6 +198,8 @@ pub struct Shard {
     look_next: usize,
     looked_at: Time,
     stopping: bool,
+    /// When the first turn was.
+    started: Option<Time>,
 }
 
 impl Shard {
@@ -210,7 +212,7 @@ impl Shard {
         let cores = settings.cores;
         let mut edge = Edge::new(settings.core, cores, hasher.clone());
         if settings.doors.name_publishers() {
-            edge.keep_names(hasher.clone());
+            edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
@@ -244,12 +246,14 @@ impl Shard {
             look_next: 0,
             looked_at: Time::ZERO,
             stopping: false,
+            started: None,
             settings,
         }
     }
 
     /// Once a turn, after all input: looks after time, and says when it wants to again.
     pub fn turn(&mut self, now: Time) -> Option<Time> {
+        self.started.get_or_insert(now);
         let handshakes = self.go_on_with_handshakes(now);
         let deadline = self.watch_over(now);
         self.work_off(now);

@@ -7,7 +7,7 @@ use crate::presence::control::{Asker, Attached, Contact, Content, EdgeRef, Sessi
 use crate::presence::edge::{Home, RosterRest};
 use crate::presence::roster::version_text;
 use crate::presence::subscription::State;
-use crate::wire::encode::{self, LoggedInAs, MessageFields, SubscriptionFields, Tag};
+use crate::wire::encode::{self, Encoder, LoggedInAs, MessageFields, SubscriptionFields, Tag};
 use crate::wire::native;
 
 impl Shard {
@@ -40,26 +40,14 @@ impl Shard {
     pub(super) fn tell(&mut self, edge: EdgeRef, event: SessionEvent) {
         let Some(session) = self.edge.get(edge) else { return };
         let (conn, stream, has_home) = (session.conn, session.stream, session.home.is_some());
-        let tag = Tag::stream(stream);
         self.frames.clear();
         let (out, encoder) = (&mut self.frames, &mut self.encoder);
         match event {
             SessionEvent::Done { request } if !has_home => return self.account_made(edge, conn, request),
             // Only the answer about an account comes unasked.
             SessionEvent::Done { request: 0 } => return,
-            SessionEvent::Done { request } => encoder.done(out, Tag { stream, request }),
             SessionEvent::Error { request, reason, detail } => {
                 return self.request_failed(edge, request, reason, &detail);
-            }
-            SessionEvent::Subscription { action, from, user, note } => {
-                let fields = SubscriptionFields {
-                    action: native::Action(action as u8),
-                    jid: from.as_str(),
-                    user,
-                    note: &note.text,
-                    extensions: &note.extensions,
-                };
-                encoder.subscription_event(out, tag, &fields);
             }
             SessionEvent::Roster { request, items, version } => {
                 let text = version.map(version_text);
@@ -74,36 +62,10 @@ impl Shard {
                 }
                 return;
             }
-            SessionEvent::RosterUnchanged { request, version } => {
-                encoder.roster_unchanged(out, Tag { stream, request }, &version_text(version));
-            }
-            SessionEvent::RosterPush { item, version } => encoder.roster_push(out, tag, &contact(&item), &version_text(version)),
-            SessionEvent::Document { request, jid, name, data } => {
-                encoder.document(out, Tag { stream, request }, jid.as_str(), &name, &data);
-            }
-            SessionEvent::LastSeen { request, jid, seconds, status } => {
-                encoder.last_seen(out, Tag { stream, request }, jid.as_str(), seconds, &status);
-            }
-            SessionEvent::BlockList { request, jids } => {
-                let jids: Vec<&str> = jids.iter().map(Bare::as_str).collect();
-                encoder.block_list(out, Tag { stream, request }, &jids);
-            }
-            SessionEvent::Message { number, message } => {
-                let to = message.to_resource.as_ref().map_or(message.to.to_string(), |resource| full(&message.to, resource));
-                let from = full(&message.from, &message.from_resource);
-                let Content { kind, id, body, extensions } = &message.content;
-                let (kind, stamp, copy) = (*kind, message.stamp.0, message.copy);
-                let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp, copy };
-                encoder.message(out, tag, &fields);
-            }
-            SessionEvent::Directed(directed) => {
-                let from = full(&directed.from, &directed.from_resource);
-                encoder.directed_from(out, tag, &from, &directed.presence);
-            }
             SessionEvent::Events(events) => return self.edge.send_events(edge.slot, &events, &mut self.out),
             SessionEvent::Probed { publisher } => return self.edge.probed(edge, publisher, &self.homes, &mut self.out),
-            SessionEvent::Transfer { address } => encoder.transfer(out, tag, &address),
             SessionEvent::Ended(reason) => return self.session_ended(edge, reason),
+            event => write(encoder, out, stream, event),
         }
         self.out.lines.append(conn.slot, &self.frames);
     }
@@ -114,6 +76,57 @@ impl Shard {
         self.frames.clear();
         self.encoder.error(&mut self.frames, tag, reason, detail);
         self.out.lines.append(conn.slot, &self.frames);
+    }
+}
+
+/// What becomes one frame and nothing else.
+fn write(encoder: &mut Encoder, out: &mut Vec<u8>, stream: u32, event: SessionEvent) {
+    let tag = Tag::stream(stream);
+    match event {
+        SessionEvent::Done { request } => encoder.done(out, Tag { stream, request }),
+        SessionEvent::Subscription { action, from, user, note } => {
+            let fields = SubscriptionFields {
+                action: native::Action(action as u8),
+                jid: from.as_str(),
+                user,
+                note: &note.text,
+                extensions: &note.extensions,
+            };
+            encoder.subscription_event(out, tag, &fields);
+        }
+        SessionEvent::RosterUnchanged { request, version } => {
+            encoder.roster_unchanged(out, Tag { stream, request }, &version_text(version));
+        }
+        SessionEvent::RosterPush { item, version } => encoder.roster_push(out, tag, &contact(&item), &version_text(version)),
+        SessionEvent::Document { request, jid, name, data } => {
+            encoder.document(out, Tag { stream, request }, jid.as_str(), &name, &data);
+        }
+        SessionEvent::LastSeen { request, jid, seconds, status } => {
+            encoder.last_seen(out, Tag { stream, request }, jid.as_str(), seconds, &status);
+        }
+        SessionEvent::BlockList { request, jids } => {
+            let jids: Vec<&str> = jids.iter().map(Bare::as_str).collect();
+            encoder.block_list(out, Tag { stream, request }, &jids);
+        }
+        SessionEvent::BlockPush { jid, blocked } => encoder.block_push(out, tag, jid.as_str(), blocked),
+        SessionEvent::Message { number, message } => {
+            let to = message.to_resource.as_ref().map_or(message.to.to_string(), |resource| full(&message.to, resource));
+            let from = full(&message.from, &message.from_resource);
+            let Content { kind, id, body, extensions } = &message.content;
+            let (kind, stamp, copy) = (*kind, message.stamp.0, message.copy);
+            let fields = MessageFields { from: &from, to: &to, id, body, number, kind, extensions, stamp, copy };
+            encoder.message(out, tag, &fields);
+        }
+        SessionEvent::Directed(directed) => {
+            let from = full(&directed.from, &directed.from_resource);
+            encoder.directed_from(out, tag, &from, &directed.presence);
+        }
+        SessionEvent::Transfer { address } => encoder.transfer(out, tag, &address),
+        SessionEvent::Roster { .. }
+        | SessionEvent::Error { .. }
+        | SessionEvent::Events(_)
+        | SessionEvent::Probed { .. }
+        | SessionEvent::Ended(_) => unreachable!("the caller handles these itself"),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::front::native::Door;
 use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
+use crate::wire::form::Form;
 
 /// The translators of a core's connections, and buffers that they share.
 #[derive(Default)]
@@ -61,6 +62,12 @@ impl Translators {
     pub fn handshake_us(&self, slot: u32) -> u32 {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
         translator.map_or(0, |translator| translator.handshake_us())
+    }
+
+    /// How a connection's events are to stand on its line.
+    pub fn form(&self, slot: u32) -> Form {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.map_or(Form::Native, |translator| translator.form())
     }
 
     /// What lies between a connection and its peer.
@@ -154,9 +161,10 @@ impl Shard {
     fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
+        let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
         let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
-        let mut core = Core { wall_ms, random: &mut random, users, xmpp, json, follow, end: None };
+        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, end: None };
         let done = work(&mut core);
         (done, core.end)
     }

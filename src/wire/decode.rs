@@ -70,6 +70,7 @@ pub enum ServerFrame<'a> {
     Roster(Roster<'a>),
     RosterPush(RosterPush<'a>),
     BlockList(BlockList<'a>),
+    BlockPush(BlockPush<'a>),
     Transfer(Transfer<'a>),
     LastSeen(LastSeen<'a>),
     Document(Document<'a>),
@@ -170,6 +171,7 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
             ServerFrame::RosterPush(table)
         }
         Kind::BlockList => ServerFrame::BlockList(server_table(body)?),
+        Kind::BlockPush => ServerFrame::BlockPush(server_table(body)?),
         Kind::Transfer => ServerFrame::Transfer(server_table(body)?),
         Kind::Document => ServerFrame::Document(server_table(body)?),
         Kind::LastSeen => ServerFrame::LastSeen(server_table(body)?),

@@ -167,7 +167,7 @@ pub struct Event<'a> {
     pub head: Head,
     /// The trunk's streams it is for; empty elsewhere.
     pub streams: Streams<'a>,
-    /// Absent when the session was cut off.
+    /// Of a session that was cut off it has the resource only.
     pub presence: Option<PresenceView<'a>>,
 }
 

@@ -145,6 +145,7 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::RosterSet, &mut |e, out| e.roster_set(out, TAG, "bob@localhost", "Bob", &groups()));
         add(Kind::RosterSet, &mut |e, out| e.roster_remove(out, TAG, "bob@localhost"));
         add(Kind::Block, &mut |e, out| e.block(out, TAG, "bob@localhost", false));
+        add(Kind::Block, &mut |e, out| e.block(out, TAG, "", false));
         add(Kind::BlockListGet, &mut |e, out| e.block_list_get(out, TAG));
         add(Kind::Ack, &mut |e, out| e.ack(out, TAG, 3));
         add(Kind::DocumentSet, &mut |e, out| e.document_set(out, TAG, "card", b"data", native::Access::Contacts));
@@ -192,6 +193,7 @@ pub fn of_server() -> Vec<Sample> {
         add(Kind::Document, &mut |e, out| e.document(out, TAG, "bob@localhost", "card", b"data"));
         add(Kind::LastSeen, &mut |e, out| e.last_seen(out, TAG, "bob@localhost", 90, "gone home"));
         add(Kind::BlockList, &mut |e, out| e.block_list(out, TAG, &["carol@localhost"]));
+        add(Kind::BlockPush, &mut |e, out| e.block_push(out, Tag::default(), "carol@localhost", true));
         add(Kind::Transfer, &mut |e, out| e.transfer(out, Tag::default(), "127.0.0.1:5290"));
     })
 }

@@ -76,6 +76,7 @@ impl Heard<'_> {
             "probe" => encoder.probe(out, tag, m.required("jid")?),
             "roster_get" => encoder.roster_since(out, tag, m.text("version")?),
             "block" => encoder.block(out, tag, m.required("jid")?, m.flag("blocked", true)?),
+            "unblock_all" => encoder.block(out, tag, "", false),
             "block_list_get" => encoder.block_list_get(out, tag),
             "ack" => encoder.ack(out, tag, m.number("received", u64::MAX)?),
             "carbons" => encoder.carbons(out, tag, m.flag("enabled", true)?),

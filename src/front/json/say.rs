@@ -71,6 +71,10 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
         ServerFrame::BlockList(list) => {
             say(out, "block_list", id, |o| o.list("jids", list.jids().into_iter().flatten(), string));
         }
+        ServerFrame::BlockPush(push) => say(out, "block_push", id, |o| {
+            o.text("jid", push.jid());
+            o.flag("blocked", push.blocked());
+        }),
         ServerFrame::Document(document) => say(out, "document", id, |o| {
             o.text("jid", document.jid());
             o.text("name", document.name());

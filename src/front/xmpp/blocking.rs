@@ -6,7 +6,7 @@ use super::stanza::Address;
 use super::{Question, Turn, Xmpp, names};
 use crate::base::reason::Reason;
 use crate::wire::native::BlockList;
-use crate::wire::xml::{self, Element};
+use crate::wire::xml;
 
 /// Users named in one request. At the limit: `bad-request`.
 const NAMED: usize = 1000;
@@ -18,8 +18,6 @@ pub(super) struct Blocking {
     /// Answers of the core that are still to come.
     left: usize,
     failed: Option<Reason>,
-    /// What the client is told once it is done: the change itself.
-    push: Vec<u8>,
 }
 
 impl Xmpp {
@@ -47,12 +45,15 @@ impl Xmpp {
                 _ => return self.fail(asked, BAD_JID, turn),
             }
         }
-        if jids.is_empty() || jids.len() > NAMED {
+        if jids.is_empty() && blocked || jids.len() > NAMED {
             return self.fail(asked, BAD_REQUEST, turn);
         }
-        let push = pushed(asked.payload);
-        let blocking = Blocking { id: asked.id.into(), from: asked.to.into(), left: jids.len(), failed: None, push };
+        let blocking = Blocking { id: asked.id.into(), from: asked.to.into(), left: jids.len().max(1), failed: None };
         let Some(tag) = self.ask_for(asked, turn, Question::Block(Box::new(blocking))) else { return };
+        if jids.is_empty() {
+            // XEP-0191 3.5: everybody.
+            turn.frame(|encoder, frames| encoder.block(frames, tag, "", false));
+        }
         for jid in jids {
             turn.frame(|encoder, frames| encoder.block(frames, tag, jid.as_str(), blocked));
         }
@@ -69,29 +70,27 @@ impl Xmpp {
             return self.stanza_out(out, |this, out| this.write_failure(out, "iq", &blocking.id, &blocking.from, failure(reason)));
         }
         self.stanza_out(out, |this, out| this.write_result(out, &blocking.id, &blocking.from, |_| {}));
-        let id = self.push_id();
+    }
+
+    /// XEP-0191 3.3: the list has changed. Nobody named: all of it.
+    pub(super) fn push_blocks<'a>(&mut self, jids: impl Iterator<Item = &'a str>, blocked: bool, out: &mut Vec<u8>) {
+        let (id, name) = (self.push_id(), if blocked { "block" } else { "unblock" });
         self.stanza_out(out, |this, out| {
             this.open_stanza(out, "iq", "set", &id, "");
-            out.push(b'>');
-            out.extend_from_slice(&blocking.push);
-            out.extend_from_slice(b"</iq>");
+            out.extend_from_slice(format!("><{name} xmlns='{}'>", names::BLOCKING).as_bytes());
+            jids.for_each(|jid| write_item(out, jid));
+            out.extend_from_slice(format!("</{name}></iq>").as_bytes());
         });
     }
-}
 
-/// The change as the client is told of it (XEP-0191 3.3).
-fn pushed(payload: &Element) -> Vec<u8> {
-    let mut push = Vec::new();
-    push.push(b'<');
-    push.extend_from_slice(payload.name.as_bytes());
-    xml::attribute(&mut push, "xmlns", names::BLOCKING);
-    push.push(b'>');
-    let items = payload.children().filter(|child| child.is("item", names::BLOCKING));
-    items.filter_map(|item| item.attribute("jid")).for_each(|jid| write_item(&mut push, jid));
-    push.extend_from_slice(b"</");
-    push.extend_from_slice(payload.name.as_bytes());
-    push.push(b'>');
-    push
+    /// After a resumption the list comes unasked: pushes may have been missed.
+    pub(super) fn push_block_list(&mut self, list: &BlockList<'_>, out: &mut Vec<u8>) {
+        self.push_blocks(std::iter::empty(), false, out);
+        let jids = list.jids().unwrap_or_default();
+        if !jids.is_empty() {
+            self.push_blocks(jids.iter(), true, out);
+        }
+    }
 }
 
 fn write_item(out: &mut Vec<u8>, jid: &str) {

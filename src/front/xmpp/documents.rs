@@ -152,14 +152,11 @@ fn node_name(node: &str) -> String {
 
 /// XEP-0060 4.5: who may read a node; contacts, unless its options say otherwise.
 fn access(options: Option<&Element>) -> Access {
-    let fields = options.and_then(|options| options.child("x", DATA)).into_iter().flat_map(Element::children);
+    let fields = options.and_then(|options| options.child("x", names::DATA)).into_iter().flat_map(Element::children);
     let model = fields.filter(|field| field.attribute("var") == Some("pubsub#access_model"));
-    match model.filter_map(|field| field.child("value", DATA)).map(Element::text).next().as_deref() {
+    match model.filter_map(|field| field.child("value", names::DATA)).map(Element::text).next().as_deref() {
         Some("open") => Access::Everyone,
         None | Some("presence" | "roster") => Access::Contacts,
         Some(_) => Access::Own,
     }
 }
-
-/// XEP-0004.
-const DATA: &str = "jabber:x:data";

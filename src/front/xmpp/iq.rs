@@ -1,6 +1,7 @@
 //! IQ stanzas to the server and to the client's own account (RFC 6120 8.2.3): each that asks gets one answer.
 
-use super::reasons::{BAD_JID, BAD_REQUEST, ELSEWHERE, FORBIDDEN, Failure, NO_SERVICE, NOT_FOUND, TOO_MANY};
+use super::disco::{ACCOUNT, SERVER};
+use super::reasons::{BAD_JID, BAD_REQUEST, ELSEWHERE, FORBIDDEN, Failure, NO_SERVICE, TOO_MANY};
 use super::stanza::{Address, IqKind, iq_kind};
 use super::{Mark, Question, Turn, Xmpp, names};
 use crate::base::jid::Bare;
@@ -79,7 +80,11 @@ impl Xmpp {
             (names::SESSION, "session", true) => self.result(asked, turn, |_| {}),
             (names::BIND, "bind", true) => self.fail(asked, Failure::new("cancel", "not-allowed"), turn),
             (names::PING, "ping", false) => self.result(asked, turn, |_| {}),
-            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, ACCOUNT, turn),
+            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, &ACCOUNT, turn),
+            (names::LAST, "query", false) => {
+                let own = self.bare().to_owned();
+                self.last_seen(asked, &own, turn);
+            }
             _ if self.documents(asked, true, turn) => {}
             // Without an address, what else there is to ask is asked of the server.
             _ if asked.to.is_empty() => self.of_server(asked, turn),
@@ -90,7 +95,7 @@ impl Xmpp {
     fn of_server(&mut self, asked: Asked<'_>, turn: &mut Turn<'_, '_>) {
         match (asked.payload.namespace.as_str(), asked.payload.name.as_str(), asked.sets) {
             (names::PING, "ping", false) => self.result(asked, turn, |_| {}),
-            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, SERVER, turn),
+            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, &SERVER, turn),
             (names::SESSION, "session", true) => self.result(asked, turn, |_| {}),
             (names::VERSION, "query", false) => self.result(asked, turn, |out| {
                 out.extend_from_slice(b"<query xmlns='jabber:iq:version'><name>fanal</name><version>");
@@ -105,6 +110,10 @@ impl Xmpp {
                     );
                 });
             }
+            (names::LAST, "query", false) => {
+                let seconds = turn.core.uptime_ms / 1000;
+                self.result(asked, turn, |out| write_last(out, seconds, ""));
+            }
             (names::REGISTER, "query", _) if self.rules.registration => self.own_registration(asked, turn),
             _ => self.fail(asked, NO_SERVICE, turn),
         }
@@ -113,54 +122,23 @@ impl Xmpp {
     /// What the server answers for another user's account. Of everybody the same, so that nobody learns who exists.
     fn of_user(&mut self, asked: Asked<'_>, user: &Bare, turn: &mut Turn<'_, '_>) {
         match (asked.payload.namespace.as_str(), asked.payload.name.as_str(), asked.sets) {
-            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, ACCOUNT, turn),
+            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, &ACCOUNT, turn),
             (names::ROSTER, _, _) => self.fail(asked, FORBIDDEN, turn),
-            (names::LAST, "query", false) => self.last_seen(asked, user, turn),
+            (names::LAST, "query", false) => self.last_seen(asked, user.as_str(), turn),
             _ if self.documents(asked, false, turn) => {}
             _ => self.fail(asked, NO_SERVICE, turn),
         }
     }
 
     /// XEP-0012.
-    fn last_seen(&mut self, asked: Asked<'_>, user: &Bare, turn: &mut Turn<'_, '_>) {
+    fn last_seen(&mut self, asked: Asked<'_>, user: &str, turn: &mut Turn<'_, '_>) {
         let question = Question::LastSeen { id: asked.id.into(), from: asked.to.into() };
         let Some(tag) = self.ask_for(asked, turn, question) else { return };
-        turn.frame(|encoder, frames| encoder.last_seen_get(frames, tag, user.as_str()));
+        turn.frame(|encoder, frames| encoder.last_seen_get(frames, tag, user));
     }
 
     pub(super) fn write_last_seen(&self, out: &mut Vec<u8>, id: &str, from: &str, seen: &LastSeen<'_>) {
-        self.write_result(out, id, from, |out| {
-            out.extend_from_slice(b"<query xmlns='jabber:iq:last'");
-            xml::attribute(out, "seconds", &seen.seconds().to_string());
-            out.push(b'>');
-            xml::text(out, seen.status().unwrap_or_default());
-            out.extend_from_slice(b"</query>");
-        });
-    }
-
-    /// XEP-0030.
-    fn disco(&mut self, asked: Asked<'_>, (category, kind, features): Identity, turn: &mut Turn<'_, '_>) {
-        if asked.payload.attribute("node").is_some_and(|node| !node.is_empty()) {
-            return self.fail(asked, NOT_FOUND, turn);
-        }
-        let namespace = asked.payload.namespace.as_str();
-        self.result(asked, turn, |out| {
-            out.extend_from_slice(b"<query");
-            xml::attribute(out, "xmlns", namespace);
-            if namespace == names::DISCO_ITEMS {
-                return out.extend_from_slice(b"/>");
-            }
-            out.extend_from_slice(format!("><identity category='{category}' type='{kind}' name='fanal'/>").as_bytes());
-            if category == "account" {
-                out.extend_from_slice(b"<identity category='pubsub' type='pep'/>");
-            }
-            for feature in features {
-                out.extend_from_slice(b"<feature");
-                xml::attribute(out, "var", feature);
-                out.extend_from_slice(b"/>");
-            }
-            out.extend_from_slice(b"</query>");
-        });
+        self.write_result(out, id, from, |out| write_last(out, seen.seconds(), seen.status().unwrap_or_default()));
     }
 
     /// Answers a question with a payload, which may be empty.
@@ -189,29 +167,14 @@ impl Xmpp {
     }
 }
 
-/// Category, type and features.
-type Identity = (&'static str, &'static str, &'static [&'static str]);
-
-const SERVER: Identity = (
-    "server",
-    "im",
-    &[
-        names::DISCO_INFO,
-        names::DISCO_ITEMS,
-        names::PING,
-        names::ROSTER,
-        names::VERSION,
-        names::TIME,
-        names::BLOCKING,
-        names::CARBONS,
-        names::VCARD,
-        names::PRIVATE,
-        names::LAST,
-        "urn:xmpp:features:pre-approval",
-    ],
-);
-const ACCOUNT: Identity =
-    ("account", "registered", &[names::DISCO_INFO, names::DISCO_ITEMS, names::VCARD, "http://jabber.org/protocol/pubsub#publish"]);
+/// XEP-0012.
+fn write_last(out: &mut Vec<u8>, seconds: u64, status: &str) {
+    out.extend_from_slice(b"<query xmlns='jabber:iq:last'");
+    xml::attribute(out, "seconds", &seconds.to_string());
+    out.push(b'>');
+    xml::text(out, status);
+    out.extend_from_slice(b"</query>");
+}
 
 /// XEP-0082: a time as text, from milliseconds since 1970.
 pub(super) fn utc(ms: u64) -> String {

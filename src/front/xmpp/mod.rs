@@ -5,14 +5,13 @@
 //! between stanzas keeps its JID and some hundred bytes; requests waiting for the core are bounded ([`WAITING`]).
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `sasl2` (both in one go),
-//! `stanza` (addresses, errors),
-//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `documents` (XEP-0049, 0054, 0163).
+//! `stanza` (addresses, errors), `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become),
+//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115), `documents` (XEP-0049, 0054, 0163).
 
 mod answers;
 mod blocking;
+mod disco;
 mod documents;
-mod encodings;
 mod iq;
 mod log_in;
 mod managed;
@@ -27,13 +26,14 @@ mod sasl2;
 mod stanza;
 mod stream;
 
-pub use encodings::Encodings;
+pub use presence::write_form;
 
 use crate::base::reason::Reason;
 use crate::front::translate::{Core, Next, Translate};
 use crate::wire::encode::{Encoder, Tag};
+use crate::wire::form::Form;
 use crate::wire::frame;
-use crate::wire::xml::{Bounds, Element, Item, Reader};
+use crate::wire::xml::{Bounds, Element, Item, Parsers, Reader};
 use log_in::Entry;
 use management::Counting;
 use std::sync::Arc;
@@ -78,8 +78,10 @@ pub enum Framing {
 /// What the XMPP connections of one core share.
 #[derive(Default)]
 pub struct Memory {
-    pub encodings: Encodings,
+    /// How each presence of the connection that is being translated begins.
+    opening: Vec<u8>,
     encoder: Encoder,
+    parsers: Parsers,
     streams: management::Streams,
 }
 
@@ -125,6 +127,8 @@ pub struct Xmpp {
     pushes: u32,
     /// What waits for the core's answer, by number of the request.
     waiting: ThinVec<(u32, Question)>,
+    /// The stream's language, which its stanzas are in unless they say otherwise (RFC 6120 4.7.4); empty: it has none.
+    language: Box<str>,
     /// The full JID; before that the bare one, of whoever wants in.
     jid: Box<str>,
     /// Until a session is bound.
@@ -197,6 +201,8 @@ enum Mark {
     Last = 2,
     /// From here on, stanzas are counted.
     Enabled = 3,
+    /// A presence event without its addressee ([`Form::Xmpp`]).
+    Presence = 4,
 }
 
 impl Xmpp {
@@ -221,6 +227,7 @@ impl Xmpp {
             request: 0,
             pushes: 0,
             waiting: ThinVec::new(),
+            language: Box::default(),
             jid: Box::default(),
             entry: None,
             counting: None,
@@ -263,7 +270,7 @@ impl Xmpp {
                 Stage::Securing | Stage::Closing | Stage::Closed => return Ok(()),
                 _ => {}
             }
-            match self.reader.next(&mut bytes, bounds)? {
+            match self.reader.next(&mut bytes, bounds, &mut turn.core.xmpp.parsers)? {
                 None => return Ok(()),
                 Some(item) => self.item(item, turn)?,
             }
@@ -407,6 +414,10 @@ impl Translate for Xmpp {
         self.counting.as_ref().is_some_and(|counting| counting.resumable)
     }
 
+    fn form(&self) -> Form {
+        Form::Xmpp
+    }
+
     fn secured(&mut self) {
         self.private = true;
         self.stage = Stage::Opening;
@@ -419,6 +430,6 @@ impl Translate for Xmpp {
         let waiting = self.waiting.capacity() * size_of::<(u32, Question)>();
         let entry = self.entry.as_ref().map_or(0, |entry| entry.heap_bytes());
         let counting = self.counting.as_ref().map_or(0, |_| size_of::<Counting>());
-        size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + waiting + entry + counting
+        size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + self.language.len() + waiting + entry + counting
     }
 }

@@ -11,11 +11,13 @@ pub(super) struct Failure {
     pub condition: &'static str,
     /// For people; may be empty.
     pub text: &'static str,
+    /// What exactly it is: an element of a document of its own (RFC 6120 8.3.4); may be empty.
+    pub detail: &'static str,
 }
 
 impl Failure {
     pub const fn new(kind: &'static str, condition: &'static str) -> Failure {
-        Failure { kind, condition, text: "" }
+        Failure { kind, condition, text: "", detail: "" }
     }
 
     pub const fn saying(self, text: &'static str) -> Failure {
@@ -37,6 +39,7 @@ impl Failure {
             xml::text(out, self.text);
             out.extend_from_slice(b"</text>");
         }
+        out.extend_from_slice(self.detail.as_bytes());
         out.extend_from_slice(b"</error>");
     }
 }
@@ -66,6 +69,7 @@ pub(super) fn failure(reason: Reason) -> Failure {
         UserExists => ("cancel", "conflict"),
         RegistrationClosed => ("cancel", "not-allowed"),
         TooLarge => ("modify", "not-acceptable"),
+        Blocked => ("cancel", "not-acceptable"),
         NotAvailable => ("wait", "unexpected-request"),
         TooManyContacts | TooManyBlocked | TooManySessions | TooManyDirected => ("cancel", "resource-constraint"),
         TooManyRequests | TooManyPending | Overloaded | TooManyMessages | TooManyDocuments | TooManyRegistrations => {
@@ -75,7 +79,9 @@ pub(super) fn failure(reason: Reason) -> Failure {
         Replaced => ("modify", "conflict"),
         _ => ("cancel", "undefined-condition"),
     };
-    Failure { kind, condition, text: reason.text() }
+    // XEP-0191 3.3.
+    let detail = if reason == Blocked { "<blocked xmlns='urn:xmpp:blocking:errors'/>" } else { "" };
+    Failure { kind, condition, text: reason.text(), detail }
 }
 
 /// A stream error's condition (RFC 6120 4.9.3).
@@ -113,7 +119,8 @@ mod tests {
             let mut out = Vec::new();
             failure(reason).write(&mut out);
             let read = xml::Element::parse(&out).expect("well-formed");
-            assert!(read.children().count() == 2 && read.attribute("type").is_some(), "{reason:?}");
+            let children = if reason == Reason::Blocked { 3 } else { 2 };
+            assert!(read.children().count() == children && read.attribute("type").is_some(), "{reason:?}");
             assert!(!stream(reason).is_empty() && !sasl(reason).is_empty());
         }
     }

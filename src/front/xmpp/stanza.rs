@@ -117,11 +117,13 @@ impl Xmpp {
         turn.say(Mark::Stanza, |out| self.write_failure(out, element.name.as_str(), id, to, failure));
     }
 
-    /// Elements as text that any stanza can carry; the stanza's own language stands before them.
+    /// Elements as text that any stanza can carry; the stanza's language stands before them: its own, or the stream's (RFC 6120
+    /// 8.1.5).
     /// `None`: longer than a stanza may be.
     pub(super) fn extensions<'e>(&self, stanza: &Element, children: impl Iterator<Item = &'e Element>) -> Option<String> {
         let mut out = Vec::new();
-        if let Some(language) = stanza.language().filter(|language| !language.is_empty()) {
+        let language = stanza.language().unwrap_or(&self.language);
+        if !language.is_empty() {
             out.extend_from_slice(LANGUAGE.as_bytes());
             xml::attribute(&mut out, "xml:lang", language);
             out.extend_from_slice(b"/>");

@@ -3,11 +3,14 @@
 use super::log_in::Entry;
 use super::management::Kept;
 use super::reasons;
-use super::{Framing, Mark, Question, Stage, StartTls, Turn, Xmpp, names};
+use super::{Framing, Mark, Question, Stage, StartTls, Turn, Xmpp, disco, names};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::wire::xml::{self, Element, Fault, Header, Item};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+
+/// Longest name of a language that is remembered (RFC 5646 4.4.1), in bytes. At the limit: the stream has none.
+const LANGUAGE_BYTES: usize = 35;
 
 /// What an XMPP client calls itself to the core.
 const SOFTWARE: &str = "xmpp";
@@ -59,6 +62,7 @@ impl Xmpp {
         if !tag.attribute("to").is_none_or(|to| self.is_domain(to)) {
             return Err(End::saying("host-unknown", "this server has another name", Reason::BadJid));
         }
+        self.language = tag.language().filter(|language| is_language(language)).unwrap_or_default().into();
         let id = (turn.core.random)();
         turn.say(Mark::Words, |out| self.write_opening(out, id));
         if self.stage == Stage::Proven {
@@ -165,6 +169,7 @@ impl Xmpp {
             b"<sub xmlns='urn:xmpp:features:pre-approval'/><ver xmlns='urn:xmpp:features:rosterver'/>\
               <csi xmlns='urn:xmpp:csi:0'/>",
         );
+        disco::write_own(&mut features);
         self.write_limits(&mut features);
         self.write_features(out, &features);
     }
@@ -272,4 +277,10 @@ impl Xmpp {
             frame(out, from);
         }
     }
+}
+
+/// Whether a text can be the name of a language (RFC 5646 2.1).
+fn is_language(text: &str) -> bool {
+    let is_subtag = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.len() <= LANGUAGE_BYTES && text.split('-').all(is_subtag)
 }

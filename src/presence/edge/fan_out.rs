@@ -1,15 +1,13 @@
 //! Delivery to the sessions of this edge: the same bytes to every subscriber (G2), the newest state only to those that are slow.
 
 use super::{Edge, RosterRest, is_farewell};
-use crate::base::id::{ConnId, SessionId, UserId, Version};
+use crate::base::id::{ConnId, UserId};
 use crate::presence::control::{Ask, Control, EdgeRef};
 use crate::presence::frame::{self, Events};
 use crate::presence::home::Homes;
-use crate::presence::missed::Missed;
+use crate::presence::missed::{Ended, Missed};
 use crate::presence::outbox::Outbox;
-use crate::wire::event::Head;
 use crate::wire::lines::Lines;
-use crate::wire::native::Show;
 use smallvec::SmallVec;
 use std::hint::black_box;
 
@@ -29,6 +27,7 @@ impl Edge {
             return 0;
         };
         let mut delivered = publisher.direct.len();
+        self.forms.begin();
         for conns in publisher.direct.chunks(TOGETHER) {
             // All misses of these lines at once, before the first waits for its own.
             black_box(conns.iter().fold(0, |seen, &conn| seen ^ lines.glance(conn)));
@@ -37,7 +36,7 @@ impl Edge {
                     self.slow.push(conn);
                     continue;
                 }
-                lines.append(conn, frame);
+                lines.append(conn, self.forms.get(lines.form(conn), frame, self.names.as_ref()));
             }
         }
         for group in &publisher.trunks {
@@ -83,12 +82,11 @@ impl Edge {
     /// a session of their own.
     #[cold]
     fn put_off(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) -> usize {
-        let head = frame::head(frame);
         let slow = std::mem::take(&mut self.slow);
         for &conn in &slow {
             self.counters.conflated += 1;
             let missed = self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
-            missed.note(&head);
+            missed.note(frame);
             if missed.ended().len() > FAREWELLS_PER_PUBLISHER {
                 self.counters.farewells_overrun += 1;
                 lines.give_up(conn);
@@ -117,13 +115,13 @@ impl Edge {
         }
     }
 
-    fn send_put_off(&mut self, conn: u32, slot: u32, farewells: &[(SessionId, Version)], homes: &Homes, out: &mut Outbox) {
+    fn send_put_off(&mut self, conn: u32, slot: u32, farewells: &[Ended], homes: &Homes, out: &mut Outbox) {
         let mut events = Events::default();
         self.states_of(slot, homes, &mut events);
         let publisher = self.publishers[slot as usize].as_ref().expect("a freed publisher is put off for nobody");
-        for &(session, version) in farewells {
-            if !events.iter().map(frame::head).any(|head| head.session == session && !is_farewell(&head)) {
-                events.push(farewell(publisher.user, session, version), &[]);
+        for ended in farewells {
+            if !events.iter().map(frame::head).any(|head| head.session == ended.session && !is_farewell(&head)) {
+                ended.tell(publisher.user, &mut events);
             }
         }
         let group = publisher.trunks.iter().find(|group| group.conn == conn);
@@ -208,17 +206,16 @@ impl Edge {
         }
         let mut states = Events::default();
         self.states_of(slot, homes, &mut states);
-        let gone = states.iter().map(frame::head).filter(|head| !is_farewell(head));
-        let mut gone: Vec<(SessionId, Version)> = gone.map(|head| (head.session, head.version)).collect();
+        let mut gone: Vec<Ended> = states.iter().filter(|state| !is_farewell(&frame::head(state))).map(Ended::of).collect();
         let conn = self.at_slot(session_slot).map(|session| session.conn.slot);
         if let Some(put_off) = conn.and_then(|conn| self.put_off.get(&conn)) {
             let ended = put_off.publishers.get(&slot).into_iter().flat_map(Missed::ended);
-            let ended: Vec<_> = ended.filter(|(session, _)| gone.iter().all(|(other, _)| other != session)).copied().collect();
+            let ended: Vec<_> = ended.filter(|ended| gone.iter().all(|other| other.session != ended.session)).cloned().collect();
             gone.extend(ended);
         }
         let user = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
         let mut farewells = Events::default();
-        gone.into_iter().for_each(|(session, version)| farewells.push(farewell(user, session, version), &[]));
+        gone.iter().for_each(|ended| ended.tell(user, &mut farewells));
         self.send_events(session_slot, &farewells, out);
     }
 
@@ -248,10 +245,4 @@ impl Edge {
         black_box(seen);
         at_home
     }
-}
-
-/// The event that says a session has gone. Its version is that of the state it ends: one more than the last seen would be a lie,
-/// and clients let a farewell of the same version win.
-fn farewell(user: UserId, session: SessionId, version: Version) -> Head {
-    Head { user, version, session, show: Show::Unavailable, flags: 0 }
 }

@@ -6,13 +6,10 @@
 use super::Homes;
 use super::message::tell;
 use super::update::done;
-use crate::base::id::{SessionId, Version};
+use crate::base::id::SessionId;
 use crate::presence::control::{Asker, Control, EdgeRef, SessionEvent, UserRef};
-use crate::presence::frame;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::Withheld;
-use crate::wire::event::Head;
-use crate::wire::native::Show;
 
 impl Homes {
     pub(super) fn set_activity(&mut self, at: UserRef, session: SessionId, active: bool, asker: Asker, out: &mut Outbox) {
@@ -33,9 +30,9 @@ impl Homes {
         let Some(withheld) = session.extra.as_mut().and_then(|extra| extra.withheld.take()) else { return };
         if session.available {
             let mut events = user.other_events(id, epoch);
-            for &(ended, version) in withheld.own.ended() {
-                if user.sessions.iter().all(|session| session.id != ended || !session.available) {
-                    events.push(gone(at, ended, version), &[]);
+            for ended in withheld.own.ended() {
+                if user.sessions.iter().all(|session| session.id != ended.session || !session.available) {
+                    ended.tell(at.user, &mut events);
                 }
             }
             tell(asker, SessionEvent::Events(events), out);
@@ -51,11 +48,7 @@ pub(super) fn tell_directed(edge: EdgeRef, withheld: Withheld, out: &mut Outbox)
     }
 }
 
-fn gone(at: UserRef, session: SessionId, version: Version) -> Head {
-    Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 }
-}
-
 /// Notes down what a session is not told of another one of its user.
 pub(super) fn withhold(withheld: &mut Withheld, event: &[u8]) {
-    withheld.own.note(&frame::head(event));
+    withheld.own.note(event);
 }

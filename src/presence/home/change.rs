@@ -4,8 +4,8 @@
 //! So a reader never sees a change that a crash could take back, and what is acknowledged is never lost.
 
 use super::offline::Keeping;
-use super::plan::{Edit, Effect, Plan};
-use super::update::{done, refuse};
+use super::plan::{Edit, Effect, Plan, Whom};
+use super::update::{done, refuse, revoke_directed};
 use super::{Homes, account, interest, plan};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
@@ -14,7 +14,7 @@ use crate::base::time::Time;
 use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
-use crate::presence::user::User;
+use crate::presence::user::{Session, User};
 use crate::store::{Completion, Durability, Table, Write, rows};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -301,13 +301,14 @@ impl Homes {
             match effect {
                 Effect::Push(jid) => push(user, &jid, false, out),
                 Effect::PushRemoved(jid) => push(user, &jid, true, out),
-                Effect::Tell { interested_only, event } => tell(user, interested_only, &event, out),
+                Effect::Tell { whom, event } => tell(user, whom, &event, out),
                 Effect::Way(way) => {
                     user.sent(&way, None);
                     send_way(Effect::Way(way), cores, out);
                 }
                 Effect::WayDone(_) => send_way(effect, cores, out),
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
+                Effect::RevokeDirected(jid) => revoke_directed(user, &jid, cores, out),
                 Effect::See(publisher) => {
                     for edge in available_edges(user) {
                         out.send(edge.core, Control::Interest { edge, publishers: vec![publisher] });
@@ -363,8 +364,12 @@ fn available_edges(user: &User) -> Vec<crate::presence::control::EdgeRef> {
     user.sessions.iter().filter(|session| session.available).filter_map(|session| session.edge).collect()
 }
 
-fn tell(user: &User, interested_only: bool, event: &SessionEvent, out: &mut Outbox) {
-    let wants = |session: &&crate::presence::user::Session| if interested_only { session.interested } else { session.available };
+fn tell(user: &User, whom: Whom, event: &SessionEvent, out: &mut Outbox) {
+    let wants = |session: &&Session| match whom {
+        Whom::Available => session.available,
+        Whom::Interested => session.interested,
+        Whom::Blocking => session.hears_of_blocks(),
+    };
     for edge in user.sessions.iter().filter(wants).filter_map(|session| session.edge) {
         out.send(edge.core, Control::ToSession { edge, event: event.clone() });
     }
@@ -378,7 +383,7 @@ fn push(user: &User, jid: &Bare, removed: bool, out: &mut Outbox) {
     };
     // The version is worked out only if somebody wants it: it looks at the whole roster.
     if user.sessions.iter().any(|session| session.interested && session.edge.is_some()) {
-        tell(user, true, &SessionEvent::RosterPush { item, version: user.roster.version() }, out);
+        tell(user, Whom::Interested, &SessionEvent::RosterPush { item, version: user.roster.version() }, out);
     }
 }
 

@@ -98,7 +98,7 @@ impl Homes {
         let user = self.get(at).expect("found by name");
         let (jid, requests) = (user.jid.clone(), user.requests().iter().map(super::plan::request_event).collect::<Vec<_>>());
         let (roster, publishers) = (super::plan::roster_event(&user.roster, 0, None, &self.place.limits), user.watched());
-        let own = user.other_events(id, self.place.epoch);
+        let (own, blocked) = (user.other_events(id, self.place.epoch), user.blocked().to_vec());
         let user = self.user(at).expect("found by name");
         let session = user.session(id).expect("found above");
         if let Some(old) = session.edge.replace(asker.edge) {
@@ -106,6 +106,7 @@ impl Homes {
         }
         session.resume = token;
         let (available, interested, resource) = (session.available, session.interested, session.resource.clone());
+        let hears_of_blocks = session.hears_of_blocks();
         let extra = session.extra();
         extra.ends_at = None;
         let acknowledged = extra.acknowledge(received);
@@ -118,6 +119,9 @@ impl Homes {
         let tell = |event, out: &mut Outbox| out.send(edge.core, Control::ToSession { edge, event });
         if interested {
             tell(roster, out);
+        }
+        if hears_of_blocks {
+            tell(SessionEvent::BlockList { request: 0, jids: blocked }, out);
         }
         if available {
             tell(SessionEvent::Events(own), out);

@@ -2,7 +2,7 @@
 
 use super::Homes;
 use super::update::{done, refuse};
-use super::{change::Change, plan};
+use super::{change::Change, plan, question};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
@@ -58,7 +58,9 @@ impl Homes {
             }
             Ask::DocumentSet { ref data, .. } if !self.has_room_for(data) => refuse(asker, Reason::Overloaded, "", out),
             Ask::BlockListGet => {
-                let jids = self.get(at).expect("just found").blocked().to_vec();
+                let user = self.user(at).expect("just found");
+                user.session(session).expect("just found").extra().blocks = true;
+                let jids = user.blocked().to_vec();
                 tell(asker, SessionEvent::BlockList { request: asker.request, jids }, out);
             }
             Ask::Message { to, resource, content } => self.message_from(at, session, asker, (to, resource), content, out),
@@ -107,6 +109,12 @@ impl Homes {
         }
         let limits = self.place.limits.clone();
         let user = self.user(at).expect("the caller found it");
+        if user.has_blocked(&to) {
+            return match content.kind {
+                MessageKind::Error | MessageKind::Result | MessageKind::Failure => done(asker, out),
+                _ => refuse(asker, Reason::Blocked, to.to_string(), out),
+            };
+        }
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
         let (from, given, stamp, copy) = (user.jid.clone(), Vec::new(), WallClock::default(), native::Copy::None);
         let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, copy };
@@ -136,13 +144,14 @@ impl Homes {
             return Err((Reason::RecipientUnavailable, message.to.to_string()));
         }
         let (resource, kind) = (message.to_resource.as_deref(), message.content.kind);
+        let is_unanswerable = matches!(kind, MessageKind::Get | MessageKind::Set) && !question::may_ask(user, &message);
         let Some(chosen) = recipients(user, resource, kind) else { return Ok(Fate::Given) };
         let is_named = user.sessions.iter().any(|session| Some(&*session.resource) == resource);
         let must_wait = chosen.is_empty() || (!is_named && user.mailbox().is_some_and(Mailbox::is_arriving));
         if must_wait && matches!(kind, MessageKind::Normal | MessageKind::Chat) {
             return self.keep(now, at, message, answer, out);
         }
-        if chosen.is_empty() {
+        if chosen.is_empty() || is_unanswerable {
             return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.content.id, message.to)));
         }
         let full = |session: &Session| session.extra.as_ref().is_some_and(|extra| !extra.has_room(&limits));
@@ -202,6 +211,9 @@ impl Homes {
             return refuse(asker, Reason::Overloaded, "", out);
         }
         let user = self.user(at).expect("the caller found it");
+        if user.has_blocked(&to.0) {
+            return refuse(asker, Reason::Blocked, to.0.to_string(), out);
+        }
         let from = user.jid.clone();
         let found = user.session(session).expect("the caller found it");
         let from_resource = found.resource.clone();

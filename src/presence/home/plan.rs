@@ -38,16 +38,28 @@ pub(super) enum Effect {
     Push(Bare),
     PushRemoved(Bare),
     Tell {
-        interested_only: bool,
+        whom: Whom,
         event: SessionEvent,
     },
     Way(Box<Way>),
     WayDone(Box<WayName>),
     /// A subscriber loses the user's presence at once.
     Revoke(UserId),
+    /// The same of somebody who was sent directed presence.
+    RevokeDirected(Bare),
     /// The user's available sessions see a publisher from now on, or no longer.
     See(UserId),
     Unsee(UserId),
+}
+
+/// Which of a user's sessions hear of something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Whom {
+    Available,
+    /// RFC 6121 2.2: those that have asked for the roster.
+    Interested,
+    /// XEP-0191: those that have asked for the block list.
+    Blocking,
 }
 
 #[derive(Default, Debug)]
@@ -129,6 +141,11 @@ pub(super) fn for_ask(user: &User, place: &Place, _session: SessionId, ask: &Ask
         Ask::RosterSet { contact, name, groups } => roster_set(user, place, contact, name, groups),
         Ask::RosterRemove { contact } => roster_remove(user, place, contact, next_way),
         Ask::Block { jid, blocked } => block(user, place, jid, *blocked, next_way),
+        Ask::UnblockAll => {
+            let mut plan = Plan::default();
+            user.blocked().iter().for_each(|jid| plan_block(&mut plan, user, place, jid, false, next_way));
+            Ok(plan)
+        }
         Ask::DocumentSet { name, data, access } => document_set(user, place, name, data, *access),
         Ask::Credentials(credentials) => {
             let mut plan = Plan::default();
@@ -262,9 +279,17 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
     if blocked && user.blocked().len() >= most {
         return Err((Reason::TooManyBlocked, format!("{most} at most")));
     }
+    plan_block(&mut plan, user, place, jid, blocked, next_way);
+    Ok(plan)
+}
+
+/// Adds what blocking or unblocking somebody takes.
+fn plan_block(plan: &mut Plan, user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u64) {
     let (key, item) = (rows::pair_key(&user.jid, jid), user.roster.by_jid(jid));
+    plan.effects.push(Effect::Tell { whom: Whom::Blocking, event: SessionEvent::BlockPush { jid: jid.clone(), blocked } });
     if blocked {
         plan.put(Table::Blocked, key, Vec::new());
+        plan.effects.push(Effect::RevokeDirected(jid.clone()));
         plan.edits.push(Edit::Block(jid.clone()));
     } else {
         plan.delete(Table::Blocked, key);
@@ -284,7 +309,6 @@ fn block(user: &User, place: &Place, jid: &Bare, blocked: bool, next_way: &mut u
         let contact_user = item.map_or(UserId::NOBODY, |item| item.user);
         plan.send((&user.jid, user.id), (jid, contact_user), kind, &Note::default(), next_way);
     }
-    Ok(plan)
 }
 
 fn document_set(user: &User, place: &Place, name: &str, data: &[u8], access: Access) -> Result<Plan, Refusal> {
@@ -355,7 +379,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
         let Note { text: note, extensions } = request.note.clone();
         let row = rows::Request { note, user: request.user, stamp: Default::default(), extensions };
         plan.put(Table::Requests, rows::pair_key(&user.jid, &way.from), row.encode());
-        plan.effects.push(Effect::Tell { interested_only: false, event: request_event(&request) });
+        plan.effects.push(Effect::Tell { whom: Whom::Available, event: request_event(&request) });
         plan.edits.push(Edit::PutRequest(request));
     } else {
         if old.has(State::PENDING_IN) && !outcome.state.has(State::PENDING_IN) {
@@ -364,7 +388,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
         }
         if outcome.route {
             let event = SessionEvent::Subscription { action, from: way.from.clone(), user: contact_user, note: way.note.clone() };
-            plan.effects.push(Effect::Tell { interested_only: true, event });
+            plan.effects.push(Effect::Tell { whom: Whom::Interested, event });
         }
     }
     follow(plan, user, &outcome, &way.from, if outcome.flow == Some(Flow::StopTo) { known } else { contact_user }, old);

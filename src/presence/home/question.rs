@@ -7,7 +7,7 @@ use super::update::refuse;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
-use crate::presence::control::{Asker, Control, Question, SessionEvent, UserRef, Wanted};
+use crate::presence::control::{Asker, Control, Message, Question, SessionEvent, UserRef, Wanted};
 use crate::presence::farewell;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::User;
@@ -52,6 +52,19 @@ impl Homes {
     pub fn document_bytes(&self) -> usize {
         self.document_bytes
     }
+}
+
+/// Whether a session may be asked (RFC 6120 13.10.2, RFC 6121 11): its answer says that it's there, so only by who knows that
+/// already, the user's own sessions, subscribers, and those it has sent directed presence. Others are answered as if it were not
+/// there.
+pub(super) fn may_ask(user: &User, question: &Message) -> bool {
+    let Message { from, from_resource, to_resource, .. } = question;
+    let was_told = |(to, resource): &(Bare, Option<String>)| {
+        to == from && resource.as_ref().is_none_or(|resource| *resource == **from_resource)
+    };
+    let named = user.sessions.iter().find(|session| to_resource.as_deref() == Some(&*session.resource));
+    let directed = named.and_then(|session| session.extra.as_ref()).is_some_and(|extra| extra.directed.iter().any(was_told));
+    user.jid == *from || directed || user.approves_name(from)
 }
 
 fn last_seen(user: Option<&User>, question: &Question, now: WallClock) -> Result<SessionEvent, Reason> {

@@ -3,6 +3,7 @@
 use super::Homes;
 use super::activity::withhold;
 use crate::base::id::{CoreId, SessionId, Version};
+use crate::base::jid::Bare;
 use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -20,6 +21,7 @@ use crate::store::{
 use crate::wire::event::Head;
 use crate::wire::native::Show;
 use crate::wire::presence::PresenceView;
+use compact_str::CompactString;
 
 impl Homes {
     /// A session sets its presence.
@@ -67,11 +69,11 @@ impl Homes {
         found.presence.clear();
         found.presence.extend_from_slice(view.bytes);
         found.encode(at.user, epoch, frame);
-        let (sequence, begins) = (found.sequence, found.is_willing() && !was_willing);
+        let begins = found.is_willing() && !was_willing;
         if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
         }
-        counters.put_off += spread(core, now, at, user, session, sequence, frame, edge, out);
+        counters.put_off += spread(core, now, at, user, session, frame, edge, out);
         counters.updates += 1;
         if was_available == (show == Show::Unavailable) {
             match was_available {
@@ -106,12 +108,7 @@ impl Homes {
         let directed = found.extra.as_mut().map(|extra| std::mem::take(&mut extra.directed)).unwrap_or_default();
         let resource = found.resource.clone();
         let version = Version { epoch, sequence: found.sequence };
-        for (to, to_resource) in directed {
-            let farewell = farewell::farewell(&resource, None, Default::default());
-            let home = crate::base::id::home_of_slot(crate::base::id::slot_of(to.as_str()), cores);
-            let directed = Directed { from: jid.clone(), from_resource: resource.clone(), to, to_resource, presence: farewell };
-            out.send(home, Control::Directed(Box::new(directed)));
-        }
+        directed.into_iter().for_each(|to| say_farewell(&jid, &resource, to, cores, out));
         if !user.has_available() {
             let status = farewell::status(presence);
             let last = Last { session, version, stamp, presence: farewell::farewell(&resource, status.as_deref(), stamp) };
@@ -139,14 +136,12 @@ impl Homes {
             found.sequence += 1;
             found.available = false;
             let version = Version { epoch, sequence: found.sequence };
-            let presence = match status {
-                "" => Vec::new(),
-                status => farewell::farewell(&found.resource, Some(status), Default::default()),
-            };
+            let status = Some(status).filter(|status| !status.is_empty());
+            let presence = farewell::farewell(&found.resource, status, Default::default());
             let mut frame = Vec::new();
             let head = Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 };
             frame::encode(&mut frame, head, &presence);
-            let put_off = spread(core, now, at, user, session, version.sequence, &frame, edge, out);
+            let put_off = spread(core, now, at, user, session, &frame, edge, out);
             self.counters.put_off += put_off;
             self.became_unavailable(now, at, session, &presence, out);
         }
@@ -163,17 +158,18 @@ impl Homes {
     pub fn send_put_off(&mut self, core: CoreId, now: Time, out: &mut Outbox) {
         let put_off = std::mem::take(&mut out.bound[usize::from(core.0)].put_off);
         let mut frame = Vec::new();
-        for ((slot, user, session), (at, sequence)) in put_off {
+        for ((slot, user, session), (at, ended)) in put_off {
             let Some(home) = self.get(at).filter(|home| home.outbound.contains(&Destination { core, slot })) else { continue };
             match home.sessions.iter().find(|found| found.id == session && found.available) {
                 Some(found) => found.encode(user, self.place.epoch, &mut frame),
                 None => {
-                    let version = Version { epoch: self.place.epoch, sequence };
-                    let head = Head { user, version, session, show: Show::Unavailable, flags: 0 };
-                    frame::encode(&mut frame, head, &[]);
+                    let mut farewell = Events::default();
+                    ended.tell(user, &mut farewell);
+                    frame.clear();
+                    frame.extend_from_slice(farewell.bytes());
                 }
             }
-            out.update(core, slot, at, session, sequence, now, &frame);
+            out.update(core, slot, at, now, &frame);
         }
     }
 }
@@ -187,7 +183,6 @@ fn spread(
     at: UserRef,
     user: &mut User,
     session: SessionId,
-    sequence: u32,
     frame: &[u8],
     edge: &mut Edge,
     out: &mut Outbox,
@@ -196,7 +191,7 @@ fn spread(
     for destination in &user.outbound {
         if destination.core == core {
             edge.fan_out(destination.slot, at.user, frame, &mut out.lines);
-        } else if !out.update(destination.core, destination.slot, at, session, sequence, now, frame) {
+        } else if !out.update(destination.core, destination.slot, at, now, frame) {
             put_off += 1;
         }
     }
@@ -212,6 +207,25 @@ fn spread(
         }
     }
     put_off
+}
+
+/// XEP-0191 3.3: somebody who was sent directed presence is told that the sender has gone.
+pub(super) fn revoke_directed(user: &mut User, from: &Bare, cores: u16, out: &mut Outbox) {
+    let jid = user.jid.clone();
+    for session in &mut user.sessions {
+        let Some(extra) = session.extra.as_mut() else { continue };
+        for to in extra.directed.extract_if(.., |(to, _)| to == from) {
+            say_farewell(&jid, &session.resource, to, cores, out);
+        }
+    }
+}
+
+/// RFC 6121 4.6.3: the farewell to somebody who was sent directed presence.
+fn say_farewell(from: &Bare, resource: &CompactString, (to, to_resource): (Bare, Option<String>), cores: u16, out: &mut Outbox) {
+    let presence = farewell::farewell(resource, None, Default::default());
+    let home = crate::base::id::home_of_slot(crate::base::id::slot_of(to.as_str()), cores);
+    let directed = Directed { from: from.clone(), from_resource: resource.clone(), to, to_resource, presence };
+    out.send(home, Control::Directed(Box::new(directed)));
 }
 
 /// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
@@ -253,7 +267,6 @@ pub(super) fn done(asker: Asker, out: &mut Outbox) {
 mod tests {
     use super::*;
     use crate::base::id::UserId;
-    use crate::base::jid::Bare;
     use crate::base::limits::Limits;
     use crate::base::secrets::Secrets;
     use crate::base::time::WallClock;

@@ -175,6 +175,14 @@ impl Encoder {
         });
     }
 
+    /// A user was blocked or unblocked.
+    pub fn block_push(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, blocked: bool) {
+        self.frame(out, n::Kind::BlockPush, tag, |b| {
+            let args = n::BlockPushArgs { jid: Some(b.create_string(jid)), blocked };
+            n::BlockPush::create(b, &args)
+        });
+    }
+
     /// Directed presence of another user arrives; `from` is a full JID.
     pub fn directed_from(&mut self, out: &mut Vec<u8>, tag: Tag, from: &str, presence: &[u8]) {
         self.frame(out, n::Kind::DirectedPresence, tag, |b| {

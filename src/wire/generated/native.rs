@@ -13,10 +13,10 @@ pub mod wire {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_KIND: u8 = 1;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_KIND: u8 = 77;
+pub const ENUM_MAX_KIND: u8 = 78;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 40] = [
+pub const ENUM_VALUES_KIND: [Kind; 41] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -57,6 +57,7 @@ pub const ENUM_VALUES_KIND: [Kind; 40] = [
   Kind::Authenticated,
   Kind::Document,
   Kind::LastSeen,
+  Kind::BlockPush,
 ];
 
 /// What a frame is. The number stands in byte 4 of the frame header.
@@ -105,9 +106,10 @@ impl Kind {
   pub const Authenticated: Self = Self(75);
   pub const Document: Self = Self(76);
   pub const LastSeen: Self = Self(77);
+  pub const BlockPush: Self = Self(78);
 
   pub const ENUM_MIN: u8 = 1;
-  pub const ENUM_MAX: u8 = 77;
+  pub const ENUM_MAX: u8 = 78;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Hello,
     Self::Ping,
@@ -149,6 +151,7 @@ impl Kind {
     Self::Authenticated,
     Self::Document,
     Self::LastSeen,
+    Self::BlockPush,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -193,6 +196,7 @@ impl Kind {
       Self::Authenticated => Some("Authenticated"),
       Self::Document => Some("Document"),
       Self::LastSeen => Some("LastSeen"),
+      Self::BlockPush => Some("BlockPush"),
       _ => None,
     }
   }
@@ -825,8 +829,8 @@ impl<'a> ::flatbuffers::Verifiable for SubscriptionState {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for SubscriptionState {}
-/// The fixed part at the start of an Event. `streams` numbers of u32 follow it (padded to 8 bytes), then a Presence; a session
-/// that was cut off leaves an Event of show Unavailable without a Presence.
+/// The fixed part at the start of an Event. `streams` numbers of u32 follow it (padded to 8 bytes), then a Presence; the
+/// Presence of a session that was cut off has its resource, and nothing else. There may be none.
 // struct EventHead, aligned to 8
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq)]
@@ -5280,6 +5284,7 @@ impl ::core::fmt::Debug for RosterSet<'_> {
 pub enum BlockOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// With `blocked` false and an empty `jid`, everybody is unblocked.
 pub struct Block<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -5562,6 +5567,121 @@ impl ::core::fmt::Debug for BlockList<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("BlockList");
       ds.field("jids", &self.jids());
+      ds.finish()
+  }
+}
+pub enum BlockPushOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// A change of the block list, told to the sessions that have asked for it.
+pub struct BlockPush<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for BlockPush<'a> {
+  type Inner = BlockPush<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> BlockPush<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BLOCKED: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    BlockPush { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args BlockPushArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<BlockPush<'bldr>> {
+    let mut builder = BlockPushBuilder::new(_fbb);
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.add_blocked(args.blocked);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BlockPush::VT_JID, None).unwrap()}
+  }
+  #[inline]
+  pub fn blocked(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(BlockPush::VT_BLOCKED, Some(true)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for BlockPush<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
+     .visit_field::<bool>("blocked", Self::VT_BLOCKED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct BlockPushArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub blocked: bool,
+}
+impl<'a> Default for BlockPushArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    BlockPushArgs {
+      jid: None, // required field
+      blocked: true,
+    }
+  }
+}
+
+pub struct BlockPushBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BlockPushBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BlockPush::VT_JID, jid);
+  }
+  #[inline]
+  pub fn add_blocked(&mut self, blocked: bool) {
+    self.fbb_.push_slot::<bool>(BlockPush::VT_BLOCKED, blocked, true);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BlockPushBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    BlockPushBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<BlockPush<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, BlockPush::VT_JID,"jid");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for BlockPush<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("BlockPush");
+      ds.field("jid", &self.jid());
+      ds.field("blocked", &self.blocked());
       ds.finish()
   }
 }

@@ -1,0 +1,109 @@
+//! What the server and its accounts are and can do (XEP-0030), and the short name of the server's description (XEP-0115).
+
+use super::iq::Asked;
+use super::reasons::NOT_FOUND;
+use super::{Turn, Xmpp, names};
+use crate::wire::xml;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use sha1::Sha1;
+use sha2::Digest;
+
+/// What the server calls its software in XEP-0115.
+const NODE: &str = "urn:fanal";
+
+/// Of whom a description is.
+pub(super) struct Identity {
+    /// Category, type and name.
+    identities: &'static [(&'static str, &'static str, &'static str)],
+    features: &'static [&'static str],
+}
+
+pub(super) const SERVER: Identity = Identity {
+    identities: &[("server", "im", "fanal")],
+    features: &[
+        names::DISCO_INFO,
+        names::DISCO_ITEMS,
+        names::CAPS,
+        names::PING,
+        names::ROSTER,
+        names::VERSION,
+        names::TIME,
+        names::BLOCKING,
+        names::CARBONS,
+        names::VCARD,
+        names::PRIVATE,
+        names::LAST,
+        "urn:xmpp:features:pre-approval",
+    ],
+};
+
+pub(super) const ACCOUNT: Identity = Identity {
+    identities: &[("account", "registered", "fanal"), ("pubsub", "pep", "")],
+    features: &[names::DISCO_INFO, names::DISCO_ITEMS, names::VCARD, "http://jabber.org/protocol/pubsub#publish"],
+};
+
+impl Identity {
+    /// The children of the answer.
+    fn write(&self, out: &mut Vec<u8>) {
+        for (category, kind, name) in self.identities {
+            out.extend_from_slice(format!("<identity category='{category}' type='{kind}'").as_bytes());
+            if !name.is_empty() {
+                xml::attribute(out, "name", name);
+            }
+            out.extend_from_slice(b"/>");
+        }
+        for feature in self.features {
+            out.extend_from_slice(b"<feature");
+            xml::attribute(out, "var", feature);
+            out.extend_from_slice(b"/>");
+        }
+    }
+
+    /// XEP-0115 5.1, by SHA-1: the only function that all clients know.
+    fn version(&self) -> String {
+        let identity = |(category, kind, name): &(&str, &str, &str)| format!("{category}/{kind}//{name}");
+        let mut identities: Vec<String> = self.identities.iter().map(identity).collect();
+        let mut features: Vec<String> = self.features.iter().map(ToString::to_string).collect();
+        identities.sort_unstable();
+        features.sort_unstable();
+        identities.append(&mut features);
+        BASE64_STANDARD.encode(Sha1::digest(joined(&identities)))
+    }
+}
+
+impl Xmpp {
+    pub(super) fn disco(&mut self, asked: Asked<'_>, identity: &Identity, turn: &mut Turn<'_, '_>) {
+        let node = asked.payload.attribute("node").filter(|node| !node.is_empty());
+        let is_own = |node: &str| identity.features == SERVER.features && node == format!("{NODE}#{}", SERVER.version());
+        let namespace = asked.payload.namespace.as_str();
+        if node.is_some_and(|node| namespace == names::DISCO_ITEMS || !is_own(node)) {
+            return self.fail(asked, NOT_FOUND, turn);
+        }
+        self.result(asked, turn, |out| {
+            out.extend_from_slice(b"<query");
+            xml::attribute(out, "xmlns", namespace);
+            if let Some(node) = node {
+                xml::attribute(out, "node", node);
+            }
+            out.push(b'>');
+            if namespace == names::DISCO_INFO {
+                identity.write(out);
+            }
+            out.extend_from_slice(b"</query>");
+        });
+    }
+}
+
+/// XEP-0115 6.3: the server's own description, among the stream's features.
+pub(super) fn write_own(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"<c");
+    for (name, value) in [("xmlns", names::CAPS), ("hash", "sha-1"), ("node", NODE), ("ver", &SERVER.version())] {
+        xml::attribute(out, name, value);
+    }
+    out.extend_from_slice(b"/>");
+}
+
+/// The parts of a verification string, each with the mark behind it.
+fn joined(parts: &[String]) -> String {
+    parts.iter().flat_map(|part| [part, "<"]).collect()
+}
