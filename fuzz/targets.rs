@@ -475,7 +475,7 @@ impl Talk {
                     let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
                     encoder.greeting(out, tag, &Greeting { software: "", domain: "localhost", mechanisms, max_frame: 1 << 16 });
                 }
-                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1"),
+                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1", None),
                 ClientFrame::Bind { .. } | ClientFrame::Resume(_) => {
                     let jid = "user@localhost/r";
                     let (user, session, resume) = (UserId(1), SessionId(1), &[7; 16]);
