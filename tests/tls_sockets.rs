@@ -140,7 +140,7 @@ fn xep_0484_a_bound_token_holds_on_the_connection_whose_exporter_is_in_it() {
         let wanted = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-EXPR'/>";
         let answer = log_in_at_once(&mut stream, "PLAIN", b"\0alice\0pencil", wanted);
         let token = answer.split_once(" token='").expect(&answer).1.split('\'').next().unwrap();
-        let mut shows = |mechanism: &str, channel: &dyn Fn(&Stream) -> Vec<u8>| {
+        let shows = |mechanism: &str, channel: &dyn Fn(&Stream) -> Vec<u8>| {
             let (mut stream, _) = site.connect(&config);
             let proof = Hash::Sha256.hmac(token.as_bytes(), &[b"Initiator", &channel(&stream)]);
             let data = [b"alice\0", &proof[..]].concat();
