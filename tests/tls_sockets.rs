@@ -116,6 +116,44 @@ fn exporter(stream: &Stream) -> [u8; 32] {
     stream.conn.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(&[])).unwrap()
 }
 
+/// What the server answers to a log-in by SASL 2, up to the end of its answer.
+fn log_in_at_once(stream: &mut Stream, mechanism: &str, data: &[u8], fast: &str) -> String {
+    let first = BASE64_STANDARD.encode(data);
+    write!(
+        stream,
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>{first}</initial-response>\
+         <user-agent id='one'/><bind xmlns='urn:xmpp:bind:0'/>{fast}</authenticate>"
+    )
+    .unwrap();
+    let answer = until(stream, ">");
+    let end = if answer.starts_with("<failure") { "</failure>" } else { "</success>" };
+    answer + &until(stream, end)
+}
+
+#[test]
+fn xep_0484_a_bound_token_holds_on_the_connection_whose_exporter_is_in_it() {
+    for cores in [1, 2] {
+        let site = Site::start(cores);
+        let config = Arc::new(site.client_config());
+        let (mut stream, features) = site.connect(&config);
+        assert!(features.contains("<mechanism>HT-SHA-256-EXPR</mechanism>"), "{features}");
+        let wanted = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-EXPR'/>";
+        let answer = log_in_at_once(&mut stream, "PLAIN", b"\0alice\0pencil", wanted);
+        let token = answer.split_once(" token='").expect(&answer).1.split('\'').next().unwrap();
+        let shows = |mechanism: &str, channel: &dyn Fn(&Stream) -> Vec<u8>| {
+            let (mut stream, _) = site.connect(&config);
+            let proof = Hash::Sha256.hmac(token.as_bytes(), &[b"Initiator", &channel(&stream)]);
+            let data = [b"alice\0", &proof[..]].concat();
+            log_in_at_once(&mut stream, mechanism, &data, "<fast xmlns='urn:xmpp:fast:0'/>").contains("<bound ")
+        };
+        let own = exporter(&stream).to_vec();
+        assert!(shows("HT-SHA-256-EXPR", &|stream| exporter(stream).to_vec()));
+        assert!(!shows("HT-SHA-256-EXPR", &|_| own.clone()), "another connection's");
+        assert!(!shows("HT-SHA-256-EXPR", &|_| Vec::new()), "none");
+        assert!(!shows("HT-SHA-256-NONE", &|_| Vec::new()), "the mechanism that it was not given for");
+    }
+}
+
 #[test]
 fn a_log_in_bound_to_its_connection_holds_there_and_nowhere_else() {
     for cores in [1, 2] {

@@ -12,6 +12,12 @@ use crate::wire::event::{Head, LAST};
 use crate::wire::native as n;
 use crate::wire::presence::PresenceFields;
 
+fn proven(o: &mut Object<'_>, authenticated: n::Authenticated<'_>) {
+    o.data_if_any("data", authenticated.data().map_or(&[], |data| data.bytes()));
+    o.text_if_any("hashed_token", authenticated.token().unwrap_or_default());
+    o.number_if_any("token_until", authenticated.token_until());
+}
+
 /// Appends a message that starts with `type`, and `id` when it answers a request.
 fn say(out: &mut Vec<u8>, kind: &str, id: u32, members: impl FnOnce(&mut Object<'_>)) {
     Object::write(out, |o| {
@@ -37,11 +43,7 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
             say(out, "sasl_challenge", id, |o| o.data("data", challenge.data().map_or(&[], |data| data.bytes())));
         }
         ServerFrame::Authenticated(authenticated) => {
-            say(out, "authenticated", id, |o| {
-                o.data_if_any("data", authenticated.data().map_or(&[], |data| data.bytes()));
-                o.text_if_any("hashed_token", authenticated.token().unwrap_or_default());
-                o.number_if_any("token_until", authenticated.token_until());
-            });
+            say(out, "authenticated", id, |o| proven(o, authenticated));
         }
         ServerFrame::LoggedIn(logged_in) => say(out, "logged_in", id, |o| session(o, logged_in)),
         ServerFrame::Error(said) => error(out, id, said.reason(), said.text().unwrap_or_default()),
