@@ -469,7 +469,8 @@ impl Talk {
         }
         if self.heard.starts_with(b"<?xml") {
             let (mut reader, mut rest) = (xml::Reader::default(), &self.heard[..]);
-            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }).expect("well-formed").is_some() {}
+            let mut parsers = xml::Parsers::default();
+            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }, &mut parsers).expect("well-formed").is_some() {}
             assert!(rest.is_empty() && reader.heap_bytes() == 0, "nothing is left half said");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Lives on: every core. Serves G6, C8.
 
+use super::json;
 #[cfg(feature = "runtime")]
 use super::native::NativeFrames;
 #[cfg(feature = "runtime")]
@@ -11,6 +12,7 @@ use super::tls::{Application, Terms};
 use super::translate::{Channel, Translate};
 use super::ws::{self, WebSocket};
 use super::xmpp::{self, Xmpp};
+use crate::wire::form::{Form, Writer};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -38,6 +40,9 @@ impl Speaks {
         }
     }
 }
+
+/// Who writes the forms of events that doors have beside the native one.
+pub const FORMS: &[(Form, Writer)] = &[(Form::Xmpp, xmpp::write_form), (Form::Json, json::write_form)];
 
 /// What the node's listeners speak, by their numbers.
 #[derive(Clone, Default)]

@@ -15,6 +15,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::wire::decode::{self, ClientFrame};
 use crate::wire::encode::Tag;
+use crate::wire::form::Form;
 use crate::wire::frame::{self, Chunk, Frames, Header};
 use crate::wire::native::Kind;
 
@@ -273,6 +274,10 @@ impl Translate for NativeFrames {
     }
 
     fn secured(&mut self) {}
+
+    fn form(&self) -> Form {
+        Form::Native
+    }
 
     fn heap_bytes(&self) -> usize {
         0

@@ -7,6 +7,7 @@
 use super::tls::{Application, HANDSHAKE_US, Terms, Tls};
 use super::translate::{Channel, Core, HANDSHAKE, Next, Translate};
 use crate::base::reason::Reason;
+use crate::wire::form::Form;
 use crate::wire::frame;
 
 /// A door inside TLS.
@@ -105,8 +106,8 @@ impl Translate for Secure {
         let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else {
             return self.inner.send(frames, core, out);
         };
-        // XML is longer than frames: room at once is cheaper than growing.
-        let mut plain = Vec::with_capacity(2 * frames.len());
+        // Events stand there in the peer's words already: room for all at once is cheaper than growing.
+        let mut plain = Vec::with_capacity(frames.len());
         self.inner.send(frames, core, &mut plain);
         if tls.send(&plain, out).is_err() {
             // It can't be encrypted any more. Whoever can comes back to his session.
@@ -133,6 +134,10 @@ impl Translate for Secure {
 
     fn is_resumable(&self) -> bool {
         self.inner.is_resumable()
+    }
+
+    fn form(&self) -> Form {
+        self.inner.form()
     }
 
     fn channel(&self) -> Channel {

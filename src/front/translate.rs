@@ -12,6 +12,7 @@ use crate::base::reason::Reason;
 use crate::base::sealing::Sealing;
 use crate::front::json;
 use crate::front::xmpp::Memory;
+use crate::wire::form::Form;
 
 /// The first byte of a TLS handshake (RFC 8446 5.1). Nothing that is spoken in the clear begins so: the length of a native frame's
 /// body is a multiple of 8, and everything else is text.
@@ -75,6 +76,9 @@ pub trait Translate: Send {
     fn is_resumable(&self) -> bool {
         true
     }
+
+    /// How the peer's presence events are to stand on its line, once it has a session.
+    fn form(&self) -> Form;
 
     /// What lies between the peer and its door.
     fn channel(&self) -> Channel {

@@ -327,6 +327,7 @@ impl Shard {
     pub(super) fn log_in_ended(&mut self, conn: ConnId, stream: u32) {
         if stream == 0 {
             self.log_ins.forget(conn);
+            self.out.lines.set_form(conn, self.translators.form(conn.slot));
             self.outcomes.push((conn, Outcome::Opened));
         }
     }

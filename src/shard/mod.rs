@@ -33,7 +33,7 @@ use crate::base::sealing::Sealing;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
-use crate::front::doors::Doors;
+use crate::front::doors::{Doors, FORMS};
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
@@ -189,7 +189,7 @@ impl Shard {
         let cores = settings.cores;
         let mut edge = Edge::new(settings.core, cores, hasher.clone());
         if settings.doors.name_publishers() {
-            edge.keep_names(hasher.clone());
+            edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),

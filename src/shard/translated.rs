@@ -15,6 +15,7 @@ use crate::front::native::Door;
 use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
+use crate::wire::form::Form;
 
 /// The translators of a core's connections, and buffers that they share.
 #[derive(Default)]
@@ -69,6 +70,12 @@ impl Translators {
     pub fn handshake_us(&self, slot: u32) -> u32 {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
         translator.map_or(0, |translator| translator.handshake_us())
+    }
+
+    /// How a connection's events are to stand on its line.
+    pub fn form(&self, slot: u32) -> Form {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.map_or(Form::Native, |translator| translator.form())
     }
 
     /// What lies between a connection and its peer.

@@ -5,15 +5,13 @@
 //! between stanzas keeps its JID and some hundred bytes; requests waiting for the core are bounded ([`WAITING`]).
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
-//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115),
-//! `documents` (XEP-0049, 0054, 0163).
+//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `management` and `managed` (XEP-0198),
+//! `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115), `documents` (XEP-0049, 0054, 0163).
 
 mod answers;
 mod blocking;
 mod disco;
 mod documents;
-mod encodings;
 mod iq;
 mod log_in;
 mod managed;
@@ -27,13 +25,14 @@ mod roster;
 mod stanza;
 mod stream;
 
-pub use encodings::Encodings;
+pub use presence::write_form;
 
 use crate::base::reason::Reason;
 use crate::front::translate::{Core, Next, Translate};
 use crate::wire::encode::{Encoder, Tag};
+use crate::wire::form::Form;
 use crate::wire::frame;
-use crate::wire::xml::{Bounds, Element, Item, Reader};
+use crate::wire::xml::{Bounds, Element, Item, Parsers, Reader};
 use log_in::Entry;
 use management::Counting;
 use std::sync::Arc;
@@ -78,8 +77,10 @@ pub enum Framing {
 /// What the XMPP connections of one core share.
 #[derive(Default)]
 pub struct Memory {
-    pub encodings: Encodings,
+    /// How each presence of the connection that is being translated begins.
+    opening: Vec<u8>,
     encoder: Encoder,
+    parsers: Parsers,
     streams: management::Streams,
 }
 
@@ -199,6 +200,8 @@ enum Mark {
     Last = 2,
     /// From here on, stanzas are counted.
     Enabled = 3,
+    /// A presence event without its addressee ([`Form::Xmpp`]).
+    Presence = 4,
 }
 
 impl Xmpp {
@@ -266,7 +269,7 @@ impl Xmpp {
                 Stage::Securing | Stage::Closing | Stage::Closed => return Ok(()),
                 _ => {}
             }
-            match self.reader.next(&mut bytes, bounds)? {
+            match self.reader.next(&mut bytes, bounds, &mut turn.core.xmpp.parsers)? {
                 None => return Ok(()),
                 Some(item) => self.item(item, turn)?,
             }
@@ -408,6 +411,10 @@ impl Translate for Xmpp {
     /// RFC 6121 4.5.2: who is lost is unavailable, unless XEP-0198 lets them come back.
     fn is_resumable(&self) -> bool {
         self.counting.as_ref().is_some_and(|counting| counting.resumable)
+    }
+
+    fn form(&self) -> Form {
+        Form::Xmpp
     }
 
     fn secured(&mut self) {

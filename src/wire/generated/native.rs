@@ -829,8 +829,8 @@ impl<'a> ::flatbuffers::Verifiable for SubscriptionState {
 }
 
 impl ::flatbuffers::SimpleToVerifyInSlice for SubscriptionState {}
-/// The fixed part at the start of an Event. `streams` numbers of u32 follow it (padded to 8 bytes), then a Presence; a session
-/// that was cut off leaves an Event of show Unavailable without a Presence.
+/// The fixed part at the start of an Event. `streams` numbers of u32 follow it (padded to 8 bytes), then a Presence; the
+/// Presence of a session that was cut off has its resource, and nothing else. There may be none.
 // struct EventHead, aligned to 8
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq)]
