@@ -17,7 +17,7 @@ use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
 use fanal::front::json::{self, Json};
 use fanal::front::native::{Door, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms, plain_password};
 use fanal::front::tls::{Application, Certificates, HANDSHAKE_BYTES, Identity, Terms, Tls};
 use fanal::front::token::Keys;
 use fanal::front::translate::{Core, Translate, Users};
@@ -89,7 +89,7 @@ pub fn door(data: &[u8]) {
     let (mut door, mut chunk, mut now) = (Door::default(), Chunk::new(stream), Time(1));
     loop {
         now = Time(now.0 + 1_000_000);
-        let Ok(Some(incoming)) = door.next(now, &mut chunk, &rules) else { return };
+        let Ok(Some(incoming)) = door.next(&mut chunk, &rules) else { return };
         read_client_frame(&incoming.frame);
         match how % 4 {
             _ if !door.is_deciding() => {}
@@ -99,7 +99,7 @@ pub fn door(data: &[u8]) {
             _ => {
                 let (next, unread) = Door::resume_from(std::mem::take(&mut door).leave(chunk));
                 door = next;
-                assert!(door.next(now, &mut Chunk::new(&unread), &rules).is_ok_and(|incoming| incoming.is_some()));
+                assert!(door.next(&mut Chunk::new(&unread), &rules).is_ok_and(|incoming| incoming.is_some()));
                 return;
             }
         }
@@ -185,8 +185,8 @@ pub fn sasl(data: &[u8]) {
             assert_eq!(scram.finish(second), None);
         }
     }
-    if let Some(check) = PlainCheck::start(first, &user, Some(&credentials), &decoys) {
-        black_box(check.run());
+    if let Some(password) = plain_password(first, &user) {
+        black_box(PlainCheck::new(password, &user, Some(&credentials), &decoys).run());
     }
     if let Ok((scram, _)) = fanal::client::sasl::Scram::start(&user, "pencil", None, &[""; 0])
         && let Ok((proof, _)) = scram.respond(first)
@@ -484,7 +484,7 @@ impl Talk {
                     let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
                     encoder.greeting(out, tag, &Greeting { software: "", domain: "localhost", mechanisms, max_frame: 1 << 16 });
                 }
-                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1"),
+                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1", None),
                 ClientFrame::Bind { .. } | ClientFrame::Resume(_) => {
                     let jid = "user@localhost/r";
                     let (user, session, resume) = (UserId(1), SessionId(1), &[7; 16]);

@@ -67,6 +67,17 @@ fn fanout_by_trunk_loses_nothing() {
     assert_positive(&report, &["deliveries_per_s"]);
 }
 
+#[test]
+fn fanout_through_every_door_loses_nothing() {
+    for door in ["xmpp", "ws"] {
+        let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+        let report = report(&[&size[..], &["--door", door]].concat());
+        assert_positive(&report, &["updates_per_s", "deliveries_per_s", "floor_ratio"]);
+        assert!((100.0..300.0).contains(&number(&report, "event_bytes")), "{report}");
+        assert_eq!(report["surplus"], 0u64);
+    }
+}
+
 /// Everybody sees every contact, and no core asks a publisher's home twice.
 #[test]
 fn in_a_storm_everybody_sees_all_contacts_for_one_question_per_core_and_publisher() {

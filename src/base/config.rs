@@ -6,9 +6,11 @@
 //! stands in `keys::KEYS`, where the printed default file and the documentation come from.
 
 mod check;
+mod endpoint;
 mod error;
 pub mod keys;
 
+pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
 
 use super::limits::Limits;
@@ -112,6 +114,12 @@ pub struct LogIn {
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,
+    /// The service that decides on those whose keys are not kept here ([`Endpoint`]); none: they don't get in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// PEM: whose certificates that service may have, if it's asked over https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_ca: Option<PathBuf>,
 }
 
 /// Where what must outlive the process goes.

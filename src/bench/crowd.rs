@@ -152,8 +152,14 @@ impl Crowd {
         let token = self.access.token_keys.sign(Scope::User(&bare), WallClock(u64::MAX));
         let token = token.ok_or_else(|| io::Error::other("there is no token key to sign with: say --token-key"))?;
         self.encoder.hello(out, Tag::default(), "fanal bench");
-        let log_in =
-            LogInFields { jid: &jid, mechanism: "TOKEN", data: token.as_bytes(), resource: RESOURCE, presence, bind_later: false };
+        let log_in = LogInFields {
+            jid: &jid,
+            mechanism: "TOKEN",
+            data: token.as_bytes(),
+            resource: RESOURCE,
+            presence,
+            ..LogInFields::default()
+        };
         self.encoder.log_in(out, tag, &log_in);
         Ok(())
     }

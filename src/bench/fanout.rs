@@ -6,6 +6,7 @@
 use super::crowd::Crowd;
 use super::dialect::Dialect;
 use super::graph::Graph;
+use super::json::Pages;
 use super::private::encryption_ns;
 use super::progress::Progress;
 use super::pub_sub::{Bus, Members};
@@ -38,6 +39,8 @@ pub enum Door {
     Native,
     /// To any XMPP server that registers users in band.
     Xmpp,
+    /// JSON over WebSocket.
+    Ws,
     /// To something without presence, for comparison.
     Bus(Bus),
 }
@@ -49,6 +52,7 @@ impl Door {
             Door::Xmpp if tls => Speaks::Xmpps,
             Door::Native | Door::Bus(_) => Speaks::Native,
             Door::Xmpp => Speaks::Xmpp,
+            Door::Ws => Speaks::WebSocket,
         }
     }
 }
@@ -67,6 +71,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
             let users = Clients::new(&server, 0..plan.users, progress)?;
             measured(plan, server, users, progress)
         }
+        Door::Ws => measured(plan, server, Pages::new(access, 0..plan.users)?, progress),
         Door::Bus(bus) => measured(plan, server, Members::new(bus, access.target, plan.users)?, progress),
     }
 }

@@ -8,6 +8,7 @@
 use super::crowd::{Access, Crowd};
 use super::dialect::Dialect;
 use super::fanout::Door;
+use super::json::Pages;
 use super::progress::Progress;
 use super::report::Report;
 use super::round::Meter;
@@ -54,11 +55,15 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
             let accounts = |server: &Server, users| server.add_users(users, None, progress);
             measured(plan, progress, accounts, |access, users| Crowd::new(access, users, 0))
         }
+        Door::Ws => {
+            let accounts = |server: &Server, users| server.add_users(users, None, progress);
+            measured(plan, progress, accounts, Pages::new)
+        }
         Door::Xmpp => {
             let accounts = |server: &Server, users| xmpp::accounts(server, users, progress);
             measured(plan, progress, accounts, |access, users| Clients::of(access, users, false))
         }
-        Door::Bus(_) => Err(io::Error::other("--door: write native or xmpp")),
+        Door::Bus(_) => Err(io::Error::other("--door: write native, xmpp or ws")),
     }
 }
 

@@ -115,6 +115,9 @@ fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
     (limits.high_water_bytes, limits.backlog_bytes) = (256 << 20, 512 << 20);
     (limits.trunk_high_water_bytes, limits.trunk_backlog_bytes) = (512 << 20, 1 << 30);
     (limits.frames_per_second, limits.frames_burst) = (16 << 20, 16 << 20);
+    (limits.user_frames_per_second, limits.user_frames_burst) = (16 << 20, 16 << 20);
+    (limits.bytes_per_second, limits.bytes_burst) = (1 << 30, 1 << 30);
+    (limits.user_bytes_per_second, limits.user_bytes_burst) = (1 << 30, 1 << 30);
     (limits.log_in_ms, limits.ping_ms, limits.stalled_ms) = (3_600_000, 3_600_000, 3_600_000);
     config
 }

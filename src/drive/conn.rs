@@ -57,6 +57,8 @@ pub(super) struct Conn {
     pub ops: Ops,
     /// The host's wish to close was seen, and its deadline set.
     pub closing_noted: bool,
+    /// The host wants nothing of it for a while: what the peer sends stays in the kernel.
+    pub paused: bool,
 }
 
 impl Conn {
@@ -73,7 +75,7 @@ impl Conn {
     /// Whether a multishot receive that ended is to be armed again.
     #[inline]
     pub fn receives(&self) -> bool {
-        matches!(self.state, State::Open | State::Farewell)
+        self.state == State::Farewell || self.state == State::Open && !self.paused
     }
 
     /// What to do next. `unsent`: the line holds bytes that the kernel doesn't have yet.

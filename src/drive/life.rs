@@ -55,6 +55,30 @@ impl Driver {
         Ok(())
     }
 
+    /// Stops reading the connections that the host wants nothing of for a while, and goes on with those it has paused before.
+    pub(super) fn pause<H: Host>(&mut self, host: &mut H) -> io::Result<()> {
+        let mut pauses = mem::take(&mut self.pauses);
+        host.take_pauses(&mut pauses);
+        for (id, paused) in pauses.drain(..) {
+            let Some(conn) = self.conns.get_mut(id.slot as usize).filter(|conn| conn.is(id)) else { continue };
+            conn.paused = paused;
+            if conn.state != State::Open {
+                continue;
+            }
+            if paused && conn.ops.receive && !conn.ops.cancel {
+                conn.ops.cancel = true;
+                let entry = opcode::AsyncCancel::new(pack(Kind::Receive, id)).build().user_data(pack(Kind::Cancel, id));
+                self.counters.cancels += 1;
+                // SAFETY: no memory; the descriptor is kept until the cancel itself has ended.
+                unsafe { self.queue.push(&entry, &mut self.counters) }?;
+            } else if !paused && !conn.ops.receive {
+                self.arm_receive(id)?;
+            }
+        }
+        self.pauses = pauses;
+        Ok(())
+    }
+
     #[inline]
     fn knows(&mut self, id: ConnId) -> bool {
         let known = self.conns.get(id.slot as usize).is_some_and(|conn| conn.is(id));

@@ -139,6 +139,10 @@ pub trait Host {
     /// Adds the connections that the host has taken over since the last call, with lines that are open already.
     fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>);
 
+    /// Adds the connections that are not to be read from now on (true), or are again (false), in order, since the last call. What
+    /// the kernel has received by then still comes.
+    fn take_pauses(&mut self, _into: &mut Vec<(ConnId, bool)>) {}
+
     /// Called once a turn: drain the rings from other cores, completions of the store, timers.
     fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn;
 

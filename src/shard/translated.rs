@@ -16,6 +16,7 @@ use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
 use crate::wire::form::Form;
+use crate::wire::frame::each_whole;
 
 /// The translators of a core's connections, and buffers that they share.
 #[derive(Default)]
@@ -102,6 +103,8 @@ impl Shard {
         self.translators.set(conn, Some(translator));
         if !replies.is_empty() {
             self.out.lines.append(conn.slot, &replies);
+            // What is answered here reaches no door, and counts all the same.
+            self.count_taken(conn, each_whole(&replies).count() as u32);
         }
         if read == Ok(Next::Private) && self.hears(conn) {
             self.set_door(conn, Doorway::Here(Door::default()));

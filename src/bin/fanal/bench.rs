@@ -117,8 +117,8 @@ struct Fanout {
     /// Carry all users on this many trunk connections. 0: each user has a connection.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
     trunk: u32,
-    /// What the users speak: native or xmpp. With xmpp the target may be any XMPP server that registers users in band. redis and
-    /// nats are for comparison: their channels, without presence.
+    /// What the users speak: native, xmpp, or ws (JSON over WebSocket). With xmpp the target may be any XMPP server that registers
+    /// users in band. redis and nats are for comparison: their channels, without presence.
     #[arg(long, value_name = "DOOR", value_parser = read_door, default_value = "native")]
     door: Door,
     /// Say everything inside TLS (1.3, AES-128-GCM), from the first byte: at a target this is the port for that.
@@ -194,7 +194,7 @@ struct Idle {
     /// How long memory may settle each time, and idle processor time is measured.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
-    /// What the users speak: native or xmpp.
+    /// What the users speak: native, xmpp or ws.
     #[arg(long, value_name = "DOOR", value_parser = read_door, default_value = "native")]
     door: Door,
     /// Say everything inside TLS (1.3, AES-128-GCM), from the first byte: at a target this is the port for that.
@@ -412,9 +412,10 @@ fn read_door(text: &str) -> Result<Door, String> {
     match text {
         "native" => Ok(Door::Native),
         "xmpp" => Ok(Door::Xmpp),
+        "ws" => Ok(Door::Ws),
         "redis" => Ok(Door::Bus(Bus::Redis)),
         "nats" => Ok(Door::Bus(Bus::Nats)),
-        _ => Err("write native, xmpp, redis or nats".into()),
+        _ => Err("write native, xmpp, ws, redis or nats".into()),
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Settings {
     /// Let people make their own accounts (XEP-0077).
     #[arg(long)]
     open_registration: bool,
+    /// A service of your own that decides who may log in: it gets a JSON POST for each log-in, and answers 200 or 403.
+    #[arg(long, value_name = "URL")]
+    login_http: Option<String>,
     #[command(flatten)]
     which: WhichNode,
 }
@@ -66,6 +69,7 @@ impl Settings {
             listen.ws = self.ws.or(listen.ws);
             config.login.plain |= self.allow_plaintext;
             config.login.open_registration |= self.open_registration;
+            config.login.http = self.login_http.or(config.login.http.take());
         };
         let config = self.which.load_with(lay_over, |config| if overridden { Ok(()) } else { fits(config) })?;
         fits(&config)?;

@@ -12,6 +12,7 @@
 mod exporter;
 mod opening;
 mod terms;
+mod validity;
 
 pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 

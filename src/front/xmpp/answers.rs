@@ -52,6 +52,9 @@ impl Xmpp {
             *core.follow = frames;
             self.translate(&replies, core, out);
         }
+        if self.stage == Stage::Bound {
+            self.entry = None;
+        }
     }
 
     fn read_messages(&mut self, bytes: &[u8], ends: &[usize], turn: &mut Turn<'_, '_>) -> Result<(), super::End> {
@@ -136,9 +139,9 @@ impl Xmpp {
                 self.challenged(challenge.data().map_or(&[][..], |data| data.bytes()), out);
             }
             (ServerFrame::Authenticated(authenticated), Some(Question::LogIn)) => {
-                self.authenticated(authenticated.data().map_or(&[][..], |data| data.bytes()), out);
+                self.authenticated(authenticated, core, out);
             }
-            (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in, out),
+            (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in, core, out),
             (ServerFrame::LoggedIn(logged_in), Some(Question::Resume)) => self.resumed(logged_in, core, out),
             _ => {}
         }

@@ -4,9 +4,9 @@
 //! answered exactly once (RFC 6120 8.2.3); what is sent is well-formed whatever the core or a native client says; a connection
 //! between stanzas keeps its JID and some hundred bytes; requests waiting for the core are bounded ([`WAITING`]).
 //!
-//! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
-//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `management` and `managed` (XEP-0198),
-//! `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115), `documents` (XEP-0049, 0054, 0163).
+//! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `sasl2` (both in one go), `stanza`
+//! (addresses, errors), `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `management` and
+//! `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115), `documents` (XEP-0049, 0054, 0163).
 
 mod answers;
 mod blocking;
@@ -22,6 +22,7 @@ mod presence;
 mod reasons;
 mod register;
 mod roster;
+mod sasl2;
 mod stanza;
 mod stream;
 

@@ -104,6 +104,7 @@ pub(super) fn sasl(reason: Reason) -> &'static str {
     match reason {
         Reason::LogInFailed | Reason::NoSuchUser | Reason::BadJid => "not-authorized",
         Reason::BadRequest => "malformed-request",
+        Reason::TokenExpired => "credentials-expired",
         _ => "temporary-auth-failure",
     }
 }

@@ -80,7 +80,8 @@ fn last_seen(user: Option<&User>, question: &Question, now: WallClock) -> Result
 
 fn document(user: Option<&User>, question: &Question, name: &str) -> Result<SessionEvent, Reason> {
     let user = user.ok_or(Reason::NotFound)?;
-    let found = user.documents().iter().find(|document| *document.name == *name).ok_or(Reason::NotFound)?;
+    let found =
+        user.documents().iter().find(|document| *document.name == *name && !document.is_hidden()).ok_or(Reason::NotFound)?;
     let may_read = match found.access {
         _ if user.jid == question.from => true,
         Access::Everyone => !user.has_blocked(&question.from),
