@@ -106,8 +106,8 @@ impl Translate for Secure {
         let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else {
             return self.inner.send(frames, core, out);
         };
-        // XML is longer than frames: room at once is cheaper than growing.
-        let mut plain = Vec::with_capacity(2 * frames.len());
+        // Events stand there in the peer's words already: room for all at once is cheaper than growing.
+        let mut plain = Vec::with_capacity(frames.len());
         self.inner.send(frames, core, &mut plain);
         if tls.send(&plain, out).is_err() {
             // It can't be encrypted any more. Whoever can comes back to his session.
