@@ -14,7 +14,7 @@ pub const BYTES: usize = 4 << 20;
 const ENTRY_BYTES: usize = 96;
 
 /// Two generations: what is used moves to the young one, and what isn't goes with the old one.
-struct Aging<K> {
+pub(super) struct Aging<K> {
     young: HashMap<K, Box<[u8]>, RandomState>,
     old: HashMap<K, Box<[u8]>, RandomState>,
     /// Of the young generation.
@@ -22,7 +22,7 @@ struct Aging<K> {
 }
 
 impl<K: Hash + Eq + Copy> Aging<K> {
-    fn new() -> Aging<K> {
+    pub fn new() -> Aging<K> {
         // Keys are the server's own numbers: nobody can choose them to collide.
         let hasher = RandomState::with_seeds(0x6661, 0x6e61, 0x6c78, 0x6d70);
         Aging { young: HashMap::with_hasher(hasher.clone()), old: HashMap::with_hasher(hasher), bytes: 0 }
@@ -38,7 +38,16 @@ impl<K: Hash + Eq + Copy> Aging<K> {
         &self.young[&key]
     }
 
-    fn put(&mut self, key: K, value: Box<[u8]>) {
+    /// What is kept of a key.
+    pub fn find(&mut self, key: K) -> Option<&[u8]> {
+        if let Some(kept) = self.old.remove(&key) {
+            self.put(key, kept);
+        }
+        self.young.get(&key).map(|kept| &kept[..])
+    }
+
+    /// Keeps something of a key, in place of what was kept.
+    pub fn put(&mut self, key: K, value: Box<[u8]>) {
         if self.bytes >= BYTES {
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
