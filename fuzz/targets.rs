@@ -17,7 +17,7 @@ use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
 use fanal::front::json::{self, Json};
 use fanal::front::native::{Door, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms, plain_password};
 use fanal::front::tls::{Application, Certificates, HANDSHAKE_BYTES, Identity, Terms, Tls};
 use fanal::front::token::Keys;
 use fanal::front::translate::{Core, Translate, Users};
@@ -89,7 +89,7 @@ pub fn door(data: &[u8]) {
     let (mut door, mut chunk, mut now) = (Door::default(), Chunk::new(stream), Time(1));
     loop {
         now = Time(now.0 + 1_000_000);
-        let Ok(Some(incoming)) = door.next(now, &mut chunk, &rules) else { return };
+        let Ok(Some(incoming)) = door.next(&mut chunk, &rules) else { return };
         read_client_frame(&incoming.frame);
         match how % 4 {
             _ if !door.is_deciding() => {}
@@ -99,7 +99,7 @@ pub fn door(data: &[u8]) {
             _ => {
                 let (next, unread) = Door::resume_from(std::mem::take(&mut door).leave(chunk));
                 door = next;
-                assert!(door.next(now, &mut Chunk::new(&unread), &rules).is_ok_and(|incoming| incoming.is_some()));
+                assert!(door.next(&mut Chunk::new(&unread), &rules).is_ok_and(|incoming| incoming.is_some()));
                 return;
             }
         }
@@ -186,10 +186,10 @@ pub fn sasl(data: &[u8]) {
             assert_eq!(scram.finish(second), None);
         }
     }
-    if let Some(check) = PlainCheck::start(first, &user, Some(&credentials), &decoys) {
-        black_box(check.run());
+    if let Some(password) = plain_password(first, &user) {
+        black_box(PlainCheck::new(password, &user, Some(&credentials), &decoys).run());
     }
-    if let Ok((scram, _)) = fanal::client::sasl::Scram::start(&user, "pencil")
+    if let Ok((scram, _)) = fanal::client::sasl::Scram::start(&user, "pencil", None, &[""; 0])
         && let Ok((proof, _)) = scram.respond(first)
     {
         assert!(proof.check(second).is_err());
@@ -336,7 +336,7 @@ impl Users for Nobody {
 fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut follow) = (|| 4, Vec::new());
     let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
-    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, end: None })
+    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, sealing: None, end: None })
 }
 
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
@@ -447,8 +447,17 @@ impl Talk {
     fn lend<T>(&mut self, follow: &mut Vec<u8>, work: impl FnOnce(&mut Xmpp, &mut Core<'_>) -> T) -> T {
         let users = Everybody(Bare::new("user@localhost").expect("a JID"));
         let (xmpp, json) = (&mut self.memory, &mut self.json);
-        let mut core =
-            Core { wall_ms: 1_700_000_000_000, uptime_ms: 0, random: &mut || 7, users: &users, xmpp, json, follow, end: None };
+        let mut core = Core {
+            wall_ms: 1_700_000_000_000,
+            uptime_ms: 0,
+            random: &mut || 7,
+            users: &users,
+            xmpp,
+            json,
+            follow,
+            sealing: None,
+            end: None,
+        };
         work(&mut self.translator, &mut core)
     }
 
@@ -461,7 +470,8 @@ impl Talk {
         }
         if self.heard.starts_with(b"<?xml") {
             let (mut reader, mut rest) = (xml::Reader::default(), &self.heard[..]);
-            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }).expect("well-formed").is_some() {}
+            let mut parsers = xml::Parsers::default();
+            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }, &mut parsers).expect("well-formed").is_some() {}
             assert!(rest.is_empty() && reader.heap_bytes() == 0, "nothing is left half said");
         }
     }
@@ -475,7 +485,7 @@ impl Talk {
                     let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
                     encoder.greeting(out, tag, &Greeting { software: "", domain: "localhost", mechanisms, max_frame: 1 << 16 });
                 }
-                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1"),
+                ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1", None),
                 ClientFrame::Bind { .. } | ClientFrame::Resume(_) => {
                     let jid = "user@localhost/r";
                     let (user, session, resume) = (UserId(1), SessionId(1), &[7; 16]);

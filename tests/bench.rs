@@ -67,6 +67,17 @@ fn fanout_by_trunk_loses_nothing() {
     assert_positive(&report, &["deliveries_per_s"]);
 }
 
+#[test]
+fn fanout_through_every_door_loses_nothing() {
+    for door in ["xmpp", "ws"] {
+        let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+        let report = report(&[&size[..], &["--door", door]].concat());
+        assert_positive(&report, &["updates_per_s", "deliveries_per_s", "floor_ratio"]);
+        assert!((100.0..300.0).contains(&number(&report, "event_bytes")), "{report}");
+        assert_eq!(report["surplus"], 0u64);
+    }
+}
+
 /// Everybody sees every contact, and no core asks a publisher's home twice.
 #[test]
 fn in_a_storm_everybody_sees_all_contacts_for_one_question_per_core_and_publisher() {
@@ -90,6 +101,28 @@ fn idle_tells_sessions_from_accounts() {
         assert!(number(&report, key).is_finite());
     }
     assert!(number(&report, "idle_server_cpu_us_per_s") < 1_000_000.0, "{report}");
+}
+
+#[test]
+fn idle_sessions_are_measured_at_each_door_inside_tls_and_outside() {
+    for way in [&["--door", "xmpp"][..], &["--door", "xmpp", "--tls"], &["--tls"]] {
+        let report = report(&[&["idle", "--users", "30", "--seconds", "0.1"], way].concat());
+        for key in ["bytes_per_session", "bytes_per_further_session", "bytes_per_account"] {
+            assert!(number(&report, key).is_finite(), "{way:?}: {report}");
+        }
+    }
+}
+
+#[test]
+fn inside_tls_fanout_is_held_against_encryption_alone() {
+    for door in ["native", "xmpp"] {
+        let size = ["--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+        let report = report(&[&["fanout", "--door", door, "--tls"], &size[..]].concat());
+        assert_positive(&report, &["deliveries_per_s", "server_cpu_ns_per_delivery", "floor_ratio"]);
+        assert_positive(&report, &["tls_record_bytes", "tls_records_per_delivery", "tls_encryption_ns_per_delivery"]);
+        assert!(number(&report, "tls_records_per_delivery") <= 1.5, "a record holds all there is to send: {report}");
+        assert_eq!(report["surplus"], 0u64);
+    }
 }
 
 #[test]

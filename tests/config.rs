@@ -19,6 +19,8 @@ fn full() -> Config {
     config.metrics.interval_log = Some("fanal.hlog".into());
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     config.listen.ws_url = Some("wss://example.org".into());
+    config.login.http = Some("https://login.example.org/check".into());
+    config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
     config
 }
@@ -133,6 +135,11 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),
         ("[login]\ntoken_keys = [\"short\"]", "2:14", "login.token_keys", "32 or more"),
         (&secrets, "3:14", "login.trunk_keys", "other keys"),
+        ("[login]\nhttp = \"login.example.org\"", "2:8", "login.http", "http://127.0.0.1:9000/check"),
+        ("[login]\nhttp = \"https://login.example.org\"", "2:8", "login.http", "set login.http_ca"),
+        ("[login]\nhttp = \"http://[::1]\"\nhttp_ca = \"ca.pem\"", "3:11", "login.http_ca", "write https"),
+        ("[login]\nhttp_ca = \"ca.pem\"", "2:11", "login.http_ca", "name the service"),
+        ("[login]\nopen_registration = true\nhttp = \"http://[::1]\"", "2:21", "login.open_registration", "either"),
         ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
         ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
         ("[listen]\nxmpp = \"[::1]:5222\"\nxmpps = \"[::1]:5222\"", "3:9", "listen.xmpps", "its own port"),

@@ -102,6 +102,7 @@ fn scrape() -> BTreeMap<String, f64> {
         cores: snapshots,
         node: vec![NodeCount { name: "store_rows", help: "Rows written", value: 11 }],
         store_syncs,
+        certificate_seconds_left: Some(-5),
         process: Some(Process::read().unwrap()),
         started: WallClock(1_700_000_000_123),
     });

@@ -79,6 +79,53 @@ fn the_operators_files_are_used_and_read_again_and_what_is_wrong_with_them_is_sa
     assert!(missing.contains("tls.certificate") && missing.contains("own.pem") && missing.contains("Check"), "{missing}");
 }
 
+/// A certificate that signs itself and ends so many days from now.
+fn ending_in(days: i64) -> String {
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let hour = std::time::Duration::from_secs(3600);
+    params.not_after = (std::time::SystemTime::now() + hour).into();
+    params.not_after += hour * 24 * u32::try_from(days.max(0)).unwrap();
+    params.not_after -= hour * 24 * u32::try_from((-days).max(0)).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    params.self_signed(&key).unwrap().pem() + &key.serialize_pem()
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_said_to_when_it_is_read_and_measured() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = with_files(data.path(), &ending_in(13));
+    let (keeper, said) = Keeper::open(&config).unwrap();
+    assert!(said.contains("own.pem; it ends in 13 days: put a new one") && said.contains("SIGHUP"), "{said}");
+    for (days, words) in [(15, None), (0, Some("ends in 0 days")), (-2, Some("has ended 1 days ago"))] {
+        fs::write(data.path().join("own.pem"), ending_in(days)).unwrap();
+        let said = keeper.reload().unwrap();
+        assert_eq!(said.contains("; it "), words.is_some(), "{days}: {said}");
+        assert!(words.is_none_or(|words| said.contains(words)), "{days}: {said}");
+        let left = keeper.seconds_left().unwrap();
+        assert!((3500..=3600).contains(&(left - days * 86_400)), "{days}: {left}");
+    }
+    config.store.kind = StoreKind::Memory;
+    (config.listen.native, config.listen.admin) = ("127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
+    config.node.cores = support::config(1).node.cores;
+    let mut node = support::TestNode::start(&config);
+    assert!(node.node().certificate.contains("has ended"), "{}", node.node().certificate);
+    let admin = node.0.as_mut().unwrap().start_admin(&config).unwrap();
+    let metrics = fanal::admin::client::Client::new(admin, None).get("/metrics").unwrap();
+    let left = metrics.lines().find_map(|line| line.strip_prefix("fanal_certificate_seconds_left ")).expect("it is measured");
+    assert!((-172_800..-165_000).contains(&left.parse::<i64>().unwrap()), "{left}");
+}
+
+#[test]
+fn a_key_that_is_not_the_certificates_is_refused_and_said_to_be() {
+    let data = tempfile::tempdir().unwrap();
+    let mut config = with_files(data.path(), &self_signed("localhost").unwrap());
+    let other = data.path().join("other.pem");
+    fs::write(&other, self_signed("localhost").unwrap()).unwrap();
+    config.tls.key = Some(other);
+    let error = error(&config);
+    assert!(error.contains("the key is not the certificate's") && error.contains("other.pem"), "{error}");
+}
+
 /// A node in the foreground whose files change: SIGHUP has them read again, and it serves on whatever is in them.
 #[test]
 fn sighup_and_the_admin_api_have_the_certificate_read_again() {

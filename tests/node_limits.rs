@@ -3,61 +3,15 @@
 mod support;
 
 use fanal::base::reason::Reason;
-use fanal::client::codec::Codec;
 use fanal::client::{Client, Event, LogIn, Presence};
-use fanal::wire::decode::ServerFrame;
 use fanal::wire::encode::{Encoder, Tag};
-use fanal::wire::frame::{Chunk, HEADER_BYTES, Header};
+use fanal::wire::frame::HEADER_BYTES;
 use fanal::wire::native::{Hello, HelloArgs, Kind, Show};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use support::raw::{Bystanders, Raw, header};
 use support::served::Served;
 use support::*;
-
-/// A connection that says what a test wants, sound or not.
-struct Raw {
-    stream: TcpStream,
-    encoder: Encoder,
-}
-
-impl Raw {
-    fn connect(node: &TestNode) -> Raw {
-        let stream = TcpStream::connect(node.node().native()).unwrap();
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        Raw { stream, encoder: Encoder::default() }
-    }
-
-    fn greeted(node: &TestNode) -> Raw {
-        let mut raw = Raw::connect(node);
-        raw.say(|encoder, out| encoder.hello(out, Tag::default(), "a test"));
-        raw
-    }
-
-    fn say(&mut self, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
-        let mut frame = Vec::new();
-        write(&mut self.encoder, &mut frame);
-        self.stream.write_all(&frame).unwrap();
-    }
-
-    /// Reads until the node closes; gives the last error it said, if any.
-    fn last_error(mut self) -> Option<(u16, String)> {
-        let mut bytes = Vec::new();
-        self.stream.read_to_end(&mut bytes).expect("the node closes the connection properly");
-        let (mut codec, mut chunk, mut last) = (Codec::default(), Chunk::new(&bytes), None);
-        while let Ok(Some(received)) = codec.next(&mut chunk) {
-            if let ServerFrame::Error(error) = received.frame {
-                last = Some((error.reason(), error.text().unwrap_or_default().to_owned()));
-            }
-        }
-        last
-    }
-}
-
-fn header(body: u32, kind: u8) -> Vec<u8> {
-    let mut bytes = Header { body, kind: Kind(kind), stream: 0, request: 0 }.encode().to_vec();
-    bytes.resize(HEADER_BYTES, 0);
-    bytes
-}
 
 /// A Hello of a client from the future.
 fn hello_of_versions(lowest: u16, version: u16) -> Vec<u8> {
@@ -67,25 +21,6 @@ fn hello_of_versions(lowest: u16, version: u16) -> Vec<u8> {
     let mut body = builder.finished_data().to_vec();
     body.resize(body.len().next_multiple_of(8), 0);
     [header(body.len() as u32, Kind::Hello.0), body].concat()
-}
-
-/// Two users who see each other, to show that others are unaffected.
-struct Bystanders(Client, Client);
-
-impl Bystanders {
-    fn new(node: &TestNode) -> Bystanders {
-        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
-        available(&mut alice);
-        available(&mut bob);
-        subscribe(&mut bob, &mut alice);
-        presence(&mut bob);
-        Bystanders(alice, bob)
-    }
-
-    fn are_well(&mut self) {
-        self.0.set_presence(&Presence { status: "still here".into(), ..Presence::default() }).unwrap();
-        assert_eq!(presence(&mut self.1).presence.unwrap().status, "still here");
-    }
 }
 
 #[test]
@@ -157,7 +92,7 @@ fn too_many_wrong_passwords_end_the_connection() {
 #[test]
 fn a_flood_from_one_client_ends_that_client() {
     let mut config = config(1);
-    (config.limits.frames_per_second, config.limits.frames_burst) = (100, 200);
+    (config.limits.frames_per_second, config.limits.frames_burst, config.limits.throttle_ms) = (100, 200, 100);
     let node = TestNode::start(&config);
     let mut others = Bystanders::new(&node);
     let mut raw = Raw::greeted(&node);
@@ -174,7 +109,7 @@ fn a_flood_from_one_client_ends_that_client() {
 fn a_client_that_never_reads_loses_only_what_is_old_and_then_its_connection() {
     let mut config = config(1);
     (config.limits.high_water_bytes, config.limits.stalled_ms) = (16 << 10, 1000);
-    config.limits.resume_ms = 0;
+    (config.limits.resume_ms, config.limits.bytes_burst) = (0, 64 << 20);
     let node = TestNode::start(&config);
     let mut others = Bystanders::new(&node);
     let mut sloth = node.user("sloth@localhost", "s");
@@ -203,7 +138,7 @@ fn a_client_that_never_reads_loses_only_what_is_old_and_then_its_connection() {
 #[test]
 fn a_slow_client_that_reads_again_has_the_final_state() {
     let mut config = config(1);
-    config.limits.high_water_bytes = 16 << 10;
+    (config.limits.high_water_bytes, config.limits.bytes_burst) = (16 << 10, 64 << 20);
     let node = TestNode::start(&config);
     let mut others = Bystanders::new(&node);
     let mut slow = node.user("slow@localhost", "s");

@@ -214,3 +214,34 @@ fn c8_the_operator_tells_a_users_sessions_to_go_on_elsewhere() {
     assert_eq!(admin.stats().unwrap().all.counters["transfers"], 1);
     assert!(admin.transfer("nobody@localhost", &address).is_err());
 }
+
+/// Z6: a change goes once to each core with a subscriber; J1: a user's home is one core, its subscribers' edges are any; J6: only who
+/// is on the home's list gets it.
+#[test]
+fn z6_j1_j6_a_core_watches_once_and_is_told_once_however_many_of_its_sessions_are_on_the_list() {
+    let (node, admin) = with_admin(2);
+    let mut publisher = node.user("publisher@localhost", "p");
+    let mut stranger = node.user("stranger@localhost", "s");
+    available(&mut publisher);
+    available(&mut stranger);
+    let mut subscribers: Vec<_> = (0..16).map(|n| node.user(&format!("subscriber{n}@localhost"), "s")).collect();
+    for subscriber in &mut subscribers {
+        available(subscriber);
+        subscribe(subscriber, &mut publisher);
+        presence(subscriber);
+    }
+    let before = admin.stats().unwrap().all;
+    assert_eq!(before.gauges["publishers_watched"], 2, "the publisher, on each core");
+    assert_eq!(before.gauges["interest_rows"], 1, "the other core, once");
+    for status in ["one", "two", "three"] {
+        publisher.set_presence(&Presence { status: status.into(), ..Presence::default() }).unwrap();
+        for subscriber in &mut subscribers {
+            assert_eq!(presence(subscriber).presence.unwrap().status, status);
+        }
+    }
+    no_presence(&mut stranger);
+    let after = admin.stats().unwrap().all;
+    let since = |name: &str| after.counters[name] - before.counters[name];
+    assert_eq!((since("updates"), since("deliveries"), since("watches")), (3, 3 * 16, 0));
+    assert_eq!((after.gauges["interest_rows"], since("stale_updates")), (1, 0));
+}

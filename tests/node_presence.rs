@@ -57,7 +57,7 @@ fn g2_a_subscriber_gets_the_publishers_own_bytes() {
 }
 
 #[test]
-fn nobody_unapproved_hears_anything() {
+fn j6_nobody_unapproved_hears_anything() {
     on_one_and_two_cores(|node| {
         let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
         available(&mut alice);
@@ -107,7 +107,7 @@ fn rfc_6121_both_rosters_follow_the_subscription() {
 }
 
 #[test]
-fn j10_requests_and_last_presence_wait_for_log_in() {
+fn z8_j10_requests_and_last_presence_wait_for_log_in() {
     on_one_and_two_cores(|node| {
         let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
         available(&mut alice);
@@ -475,7 +475,7 @@ fn log_in_by_password_works_for_accounts_and_fails_for_all_else_alike() {
 }
 
 #[test]
-fn a_trunk_carries_many_users_sessions() {
+fn j1_a_trunk_on_one_core_carries_sessions_of_users_at_home_on_all() {
     on_one_and_two_cores(|node| {
         let mut trunk = node.trunk();
         let jids: Vec<String> = (0..50).map(|n| format!("user{n}@localhost")).collect();

@@ -2,6 +2,8 @@
 mod support;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fanal::base::credentials::{ITERATIONS, ScramCredentials};
+use fanal::base::jid::Bare;
 use fanal::client::codec::Codec;
 use fanal::front::doors::Speaks;
 use fanal::wire::decode::ServerFrame;
@@ -11,6 +13,7 @@ use simd_json::OwnedValue;
 use simd_json::prelude::*;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use support::web::{close_code, frame, read_to_end, upgrade};
 use support::*;
 use tungstenite::client::ClientRequestBuilder;
 use tungstenite::protocol::frame::CloseFrame;
@@ -103,6 +106,17 @@ impl Page {
         ));
         page.logged_in();
         page
+    }
+
+    /// Goes on with the session of another connection.
+    fn resume(&mut self, other: &Page) {
+        self.say(&format!(
+            r#"{{"type":"resume","id":1,"jid":"{}","token":"{}","received":{}}}"#,
+            bare(&other.jid),
+            other.resume,
+            other.received
+        ));
+        assert_eq!(self.logged_in().get_bool("resumed"), Some(true));
     }
 
     fn logged_in(&mut self) -> OwnedValue {
@@ -225,11 +239,7 @@ fn a_page_that_was_cut_off_resumes_and_misses_nothing() {
             alice.done(&format!(r#"{{"type":"set_presence","id":5,"presence":{{"status":"{status}"}}}}"#));
         }
         let mut again = Page::open(node);
-        again.say(&format!(
-            r#"{{"type":"resume","id":1,"jid":"bob@localhost","token":"{}","received":{}}}"#,
-            bob.resume, bob.received
-        ));
-        assert_eq!(again.logged_in().get_bool("resumed"), Some(true));
+        again.resume(&bob);
         assert_eq!(again.presence("alice@localhost").get_str("status"), Some("three"));
         again.done(r#"{"type":"set_presence","id":9,"presence":{"status":"there again"}}"#);
         assert_eq!(
@@ -304,15 +314,6 @@ fn ask(node: &TestNode, request: &[u8]) -> Vec<u8> {
     read_to_end(socket)
 }
 
-/// A connection that the other side ends in whatever way.
-fn read_to_end(mut socket: TcpStream) -> Vec<u8> {
-    let mut answer = Vec::new();
-    if let Err(error) = socket.read_to_end(&mut answer) {
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "it was not closed in time");
-    }
-    answer
-}
-
 #[test]
 fn pages_are_served_and_everything_else_is_refused() {
     let node = node(1, |_| {});
@@ -325,22 +326,6 @@ fn pages_are_served_and_everything_else_is_refused() {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
     }
-}
-
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: fanal.json.v1\r\n\r\n";
-
-/// The code of the Close frame that ends what came.
-fn close_code(answer: &[u8]) -> Option<u16> {
-    let start = (0..answer.len().saturating_sub(3))
-        .rev()
-        .find(|&at| answer[at] == 0x88 && usize::from(answer[at + 1]) == answer.len() - at - 2)?;
-    Some(u16::from_be_bytes([answer[start + 2], answer[start + 3]]))
-}
-
-/// Frames with a mask of zeros, so that what they hold can be read here.
-fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
 #[test]
@@ -367,7 +352,7 @@ fn every_illegal_frame_gets_its_close_code_and_nobody_else_notices() {
         ("a good end", frame(0x88, &1000u16.to_be_bytes()), 1000),
     ];
     for (n, (what, bytes, code)) in cases.into_iter().enumerate() {
-        let answer = ask(&node, &[UPGRADE.as_bytes(), &bytes].concat());
+        let answer = ask(&node, &[upgrade("/ws", "fanal.json.v1").as_bytes(), &bytes].concat());
         assert!(answer.starts_with(b"HTTP/1.1 101 "), "{what}");
         assert_eq!(close_code(&answer), Some(code), "{what}: {}", String::from_utf8_lossy(&answer));
         alice.done(&format!(r#"{{"type":"set_presence","id":5,"presence":{{"status":"{n}"}}}}"#));
@@ -377,9 +362,12 @@ fn every_illegal_frame_gets_its_close_code_and_nobody_else_notices() {
 
 #[test]
 fn pings_and_fragments_count_against_the_rate() {
-    let node = node(1, |config| (config.limits.frames_per_second, config.limits.frames_burst) = (1, 50));
+    let node = node(1, |config| {
+        let limits = &mut config.limits;
+        (limits.frames_per_second, limits.frames_burst, limits.throttle_ms) = (1, 50, 1000);
+    });
     for first in [0x89, 0x8a, 0x00] {
-        let mut bytes = [UPGRADE.as_bytes(), &frame(0x01, b"")].concat();
+        let mut bytes = [upgrade("/ws", "fanal.json.v1").as_bytes(), &frame(0x01, b"")].concat();
         bytes.extend(std::iter::repeat_n(frame(first, b""), 200).flatten());
         let answer = ask(&node, &bytes);
         assert_eq!(close_code(&answer), Some(1008), "{first:#x}");
@@ -392,6 +380,71 @@ fn a_request_that_never_ends_is_told_so_and_closed() {
     let node = node(1, |config| config.limits.log_in_ms = 1);
     let answer = ask(&node, b"GET /ws HTTP/1.1\r\nHost: ");
     assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
-    let answer = ask(&node, UPGRADE.as_bytes());
+    let answer = ask(&node, upgrade("/ws", "fanal.json.v1").as_bytes());
     assert_eq!(close_code(&answer), Some(1008), "a WebSocket on which nobody logs in");
+}
+
+#[test]
+fn c8_r5_a_page_told_to_move_resumes_there_and_misses_nothing_said_meanwhile() {
+    for cores in [1, 2] {
+        let mut node = node(cores, |_| {});
+        let (mut alice, mut bob) = (Page::log_in(&node, "alice@localhost", "a"), Page::log_in(&node, "bob@localhost", "b"));
+        alice.befriend(&mut bob);
+        let mut control = node.0.as_mut().unwrap().control();
+        let address = door(&node).to_string();
+        assert_eq!(control.transfer(&Bare::new("bob@localhost").unwrap(), &address), Ok(1));
+        assert_eq!(bob.until(|message| is(message, "transfer")).get_str("address"), Some(address.as_str()));
+        alice.done(r#"{"type":"set_presence","id":5,"presence":{"status":"on the way"}}"#);
+        let mut there = Page::open(&node);
+        there.resume(&bob);
+        assert_eq!(there.presence("alice@localhost").get_str("status"), Some("on the way"));
+        there.done(r#"{"type":"set_presence","id":9,"presence":{"status":"arrived"}}"#);
+        assert_eq!(alice.presence("bob@localhost").get_str("status"), Some("arrived"), "no farewell in between");
+    }
+}
+
+#[test]
+fn c8_r5_xmpp_over_websocket_is_told_a_uri_and_can_open_it() {
+    let mut node = node(1, |config| config.login.plain = true);
+    let mut control = node.0.as_mut().unwrap().control();
+    let credentials = ScramCredentials::from_password("alice", &[7; 16], ITERATIONS);
+    let alice = Bare::new("alice@localhost").unwrap();
+    control.add_user(&alice, Some(credentials)).unwrap();
+    let mut there = door(&node).to_string();
+    for told in [there.clone(), format!("ws://{there}/xmpp-websocket")] {
+        let mut session = Stream::log_in(&format!("ws://{}/xmpp-websocket", door(&node)), &node);
+        assert_eq!(control.transfer(&alice, &told), Ok(1));
+        let close = session.until("<close ");
+        let (_, uri) = close.split_once("see-other-uri='").expect("it is told where to go");
+        there = uri.split_once('\'').unwrap().0.to_owned();
+        assert_eq!(there, format!("ws://{}/xmpp-websocket", door(&node)));
+        Stream::log_in(&there, &node);
+    }
+}
+
+/// A stream of RFC 7395.
+struct Stream(WebSocket<Patient>);
+
+impl Stream {
+    fn log_in(uri: &str, node: &TestNode) -> Stream {
+        let request = ClientRequestBuilder::new(uri.parse().unwrap()).with_sub_protocol("xmpp");
+        let mut stream = Stream(tungstenite::client(request, Patient(tcp(node))).expect("the upgrade succeeds").0);
+        let open = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='localhost' version='1.0'/>";
+        let bind = "<iq xmlns='jabber:client' type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+        let auth = support::xmpp::plain("alice", "alice");
+        for (said, answer) in [(open, "features"), (&auth, "<success"), (open, "features"), (bind, "<jid>")] {
+            stream.0.send(Message::text(said)).unwrap();
+            stream.until(answer);
+        }
+        stream
+    }
+
+    fn until(&mut self, wanted: &str) -> String {
+        loop {
+            match self.0.read().expect("the connection lives") {
+                Message::Text(text) if text.contains(wanted) => return text.to_string(),
+                _ => {}
+            }
+        }
+    }
 }

@@ -8,11 +8,11 @@ use fanal::base::id::{SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
 use fanal::base::reason::Reason;
-use fanal::base::time::{Time, WallClock};
+use fanal::base::time::WallClock;
 use fanal::client::{Client, Error, Event, LogIn, Message, Presence, Trunk, TrunkEvent};
 use fanal::front::Mechanism;
 use fanal::front::native::{Door, Incoming, Rules};
-use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms};
+use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms, plain_password};
 use fanal::front::token::{Keys, Scope};
 use fanal::wire::decode::ClientFrame;
 use fanal::wire::encode::{Encoder, LoggedInAs, MessageFields, SubscriptionFields, Tag};
@@ -97,7 +97,7 @@ impl Server {
             }
             let mut chunk = Chunk::new(&buffer[..length]);
             loop {
-                let verdict = match door.next(Time(1), &mut chunk, &rules) {
+                let verdict = match door.next(&mut chunk, &rules) {
                     Ok(Some(incoming)) => self.handle(&incoming, &mut out),
                     Ok(None) => break,
                     Err(reason) => {
@@ -146,9 +146,8 @@ impl Server {
                 };
             }
             (Some(Mechanism::Token), Some(user)) => keys().verify_user(data, user, WallClock(0)).is_ok(),
-            (Some(Mechanism::Plain), Some(user)) => {
-                PlainCheck::start(data, user, credentials.as_ref(), &decoys).is_some_and(PlainCheck::run)
-            }
+            (Some(Mechanism::Plain), Some(user)) => plain_password(data, user)
+                .is_some_and(|password| PlainCheck::new(password, user, credentials.as_ref(), &decoys).run()),
             (Some(Mechanism::Scram { hash, bound }), Some(user)) => {
                 let terms = Terms { hash, bound, channel: None };
                 if let Some((scram, challenge)) = Scram::start(terms, data, user, credentials.as_ref(), &decoys, [3; 18]) {

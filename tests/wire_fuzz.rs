@@ -138,6 +138,11 @@ fn xmpp() -> impl Iterator<Item = Vec<u8>> {
         "\x00\x20<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
          xmlns:stream='http://etherx.jabber.org/streams'><auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' \
          mechanism='SCRAM-SHA-256'>biwsbj11c2VyLHI9YWJj</auth>",
+        "\x00\x30<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+         xmlns:stream='http://etherx.jabber.org/streams'><authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
+         <initial-response>AHVzZXIAcGVuY2ls</initial-response><user-agent id='7'/><resume xmlns='urn:xmpp:sm:3' previd='1' h='0'/>\
+         <bind xmlns='urn:xmpp:bind:0'><tag>t</tag><enable xmlns='urn:xmpp:sm:3' resume='1'/><enable xmlns='urn:xmpp:carbons:2'/>\
+         <inactive xmlns='urn:xmpp:csi:0'/></bind></authenticate><presence/>",
         "\x01\x30<presence xml:lang='de'><show>away</show><status xml:lang='en'>&lt;</status><priority>-1</priority>\
          <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v'/><x:y xmlns:x='z' x:a='1'>t</x:y></presence>",
         "\x03\x40<message to='user@localhost' type='chat' id='1'><body>gr\u{fc}\u{df}e</body><thread>t</thread></message>\

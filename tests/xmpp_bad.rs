@@ -290,3 +290,15 @@ fn one_address_takes_so_many_connections_and_no_more() {
     assert!(accept(&mut world, "2001:db8:0:1::").is_some());
     (0..=most).for_each(|_| assert!(accept(&mut world, "127.0.0.1").is_some(), "this machine is not counted"));
 }
+
+#[test]
+fn what_is_no_character_is_found_wherever_it_is_cut() {
+    let (mut world, alice) = world();
+    let bad = b"<message><body>\xe2\x82(</body>";
+    for cut in 0..=bad.len() {
+        let client = world.open();
+        let heard = [&bad[..cut], &bad[cut..]].map(|part| world.ask(client, part)).concat();
+        assert!(heard.contains("unsupported-encoding"), "{cut}: {heard}");
+    }
+    is_well(&mut world, alice);
+}

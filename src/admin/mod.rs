@@ -38,6 +38,9 @@ pub trait Control: Send {
     /// How long each transaction of the store waited for the disk, in nanoseconds.
     fn store_syncs(&mut self) -> Histogram<u64>;
 
+    /// Seconds until the TLS certificate ends, below 0 afterwards; `None`: it doesn't say.
+    fn certificate_seconds_left(&mut self) -> Option<i64>;
+
     fn health(&mut self) -> Health;
 
     /// Adds a user; without a password, one who logs in by token or trunk only.

@@ -183,7 +183,8 @@ fn metrics(desk: &mut Desk, counts: ServerCounts) -> Result<Response, Response> 
     let cores = desk.control.snapshots()?;
     let node = desk.control.node_counts().into_iter().chain(counts).collect();
     let (store_syncs, process) = (desk.control.store_syncs(), Process::read().ok());
-    let scrape = prometheus::Scrape { cores, node, store_syncs, process, started: desk.started };
+    let certificate_seconds_left = desk.control.certificate_seconds_left();
+    let scrape = prometheus::Scrape { cores, node, store_syncs, certificate_seconds_left, process, started: desk.started };
     Ok(text(prometheus::CONTENT_TYPE, prometheus::text(scrape)))
 }
 

@@ -6,9 +6,11 @@
 //! stands in `keys::KEYS`, where the printed default file and the documentation come from.
 
 mod check;
+mod endpoint;
 mod error;
 pub mod keys;
 
+pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
 
 use super::limits::Limits;
@@ -87,6 +89,17 @@ pub struct Tls {
     /// PEM: its private key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    pub kernel: KernelTls,
+}
+
+/// Whether the kernel encrypts what is sent (kTLS).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelTls {
+    /// Where it can.
+    #[default]
+    Auto,
+    Off,
 }
 
 /// How users and trunks prove who they are.
@@ -97,10 +110,16 @@ pub struct LogIn {
     pub token_keys: Vec<Secret>,
     /// The same for the tokens of trunks.
     pub trunk_keys: Vec<Secret>,
-    /// Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL PLAIN).
+    /// Whether clients may log in without TLS, and send passwords as they are (SASL PLAIN).
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,
+    /// The service that decides on those whose keys are not kept here ([`Endpoint`]); none: they don't get in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// PEM: whose certificates that service may have, if it's asked over https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_ca: Option<PathBuf>,
 }
 
 /// Where what must outlive the process goes.

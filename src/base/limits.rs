@@ -1,6 +1,7 @@
 //! Every limit has its name here: what it bounds, and what happens at it. The ones an operator may change are defaults of
 //! `[limits]` in the configuration.
 
+use super::network::Network;
 use serde::{Deserialize, Serialize};
 
 /// What an operator may change. Units stand in the names; without one it's a count.
@@ -11,9 +12,10 @@ pub struct Limits {
     pub frame_bytes: u32,
     /// Connections of one core. At the limit: `too_many_connections`.
     pub connections_per_core: u32,
-    /// Connections of one core from one address of another machine (IPv6: from one network of 64 bits). At the limit:
-    /// `too_many_connections`.
+    /// Connections of one core from one address (IPv6: from one network of 64 bits). At the limit: `too_many_connections`.
     pub connections_per_address: u32,
+    /// Addresses for which nothing is counted: front ends, behind which many users stand.
+    pub exempt: Vec<Network>,
     /// Time from accept to log-in. At the limit: `log_in_too_slow`.
     pub log_in_ms: u32,
     /// Failed log-ins of one connection. At the limit: `too_many_attempts`.
@@ -21,6 +23,14 @@ pub struct Limits {
     /// New accounts from one address (of IPv6, one /64) in a minute, shared out among the cores. At the limit:
     /// `too_many_registrations`.
     pub registrations_per_minute: u32,
+    /// Time that the service of `login.http` has to answer, waiting included. At the limit: `log_in_unavailable`.
+    pub http_ms: u32,
+    /// Log-ins that it is asked about at once: as many threads.
+    pub http_requests: u32,
+    /// Log-ins that wait to be asked about, over all cores. At the limit: `overloaded`.
+    pub http_waiting: u32,
+    /// How long a hashed token is good (XEP-0484). At the limit: `token_expired`; 0: there are none.
+    pub hashed_token_hours: u32,
     /// Sessions of one user. At the limit: `too_many_sessions`.
     pub sessions_per_user: u32,
     /// Sessions of one trunk. At the limit: `too_many_streams`.
@@ -70,10 +80,24 @@ pub struct Limits {
     pub resume_ms: u32,
     /// Silence after which a connection is sent a Ping; after twice that, `silent`.
     pub ping_ms: u32,
-    /// Frames a second from one client connection, and the burst above it (a trunk is trusted: no such limit). At the limit:
-    /// `flood`.
+    /// Bytes and frames a second from one client connection, and the burst above it (a trunk is trusted: no such limit). At the
+    /// limit: the connection is not read until there is room again; when that would take longer than `throttle_ms`, `flood`.
+    pub bytes_per_second: u32,
+    pub bytes_burst: u32,
     pub frames_per_second: u32,
     pub frames_burst: u32,
+    /// The same from all sessions of one user.
+    pub user_bytes_per_second: u32,
+    pub user_bytes_burst: u32,
+    pub user_frames_per_second: u32,
+    pub user_frames_burst: u32,
+    /// The same from all connections that one core has from one address (IPv6: one network of 64 bits).
+    pub address_bytes_per_second: u32,
+    pub address_bytes_burst: u32,
+    pub address_frames_per_second: u32,
+    pub address_frames_burst: u32,
+    /// The longest that a connection above these rates is not read. At the limit: `flood`.
+    pub throttle_ms: u32,
     /// Users resident on one core. At the limit: `overloaded`.
     pub users_per_core: u32,
     /// Batches between two cores that are published and not yet read. At the limit: presence is conflated per publisher.
@@ -98,9 +122,14 @@ impl Default for Limits {
             frame_bytes: 65_536,
             connections_per_core: 1_048_576,
             connections_per_address: 1_000,
+            exempt: ["127.0.0.0/8", "::1"].into_iter().filter_map(Network::parse).collect(),
             log_in_ms: 15_000,
             log_in_attempts: 3,
             registrations_per_minute: 10,
+            http_ms: 5_000,
+            http_requests: 32,
+            http_waiting: 4_096,
+            hashed_token_hours: 14 * 24,
             sessions_per_user: 32,
             streams_per_trunk: 1_048_576,
             contacts_per_user: 10_000,
@@ -125,8 +154,19 @@ impl Default for Limits {
             stalled_ms: 30_000,
             resume_ms: 30_000,
             ping_ms: 60_000,
+            bytes_per_second: 1 << 20,
+            bytes_burst: 16 << 20,
             frames_per_second: 1_000,
             frames_burst: 20_000,
+            user_bytes_per_second: 4 << 20,
+            user_bytes_burst: 64 << 20,
+            user_frames_per_second: 4_000,
+            user_frames_burst: 40_000,
+            address_bytes_per_second: 16 << 20,
+            address_bytes_burst: 128 << 20,
+            address_frames_per_second: 50_000,
+            address_frames_burst: 500_000,
+            throttle_ms: 10_000,
             users_per_core: 8_388_608,
             ring_batches: 64,
             ring_batch_bytes: 4 << 20,

@@ -4,10 +4,14 @@
 
 pub mod config;
 pub mod credentials;
+pub mod hashed;
 pub mod id;
 pub mod jid;
 pub mod limits;
+pub mod network;
 pub mod random;
+pub mod rate;
 pub mod reason;
+pub mod sealing;
 pub mod secrets;
 pub mod time;

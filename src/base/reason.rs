@@ -63,6 +63,8 @@ reasons! {
     UserExists = 31, "user_exists", "there is such a user already: choose another name";
     TooManyRegistrations = 32, "too_many_registrations", "too many new accounts from this address: try again in a minute";
     Blocked = 33, "blocked", "you have blocked this user: unblock first";
+    LogInUnavailable = 34, "log_in_unavailable", "the service that decides on log-ins gives no answer now: try again later";
+    TokenExpired = 35, "token_expired", "the token has expired: log in with the password";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";
@@ -70,13 +72,14 @@ reasons! {
     UnknownVersion = 103, "unknown_version", "no protocol version in common: this node speaks version 1";
     TooManyAttempts = 104, "too_many_attempts", "too many failed log-ins on one connection";
     LogInTooSlow = 105, "log_in_too_slow", "the connection did not log in in time";
-    Flood = 106, "flood", "more frames or bytes per second than one connection may send";
+    Flood = 106, "flood", "more frames or bytes a second than a connection, its user or its address may send";
     NeverReads = 107, "never_reads", "the connection did not read what it was sent in time";
     TooManyConnections = 108, "too_many_connections", "the node holds as many connections as it may";
     ShuttingDown = 109, "shutting_down", "the node is stopping: connect again";
     Silent = 110, "silent", "nothing came from the connection for too long, not even an answer to Ping";
     ConnectionLost = 111, "connection_lost", "the connection broke";
     TlsFailed = 112, "tls_failed", "the TLS handshake failed, or what came then can't be decrypted";
+    TlsRequired = 113, "tls_required", "this node speaks with other machines inside TLS only: begin with it";
 }
 
 impl Reason {

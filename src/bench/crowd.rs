@@ -35,6 +35,8 @@ const RESOURCE: &str = "b";
 #[derive(Clone)]
 pub struct Access {
     pub target: SocketAddr,
+    /// It begins with a handshake, and all else is said inside.
+    pub tls: bool,
     pub domain: String,
     pub token_keys: Keys,
     pub trunk_keys: Keys,
@@ -97,7 +99,7 @@ impl Crowd {
     /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
     pub fn new(access: Access, users: Range<u32>, trunks: u32) -> io::Result<Crowd> {
         let (first, users) = (users.start, users.len() as u32);
-        let wires = Wires::to(access.target)?;
+        let wires = Wires::to(access.target, access.tls)?;
         let (encoder, came) = (Encoder::default(), Came::default());
         let places = Places { trunks: trunks.min(users) };
         Ok(Crowd { access, wires, first, users, places, directory: Directory::default(), encoder, came, seen: 0 })
@@ -150,8 +152,14 @@ impl Crowd {
         let token = self.access.token_keys.sign(Scope::User(&bare), WallClock(u64::MAX));
         let token = token.ok_or_else(|| io::Error::other("there is no token key to sign with: say --token-key"))?;
         self.encoder.hello(out, Tag::default(), "fanal bench");
-        let log_in =
-            LogInFields { jid: &jid, mechanism: "TOKEN", data: token.as_bytes(), resource: RESOURCE, presence, bind_later: false };
+        let log_in = LogInFields {
+            jid: &jid,
+            mechanism: "TOKEN",
+            data: token.as_bytes(),
+            resource: RESOURCE,
+            presence,
+            ..LogInFields::default()
+        };
         self.encoder.log_in(out, tag, &log_in);
         Ok(())
     }

@@ -6,6 +6,8 @@
 use super::crowd::Crowd;
 use super::dialect::Dialect;
 use super::graph::Graph;
+use super::json::Pages;
+use super::private::encryption_ns;
 use super::progress::Progress;
 use super::pub_sub::{Bus, Members};
 use super::report::{Report, median};
@@ -37,16 +39,20 @@ pub enum Door {
     Native,
     /// To any XMPP server that registers users in band.
     Xmpp,
+    /// JSON over WebSocket.
+    Ws,
     /// To something without presence, for comparison.
     Bus(Bus),
 }
 
 impl Door {
     /// Which of a node's doors it is.
-    pub fn speaks(self) -> Speaks {
+    pub fn speaks(self, tls: bool) -> Speaks {
         match self {
+            Door::Xmpp if tls => Speaks::Xmpps,
             Door::Native | Door::Bus(_) => Speaks::Native,
             Door::Xmpp => Speaks::Xmpp,
+            Door::Ws => Speaks::WebSocket,
         }
     }
 }
@@ -62,9 +68,10 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     match plan.door {
         Door::Native => measured(plan, server, Crowd::new(access, 0..plan.users, plan.trunks)?, progress),
         Door::Xmpp => {
-            let users = Clients::new(&server, plan.users, progress)?;
+            let users = Clients::new(&server, 0..plan.users, progress)?;
             measured(plan, server, users, progress)
         }
+        Door::Ws => measured(plan, server, Pages::new(access, 0..plan.users)?, progress),
         Door::Bus(bus) => measured(plan, server, Members::new(bus, access.target, plan.users)?, progress),
     }
 }
@@ -124,6 +131,9 @@ fn rounds<D: Dialect>(
     let mut taken = plan.schedule.take(&mut compared)?.into_iter();
     let node = taken.next().expect("the node's come first");
     node.report(report);
+    if plan.bench.tls {
+        against_encryption(report, &node);
+    }
     if let Some((sockets, floor)) = sockets.zip(taken.next()) {
         sockets.report(report, &floor);
         against_floor(report, &node, &floor);
@@ -134,6 +144,16 @@ fn rounds<D: Dialect>(
         talk.wires.farewell(&D::last_words())?;
     }
     Ok(node)
+}
+
+/// What of the node's time encryption alone would take: the same bytes in records of the same length.
+fn against_encryption(report: &mut Report, node: &Rounds) {
+    let record_bytes = node.middle(|round| round.counted.carried.record_bytes());
+    let records = node.middle(|round| round.counted.carried.records() / round.counted.deliveries.max(1) as f64);
+    report.number("tls_record_bytes", record_bytes, "of a record, without what TLS adds");
+    report.number("tls_records_per_delivery", records, "");
+    let about = "what AES-128-GCM takes for the same bytes in the same records, and nothing else";
+    report.number("tls_encryption_ns_per_delivery", encryption_ns(record_bytes as usize) * records, about);
 }
 
 fn against_floor(report: &mut Report, node: &Rounds, floor: &Rounds) {

@@ -335,6 +335,7 @@ fn shards(plan: &Plan) -> Vec<Shard> {
             doors: Doors::default(),
             plain: false,
             open_registration: false,
+            hook: false,
             decoys: Decoys::new([7; 32]),
             sample: plan.sample,
             units,

@@ -123,7 +123,7 @@ pub struct Members {
 impl Members {
     /// Nobody is there yet.
     pub fn new(bus: Bus, target: SocketAddr, users: u32) -> io::Result<Members> {
-        Ok(Members { bus, wires: Wires::to(target)?, users })
+        Ok(Members { bus, wires: Wires::to(target, false)?, users })
     }
 
     /// Says something on every connection and waits until each has answered the PING that it ends with.

@@ -3,6 +3,7 @@
 //! Lives on: the generator's thread, between measurements. Serves G6. Invariant: a child never outlives its `Server`.
 
 use super::crowd::Access;
+use super::progress::Progress;
 use super::round::Meter;
 use crate::admin::client::{Client, ClientError};
 use crate::base::config::{Config, Cores, Secret, StoreKind};
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Lines};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -46,6 +48,8 @@ pub struct Bench {
     pub server_cores: Vec<u16>,
     /// The door at which the one that is started is measured.
     pub speaks: Speaks,
+    /// Inside TLS.
+    pub tls: bool,
     /// The load generator's.
     pub load_processor: Option<usize>,
 }
@@ -58,7 +62,7 @@ impl Bench {
     pub fn server(&self) -> io::Result<Server> {
         match &self.target {
             Some(target) => Ok(Server::at(target.clone())),
-            None => Server::start(self.server_cores.clone(), self.speaks),
+            None => Server::start(self.server_cores.clone(), self.speaks, self.tls),
         }
     }
 
@@ -111,13 +115,16 @@ fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
     (limits.high_water_bytes, limits.backlog_bytes) = (256 << 20, 512 << 20);
     (limits.trunk_high_water_bytes, limits.trunk_backlog_bytes) = (512 << 20, 1 << 30);
     (limits.frames_per_second, limits.frames_burst) = (16 << 20, 16 << 20);
+    (limits.user_frames_per_second, limits.user_frames_burst) = (16 << 20, 16 << 20);
+    (limits.bytes_per_second, limits.bytes_burst) = (1 << 30, 1 << 30);
+    (limits.user_bytes_per_second, limits.user_bytes_burst) = (1 << 30, 1 << 30);
     (limits.log_in_ms, limits.ping_ms, limits.stalled_ms) = (3_600_000, 3_600_000, 3_600_000);
     config
 }
 
 impl Server {
     /// Starts `fanal serve` from the same executable on these processors, in a directory of its own.
-    fn start(cores: Vec<u16>, speaks: Speaks) -> io::Result<Server> {
+    fn start(cores: Vec<u16>, speaks: Speaks, tls: bool) -> io::Result<Server> {
         let mut config = config(cores, speaks);
         let dir = Dir::new()?;
         config.node.data = dir.0.join("data");
@@ -127,7 +134,7 @@ impl Server {
         let keys = |key| Keys::new([key]).expect("it is long enough");
         let (token_keys, trunk_keys) = (keys(TOKEN_KEY), keys(TRUNK_KEY));
         Ok(Server {
-            access: Access { target, domain: config.node.domain, token_keys, trunk_keys },
+            access: Access { target, tls, domain: config.node.domain, token_keys, trunk_keys },
             admin: Some(Client::new(admin, None)),
             process: Some(Process(child.process.0.id())),
             child: Some(child),
@@ -152,6 +159,20 @@ impl Server {
     /// Whether it is known where the node is managed.
     pub fn is_managed(&self) -> bool {
         self.admin.is_some()
+    }
+
+    /// Makes the accounts of users of the benchmark. Gives how many were not there before.
+    ///
+    /// # Errors
+    /// As `add_user`.
+    pub fn add_users(&self, users: Range<u32>, password: Option<&str>, progress: &Progress) -> io::Result<u32> {
+        progress.begin("accounts", users.len() as u64);
+        let mut made = 0;
+        for (at, user) in users.enumerate() {
+            made += u32::from(self.add_user(user, password)?);
+            progress.at(at as u64);
+        }
+        Ok(made)
     }
 
     /// Makes the account of a user of the benchmark. False: it's there already, from an earlier one. (Should the node have another

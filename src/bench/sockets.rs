@@ -103,7 +103,7 @@ impl Sockets {
             load_processor: plan.load_processor,
             drive: drive::Config::default(),
         })?;
-        let mut wires = Wires::to(server.target)?;
+        let mut wires = Wires::to(server.target, false)?;
         for _ in 0..users {
             wires.connect()?;
         }

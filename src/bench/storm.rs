@@ -397,8 +397,13 @@ mod tests {
 
     #[test]
     fn storms_go_on_until_there_were_enough_and_they_lasted_long_enough() {
-        let bench =
-            Bench { target: None, server_cores: vec![0], speaks: crate::front::doors::Speaks::Native, load_processor: None };
+        let bench = Bench {
+            target: None,
+            server_cores: vec![0],
+            speaks: crate::front::doors::Speaks::Native,
+            tls: false,
+            load_processor: None,
+        };
         let time = Duration::from_secs(2);
         let plan = Plan { users: 2, contacts: 1, rate: 0.0, connected: false, rounds: 3, time, trunks: 0, bench };
         assert!(plan.goes_on(2, time) && plan.goes_on(3, time / 2));

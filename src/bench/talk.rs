@@ -6,6 +6,7 @@
 //! (coordinated omission). Invariants: every delivery is counted against an update that was sent; what never comes is lost, and
 //! what comes too often is told apart from it.
 
+use super::private::Carried;
 use super::progress::Progress;
 use super::wires::Wires;
 use hdrhistogram::Histogram;
@@ -67,6 +68,8 @@ pub struct Counted {
     pub seconds: f64,
     /// Nanoseconds of each delivery.
     pub latency: Histogram<u64>,
+    /// What came inside TLS.
+    pub carried: Carried,
 }
 
 /// What became of everything that was sent.
@@ -152,7 +155,7 @@ impl<T: Traffic> Talk<T> {
     /// # Errors
     /// A connection broke, or no delivery came for a long time.
     pub fn run(&mut self, time: Duration, progress: &Progress) -> io::Result<Counted> {
-        let (updates, deliveries) = (self.updates, self.deliveries);
+        let (updates, deliveries, carried) = (self.updates, self.deliveries, self.wires.carried());
         self.latency.reset();
         let began = Instant::now();
         let mut heard = began;
@@ -171,7 +174,8 @@ impl<T: Traffic> Talk<T> {
         }
         let seconds = began.elapsed().as_secs_f64();
         let latency = self.latency.clone();
-        Ok(Counted { updates: self.updates - updates, deliveries: self.deliveries - deliveries, seconds, latency })
+        let carried = self.wires.carried() - carried;
+        Ok(Counted { updates: self.updates - updates, deliveries: self.deliveries - deliveries, seconds, latency, carried })
     }
 
     /// Deliveries so far.

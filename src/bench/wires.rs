@@ -4,12 +4,15 @@
 //! Serves G6. Invariants: what a socket doesn't take is kept in order and sent when it does; whoever listens gets bytes from the
 //! start of a frame, and what he leaves is put before what comes next.
 
+use super::private::{self, Carried, Private};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of one read.
@@ -23,6 +26,7 @@ const CONNECT: Duration = Duration::from_secs(20);
 
 struct Wire {
     stream: TcpStream,
+    tls: Option<Box<Private>>,
     /// The start of a frame whose end is still to come.
     rest: Vec<u8>,
     /// What the socket didn't take.
@@ -36,13 +40,22 @@ pub struct Wires {
     epoll: Epoll,
     blocked: Vec<u32>,
     read: Vec<u8>,
+    /// How to shake hands, if everything is said inside TLS; what was said so, as it goes over the socket; what came so, and how
+    /// much.
+    tls: Option<Arc<ClientConfig>>,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+    carried: Carried,
 }
 
 impl Wires {
-    /// None yet.
-    pub fn to(target: SocketAddr) -> io::Result<Wires> {
+    /// None yet. `tls`: they will begin with a handshake, and everything is said inside.
+    pub fn to(target: SocketAddr, tls: bool) -> io::Result<Wires> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Wires { target, wires: Vec::new(), epoll, blocked: Vec::new(), read: vec![0; READ_BYTES] })
+        let tls = tls.then(private::config).transpose()?;
+        let (wires, blocked, read) = (Vec::new(), Vec::new(), vec![0; READ_BYTES]);
+        let (sealed, plain) = (Vec::new(), Vec::new());
+        Ok(Wires { target, wires, epoll, blocked, read, tls, sealed, plain, carried: Carried::default() })
     }
 
     /// Opens one more.
@@ -59,8 +72,15 @@ impl Wires {
             io::Error::other(format!("connection {number} to {} failed: {error}; {fix}", self.target))
         })?;
         self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
-        self.wires.push(Wire { stream, rest: Vec::new(), unsent: Vec::new() });
+        let tls = self.tls.clone().map(Private::new).transpose()?.map(Box::new);
+        self.wires.push(Wire { stream, tls, rest: Vec::new(), unsent: Vec::new() });
+        self.send(number as u32, b"")?;
         Ok(number as u32)
+    }
+
+    /// What has come inside TLS on all connections, so far.
+    pub fn carried(&self) -> Carried {
+        self.carried
     }
 
     pub fn len(&self) -> usize {
@@ -78,6 +98,16 @@ impl Wires {
 
     /// Sends, or keeps for `listen` to send what the socket doesn't take.
     pub fn send(&mut self, number: u32, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.wires[number as usize].tls else { return self.send_as_it_is(number, bytes) };
+        let mut sealed = std::mem::take(&mut self.sealed);
+        sealed.clear();
+        tls.say(bytes, &mut sealed)?;
+        let sent = self.send_as_it_is(number, &sealed);
+        self.sealed = sealed;
+        sent
+    }
+
+    fn send_as_it_is(&mut self, number: u32, bytes: &[u8]) -> io::Result<()> {
         let wire = &mut self.wires[number as usize];
         if bytes.is_empty() {
             return Ok(());
@@ -95,7 +125,7 @@ impl Wires {
     fn send_kept(&mut self) -> io::Result<()> {
         for number in std::mem::take(&mut self.blocked) {
             let unsent = std::mem::take(&mut self.wires[number as usize].unsent);
-            self.send(number, &unsent)?;
+            self.send_as_it_is(number, &unsent)?;
         }
         Ok(())
     }
@@ -105,8 +135,12 @@ impl Wires {
         for wire in &mut self.wires {
             wire.stream.set_nonblocking(false)?;
             wire.stream.set_read_timeout(Some(CONNECT))?;
-            wire.stream.write_all(&wire.unsent)?;
-            wire.stream.write_all(bytes)?;
+            let mut words = std::mem::take(&mut wire.unsent);
+            match &mut wire.tls {
+                Some(tls) => tls.say(bytes, &mut words)?,
+                None => words.extend_from_slice(bytes),
+            }
+            wire.stream.write_all(&words)?;
             wire.stream.shutdown(Shutdown::Write)?;
         }
         for wire in &mut self.wires {
@@ -131,24 +165,38 @@ impl Wires {
         };
         for event in &events[..count] {
             let number = event.data() as u32;
-            let wire = &mut self.wires[number as usize];
-            let kept = wire.rest.len();
-            if self.read.len() < kept + READ_BYTES {
-                self.read.resize(kept + READ_BYTES, 0);
-            }
-            self.read[..kept].copy_from_slice(&wire.rest);
-            let got = match (&wire.stream).read(&mut self.read[kept..]) {
-                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the node closed connection {number}"))),
-                Ok(got) => got,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(io::Error::new(error.kind(), format!("connection {number} broke: {error}"))),
-            };
-            let bytes = &self.read[..kept + got];
+            let Some(length) = self.receive(number)? else { continue };
+            let bytes = if self.tls.is_some() { &self.plain } else { &self.read[..length] };
             let used = heard(number, bytes);
-            wire.rest.clear();
-            wire.rest.extend_from_slice(&bytes[used..]);
+            let rest = &mut self.wires[number as usize].rest;
+            rest.clear();
+            rest.extend_from_slice(&bytes[used..]);
         }
         Ok(count)
+    }
+
+    /// Reads from a connection, behind what was left of it before; gives the length of both. `None`: there is nothing.
+    fn receive(&mut self, number: u32) -> io::Result<Option<usize>> {
+        let wire = &mut self.wires[number as usize];
+        let kept = wire.rest.len();
+        if self.read.len() < kept + READ_BYTES {
+            self.read.resize(kept + READ_BYTES, 0);
+        }
+        self.read[..kept].copy_from_slice(&wire.rest);
+        let got = match (&wire.stream).read(&mut self.read[kept..kept + READ_BYTES]) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the node closed connection {number}"))),
+            Ok(got) => got,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("connection {number} broke: {error}"))),
+        };
+        let Some(tls) = &mut wire.tls else { return Ok(Some(kept + got)) };
+        self.plain.clear();
+        self.plain.extend_from_slice(&self.read[..kept]);
+        let carried = tls.hear(&self.read[kept..kept + got], &mut self.plain);
+        self.carried += carried.map_err(|error| io::Error::other(format!("TLS of connection {number} failed: {error}")))?;
+        // The handshake may have an answer.
+        self.send(number, b"")?;
+        Ok(Some(self.plain.len()))
     }
 }
 
@@ -181,7 +229,7 @@ mod tests {
     #[test]
     fn what_a_listener_leaves_comes_again_before_what_follows() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut wires = Wires::to(listener.local_addr().unwrap()).unwrap();
+        let mut wires = Wires::to(listener.local_addr().unwrap(), false).unwrap();
         let number = wires.connect().unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         let mut heard = Vec::new();
@@ -203,7 +251,7 @@ mod tests {
     #[test]
     fn what_a_socket_does_not_take_at_once_arrives_in_order() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut wires = Wires::to(listener.local_addr().unwrap()).unwrap();
+        let mut wires = Wires::to(listener.local_addr().unwrap(), false).unwrap();
         wires.connect().unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         let bytes: Vec<u8> = (0..32 << 20).map(|n: u32| (n % 251) as u8).collect();

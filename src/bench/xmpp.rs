@@ -14,6 +14,7 @@ use super::wires::Wires;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// How long the set-up waits for the next answer.
@@ -26,15 +27,27 @@ const PASSWORD: &str = "bench-password";
 pub struct Clients {
     wires: Wires,
     domain: String,
+    /// The number of the first one, and how many there are.
+    first: u32,
     users: u32,
     /// They register themselves.
     in_band: bool,
     came: Came,
 }
 
+/// Makes the accounts of the users of these numbers. Gives how many were not there before.
+///
+/// # Errors
+/// As `Server::add_user`.
+pub fn accounts(server: &Server, users: Range<u32>, progress: &Progress) -> io::Result<u32> {
+    server.add_users(users, Some(PASSWORD), progress)
+}
+
 /// What the set-up's requests brought.
 #[derive(Default)]
 struct Came {
+    /// The number of the first user.
+    first: u32,
     answers: u64,
     /// Available presences of others.
     seen: u64,
@@ -46,21 +59,31 @@ struct Came {
 }
 
 impl Clients {
-    /// Nobody is there yet.
+    /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
     ///
     /// # Errors
     /// Accounts can't be made where the server is managed.
-    pub fn new(server: &Server, users: u32, progress: &Progress) -> io::Result<Clients> {
-        let Access { target, domain, .. } = server.access.clone();
+    pub fn new(server: &Server, users: Range<u32>, progress: &Progress) -> io::Result<Clients> {
         let in_band = !server.is_managed();
         if !in_band {
-            progress.begin("accounts", users.into());
-            for user in 0..users {
-                server.add_user(user, Some(PASSWORD))?;
-                progress.at(user.into());
-            }
+            accounts(server, users.clone(), progress)?;
         }
-        Ok(Clients { wires: Wires::to(target)?, domain, users, in_band, came: Came::default() })
+        Clients::of(server.access.clone(), users, in_band)
+    }
+
+    /// The same of users who have accounts already, or who register themselves.
+    ///
+    /// # Errors
+    /// The machine can't.
+    pub fn of(access: Access, users: Range<u32>, in_band: bool) -> io::Result<Clients> {
+        let (first, users) = (users.start, users.len() as u32);
+        let (wires, came) = (Wires::to(access.target, access.tls)?, Came { first, ..Came::default() });
+        Ok(Clients { wires, domain: access.domain, first, users, in_band, came })
+    }
+
+    /// The name of a user.
+    fn name(&self, user: u32) -> String {
+        format!("bench-{}", self.first + user)
     }
 
     fn header(&self) -> String {
@@ -101,7 +124,7 @@ impl Clients {
         let (wires, came) = (&mut self.wires, &mut self.came);
         let heard = wires.listen(PATIENCE, |conn, bytes| stanzas(bytes, |stanza| came.sort(conn, stanza, is_answer)))?;
         for (publisher, subscriber) in std::mem::take(&mut self.came.asked) {
-            let text = format!("<presence to='bench-{subscriber}@{}' type='subscribed'/>", self.domain);
+            let text = format!("<presence to='{}@{}' type='subscribed'/>", self.name(subscriber), self.domain);
             self.wires.send(publisher, text.as_bytes())?;
         }
         if let Some(refusal) = self.came.refusal.take() {
@@ -121,7 +144,7 @@ impl Came {
         } else if stanza.starts_with("<stream:error") || stanza.starts_with("<failure") || refuses(stanza) {
             self.refusal.get_or_insert_with(|| stanza.to_owned());
         } else if stanza.starts_with("<presence") {
-            let from = attribute(stanza, "from").and_then(user);
+            let from = attribute(stanza, "from").and_then(user).and_then(|user| user.checked_sub(self.first));
             match (attribute(stanza, "type"), from) {
                 (Some("subscribe"), Some(from)) => self.asked.push((conn, from)),
                 (None, Some(from)) if from != conn => {
@@ -161,15 +184,16 @@ impl Dialect for Clients {
             Ok(header.clone())
         })?;
         if self.in_band {
-            self.step("registrations", progress, is_settled, |_, user| {
+            self.step("registrations", progress, is_settled, |clients, user| {
                 Ok(format!(
-                    "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>bench-{user}</username>\
-                     <password>{PASSWORD}</password></query></iq>"
+                    "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>{}</username>\
+                     <password>{PASSWORD}</password></query></iq>",
+                    clients.name(user)
                 ))
             })?;
         }
-        self.step("log-ins", progress, is_success, |_, user| {
-            let proof = STANDARD.encode(format!("\0bench-{user}\0{PASSWORD}"));
+        self.step("log-ins", progress, is_success, |clients, user| {
+            let proof = STANDARD.encode(format!("\0{}\0{PASSWORD}", clients.name(user)));
             Ok(format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>"))
         })?;
         self.step("streams", progress, is_features, |_, _| Ok(header.clone()))?;
@@ -192,7 +216,7 @@ impl Dialect for Clients {
             while asked < pairs && asked < self.came.seen + most {
                 let subscriber = (asked % u64::from(self.users)) as u32;
                 let publisher = graph.publisher(subscriber, (asked / u64::from(self.users)) as u32);
-                let text = format!("<presence to='bench-{publisher}@{}' type='subscribe'/>", self.domain);
+                let text = format!("<presence to='{}@{}' type='subscribe'/>", self.name(publisher), self.domain);
                 self.wires.send(subscriber, text.as_bytes())?;
                 asked += 1;
             }
@@ -204,7 +228,7 @@ impl Dialect for Clients {
 
     fn begin(self, audience: u32) -> (Wires, Presences) {
         let event_bytes = self.came.presence_bytes + Presences::update(1).len() - "<presence/>".len();
-        (self.wires, Presences { audience, event_bytes, refusal: None })
+        (self.wires, Presences { first: self.first, audience, event_bytes, refusal: None })
     }
 
     fn last_words() -> Vec<u8> {
@@ -214,6 +238,7 @@ impl Dialect for Clients {
 
 /// What the clients say, each on the connection of its own number, and how they hear it. The sequence is the status.
 pub struct Presences {
+    first: u32,
     audience: u32,
     event_bytes: usize,
     refusal: Option<String>,
@@ -239,6 +264,7 @@ impl Traffic for Presences {
     fn recognise(&mut self, conn: u32, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
         stanzas(bytes, |stanza| {
             if let Some((user, sequence)) = update(stanza) {
+                let user = user.wrapping_sub(self.first);
                 if user != conn {
                     delivered(user, sequence, 1);
                 }

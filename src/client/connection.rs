@@ -5,6 +5,7 @@
 use super::codec::Codec;
 use super::inbox::Inbox;
 use super::sasl::SaslError;
+use super::tls::{Socket, Tls};
 use super::values::{Answer, Greeting, Refusal};
 use crate::base::reason::Reason;
 use crate::wire::encode::{Encoder, Tag};
@@ -19,6 +20,8 @@ use thiserror::Error;
 pub enum Error {
     #[error("can't connect to {address}: {error}; is the node running, and is this its native port?")]
     Connect { address: String, error: io::Error },
+    #[error("TLS with {address} failed: {error}; is its certificate the one that was expected?")]
+    Tls { address: String, error: io::Error },
     #[error("the connection broke: {0}; Client::resume goes on with the session")]
     Broken(io::Error),
     #[error("the server closed the connection; Client::resume goes on with the session")]
@@ -53,7 +56,7 @@ impl Error {
 const READ_BYTES: usize = 64 << 10;
 
 pub(super) struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     codec: Codec,
     pub(super) inbox: Inbox,
     pub(super) encoder: Encoder,
@@ -66,9 +69,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and says Hello.
-    pub(super) fn open(address: &str, timeout: Duration, inbox: Inbox) -> Result<(Connection, Greeting), Error> {
+    /// Connects and says Hello, inside TLS if it is to be.
+    pub(super) fn open(address: &str, tls: Option<&Tls>, timeout: Duration, inbox: Inbox) -> Result<(Connection, Greeting), Error> {
         let socket = connect(address, timeout).map_err(|error| Error::Connect { address: address.to_owned(), error })?;
+        let socket = match tls {
+            None => Socket::Clear(socket),
+            Some(tls) => tls.begin(socket).map_err(|error| Error::Tls { address: address.to_owned(), error })?,
+        };
         let mut connection = Connection {
             socket,
             codec: Codec::default(),
@@ -117,8 +124,9 @@ impl Connection {
     /// Sends everything written to `out`.
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         if !self.out.is_empty() {
-            self.socket.set_write_timeout(Some(self.timeout.max(Duration::from_millis(1)))).map_err(Error::Broken)?;
-            let sent = self.socket.write_all(&self.out);
+            let patience = Some(self.timeout.max(Duration::from_millis(1)));
+            self.socket.tcp().set_write_timeout(patience).map_err(Error::Broken)?;
+            let sent = self.socket.write_all(&self.out).and_then(|()| self.socket.flush());
             self.out.clear();
             // What the server said before it closed is a better answer than a broken pipe.
             if let Err(error) = sent {
@@ -132,9 +140,11 @@ impl Connection {
     /// Reads once and sorts in what came. False: nothing came before the deadline.
     pub(super) fn receive(&mut self, deadline: Instant) -> Result<bool, Error> {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
-        self.socket.set_read_timeout(Some(left)).map_err(Error::Broken)?;
+        self.socket.tcp().set_read_timeout(Some(left)).map_err(Error::Broken)?;
         let length = match self.socket.read(&mut self.buffer) {
             Ok(0) => return Err(self.ended(Error::Closed)),
+            // TLS says so of an end without goodbye.
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(self.ended(Error::Closed)),
             Ok(length) => length,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
@@ -151,12 +161,17 @@ impl Connection {
     }
 
     pub(super) fn local_address(&self) -> io::Result<std::net::SocketAddr> {
-        self.socket.local_addr()
+        self.socket.tcp().local_addr()
+    }
+
+    /// What SCRAM's -PLUS mechanisms bind to.
+    pub(super) fn binding(&self) -> Option<[u8; 32]> {
+        self.socket.binding()
     }
 
     pub(super) fn break_off(&mut self) {
         // A socket that is broken already is as broken as was asked for.
-        let _broken_already = self.socket.shutdown(std::net::Shutdown::Both);
+        let _broken_already = self.socket.tcp().shutdown(std::net::Shutdown::Both);
     }
 
     /// The reason the server gave for closing, if it gave one.
@@ -171,6 +186,8 @@ fn connect(address: &str, timeout: Duration) -> io::Result<TcpStream> {
         match TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1))) {
             Ok(socket) => {
                 socket.set_nodelay(true)?;
+                // For the handshake; each wait sets its own.
+                socket.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
                 return Ok(socket);
             }
             Err(error) => last = error,

@@ -28,12 +28,16 @@ pub mod versions;
 #[cfg(feature = "runtime")]
 mod connection;
 #[cfg(feature = "runtime")]
+pub mod tls;
+#[cfg(feature = "runtime")]
 mod trunk;
 #[cfg(feature = "runtime")]
 mod user;
 
 #[cfg(feature = "runtime")]
 pub use connection::Error;
+#[cfg(feature = "runtime")]
+pub use tls::{Tls, TlsError};
 #[cfg(feature = "runtime")]
 pub use trunk::{Trunk, TrunkEvent};
 #[cfg(feature = "runtime")]

@@ -1,14 +1,22 @@
-//! The client's half of SCRAM-SHA-256 and PLAIN, by rsasl.
+//! The client's half of SCRAM-SHA-256, bound to its connection or not, and of PLAIN, by rsasl.
 //!
 //! Lives on: any thread of a client. Invariant: rsasl sees only messages whose shape was checked, because it indexes into them.
 
 use crate::base::credentials::prepare;
 use crate::base::jid::Bare;
-use rsasl::prelude::{Mechname, SASLClient, SASLConfig, Session};
+use rsasl::callback::{Context, Request, SessionCallback, SessionData};
+use rsasl::mechanisms::plain::PLAIN;
+use rsasl::mechanisms::scram::{SCRAM_SHA256, SCRAM_SHA256_PLUS};
+use rsasl::prelude::{Mechanism, Mechname, Registry, SASLClient, SASLConfig, Session, SessionError};
+use rsasl::property::{AuthId, ChannelBindings, Password};
 use thiserror::Error;
 
 /// Most PBKDF2 rounds done for a server: above it, it may want to keep us busy.
 const MOST_ITERATIONS: u32 = 1_000_000;
+
+const BOUND: &str = "SCRAM-SHA-256-PLUS";
+const UNBOUND: &str = "SCRAM-SHA-256";
+const IN_THE_CLEAR: &str = "PLAIN";
 
 #[derive(Debug, Error)]
 pub enum SaslError {
@@ -25,22 +33,37 @@ pub enum SaslError {
 /// Errors: an empty password, or a NUL in it.
 pub fn plain(user: &Bare, password: &str) -> Result<Vec<u8>, SaslError> {
     let mut message = Vec::new();
-    session("PLAIN", user, password)?.step(None, &mut message).map_err(library)?;
+    session(IN_THE_CLEAR, user, password, None)?.step(None, &mut message).map_err(library)?;
     Ok(message)
 }
 
 /// A SCRAM-SHA-256 exchange.
 pub struct Scram {
     session: Session,
+    mechanism: &'static str,
 }
 
 impl Scram {
-    /// Gives the exchange and the first message, for LogIn.
-    pub fn start(user: &Bare, password: &str) -> Result<(Scram, Vec<u8>), SaslError> {
-        let mut scram = Scram { session: session("SCRAM-SHA-256", user, password)? };
+    /// Gives the exchange and the first message, for LogIn. `binding`: what both ends of the connection know and nobody else
+    /// (tls-exporter); the proof then holds there only, if the server offers that among its mechanisms. If not, it's told that
+    /// we would have: so it notices when somebody on the way has taken the offer out.
+    pub fn start(
+        user: &Bare,
+        password: &str,
+        binding: Option<[u8; 32]>,
+        offered: &[impl AsRef<str>],
+    ) -> Result<(Scram, Vec<u8>), SaslError> {
+        let bound = binding.is_some() && offered.iter().any(|name| name.as_ref() == BOUND);
+        let mechanism = if bound { BOUND } else { UNBOUND };
+        let mut scram = Scram { session: session(mechanism, user, password, binding)?, mechanism };
         let mut message = Vec::new();
         scram.session.step(None, &mut message).map_err(library)?;
         Ok((scram, message))
+    }
+
+    /// Its name, for LogIn.
+    pub fn mechanism(&self) -> &'static str {
+        self.mechanism
     }
 
     /// Takes the server's challenge, gives the response.
@@ -68,11 +91,36 @@ impl ServerProof {
     }
 }
 
-fn session(mechanism: &str, user: &Bare, password: &str) -> Result<Session, SaslError> {
+/// What rsasl asks for. (Its own credentials leave no room for channel bindings, and its list of mechanisms has none that are
+/// bound.)
+struct Secrets {
+    user: String,
+    password: String,
+    binding: Option<[u8; 32]>,
+}
+
+static MECHANISMS: &[Mechanism] = &[SCRAM_SHA256, SCRAM_SHA256_PLUS, PLAIN];
+
+impl SessionCallback for Secrets {
+    fn callback(&self, _: &SessionData, _: &Context<'_>, request: &mut Request<'_>) -> Result<(), SessionError> {
+        request.satisfy::<AuthId>(&self.user)?.satisfy::<Password>(self.password.as_bytes())?;
+        if let Some(binding) = &self.binding {
+            request.satisfy::<ChannelBindings>(binding)?;
+        }
+        Ok(())
+    }
+
+    fn enable_channel_binding(&self) -> bool {
+        self.binding.is_some()
+    }
+}
+
+fn session(mechanism: &str, user: &Bare, password: &str, binding: Option<[u8; 32]>) -> Result<Session, SaslError> {
     let name = Mechname::parse(mechanism.as_bytes()).expect("a mechanism's name is well-formed");
-    let config = SASLConfig::with_credentials(None, user.local().to_owned(), prepare(password).into_owned())
-        .map_err(|error| SaslError::Library(error.to_string()))?;
-    SASLClient::new(config).start_suggested(&[name]).map_err(|error| SaslError::Library(error.to_string()))
+    let secrets = Secrets { user: user.local().to_owned(), password: prepare(password).into_owned(), binding };
+    let config = SASLConfig::builder().with_registry(Registry::with_mechanisms(MECHANISMS)).with_callback(secrets);
+    let session = config.and_then(|config| SASLClient::new(config).start_suggested(&[name]));
+    session.map_err(|error| SaslError::Library(error.to_string()))
 }
 
 fn library(error: rsasl::prelude::SessionError) -> SaslError {
@@ -98,7 +146,7 @@ mod tests {
         for challenge in
             ["", "r", "r=", "r=x,s", "r=x,s=,i", "r=x,s=,i=", "r=x,s=,i=0", "r=x,s=,i=9999999", "r=x,s=YQ==,i=4096", "m=x"]
         {
-            let (scram, _) = Scram::start(&user, "pencil").unwrap();
+            let (scram, _) = Scram::start(&user, "pencil", None, &[""; 0]).unwrap();
             assert!(scram.respond(challenge.as_bytes()).is_err(), "{challenge:?}");
         }
     }

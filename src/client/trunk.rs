@@ -4,6 +4,7 @@
 
 use super::connection::{Connection, Error, wrong};
 use super::inbox::{Inbox, Streams};
+use super::tls::Tls;
 use super::values::{Answer, Event, Greeting, LoggedIn};
 use crate::wire::encode::{Encoder, LogInFields, Tag};
 use std::time::{Duration, Instant};
@@ -29,7 +30,16 @@ pub struct Trunk {
 impl Trunk {
     /// Connects and authorises the trunk with its token. `timeout` is the longest wait for the connection and for each answer.
     pub fn connect(address: &str, token: &str, timeout: Duration) -> Result<Trunk, Error> {
-        let (mut connection, greeting) = Connection::open(address, timeout, Inbox::of_trunk())?;
+        Trunk::open(address, token, None, timeout)
+    }
+
+    /// The same, inside TLS.
+    pub fn connect_tls(address: &str, token: &str, tls: &Tls, timeout: Duration) -> Result<Trunk, Error> {
+        Trunk::open(address, token, Some(tls), timeout)
+    }
+
+    fn open(address: &str, token: &str, tls: Option<&Tls>, timeout: Duration) -> Result<Trunk, Error> {
+        let (mut connection, greeting) = Connection::open(address, tls, timeout, Inbox::of_trunk())?;
         let log_in = LogInFields { mechanism: "TRUNK", data: token.as_bytes(), ..LogInFields::default() };
         match connection.request(0, |encoder, out, tag| encoder.log_in(out, tag, &log_in))? {
             Answer::Done => Ok(Trunk { connection, greeting }),

@@ -5,6 +5,7 @@
 use super::connection::{Connection, Error, wrong};
 use super::inbox::Inbox;
 use super::sasl::{Scram, plain};
+use super::tls::Tls;
 use super::values::{Answer, Contact, Document, Event, Greeting, LastSeen, LoggedIn, Presence, Roster};
 use crate::base::jid::Bare;
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 pub enum LogIn<'a> {
     /// A token of the operator's log-in service.
     Token(&'a str),
-    /// A password, which SCRAM-SHA-256 proves without sending it, and which makes the server prove itself too.
+    /// A password, which SCRAM-SHA-256 proves without sending it, and which makes the server prove itself too. Inside TLS 1.3 the
+    /// proof holds for this very connection (-PLUS).
     Password(&'a str),
     /// A password sent as it is (PLAIN).
     PlainPassword(&'a str),
@@ -26,6 +28,7 @@ pub enum LogIn<'a> {
 pub struct Client {
     connection: Connection,
     address: String,
+    tls: Option<Tls>,
     greeting: Greeting,
     logged_in: Option<LoggedIn>,
 }
@@ -33,8 +36,17 @@ pub struct Client {
 impl Client {
     /// Connects to a node's native address, `host:port`. `timeout` is the longest wait for the connection and for each answer.
     pub fn connect(address: &str, timeout: Duration) -> Result<Client, Error> {
-        let (connection, greeting) = Connection::open(address, timeout, Inbox::of_session())?;
-        Ok(Client { connection, address: address.to_owned(), greeting, logged_in: None })
+        Client::open(address, None, timeout)
+    }
+
+    /// The same, inside TLS; so are the connections of `resume` and `follow`.
+    pub fn connect_tls(address: &str, tls: &Tls, timeout: Duration) -> Result<Client, Error> {
+        Client::open(address, Some(tls.clone()), timeout)
+    }
+
+    fn open(address: &str, tls: Option<Tls>, timeout: Duration) -> Result<Client, Error> {
+        let (connection, greeting) = Connection::open(address, tls.as_ref(), timeout, Inbox::of_session())?;
+        Ok(Client { connection, address: address.to_owned(), tls, greeting, logged_in: None })
     }
 
     /// What the server said of itself.
@@ -113,8 +125,8 @@ impl Client {
     }
 
     fn scram(&mut self, user: &Bare, password: &str, fields: LogInFields<'_>) -> Result<Answer, Error> {
-        let (scram, first) = Scram::start(user, password)?;
-        let challenge = self.ask_in(LogInFields { mechanism: "SCRAM-SHA-256", data: &first, ..fields })?;
+        let (scram, first) = Scram::start(user, password, self.connection.binding(), &self.greeting.mechanisms)?;
+        let challenge = self.ask_in(LogInFields { mechanism: scram.mechanism(), data: &first, ..fields })?;
         let Answer::Challenge(challenge) = challenge else { return Err(wrong(&challenge)) };
         let (proof, response) = scram.respond(&challenge)?;
         let answer = self.connection.request(0, |encoder, out, tag| encoder.sasl_response(out, tag, &response))?;
@@ -144,7 +156,7 @@ impl Client {
         let LoggedIn { resume, .. } = self.logged_in.clone().ok_or(Error::NotLoggedIn)?;
         let bare = self.logged_in.as_ref().map_or("", LoggedIn::bare_jid).to_owned();
         let timeout = self.connection.timeout;
-        let (mut connection, greeting) = Connection::open(address, timeout, Inbox::of_session())?;
+        let (mut connection, greeting) = Connection::open(address, self.tls.as_ref(), timeout, Inbox::of_session())?;
         // The new connection goes on where the old one was: events not yet asked for, versions, messages received.
         std::mem::swap(&mut connection.inbox, &mut self.connection.inbox);
         connection.inbox.reconnected();

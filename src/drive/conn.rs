@@ -5,6 +5,7 @@
 //! close); the buffer of a send stays here until its completion. A connection costs `size_of::<Conn>()` = 56 bytes at most.
 
 use crate::base::id::ConnId;
+use crate::base::sealing::Sealing;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -50,10 +51,14 @@ pub(super) struct Conn {
     /// The buffer of the send that the kernel has, and how much of it was sent before.
     pub sending: Vec<u8>,
     pub sent: u32,
+    /// What comes behind that buffer is encrypted by the kernel, with this.
+    pub sealing: Option<Box<Sealing>>,
     pub state: State,
     pub ops: Ops,
     /// The host's wish to close was seen, and its deadline set.
     pub closing_noted: bool,
+    /// The host wants nothing of it for a while: what the peer sends stays in the kernel.
+    pub paused: bool,
 }
 
 impl Conn {
@@ -70,7 +75,7 @@ impl Conn {
     /// Whether a multishot receive that ended is to be armed again.
     #[inline]
     pub fn receives(&self) -> bool {
-        matches!(self.state, State::Open | State::Farewell)
+        self.state == State::Farewell || self.state == State::Open && !self.paused
     }
 
     /// What to do next. `unsent`: the line holds bytes that the kernel doesn't have yet.

@@ -5,8 +5,9 @@
 use super::conn::{Conn, State, Step};
 use super::op::{Kind, SLOTS, pack};
 use super::queue::Completion;
-use super::{Driver, Host, SAMPLE, Stage, buffers, clock, socket};
+use super::{Driver, Host, SAMPLE, Stage, buffers, clock, seal, socket};
 use crate::base::id::{ConnId, RawSocket};
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use io_uring::{cqueue, opcode, types::CancelBuilder, types::Fd};
 use std::io;
@@ -51,6 +52,30 @@ impl Driver {
             }
         }
         self.unarmed = ended;
+        Ok(())
+    }
+
+    /// Stops reading the connections that the host wants nothing of for a while, and goes on with those it has paused before.
+    pub(super) fn pause<H: Host>(&mut self, host: &mut H) -> io::Result<()> {
+        let mut pauses = mem::take(&mut self.pauses);
+        host.take_pauses(&mut pauses);
+        for (id, paused) in pauses.drain(..) {
+            let Some(conn) = self.conns.get_mut(id.slot as usize).filter(|conn| conn.is(id)) else { continue };
+            conn.paused = paused;
+            if conn.state != State::Open {
+                continue;
+            }
+            if paused && conn.ops.receive && !conn.ops.cancel {
+                conn.ops.cancel = true;
+                let entry = opcode::AsyncCancel::new(pack(Kind::Receive, id)).build().user_data(pack(Kind::Cancel, id));
+                self.counters.cancels += 1;
+                // SAFETY: no memory; the descriptor is kept until the cancel itself has ended.
+                unsafe { self.queue.push(&entry, &mut self.counters) }?;
+            } else if !paused && !conn.ops.receive {
+                self.arm_receive(id)?;
+            }
+        }
+        self.pauses = pauses;
         Ok(())
     }
 
@@ -138,6 +163,13 @@ impl Driver {
                 conn.sent = 0;
                 let buffer = mem::take(&mut conn.sending);
                 let state = conn.state;
+                if let Some(sealing) = conn.sealing.take()
+                    && !self.seal(id, &sealing)
+                {
+                    host.lines().sent(id.slot, buffer);
+                    self.end(host, id)?;
+                    return self.advance(host, id);
+                }
                 if host.lines().sent(id.slot, buffer) {
                     self.again.push(id.slot);
                 } else if host.lines().may_close(id.slot) {
@@ -152,6 +184,14 @@ impl Driver {
                 self.advance(host, id)
             }
         }
+    }
+
+    /// From here on the kernel encrypts what the connection sends. False: it would not, so nothing may be sent any more.
+    fn seal(&mut self, id: ConnId, sealing: &Sealing) -> bool {
+        let done = seal::seal(RawSocket(self.conns[id.slot as usize].socket), sealing).is_ok();
+        self.counters.sealed += u64::from(done);
+        self.counters.seals_failed += u64::from(!done);
+        done
     }
 
     pub(super) fn on_cancel<H: Host>(&mut self, host: &mut H, id: ConnId) -> io::Result<()> {
@@ -169,7 +209,11 @@ impl Driver {
         if !conn.ops.receive {
             self.unarmed.push(id);
         }
-        socket::shut(RawSocket(self.conns[id.slot as usize].socket), Shutdown::Write);
+        let socket = RawSocket(self.conns[id.slot as usize].socket);
+        if self.config.kernel_tls {
+            seal::say_goodbye(socket);
+        }
+        socket::shut(socket, Shutdown::Write);
         host.lost(clock::now(), id);
     }
 

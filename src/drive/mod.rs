@@ -84,6 +84,7 @@ mod op;
 pub mod pin;
 mod pump;
 mod queue;
+mod seal;
 pub mod setup;
 pub mod socket;
 
@@ -93,6 +94,7 @@ pub use pump::Driver;
 pub use setup::{RingSize, SetupError, TaskRun};
 
 use crate::base::id::{ConnId, RawSocket};
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use crate::wire::lines::Lines;
 use std::net::IpAddr;
@@ -109,6 +111,11 @@ pub trait Host {
     /// What was gathered for a slot's connection, as it goes out. The driver gives it back to the line once it's sent.
     fn take(&mut self, _now: Time, slot: u32) -> Option<Vec<u8>> {
         self.lines().take(slot)
+    }
+
+    /// What the kernel needs to encrypt everything that the connection sends behind what was just taken (kTLS).
+    fn take_sealing(&mut self) -> Option<Box<Sealing>> {
+        None
     }
 
     /// Bytes of these connections are about to be handed over: a chance to read ahead what they will need. Some may be gone.
@@ -131,6 +138,10 @@ pub trait Host {
 
     /// Adds the connections that the host has taken over since the last call, with lines that are open already.
     fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>);
+
+    /// Adds the connections that are not to be read from now on (true), or are again (false), in order, since the last call. What
+    /// the kernel has received by then still comes.
+    fn take_pauses(&mut self, _into: &mut Vec<(ConnId, bool)>) {}
 
     /// Called once a turn: drain the rings from other cores, completions of the store, timers.
     fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn;
@@ -189,6 +200,8 @@ pub struct Config {
     pub farewell: Duration,
     /// How long a stopping driver waits for its lines.
     pub drain: Duration,
+    /// Whether sockets may be such that the kernel encrypts: then it is asked for TLS's goodbye before the end of the stream.
+    pub kernel_tls: bool,
     /// Pause after the system had no descriptor or memory for a new connection.
     pub accept_pause: Duration,
 }
@@ -205,6 +218,7 @@ impl Default for Config {
             idle_turns: 16,
             farewell: Duration::from_secs(5),
             drain: Duration::from_secs(10),
+            kernel_tls: false,
             accept_pause: Duration::from_millis(100),
         }
     }
@@ -236,6 +250,9 @@ pub struct DriveCounters {
     /// Completions for a connection that is gone. Above 0: a bug.
     pub late_completions: u64,
     pub cancels: u64,
+    /// Connections whose sends the kernel has begun to encrypt, and those where it would not.
+    pub sealed: u64,
+    pub seals_failed: u64,
     pub adopted: u64,
     pub departed: u64,
     pub closed: u64,

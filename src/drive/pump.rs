@@ -54,6 +54,7 @@ pub struct Driver {
     pub(super) farewells: VecDeque<(Time, ConnId)>,
     pub(super) adoptions: Vec<(ConnId, RawSocket)>,
     pub(super) departures: Vec<ConnId>,
+    pub(super) pauses: Vec<(ConnId, bool)>,
     /// When a stopping driver stops waiting.
     pub(super) stop_at: Option<Time>,
     /// When the kernel will ring for the next deadline.
@@ -91,6 +92,7 @@ impl Driver {
             farewells: VecDeque::new(),
             adoptions: Vec::new(),
             departures: Vec::new(),
+            pauses: Vec::new(),
             stop_at: None,
             alarm: None,
             alarm_time: Box::new(Timespec::new()),
@@ -115,6 +117,7 @@ impl Driver {
             self.stop_at = Some(now + self.config.drain);
             self.cancel_listeners()?;
         }
+        self.pause(host)?;
         self.hand_over(host)?;
         self.cut(host, now)?;
         match self.stop_at {
@@ -210,6 +213,7 @@ impl Driver {
             let conn = &mut self.conns[slot as usize];
             conn.sending = buffer;
             conn.sent = 0;
+            conn.sealing = host.take_sealing();
             self.send(id)
         } else if host.lines().may_close(slot) {
             self.farewell(host, id);

@@ -4,11 +4,9 @@
 //! Flags are asked for all at once and peeled off newest first when the kernel doesn't know them; what was peeled is in the
 //! `Report`. Below Linux 6.0 there is no multishot receive and fanal does not run.
 
+use super::seal;
 use io_uring::{IoUring, opcode, register::Probe};
-use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{setsockopt, sockopt::TcpUlp};
-use socket2::{Domain, Socket, Type};
 use std::fmt;
 use std::io;
 
@@ -66,8 +64,9 @@ pub struct Report {
     pub lock_needed: u64,
     /// Descriptors that may be open.
     pub descriptors: u64,
-    /// Whether the kernel could encrypt (kTLS).
+    /// Whether the kernel could encrypt (kTLS), and whether it does.
     pub kernel_tls: bool,
+    pub seals: bool,
 }
 
 impl fmt::Display for Report {
@@ -86,8 +85,12 @@ impl fmt::Display for Report {
             ),
             false => write!(f, "; locks {} of {} bytes", self.lock_needed, self.lock_limit),
         }?;
-        let kernel_tls = if self.kernel_tls { "the kernel's (CONFIG_TLS) is there and not used" } else { "the kernel has none" };
-        write!(f, "; TLS in user space, {kernel_tls}")
+        let tls = match (self.kernel_tls, self.seals) {
+            (true, true) => "what TLS sends is encrypted by the kernel",
+            (true, false) => "TLS in user space, the kernel's (CONFIG_TLS) is there and not used",
+            (false, _) => "TLS in user space, the kernel has none",
+        };
+        write!(f, "; {tls}")
     }
 }
 
@@ -152,7 +155,8 @@ pub fn probe(cores: usize, task_run: TaskRun) -> Result<Report, SetupError> {
         lock_limit,
         lock_needed: cores as u64 * EXECUTOR_RINGS * EXECUTOR_MEMORY as u64,
         descriptors: raise_descriptor_limit(),
-        kernel_tls: has_kernel_tls(),
+        kernel_tls: seal::is_there(),
+        seals: false,
     })
 }
 
@@ -178,12 +182,6 @@ fn raise_descriptor_limit() -> u64 {
         true => hard,
         false => soft,
     }
-}
-
-/// A kernel without TLS does not know the name; one that has it only misses the connection.
-fn has_kernel_tls() -> bool {
-    let Ok(socket) = Socket::new(Domain::IPV4, Type::STREAM, None) else { return false };
-    matches!(setsockopt(&socket, TcpUlp::default(), b"tls"), Ok(()) | Err(Errno::ENOTCONN))
 }
 
 fn limit(of: Resource) -> u64 {
@@ -226,6 +224,7 @@ mod tests {
             lock_needed: 9 << 20,
             descriptors: 20_000,
             kernel_tls: true,
+            seals: false,
         };
         let text = report.to_string();
         for part in ["6.1.0", "NO_SQARRAY", "room for 19488", "LimitNOFILE", "LimitMEMLOCK", "CONFIG_TLS"] {

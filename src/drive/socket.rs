@@ -59,7 +59,7 @@ pub(super) fn shut(socket: RawSocket, how: Shutdown) {
     let _gone = borrow(socket).shutdown(how);
 }
 
-fn borrow(socket: RawSocket) -> ManuallyDrop<TcpStream> {
+pub(super) fn borrow(socket: RawSocket) -> ManuallyDrop<TcpStream> {
     // SAFETY: the descriptor is open while its holder has the `RawSocket`, and `ManuallyDrop` keeps this view from closing it.
     ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(socket.0) })
 }

@@ -2,19 +2,24 @@
 //!
 //! Lives on: every core. Serves G6, C8.
 
+use super::json;
+#[cfg(feature = "runtime")]
+use super::native::NativeFrames;
 #[cfg(feature = "runtime")]
 use super::secure::Secure;
 #[cfg(feature = "runtime")]
 use super::tls::{Application, Terms};
-use super::translate::Translate;
+use super::translate::{Channel, Translate};
 use super::ws::{self, WebSocket};
 use super::xmpp::{self, Xmpp};
+use crate::wire::form::{Form, Writer};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What a listener speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Speaks {
-    /// Native frames: the connection needs no translator.
+    /// Native frames, inside TLS or not, as the client begins. Without it the connection needs no translator.
     Native,
     /// XMPP over TCP, made private by STARTTLS.
     Xmpp,
@@ -36,10 +41,15 @@ impl Speaks {
     }
 }
 
+/// Who writes the forms of events that doors have beside the native one.
+pub const FORMS: &[(Form, Writer)] = &[(Form::Xmpp, xmpp::write_form), (Form::Json, json::write_form)];
+
 /// What the node's listeners speak, by their numbers.
 #[derive(Clone, Default)]
 pub struct Doors {
     pub listeners: Vec<Speaks>,
+    /// Whether peers on other machines must speak inside TLS: else `tls_required`.
+    pub private: bool,
     /// What XMPP clients are held to; `None` where no door speaks it.
     pub xmpp: Option<Arc<xmpp::Rules>>,
     /// What WebSocket clients are held to; `None` where there is no such door.
@@ -66,6 +76,11 @@ impl Doors {
         }
     }
 
+    /// Whether a peer may say Hello.
+    pub fn admits(&self, peer: IpAddr, channel: Channel) -> bool {
+        !self.private || channel != Channel::Clear || peer.to_canonical().is_loopback()
+    }
+
     /// Whether a door tells its peers the JIDs of publishers.
     pub fn name_publishers(&self) -> bool {
         self.listeners.iter().any(|speaks| *speaks != Speaks::Native)
@@ -74,6 +89,12 @@ impl Doors {
 
 #[cfg(feature = "runtime")]
 impl Doors {
+    /// The translator of a native connection that begins with a handshake; `None`: there is no TLS.
+    pub fn open_native_tls(&self) -> Option<Box<dyn Translate>> {
+        let terms = self.tls.clone()?;
+        Some(Box::new(Secure::direct(terms, Application::Native, Box::new(NativeFrames))))
+    }
+
     fn until_asked(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {
         match &self.tls {
             Some(terms) => Box::new(Secure::later(terms.clone(), Application::Xmpp, inner)),
@@ -97,6 +118,10 @@ impl Doors {
 /// The pure core has no TLS.
 #[cfg(not(feature = "runtime"))]
 impl Doors {
+    pub fn open_native_tls(&self) -> Option<Box<dyn Translate>> {
+        None
+    }
+
     fn until_asked(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {
         inner
     }

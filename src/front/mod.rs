@@ -29,18 +29,24 @@ pub enum Mechanism {
         hash: Hash,
         bound: bool,
     },
+    /// A token that was given with another log-in, and is shown by its hash (XEP-0484). `bound`: to the TLS connection, too.
+    Hashed {
+        bound: bool,
+    },
     Plain,
     /// A trunk's own token.
     Trunk,
 }
 
 impl Mechanism {
-    pub const ALL: [Mechanism; 7] = [
+    pub const ALL: [Mechanism; 9] = [
         Mechanism::Token,
         Mechanism::Scram { hash: Hash::Sha256, bound: true },
         Mechanism::Scram { hash: Hash::Sha1, bound: true },
         Mechanism::Scram { hash: Hash::Sha256, bound: false },
         Mechanism::Scram { hash: Hash::Sha1, bound: false },
+        Mechanism::Hashed { bound: true },
+        Mechanism::Hashed { bound: false },
         Mechanism::Plain,
         Mechanism::Trunk,
     ];
@@ -53,6 +59,8 @@ impl Mechanism {
             Mechanism::Scram { hash: Hash::Sha1, bound: true } => "SCRAM-SHA-1-PLUS",
             Mechanism::Scram { hash: Hash::Sha256, bound: false } => "SCRAM-SHA-256",
             Mechanism::Scram { hash: Hash::Sha1, bound: false } => "SCRAM-SHA-1",
+            Mechanism::Hashed { bound: true } => "HT-SHA-256-EXPR",
+            Mechanism::Hashed { bound: false } => "HT-SHA-256-NONE",
             Mechanism::Plain => "PLAIN",
             Mechanism::Trunk => "TRUNK",
         }

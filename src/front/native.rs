@@ -1,24 +1,23 @@
 //! The native door: one client connection, from Hello to its end.
 //!
 //! Lives on: the core that owns the connection. Serves G2, and what the mission asks about bad input. Invariants: a frame is
-//! handed out only when it may come now (Hello, then LogIn, Register or Resume, then the rest), its body is verified, and the
-//! connection keeps to its rate; an idle door keeps nothing on the heap.
+//! handed out only when it may come now (Hello, then LogIn, Register or Resume, then the rest) and its body is verified; an idle
+//! door keeps nothing on the heap.
 //!
 //! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Register`, `Resume`, `SaslResponse` and
 //! `Bind` the door waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`],
 //! [`Door::opened_trunk`], [`Door::registered`] or [`Door::refused`]; or, right there, the connection leaves for another core:
 //! [`Door::leave`].
 
+use super::translate::{Core, Next, Translate};
 use crate::base::limits::{Limits, NATIVE_VERSION};
 use crate::base::reason::Reason;
-use crate::base::time::Time;
 use crate::wire::decode::{self, ClientFrame};
 use crate::wire::encode::Tag;
-use crate::wire::frame::{Chunk, Frames, Header};
+use crate::wire::form::Form;
+use crate::wire::frame::{self, Chunk, Frames, Header};
 use crate::wire::native::Kind;
 
-/// A frame counts once against the rate, and once more for each full stretch of this many bytes.
-const FLOOD_UNIT_BYTES: u32 = 4096;
 /// Bytes that may arrive for a connection on its way to another core. At the limit: `flood`.
 pub const PARTING_BYTES: usize = 1 << 20;
 
@@ -27,21 +26,11 @@ pub const PARTING_BYTES: usize = 1 << 20;
 pub struct Rules {
     max_frame: u32,
     attempts: u32,
-    /// Nanoseconds that one frame uses up of the connection's rate.
-    frame_ns: u64,
-    /// Nanoseconds it may be ahead of its rate: the burst.
-    ahead_ns: u64,
 }
 
 impl Rules {
     pub fn new(limits: &Limits) -> Rules {
-        let frame_ns = 1_000_000_000 / u64::from(limits.frames_per_second.max(1));
-        Rules {
-            max_frame: limits.frame_bytes,
-            attempts: limits.log_in_attempts,
-            frame_ns,
-            ahead_ns: frame_ns * u64::from(limits.frames_burst.max(1)),
-        }
+        Rules { max_frame: limits.frame_bytes, attempts: limits.log_in_attempts }
     }
 }
 
@@ -79,8 +68,6 @@ enum Stage {
 #[derive(Default, Debug)]
 pub struct Door {
     frames: Frames,
-    /// The time up to which the frames that came have used up the connection's rate.
-    used_until: Time,
     failed: u32,
     stage: Stage,
 }
@@ -90,13 +77,12 @@ impl Door {
     ///
     /// Errors: the reason to end the connection with; don't call again after one.
     #[inline]
-    pub fn next<'s, 'a: 's>(&'s mut self, now: Time, chunk: &mut Chunk<'a>, rules: &Rules) -> Result<Option<Incoming<'s>>, Reason> {
+    pub fn next<'s, 'a: 's>(&'s mut self, chunk: &mut Chunk<'a>, rules: &Rules) -> Result<Option<Incoming<'s>>, Reason> {
         let Some(frame) = self.frames.next(chunk, rules.max_frame)? else { return Ok(None) };
         let header = frame.header;
         if self.stage == Stage::Trunk {
             trunk_may_send(header)?;
         } else {
-            self.used_until = use_up(self.used_until, now, header.body, rules)?;
             self.stage = self.stage.after(header)?;
         }
         let incoming = decode::from_client(header.kind, frame.body)?;
@@ -157,6 +143,11 @@ impl Door {
     /// Whether a log-in or a Bind waits for the host's decision.
     pub fn is_deciding(&self) -> bool {
         matches!(self.stage, Stage::Deciding | Stage::Binding)
+    }
+
+    /// Whether nothing has come yet.
+    pub fn is_new(&self) -> bool {
+        self.stage == Stage::Connected && self.frames.is_empty()
     }
 
     pub fn is_trunk(&self) -> bool {
@@ -235,10 +226,36 @@ fn trunk_may_send(header: Header) -> Result<(), Reason> {
     }
 }
 
-/// Counts a frame against the rate (a token bucket, kept as the time at which it will be full again).
-#[inline]
-fn use_up(used_until: Time, now: Time, body: u32, rules: &Rules) -> Result<Time, Reason> {
-    let cost = rules.frame_ns * u64::from(1 + body / FLOOD_UNIT_BYTES);
-    let until = Time(used_until.max(now).0 + cost);
-    if until.since(now) > rules.ahead_ns { Err(Reason::Flood) } else { Ok(until) }
+/// The translator of native frames inside TLS: it changes nothing.
+pub struct NativeFrames;
+
+impl Translate for NativeFrames {
+    fn received(&mut self, bytes: &[u8], _: &mut Core<'_>, frames: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Next, Reason> {
+        frames.extend_from_slice(bytes);
+        Ok(Next::Here)
+    }
+
+    /// All but the empty words of the TLS below.
+    fn send(&mut self, frames: &[u8], _: &mut Core<'_>, out: &mut Vec<u8>) {
+        let (mut from, mut at) = (0, 0);
+        for frame in frame::each_whole(frames) {
+            let end = at + frame.header.frame_bytes();
+            if frame.header.kind == frame::RAW {
+                out.extend_from_slice(&frames[from..at]);
+                from = end;
+            }
+            at = end;
+        }
+        out.extend_from_slice(&frames[from..]);
+    }
+
+    fn secured(&mut self) {}
+
+    fn form(&self) -> Form {
+        Form::Native
+    }
+
+    fn heap_bytes(&self) -> usize {
+        0
+    }
 }

@@ -10,6 +10,7 @@
 //! from global randomness, and compares keys in variable time.
 
 use crate::base::credentials::{Hash, ITERATIONS, SALT_BYTES, ScramCredentials, Sha1Keys};
+use crate::base::hashed::TokenSecret;
 use crate::base::jid::Bare;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::ConstantTimeEq;
@@ -31,6 +32,11 @@ impl Decoys {
     /// The secret is the deployment's own; all its nodes need the same, or the made-up salts differ between them.
     pub fn new(secret: [u8; 32]) -> Decoys {
         Decoys { secret }
+    }
+
+    /// What hashed tokens are made of: the same secret, for another use.
+    pub fn token_secret(&self) -> TokenSecret {
+        TokenSecret::new(&self.secret)
     }
 
     pub fn credentials(&self, user: &Bare) -> ScramCredentials {
@@ -158,21 +164,31 @@ pub struct PlainCheck {
 }
 
 impl PlainCheck {
-    /// Takes the client's only message. `None`: the log-in has failed.
-    pub fn start(message: &[u8], user: &Bare, credentials: Option<&ScramCredentials>, decoys: &Decoys) -> Option<PlainCheck> {
-        let mut parts = text(message)?.split('\0');
-        let (authzid, name, password) = (parts.next()?, parts.next()?, parts.next()?);
-        let authzid_fits = authzid.is_empty() || Bare::new(authzid).as_ref() == Some(user);
-        if parts.next().is_some() || !authzid_fits || !names(name, user) || password.is_empty() {
-            return None;
-        }
-        Some(PlainCheck { credentials: decoys.or(credentials, user), password: password.to_owned() })
+    /// `credentials` as for [`Scram::start`].
+    pub fn new(password: &str, user: &Bare, credentials: Option<&ScramCredentials>, decoys: &Decoys) -> PlainCheck {
+        PlainCheck { credentials: decoys.or(credentials, user), password: password.to_owned() }
     }
 
     /// Whether the password is right. Takes about a millisecond, for a user that doesn't exist too: never call it on a core.
     pub fn run(self) -> bool {
         self.credentials.verify_password(&self.password)
     }
+}
+
+/// The password in PLAIN's only message. `None`: it can't be read, or is another user's, and the log-in has failed.
+pub fn plain_password<'a>(message: &'a [u8], user: &Bare) -> Option<&'a str> {
+    let mut parts = text(message)?.split('\0');
+    let (authzid, name, password) = (parts.next()?, parts.next()?, parts.next()?);
+    let authzid_fits = authzid.is_empty() || Bare::new(authzid).as_ref() == Some(user);
+    let is_sound = parts.next().is_none() && authzid_fits && names(name, user) && !password.is_empty();
+    is_sound.then_some(password)
+}
+
+/// What a hashed token's only message shows (draft-schmaus-kitten-sasl-ht 3.1). `None`: it can't be read, or is another user's.
+pub fn hashed_proof<'a>(message: &'a [u8], user: &Bare) -> Option<&'a [u8]> {
+    let at = message.iter().position(|&byte| byte == 0)?;
+    let (name, proof) = (text(&message[..at])?, &message[at + 1..]);
+    (names(name, user) && proof.len() == Hash::Sha256.bytes()).then_some(proof)
 }
 
 fn text(message: &[u8]) -> Option<&str> {
@@ -351,14 +367,16 @@ mod tests {
             let final_message = format!("c=biws,r={},p={}", scram.nonce, BASE64_STANDARD.encode(vec![0; hash.bytes()]));
             assert_eq!(scram.finish(final_message.as_bytes()), None);
         }
-        assert!(!PlainCheck::start(b"\0nobody\0pencil", &user, None, &decoys).unwrap().run());
+        assert!(!PlainCheck::new("pencil", &user, None, &decoys).run());
     }
 
     #[test]
     fn plain_takes_the_right_password_of_the_right_user_only() {
         let (decoys, user) = (Decoys::new([7; 32]), Bare::new("user@localhost").unwrap());
-        let check =
-            |message: &str| PlainCheck::start(message.as_bytes(), &user, Some(&credentials()), &decoys).map(PlainCheck::run);
+        let check = |message: &str| {
+            let password = plain_password(message.as_bytes(), &user)?;
+            Some(PlainCheck::new(password, &user, Some(&credentials()), &decoys).run())
+        };
         assert_eq!(check("\0user\0pencil"), Some(true));
         assert_eq!(check("user@localhost\0user@localhost\0pencil"), Some(true));
         assert_eq!(check("\0user\0pencils"), Some(false));

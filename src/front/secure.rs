@@ -5,20 +5,18 @@
 //! way can pretend it.
 
 use super::tls::{Application, HANDSHAKE_US, Terms, Tls};
-use super::translate::{Channel, Core, Next, Translate};
+use super::translate::{Channel, Core, HANDSHAKE, Next, Translate};
 use crate::base::reason::Reason;
-use crate::wire::decode::{self, ServerFrame};
-use crate::wire::frame::{self, Frame};
-use crate::wire::native::Kind;
-
-/// The first byte of a TLS handshake (RFC 8446 5.1): nothing that is spoken in the clear begins so.
-const HANDSHAKE: u8 = 22;
+use crate::wire::form::Form;
+use crate::wire::frame;
 
 /// A door inside TLS.
 pub struct Secure {
     terms: Terms,
     application: Application,
     stage: Stage,
+    /// What is said now is the last.
+    ending: bool,
     inner: Box<dyn Translate>,
 }
 
@@ -36,17 +34,17 @@ enum Stage {
 impl Secure {
     /// A connection that begins with a handshake.
     pub fn direct(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
-        Secure { terms, application, stage: Stage::Asked, inner }
+        Secure { terms, application, stage: Stage::Asked, ending: false, inner }
     }
 
     /// A connection whose first byte tells whether it begins with a handshake.
     pub fn either(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
-        Secure { terms, application, stage: Stage::First, inner }
+        Secure { terms, application, stage: Stage::First, ending: false, inner }
     }
 
     /// One whose translator says when TLS begins, by [`Next::Secure`].
     pub fn later(terms: Terms, application: Application, inner: Box<dyn Translate>) -> Secure {
-        Secure { terms, application, stage: Stage::Clear, inner }
+        Secure { terms, application, stage: Stage::Clear, ending: false, inner }
     }
 
     fn decrypted(
@@ -57,7 +55,7 @@ impl Secure {
         replies: &mut Vec<u8>,
     ) -> Result<Next, Reason> {
         let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else { unreachable!("the caller looked") };
-        let mut plain = Vec::new();
+        let mut plain = Vec::with_capacity(bytes.len());
         let taken = tls.received(bytes, &mut plain);
         if tls.has_pending() {
             // An empty word, so that the line is looked at.
@@ -80,15 +78,6 @@ impl Secure {
             Ok(()) => Ok(next),
         }
     }
-}
-
-/// Whether a frame is the last that the node says on its connection.
-fn is_last(frame: &Frame<'_>) -> bool {
-    let reason = match decode::from_server(frame.header.kind, frame.body) {
-        Ok(ServerFrame::Error(error)) => Reason::from_number(error.reason()),
-        _ => None,
-    };
-    reason.is_some_and(Reason::closes)
 }
 
 fn begin(terms: &Terms, application: Application) -> Result<Box<Tls>, Reason> {
@@ -117,11 +106,16 @@ impl Translate for Secure {
         let (Stage::Handshake(tls) | Stage::Private(tls)) = &mut self.stage else {
             return self.inner.send(frames, core, out);
         };
-        let mut plain = Vec::new();
+        // XML is longer than frames: room at once is cheaper than growing.
+        let mut plain = Vec::with_capacity(2 * frames.len());
         self.inner.send(frames, core, &mut plain);
-        // A connection that can't be encrypted any more says nothing else than its alert; the peer ends it then.
-        _ = tls.send(&plain, out);
-        if core.end.is_some() || frame::each_whole(frames).any(|frame| frame.header.kind == Kind::Error && is_last(&frame)) {
+        if tls.send(&plain, out).is_err() {
+            // It can't be encrypted any more. Whoever can comes back to his session.
+            core.end = core.end.or(Some(Reason::ConnectionLost));
+        } else if !plain.is_empty() {
+            core.sealing = tls.hand_over();
+        }
+        if self.ending {
             tls.close(out);
         }
     }
@@ -130,12 +124,20 @@ impl Translate for Secure {
         self.inner.secured();
     }
 
+    fn ending(&mut self) {
+        self.ending = true;
+    }
+
     fn lost(&mut self, core: &mut Core<'_>) {
         self.inner.lost(core);
     }
 
     fn is_resumable(&self) -> bool {
         self.inner.is_resumable()
+    }
+
+    fn form(&self) -> Form {
+        self.inner.form()
     }
 
     fn channel(&self) -> Channel {

@@ -9,8 +9,14 @@
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::base::sealing::Sealing;
 use crate::front::json;
 use crate::front::xmpp::Memory;
+use crate::wire::form::Form;
+
+/// The first byte of a TLS handshake (RFC 8446 5.1). Nothing that is spoken in the clear begins so: the length of a native frame's
+/// body is a multiple of 8, and everything else is text.
+pub const HANDSHAKE: u8 = 22;
 
 /// What is to happen with the peer's next bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,6 +66,9 @@ pub trait Translate: Send {
     /// 5.4.3.3).
     fn secured(&mut self);
 
+    /// The connection ends: what `send` is given next is the last.
+    fn ending(&mut self) {}
+
     /// The connection has broken, or is over.
     fn lost(&mut self, _core: &mut Core<'_>) {}
 
@@ -67,6 +76,9 @@ pub trait Translate: Send {
     fn is_resumable(&self) -> bool {
         true
     }
+
+    /// How the peer's presence events are to stand on its line, once it has a session.
+    fn form(&self) -> Form;
 
     /// What lies between the peer and its door.
     fn channel(&self) -> Channel {
@@ -99,6 +111,8 @@ pub struct Core<'a> {
     /// Client frames that follow from what `send` was given (an `Ack` for messages that went out): worked off behind it, as those
     /// of `received` are.
     pub follow: &'a mut Vec<u8>,
+    /// Set by `send`: what the kernel needs to encrypt everything that goes out behind what was appended.
+    pub sealing: Option<Box<Sealing>>,
     /// Set by `send`: the reason to end the connection with, once what was appended has gone out and `follow` was worked off. The
     /// translator has said its goodbye.
     pub end: Option<Reason>,

@@ -45,6 +45,8 @@ pub struct Scrape {
     pub node: Vec<NodeCount>,
     /// Waits of the store for the disk, in nanoseconds.
     pub store_syncs: Histogram<u64>,
+    /// Left out when the certificate doesn't say.
+    pub certificate_seconds_left: Option<i64>,
     /// Left out when it can't be read.
     pub process: Option<Process>,
     /// When the process began.
@@ -56,7 +58,7 @@ pub fn text(scrape: Scrape) -> String {
     let mut registry = Registry::default();
     let fanal = registry.sub_registry_with_prefix("fanal");
     fanal.register_collector(Box::new(Cores(scrape.cores)));
-    fanal.register_collector(Box::new(Node(scrape.node, scrape.store_syncs)));
+    fanal.register_collector(Box::new(Node(scrape.node, scrape.store_syncs, scrape.certificate_seconds_left)));
     if let Some(process) = scrape.process {
         registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, scrape.started)));
     }
@@ -173,13 +175,18 @@ fn quantiles(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Re
 }
 
 #[derive(Debug)]
-struct Node(Vec<NodeCount>, Histogram<u64>);
+struct Node(Vec<NodeCount>, Histogram<u64>, Option<i64>);
 
 impl Collector for Node {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
         for count in &self.0 {
             let metric = encoder.encode_descriptor(count.name, &format!("{}.", count.help), None, MetricType::Counter)?;
             ConstCounter::new(count.value).encode(metric)?;
+        }
+        if let Some(left) = self.2 {
+            let help = "Seconds until the TLS certificate ends, below 0 afterwards.";
+            let metric = encoder.encode_descriptor("certificate_seconds_left", help, None, MetricType::Gauge)?;
+            ConstGauge::new(left).encode(metric)?;
         }
         let help = "Waits of the store for the disk, one for each transaction.";
         let (sum, buckets) = buckets(&self.1);

@@ -1,4 +1,4 @@
-//! The stages of an update's way that are timed (G5), and the histogram that each has.
+//! The stages of an update's way that are timed (G5), what log-ins wait for, and the histogram that each has.
 //!
 //! Lives on: every core and whoever reads its measurements. Invariant: all stages have one range and precision: they add up.
 
@@ -35,6 +35,7 @@ stages! {
     FlushWait, "flush_wait", "from the first byte gathered for a connection until its send begins";
     Send, "send", "from the begin of a send until its completion is seen";
     EndToEnd, "end_to_end", "from the receive of an update until its bytes are gathered for the last subscriber of the core";
+    LogInHook, "log_in_hook", "not of an update: from a log-in that the service of login.http decides until it has";
 }
 
 /// Times are told apart from this many nanoseconds on.

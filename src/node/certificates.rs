@@ -1,18 +1,26 @@
 //! Where the node's certificate comes from: files of the operator's, or one that signs itself, made once and kept.
 //!
 //! Lives on: the thread that starts the node, and the control thread. Serves G5. Invariants: a certificate that can't be read
-//! never takes the place of one that works; the made one's key is readable by this user alone; `reload` ends no session.
+//! never takes the place of one that works; the made one's key is readable by this user alone; `reload` ends no session; of one
+//! that ends soon is warned when it is read, and every day.
 
 use super::keys::write_secret;
 use crate::base::config::{Config, StoreKind};
+use crate::drive::clock;
 use crate::front::tls::{BadIdentity, Certificates, Identity};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use std::{fs, io};
 
 /// The file in the data directory: certificate and key, as PEM.
 const FILE: &str = "certificate.pem";
+const DAY: Duration = Duration::from_secs(86_400);
+/// How long before a certificate's end the node begins to warn.
+const WARN: Duration = Duration::from_secs(14 * 86_400);
 
 /// Why there is no certificate to be had. Each names the file, the reason and the fix.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +44,8 @@ pub struct Keeper {
     pub certificates: Arc<Certificates>,
     source: Source,
     domain: String,
+    /// When the certificate ends, in milliseconds since 1970; 0: it doesn't say.
+    ends: AtomicU64,
 }
 
 enum Source {
@@ -57,7 +67,10 @@ impl Keeper {
             _ => Source::Made(Some(config.node.data.join(FILE))),
         };
         let (identity, said) = source.load(&domain)?;
-        Ok((Keeper { certificates: Arc::new(Certificates::new(identity)), source, domain }, said))
+        let ends = AtomicU64::new(identity.ends.unwrap_or_default().0);
+        let keeper = Keeper { certificates: Arc::new(Certificates::new(identity)), source, domain, ends };
+        let said = keeper.with_warning(said);
+        Ok((keeper, said))
     }
 
     /// Reads the files again: handshakes from now on go by what is there, sessions go on as they are. Gives what there is to say.
@@ -66,9 +79,42 @@ impl Keeper {
     /// The files can't be used; the certificate stays as it was.
     pub fn reload(&self) -> Result<String, CertificateError> {
         let (identity, said) = self.source.load(&self.domain)?;
+        self.ends.store(identity.ends.unwrap_or_default().0, Relaxed);
         self.certificates.replace(identity);
-        Ok(said)
+        Ok(self.with_warning(said))
     }
+
+    /// Seconds until the certificate ends, below 0 afterwards; `None`: it doesn't say.
+    pub fn seconds_left(&self) -> Option<i64> {
+        let ends = self.ends.load(Relaxed);
+        (ends != 0).then(|| (ends / 1000).cast_signed() - (clock::wall().0 / 1000).cast_signed())
+    }
+
+    /// What there is to say about a certificate that ends soon.
+    fn warning(&self) -> Option<String> {
+        let left = self.seconds_left().filter(|left| *left < WARN.as_secs().cast_signed())?;
+        let days = left.unsigned_abs() / DAY.as_secs();
+        let when = if left < 0 { format!("has ended {days} days ago") } else { format!("ends in {days} days") };
+        Some(format!("it {when}: put a new one in its place and send SIGHUP, or clients that check will refuse it"))
+    }
+
+    fn with_warning(&self, said: String) -> String {
+        self.warning().map_or_else(|| said.clone(), |warning| format!("{said}; {warning}"))
+    }
+}
+
+/// Warns every day in the log, until what this gives is dropped.
+pub fn warn_daily(keeper: &Arc<Keeper>) -> io::Result<Sender<()>> {
+    let (stop, stopped) = channel::<()>();
+    let keeper: Weak<Keeper> = Arc::downgrade(keeper);
+    std::thread::Builder::new().name("fanal-certificate".into()).spawn(move || {
+        while stopped.recv_timeout(DAY) == Err(RecvTimeoutError::Timeout) {
+            if let Some(warning) = keeper.upgrade().and_then(|keeper| keeper.warning()) {
+                tracing::warn!("the TLS certificate: {warning}");
+            }
+        }
+    })?;
+    Ok(stop)
 }
 
 impl Source {

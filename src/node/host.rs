@@ -3,8 +3,11 @@
 //! Lives on: every core. Serves G1, G3. Invariant: everything a turn takes in is worked off before the turn ends, and what it wants
 //! of others leaves with it.
 
-use super::passwords::{Checked, Passwords};
+use super::hook::Hook;
+use super::passwords::Passwords;
+use super::replies::Reply;
 use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use crate::drive::{DriveCounters, Host, Stage, Turn, socket};
 use crate::metrics::fields::Counters;
@@ -12,7 +15,8 @@ use crate::metrics::stage;
 use crate::ring::mesh::Counts;
 use crate::ring::mesh::Ports;
 use crate::shard::batch::{Batch, Command, Order};
-use crate::shard::{Answer, Shard};
+use crate::shard::hook::Verdict;
+use crate::shard::{Answer, Shard, Whose, Worked};
 use crate::store::Completion;
 use crate::store::thread::Port;
 use crate::wire::lines::Lines;
@@ -34,7 +38,8 @@ pub struct CoreHost {
     ports: Ports<Batch>,
     store: Port,
     passwords: Passwords,
-    checked: Receiver<Checked>,
+    hook: Option<Hook>,
+    replies: Receiver<Reply>,
     commands: Receiver<Command>,
     answers: Sender<Answered>,
     /// What the driver counted, as of its last turn.
@@ -46,15 +51,17 @@ pub struct Ends {
     pub ports: Ports<Batch>,
     pub store: Port,
     pub passwords: Passwords,
-    pub checked: Receiver<Checked>,
+    /// The service outside, if there is one.
+    pub hook: Option<Hook>,
+    pub replies: Receiver<Reply>,
     pub commands: Receiver<Command>,
     pub answers: Sender<Answered>,
 }
 
 impl CoreHost {
     pub fn new(shard: Shard, ends: Ends) -> CoreHost {
-        let Ends { ports, store, passwords, checked, commands, answers } = ends;
-        CoreHost { shard, ports, store, passwords, checked, commands, answers, drive: DriveCounters::default() }
+        let Ends { ports, store, passwords, hook, replies, commands, answers } = ends;
+        CoreHost { shard, ports, store, passwords, hook, replies, commands, answers, drive: DriveCounters::default() }
     }
 
     /// Takes in what came from other threads. True: there may be more.
@@ -64,7 +71,7 @@ impl CoreHost {
         while let Some(completion) = self.store.take() {
             shard.completed(now, completion);
         }
-        while let Ok(Checked { whose, worked }) = self.checked.try_recv() {
+        while let Ok(Reply { whose, worked }) = self.replies.try_recv() {
             shard.worked(now, whose, Some(worked));
         }
         while let Ok(command) = self.commands.try_recv() {
@@ -76,7 +83,7 @@ impl CoreHost {
         read > 0
     }
 
-    /// Hands over what is for the store, the password checker and the control thread.
+    /// Hands over what is for the store, the password checker, the service outside and the control thread.
     fn hand_over(&mut self, now: Time) {
         let shard = &mut self.shard;
         for commit in std::mem::take(&mut shard.out.commits) {
@@ -93,6 +100,12 @@ impl CoreHost {
             }
         }
         let core = shard.settings.core;
+        for question in std::mem::take(&mut shard.questions) {
+            let whose = Whose::Connection(question.conn);
+            if !self.hook.as_ref().is_some_and(|hook| hook.take(core, question)) {
+                shard.worked(now, whose, Some(Worked::Judged { verdict: Verdict::Refused, nanos: 0 }));
+            }
+        }
         for (ticket, answer) in std::mem::take(&mut shard.answers) {
             // The control thread is gone only when the node stops: nobody waits for the answer then.
             _ = self.answers.send(Answered { core, ticket, answer });
@@ -131,6 +144,10 @@ impl Host for CoreHost {
         self.shard.take(now, slot)
     }
 
+    fn take_sealing(&mut self) -> Option<Box<Sealing>> {
+        self.shard.take_sealing()
+    }
+
     fn expect(&self, conns: &[ConnId]) {
         self.shard.expect(conns);
     }
@@ -147,8 +164,12 @@ impl Host for CoreHost {
         into.append(&mut self.shard.departures);
     }
 
-    fn departed(&mut self, _now: Time, conn: ConnId, socket: RawSocket) {
-        self.shard.departed(conn, socket);
+    fn departed(&mut self, now: Time, conn: ConnId, socket: RawSocket) {
+        self.shard.departed(now, conn, socket);
+    }
+
+    fn take_pauses(&mut self, into: &mut Vec<(ConnId, bool)>) {
+        into.append(&mut self.shard.pauses);
     }
 
     fn take_adoptions(&mut self, into: &mut Vec<(ConnId, RawSocket)>) {
@@ -167,7 +188,7 @@ impl Host for CoreHost {
 
     fn about_to_sleep(&mut self) -> bool {
         self.ports.sleeper.announce();
-        // The store, the password checker and the control thread ring the bell themselves after each thing they put.
+        // The store, those who work for the cores and the control thread ring the bell themselves after each thing they put.
         !self.ports.is_empty()
     }
 
@@ -200,6 +221,8 @@ fn count(counters: &mut Counters, drive: &DriveCounters, rings: &Counts) {
     counters.connections_departed = drive.departed;
     counters.connections_closed = drive.closed;
     counters.connections_cut = drive.cut;
+    counters.connections_sealed = drive.sealed;
+    counters.seals_failed = drive.seals_failed;
     counters.buffers_starved = drive.starved;
     counters.cq_overflow = drive.cq_overflow;
     counters.late_completions = drive.late_completions;

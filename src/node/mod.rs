@@ -5,18 +5,21 @@
 
 pub mod certificates;
 pub mod control;
+mod hook;
 mod host;
 pub mod keys;
 mod listeners;
 mod operator;
 mod passwords;
+mod replies;
 
+pub use hook::HookError;
 pub use host::{Answered, CoreHost};
 pub use keys::KeyError;
 pub use listeners::Listening;
 
 use crate::admin;
-use crate::base::config::{Config, Cores, Fault, StoreKind};
+use crate::base::config::{Config, Cores, Fault, KernelTls, StoreKind};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
@@ -39,6 +42,7 @@ use crate::store::thread::{Figures, StorageThread};
 use crate::store::{Backend, Table};
 use certificates::{CertificateError, Keeper};
 use host::Ends;
+use replies::Replies;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -60,6 +64,8 @@ pub enum StartError {
     Keys(#[from] KeyError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Hook(#[from] HookError),
     /// The reason names address and fix.
     #[error("listen.{door}: {source}")]
     Listen { door: &'static str, source: io::Error },
@@ -82,6 +88,8 @@ pub struct Node {
     pub token_keys: Keys,
     pub trunk_keys: Keys,
     keeper: Arc<Keeper>,
+    /// Ends the daily look at the certificate when it is dropped.
+    _daily: Sender<()>,
     threads: Vec<CoreThread>,
     commands: Vec<(Sender<Command>, Bell)>,
     answers: Option<Receiver<Answered>>,
@@ -101,29 +109,35 @@ impl Node {
         let processors = processors(&config.node.cores)?;
         let cores =
             u16::try_from(processors.len()).map_err(|_| Fault::new("node.cores", "there are too many", "name at most 65,535"))?;
-        let drive = drive::Config::default();
-        let report = setup::probe(processors.len(), drive.task_run)?;
+        let mut drive = drive::Config::default();
+        let mut report = setup::probe(processors.len(), drive.task_run)?;
+        report.seals = report.kernel_tls && config.tls.kernel == KernelTls::Auto;
+        drive.kernel_tls = report.seals;
         let mut secrets = Secrets::new(keys::system_seed()?);
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let (keeper, certificate) = Keeper::open(config)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
         let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
-        let doors = doors(config, &listening, Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?);
+        let terms = Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?;
+        let doors = doors(config, &listening, terms.in_kernel(report.seals));
         let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
         let wakes = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Box<dyn Fn() + Send>).collect();
         let (storage, stores) = StorageThread::start(backend, wakes)?;
-        let (passwords, checked) = passwords::start(&bells)?;
+        let (replies, replied) = Replies::new(&bells);
+        let hook = hook::start(config, &replies)?;
+        let passwords = passwords::start(replies)?;
         let (answers, answered) = channel();
         let ports = mesh(config.limits.ring_batches as usize, ring_bells);
         let (mut threads, mut commands) = (Vec::new(), Vec::new());
-        let ends = shards.into_iter().zip(ports).zip(stores).zip(checked).zip(bells).zip(listeners).zip(processors);
-        for ((((((shard, ports), store), checked), bell), listeners), processor) in ends {
+        let ends = shards.into_iter().zip(ports).zip(stores).zip(replied).zip(bells).zip(listeners).zip(processors);
+        for ((((((shard, ports), store), replies), bell), listeners), processor) in ends {
             let (order, orders) = channel();
             commands.push((order, bell.clone()));
-            let ends = Ends { ports, store, passwords: passwords.clone(), checked, commands: orders, answers: answers.clone() };
+            let (passwords, hook, answers) = (passwords.clone(), hook.clone(), answers.clone());
+            let ends = Ends { ports, store, passwords, hook, replies, commands: orders, answers };
             let name = format!("fanal-core-{}", shard.settings.core.0);
             let host = CoreHost::new(shard, ends);
             let work = move || async move {
@@ -133,6 +147,7 @@ impl Node {
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
         let (token_keys, trunk_keys) = (keys.token, keys.trunk);
+        let keeper = Arc::new(keeper);
         Ok(Node {
             listening,
             cores,
@@ -140,7 +155,8 @@ impl Node {
             certificate,
             token_keys,
             trunk_keys,
-            keeper: Arc::new(keeper),
+            _daily: certificates::warn_daily(&keeper)?,
+            keeper,
             threads,
             commands,
             answers: Some(answered),
@@ -236,7 +252,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
     ws.xmpp = Some(xmpp.clone());
     (ws.origins, ws.url) = (config.listen.ws_origins.clone(), config.listen.ws_url.clone());
     let listeners = listening.iter().map(|door| door.speaks).collect();
-    Doors { listeners, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
+    Doors { listeners, private: !config.login.plain, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {
@@ -267,6 +283,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
             doors: doors.clone(),
             plain: config.login.plain,
             open_registration: config.login.open_registration,
+            hook: config.login.http.is_some(),
             decoys: Decoys::new(keys.decoys),
             sample: config.metrics.sample,
             units: Units { unit_bytes: config.metrics.meter_unit_bytes, unit_ms: config.metrics.meter_unit_ms },

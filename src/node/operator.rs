@@ -37,6 +37,10 @@ impl Control for Controller {
         self.store.sync_times()
     }
 
+    fn certificate_seconds_left(&mut self) -> Option<i64> {
+        self.keeper.seconds_left()
+    }
+
     fn health(&mut self) -> Health {
         match Controller::snapshots(self) {
             Ok(_) => Health { live: true, ready: true, why: String::new() },

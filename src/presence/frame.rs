@@ -3,7 +3,7 @@
 //! Invariant: the bytes handed to these functions came from `encode`, here or on another core; anything else is our own fault and
 //! panics.
 
-use crate::wire::event::{self, BatchWriter, Head};
+use crate::wire::event::{self, BatchWriter, Event, Head};
 use crate::wire::frame::{HEADER_BYTES, Header};
 
 /// Event frames, one behind the other in one block.
@@ -59,6 +59,11 @@ pub fn frames(mut block: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub fn encode(into: &mut Vec<u8>, head: Head, presence: &[u8]) {
     into.clear();
     event::write(into, head, presence);
+}
+
+/// All of it, read again.
+pub fn event(frame: &[u8]) -> Event<'_> {
+    event::read(&frame[HEADER_BYTES..]).expect("a frame that was encoded here")
 }
 
 /// Who, and which version.

@@ -202,6 +202,11 @@ impl Document {
     pub fn bytes(&self) -> usize {
         self.name.len() + self.data.len()
     }
+
+    /// It is the node's own: no client can name it.
+    pub fn is_hidden(&self) -> bool {
+        self.name.starts_with(char::is_control)
+    }
 }
 
 /// A subscription change on its way to a contact.

@@ -1,41 +1,49 @@
 //! Connections by the address they come from: nobody takes a node's connections for himself.
 //!
 //! Lives on: every core. Invariant: a connection is counted from its accept or adoption until it's lost or leaves for another core.
-//! Addresses of this machine aren't counted: front ends stand there.
+//! Exempt addresses aren't counted: front ends stand there.
 
+use crate::base::network::Network;
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 
-pub(super) struct Addresses(HashMap<IpAddr, u32, RandomState>);
+pub(super) struct Addresses {
+    counts: HashMap<IpAddr, u32, RandomState>,
+    exempt: Vec<Network>,
+}
 
 impl Addresses {
-    pub fn new(hasher: RandomState) -> Addresses {
-        Addresses(HashMap::with_hasher(hasher))
+    pub fn new(hasher: RandomState, exempt: Vec<Network>) -> Addresses {
+        Addresses { counts: HashMap::with_hasher(hasher), exempt }
+    }
+
+    pub fn is_exempt(&self, peer: IpAddr) -> bool {
+        self.exempt.iter().any(|network| network.has(peer))
     }
 
     /// Connections from there.
     pub fn count(&self, peer: IpAddr) -> u32 {
-        self.0.get(&network(peer)).copied().unwrap_or(0)
+        self.counts.get(&network(peer)).copied().unwrap_or(0)
     }
 
     pub fn came(&mut self, peer: IpAddr) {
-        if !peer.is_loopback() {
-            *self.0.entry(network(peer)).or_default() += 1;
+        if !self.is_exempt(peer) {
+            *self.counts.entry(network(peer)).or_default() += 1;
         }
     }
 
     /// # Panics
     /// When nobody from there was counted.
     pub fn went(&mut self, peer: IpAddr) {
-        if peer.is_loopback() {
+        if self.is_exempt(peer) {
             return;
         }
         let network = network(peer);
-        let count = self.0.get_mut(&network).expect("it was counted when it came");
+        let count = self.counts.get_mut(&network).expect("it was counted when it came");
         *count -= 1;
         if *count == 0 {
-            self.0.remove(&network);
+            self.counts.remove(&network);
         }
     }
 }

@@ -37,9 +37,9 @@ pub(super) struct Watched {
 }
 
 impl Shard {
-    /// Counts what a chunk of bytes has brought for its client and for the core.
+    /// Counts what a chunk of bytes, so many frames, has brought for its client and for the core.
     #[inline]
-    pub(super) fn count_taken(&mut self, conn: ConnId) {
+    pub(super) fn count_taken(&mut self, conn: ConnId, frames: u32) {
         let taken = std::mem::take(&mut self.taken);
         let counters = &mut self.recorder.counters;
         counters.message_units_in += u64::from(taken.units);
@@ -47,6 +47,7 @@ impl Shard {
         counters.published_bytes += u64::from(taken.published_bytes);
         if let Some(connection) = self.connection(conn) {
             connection.taken.add(taken);
+            connection.purse.spend_frames(frames);
         }
     }
 

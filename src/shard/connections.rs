@@ -1,12 +1,12 @@
 //! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
 
-use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
+use super::{EXPECTED, Shard, batch::Adoption, batch::Entry, rates::Purse};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Incoming, Parting};
-use crate::front::translate::Translate;
+use crate::front::translate::{HANDSHAKE, Translate};
 use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, Note, SessionEnd, Update};
 use crate::presence::subscription::Action;
@@ -31,6 +31,8 @@ pub(super) struct Connection {
     pub slow_since: u32,
     /// C1: the client's part of its load. What went out to it stands with its line.
     pub taken: Taken,
+    /// What it may still send before its rates are looked at.
+    pub purse: Purse,
     pub door: Doorway,
 }
 
@@ -81,6 +83,7 @@ impl Shard {
             pinged: false,
             slow_since: 0,
             taken: Taken::default(),
+            purse: Purse::full(),
             door: Doorway::Here(door),
         };
         self.connections[index] = Some(connection);
@@ -107,10 +110,19 @@ impl Shard {
         if connection.heard != seconds(now) {
             connection.heard = seconds(now);
         }
+        connection.purse.spend(bytes.len());
+        // One byte tells most connections apart from those that begin with TLS.
+        let begins = bytes.first() == Some(&HANDSHAKE) && matches!(&connection.door, Doorway::Here(door) if door.is_new());
         if self.translators.has(conn.slot) {
+            self.received_in_turn(now, conn, bytes);
+        } else if let Some(translator) = begins.then(|| self.settings.doors.open_native_tls()).flatten() {
+            self.translators.set(conn, Some(translator));
             self.received_in_turn(now, conn, bytes);
         } else {
             self.received_native(now, conn, bytes);
+        }
+        if self.connection(conn).is_some_and(|connection| connection.purse.is_spent()) {
+            self.charge(now, conn);
         }
         self.work_off(now);
     }
@@ -119,8 +131,8 @@ impl Shard {
         let Some(connection) = self.connection(conn) else { return };
         match std::mem::replace(&mut connection.door, Doorway::Closing) {
             Doorway::Here(door) => {
-                self.read(now, conn, door, bytes);
-                self.count_taken(conn);
+                let frames = self.read(now, conn, door, bytes);
+                self.count_taken(conn, frames);
             }
             Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
                 Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
@@ -141,19 +153,22 @@ impl Shard {
         }
     }
 
-    fn read(&mut self, now: Time, conn: ConnId, mut door: Door, bytes: &[u8]) {
+    /// Gives the number of frames that came.
+    fn read(&mut self, now: Time, conn: ConnId, mut door: Door, bytes: &[u8]) -> u32 {
         let mut chunk = Chunk::new(bytes);
         let rules = self.rules;
-        for frame in 0.. {
-            if door.is_trunk() && frame % EXPECTED == 0 {
+        let mut frames = 0;
+        loop {
+            if door.is_trunk() && frames % EXPECTED as u32 == 0 {
                 self.expect_streams(conn, &chunk);
             }
             let timed = self.recorder.sample().then(self.settings.clock);
-            let next = door.next(now, &mut chunk, &rules);
+            let next = door.next(&mut chunk, &rules);
             self.decoded(timed);
             let flow = match next {
                 Ok(None) => break,
                 Ok(Some(incoming)) => {
+                    frames += 1;
                     self.taken.units += self.settings.units.of(incoming.bytes);
                     match incoming.frame {
                         ClientFrame::SetPresence(presence) => self.set_presence(now, conn, incoming.tag, presence),
@@ -167,12 +182,17 @@ impl Shard {
                 Flow::Leave(to) => {
                     let parting = Box::new(door.leave(chunk));
                     self.departures.push(conn);
-                    return self.set_door(conn, Doorway::Leaving { to, parting });
+                    self.set_door(conn, Doorway::Leaving { to, parting });
+                    return frames;
                 }
-                Flow::End(reason) => return self.end_connection(conn, reason, ""),
+                Flow::End(reason) => {
+                    self.end_connection(conn, reason, "");
+                    return frames;
+                }
             }
         }
         self.set_door(conn, Doorway::Here(door));
+        frames
     }
 
     /// The way of an update, steps 2 to 4.
@@ -230,7 +250,7 @@ impl Shard {
                 None => Flow::Next,
             },
             ClientFrame::SaslResponse(response) => {
-                self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
+                self.sasl_response(now, conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
                 Flow::Next
             }
             ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
@@ -250,10 +270,14 @@ impl Shard {
     }
 
     fn greet(&mut self, conn: ConnId, tag: Tag) -> Flow {
+        let channel = self.translators.channel(conn.slot);
+        if !self.settings.doors.admits(self.peers[conn.slot as usize], channel) {
+            return Flow::End(Reason::TlsRequired);
+        }
         let greeting = Greeting {
             software: concat!("fanal/", env!("CARGO_PKG_VERSION")),
             domain: &self.settings.domain,
-            mechanisms: &self.settings.mechanisms(self.translators.channel(conn.slot)),
+            mechanisms: &self.settings.mechanisms(channel),
             max_frame: self.settings.limits.frame_bytes,
         };
         self.frames.clear();
@@ -338,6 +362,7 @@ impl Shard {
 
     pub(super) fn shut(&mut self, conn: ConnId) {
         self.set_door(conn, Doorway::Closing);
+        self.translators.end(conn.slot);
         self.out.lines.close(conn);
     }
 
@@ -346,6 +371,7 @@ impl Shard {
         if self.connection(conn).is_none() {
             return;
         }
+        self.settle_last(now, conn);
         self.drop_sessions(conn, Reason::ConnectionLost);
         self.connections[conn.slot as usize] = None;
         self.addresses.went(self.peers[conn.slot as usize]);
@@ -355,7 +381,8 @@ impl Shard {
     }
 
     /// A connection that was asked to leave has stopped here.
-    pub fn departed(&mut self, conn: ConnId, socket: RawSocket) {
+    pub fn departed(&mut self, now: Time, conn: ConnId, socket: RawSocket) {
+        self.settle_last(now, conn);
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         self.addresses.went(self.peers[conn.slot as usize]);
         match connection.door {

@@ -1,14 +1,16 @@
 //! Who is at the other end: tokens, passwords, trunks, and sessions that are resumed. What comes of it is a request to the user's
 //! home, which makes the session.
 
-use super::{PasswordTask, Shard, Whose, Work};
+use super::hashed::Tokens;
+use super::hook::Proof;
+use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::front::Mechanism;
 use crate::front::native::Door;
-use crate::front::sasl::{PlainCheck, Scram, Terms};
+use crate::front::sasl::{self, PlainCheck, Scram, Terms};
 use crate::presence::control::{Asker, Attach, Control, EdgeRef, Resume, SessionEnd, UserRef};
 use crate::wire::encode::Tag;
 use crate::wire::lines::Marks;
@@ -34,14 +36,15 @@ pub(super) enum Outcome {
 }
 
 /// Who wants in, and as what.
-struct Entrant {
-    jid: Bare,
+pub(super) struct Entrant {
+    pub jid: Bare,
     /// Empty: one is made up.
     resource: String,
     /// The first presence, for the home; empty: none yet.
     presence: Vec<u8>,
     /// The session is made by a Bind.
     bind_later: bool,
+    pub tokens: Tokens,
 }
 
 /// A log-in under way on a connection.
@@ -55,7 +58,7 @@ struct LogIn {
 enum Step {
     /// The client's proof.
     Proof(Scram),
-    /// Another thread, which checks a password.
+    /// Another thread, which checks a password, or the service outside.
     Check,
     /// Another thread, which derives the keys of a new account's password.
     Derive,
@@ -73,8 +76,13 @@ impl LogIns {
 
     /// A connection waits for the keys of a new account.
     pub(super) fn registers(&mut self, conn: ConnId, jid: Bare, request: u32) {
-        let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false };
+        let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false, tokens: Tokens::none() };
         self.0.insert(conn, LogIn { entrant, request, waits_for: Step::Derive });
+    }
+
+    /// A connection waits for what others say of it.
+    pub(super) fn waits_for_check(&mut self, conn: ConnId, tag: Tag, entrant: Entrant) {
+        self.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
     }
 
     pub(super) fn is_registering(&self, conn: ConnId) -> bool {
@@ -107,7 +115,7 @@ impl Shard {
             return None;
         }
         let channel = self.translators.channel(conn.slot);
-        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.offers(*m, channel));
+        let mechanism = log_in.mechanism().and_then(Mechanism::from_name).filter(|m| self.settings.takes(*m, channel));
         let Some(mechanism) = mechanism else {
             self.refuse_log_in(conn, tag, Reason::LogInFailed, "the mechanism is not among those in Hello");
             return None;
@@ -129,14 +137,18 @@ impl Shard {
         }
         match mechanism {
             Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
-                Ok(()) => self.admit(conn, tag, entrant, true, Vec::new()),
-                Err(_) => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
+                Ok(()) => self.admit(now, conn, tag, entrant, true, Vec::new()),
+                Err(fault) => self.foreign_token(conn, tag, entrant, data, fault),
             },
             Mechanism::Scram { hash, bound } => {
                 let terms = Terms { hash, bound, channel: channel.exporter() };
                 self.scram_first(conn, tag, entrant, terms, data);
             }
             Mechanism::Plain => self.plain(conn, tag, entrant, data),
+            Mechanism::Hashed { bound } => {
+                let channel = channel.exporter().filter(|_| bound);
+                self.hashed(now, conn, tag, entrant, channel, data);
+            }
             Mechanism::Trunk => unreachable!("handled above"),
         }
         None
@@ -148,9 +160,10 @@ impl Shard {
             return Err((Reason::BadRequest, "with bind_later, resource and presence come in Bind"));
         }
         fits(resource, presence)?;
+        let tokens = Tokens::read(&log_in)?;
         let jid = self.user_of(log_in.jid().unwrap_or_default())?;
         let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
-        Ok(Entrant { jid, resource: resource.to_owned(), presence, bind_later })
+        Ok(Entrant { jid, resource: resource.to_owned(), presence, bind_later, tokens })
     }
 
     pub(super) fn user_of(&self, jid: &str) -> Result<Bare, (Reason, &'static str)> {
@@ -173,38 +186,45 @@ impl Shard {
         }
     }
 
-    pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
+    pub(super) fn sasl_response(&mut self, now: Time, conn: ConnId, tag: Tag, data: &[u8]) {
         let finished = self.log_ins.0.remove(&conn).and_then(|log_in| match log_in.waits_for {
             Step::Proof(scram) => Some((scram.finish(data)?, log_in.entrant)),
             Step::Check | Step::Derive | Step::Bind { .. } => None,
         });
         match finished {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some((signature, entrant)) => self.admit(conn, tag, entrant, false, signature),
+            Some((signature, entrant)) => self.admit(now, conn, tag, entrant, false, signature),
         }
     }
 
-    /// A password takes a millisecond to check: another thread does it.
+    /// A password takes a millisecond to check: another thread does it. Of a user without one here, the service is asked.
     fn plain(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, data: &[u8]) {
         let jid = &entrant.jid;
+        let Some(password) = sasl::plain_password(data, jid) else {
+            return self.refuse_log_in(conn, tag, Reason::LogInFailed, "");
+        };
         let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        match PlainCheck::start(data, jid, credentials, &self.settings.decoys) {
-            None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some(check) => {
-                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
-                self.checks.push(PasswordTask { whose: Whose::Connection(conn), work: Work::Check(check) });
-            }
+        if self.settings.hook && credentials.is_none() {
+            return self.ask_hook(conn, tag, entrant, Proof::Password(password.to_owned()));
         }
+        let check = PlainCheck::new(password, jid, credentials, &self.settings.decoys);
+        self.log_ins.waits_for_check(conn, tag, entrant);
+        self.checks.push(PasswordTask { whose: Whose::Connection(conn), work: Work::Check(check) });
     }
 
-    /// A password was checked.
-    pub(super) fn checked(&mut self, conn: ConnId, right: bool) {
-        if let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) {
-            let tag = Tag { stream: 0, request };
-            match right {
-                true => self.admit(conn, tag, entrant, false, Vec::new()),
-                false => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            }
+    /// Others have said whether somebody may log in. `None`: they have too much to do.
+    pub(super) fn checked(&mut self, now: Time, conn: ConnId, worked: Option<Worked>) {
+        let (outcome, create) = match worked {
+            Some(Worked::Checked(right)) => (if right { Ok(()) } else { Err(Reason::LogInFailed) }, false),
+            Some(Worked::Judged { verdict, nanos }) => (self.judged(verdict, nanos), true),
+            Some(Worked::Derived(_)) | None => (Err(Reason::Overloaded), false),
+        };
+        // It may have gone meanwhile.
+        let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) else { return };
+        let tag = Tag { stream: 0, request };
+        match outcome {
+            Ok(()) => self.admit(now, conn, tag, entrant, create, Vec::new()),
+            Err(reason) => self.refuse_log_in(conn, tag, reason, ""),
         }
     }
 
@@ -241,15 +261,17 @@ impl Shard {
     }
 
     /// The client is who it says.
-    fn admit(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
+    pub(super) fn admit(&mut self, now: Time, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
         if !entrant.bind_later {
             return self.attach(conn, tag, entrant, create, data);
         }
+        let token = self.token_for(now, &entrant);
         let log_in = LogIn { entrant, request: tag.request, waits_for: Step::Bind { create } };
         self.log_ins.0.insert(conn, log_in);
         self.outcomes.push((conn, Outcome::Authenticated));
         self.frames.clear();
-        self.encoder.authenticated(&mut self.frames, tag, &data);
+        let token = token.as_ref().map(|token| (token.text.as_str(), token.until.0));
+        self.encoder.authenticated(&mut self.frames, tag, &data, token);
         self.out.lines.append(conn.slot, &self.frames);
     }
 
@@ -263,7 +285,13 @@ impl Shard {
         };
         let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
         let (jid, create) = (entrant.jid.clone(), *create);
-        self.attach(conn, tag, Entrant { jid, resource: resource.to_owned(), presence, bind_later: false }, create, Vec::new());
+        self.attach(
+            conn,
+            tag,
+            Entrant { jid, resource: resource.to_owned(), presence, bind_later: false, tokens: Tokens::none() },
+            create,
+            Vec::new(),
+        );
     }
 
     fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
@@ -327,6 +355,7 @@ impl Shard {
     pub(super) fn log_in_ended(&mut self, conn: ConnId, stream: u32) {
         if stream == 0 {
             self.log_ins.forget(conn);
+            self.out.lines.set_form(conn, self.translators.form(conn.slot));
             self.outcomes.push((conn, Outcome::Opened));
         }
     }

@@ -78,6 +78,7 @@ impl Shard {
             sessions: self.homes.session_count() as u64,
             sessions_detached: tally.detached,
             connections: self.out.lines.len() as u64,
+            connections_throttled: self.rates.paused() as u64,
             trunks: self.trunk_count() as u64,
             subscriptions: tally.subscriptions,
             publishers_watched: self.edge.publisher_count() as u64,

@@ -1,9 +1,10 @@
 //! One core's state, whole, and the only place where it changes: bytes, batches, completions and time go in; lines, batches,
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
-//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in` and `register` (clients; `translated`
-//! for those who don't speak native frames, `handshakes` and `addresses` bound them), `route` (other cores and this one),
-//! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
+//! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
+//! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route` (other
+//! cores and this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what
+//! cores exchange.
 //! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
 //! this core itself has been worked off.
 
@@ -13,9 +14,12 @@ mod clients;
 mod connections;
 mod expect;
 mod handshakes;
+mod hashed;
+pub mod hook;
 mod log_in;
 mod measure;
 mod operate;
+mod rates;
 mod register;
 mod route;
 mod tell;
@@ -27,12 +31,14 @@ pub use expect::EXPECTED;
 pub use operate::{Answer, UserLine};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
+use crate::base::hashed::TokenSecret;
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
+use crate::base::sealing::Sealing;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
 use crate::front::Mechanism;
-use crate::front::doors::Doors;
+use crate::front::doors::{Doors, FORMS};
 use crate::front::native::Rules;
 use crate::front::sasl::{Decoys, PlainCheck};
 use crate::front::token::Keys;
@@ -64,6 +70,8 @@ pub struct Settings {
     pub plain: bool,
     /// Whether people may make their own accounts.
     pub open_registration: bool,
+    /// Whether there is a service to ask about those whose keys are not here.
+    pub hook: bool,
     pub decoys: Decoys,
     /// On average one of this many updates is timed; 0: none.
     pub sample: u32,
@@ -73,13 +81,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
+    /// Whether a mechanism is taken on a connection.
+    fn takes(&self, mechanism: Mechanism, channel: Channel) -> bool {
         match mechanism {
-            Mechanism::Token => !self.token_keys.is_empty(),
+            Mechanism::Token => self.hook || !self.token_keys.is_empty(),
             Mechanism::Scram { bound, .. } => !bound || channel.exporter().is_some(),
             Mechanism::Plain => self.plain || channel != Channel::Clear,
+            Mechanism::Hashed { .. } if self.limits.hashed_token_hours == 0 => false,
+            // What is shown of one that is bound to nothing is as good as a password while it lasts.
+            Mechanism::Hashed { bound: false } => self.takes(Mechanism::Plain, channel),
+            Mechanism::Hashed { bound: true } => channel.exporter().is_some(),
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }
+    }
+
+    /// Whether a mechanism is announced, too. A client takes the best one announced and gives up when that fails; so where there
+    /// is a service to ask, which needs the password itself, SCRAM is not announced beside PLAIN.
+    fn offers(&self, mechanism: Mechanism, channel: Channel) -> bool {
+        let hides = self.hook && self.takes(Mechanism::Plain, channel) && matches!(mechanism, Mechanism::Scram { .. });
+        self.takes(mechanism, channel) && !hides
     }
 
     /// The names of the mechanisms offered on a connection.
@@ -117,6 +137,11 @@ pub enum Worked {
     /// Whether the password is right.
     Checked(bool),
     Derived(Box<ScramCredentials>),
+    /// What the service outside has said about a log-in, and how long it took.
+    Judged {
+        verdict: hook::Verdict,
+        nanos: u64,
+    },
 }
 
 impl Work {
@@ -142,10 +167,14 @@ pub struct Shard {
     pub departures: Vec<ConnId>,
     /// Connections that came from another core, for the driver to go on with.
     pub adoptions: Vec<(ConnId, RawSocket)>,
+    /// Connections that are not to be read from now on (true), or are again, for the driver.
+    pub pauses: Vec<(ConnId, bool)>,
     /// Descriptors that nobody needs any more, for the driver to close.
     pub orphans: Vec<RawSocket>,
     /// What there is to do with passwords, for another thread.
     pub checks: Vec<PasswordTask>,
+    /// What there is to ask the service outside.
+    pub questions: Vec<hook::Question>,
     /// Sessions of whose new passwords keys are being derived.
     deriving: Vec<EdgeRef>,
     registrations: register::Registrations,
@@ -157,12 +186,16 @@ pub struct Shard {
     /// Addresses of the connections' other ends, by slot: no update looks at them.
     peers: Vec<IpAddr>,
     addresses: addresses::Addresses,
+    rates: rates::Rates,
     translators: translated::Translators,
+    /// Of the connection whose words were taken last.
+    sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
     handshakes: handshakes::Handshakes,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
     encoder: Encoder,
+    token_secret: TokenSecret,
     secrets: Secrets,
     frames: Vec<u8>,
     meter: Meter,
@@ -186,7 +219,7 @@ impl Shard {
         let cores = settings.cores;
         let mut edge = Edge::new(settings.core, cores, hasher.clone());
         if settings.doors.name_publishers() {
-            edge.keep_names(hasher.clone());
+            edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
@@ -195,21 +228,26 @@ impl Shard {
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),
+            pauses: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
+            questions: Vec::new(),
             deriving: Vec::new(),
             registrations: register::Registrations::default(),
             answers: Vec::new(),
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
             peers: Vec::new(),
-            addresses: addresses::Addresses::new(hasher.clone()),
+            addresses: addresses::Addresses::new(hasher.clone(), settings.limits.exempt.clone()),
+            rates: rates::Rates::new(&settings.limits, hasher.clone()),
             translators: translated::Translators::default(),
+            sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),
             encoder: Encoder::default(),
+            token_secret: settings.decoys.token_secret(),
             secrets,
             frames: Vec::new(),
             meter: Meter::new(settings.units),
@@ -227,9 +265,10 @@ impl Shard {
     pub fn turn(&mut self, now: Time) -> Option<Time> {
         self.started.get_or_insert(now);
         let handshakes = self.go_on_with_handshakes(now);
+        let reading = self.go_on_reading(now);
         let deadline = self.watch_over(now);
         self.work_off(now);
-        [handshakes, deadline].into_iter().flatten().min()
+        [handshakes, reading, deadline].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

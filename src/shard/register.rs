@@ -87,7 +87,7 @@ impl Shard {
         let Some((edge, _)) = self.edge.session(conn.slot, tag.stream) else {
             return self.say_error(conn, tag, Reason::NotLoggedIn, "");
         };
-        if let Err((reason, detail)) = check_password(password) {
+        if let Err((reason, detail)) = self.may_set(password) {
             return self.say_error(conn, tag, reason, detail);
         }
         if self.deriving.contains(&edge) {
@@ -95,6 +95,14 @@ impl Shard {
         }
         self.deriving.push(edge);
         self.derive(Whose::Session(Asker { edge, request: tag.request }), password);
+    }
+
+    /// A password kept here would take its user away from the service outside.
+    fn may_set(&self, password: &str) -> Result<(), (Reason, &'static str)> {
+        if self.settings.hook {
+            return Err((Reason::RegistrationClosed, "passwords are kept elsewhere"));
+        }
+        check_password(password)
     }
 
     fn derive(&mut self, whose: Whose, password: &str) {
@@ -107,7 +115,7 @@ impl Shard {
         match (whose, worked) {
             (Whose::Connection(conn), Some(Worked::Derived(credentials))) => self.register_with(conn, Some(*credentials)),
             (Whose::Connection(conn), None) if self.log_ins.is_registering(conn) => self.register_with(conn, None),
-            (Whose::Connection(conn), worked) => self.checked(conn, matches!(worked, Some(Worked::Checked(true)))),
+            (Whose::Connection(conn), worked) => self.checked(now, conn, worked),
             (Whose::Session(asker), Some(Worked::Derived(credentials))) => self.change_password(asker, Some(credentials)),
             (Whose::Session(asker), _) => self.change_password(asker, None),
         }

@@ -8,12 +8,15 @@ use super::connections::Doorway;
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use crate::front::json;
 use crate::front::native::Door;
 use crate::front::translate::{Channel, Core, Next, Translate, Users};
 use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
+use crate::wire::form::Form;
+use crate::wire::frame::each_whole;
 
 /// The translators of a core's connections, and buffers that they share.
 #[derive(Default)]
@@ -51,6 +54,13 @@ impl Translators {
         self.by_slot.get_mut(slot as usize)?.take()
     }
 
+    /// What the connection is given to say next is the last.
+    pub fn end(&mut self, slot: u32) {
+        if let Some(translator) = self.by_slot.get_mut(slot as usize).and_then(Option::as_mut) {
+            translator.ending();
+        }
+    }
+
     /// Whether a peer whose connection breaks can come back to its session.
     pub fn is_resumable(&self, slot: u32) -> bool {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
@@ -61,6 +71,12 @@ impl Translators {
     pub fn handshake_us(&self, slot: u32) -> u32 {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
         translator.map_or(0, |translator| translator.handshake_us())
+    }
+
+    /// How a connection's events are to stand on its line.
+    pub fn form(&self, slot: u32) -> Form {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.map_or(Form::Native, |translator| translator.form())
     }
 
     /// What lies between a connection and its peer.
@@ -87,6 +103,8 @@ impl Shard {
         self.translators.set(conn, Some(translator));
         if !replies.is_empty() {
             self.out.lines.append(conn.slot, &replies);
+            // What is answered here reaches no door, and counts all the same.
+            self.count_taken(conn, each_whole(&replies).count() as u32);
         }
         if read == Ok(Next::Private) && self.hears(conn) {
             self.set_door(conn, Doorway::Here(Door::default()));
@@ -108,6 +126,12 @@ impl Shard {
     pub fn take(&mut self, now: Time, slot: u32) -> Option<Vec<u8>> {
         let gathered = self.out.lines.take(slot)?;
         if self.translators.has(slot) { self.take_foreign(now, slot, gathered) } else { Some(gathered) }
+    }
+
+    /// What the kernel needs to encrypt everything that this connection sends behind what was just taken.
+    #[inline]
+    pub fn take_sealing(&mut self) -> Option<Box<Sealing>> {
+        self.sealing.take()
     }
 
     fn take_foreign(&mut self, now: Time, slot: u32, gathered: Vec<u8>) -> Option<Vec<u8>> {
@@ -157,9 +181,11 @@ impl Shard {
         let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
         let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
-        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, end: None };
+        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, sealing: None, end: None };
         let done = work(&mut core);
-        (done, core.end)
+        let (end, sealing) = (core.end, core.sealing);
+        self.sealing = sealing.or(self.sealing.take());
+        (done, end)
     }
 }
 

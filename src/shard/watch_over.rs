@@ -85,6 +85,9 @@ impl Shard {
             }
             return;
         }
+        if self.rates.is_paused(conn) {
+            return;
+        }
         if is_slow {
             if connection.slow_since == 0 {
                 connection.slow_since = second;

@@ -284,6 +284,8 @@ impl Core {
             self.install(id, link);
             self.again.push(id.slot);
         }
+        // Nobody here sends so much as to be held up.
+        self.shard.pauses.clear();
         for id in std::mem::take(&mut self.shard.departures) {
             let lines = &self.shard.out.lines;
             if let Some(conn) = self.conns.get_mut(&id.slot).filter(|conn| conn.id == id)
@@ -298,7 +300,7 @@ impl Core {
             let still = conn.sending.is_empty() && self.shard.out.lines.backlog(conn.id) == 0;
             if conn.state == State::Leaving && still && (env.calm || env.random.one_in(2)) {
                 let conn = self.conns.remove(&slot).expect("just seen");
-                self.shard.departed(conn.id, RawSocket(conn.link));
+                self.shard.departed(env.now, conn.id, RawSocket(conn.link));
                 self.shard.out.lines.release(slot, None);
             }
         }

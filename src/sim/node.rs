@@ -166,6 +166,7 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
         doors: Doors::default(),
         plain: true,
         open_registration: true,
+        hook: false,
         decoys,
         sample: 0,
         units,

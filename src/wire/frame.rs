@@ -201,6 +201,11 @@ impl Frames {
         [&self.partial, chunk.unread()].concat()
     }
 
+    /// Whether the stream stands between frames.
+    pub fn is_empty(&self) -> bool {
+        self.partial.is_empty()
+    }
+
     /// Bytes this holds on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.partial.capacity()

@@ -4,6 +4,7 @@
 //! line is *slow*, and whoever produces presence for it must conflate instead of append. Invariants: at most one buffer of a line
 //! is with the driver; a line is in `dirty` at most once; buffers come back to the pool.
 
+use super::form::Form;
 use crate::base::id::ConnId;
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
@@ -38,6 +39,7 @@ struct Line {
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
+    form: Form,
     /// What was gathered for it since it opened, in units of load (C1).
     units: u32,
 }
@@ -148,6 +150,18 @@ impl Lines {
     /// The connection now in a slot.
     pub fn conn(&self, slot: u32) -> ConnId {
         ConnId { slot, generation: self.lines[slot as usize].generation }
+    }
+
+    /// From now on its presence events are taken in this form.
+    pub fn set_form(&mut self, conn: ConnId, form: Form) {
+        if let Some(line) = self.get(conn) {
+            line.form = form;
+        }
+    }
+
+    #[inline]
+    pub fn form(&self, slot: u32) -> Form {
+        self.lines[slot as usize].form
     }
 
     /// Whether presence for this line must be conflated.

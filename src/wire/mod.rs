@@ -7,6 +7,7 @@
 pub mod decode;
 pub mod encode;
 pub mod event;
+pub mod form;
 pub mod frame;
 pub mod lines;
 pub mod presence;

@@ -7,12 +7,17 @@ globalThis.WebSocket ??= (await load("ws")).default;
 const { client, xml } = await load("@xmpp/client");
 const [service, ...jids] = process.argv.slice(2);
 const ROSTER = "jabber:iq:roster";
+const AGENT = xml("user-agent", { id: "1f6c7ba4-4d2c-4f0d-8a57-interop00001" });
 
 class XmppJs extends Person {
     constructor(jid, password = process.env.INTEROP_PASSWORD) {
         super(jid);
         const [username, domain] = jid.split("@");
-        this.client = client({ service, domain, username, password, resource: "xmpp.js" });
+        this.client = client({ service, domain, username, password, resource: "xmpp.js", userAgent: AGENT });
+        // xmpp.js waits for the stream's opening once its own has been flushed; by then, a server so near has answered, and nobody
+        // has heard it. So it is not to wait for the flush.
+        const write = this.client.write.bind(this.client);
+        this.client.write = async (text) => void write(text).catch((error) => this.client.emit("error", error));
         this.client.on("error", (error) => this.came({ what: "error", text: String(error), condition: error.condition }));
         this.client.on("stanza", (stanza) => this.#read(stanza));
         // xmpp.js answers IQs that it has no handler for by itself, so this one is for roster pushes.
@@ -83,7 +88,31 @@ async function strangerIsRefused(jid) {
     await mallory.client.stop();
 }
 
+// XEP-0388, 0386, 0484: xmpp.js logs in in one go wherever that is offered, and asks for a token with it.
+async function comesBackByToken(jid) {
+    const first = new XmppJs(jid);
+    const said = [];
+    let token;
+    first.client.on("nonza", (element) => said.push(element));
+    first.client.fast.saveToken = async (given) => void (token = given);
+    await first.client.start();
+    await first.client.stop();
+    const success = said.find((element) => element.is("success", "urn:xmpp:sasl:2"));
+    if (!token) return console.log("NOT OFFERED: log-in in one go by token (XEP-0484)");
+    if (!success?.getChild("bound", "urn:xmpp:bind:0")?.getChild("enabled", "urn:xmpp:sm:3")) {
+        throw new Error(`no managed session in ${success}`);
+    }
+    step("logged in in one go");
+    const second = new XmppJs(jid, "not the password");
+    second.client.fast.fetchToken = async () => token;
+    await second.client.start();
+    await second.client.iqCaller.get(xml("ping", { xmlns: "urn:xmpp:ping" }), "localhost");
+    await second.client.stop();
+    step("came back by token, without the password");
+}
+
 await run(async () => {
     await strangerIsRefused(jids[0]);
+    await comesBackByToken(jids[0]);
     await dialogue(...jids.map((jid) => new XmppJs(jid)));
 });

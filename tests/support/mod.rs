@@ -1,7 +1,10 @@
 //! A real node on loopback for tests, and clients of it.
 #![allow(dead_code)]
 
+pub mod raw;
 pub mod served;
+pub mod web;
+pub mod xmpp;
 
 use fanal::base::config::{Config, Cores, StoreKind};
 use fanal::base::jid::Bare;

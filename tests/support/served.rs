@@ -1,10 +1,11 @@
 //! The binary as a child process.
 
-use fanal::base::config::LogIn;
+use fanal::base::config::{Config, LogIn};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::front::token::Scope;
 use fanal::node::keys::NodeKeys;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct Served {
     data: PathBuf,
     pub native: SocketAddr,
     pub admin: SocketAddr,
+    /// All of them, by name.
+    pub doors: BTreeMap<String, SocketAddr>,
 }
 
 impl Served {
@@ -38,15 +41,28 @@ impl Served {
         Served::start_by(command, data, 1)
     }
 
+    /// With a configuration file.
+    pub fn start_with_config(data: &Path, cores: usize, config: &Config) -> Served {
+        let file = data.with_extension("toml");
+        std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
+        let mut command = fanal(&[]);
+        command.env("FANAL_CONFIG", file);
+        Served::start_by(command, data, cores)
+    }
+
     fn start_by(mut command: Command, data: &Path, cores: usize) -> Served {
         let processors: Vec<String> = fanal::drive::pin::processors().iter().take(cores).map(|p| p.id.to_string()).collect();
         command.args(["serve", "--cores", &processors.join(","), "--native", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         let mut child = command.arg("--data").arg(data).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
-        let native = lines.find_map(|line| Some(line.strip_prefix("native  ")?.parse().unwrap())).expect("it says where");
-        let admin = lines.next().and_then(|line| line.strip_prefix("admin   http://")?.parse().ok()).expect("it says where");
-        assert_eq!(lines.next().as_deref(), Some("serving"));
-        Served { child, data: data.to_owned(), native, admin }
+        let door = |line: String| {
+            let (name, address) = line.split_once(' ')?;
+            let address = address.trim_start().trim_start_matches("http://");
+            Some((name.to_owned(), address.parse().ok()?))
+        };
+        let doors: BTreeMap<String, SocketAddr> = lines.by_ref().take_while(|line| line != "serving").filter_map(door).collect();
+        let at = |name| *doors.get(name).expect("it says where");
+        Served { data: data.to_owned(), native: at("native"), admin: at("admin"), doors, child }
     }
 
     /// A log-in token of a user, by the keys the node has made.

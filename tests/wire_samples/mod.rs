@@ -28,8 +28,29 @@ pub const PRESENCE: PresenceFields<'_> = PresenceFields {
     extensions: "<x xmlns='urn:x'/>",
 };
 
-pub const LOG_IN: LogInFields<'_> =
-    LogInFields { jid: "alice@localhost", mechanism: "TOKEN", data: b"token", resource: "phone", presence: b"", bind_later: false };
+pub const LOG_IN: LogInFields<'_> = LogInFields {
+    jid: "alice@localhost",
+    mechanism: "TOKEN",
+    data: b"token",
+    resource: "phone",
+    presence: b"",
+    bind_later: false,
+    client: "",
+    token_for: "",
+    token_count: 0,
+    token_invalid: false,
+};
+
+pub const LOG_IN_BY_TOKEN: LogInFields<'_> = LogInFields {
+    mechanism: "HT-SHA-256-NONE",
+    resource: "",
+    bind_later: true,
+    client: "d4565fa7",
+    token_for: "HT-SHA-256-NONE",
+    token_count: 3,
+    token_invalid: true,
+    ..LOG_IN
+};
 
 pub const MESSAGE: MessageFields<'_> = MessageFields {
     from: "alice@localhost/phone",
@@ -110,6 +131,7 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::Message, &mut |e, out| e.message(out, TAG, &MESSAGE));
         add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LOG_IN));
         add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LogInFields { presence: &presence, ..LOG_IN }));
+        add(Kind::LogIn, &mut |e, out| e.log_in(out, TAG, &LOG_IN_BY_TOKEN));
         add(Kind::Bind, &mut |e, out| e.bind(out, TAG, "phone", &presence));
         add(Kind::SaslResponse, &mut |e, out| e.sasl_response(out, TAG, b"response"));
         add(Kind::Resume, &mut |e, out| e.resume(out, TAG, "alice@localhost", &[1; 16], 3));
@@ -151,7 +173,8 @@ pub fn of_server() -> Vec<Sample> {
         add(Kind::Message, &mut |e, out| e.message(out, Tag::default(), &MESSAGE));
         add(Kind::SaslChallenge, &mut |e, out| e.sasl_challenge(out, TAG, b"challenge"));
         add(Kind::LoggedIn, &mut |e, out| e.logged_in(out, TAG, &LOGGED_IN));
-        add(Kind::Authenticated, &mut |e, out| e.authenticated(out, TAG, b"v=proof"));
+        add(Kind::Authenticated, &mut |e, out| e.authenticated(out, TAG, b"v=proof", None));
+        add(Kind::Authenticated, &mut |e, out| e.authenticated(out, TAG, b"v=proof", Some(("secret", 1_700_000_000_000))));
         add(Kind::Done, &mut |e, out| e.done(out, TAG));
         add(Kind::DirectedPresence, &mut |e, out| e.directed_from(out, TAG, "alice@localhost/desk", &presence));
         add(Kind::Error, &mut |e, out| e.error(out, TAG, Reason::LogInFailed, ""));

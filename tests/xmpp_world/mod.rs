@@ -59,6 +59,7 @@ impl World {
             doors: Doors { listeners: vec![Speaks::Xmpp], xmpp: Some(Arc::new(rules)), ..Doors::default() },
             plain: true,
             open_registration: true,
+            hook: false,
             decoys: Decoys::new([7; 32]),
             sample: 0,
             units: Units::default(),

@@ -1,9 +1,10 @@
 //! From text to a sound `Config`: known keys, each value's shape, then what the values mean together.
 
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
-use super::{Config, ConfigError, Cores, Fault, Secret};
+use super::{Config, ConfigError, Cores, Endpoint, Fault, Secret};
 use crate::base::jid::Bare;
-use crate::base::limits::{LEAST_STANZA_BYTES, STANZA_FRAME_BYTES};
+use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
+use crate::base::network::Network;
 use std::net::SocketAddr;
 use std::ops::Range;
 use toml::Spanned;
@@ -125,6 +126,11 @@ fn check_shape(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
             let all_texts = list.iter().all(|item| item.get_ref().as_str().is_some());
             (!all_texts).then(|| "not every entry is a text".into())
         }
+        (Shape::Networks, DeValue::Array(list)) => {
+            let is_network = |item: &str| Network::parse(item).is_some();
+            let all_networks = list.iter().all(|item| item.get_ref().as_str().is_some_and(is_network));
+            (!all_networks).then(|| "not every entry is an address or a network".into())
+        }
         (Shape::Secrets, DeValue::Array(list)) => {
             list.iter().find_map(|item| item.get_ref().as_str().map_or(Some("not every entry is a text".into()), too_short))
         }
@@ -151,6 +157,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_node(config)?;
     check_listen(config)?;
     check_tls(config)?;
+    check_http(config)?;
     check_limits(config)
 }
 
@@ -215,6 +222,31 @@ fn check_tls(config: &Config) -> Result<(), Fault> {
     }
 }
 
+fn check_http(config: &Config) -> Result<(), Fault> {
+    let login = &config.login;
+    let Some(url) = &login.http else {
+        return match &login.http_ca {
+            Some(_) => Err(Fault::new("login.http_ca", "there is no login.http to it", "name the service that is asked")),
+            None => Ok(()),
+        };
+    };
+    let endpoint =
+        Endpoint::parse(url).map_err(|why| Fault::new("login.http", why, "write it like \"http://127.0.0.1:9000/check\""))?;
+    if endpoint.is_private != login.http_ca.is_some() {
+        return Err(match endpoint.is_private {
+            true => Fault::new("login.http", "https needs to know whom to trust", "set login.http_ca, or use http on loopback"),
+            false => Fault::new("login.http_ca", "login.http is not https", "take it out, or write https"),
+        });
+    }
+    match login.open_registration {
+        true => {
+            let problem = "somebody could register the name of a user whom login.http knows";
+            Err(Fault::new("login.open_registration", problem, "let either people make accounts here, or that service have them"))
+        }
+        false => Ok(()),
+    }
+}
+
 /// The first of each pair may be at most the second.
 fn check_limits(config: &Config) -> Result<(), Fault> {
     let (limits, listen) = (&config.limits, &config.listen);
@@ -237,9 +269,8 @@ fn check_limits(config: &Config) -> Result<(), Fault> {
             "or trunks end before they are slow",
         ),
         ("high_water_bytes", limits.high_water_bytes, "trunk_high_water_bytes", limits.trunk_high_water_bytes, "it carries many"),
-        ("frames_per_second", limits.frames_per_second, "frames_burst", limits.frames_burst, "or the rate can't be reached"),
     ];
-    for (low, low_value, high, high_value, why) in pairs {
+    for (low, low_value, high, high_value, why) in pairs.into_iter().chain(rates(limits)) {
         if low_value > high_value {
             let problem = format!("{low_value} is more than {high} = {high_value}");
             let fix = format!("make {low} at most {high}, {why}");
@@ -247,4 +278,21 @@ fn check_limits(config: &Config) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Each rate and its burst.
+fn rates(limits: &Limits) -> [(&'static str, u32, &'static str, u32, &'static str); 6] {
+    macro_rules! rate {
+        ($rate:ident, $burst:ident) => {
+            (stringify!($rate), limits.$rate, stringify!($burst), limits.$burst, "or the rate can't be reached")
+        };
+    }
+    [
+        rate!(bytes_per_second, bytes_burst),
+        rate!(frames_per_second, frames_burst),
+        rate!(user_bytes_per_second, user_bytes_burst),
+        rate!(user_frames_per_second, user_frames_burst),
+        rate!(address_bytes_per_second, address_bytes_burst),
+        rate!(address_frames_per_second, address_frames_burst),
+    ]
 }

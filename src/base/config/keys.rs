@@ -16,6 +16,7 @@ pub enum Shape {
     Secret,
     Secrets,
     Texts,
+    Networks,
 }
 
 impl Shape {
@@ -30,6 +31,7 @@ impl Shape {
             Shape::Cores => "\"all\" or a list of processor numbers, like [0, 1]".into(),
             Shape::Secret => format!("a text in quotes of {} or more characters", Secret::LEAST_BYTES),
             Shape::Texts => "a list of texts in quotes, like [\"https://example.org\"]".into(),
+            Shape::Networks => "a list of addresses or networks in quotes, like [\"127.0.0.0/8\", \"2001:db8::7\"]".into(),
             Shape::Secrets => format!("a list of texts in quotes of {} or more characters each", Secret::LEAST_BYTES),
         }
     }
@@ -87,7 +89,7 @@ keys! {
     data: Shape::Text, "Directory for everything that is kept. It is made if it's missing.";
 
     ["listen"]
-    native: Shape::Address, "Native protocol: clients and trunks.";
+    native: Shape::Address, "Native protocol: clients and trunks, with and without TLS.";
     xmpp: Shape::Address, "XMPP clients, who are to ask for TLS (STARTTLS). Without this key that door is closed.",
         "\"0.0.0.0:5222\"";
     xmpps: Shape::Address, "XMPP clients that begin with TLS (XEP-0368).", "\"0.0.0.0:5223\"";
@@ -105,14 +107,21 @@ keys! {
     certificate: Shape::Text, "File with the domain's certificate and behind it its issuers', as PEM. Without it the node signs a \
         certificate itself and keeps it in the data directory.", "\"fullchain.pem\"";
     key: Shape::Text, "File with the certificate's private key, as PEM, not encrypted.", "\"privkey.pem\"";
+    kernel: Shape::OneOf(&["auto", "off"]), "auto: the kernel encrypts what TLS 1.3 sends, if it can (CONFIG_TLS; the node \
+        says so at its start). off: the node does it itself.";
 
     ["login"]
     token_keys: Shape::Secrets, "Keys of users' log-in tokens. The first one signs; all are accepted, so that a key can be \
         changed without a gap. Without one a random key is made and kept in the data directory.";
     trunk_keys: Shape::Secrets, "The same for the tokens with which front ends and game servers open trunks.";
-    plain: Shape::Flag, "Whether clients may log in without TLS where a door has it, and send passwords as they are (SASL \
-        PLAIN). Only on loopback, or behind something that encrypts.";
+    plain: Shape::Flag, "Whether clients may log in without TLS, and send passwords as they are (SASL PLAIN). Without it XMPP \
+        clients must use TLS, and all others unless they are on this machine: 'tls_required'. Only behind something that encrypts.";
     open_registration: Shape::Flag, "Whether people may make their own accounts (XEP-0077). 'registration_closed' if not.";
+    http: Shape::Text, "A service of your own that decides who may log in: it gets {\"jid\", \"password\" or \"token\", \
+        \"address\"} as a JSON POST and answers 200 (let in) or 401 or 403 (not). It is asked about users without a password \
+        here. Not together with open_registration.", "\"https://login.example.org/check\"";
+    http_ca: Shape::Text, "File with the certificates, as PEM, by one of which that service's is signed. For https.",
+        "\"/etc/ssl/certs/ca-certificates.crt\"";
 
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
@@ -122,11 +131,19 @@ keys! {
     frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included. 'frame_too_large'.";
     connections_per_core: number(1, 16 * MIB), "Connections of one core. 'too_many_connections'.";
     connections_per_address: number(1, 16 * MIB), "Connections of one core from one address (IPv6: from one network of 64 bits). \
-        This machine's own addresses are not counted. 'too_many_connections'.";
+        'too_many_connections'.";
+    exempt: Shape::Networks, "Addresses for which no connections, bytes and frames are counted: front ends, behind which many \
+        users stand.";
     log_in_ms: number(100, HOUR_MS), "Time from connecting to log-in, in milliseconds. 'log_in_too_slow'.";
     log_in_attempts: number(1, 1000), "Failed log-ins of one connection. 'too_many_attempts'.";
     registrations_per_minute: number(1, MIB), "New accounts from one address in a minute, where open_registration lets people \
         make them. Each core takes its share. 'too_many_registrations'.";
+    http_ms: number(10, HOUR_MS), "Time that the service of login.http has to answer, in milliseconds. \
+        'log_in_unavailable'.";
+    http_requests: number(1, 1024), "Log-ins that it is asked about at once, each on a thread.";
+    http_waiting: number(1, MIB), "Log-ins that wait for one of those to be over. 'overloaded'.";
+    hashed_token_hours: number(0, 366 * 24), "How long a client gets in without its password by the token it was given last \
+        (XEP-0484), in hours; half of that later it gets a new one. 'token_expired'. 0: no tokens are given.";
     sessions_per_user: number(1, 65_535), "Sessions of one user. 'too_many_sessions'.";
     streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
     contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";
@@ -159,8 +176,22 @@ keys! {
     resume_ms: number(0, 24 * HOUR_MS), "How long a session outlives its broken connection, in milliseconds. 0: not at all.";
     ping_ms: number(1000, HOUR_MS), "Silence after which a connection is pinged, in milliseconds; after twice that it is \
         ended. 'silent'.";
-    frames_per_second: number(1, 16 * MIB), "Frames a second from one client connection; trunks are trusted. 'flood'.";
-    frames_burst: number(1, 16 * MIB), "Frames at once from one client connection, above the steady rate. 'flood'.";
+    bytes_per_second: number(1024, GIB), "Bytes a second from one client connection; trunks are trusted. Above it the connection \
+        is not read until there is room again, at most throttle_ms. Then 'flood'.";
+    bytes_burst: number(1024, GIB), "Bytes at once from one client connection, above the steady rate.";
+    frames_per_second: number(1, 16 * MIB), "The same for frames: requests, messages, stanzas.";
+    frames_burst: number(1, 16 * MIB), "Frames at once from one client connection, above the steady rate.";
+    user_bytes_per_second: number(1024, GIB), "The same as bytes_per_second for all sessions of one user.";
+    user_bytes_burst: number(1024, GIB), "The same as bytes_burst for all sessions of one user.";
+    user_frames_per_second: number(1, 16 * MIB), "The same as frames_per_second for all sessions of one user.";
+    user_frames_burst: number(1, 16 * MIB), "The same as frames_burst for all sessions of one user.";
+    address_bytes_per_second: number(1024, GIB), "The same as bytes_per_second for all connections of one core from one address \
+        (IPv6: from one network of 64 bits).";
+    address_bytes_burst: number(1024, GIB), "The same as bytes_burst for one address.";
+    address_frames_per_second: number(1, 16 * MIB), "The same as frames_per_second for one address.";
+    address_frames_burst: number(1, 16 * MIB), "The same as frames_burst for one address.";
+    throttle_ms: number(1, 60_000), "How long a connection above these rates is not read, at most, in milliseconds. Whoever would \
+        have to wait longer is ended. 'flood'.";
     users_per_core: number(1, 64 * MIB), "Users with state on one core. 'overloaded'.";
     ring_batches: number(2, 65_536), "Batches between two cores that wait to be read. Beyond it presence is conflated per \
         publisher.";

@@ -117,10 +117,13 @@ struct Fanout {
     /// Carry all users on this many trunk connections. 0: each user has a connection.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
     trunk: u32,
-    /// What the users speak: native or xmpp. With xmpp the target may be any XMPP server that registers users in band. redis and
-    /// nats are for comparison: their channels, without presence.
+    /// What the users speak: native, xmpp, or ws (JSON over WebSocket). With xmpp the target may be any XMPP server that registers
+    /// users in band. redis and nats are for comparison: their channels, without presence.
     #[arg(long, value_name = "DOOR", value_parser = read_door, default_value = "native")]
     door: Door,
+    /// Say everything inside TLS (1.3, AES-128-GCM), from the first byte: at a target this is the port for that.
+    #[arg(long)]
+    tls: bool,
     /// Leave the floor out.
     #[arg(long)]
     no_floor: bool,
@@ -191,6 +194,12 @@ struct Idle {
     /// How long memory may settle each time, and idle processor time is measured.
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
+    /// What the users speak: native, xmpp or ws.
+    #[arg(long, value_name = "DOOR", value_parser = read_door, default_value = "native")]
+    door: Door,
+    /// Say everything inside TLS (1.3, AES-128-GCM), from the first byte: at a target this is the port for that.
+    #[arg(long)]
+    tls: bool,
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
@@ -241,7 +250,7 @@ fn fan_out(args: Fanout) -> Result<Report, Failure> {
         subscribers: args.subscribers,
         schedule: args.pacing.schedule()?,
         trunks: args.trunk,
-        bench: args.common.bench(args.target, args.door)?,
+        bench: args.common.bench(args.target, args.door, args.tls)?,
         floor: !args.no_floor,
         door: args.door,
     };
@@ -272,13 +281,18 @@ fn storm(args: Storm) -> Result<Report, Failure> {
         rounds: args.rounds,
         time: seconds(args.seconds)?,
         trunks: args.trunk,
-        bench: args.common.bench(args.target, Door::Native)?,
+        bench: args.common.bench(args.target, Door::Native, false)?,
     };
     storm::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
 fn idle(args: Idle) -> Result<Report, Failure> {
-    let plan = idle::Plan { users: args.users, time: seconds(args.seconds)?, bench: args.common.bench(args.target, Door::Native)? };
+    let plan = idle::Plan {
+        users: args.users,
+        time: seconds(args.seconds)?,
+        bench: args.common.bench(args.target, args.door, args.tls)?,
+        door: args.door,
+    };
     idle::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
 
@@ -323,11 +337,12 @@ impl Common {
         Progress::shown(io::stderr().is_terminal())
     }
 
-    fn bench(&self, target: Target, door: Door) -> Result<Bench, Failure> {
+    fn bench(&self, target: Target, door: Door, tls: bool) -> Result<Bench, Failure> {
         Ok(Bench {
-            target: target.read(door)?,
+            target: target.read(door, tls)?,
             server_cores: self.cores.clone(),
-            speaks: door.speaks(),
+            speaks: door.speaks(tls),
+            tls,
             load_processor: self.load_processor(),
         })
     }
@@ -341,7 +356,7 @@ impl Common {
 
 impl Target {
     /// What of the node must be known to measure it: all of it from its configuration and data directory, but for what was said.
-    fn read(self, door: Door) -> Result<Option<server::Target>, Failure> {
+    fn read(self, door: Door, tls: bool) -> Result<Option<server::Target>, Failure> {
         let Some(target) = self.target else { return Ok(None) };
         let admin_named = self.node.names_admin();
         let mut config = self.node.load()?;
@@ -358,7 +373,7 @@ impl Target {
         let admin = (config.listen.admin, config.listen.admin_token);
         let answers = || target == config.listen.native && Client::new(admin.0, admin.1.clone()).get("/healthz").is_ok();
         let admin = if admin_named || answers() { Some(admin) } else { None };
-        let access = Access { target, domain: config.node.domain, token_keys, trunk_keys };
+        let access = Access { target, tls, domain: config.node.domain, token_keys, trunk_keys };
         Ok(Some(server::Target { access, admin, process }))
     }
 }
@@ -397,9 +412,10 @@ fn read_door(text: &str) -> Result<Door, String> {
     match text {
         "native" => Ok(Door::Native),
         "xmpp" => Ok(Door::Xmpp),
+        "ws" => Ok(Door::Ws),
         "redis" => Ok(Door::Bus(Bus::Redis)),
         "nats" => Ok(Door::Bus(Bus::Nats)),
-        _ => Err("write native, xmpp, redis or nats".into()),
+        _ => Err("write native, xmpp, ws, redis or nats".into()),
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Settings {
     /// Processors to use, one pinned thread on each: "all", or numbers like 0,1 [default: all].
     #[arg(long, value_name = "LIST", value_parser = read_cores)]
     cores: Option<Cores>,
-    /// Address and port of the native protocol [default: 127.0.0.1:7400].
+    /// Address and port of the native protocol, with and without TLS [default: 127.0.0.1:7400].
     #[arg(long, value_name = "ADDR", value_parser = read_address)]
     native: Option<SocketAddr>,
     /// Address and port for XMPP clients, who are to ask for TLS (STARTTLS). Without it that door is closed.
@@ -24,12 +24,15 @@ pub struct Settings {
     /// Address and port for WebSocket clients and browsers, with and without TLS.
     #[arg(long, value_name = "ADDR", value_parser = read_address)]
     ws: Option<SocketAddr>,
-    /// Let clients log in without TLS, also with passwords as they are (SASL PLAIN).
+    /// Let clients log in without TLS from anywhere, also with passwords as they are (SASL PLAIN).
     #[arg(long)]
     allow_plaintext: bool,
     /// Let people make their own accounts (XEP-0077).
     #[arg(long)]
     open_registration: bool,
+    /// A service of your own that decides who may log in: it gets a JSON POST for each log-in, and answers 200 or 403.
+    #[arg(long, value_name = "URL")]
+    login_http: Option<String>,
     #[command(flatten)]
     which: WhichNode,
 }
@@ -66,6 +69,7 @@ impl Settings {
             listen.ws = self.ws.or(listen.ws);
             config.login.plain |= self.allow_plaintext;
             config.login.open_registration |= self.open_registration;
+            config.login.http = self.login_http.or(config.login.http.take());
         };
         let config = self.which.load_with(lay_over, |config| if overridden { Ok(()) } else { fits(config) })?;
         fits(&config)?;

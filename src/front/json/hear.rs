@@ -110,6 +110,10 @@ fn log_in(encoder: &mut Encoder, tag: Tag, m: &mut Members<'_, '_>, out: &mut Ve
         resource,
         presence: &presence,
         bind_later: m.flag("bind_later", false)?,
+        client: m.text("client")?,
+        token_for: m.text("token_for")?,
+        token_count: m.number("token_count", u64::from(u32::MAX))? as u32,
+        token_invalid: m.flag("token_invalid", false)?,
     };
     encoder.log_in(out, tag, &fields);
     Ok(())

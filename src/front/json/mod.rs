@@ -15,20 +15,18 @@ pub mod write;
 
 use super::translate::Core;
 use super::ws::write::text;
-use super::xmpp::Encodings;
+use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, PresenceFields, Tag};
 use crate::wire::event::Event;
-use crate::wire::frame::{RAW, each_whole};
+use crate::wire::frame::{RAW, each_whole, write_raw};
 use read::Fault;
 use thin_vec::ThinVec;
 
 /// What the JSON connections of one core share.
 #[derive(Default)]
 pub struct Memory {
-    /// Events as they go out.
-    encodings: Encodings,
     encoder: Encoder,
     /// The message being read.
     text: Vec<u8>,
@@ -87,16 +85,23 @@ impl Json {
     }
 }
 
-/// One event becomes one message. The same event for another client of this core is only copied. Nothing is said of a publisher
-/// whom nobody can name any more: the session has no use for it.
-fn say_event(out: &mut Vec<u8>, core: &mut Core<'_>, event: &Event<'_>) {
-    let Some(jid) = core.users.jid(event.head.user) else { return };
-    let message = core.json.encodings.get(event.head, |out| {
-        let cut_off = PresenceFields { show: event.head.show, ..PresenceFields::default() };
-        let presence = event.presence.map_or(cut_off, |presence| presence.fields());
-        text(out, |out| say::event(out, jid, &event.head, &presence));
-    });
-    out.extend_from_slice(message);
+/// An event that was not written in this door's form. Nothing is said of a publisher whom nobody can name any more: the session
+/// has no use for it.
+fn say_event(out: &mut Vec<u8>, core: &Core<'_>, event: &Event<'_>) {
+    if let Some(jid) = core.users.jid(event.head.user) {
+        write_event(out, jid, event);
+    }
+}
+
+/// Appends an event as all sessions of a core take it that speak JSON.
+pub fn write_form(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
+    write_raw(out, 0, |out| write_event(out, jid, event));
+}
+
+fn write_event(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
+    let cut_off = PresenceFields { show: event.head.show, ..PresenceFields::default() };
+    let presence = event.presence.map_or(cut_off, |presence| presence.fields());
+    text(out, |out| say::event(out, jid, &event.head, &presence));
 }
 
 impl Fault {

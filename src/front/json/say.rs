@@ -37,7 +37,11 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
             say(out, "sasl_challenge", id, |o| o.data("data", challenge.data().map_or(&[], |data| data.bytes())));
         }
         ServerFrame::Authenticated(authenticated) => {
-            say(out, "authenticated", id, |o| o.data_if_any("data", authenticated.data().map_or(&[], |data| data.bytes())));
+            say(out, "authenticated", id, |o| {
+                o.data_if_any("data", authenticated.data().map_or(&[], |data| data.bytes()));
+                o.text_if_any("hashed_token", authenticated.token().unwrap_or_default());
+                o.number_if_any("token_until", authenticated.token_until());
+            });
         }
         ServerFrame::LoggedIn(logged_in) => say(out, "logged_in", id, |o| {
             o.text("jid", logged_in.jid());

@@ -23,7 +23,7 @@ impl Users for Nobody {
 fn with_core<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut xmpp, mut json, mut follow) = (|| 4, xmpp::Memory::default(), Memory::default(), Vec::new());
     let (xmpp, json, follow) = (&mut xmpp, &mut json, &mut follow);
-    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users, xmpp, json, follow, end: None })
+    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users, xmpp, json, follow, sealing: None, end: None })
 }
 
 fn said(json: &mut Json, frames: &[u8]) -> Vec<u8> {

@@ -10,11 +10,15 @@
 //! refused (TLS 1.2's `no_renegotiation`; asking twice ends the connection), early data is never taken.
 
 mod exporter;
+mod opening;
 mod terms;
+mod validity;
 
 pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 
+use crate::base::sealing::Sealing;
 use exporter::Heard;
+use opening::Opening;
 use rustls::Error;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -35,7 +39,9 @@ pub const HANDSHAKE_US: u32 = 120;
 /// The same for what is left of it once the server has answered: the client's key exchange (TLS 1.2) and Finished.
 pub const FINISH_US: u32 = 30;
 /// About what rustls keeps of an idle session on the heap (`tests/tls_memory.rs` holds it).
-const SESSION_HEAP_BYTES: usize = 2688;
+const SESSION_HEAP_BYTES: usize = 2752;
+/// The same once the kernel encrypts.
+const OPENING_HEAP_BYTES: usize = 1024;
 
 /// Why a connection can't go on. What the peer is to be told is pending.
 #[derive(Debug, thiserror::Error)]
@@ -46,14 +52,18 @@ pub enum Fault {
     HandshakeTooLong,
     #[error("a message of TLS itself takes more than {RECORD_BYTES} bytes")]
     MessageTooLong,
-    /// TLS 1.2 has no way to new keys but a new connection.
-    #[error("the keys have protected as many records as they may")]
+    /// TLS 1.2 has no way to new keys but a new connection, and nor have kernels.
+    #[error("the keys have protected as many records as they may, or the peer says so")]
     KeysUsedUp,
 }
 
 /// One connection's TLS.
 pub struct Tls {
-    session: UnbufferedServerConnection,
+    /// rustls' half of it; `None` once the kernel encrypts what is sent: then what is received is opened by `opening`.
+    session: Option<Box<UnbufferedServerConnection>>,
+    opening: Option<Box<Opening>>,
+    /// Whether the kernel is to encrypt, as soon as it can.
+    kernel: bool,
     /// The start of a record, as it came.
     incoming: Vec<u8>,
     /// Records for the peer, made and not yet taken.
@@ -68,9 +78,10 @@ pub struct Tls {
 impl Tls {
     pub fn new(terms: &Terms, application: Application) -> Result<Tls, Fault> {
         let heard = Arc::new(Heard::default());
-        let session = UnbufferedServerConnection::new(terms.config(application, heard.clone()))?;
+        let session = Some(Box::new(UnbufferedServerConnection::new(terms.config(application, heard.clone()))?));
+        let (opening, kernel) = (None, terms.kernel());
         let (incoming, pending) = (Vec::new(), Vec::new());
-        Ok(Tls { session, incoming, pending, heard, handshake_bytes: 0, peer_closed: false, over: false })
+        Ok(Tls { session, opening, kernel, incoming, pending, heard, handshake_bytes: 0, peer_closed: false, over: false })
     }
 
     /// Takes bytes of the peer, cut anywhere. What they say is appended to `plain`. Records for the peer may be pending then.
@@ -103,6 +114,11 @@ impl Tls {
         if plain.is_empty() || self.over || self.is_handshaking() {
             return Ok(());
         }
+        if let Some(opening) = &mut self.opening {
+            out.extend_from_slice(plain);
+            let sent = opening.count(plain.len().div_ceil(RECORD_PLAIN));
+            return sent.inspect_err(|_| self.end());
+        }
         let room = plain.len() + plain.len().div_ceil(RECORD_PLAIN) * RECORD_EXTRA;
         let sent = self.write(out, room, |traffic, room| traffic.encrypt(plain, room));
         if sent.is_err() {
@@ -115,7 +131,8 @@ impl Tls {
     /// told nothing. What it sends later is dropped.
     pub fn close(&mut self, out: &mut Vec<u8>) {
         self.flush(out);
-        if !self.over && !self.is_handshaking() {
+        // Where the kernel encrypts, the driver says goodbye.
+        if !self.over && !self.is_handshaking() && self.opening.is_none() {
             // A session that can't encrypt its goodbye leaves without one.
             _ = self.write(out, RECORD_EXTRA + 2, |traffic, room| traffic.queue_close_notify(room));
         }
@@ -133,15 +150,36 @@ impl Tls {
     }
 
     pub fn is_handshaking(&self) -> bool {
-        self.session.is_handshaking()
+        self.session.as_ref().is_some_and(|session| session.is_handshaking())
+    }
+
+    /// What the kernel needs to encrypt everything that is sent from now on, if it is to and can; once. Ask when all that was
+    /// encrypted here has been taken. What `send` appends then is plain.
+    pub fn hand_over(&mut self) -> Option<Box<Sealing>> {
+        if !self.kernel || self.over || self.has_pending() || !self.session.as_ref().is_some_and(|session| opening::fits(session)) {
+            return None;
+        }
+        match opening::take_apart(*self.session.take()?) {
+            Ok((sealing, opening)) => {
+                self.opening = Some(Box::new(opening));
+                Some(Box::new(sealing))
+            }
+            // It was looked at before: nothing is left to speak with.
+            Err(_) => {
+                self.end();
+                None
+            }
+        }
     }
 
     /// About the microseconds that the peer's next bytes may take at most, besides what is said in them.
     pub fn cost_us(&self) -> u32 {
-        match self.session.protocol_version() {
-            _ if self.over || !self.is_handshaking() => 0,
-            Some(_) => FINISH_US,
-            None => HANDSHAKE_US,
+        match &self.session {
+            Some(session) if !self.over && session.is_handshaking() => match session.protocol_version() {
+                Some(_) => FINISH_US,
+                None => HANDSHAKE_US,
+            },
+            _ => 0,
         }
     }
 
@@ -153,20 +191,29 @@ impl Tls {
 
     /// What client and server have agreed to speak inside (ALPN), once it is known.
     pub fn application_protocol(&self) -> Option<&[u8]> {
-        self.session.alpn_protocol()
+        self.session.as_ref()?.alpn_protocol()
     }
 
     /// Bytes on the heap: its own, and about those of rustls.
     pub fn heap_bytes(&self) -> usize {
-        self.incoming.capacity() + self.pending.capacity() + size_of::<Heard>() + SESSION_HEAP_BYTES
+        let session = match &self.session {
+            Some(_) => size_of::<UnbufferedServerConnection>() + SESSION_HEAP_BYTES,
+            None => size_of::<Opening>() + OPENING_HEAP_BYTES,
+        };
+        self.incoming.capacity() + self.pending.capacity() + size_of::<Heard>() + session
     }
 
     /// All whole records that are there.
     fn work_off(&mut self, plain: &mut Vec<u8>) -> Result<(), Fault> {
+        if let Some(opening) = &mut self.opening {
+            self.peer_closed |= opening.work_off(&mut self.incoming, plain)?;
+            return Ok(());
+        }
+        let Some(session) = &mut self.session else { return Ok(()) };
         let mut at = 0;
         let mut outcome = Ok(true);
         while let Ok(true) = outcome {
-            let UnbufferedStatus { discard, state } = self.session.process_tls_records(&mut self.incoming[at..]);
+            let UnbufferedStatus { discard, state } = session.process_tls_records(&mut self.incoming[at..]);
             at += discard;
             outcome = match state {
                 Ok(ConnectionState::ReadTraffic(mut records)) => loop {
@@ -213,13 +260,14 @@ impl Tls {
     fn take_alert(&mut self) {
         let before = self.pending.len();
         // Nothing is read any more: rustls gives what it has to say before it looks at the bytes that came.
-        while self.session.wants_write() {
-            match self.session.process_tls_records(&mut []).state {
+        let Some(session) = &mut self.session else { return };
+        while session.wants_write() {
+            match session.process_tls_records(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(mut record)) => encode(&mut record, &mut self.pending),
                 _ => break,
             }
         }
-        if self.pending.len() == before && self.session.protocol_version().is_none() {
+        if self.pending.len() == before && session.protocol_version().is_none() {
             self.pending.extend_from_slice(&[21, 3, 3, 0, 2, 2, 50]);
         }
     }
@@ -245,9 +293,10 @@ impl Tls {
         room: usize,
         mut encrypt: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), Fault> {
+        let Some(session) = &mut self.session else { return Err(Error::HandshakeNotComplete.into()) };
         loop {
             // With what has come of the next record: rustls may know where in it a message of its own begins.
-            let UnbufferedStatus { state, .. } = self.session.process_tls_records(&mut self.incoming);
+            let UnbufferedStatus { state, .. } = session.process_tls_records(&mut self.incoming);
             match state? {
                 ConnectionState::EncodeTlsData(mut record) => encode(&mut record, out),
                 ConnectionState::TransmitTlsData(sent) => sent.done(),

@@ -3,6 +3,8 @@
 //! Lives on: shared by all cores; only handshakes look at it, so its locks are off the presence path.
 
 use super::exporter::Heard;
+use super::validity;
+use crate::base::time::WallClock;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -16,7 +18,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 const TICKETS: usize = 2;
 
 /// A certificate with its chain, and its key.
-pub struct Identity(Arc<CertifiedKey>);
+pub struct Identity {
+    key: Arc<CertifiedKey>,
+    /// When the certificate ends, as far as it can be read.
+    pub ends: Option<WallClock>,
+}
 
 /// What is wrong with a certificate or its key.
 #[derive(Debug, thiserror::Error)]
@@ -46,8 +52,9 @@ impl Identity {
             pem::Error::NoItemsFound => BadIdentity::NoKey,
             error => BadIdentity::Key(error),
         })?;
+        let ends = validity::ends(&chain[0]);
         let identity = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
-        identity.map(|identity| Identity(Arc::new(identity))).map_err(|error| match error {
+        identity.map(|key| Identity { key: Arc::new(key), ends }).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => BadIdentity::Mismatch,
             error => BadIdentity::Unusable(error),
         })
@@ -56,7 +63,7 @@ impl Identity {
     /// Whether the certificate names this domain: else clients that check it refuse it.
     pub fn is_for(&self, domain: &str) -> bool {
         let name = ServerName::try_from(domain);
-        let certificate = self.0.end_entity_cert().and_then(ParsedCertificate::try_from);
+        let certificate = self.key.end_entity_cert().and_then(ParsedCertificate::try_from);
         match (certificate, name) {
             (Ok(certificate), Ok(name)) => rustls::client::verify_server_name(&certificate, &name).is_ok(),
             _ => false,
@@ -69,11 +76,11 @@ pub struct Certificates(RwLock<Arc<CertifiedKey>>);
 
 impl Certificates {
     pub fn new(identity: Identity) -> Certificates {
-        Certificates(RwLock::new(identity.0))
+        Certificates(RwLock::new(identity.key))
     }
 
     pub fn replace(&self, identity: Identity) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity.0;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity.key;
     }
 }
 
@@ -123,6 +130,17 @@ impl Terms {
         config.ticketer = Ticketer::new()?;
         config.send_tls13_tickets = TICKETS;
         Ok(Terms(Arc::new(config)))
+    }
+
+    /// Whether the kernel is to encrypt what is sent, where it can.
+    pub fn in_kernel(self, kernel: bool) -> Terms {
+        let mut config = ServerConfig::clone(&self.0);
+        config.enable_secret_extraction = kernel;
+        Terms(Arc::new(config))
+    }
+
+    pub(super) fn kernel(&self) -> bool {
+        self.0.enable_secret_extraction
     }
 
     /// For one connection, which hears of its own secrets; rustls drops it when the handshake is done.

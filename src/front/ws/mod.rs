@@ -22,6 +22,7 @@ use super::xmpp::Xmpp;
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, Tag};
+use crate::wire::form::Form;
 use crate::wire::frame::{Frame, HEADER_BYTES, Header, RAW, each_whole, write_raw};
 use crate::wire::native::Kind;
 use read::{Incoming, Reader};
@@ -241,6 +242,14 @@ impl Translate for WebSocket {
         match &self.stage {
             Stage::Open(Inside::Xmpp(xmpp)) => xmpp.is_resumable(),
             Stage::Open(Inside::Native | Inside::Json(_)) | Stage::Asking(_) => true,
+        }
+    }
+
+    fn form(&self) -> Form {
+        match &self.stage {
+            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.form(),
+            Stage::Open(Inside::Json(_)) => Form::Json,
+            Stage::Open(Inside::Native) | Stage::Asking(_) => Form::Native,
         }
     }
 

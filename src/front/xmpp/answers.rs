@@ -6,36 +6,28 @@ use crate::base::reason::Reason;
 use crate::front::translate::Core;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::Tag;
-use crate::wire::event::{self, Head};
 use crate::wire::frame::{self, Frame};
-use crate::wire::native::{Kind, Roster};
+use crate::wire::native::Roster;
 
 impl Xmpp {
     /// Frames of the core become stanzas.
     pub(super) fn translate(&mut self, frames: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>) {
         let mut received = None;
+        core.xmpp.opening.clear();
         for frame in frame::each_whole(frames) {
             if self.stage == Stage::Closed {
                 return;
             }
             match frame.header.kind {
-                frame::RAW => {
-                    self.own_words(&frame, out);
-                    continue;
-                }
-                Kind::Event => {
-                    let (head, _) = Head::read(frame.body).expect("a frame of our own");
-                    self.write_event(out, head, || event::read(frame.body).expect("a frame of our own").presence, core);
-                    continue;
-                }
-                _ => {}
-            }
-            match decode::from_server(frame.header.kind, frame.body).expect("a frame of our own") {
-                ServerFrame::Message(message) => {
-                    self.write_counted_message(out, &message);
-                    received = Some(message.number());
-                }
-                frame_of_server => self.one(frame.header.request, frame_of_server, core, out),
+                frame::RAW if frame.header.request == Mark::Presence as u32 => self.copy_event(out, frame.raw(), core),
+                frame::RAW => self.own_words(&frame, out),
+                kind => match decode::from_server(kind, frame.body).expect("a frame of our own") {
+                    ServerFrame::Message(message) => {
+                        self.write_counted_message(out, &message);
+                        received = Some(message.number());
+                    }
+                    frame_of_server => self.one(frame.header.request, frame_of_server, core, out),
+                },
             }
         }
         if let Some(received) = received.filter(|_| self.counting.is_none()) {
@@ -59,6 +51,9 @@ impl Xmpp {
             }
             *core.follow = frames;
             self.translate(&replies, core, out);
+        }
+        if self.stage == Stage::Bound {
+            self.entry = None;
         }
     }
 
@@ -87,8 +82,9 @@ impl Xmpp {
 
     fn one(&mut self, request: u32, frame: ServerFrame<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
         match frame {
+            ServerFrame::Event(event) => self.write_event(out, &event, core),
             ServerFrame::EventBatch(batch) => {
-                batch.iter().flatten().for_each(|event| self.write_event(out, event.head, || event.presence, core));
+                batch.iter().flatten().for_each(|event| self.write_event(out, &event, core));
             }
             ServerFrame::Done => match self.asked(request) {
                 Some(Question::Iq { id, from }) => {
@@ -145,9 +141,9 @@ impl Xmpp {
                 self.challenged(challenge.data().map_or(&[][..], |data| data.bytes()), out);
             }
             (ServerFrame::Authenticated(authenticated), Some(Question::LogIn)) => {
-                self.authenticated(authenticated.data().map_or(&[][..], |data| data.bytes()), out);
+                self.authenticated(authenticated, core, out);
             }
-            (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in, out),
+            (ServerFrame::LoggedIn(logged_in), Some(Question::Bind { id })) => self.bound(&id, logged_in, core, out),
             (ServerFrame::LoggedIn(logged_in), Some(Question::Resume)) => self.resumed(logged_in, core, out),
             _ => {}
         }

@@ -5,7 +5,6 @@
 //! hash is right is kept for others; a client is asked once for what it announces; what is kept is bounded.
 
 use super::disco::joined;
-use super::encodings::Aging;
 use super::iq::CAPS_ID;
 use super::stanza::IqKind;
 use super::{Mark, NOBODY, Turn, Xmpp, documents, names};
@@ -15,18 +14,37 @@ use crate::wire::xml::{self, Element};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Longest capabilities, as in a native presence, that a client is asked about. At the limit: it isn't, and hears of nothing.
 const CAPS_BYTES: usize = 512;
 /// Behind a node's name in the feature that says that a client wants its items.
 const NOTIFY: &str = "+notify";
 
-/// The names that stand behind hashes, one on a line. Bounded as encodings are.
-pub struct Known(Aging<[u8; 32]>);
+/// Descriptions that are known, in one generation. At the limit: the older generation is forgotten.
+const KNOWN: usize = 512;
 
-impl Default for Known {
-    fn default() -> Known {
-        Known(Aging::new())
+/// The names that stand behind hashes, one on a line. Two generations: what is used moves to the young one, and what isn't goes
+/// with the old one.
+#[derive(Default)]
+pub struct Known {
+    young: BTreeMap<[u8; 32], Box<str>>,
+    old: BTreeMap<[u8; 32], Box<str>>,
+}
+
+impl Known {
+    fn find(&mut self, key: [u8; 32]) -> Option<&str> {
+        if let Some(kept) = self.old.remove(&key) {
+            self.put(key, kept);
+        }
+        self.young.get(&key).map(|names| &**names)
+    }
+
+    fn put(&mut self, key: [u8; 32], names: Box<str>) {
+        if self.young.len() >= KNOWN {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, names);
     }
 }
 
@@ -54,9 +72,9 @@ impl Xmpp {
             return;
         }
         (announced.caps, announced.asked) = (caps.into(), 0);
-        let known = turn.core.xmpp.known.0.find(key(hash, version)).map(<[u8]>::to_vec);
+        let known = turn.core.xmpp.known.find(key(hash, version)).map(str::to_owned);
         if let Some(known) = known {
-            return wants(&String::from_utf8_lossy(&known), turn);
+            return wants(&known, turn);
         }
         self.pushes = self.pushes.wrapping_add(1).max(1);
         let (number, to) = (self.pushes, self.rules.domain.clone());
@@ -80,7 +98,7 @@ impl Xmpp {
         if let Some((hash, _, version)) = parts(&announced.caps)
             && is_verified(query, hash, version)
         {
-            turn.core.xmpp.known.0.put(key(hash, version), names.clone().into_bytes().into());
+            turn.core.xmpp.known.put(key(hash, version), names.as_str().into());
         }
         wants(&names, turn);
     }
@@ -194,6 +212,21 @@ mod tests {
          <field var='ip_version'><value>ipv4</value><value>ipv6</value></field><field var='os'><value>Mac</value></field>\
          <field var='os_version'><value>10.5.1</value></field><field var='software'><value>Psi</value></field>\
          <field var='software_version'><value>0.11</value></field></x></query>";
+
+    #[test]
+    fn what_is_known_is_bounded_and_what_is_used_stays() {
+        let mut known = Known::default();
+        let key = |number: usize| Sha256::digest(number.to_le_bytes()).into();
+        for number in 1..10 * KNOWN {
+            known.put(key(number), "a".into());
+            if number == 1 {
+                known.put(key(0), "used".into());
+            }
+            assert_eq!(known.find(key(0)), Some("used"));
+            assert!(known.young.len() + known.old.len() <= 2 * KNOWN);
+        }
+        assert_eq!(known.find(key(1)), None);
+    }
 
     fn is_verified_text(text: &str, version: &str) -> bool {
         is_verified(&Element::parse(text.as_bytes()).unwrap(), "sha-1", version)

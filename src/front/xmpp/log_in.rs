@@ -1,19 +1,23 @@
 //! From an open stream to a session: STARTTLS, SASL (RFC 6120 5 and 6), the resource (7). The core decides; here are the words.
 
 use super::reasons::{self, BAD_REQUEST, Failure};
+use super::sasl2::Wish;
 use super::stanza::{self, iq_kind};
 use super::stream::End;
 use super::{Mark, Question, Stage, StartTls, Turn, Xmpp, names};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::front::sasl;
+use crate::front::translate::Core;
 use crate::wire::encode::{LogInFields, Tag};
-use crate::wire::native::LoggedIn;
+use crate::wire::native::{Authenticated, LoggedIn};
 use crate::wire::xml::{self, Element, Reader};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 /// Mechanisms that XMPP clients get to see, the best first. Others in Hello are for native clients.
 const MECHANISMS: [&str; 5] = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"];
+/// The same of those for tokens (XEP-0484), which are offered with a log-in of SASL 2 alone.
+const HASHED: [&str; 2] = ["HT-SHA-256-EXPR", "HT-SHA-256-NONE"];
 /// Log-ins of one stream that fail before the core hears of them. At the limit: `policy-violation`.
 const FAULTS: u8 = 8;
 
@@ -21,9 +25,15 @@ const FAULTS: u8 = 8;
 #[derive(Default)]
 pub(super) struct Entry {
     /// Those of `MECHANISMS` that the core has.
-    mechanisms: Vec<&'static str>,
+    pub mechanisms: Vec<&'static str>,
+    /// Those of `HASHED` that it has.
+    pub hashed: Vec<&'static str>,
     /// The mechanism whose first message was asked for.
     begun: Option<&'static str>,
+    /// Who the stream's opening says it's from.
+    pub from: Option<Box<str>>,
+    /// What is to come with the log-in under way, if it's one of SASL 2.
+    pub wish: Option<Box<Wish>>,
     /// The client has given up the exchange that the core is about to end.
     aborted: bool,
     faults: u8,
@@ -35,17 +45,14 @@ pub(super) struct Entry {
 
 impl Entry {
     pub fn heap_bytes(&self) -> usize {
-        size_of::<Entry>() + self.held.capacity() + self.mechanisms.capacity() * size_of::<&str>()
+        let wish = self.wish.as_ref().map_or(0, |_| size_of::<Wish>());
+        size_of::<Entry>() + wish + self.held.capacity() + (self.mechanisms.capacity() + self.hashed.capacity()) * size_of::<&str>()
     }
 
     /// RFC 6120 6.4.1, XEP-0440.
     pub fn write_mechanisms(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
-        for mechanism in &self.mechanisms {
-            out.extend_from_slice(b"<mechanism>");
-            out.extend_from_slice(mechanism.as_bytes());
-            out.extend_from_slice(b"</mechanism>");
-        }
+        write_names(out, &self.mechanisms);
         out.extend_from_slice(b"</mechanisms>");
         if self.mechanisms.iter().any(|mechanism| mechanism.ends_with("-PLUS")) {
             out.extend_from_slice(
@@ -55,8 +62,16 @@ impl Entry {
     }
 }
 
+pub(super) fn write_names(out: &mut Vec<u8>, mechanisms: &[&str]) {
+    for mechanism in mechanisms {
+        out.extend_from_slice(b"<mechanism>");
+        out.extend_from_slice(mechanism.as_bytes());
+        out.extend_from_slice(b"</mechanism>");
+    }
+}
+
 impl Xmpp {
-    fn entry(&mut self) -> &mut Entry {
+    pub(super) fn entry(&mut self) -> &mut Entry {
         self.entry.get_or_insert_default()
     }
 
@@ -93,8 +108,9 @@ impl Xmpp {
     /// The core's mechanisms.
     pub(super) fn greeted<'a>(&mut self, offered: impl Iterator<Item = &'a str>) {
         let offered: Vec<&str> = offered.collect();
-        let ours = MECHANISMS.into_iter().filter(|mechanism| offered.contains(mechanism));
-        self.entry().mechanisms = ours.collect();
+        let entry = self.entry();
+        entry.mechanisms = MECHANISMS.into_iter().filter(|mechanism| offered.contains(mechanism)).collect();
+        entry.hashed = HASHED.into_iter().filter(|mechanism| offered.contains(mechanism)).collect();
         self.stage = Stage::Open;
     }
 
@@ -104,9 +120,12 @@ impl Xmpp {
         match (element.namespace.as_str(), name) {
             (names::TLS, "starttls") => self.start_tls(turn),
             (names::SASL, "auth") if self.stage == Stage::Open && !self.must_be_private() => self.auth(element, turn),
-            (names::SASL, "response") if self.stage == Stage::Challenged => self.respond(element, turn),
-            (names::SASL, "abort") if self.stage == Stage::Challenged => self.abort(turn),
-            (names::SASL, _) => self.fail_log_in("malformed-request", turn.replies),
+            (names::SASL2, "authenticate") if self.stage == Stage::Open && !self.must_be_private() => {
+                self.authenticate(element, turn)
+            }
+            (ours, "response") if self.stage == Stage::Challenged && ours == self.sasl() => self.respond(element, turn),
+            (ours, "abort") if self.stage == Stage::Challenged && ours == self.sasl() => self.abort(turn),
+            (other @ (names::SASL | names::SASL2), _) => self.fail_in(other, "malformed-request", turn.replies),
             _ if self.is_registration(element) => self.registration(element, turn),
             _ => Err(End::saying("not-authorized", "log in first", Reason::OutOfOrder)),
         }
@@ -127,18 +146,25 @@ impl Xmpp {
 
     /// RFC 6120 6.4.2.
     fn auth(&mut self, element: &Element, turn: &mut Turn<'_, '_>) -> Result<(), End> {
-        let wanted = element.attribute("mechanism").unwrap_or_default();
-        let Some(mechanism) = self.entry().mechanisms.iter().copied().find(|known| *known == wanted) else {
+        self.start(element.attribute("mechanism").unwrap_or_default(), Some(element), turn)
+    }
+
+    /// A log-in by a mechanism whose first message may be there.
+    pub(super) fn start(&mut self, wanted: &str, first: Option<&Element>, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        let by_token = self.shows_token();
+        let entry = self.entry();
+        let known = if by_token { &entry.hashed } else { &entry.mechanisms };
+        let Some(mechanism) = known.iter().copied().find(|known| *known == wanted) else {
             return self.fail_log_in("invalid-mechanism", turn.replies);
         };
-        if element.text().trim().is_empty() {
+        let Some(first) = first.filter(|first| !first.text().trim().is_empty()) else {
             // The client speaks first in all of them (RFC 6120 6.4.2): an empty challenge asks it to.
             self.entry().begun = Some(mechanism);
             self.stage = Stage::Challenged;
-            turn.say(Mark::Words, |out| write_sasl(out, "challenge", &[]));
+            turn.say(Mark::Words, |out| write_sasl(out, self.sasl(), "challenge", &[]));
             return Ok(());
-        }
-        match decoded(element) {
+        };
+        match decoded(first) {
             None => self.fail_log_in("incorrect-encoding", turn.replies),
             Some(data) => self.begin(mechanism, &data, turn),
         }
@@ -150,11 +176,15 @@ impl Xmpp {
         let jid = Bare::new(&name)
             .filter(|jid| jid.domain() == &*self.rules.domain)
             .or_else(|| Bare::new(&format!("{name}@{}", self.rules.domain)));
-        let Some(jid) = jid else { return self.fail_log_in("not-authorized", turn.replies) };
+        let Some(jid) = jid.filter(|jid| self.is_from(jid)) else {
+            return self.fail_log_in("not-authorized", turn.replies);
+        };
         self.jid = jid.as_str().into();
         self.stage = Stage::Deciding;
         let tag = self.ask(Question::LogIn).expect("nothing else waits before a log-in");
         let fields = LogInFields { jid: jid.as_str(), mechanism, data, bind_later: true, ..LogInFields::default() };
+        let wish = self.entry.as_ref().and_then(|entry| entry.wish.as_ref());
+        let fields = wish.map_or(fields, |wish| wish.add_to(fields));
         turn.frame(|encoder, frames| encoder.log_in(frames, tag, &fields));
         Ok(())
     }
@@ -197,9 +227,17 @@ impl Xmpp {
     }
 
     /// A log-in fails before the core hears of it.
-    fn fail_log_in(&mut self, condition: &str, replies: &mut Vec<u8>) -> Result<(), End> {
-        crate::wire::frame::write_raw(replies, Mark::Words as u32, |out| write_failure(out, condition, ""));
+    pub(super) fn fail_log_in(&mut self, condition: &str, replies: &mut Vec<u8>) -> Result<(), End> {
+        self.fail_in(self.sasl(), condition, replies)
+    }
+
+    fn fail_in(&mut self, sasl: &str, condition: &str, replies: &mut Vec<u8>) -> Result<(), End> {
+        crate::wire::frame::write_raw(replies, Mark::Words as u32, |out| write_failure(out, sasl, condition, ""));
+        let is_over = self.stage == Stage::Open;
         let entry = self.entry();
+        if is_over {
+            entry.wish = None;
+        }
         entry.faults += 1;
         if entry.faults < FAULTS {
             return Ok(());
@@ -209,12 +247,16 @@ impl Xmpp {
 
     pub(super) fn challenged(&mut self, data: &[u8], out: &mut Vec<u8>) {
         self.stage = Stage::Challenged;
-        self.message_out(out, |_, out| write_sasl(out, "challenge", data));
+        self.message_out(out, |this, out| write_sasl(out, this.sasl(), "challenge", data));
     }
 
     /// The log-in succeeded: the client opens its stream anew (RFC 6120 6.4.6).
-    pub(super) fn authenticated(&mut self, data: &[u8], out: &mut Vec<u8>) {
-        self.message_out(out, |_, out| write_sasl(out, "success", data));
+    pub(super) fn authenticated(&mut self, authenticated: Authenticated<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
+        if self.is_second() {
+            return self.proven(authenticated, core, out);
+        }
+        let data = authenticated.data().map_or(&[][..], |data| data.bytes());
+        self.message_out(out, |_, out| write_sasl(out, names::SASL, "success", data));
         self.stage = Stage::Proven;
         self.reader = Reader::default();
     }
@@ -222,7 +264,14 @@ impl Xmpp {
     pub(super) fn log_in_refused(&mut self, reason: Reason, out: &mut Vec<u8>) {
         self.stage = Stage::Open;
         let condition = if std::mem::take(&mut self.entry().aborted) { "aborted" } else { reasons::sasl(reason) };
-        self.message_out(out, |_, out| write_failure(out, condition, if condition == "aborted" { "" } else { reason.text() }));
+        let text = if condition == "aborted" { "" } else { reason.text() };
+        self.message_out(out, |this, out| write_failure(out, this.sasl(), condition, text));
+        self.entry().wish = None;
+    }
+
+    /// The namespace of the log-in under way.
+    fn sasl(&self) -> &'static str {
+        if self.is_second() { names::SASL2 } else { names::SASL }
     }
 
     /// An element of a stream whose client has logged in and has no session yet (RFC 6120 7).
@@ -257,6 +306,9 @@ impl Xmpp {
     }
 
     pub(super) fn bind_refused(&mut self, id: &str, reason: Reason, out: &mut Vec<u8>) {
+        if self.is_second() {
+            return self.succeeded_unbound(out);
+        }
         self.stage = Stage::Unbound;
         self.message_out(out, |this, out| this.write_early_failure(out, id, reasons::failure(reason)));
     }
@@ -271,7 +323,10 @@ impl Xmpp {
     }
 
     /// The session is there.
-    pub(super) fn bound(&mut self, id: &str, logged_in: LoggedIn<'_>, out: &mut Vec<u8>) {
+    pub(super) fn bound(&mut self, id: &str, logged_in: LoggedIn<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
+        if self.is_second() {
+            return self.bound_as_wished(logged_in, core, out);
+        }
         self.in_session_as(logged_in);
         let jid = logged_in.jid();
         self.message_out(out, |this, out| {
@@ -295,6 +350,9 @@ fn decoded(element: &Element) -> Option<Vec<u8>> {
 
 /// Who wants in, by a mechanism's first message. `None`: it can't be read.
 fn user_name(mechanism: &str, data: &[u8]) -> Option<String> {
+    if HASHED.contains(&mechanism) {
+        return String::from_utf8(data.split(|&byte| byte == 0).next()?.to_vec()).ok();
+    }
     let message = std::str::from_utf8(data).ok()?;
     if mechanism == "PLAIN" {
         return message.split('\0').nth(1).map(str::to_owned);
@@ -311,10 +369,10 @@ fn prepared_resource(wanted: &str) -> Option<String> {
     jid::ResourcePart::new(wanted).ok().map(|resource| resource.as_str().to_owned())
 }
 
-fn write_sasl(out: &mut Vec<u8>, name: &str, data: &[u8]) {
+fn write_sasl(out: &mut Vec<u8>, sasl: &str, name: &str, data: &[u8]) {
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());
-    xml::attribute(out, "xmlns", names::SASL);
+    xml::attribute(out, "xmlns", sasl);
     if data.is_empty() {
         out.extend_from_slice(b"/>");
         return;
@@ -326,9 +384,15 @@ fn write_sasl(out: &mut Vec<u8>, name: &str, data: &[u8]) {
     out.push(b'>');
 }
 
-fn write_failure(out: &mut Vec<u8>, condition: &str, text: &str) {
-    out.extend_from_slice(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><");
+/// RFC 6120 6.5; in SASL 2 the conditions are still those of the first (XEP-0388 2.6.2).
+fn write_failure(out: &mut Vec<u8>, sasl: &str, condition: &str, text: &str) {
+    out.extend_from_slice(b"<failure");
+    xml::attribute(out, "xmlns", sasl);
+    out.extend_from_slice(b"><");
     out.extend_from_slice(condition.as_bytes());
+    if sasl != names::SASL {
+        xml::attribute(out, "xmlns", names::SASL);
+    }
     out.extend_from_slice(b"/>");
     if !text.is_empty() {
         out.extend_from_slice(b"<text xml:lang='en'>");

@@ -29,21 +29,30 @@ impl Xmpp {
         if self.counting.is_some() {
             return turn.say(Mark::Words, |out| write_failed(out, None, "unexpected-request"));
         }
-        let resumable = matches!(element.attribute("resume"), Some("true" | "1")) && self.within_ms > 0;
-        let (id, token) = ((turn.core.random)(), if resumable { &self.token[..] } else { &[] });
-        turn.core.xmpp.streams.insert(id, Stream::new(&self.jid, token, self.within_ms), turn.core.wall_ms);
+        self.manage_from_now(wants_resumption(element), turn.core);
+        turn.say(Mark::Enabled, |out| self.write_enabled(out));
+    }
+
+    /// Begins to manage the stream; `write_enabled` says so.
+    pub(super) fn manage_from_now(&mut self, resumable: bool, core: &mut Core<'_>) {
+        let resumable = resumable && self.within_ms > 0;
+        let (id, token) = ((core.random)(), if resumable { &self.token[..] } else { &[] });
+        core.xmpp.streams.insert(id, Stream::new(&self.jid, token, self.within_ms), core.wall_ms);
         self.counting = Some(Box::new(Counting { resumable, ..Counting::new(id, Stream::FIRST_OWNER) }));
+    }
+
+    /// Nothing, if the stream is not managed.
+    pub(super) fn write_enabled(&self, out: &mut Vec<u8>) {
+        let Some(Counting { id, resumable, .. }) = self.counting.as_deref() else { return };
         let within = self.within_ms / 1000;
-        turn.say(Mark::Enabled, |out| {
-            out.extend_from_slice(b"<enabled");
-            xml::attribute(out, "xmlns", names::MANAGEMENT);
-            if resumable {
-                for (name, value) in [("id", format!("{id:016x}")), ("resume", "true".into()), ("max", within.to_string())] {
-                    xml::attribute(out, name, &value);
-                }
+        out.extend_from_slice(b"<enabled");
+        xml::attribute(out, "xmlns", names::MANAGEMENT);
+        if *resumable {
+            for (name, value) in [("id", format!("{id:016x}")), ("resume", "true".into()), ("max", within.to_string())] {
+                xml::attribute(out, name, &value);
             }
-            out.extend_from_slice(b"/>");
-        });
+        }
+        out.extend_from_slice(b"/>");
     }
 
     fn say_handled(&self, turn: &mut Turn<'_, '_>) {
@@ -78,16 +87,18 @@ impl Xmpp {
 
     /// A client that has logged in goes on with its stream.
     pub(super) fn resume(&mut self, element: &Element, turn: &mut Turn<'_, '_>) -> Result<(), End> {
+        if !self.take_over(element, turn.core, turn.frames)? {
+            turn.say(Mark::Words, |out| write_failed(out, None, "item-not-found"));
+        }
+        Ok(())
+    }
+
+    /// Asks the core for the session of a stream to resume. False: there is no such stream.
+    pub(super) fn take_over(&mut self, element: &Element, core: &mut Core<'_>, frames: &mut Vec<u8>) -> Result<bool, End> {
         let id = element.attribute("previd").and_then(|id| u64::from_str_radix(id, 16).ok());
-        let (Some(id), Some(handled)) = (id, handled(element)) else {
-            turn.say(Mark::Words, |out| write_failed(out, None, "item-not-found"));
-            return Ok(());
-        };
-        let found = turn.core.xmpp.streams.take_over(id, &self.jid, handled);
-        let Some((counting, stream, acknowledged)) = found else {
-            turn.say(Mark::Words, |out| write_failed(out, None, "item-not-found"));
-            return Ok(());
-        };
+        let (Some(id), Some(handled)) = (id, handled(element)) else { return Ok(false) };
+        let found = core.xmpp.streams.take_over(id, &self.jid, handled);
+        let Some((counting, stream, acknowledged)) = found else { return Ok(false) };
         let token = stream.token.clone();
         let received = match acknowledged {
             Acknowledged::Message(number) => number,
@@ -97,8 +108,8 @@ impl Xmpp {
         self.counting = Some(Box::new(counting));
         self.stage = Stage::Binding;
         let tag = self.ask(Question::Resume).expect("nothing else waits before a session");
-        turn.frame(|encoder, frames| encoder.resume(frames, tag, &self.jid, &token, received));
-        Ok(())
+        core.xmpp.encoder.resume(frames, tag, &self.jid, &token, received);
+        Ok(true)
     }
 
     /// The core has given the session to this connection. Presence and messages follow by themselves.
@@ -111,13 +122,19 @@ impl Xmpp {
         if has_lost_news {
             core.xmpp.encoder.interests_again(core.follow, Tag::request(NOBODY));
         }
-        self.message_out(out, |_, out| {
+        let write_resumed = |out: &mut Vec<u8>| {
             out.extend_from_slice(b"<resumed");
             xml::attribute(out, "xmlns", names::MANAGEMENT);
             xml::attribute(out, "previd", &format!("{:016x}", counting.id));
             xml::attribute(out, "h", &handled.to_string());
             out.extend_from_slice(b"/>");
-        });
+        };
+        if self.is_second() {
+            self.write_second_success(out, |_, out| write_resumed(out));
+            self.message_out(out, |this, out| this.write_bound_features(out));
+        } else {
+            self.message_out(out, |_, out| write_resumed(out));
+        }
         counting.on = true;
         self.counting = Some(counting);
         for stanza in again {
@@ -129,7 +146,11 @@ impl Xmpp {
     pub(super) fn not_resumed(&mut self, core: &mut Core<'_>, out: &mut Vec<u8>) {
         self.stage = Stage::Unbound;
         let stream = self.counting.take().and_then(|counting| core.xmpp.streams.remove(&counting));
-        self.message_out(out, |_, out| write_failed(out, stream.map(|stream| stream.handled), "item-not-found"));
+        let handled = stream.map(|stream| stream.handled);
+        if self.is_second() {
+            return self.binds_instead(handled, core, out);
+        }
+        self.message_out(out, |_, out| write_failed(out, handled, "item-not-found"));
     }
 
     /// Ends the stream for good: the client has closed it.
@@ -166,12 +187,17 @@ impl Xmpp {
     }
 }
 
+/// XEP-0198 3: whether a stream that is to be managed is to be resumable.
+pub(super) fn wants_resumption(enable: &Element) -> bool {
+    matches!(enable.attribute("resume"), Some("true" | "1"))
+}
+
 /// How many stanzas the client has handled. `None`: it does not say.
 fn handled(element: &Element) -> Option<u32> {
     element.attribute("h")?.parse().ok()
 }
 
-fn write_failed(out: &mut Vec<u8>, handled: Option<u32>, condition: &str) {
+pub(super) fn write_failed(out: &mut Vec<u8>, handled: Option<u32>, condition: &str) {
     out.extend_from_slice(b"<failed");
     xml::attribute(out, "xmlns", names::MANAGEMENT);
     if let Some(handled) = handled {

@@ -4,17 +4,16 @@
 //! answered exactly once (RFC 6120 8.2.3); what is sent is well-formed whatever the core or a native client says; a connection
 //! between stanzas keeps its JID and some hundred bytes; requests waiting for the core are bounded ([`WAITING`]).
 //!
-//! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `stanza` (addresses, errors),
-//! `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `encodings` (a presence, written once),
-//! `management` and `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030), `caps` (XEP-0115),
-//! `documents` (XEP-0049, 0054), `nodes` (XEP-0163).
+//! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `sasl2` (both in one go), `stanza`
+//! (addresses, errors), `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `management` and
+//! `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030), `caps` (XEP-0115), `documents` (XEP-0049, 0054), `nodes`
+//! (XEP-0163).
 
 mod answers;
 mod blocking;
 mod caps;
 mod disco;
 mod documents;
-mod encodings;
 mod iq;
 mod log_in;
 mod managed;
@@ -26,16 +25,18 @@ mod presence;
 mod reasons;
 mod register;
 mod roster;
+mod sasl2;
 mod stanza;
 mod stream;
 
-pub use encodings::Encodings;
+pub use presence::write_form;
 
 use crate::base::reason::Reason;
 use crate::front::translate::{Core, Next, Translate};
 use crate::wire::encode::{Encoder, Tag};
+use crate::wire::form::Form;
 use crate::wire::frame;
-use crate::wire::xml::{Bounds, Element, Item, Reader};
+use crate::wire::xml::{Bounds, Element, Item, Parsers, Reader};
 use log_in::Entry;
 use management::Counting;
 use std::sync::Arc;
@@ -80,8 +81,10 @@ pub enum Framing {
 /// What the XMPP connections of one core share.
 #[derive(Default)]
 pub struct Memory {
-    pub encodings: Encodings,
+    /// How each presence of the connection that is being translated begins.
+    opening: Vec<u8>,
     encoder: Encoder,
+    parsers: Parsers,
     streams: management::Streams,
     known: caps::Known,
 }
@@ -211,6 +214,8 @@ enum Mark {
     Last = 2,
     /// From here on, stanzas are counted.
     Enabled = 3,
+    /// A presence event without its addressee ([`Form::Xmpp`]).
+    Presence = 4,
 }
 
 impl Xmpp {
@@ -279,7 +284,7 @@ impl Xmpp {
                 Stage::Securing | Stage::Closing | Stage::Closed => return Ok(()),
                 _ => {}
             }
-            match self.reader.next(&mut bytes, bounds)? {
+            match self.reader.next(&mut bytes, bounds, &mut turn.core.xmpp.parsers)? {
                 None => return Ok(()),
                 Some(item) => self.item(item, turn)?,
             }
@@ -421,6 +426,10 @@ impl Translate for Xmpp {
     /// RFC 6121 4.5.2: who is lost is unavailable, unless XEP-0198 lets them come back.
     fn is_resumable(&self) -> bool {
         self.counting.as_ref().is_some_and(|counting| counting.resumable)
+    }
+
+    fn form(&self) -> Form {
+        Form::Xmpp
     }
 
     fn secured(&mut self) {

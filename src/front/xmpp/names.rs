@@ -6,6 +6,9 @@ pub const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 pub const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 pub const TLS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 pub const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+pub const SASL2: &str = "urn:xmpp:sasl:2";
+pub const BIND2: &str = "urn:xmpp:bind:0";
+pub const FAST: &str = "urn:xmpp:fast:0";
 pub const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 /// RFC 3921 3.
 pub const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";

@@ -5,12 +5,13 @@ use super::reasons::{BAD_JID, BAD_REQUEST, ELSEWHERE, Failure, TOO_BIG, TOO_MANY
 use super::stanza::{Address, tag_and_children};
 use super::{Framing, Mark, Question, Turn, Xmpp, names};
 use crate::base::id::UserId;
+use crate::base::jid::Bare;
 use crate::base::limits::TEXT_BYTES;
 use crate::front::translate::Core;
 use crate::wire::encode::{PresenceFields, SubscriptionFields, Tag};
-use crate::wire::event::{self, Head};
+use crate::wire::event::{self, Event};
+use crate::wire::frame;
 use crate::wire::native::{Action, Show, SubscriptionEvent};
-use crate::wire::presence::PresenceView;
 use crate::wire::xml::{self, Element};
 
 /// What a presence stanza says, in a native presence's fields.
@@ -159,28 +160,33 @@ impl Xmpp {
         Ok(told)
     }
 
-    /// One event becomes one stanza. The same event for another client of this core is only copied, so its presence is not read.
-    pub(super) fn write_event<'a>(
-        &mut self,
-        out: &mut Vec<u8>,
-        head: Head,
-        presence: impl FnOnce() -> Option<PresenceView<'a>>,
-        core: &mut Core<'_>,
-    ) {
-        let Some(jid) = core.users.jid(head.user) else { return };
+    /// An event that was not written in this door's form: the state that a session begins with, or goes on with.
+    pub(super) fn write_event(&mut self, out: &mut Vec<u8>, event: &Event<'_>, core: &mut Core<'_>) {
+        let Some(jid) = core.users.jid(event.head.user) else { return };
         let from = out.len();
-        out.extend_from_slice(b"<presence");
-        if let Framing::Messages(_) = self.framing {
-            xml::attribute(out, "xmlns", names::CLIENT);
+        self.open_presence(out, core);
+        write_event(out, jid, event);
+        self.presence_out(out, from);
+    }
+
+    /// An event that was.
+    pub(super) fn copy_event(&mut self, out: &mut Vec<u8>, written: &[u8], core: &mut Core<'_>) {
+        let from = out.len();
+        self.open_presence(out, core);
+        out.extend_from_slice(written);
+        self.presence_out(out, from);
+    }
+
+    fn open_presence(&self, out: &mut Vec<u8>, core: &mut Core<'_>) {
+        let opening = &mut core.xmpp.opening;
+        if opening.is_empty() {
+            self.open_tag(opening, "presence");
+            xml::attribute(opening, "to", &self.jid);
         }
-        xml::attribute(out, "to", &self.jid);
-        let rest = core.xmpp.encodings.get(head, |out| {
-            let fields = presence().map(|presence| presence.fields()).unwrap_or_default();
-            let full = if fields.resource.is_empty() { jid.to_string() } else { format!("{jid}/{}", fields.resource) };
-            let stamp = if head.flags & event::LAST == 0 { 0 } else { fields.stamp };
-            write_rest(out, &full, &PresenceFields { show: head.show, stamp, ..fields });
-        });
-        out.extend_from_slice(rest);
+        out.extend_from_slice(opening);
+    }
+
+    fn presence_out(&mut self, out: &mut Vec<u8>, from: usize) {
         if let Some(counting) = self.counting.as_mut().filter(|counting| counting.on) {
             counting.count(None);
         }
@@ -214,6 +220,20 @@ impl Xmpp {
         out.extend_from_slice(children.as_bytes());
         out.extend_from_slice(b"</presence>");
     }
+}
+
+/// Appends an event as all XMPP sessions of a core take it: without its addressee.
+pub fn write_form(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
+    frame::write_raw(out, Mark::Presence as u32, |out| write_event(out, jid, event));
+}
+
+/// Writes an event from behind its name and addressee on.
+fn write_event(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
+    let fields = event.presence.map(|presence| presence.fields()).unwrap_or_default();
+    let full = if fields.resource.is_empty() { jid.to_string() } else { format!("{jid}/{}", fields.resource) };
+    // The head's show counts: a session that was cut off leaves no words.
+    let stamp = if event.head.flags & event::LAST == 0 { 0 } else { fields.stamp };
+    write_rest(out, &full, &PresenceFields { show: event.head.show, stamp, ..fields });
 }
 
 /// RFC 6121 4.7.2.1. `None`: there is no such state.

@@ -95,7 +95,7 @@ pub(super) fn stream(reason: Reason) -> &'static str {
         Replaced => "conflict",
         AccountRemoved | LogInFailed | NotLoggedIn | OutOfOrder => "not-authorized",
         LogInTooSlow | Silent | ConnectionLost | NeverReads => "connection-timeout",
-        TooManyAttempts | Flood | FrameTooLarge => "policy-violation",
+        TooManyAttempts | Flood | FrameTooLarge | TlsRequired => "policy-violation",
         TooManyConnections | Overloaded => "resource-constraint",
         ShuttingDown => "system-shutdown",
         SessionWornOut => "reset",
@@ -108,6 +108,7 @@ pub(super) fn sasl(reason: Reason) -> &'static str {
     match reason {
         Reason::LogInFailed | Reason::NoSuchUser | Reason::BadJid => "not-authorized",
         Reason::BadRequest => "malformed-request",
+        Reason::TokenExpired => "credentials-expired",
         _ => "temporary-auth-failure",
     }
 }

@@ -76,6 +76,8 @@ impl Xmpp {
             });
         } else {
             self.stage = Stage::Greeting;
+            let from = tag.attribute("from").and_then(Bare::new);
+            self.entry().from = from.map(|from| from.as_str().into());
             let tag = self.ask(Question::Hello).expect("nothing waits on a new stream");
             turn.frame(|encoder, frames| encoder.hello(frames, tag, SOFTWARE));
         }
@@ -139,6 +141,7 @@ impl Xmpp {
             features.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
         }
         entry.write_mechanisms(&mut features);
+        entry.write_authentication(&mut features);
         if self.rules.registration {
             features.extend_from_slice(b"<register xmlns='http://jabber.org/features/iq-register'/>");
         }
@@ -147,13 +150,25 @@ impl Xmpp {
     }
 
     /// What is offered to who has logged in.
-    fn write_session_features(&self, out: &mut Vec<u8>) {
-        let mut features = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
-            <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-            <sub xmlns='urn:xmpp:features:pre-approval'/>\
-            <ver xmlns='urn:xmpp:features:rosterver'/><sm xmlns='urn:xmpp:sm:3'/>\
-            <csi xmlns='urn:xmpp:csi:0'/>"
-            .to_vec();
+    pub(super) fn write_session_features(&self, out: &mut Vec<u8>) {
+        self.write_features_of_session(
+            out,
+            b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+              <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session><sm xmlns='urn:xmpp:sm:3'/>",
+        );
+    }
+
+    /// What is offered to who has a session already.
+    pub(super) fn write_bound_features(&self, out: &mut Vec<u8>) {
+        self.write_features_of_session(out, b"");
+    }
+
+    fn write_features_of_session(&self, out: &mut Vec<u8>, to_have_one: &[u8]) {
+        let mut features = to_have_one.to_vec();
+        features.extend_from_slice(
+            b"<sub xmlns='urn:xmpp:features:pre-approval'/><ver xmlns='urn:xmpp:features:rosterver'/>\
+              <csi xmlns='urn:xmpp:csi:0'/>",
+        );
         disco::write_own(&mut features);
         self.write_limits(&mut features);
         self.write_features(out, &features);
@@ -227,12 +242,17 @@ impl Xmpp {
         self.stage = Stage::Closed;
     }
 
-    /// The stream goes on at another address (RFC 6120 4.9.3.19; RFC 7395 3.6.1 over WebSocket, where it is a URI).
+    /// The stream goes on at another address (RFC 6120 4.9.3.19; RFC 7395 3.6.1 over WebSocket, where it is a URI: an address
+    /// without a scheme stands for the same door there).
     pub(super) fn write_other_host(&self, out: &mut Vec<u8>, address: &str) {
         if let Framing::Messages(_) = self.framing {
             out.extend_from_slice(b"<close");
             xml::attribute(out, "xmlns", names::FRAMING);
-            xml::attribute(out, "see-other-uri", address);
+            let uri = match address.contains("://") {
+                true => address.to_owned(),
+                false => format!("{}://{address}/xmpp-websocket", if self.private { "wss" } else { "ws" }),
+            };
+            xml::attribute(out, "see-other-uri", &uri);
             return out.extend_from_slice(b"/>");
         }
         out.extend_from_slice(b"<stream:error><see-other-host");

@@ -27,6 +27,7 @@ impl Edge {
             return 0;
         };
         let mut delivered = publisher.direct.len();
+        self.forms.begin();
         for conns in publisher.direct.chunks(TOGETHER) {
             // All misses of these lines at once, before the first waits for its own.
             black_box(conns.iter().fold(0, |seen, &conn| seen ^ lines.glance(conn)));
@@ -35,7 +36,7 @@ impl Edge {
                     self.slow.push(conn);
                     continue;
                 }
-                lines.append(conn, frame);
+                lines.append(conn, self.forms.get(lines.form(conn), frame, self.names.as_ref()));
             }
         }
         for group in &publisher.trunks {

@@ -1,12 +1,13 @@
 //! The edge role of a core: the sessions whose sockets it owns, and what they watch (the document's inbound table, Z7; J1).
 //!
 //! Lives on: every core. Serves Z7, J6, G1, G2. `interest` grants and takes away, `fan_out` delivers, `cache` keeps what a
-//! publisher of another core last told, `names` who it is where a door must know. Invariants: a session in a publisher's list
-//! has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a session watches it or waits to;
-//! nobody is in a list whom the publisher's home has not approved.
+//! publisher of another core last told, `names` who it is and `forms` an update's other forms, where doors have them. Invariants: a
+//! session in a publisher's list has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a
+//! session watches it or waits to; nobody is in a list whom the publisher's home has not approved.
 
 mod cache;
 mod fan_out;
+mod forms;
 mod interest;
 mod names;
 
@@ -19,6 +20,7 @@ use crate::wire::lines::Lines;
 use crate::wire::native::Show;
 use ahash::RandomState;
 use cache::Cache;
+use forms::Forms;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
 use thin_vec::ThinVec;
@@ -205,6 +207,7 @@ pub struct Edge {
     /// What waits until connections have read what they have.
     rests: HashMap<u32, Vec<Rest>, RandomState>,
     names: Option<names::Names>,
+    forms: Forms,
     scratch: Events,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -236,6 +239,7 @@ impl Edge {
             behind: HashMap::with_hasher(hasher.clone()),
             rests: HashMap::with_hasher(hasher),
             names: None,
+            forms: Forms::default(),
             scratch: Events::default(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),

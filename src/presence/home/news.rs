@@ -89,6 +89,9 @@ impl Homes {
             let most = format!("{INTERESTS} names of {DOCUMENT_NAME_BYTES} bytes at most");
             return refuse(asker, Reason::TooLarge, most, out);
         }
+        if names.iter().flatten().any(|name| name.chars().any(char::is_control)) {
+            return refuse(asker, Reason::BadRequest, "the name of a document", out);
+        }
         let cores = self.place.cores;
         let user = self.user(at).expect("the caller found it");
         let publishers = publishers(user);
@@ -173,7 +176,7 @@ impl Homes {
             return answer(fetch, jid, Vec::new(), out);
         };
         let document = |(name, changed): &(Box<str>, bool)| {
-            let found = user.documents().iter().find(|document| document.name == *name);
+            let found = user.documents().iter().find(|document| document.name == *name && !document.is_hidden());
             let readable = found.filter(|document| may_read(user, document.access, &fetch.from, fetch.from_user));
             match readable {
                 Some(document) => Some((name.clone(), document.data.to_vec())),

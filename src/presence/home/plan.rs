@@ -335,7 +335,7 @@ fn document_set(user: &User, place: &Place, name: &str, data: &[u8], access: Acc
         return Ok(plan);
     }
     let document = Document { name: name.into(), data: data.into(), access };
-    let others = || user.documents().iter().filter(|other| *other.name != *name);
+    let others = || user.documents().iter().filter(|other| *other.name != *name && !other.is_hidden());
     let (most, most_bytes) = (place.limits.documents_per_user as usize, place.limits.document_bytes_per_user as usize);
     if others().count() >= most || others().map(Document::bytes).sum::<usize>() + document.bytes() > most_bytes {
         return Err((Reason::TooManyDocuments, format!("{most} of {most_bytes} bytes together at most")));

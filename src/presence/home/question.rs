@@ -81,7 +81,8 @@ fn last_seen(user: Option<&User>, question: &Question, now: WallClock) -> Result
 
 fn document(user: Option<&User>, question: &Question, name: &str) -> Result<SessionEvent, Reason> {
     let user = user.ok_or(Reason::NotFound)?;
-    let found = user.documents().iter().find(|document| *document.name == *name).ok_or(Reason::NotFound)?;
+    let found =
+        user.documents().iter().find(|document| *document.name == *name && !document.is_hidden()).ok_or(Reason::NotFound)?;
     let (request, jid) = (question.asker.request, user.jid.clone());
     let access = if jid == question.from { found.access } else { Access::default() };
     let answer = || SessionEvent::Document { request, jid, name: name.to_owned(), data: found.data.to_vec(), access };

@@ -77,7 +77,7 @@ impl Client {
                 data: &data,
                 resource: &resource,
                 presence: &presence,
-                bind_later: false,
+                ..LogInFields::default()
             };
             encoder.log_in(out, tag, &fields);
         });

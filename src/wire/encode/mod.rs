@@ -43,6 +43,12 @@ pub struct LogInFields<'a> {
     pub presence: &'a [u8],
     /// Only prove who we are; Bind makes the session.
     pub bind_later: bool,
+    /// What the client calls itself to have hashed tokens.
+    pub client: &'a str,
+    /// The mechanism that a token is wanted for.
+    pub token_for: &'a str,
+    pub token_count: u32,
+    pub token_invalid: bool,
 }
 
 /// The fields of a message. Empty ones are left out.

@@ -66,10 +66,11 @@ impl Encoder {
         });
     }
 
-    /// `data`: SASL's last word.
-    pub fn authenticated(&mut self, out: &mut Vec<u8>, tag: Tag, data: &[u8]) {
+    /// `data`: SASL's last word. `token`: one for the next log-in, and when it ends.
+    pub fn authenticated(&mut self, out: &mut Vec<u8>, tag: Tag, data: &[u8], token: Option<(&str, u64)>) {
         self.frame(out, n::Kind::Authenticated, tag, |b| {
-            let args = n::AuthenticatedArgs { data: bytes(b, data) };
+            let (token, token_until) = token.unwrap_or_default();
+            let args = n::AuthenticatedArgs { data: bytes(b, data), token: text(b, token), token_until };
             n::Authenticated::create(b, &args)
         });
     }

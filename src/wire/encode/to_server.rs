@@ -22,6 +22,10 @@ impl Encoder {
                 resource: text(b, fields.resource),
                 presence: bytes(b, fields.presence),
                 bind_later: fields.bind_later,
+                client: text(b, fields.client),
+                token_for: text(b, fields.token_for),
+                token_count: fields.token_count,
+                token_invalid: fields.token_invalid,
             };
             n::LogIn::create(b, &args)
         });

@@ -1577,6 +1577,10 @@ impl<'a> LogIn<'a> {
   pub const VT_RESOURCE: ::flatbuffers::VOffsetT = 10;
   pub const VT_PRESENCE: ::flatbuffers::VOffsetT = 12;
   pub const VT_BIND_LATER: ::flatbuffers::VOffsetT = 14;
+  pub const VT_CLIENT: ::flatbuffers::VOffsetT = 16;
+  pub const VT_TOKEN_FOR: ::flatbuffers::VOffsetT = 18;
+  pub const VT_TOKEN_COUNT: ::flatbuffers::VOffsetT = 20;
+  pub const VT_TOKEN_INVALID: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1588,11 +1592,15 @@ impl<'a> LogIn<'a> {
     args: &'args LogInArgs<'args>
   ) -> ::flatbuffers::WIPOffset<LogIn<'bldr>> {
     let mut builder = LogInBuilder::new(_fbb);
+    builder.add_token_count(args.token_count);
+    if let Some(x) = args.token_for { builder.add_token_for(x); }
+    if let Some(x) = args.client { builder.add_client(x); }
     if let Some(x) = args.presence { builder.add_presence(x); }
     if let Some(x) = args.resource { builder.add_resource(x); }
     if let Some(x) = args.data { builder.add_data(x); }
     if let Some(x) = args.mechanism { builder.add_mechanism(x); }
     if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.add_token_invalid(args.token_invalid);
     builder.add_bind_later(args.bind_later);
     builder.finish()
   }
@@ -1655,6 +1663,38 @@ impl<'a> LogIn<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(LogIn::VT_BIND_LATER, Some(false)).unwrap()}
   }
+  /// What the client calls itself, always the same; hashed tokens are given to it and taken from it alone (XEP-0484).
+  #[inline]
+  pub fn client(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LogIn::VT_CLIENT, None)}
+  }
+  /// The mechanism that a token is wanted for: HT-SHA-256-NONE or HT-SHA-256-EXPR. It comes in Authenticated.
+  #[inline]
+  pub fn token_for(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LogIn::VT_TOKEN_FOR, None)}
+  }
+  /// How often the token was shown; 0: the client does not count.
+  #[inline]
+  pub fn token_count(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(LogIn::VT_TOKEN_COUNT, Some(0)).unwrap()}
+  }
+  /// No token of this client is to be good any more.
+  #[inline]
+  pub fn token_invalid(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(LogIn::VT_TOKEN_INVALID, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for LogIn<'_> {
@@ -1669,6 +1709,10 @@ impl ::flatbuffers::Verifiable for LogIn<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("resource", Self::VT_RESOURCE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("presence", Self::VT_PRESENCE, false)?
      .visit_field::<bool>("bind_later", Self::VT_BIND_LATER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("client", Self::VT_CLIENT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("token_for", Self::VT_TOKEN_FOR, false)?
+     .visit_field::<u32>("token_count", Self::VT_TOKEN_COUNT, false)?
+     .visit_field::<bool>("token_invalid", Self::VT_TOKEN_INVALID, false)?
      .finish();
     Ok(())
   }
@@ -1680,6 +1724,10 @@ pub struct LogInArgs<'a> {
     pub resource: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub presence: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub bind_later: bool,
+    pub client: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub token_for: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub token_count: u32,
+    pub token_invalid: bool,
 }
 impl<'a> Default for LogInArgs<'a> {
   #[inline]
@@ -1691,6 +1739,10 @@ impl<'a> Default for LogInArgs<'a> {
       resource: None,
       presence: None,
       bind_later: false,
+      client: None,
+      token_for: None,
+      token_count: 0,
+      token_invalid: false,
     }
   }
 }
@@ -1725,6 +1777,22 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LogInBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(LogIn::VT_BIND_LATER, bind_later, false);
   }
   #[inline]
+  pub fn add_client(&mut self, client: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LogIn::VT_CLIENT, client);
+  }
+  #[inline]
+  pub fn add_token_for(&mut self, token_for: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LogIn::VT_TOKEN_FOR, token_for);
+  }
+  #[inline]
+  pub fn add_token_count(&mut self, token_count: u32) {
+    self.fbb_.push_slot::<u32>(LogIn::VT_TOKEN_COUNT, token_count, 0);
+  }
+  #[inline]
+  pub fn add_token_invalid(&mut self, token_invalid: bool) {
+    self.fbb_.push_slot::<bool>(LogIn::VT_TOKEN_INVALID, token_invalid, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LogInBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     LogInBuilder {
@@ -1748,6 +1816,10 @@ impl ::core::fmt::Debug for LogIn<'_> {
       ds.field("resource", &self.resource());
       ds.field("presence", &self.presence());
       ds.field("bind_later", &self.bind_later());
+      ds.field("client", &self.client());
+      ds.field("token_for", &self.token_for());
+      ds.field("token_count", &self.token_count());
+      ds.field("token_invalid", &self.token_invalid());
       ds.finish()
   }
 }
@@ -1769,6 +1841,8 @@ impl<'a> ::flatbuffers::Follow<'a> for Authenticated<'a> {
 
 impl<'a> Authenticated<'a> {
   pub const VT_DATA: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TOKEN: ::flatbuffers::VOffsetT = 6;
+  pub const VT_TOKEN_UNTIL: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1780,6 +1854,8 @@ impl<'a> Authenticated<'a> {
     args: &'args AuthenticatedArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Authenticated<'bldr>> {
     let mut builder = AuthenticatedBuilder::new(_fbb);
+    builder.add_token_until(args.token_until);
+    if let Some(x) = args.token { builder.add_token(x); }
     if let Some(x) = args.data { builder.add_data(x); }
     builder.finish()
   }
@@ -1792,6 +1868,21 @@ impl<'a> Authenticated<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Authenticated::VT_DATA, None)}
   }
+  /// A hashed token for the next log-in, and until when it's good, in milliseconds since 1970.
+  #[inline]
+  pub fn token(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Authenticated::VT_TOKEN, None)}
+  }
+  #[inline]
+  pub fn token_until(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Authenticated::VT_TOKEN_UNTIL, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Authenticated<'_> {
@@ -1801,18 +1892,24 @@ impl ::flatbuffers::Verifiable for Authenticated<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("token", Self::VT_TOKEN, false)?
+     .visit_field::<u64>("token_until", Self::VT_TOKEN_UNTIL, false)?
      .finish();
     Ok(())
   }
 }
 pub struct AuthenticatedArgs<'a> {
     pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub token: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub token_until: u64,
 }
 impl<'a> Default for AuthenticatedArgs<'a> {
   #[inline]
   fn default() -> Self {
     AuthenticatedArgs {
       data: None,
+      token: None,
+      token_until: 0,
     }
   }
 }
@@ -1825,6 +1922,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AuthenticatedBuilder<'a, 'b, 
   #[inline]
   pub fn add_data(&mut self, data: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Authenticated::VT_DATA, data);
+  }
+  #[inline]
+  pub fn add_token(&mut self, token: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Authenticated::VT_TOKEN, token);
+  }
+  #[inline]
+  pub fn add_token_until(&mut self, token_until: u64) {
+    self.fbb_.push_slot::<u64>(Authenticated::VT_TOKEN_UNTIL, token_until, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AuthenticatedBuilder<'a, 'b, A> {
@@ -1845,6 +1950,8 @@ impl ::core::fmt::Debug for Authenticated<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Authenticated");
       ds.field("data", &self.data());
+      ds.field("token", &self.token());
+      ds.field("token_until", &self.token_until());
       ds.finish()
   }
 }

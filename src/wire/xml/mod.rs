@@ -3,12 +3,13 @@
 //! Lives on: every core; one [`Reader`] per connection of a door that speaks XML. Serves C8. Invariants: what is read has no
 //! document types, entities, processing instructions or comments, and is bounded in depth, size and number of its parts; what is
 //! written is well-formed whatever the text; between stanzas a reader keeps nothing on the heap. rxml finds the tokens and
-//! resolves namespaces; it has no limits on depth, number and size, so those are kept here.
+//! resolves namespaces; it has no limits on depth, number and size, so those are kept here. `plain` reads what needs neither.
 
+mod plain;
 mod read;
 mod write;
 
-pub use read::{Bounds, HEADER_BYTES, Header, Item, Reader, is_fragment};
+pub use read::{Bounds, HEADER_BYTES, Header, Item, Parsers, Reader, is_fragment};
 pub use write::{TooLong, attribute, element, text};
 
 use rxml::{Namespace, NcName};

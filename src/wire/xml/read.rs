@@ -1,13 +1,15 @@
 //! Reading: a stream of any byte pieces becomes its header, whole stanzas, and its end.
 
-use super::{ATTRIBUTES, Attribute, DEPTH, ELEMENTS, Element, Fault, Node, TOKEN_BYTES, write};
+use super::{ATTRIBUTES, Attribute, DEPTH, ELEMENTS, Element, Fault, Node, TOKEN_BYTES, plain, write};
 use rxml::error::EndOrError;
-use rxml::{AttrMap, Event, Options, Parse, Parser, RawEvent, RawParser, WithOptions};
+use rxml::{AttrMap, Event, Namespace, Options, Parse, Parser, RawEvent, RawParser, WithOptions};
 
 /// Longest opening of a stream, its XML declaration included, in bytes. At the limit: [`Fault::TooLarge`].
 pub const HEADER_BYTES: usize = 4096;
 /// The opening of nearly every stream, as far as later elements depend on it.
 const USUAL_HEADER: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
+/// The default namespace that it declares.
+const CLIENT: Namespace<'static> = Namespace::from_str("jabber:client");
 /// What elements that must declare their namespaces themselves stand in.
 const BARE_HEADER: &str = "<x>";
 
@@ -48,8 +50,31 @@ enum Stage {
     Ended,
 }
 
-/// Reads one stream. It keeps a parser only while something is incomplete: each time something begins again, the parser is made
-/// anew and told the stream's opening, which costs about a microsecond and saves a kilobyte for each idle connection.
+/// A parser that is where nearly every stream is between two stanzas: shared by the streams of a core, since telling a new one the
+/// stream's opening costs as much as a stanza, and one for each would cost a kilobyte of every idle connection.
+#[derive(Default)]
+pub struct Parsers {
+    spare: Option<Box<Partial>>,
+}
+
+impl Parsers {
+    /// A parser for the next stanza of a stream with this opening.
+    fn take(&mut self, header: Option<&str>) -> Result<Box<Partial>, Fault> {
+        match (header, self.spare.take()) {
+            (None, Some(spare)) => Ok(spare),
+            (header, _) => Partial::after(header.unwrap_or(USUAL_HEADER)),
+        }
+    }
+
+    /// One that is between two stanzas. What it holds is bounded by [`TOKEN_BYTES`], [`DEPTH`] and [`ATTRIBUTES`].
+    fn put(&mut self, header: Option<&str>, parser: Option<Box<Partial>>) {
+        if header.is_none() && parser.is_some() {
+            self.spare = parser;
+        }
+    }
+}
+
+/// Reads one stream. It keeps a parser only while something is incomplete.
 #[derive(Default)]
 pub struct Reader {
     /// The stream's opening, when it isn't the usual one.
@@ -149,10 +174,10 @@ impl Reader {
     /// after the stream's end is dropped.
     ///
     /// Errors: the fault; don't call again after one.
-    pub fn next(&mut self, bytes: &mut &[u8], bounds: Bounds) -> Result<Option<Item>, Fault> {
+    pub fn next(&mut self, bytes: &mut &[u8], bounds: Bounds, parsers: &mut Parsers) -> Result<Option<Item>, Fault> {
         match self.stage {
             Stage::Opening => self.opening(bytes),
-            Stage::Open => self.stanza(bytes, bounds),
+            Stage::Open => self.stanza(bytes, bounds, parsers),
             Stage::Ending => {
                 self.stage = Stage::Ended;
                 Ok(Some(Item::End))
@@ -189,14 +214,19 @@ impl Reader {
         }
     }
 
-    fn stanza(&mut self, bytes: &mut &[u8], bounds: Bounds) -> Result<Option<Item>, Fault> {
-        if self.partial.as_ref().is_none_or(|partial| partial.bytes == 0) && skip_space(bytes) {
-            self.partial = None;
-            return Ok(None);
+    fn stanza(&mut self, bytes: &mut &[u8], bounds: Bounds, parsers: &mut Parsers) -> Result<Option<Item>, Fault> {
+        if self.partial.as_ref().is_none_or(|partial| partial.bytes == 0) {
+            if skip_space(bytes) {
+                parsers.put(self.header.as_deref(), self.partial.take());
+                return Ok(None);
+            }
+            if let Some(item) = self.plain(bytes, bounds) {
+                return Ok(Some(item));
+            }
         }
         let partial = match &mut self.partial {
             Some(partial) => partial,
-            none => none.insert(Partial::after(self.header.as_deref().unwrap_or(USUAL_HEADER))?),
+            none => none.insert(parsers.take(self.header.as_deref())?),
         };
         while let Some(event) = partial.event(bytes, bounds.stanza_bytes)? {
             match event {
@@ -217,6 +247,17 @@ impl Reader {
             }
         }
         Ok(None)
+    }
+
+    fn plain(&self, bytes: &mut &[u8], bounds: Bounds) -> Option<Item> {
+        let around = match self.header.as_deref() {
+            None => CLIENT,
+            Some(BARE_HEADER) => Namespace::NONE,
+            Some(_) => return None,
+        };
+        let (element, length) = plain::read(bytes, bounds.stanza_bytes, &around)?;
+        *bytes = &bytes[length..];
+        Some(Item::Element(element))
     }
 
     /// About the bytes this holds on the heap; exactly 0 between the stanzas of a stream with the usual opening.
@@ -243,8 +284,8 @@ pub fn is_fragment(text: &str) -> bool {
 /// The elements of a text that stands alone.
 pub(super) fn elements(text: &[u8]) -> Result<Vec<Element>, Fault> {
     let mut reader = Reader { header: Some(BARE_HEADER.into()), partial: None, stage: Stage::Open };
-    let (mut rest, mut found) = (text, Vec::new());
-    while let Some(item) = reader.next(&mut rest, Bounds { stanza_bytes: text.len() })? {
+    let (mut rest, mut found, mut parsers) = (text, Vec::new(), Parsers::default());
+    while let Some(item) = reader.next(&mut rest, Bounds { stanza_bytes: text.len() }, &mut parsers)? {
         match item {
             Item::Element(element) => found.push(element),
             Item::Header(_) | Item::End => return Err(Fault::NotWellFormed),

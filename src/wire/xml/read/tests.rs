@@ -9,11 +9,11 @@ const OPENING: &str = "<?xml version='1.0'?><stream:stream to='localhost' versio
 
 /// All items, and what ended them.
 fn read(pieces: &[&[u8]]) -> (Vec<Item>, Option<Fault>) {
-    let (mut reader, mut items) = (Reader::default(), Vec::new());
+    let (mut reader, mut items, mut parsers) = (Reader::default(), Vec::new(), Parsers::default());
     for piece in pieces {
         let mut rest = *piece;
         loop {
-            match reader.next(&mut rest, BOUNDS) {
+            match reader.next(&mut rest, BOUNDS, &mut parsers) {
                 Ok(Some(item)) => items.push(item),
                 Ok(None) => break,
                 Err(fault) => return (items, Some(fault)),
@@ -149,15 +149,35 @@ fn depth_number_and_size_are_bounded() {
 
 #[test]
 fn a_reader_between_stanzas_keeps_nothing() {
-    let mut reader = Reader::default();
+    let (mut reader, mut parsers) = (Reader::default(), Parsers::default());
     assert!(size_of::<Reader>() <= 32);
     for piece in [OPENING, "<m/>", "  \n", "<m>x</m><m/> "] {
         let mut rest = piece.as_bytes();
-        while reader.next(&mut rest, BOUNDS).unwrap().is_some() {}
+        while reader.next(&mut rest, BOUNDS, &mut parsers).unwrap().is_some() {}
         assert_eq!(reader.heap_bytes(), 0, "after {piece}");
     }
-    assert!(reader.next(&mut &b"<m"[..], BOUNDS).unwrap().is_none());
+    assert!(reader.next(&mut &b"<m"[..], BOUNDS, &mut parsers).unwrap().is_none());
     assert!(reader.heap_bytes() > 0);
+}
+
+#[test]
+fn streams_that_share_a_parser_know_nothing_of_each_other() {
+    let mut parsers = Parsers::default();
+    let mut say = |reader: &mut Reader, text: &str| {
+        let mut rest = text.as_bytes();
+        std::iter::from_fn(|| reader.next(&mut rest, BOUNDS, &mut parsers).transpose()).collect::<Result<Vec<_>, _>>()
+    };
+    let [mut one, mut other, mut third] = [Reader::default(), Reader::default(), Reader::default()];
+    for reader in [&mut one, &mut other, &mut third] {
+        assert_eq!(say(reader, OPENING).unwrap().len(), 1);
+    }
+    assert_eq!(say(&mut one, "<m xmlns='y' xmlns:p='x'><p:a/>").unwrap().len(), 0, "one is half said");
+    let stanzas = say(&mut other, "<m xmlns:p='x'><p:a/></m><m/>").unwrap();
+    assert_eq!(stanzas[1], say(&mut third, "<m/>").unwrap()[0]);
+    assert_eq!(say(&mut one, "</m>").unwrap().len(), 1);
+    assert_eq!(stanzas[1], say(&mut one, "<m/>").unwrap()[0]);
+    assert_eq!(say(&mut third, "<p:m/>"), Err(Fault::Prefix));
+    assert_eq!(stanzas[1], say(&mut other, "<m/>").unwrap()[0], "who was at fault leaves no parser behind");
 }
 
 #[test]
@@ -199,4 +219,91 @@ proptest! {
         pieces.push(rest);
         prop_assert_eq!(read(&pieces), read(&[&stream]));
     }
+}
+
+/// Pieces of which stanzas are made, plain and not.
+const PIECES: &[&str] = &[
+    "<m>",
+    "</m>",
+    "<m/>",
+    "<a b='c'>",
+    "</a>",
+    "<a b='c' a=\"d'd\"/>",
+    "<a xmlns='x'>",
+    "<a xmlns='x' xmlns='y'/>",
+    "<a xmlns=''/>",
+    "<a b='1' b='2'/>",
+    "<p:a xmlns:p='x'/>",
+    "<p:a/>",
+    "<m >",
+    "</m >",
+    "<m / >",
+    "< m/>",
+    "<m\n\tb='1'\n/>",
+    "<a b='x\ny'/>",
+    "<a b = '1'/>",
+    "<a b='1'c='2'/>",
+    "text",
+    " ",
+    "\n",
+    "\r\n",
+    "&amp;",
+    "&#65;",
+    "&x;",
+    "]]>",
+    "]]",
+    ">",
+    "<![CDATA[x]]>",
+    "<!-- x -->",
+    "<?x?>",
+    "\u{e9}",
+    "\u{fffd}",
+    "\u{fffe}",
+    "\u{85}",
+    "\u{7f}",
+    "\u{1}",
+    "\u{1f600}",
+    "<a xml:lang='de'/>",
+    "<xmlns/>",
+    "<a xmlns:b='c'/>",
+    "<1/>",
+    "<a-b_9/>",
+    "<a.b/>",
+    "<a b=c/>",
+    "<a b='<'/>",
+    "<a b='>'/>",
+    "<a b='\u{e9}'/>",
+    "<",
+    "</",
+    "'",
+    "<\u{e9}/>",
+    "<xml/>",
+    "<XMLx/>",
+    "<a xmlns='http://www.w3.org/2000/xmlns/'/>",
+    "<a xmlns='http://www.w3.org/XML/1998/namespace'/>",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// Byte by byte nothing is whole, so everything goes through the parser.
+    #[test]
+    fn the_short_way_reads_what_the_parser_reads(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 1..12)) {
+        let text = pieces.concat();
+        for text in [text.clone(), format!("<m>{text}</m>"), format!("<m><a b='c'>{text}</a></m><m/>")] {
+            let stream = [OPENING.as_bytes(), text.as_bytes()].concat();
+            prop_assert_eq!(read(&[&stream]), bytewise(&stream), "{}", text);
+        }
+    }
+}
+
+#[test]
+fn a_usual_presence_is_plain() {
+    let text = "<presence id='a' to='b@c/d'><show>away</show><status>\u{e9}t\u{e9}</status>\n<priority>5</priority>\
+                <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v='/></presence>";
+    let (element, length) = plain::read(text.as_bytes(), 10_000, &CLIENT).expect("it is");
+    assert_eq!(length, text.len());
+    assert_eq!(element.child("c", "http://jabber.org/protocol/caps").and_then(|c| c.attribute("ver")), Some("v="));
+    assert_eq!(element.child("status", "jabber:client").map(Element::text).as_deref(), Some("\u{e9}t\u{e9}"));
+    assert_eq!(plain::read(text.as_bytes(), text.len() - 1, &CLIENT), None, "longer than allowed");
 }
