@@ -31,7 +31,7 @@ use fanal::wire::decode::{self, ClientFrame};
 use fanal::wire::encode::{Encoder, Greeting, LoggedInAs, MessageFields, Tag};
 use fanal::wire::event::{self, Head};
 use fanal::wire::frame::{Chunk, Frames, each_whole};
-use fanal::wire::native::{Kind, Presence, Show};
+use fanal::wire::native::{Access, Kind, Presence, Show};
 use fanal::wire::presence;
 use fanal::wire::xml;
 use std::hint::black_box;
@@ -129,6 +129,7 @@ fn read_client_frame(frame: &ClientFrame<'_>) {
         ClientFrame::RosterGet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::DocumentSet(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::DocumentGet(t) => drop(black_box(format!("{t:?}"))),
+        ClientFrame::Interests(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Carbons(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::Activity(t) => drop(black_box(format!("{t:?}"))),
         ClientFrame::LastSeenGet(t) => drop(black_box(format!("{t:?}"))),
@@ -505,6 +506,15 @@ impl Talk {
                         MessageFields { number: 1, kind: m.kind(), extensions: m.extensions().unwrap_or_default(), ..fields };
                     encoder.message(out, Tag::default(), &fields);
                     encoder.error(out, tag, Reason::Overloaded, "");
+                }
+                ClientFrame::DocumentGet(get) => {
+                    let item = b"<item xmlns='http://jabber.org/protocol/pubsub' id='1'/>";
+                    encoder.document(out, tag, "user@localhost", get.name(), item, Access::Everyone);
+                }
+                ClientFrame::DocumentSet(set) => {
+                    let data = set.data().map_or(&[][..], |data| data.bytes());
+                    encoder.document_changed(out, Tag::default(), "user@localhost", set.name(), data);
+                    encoder.done(out, tag);
                 }
                 ClientFrame::Ack(_) | ClientFrame::Pong(_) => {}
                 _ => encoder.done(out, tag),

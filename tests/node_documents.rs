@@ -3,8 +3,9 @@ mod support;
 
 use fanal::base::config::StoreKind;
 use fanal::base::reason::Reason;
-use fanal::client::Client;
+use fanal::client::{Client, Event, Presence};
 use fanal::wire::native::Access;
+use std::time::Instant;
 use support::*;
 
 fn read(client: &mut Client, jid: &str, name: &str) -> Result<Vec<u8>, Reason> {
@@ -75,4 +76,70 @@ fn documents_are_there_after_a_restart_and_gone_with_the_account() {
     node.stop();
     let node = TestNode::start(&config);
     assert_eq!(read(&mut node.user("alice@localhost", "a"), "", "card"), Err(Reason::NotFound));
+}
+
+/// Checks what a session is told of documents, in order of their names: all of this, and then nothing.
+fn is_told(client: &mut Client, expected: &[(&str, &str, &str)]) {
+    let (mut told, end) = (Vec::new(), Instant::now() + LONG);
+    while told.len() < expected.len() && Instant::now() < end {
+        told.extend(client.next_event(MOMENT).unwrap().and_then(document));
+    }
+    // What is too much would come behind, from another core, too.
+    client.ping().unwrap();
+    while let Some(event) = client.next_event(MOMENT / 5).unwrap() {
+        told.extend(document(event));
+    }
+    told.sort();
+    let expected = expected.iter().map(|(jid, name, data)| (jid.to_string(), name.to_string(), data.to_string()));
+    assert_eq!(told, expected.collect::<Vec<_>>());
+}
+
+/// Whose it is, its name, and what it says.
+fn document(event: Event) -> Option<(String, String, String)> {
+    let Event::DocumentChanged(document) = event else { return None };
+    let data = String::from_utf8(document.data).expect("a text");
+    Some((document.jid.split('@').next().unwrap().to_owned(), document.name, data))
+}
+
+#[test]
+fn xep_0163_sessions_hear_of_documents_that_they_want_and_may_see() {
+    on_one_and_two_cores(|node| {
+        let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
+        let mut carol = node.user("carol@localhost", "c");
+        subscribe(&mut bob, &mut alice);
+        for name in ["mood", "tune", "own"] {
+            alice.set_document(name, b"1", if name == "own" { Access::Own } else { Access::Contacts }).unwrap();
+        }
+        for client in [&mut alice, &mut bob, &mut carol] {
+            client.set_interests(&["mood", "own"]).unwrap();
+            is_told(client, &[]);
+            client.set_presence(&Presence::default()).unwrap();
+        }
+        is_told(&mut alice, &[("alice", "mood", "1"), ("alice", "own", "1")]);
+        is_told(&mut bob, &[("alice", "mood", "1")]);
+        is_told(&mut carol, &[]);
+        alice.set_document("mood", b"2", Access::Contacts).unwrap();
+        alice.set_document("tune", b"2", Access::Contacts).unwrap();
+        alice.set_document("own", b"", Access::Own).unwrap();
+        is_told(&mut alice, &[("alice", "mood", "2"), ("alice", "own", "")]);
+        is_told(&mut bob, &[("alice", "mood", "2")]);
+        is_told(&mut carol, &[]);
+        bob.set_interests(&["tune", "mood"]).unwrap();
+        is_told(&mut bob, &[("alice", "tune", "2")]);
+        bob.tell_again().unwrap();
+        is_told(&mut bob, &[("alice", "mood", "2"), ("alice", "tune", "2")]);
+        alice.set_document("mood", b"2", Access::Own).unwrap();
+        is_told(&mut bob, &[("alice", "mood", "")]);
+        alice.block("bob@localhost").unwrap();
+        alice.set_document("tune", b"3", Access::Everyone).unwrap();
+        is_told(&mut bob, &[]);
+        alice.unblock("bob@localhost").unwrap();
+        is_told(&mut bob, &[("alice", "tune", "3")]);
+        bob.set_interests(&[]).unwrap();
+        alice.set_document("tune", b"4", Access::Everyone).unwrap();
+        is_told(&mut bob, &[]);
+        let names: Vec<String> = (0..65).map(|n| n.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(bob.set_interests(&names).map_err(|error| error.reason()), Err(Some(Reason::TooLarge)));
+    });
 }

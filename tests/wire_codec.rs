@@ -77,6 +77,7 @@ fn a_server_reads_what_a_client_wrote() {
     read!(from_client, Register, t => t.jid(), "alice@localhost"; t.password(), "secret");
     read!(from_client, PasswordSet, t => t.password(), "secret");
     from_client(Kind::AccountRemove, |frame| assert!(matches!(frame, ClientFrame::AccountRemove)));
+    read!(from_client, Interests, t => t.names().unwrap().iter().collect::<Vec<_>>(), ["card", "mood"]; t.again(), false);
     read!(from_client, Carbons, t => t.enabled(), true);
     read!(from_client, Activity, t => t.active(), true);
     read!(from_client, LastSeenGet, t => t.jid(), "bob@localhost");
@@ -101,7 +102,9 @@ fn a_client_reads_what_a_server_wrote() {
     }
     let version = || Some(wire_samples::VERSION.to_owned());
     assert_eq!(rosters, [(2, false, version(), false), (1, true, None, false), (0, false, version(), true)]);
-    read!(from_server, Document, t => t.jid(), "bob@localhost"; t.name(), "card"; t.data().unwrap().bytes(), b"data");
+    read!(from_server, Document, t => t.jid(), "bob@localhost"; t.name(), "card"; t.data().unwrap().bytes(), b"data";
+        t.access(), Access::Contacts);
+    read!(from_server, DocumentChanged, t => t.jid(), "bob@localhost"; t.name(), "card"; t.data().unwrap().bytes(), b"data");
     read!(from_server, LastSeen, t => t.jid(), "bob@localhost"; t.seconds(), 90; t.status(), Some("gone home"));
     read!(from_server, RosterPush, t => t.item().jid(), "bob@localhost"; t.item().subscription(), SubscriptionState::Both;
         t.item().ask(), true; t.item().approved(), true; t.item().removed(), true;

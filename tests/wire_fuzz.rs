@@ -153,6 +153,12 @@ fn xmpp() -> impl Iterator<Item = Vec<u8>> {
          <iq type='set' id='4'><block xmlns='urn:xmpp:blocking'><item jid='c@localhost'/></block></iq></stream:stream>",
         "\x01\x50<presence type='subscribe' to='b@localhost'><status>hi</status></presence><presence to='c@localhost/d'/>\
          <iq type='get' id='5' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>",
+        "\x01\x60<presence><c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v'/></presence>\
+         <iq type='result' id='caps-1' to='localhost'><query xmlns='http://jabber.org/protocol/disco#info'>\
+         <feature var='urn:m+notify'/></query></iq>\
+         <iq type='set' id='6'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='n'><item id='1'/></publish>\
+         <publish-options><x xmlns='jabber:x:data'><field var='pubsub#access_model'><value>open</value></field></x>\
+         </publish-options></pubsub></iq>",
     ];
     texts.into_iter().map(|text| text.as_bytes().to_vec())
 }

@@ -188,6 +188,8 @@ pub const SUBSCRIPTION_EXTENSION_BYTES: usize = 4096;
 pub const PASSWORD_BYTES: usize = 1024;
 /// Longest name of a document, in bytes. At the limit: `too_large`.
 pub const DOCUMENT_NAME_BYTES: usize = 256;
+/// Names of documents that one session hears of: the bits of a number. At the limit: `too_large`.
+pub const INTERESTS: usize = 64;
 /// Groups of one roster item.
 pub const GROUPS_PER_ITEM: usize = 16;
 /// What a native frame needs beside the text of the XMPP stanza it was, at most.

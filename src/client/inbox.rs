@@ -99,6 +99,10 @@ impl Inbox {
                 self.event(tag.stream, Event::Directed(directed));
             }
             ServerFrame::Roster(roster) => self.roster(tag, roster)?,
+            ServerFrame::DocumentChanged(changed) => {
+                let (jid, name, data) = (changed.jid().to_owned(), changed.name().to_owned(), bytes(changed.data()));
+                self.event(tag.stream, Event::DocumentChanged(Document { jid, name, data, ..Document::default() }));
+            }
             ServerFrame::BlockPush(push) => {
                 self.event(tag.stream, Event::Blocked { jid: push.jid().to_owned(), blocked: push.blocked() });
             }
@@ -178,6 +182,7 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
             jid: document.jid().to_owned(),
             name: document.name().to_owned(),
             data: bytes(document.data()),
+            access: document.access(),
         }),
         ServerFrame::LastSeen(seen) => {
             Answer::LastSeen(LastSeen { jid: seen.jid().to_owned(), seconds: seen.seconds(), status: text(seen.status()) })

@@ -240,6 +240,16 @@ impl Client {
         }
     }
 
+    /// The names of documents to hear of from now on, our own and those of users whose presence we see. They come as events.
+    pub fn set_interests(&mut self, names: &[&str]) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.interests(out, tag, names))
+    }
+
+    /// All of them are to come once more: some may have been missed.
+    pub fn tell_again(&mut self) -> Result<(), Error> {
+        self.done(|encoder, out, tag| encoder.interests_again(out, tag))
+    }
+
     /// When a user was last here, whose presence we may see.
     pub fn last_seen(&mut self, jid: &str) -> Result<LastSeen, Error> {
         match self.connection.request(0, |encoder, out, tag| encoder.last_seen_get(out, tag, jid))? {

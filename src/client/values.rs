@@ -191,6 +191,8 @@ pub struct Document {
     pub jid: String,
     pub name: String,
     pub data: Vec<u8>,
+    /// Whom our own is for.
+    pub access: n::Access,
 }
 
 /// When a user was last here.
@@ -274,6 +276,8 @@ pub enum Event {
     /// The whole roster, after a session was resumed: pushes may have been missed.
     Roster(Roster),
     Directed(DirectedPresence),
+    /// A document that we want to hear of; without data, it was removed.
+    DocumentChanged(Document),
     /// The block list has changed, which we have asked for.
     Blocked {
         jid: String,

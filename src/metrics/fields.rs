@@ -67,6 +67,7 @@ fields! {
         changes_failed, "changes", "The same that could not be stored, and so were not made";
         messages, "messages", "Messages taken for delivery";
         document_reads, "documents", "Documents read by clients";
+        documents_told, "documents", "Documents that sessions were told of";
         messages_kept, "messages", "Of them, stored for a recipient who took none";
         message_units_in, "units", "Load from clients: a message longer than the meter's unit counts as several";
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";

@@ -87,6 +87,11 @@ pub enum Control {
     Message(Box<Message>),
     /// A user asks about another one.
     Question(Box<Question>),
+    /// A document has changed.
+    News(Box<News>),
+    /// A session is to be told of documents.
+    Fetch(Box<Fetch>),
+    Fetched(Box<Fetched>),
     Directed(Box<Directed>),
 
     // Home to edge.
@@ -205,6 +210,12 @@ pub enum Ask {
         jid: Option<Bare>,
         name: String,
     },
+    /// The documents to hear of. `None`: the same as before, once more.
+    Interests {
+        names: Option<Vec<String>>,
+    },
+    /// The session's edge asks: the client has read what it was told of documents.
+    GoOn,
     /// Another password: its keys.
     Credentials(Box<ScramCredentials>),
     /// One's own account goes.
@@ -292,6 +303,38 @@ pub enum Wanted {
     LastSeen,
     /// The document of this name.
     Document(String),
+}
+
+/// A user's document of this name has changed: users of one core who may hear of it.
+#[derive(Debug)]
+pub struct News {
+    pub publisher: UserId,
+    pub name: Box<str>,
+    pub subscribers: Vec<UserId>,
+}
+
+/// A session that is to be told of documents asks what they say.
+#[derive(Debug)]
+pub struct Fetch {
+    pub publisher: UserId,
+    pub from: Bare,
+    pub from_user: UserId,
+    /// The core of `from`.
+    pub home: CoreId,
+    pub session: SessionId,
+    /// Which question of the session's it is.
+    pub number: u32,
+    /// True: it's to be told that there is none, too.
+    pub names: Vec<(Box<str>, bool)>,
+}
+
+/// The answer: those that it may see; of one that is gone, no data.
+#[derive(Debug)]
+pub struct Fetched {
+    pub fetch: Fetch,
+    /// Whose they are.
+    pub jid: Bare,
+    pub documents: Vec<(Box<str>, Vec<u8>)>,
 }
 
 /// What tells one way from all others.
@@ -447,7 +490,15 @@ pub enum SessionEvent {
         jid: Bare,
         name: String,
         data: Vec<u8>,
+        access: Access,
     },
+    DocumentChanged {
+        jid: Bare,
+        name: Box<str>,
+        data: Vec<u8>,
+    },
+    /// When the client has read what is on its line, this is asked in its name.
+    Pause(Box<Ask>),
     LastSeen {
         request: u32,
         jid: Bare,

@@ -66,6 +66,8 @@ pub struct SessionExtra {
     pub carbons: bool,
     /// XEP-0191: it has asked for the block list, and hears of changes.
     pub blocks: bool,
+    /// XEP-0163: the documents that it hears of.
+    pub interests: Option<Box<super::home::Interests>>,
     /// XEP-0352: what is kept back while nobody looks at its client.
     pub withheld: Option<Box<Withheld>>,
 }

@@ -453,6 +453,9 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
             let jid = get.jid().filter(|jid| !jid.is_empty()).map(bare).transpose()?;
             Ask::DocumentGet { jid, name: get.name().to_owned() }
         }
+        ClientFrame::Interests(interests) => Ask::Interests {
+            names: (!interests.again()).then(|| interests.names().into_iter().flatten().map(str::to_owned).collect()),
+        },
         ClientFrame::AccountRemove => Ask::AccountRemove,
         ClientFrame::Carbons(carbons) => Ask::Carbons { enabled: carbons.enabled() },
         ClientFrame::LastSeenGet(get) => Ask::LastSeen { jid: bare(get.jid())? },

@@ -59,6 +59,7 @@ impl Shard {
         counters.changes_failed = homes.failed_changes;
         counters.messages = homes.messages;
         counters.document_reads = homes.document_reads;
+        counters.documents_told = homes.documents_told;
         counters.messages_kept = homes.messages_kept;
         counters.stale_entries = homes.stale;
         counters.deliveries = edge.deliveries;

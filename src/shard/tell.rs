@@ -3,8 +3,8 @@
 use super::Shard;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
-use crate::presence::control::{Asker, Attached, Contact, Content, EdgeRef, SessionEvent};
-use crate::presence::edge::{Home, RosterRest};
+use crate::presence::control::{Ask, Asker, Attached, Contact, Content, EdgeRef, SessionEvent};
+use crate::presence::edge::{Home, Rest};
 use crate::presence::roster::version_text;
 use crate::presence::subscription::State;
 use crate::wire::encode::{self, Encoder, LoggedInAs, MessageFields, SubscriptionFields, Tag};
@@ -54,13 +54,13 @@ impl Shard {
                 encoder.roster(out, Tag { stream, request }, items.iter().map(contact), text.as_deref());
                 self.out.lines.append(conn.slot, &self.frames);
                 if let Some(last) = items.last().filter(|_| version.is_none()) {
-                    self.edge.roster_goes_on(
-                        edge,
-                        RosterRest { asker: Asker { edge, request }, after: last.jid.clone() },
-                        &mut self.out,
-                    );
+                    let ask = Box::new(Ask::RosterGet { after: Some(last.jid.clone()), kept: String::new() });
+                    self.edge.goes_on(Rest { asker: Asker { edge, request }, ask }, &mut self.out);
                 }
                 return;
+            }
+            SessionEvent::Pause(ask) => {
+                return self.edge.goes_on(Rest { asker: Asker { edge, request: 0 }, ask }, &mut self.out);
             }
             SessionEvent::Events(events) => return self.edge.send_events(edge.slot, &events, &mut self.out),
             SessionEvent::Probed { publisher } => return self.edge.probed(edge, publisher, &self.homes, &mut self.out),
@@ -98,9 +98,10 @@ fn write(encoder: &mut Encoder, out: &mut Vec<u8>, stream: u32, event: SessionEv
             encoder.roster_unchanged(out, Tag { stream, request }, &version_text(version));
         }
         SessionEvent::RosterPush { item, version } => encoder.roster_push(out, tag, &contact(&item), &version_text(version)),
-        SessionEvent::Document { request, jid, name, data } => {
-            encoder.document(out, Tag { stream, request }, jid.as_str(), &name, &data);
+        SessionEvent::Document { request, jid, name, data, access } => {
+            encoder.document(out, Tag { stream, request }, jid.as_str(), &name, &data, access);
         }
+        SessionEvent::DocumentChanged { jid, name, data } => encoder.document_changed(out, tag, jid.as_str(), &name, &data),
         SessionEvent::LastSeen { request, jid, seconds, status } => {
             encoder.last_seen(out, Tag { stream, request }, jid.as_str(), seconds, &status);
         }
@@ -125,6 +126,7 @@ fn write(encoder: &mut Encoder, out: &mut Vec<u8>, stream: u32, event: SessionEv
         SessionEvent::Roster { .. }
         | SessionEvent::Error { .. }
         | SessionEvent::Events(_)
+        | SessionEvent::Pause(_)
         | SessionEvent::Probed { .. }
         | SessionEvent::Ended(_) => unreachable!("the caller handles these itself"),
     }

@@ -43,6 +43,7 @@ pub enum ClientFrame<'a> {
     BlockListGet,
     Ack(Ack<'a>),
     LastSeenGet(LastSeenGet<'a>),
+    Interests(Interests<'a>),
     Carbons(Carbons<'a>),
     Register(Register<'a>),
     PasswordSet(PasswordSet<'a>),
@@ -74,6 +75,7 @@ pub enum ServerFrame<'a> {
     Transfer(Transfer<'a>),
     LastSeen(LastSeen<'a>),
     Document(Document<'a>),
+    DocumentChanged(DocumentChanged<'a>),
     DirectedPresence { from: &'a str, presence: PresenceView<'a> },
 }
 
@@ -132,6 +134,7 @@ pub fn from_client(kind: Kind, body: &[u8]) -> Result<ClientFrame<'_>, Reason> {
         Kind::Carbons => ClientFrame::Carbons(client_table(body)?),
         Kind::Activity => ClientFrame::Activity(client_table(body)?),
         Kind::LastSeenGet => ClientFrame::LastSeenGet(client_table(body)?),
+        Kind::Interests => ClientFrame::Interests(client_table(body)?),
         _ => return Err(Reason::BadFrame),
     })
 }
@@ -173,7 +176,12 @@ pub fn from_server(kind: Kind, body: &[u8]) -> Result<ServerFrame<'_>, Reason> {
         Kind::BlockList => ServerFrame::BlockList(server_table(body)?),
         Kind::BlockPush => ServerFrame::BlockPush(server_table(body)?),
         Kind::Transfer => ServerFrame::Transfer(server_table(body)?),
-        Kind::Document => ServerFrame::Document(server_table(body)?),
+        Kind::Document => {
+            let table: Document = server_table(body)?;
+            in_range(table.access().0, Access::ENUM_MAX)?;
+            ServerFrame::Document(table)
+        }
+        Kind::DocumentChanged => ServerFrame::DocumentChanged(server_table(body)?),
         Kind::LastSeen => ServerFrame::LastSeen(server_table(body)?),
         Kind::DirectedPresence => {
             let table: DirectedPresence = server_table(body)?;

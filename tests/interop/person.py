@@ -14,8 +14,8 @@ PASSWORD = os.environ["INTEROP_PASSWORD"]
 CERTIFICATE = os.environ["INTEROP_CERTIFICATE"]
 
 # What clients ask for at log-in; sessions with these are the usual ones.
-PLUGINS = ["xep_0012", "xep_0030", "xep_0092", "xep_0115", "xep_0191", "xep_0198", "xep_0199", "xep_0202", "xep_0203",
-           "xep_0280", "xep_0352"]
+PLUGINS = ["xep_0012", "xep_0030", "xep_0092", "xep_0107", "xep_0115", "xep_0163", "xep_0191", "xep_0198", "xep_0199", "xep_0202",
+           "xep_0203", "xep_0280", "xep_0352"]
 
 
 class Person(slixmpp.ClientXMPP):
@@ -37,7 +37,7 @@ class Person(slixmpp.ClientXMPP):
         self.came = []
         self.more = asyncio.Event()
         for event in ["session_start", "session_resumed", "stream_negotiated", "tls_success", "failed_auth", "disconnected",
-                      "presence", "message", "roster_update", "carbon_sent", "carbon_received", "blocked"]:
+                      "presence", "message", "roster_update", "carbon_sent", "carbon_received", "blocked", "user_mood_publish"]:
             self.add_event_handler(event, lambda data, event=event: self.note(event, data))
 
     def note(self, event, data):

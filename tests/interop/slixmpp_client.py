@@ -39,6 +39,16 @@ async def clients_ask_each_other(alice, bob):
     step("alice sees what bob's client can do")
 
 
+async def personal_eventing(alice, bob):
+    """XEP-0163: a contact whose client wants to hear of it is told what is published."""
+    account = await alice.plugin["xep_0030"].get_info(alice.boundjid.bare)
+    offered = any(identity[:2] == ("pubsub", "pep") for identity in account["disco_info"]["identities"])
+    if not alice.has("personal eventing (XEP-0163)", offered):
+        return
+    await alice.plugin["xep_0107"].publish_mood("happy", "it works")
+    await bob.sees("alice's mood", lambda event, data: event == "user_mood_publish" and data["from"].bare == ALICE)
+
+
 async def second_device(alice, bob):
     """Another session of alice: sees bob, sees herself, and gets copies of her messages (XEP-0280)."""
     carbons = alice.has("message carbons (XEP-0280)", "urn:xmpp:carbons:2" in alice.offered)
@@ -135,6 +145,7 @@ async def main():
     bob.send_message(alice.boundjid, "hi alice", mtype="chat")
     await alice.sees_message(BOB, "hi alice")
     await clients_ask_each_other(alice, bob)
+    await personal_eventing(alice, bob)
     bob.send_presence(pstatus="gone fishing")
     await alice.sees_presence(BOB, "available", "gone fishing")
     await second_device(alice, bob)

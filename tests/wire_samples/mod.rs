@@ -155,6 +155,8 @@ pub fn of_client() -> Vec<Sample> {
         add(Kind::AccountRemove, &mut |e, out| e.account_remove(out, TAG));
         add(Kind::Carbons, &mut |e, out| e.carbons(out, TAG, true));
         add(Kind::Activity, &mut |e, out| e.activity(out, TAG, true));
+        add(Kind::Interests, &mut |e, out| e.interests(out, TAG, &["card", "mood"]));
+        add(Kind::Interests, &mut |e, out| e.interests_again(out, TAG));
         add(Kind::LastSeenGet, &mut |e, out| e.last_seen_get(out, TAG, "bob@localhost"));
     })
 }
@@ -190,7 +192,8 @@ pub fn of_server() -> Vec<Sample> {
         add(Kind::Roster, &mut |e, out| e.roster(out, TAG, [contact(&[])], None));
         add(Kind::Roster, &mut |e, out| e.roster_unchanged(out, TAG, VERSION));
         add(Kind::RosterPush, &mut |e, out| e.roster_push(out, Tag::default(), &contact(&groups), VERSION));
-        add(Kind::Document, &mut |e, out| e.document(out, TAG, "bob@localhost", "card", b"data"));
+        add(Kind::Document, &mut |e, out| e.document(out, TAG, "bob@localhost", "card", b"data", native::Access::Contacts));
+        add(Kind::DocumentChanged, &mut |e, out| e.document_changed(out, Tag::default(), "bob@localhost", "card", b"data"));
         add(Kind::LastSeen, &mut |e, out| e.last_seen(out, TAG, "bob@localhost", 90, "gone home"));
         add(Kind::BlockList, &mut |e, out| e.block_list(out, TAG, &["carol@localhost"]));
         add(Kind::BlockPush, &mut |e, out| e.block_push(out, Tag::default(), "carol@localhost", true));

@@ -87,6 +87,8 @@ impl Heard<'_> {
                 encoder.document_set(out, tag, name, &data, access);
             }
             "document_get" => encoder.document_get(out, tag, m.text("jid")?, m.required("name")?),
+            "interests" if m.flag("again", false)? => encoder.interests_again(out, tag),
+            "interests" => encoder.interests(out, tag, &m.texts("names")?),
             "register" => encoder.register(out, tag, m.required("jid")?, m.required("password")?),
             "password_set" => encoder.password_set(out, tag, m.required("password")?),
             "account_remove" => encoder.account_remove(out, tag),

@@ -70,11 +70,8 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
             o.text("jid", push.jid());
             o.flag("blocked", push.blocked());
         }),
-        ServerFrame::Document(document) => say(out, "document", id, |o| {
-            o.text("jid", document.jid());
-            o.text("name", document.name());
-            o.text_or_data("data", "data_base64", document.data().map_or(&[], |data| data.bytes()));
-        }),
+        ServerFrame::Document(d) => document(out, "document", id, (d.jid(), d.name()), d.data(), d.access()),
+        ServerFrame::DocumentChanged(d) => document(out, "document_changed", id, (d.jid(), d.name()), d.data(), n::Access::Own),
         ServerFrame::LastSeen(seen) => say(out, "last_seen", id, |o| {
             o.text("jid", seen.jid());
             o.number("seconds", seen.seconds());
@@ -87,6 +84,25 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
         }),
         ServerFrame::Ping(_) | ServerFrame::Event(_) | ServerFrame::EventBatch(_) => unreachable!("said elsewhere"),
     }
+}
+
+/// Appends a document, or that it has changed. For whom it is goes without saying when it's for its user alone.
+fn document(
+    out: &mut Vec<u8>,
+    kind: &str,
+    id: u32,
+    (jid, called): (&str, &str),
+    data: Option<flatbuffers::Vector<'_, u8>>,
+    access: n::Access,
+) {
+    say(out, kind, id, |o| {
+        o.text("jid", jid);
+        o.text("name", called);
+        o.text_or_data("data", "data_base64", data.map_or(&[], |data| data.bytes()));
+        if access != n::Access::Own {
+            o.text("access", name(names::ACCESS, access.0));
+        }
+    });
 }
 
 /// Appends the message of an event.

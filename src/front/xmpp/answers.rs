@@ -91,14 +91,16 @@ impl Xmpp {
                     self.stanza_out(out, |this, out| this.write_result(out, &id, &from, |_| {}));
                 }
                 Some(Question::Block(blocking)) => self.blocked(request, blocking, None, out),
+                Some(Question::Published { id, from, node, item }) => self.published(&id, &from, &node, &item, out),
                 Some(Question::Register { id }) => self.registered(&id, None, out),
                 _ => {}
             },
-            ServerFrame::Document(document) => {
-                if let Some(Question::Document(shelf)) = self.asked(request) {
-                    self.document(&shelf, document.data().map_or(&[][..], |data| data.bytes()), out);
-                }
-            }
+            ServerFrame::Document(document) => match self.asked(request) {
+                Some(Question::Document(shelf)) => self.document(&shelf, document.data().map_or(&[][..], |data| data.bytes()), out),
+                Some(Question::Node(visit)) => self.visited(*visit, Some(document), core, out),
+                _ => {}
+            },
+            ServerFrame::DocumentChanged(changed) => self.news(&changed, out),
             ServerFrame::BlockPush(push) => self.push_blocks(std::iter::once(push.jid()), push.blocked(), out),
             ServerFrame::BlockList(list) if request == 0 => self.push_block_list(&list, out),
             ServerFrame::BlockList(list) => {
@@ -162,9 +164,14 @@ impl Xmpp {
             Some(Question::Register { id }) => self.registered(&id, Some(reason), out),
             Some(Question::Block(blocking)) => self.blocked(request, blocking, Some(reason), out),
             Some(Question::Document(shelf)) => self.no_document(&shelf, failure(reason), out),
-            Some(Question::Iq { id, from } | Question::BlockList { id, from } | Question::LastSeen { id, from }) => {
-                self.say_failure(out, "iq", &id, &from, reason)
-            }
+            Some(Question::Node(visit)) if reason == Reason::NotFound => self.visited(*visit, None, core, out),
+            Some(Question::Node(visit)) => self.not_visited(*visit, failure(reason), out),
+            Some(
+                Question::Published { id, from, .. }
+                | Question::Iq { id, from }
+                | Question::BlockList { id, from }
+                | Question::LastSeen { id, from },
+            ) => self.say_failure(out, "iq", &id, &from, reason),
             Some(Question::Asking { id, to }) => self.say_failure(out, "iq", &id, &to, reason),
             Some(Question::Roster(gathering)) => self.say_failure(out, "iq", &gathering.id, &gathering.from, reason),
             Some(Question::Message { id, to }) => self.say_failure(out, "message", &id, &to, reason),

@@ -39,7 +39,29 @@ pub(super) const SERVER: Identity = Identity {
 
 pub(super) const ACCOUNT: Identity = Identity {
     identities: &[("account", "registered", "fanal"), ("pubsub", "pep", "")],
-    features: &[names::DISCO_INFO, names::DISCO_ITEMS, names::VCARD, "http://jabber.org/protocol/pubsub#publish"],
+    features: &[
+        names::DISCO_INFO,
+        names::DISCO_ITEMS,
+        names::VCARD,
+        names::PUBSUB,
+        "http://jabber.org/protocol/pubsub#access-open",
+        "http://jabber.org/protocol/pubsub#access-presence",
+        "http://jabber.org/protocol/pubsub#access-whitelist",
+        "http://jabber.org/protocol/pubsub#auto-create",
+        "http://jabber.org/protocol/pubsub#auto-subscribe",
+        "http://jabber.org/protocol/pubsub#config-node",
+        "http://jabber.org/protocol/pubsub#delete-nodes",
+        "http://jabber.org/protocol/pubsub#filtered-notifications",
+        "http://jabber.org/protocol/pubsub#item-ids",
+        "http://jabber.org/protocol/pubsub#last-published",
+        "http://jabber.org/protocol/pubsub#persistent-items",
+        "http://jabber.org/protocol/pubsub#presence-notifications",
+        "http://jabber.org/protocol/pubsub#publish",
+        "http://jabber.org/protocol/pubsub#publish-options",
+        "http://jabber.org/protocol/pubsub#purge-nodes",
+        "http://jabber.org/protocol/pubsub#retract-items",
+        "http://jabber.org/protocol/pubsub#retrieve-items",
+    ],
 };
 
 impl Identity {
@@ -104,6 +126,6 @@ pub(super) fn write_own(out: &mut Vec<u8>) {
 }
 
 /// The parts of a verification string, each with the mark behind it.
-fn joined(parts: &[String]) -> String {
+pub(super) fn joined(parts: &[String]) -> String {
     parts.iter().flat_map(|part| [part, "<"]).collect()
 }

@@ -1,5 +1,5 @@
-//! What users keep at the server: vCards (XEP-0054), private storage (XEP-0049), and of personal eventing (XEP-0163) as much as
-//! that clients can publish and look up: nobody is notified.
+//! What users keep at the server: vCards (XEP-0054) and private storage (XEP-0049). Nodes of personal eventing are documents too,
+//! in `nodes`.
 
 use super::iq::Asked;
 use super::reasons::{BAD_REQUEST, Failure, NO_SERVICE, NOT_ACCEPTABLE, TOO_BIG};
@@ -10,8 +10,6 @@ use crate::wire::xml::{self, Element, is_fragment};
 
 /// The document that is a user's vCard.
 const VCARD: &str = "vcard-temp";
-/// The item of a node that names none.
-const CURRENT: &str = "current";
 
 /// What stands around a document when it is given out.
 pub(super) struct Shelf {
@@ -34,9 +32,7 @@ impl Xmpp {
             (names::VCARD, "vCard", true) if own => self.keep(asked, VCARD, asked.payload, Access::Everyone, turn),
             (names::PRIVATE, "query", false) if own => self.private_get(asked, turn),
             (names::PRIVATE, "query", true) if own => self.private_set(asked, turn),
-            (names::PUBSUB, "pubsub", false) => self.items(asked, own, turn),
-            (names::PUBSUB, "pubsub", true) if own => self.publish(asked, turn),
-            (names::PUBSUB | names::PUBSUB_OWNER, ..) => self.fail(asked, NOT_IMPLEMENTED, turn),
+            (names::PUBSUB | names::PUBSUB_OWNER, "pubsub", _) => self.node(asked, own, turn),
             _ => return false,
         }
         true
@@ -87,38 +83,6 @@ impl Xmpp {
         }
     }
 
-    /// XEP-0060 6.5: what stands in a node.
-    fn items(&mut self, asked: Asked<'_>, own: bool, turn: &mut Turn<'_, '_>) {
-        let node = asked.payload.child("items", names::PUBSUB).and_then(|items| items.attribute("node"));
-        let Some(node) = node.filter(|node| !node.is_empty()) else { return self.fail(asked, NOT_IMPLEMENTED, turn) };
-        let mut before = b"<pubsub xmlns='http://jabber.org/protocol/pubsub'><items".to_vec();
-        xml::attribute(&mut before, "node", node);
-        before.push(b'>');
-        let before = String::from_utf8(before).expect("made of text");
-        self.fetch(asked, own, &node_name(node), (&before, "</items></pubsub>", ""), turn);
-    }
-
-    /// XEP-0163 3: the node has one item, the newest.
-    fn publish(&mut self, asked: Asked<'_>, turn: &mut Turn<'_, '_>) {
-        let part = |name| asked.payload.child(name, names::PUBSUB);
-        let node = |part: &Element| part.attribute("node").filter(|node| !node.is_empty()).map(node_name);
-        if let Some(name) = part("retract").and_then(node) {
-            return self.store(asked, &name, &[], Access::Own, turn);
-        }
-        let published = part("publish").and_then(|part| Some((node(part)?, part.child("item", names::PUBSUB)?)));
-        let Some((name, item)) = published else { return self.fail(asked, NOT_IMPLEMENTED, turn) };
-        let mut data = b"<item xmlns='http://jabber.org/protocol/pubsub'".to_vec();
-        xml::attribute(&mut data, "id", item.attribute("id").unwrap_or(CURRENT));
-        data.push(b'>');
-        for child in item.children() {
-            if xml::element(&mut data, child, names::PUBSUB, self.rules.stanza_bytes).is_err() {
-                return self.fail(asked, TOO_BIG, turn);
-            }
-        }
-        data.extend_from_slice(b"</item>");
-        self.store(asked, &name, &data, access(part("publish-options")), turn);
-    }
-
     /// A document has come. What is not XML was not written by an XMPP client.
     pub(super) fn document(&mut self, shelf: &Shelf, data: &[u8], out: &mut Vec<u8>) {
         match std::str::from_utf8(data).ok().filter(|text| is_fragment(text)) {
@@ -139,24 +103,13 @@ impl Xmpp {
     }
 }
 
-const NOT_IMPLEMENTED: Failure = Failure::new("cancel", "feature-not-implemented");
 const QUERY: &str = "<query xmlns='jabber:iq:private'>";
 
 fn private_name(content: &Element) -> String {
     format!("private {} {}", content.name, content.namespace.as_str())
 }
 
-fn node_name(node: &str) -> String {
+/// The document that is a node (XEP-0163).
+pub(super) fn node_name(node: &str) -> String {
     format!("node {node}")
-}
-
-/// XEP-0060 4.5: who may read a node; contacts, unless its options say otherwise.
-fn access(options: Option<&Element>) -> Access {
-    let fields = options.and_then(|options| options.child("x", names::DATA)).into_iter().flat_map(Element::children);
-    let model = fields.filter(|field| field.attribute("var") == Some("pubsub#access_model"));
-    match model.filter_map(|field| field.child("value", names::DATA)).map(Element::text).next().as_deref() {
-        Some("open") => Access::Everyone,
-        None | Some("presence" | "roster") => Access::Contacts,
-        Some(_) => Access::Own,
-    }
 }

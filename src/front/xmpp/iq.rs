@@ -11,6 +11,8 @@ use crate::wire::xml::{self, Element};
 
 /// Before the number of a ping of ours.
 pub(super) const PING_ID: &str = "ping-";
+/// Before the number of a question about what the client can do.
+pub(super) const CAPS_ID: &str = "caps-";
 /// Before the number of a roster push.
 pub(super) const PUSH_ID: &str = "push-";
 /// Seconds of a day, an hour, a minute.
@@ -58,6 +60,9 @@ impl Xmpp {
         match self.address(element) {
             Address::Session(..) => self.session_answered(element, kind, turn),
             Address::Own | Address::Server => {
+                if let Some(number) = id.strip_prefix(CAPS_ID) {
+                    return self.describes(number, element, kind, turn);
+                }
                 let data = id.strip_prefix(PING_ID).and_then(|data| u64::from_str_radix(data, 16).ok());
                 if let Some(data) = data {
                     turn.frame(|encoder, frames| encoder.pong(frames, Tag::default(), data));

@@ -2,7 +2,7 @@
 
 use super::management::{Acknowledged, Added, Counting, Kept, Stream};
 use super::stream::End;
-use super::{Mark, Question, Stage, Turn, Xmpp, names};
+use super::{Mark, NOBODY, Question, Stage, Turn, Xmpp, names};
 use crate::base::reason::Reason;
 use crate::front::translate::Core;
 use crate::wire::encode::Tag;
@@ -118,7 +118,10 @@ impl Xmpp {
         let mut counting = self.counting.take().expect("a resumption counts");
         let Some(stream) = core.xmpp.streams.owned(&counting) else { return };
         stream.token = self.token.into();
-        let (handled, again) = (stream.handled, stream.rewind());
+        let (handled, again, has_lost_news) = (stream.handled, stream.rewind(), stream.has_lost_news());
+        if has_lost_news {
+            core.xmpp.encoder.interests_again(core.follow, Tag::request(NOBODY));
+        }
         let write_resumed = |out: &mut Vec<u8>| {
             out.extend_from_slice(b"<resumed");
             xml::attribute(out, "xmlns", names::MANAGEMENT);

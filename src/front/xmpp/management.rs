@@ -19,12 +19,14 @@ pub(super) enum Kept {
     /// The core keeps it under this number.
     Message(u64),
     Stanza(Box<[u8]>),
+    /// The core tells of it again.
+    News,
 }
 
 impl Kept {
     fn bytes(&self) -> usize {
         match self {
-            Kept::Message(_) => 0,
+            Kept::Message(_) | Kept::News => 0,
             Kept::Stanza(bytes) => bytes.len(),
         }
     }
@@ -46,6 +48,8 @@ pub(super) struct Stream {
     /// What has not been acknowledged, with its place among all that was sent.
     kept: VecDeque<(u32, Kept)>,
     kept_bytes: usize,
+    /// The place of the last of the documents' changes among what was sent, while it's not acknowledged.
+    news: Option<u32>,
     /// The client was asked and has not answered yet.
     asked: bool,
     /// When its connection broke, and how long it may be resumed from then, in milliseconds.
@@ -108,6 +112,7 @@ impl Stream {
             acknowledged: 0,
             kept: VecDeque::new(),
             kept_bytes: 0,
+            news: None,
             asked: false,
             lost: None,
             within_ms,
@@ -121,6 +126,7 @@ impl Stream {
         if newly > self.sent.wrapping_sub(self.acknowledged) {
             return Acknowledged::TooMuch;
         }
+        self.news = self.news.filter(|place| place.wrapping_sub(self.acknowledged) > newly);
         let mut message = Acknowledged::Nothing;
         while let Some((place, _)) = self.kept.front()
             && place.wrapping_sub(self.acknowledged) <= newly
@@ -138,8 +144,13 @@ impl Stream {
     /// Takes over what a connection has sent. False: more waits than may.
     fn add(&mut self, counting: &mut Counting) -> bool {
         for (place, kept) in counting.kept.drain(..) {
+            let place = self.sent.wrapping_add(place);
+            if kept == Kept::News {
+                self.news = Some(place);
+                continue;
+            }
             self.kept_bytes += kept.bytes();
-            self.kept.push_back((self.sent.wrapping_add(place), kept));
+            self.kept.push_back((place, kept));
         }
         self.sent = self.sent.wrapping_add(counting.sent);
         counting.sent = 0;
@@ -162,9 +173,14 @@ impl Stream {
         kept.into_iter()
             .filter_map(|(_, kept)| match kept {
                 Kept::Stanza(bytes) => Some(bytes),
-                Kept::Message(_) => None,
+                Kept::Message(_) | Kept::News => None,
             })
             .collect()
+    }
+
+    /// Whether the client may have missed changes of documents, which are not sent once more by the stream.
+    pub fn has_lost_news(&mut self) -> bool {
+        self.news.take().is_some()
     }
 }
 

@@ -6,10 +6,12 @@
 //!
 //! One file per duty: `stream` (opening, features, errors, closing), `log_in` (SASL, binding), `sasl2` (both in one go), `stanza`
 //! (addresses, errors), `iq`, `roster`, `presence`, `message`, `answers` (what the server's frames become), `management` and
-//! `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030, XEP-0115), `documents` (XEP-0049, 0054, 0163).
+//! `managed` (XEP-0198), `blocking` (XEP-0191), `disco` (XEP-0030), `caps` (XEP-0115), `documents` (XEP-0049, 0054), `nodes`
+//! (XEP-0163).
 
 mod answers;
 mod blocking;
+mod caps;
 mod disco;
 mod documents;
 mod iq;
@@ -18,6 +20,7 @@ mod managed;
 mod management;
 mod message;
 mod names;
+mod nodes;
 mod presence;
 mod reasons;
 mod register;
@@ -83,6 +86,7 @@ pub struct Memory {
     encoder: Encoder,
     parsers: Parsers,
     streams: management::Streams,
+    known: caps::Known,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -133,6 +137,8 @@ pub struct Xmpp {
     jid: Box<str>,
     /// Until a session is bound.
     entry: Option<Box<Entry>>,
+    /// Once it has announced what it can do (XEP-0115).
+    announced: Option<Box<caps::Announced>>,
     /// While the stream is managed (XEP-0198).
     counting: Option<Box<Counting>>,
     /// What the core takes for the session's own connection when it is resumed, and how long it does.
@@ -163,6 +169,13 @@ enum Question {
     },
     Block(Box<blocking::Blocking>),
     Document(Box<documents::Shelf>),
+    Node(Box<nodes::Visit>),
+    Published {
+        id: Box<str>,
+        from: Box<str>,
+        node: Box<str>,
+        item: Box<str>,
+    },
     /// When a user was last here.
     LastSeen {
         id: Box<str>,
@@ -230,6 +243,7 @@ impl Xmpp {
             language: Box::default(),
             jid: Box::default(),
             entry: None,
+            announced: None,
             counting: None,
             token: [0; TOKEN_BYTES],
             within_ms: 0,
@@ -430,6 +444,7 @@ impl Translate for Xmpp {
         let waiting = self.waiting.capacity() * size_of::<(u32, Question)>();
         let entry = self.entry.as_ref().map_or(0, |entry| entry.heap_bytes());
         let counting = self.counting.as_ref().map_or(0, |_| size_of::<Counting>());
+        let entry = entry + self.announced.as_ref().map_or(0, |announced| announced.heap_bytes());
         size_of::<Xmpp>() + self.reader.heap_bytes() + self.jid.len() + self.language.len() + waiting + entry + counting
     }
 }

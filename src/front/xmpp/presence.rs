@@ -74,6 +74,7 @@ impl Xmpp {
                 xml::attribute(out, "to", &self.jid);
                 write_rest(out, &self.jid, &fields);
             });
+            self.announces(&told.caps, turn);
         }
         Ok(())
     }

@@ -24,6 +24,10 @@ impl Failure {
         Failure { text, ..self }
     }
 
+    pub const fn with(self, detail: &'static str) -> Failure {
+        Failure { detail, ..self }
+    }
+
     /// Appends the `<error/>` element.
     pub fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<error");

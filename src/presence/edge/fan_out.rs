@@ -1,8 +1,8 @@
 //! Delivery to the sessions of this edge: the same bytes to every subscriber (G2), the newest state only to those that are slow.
 
-use super::{Edge, RosterRest, is_farewell};
+use super::{Edge, Rest, is_farewell};
 use crate::base::id::{ConnId, UserId};
-use crate::presence::control::{Ask, Control, EdgeRef};
+use crate::presence::control::Control;
 use crate::presence::frame::{self, Events};
 use crate::presence::home::Homes;
 use crate::presence::missed::{Ended, Missed};
@@ -101,8 +101,8 @@ impl Edge {
 
     /// A slow connection has sent all it had: what was put off for it goes out, newest states only, until it's slow again.
     pub fn drained(&mut self, conn: ConnId, homes: &Homes, out: &mut Outbox) {
-        for rest in self.rosters.remove(&conn.slot).into_iter().flatten() {
-            self.ask_for_roster(rest, out);
+        for rest in self.rests.remove(&conn.slot).into_iter().flatten() {
+            self.ask_for_rest(rest, out);
         }
         let Some(mut put_off) = self.put_off.remove(&conn.slot) else { return };
         while !out.lines.is_slow(conn.slot)
@@ -138,18 +138,17 @@ impl Edge {
         self.counters.deliveries += (events.iter().count() * group.map_or(1, |group| group.streams.len())) as u64;
     }
 
-    /// A piece of a roster has gone out: the next one is asked for now, or when a slow connection has read this one.
-    pub fn roster_goes_on(&mut self, edge: EdgeRef, rest: RosterRest, out: &mut Outbox) {
-        let Some(session) = self.get(edge) else { return };
+    /// A piece of something has gone out: the next one is asked for now, or when a slow connection has read this one.
+    pub fn goes_on(&mut self, rest: Rest, out: &mut Outbox) {
+        let Some(session) = self.get(rest.asker.edge) else { return };
         match out.lines.is_behind(session.conn.slot) {
-            true => self.rosters.entry(session.conn.slot).or_default().push(rest),
-            false => self.ask_for_roster(rest, out),
+            true => self.rests.entry(session.conn.slot).or_default().push(rest),
+            false => self.ask_for_rest(rest, out),
         }
     }
 
-    fn ask_for_roster(&self, RosterRest { asker, after }: RosterRest, out: &mut Outbox) {
+    fn ask_for_rest(&self, Rest { asker, ask }: Rest, out: &mut Outbox) {
         if let Some(home) = self.get(asker.edge).and_then(|session| session.home.as_ref()) {
-            let ask = Box::new(Ask::RosterGet { after: Some(after), kept: String::new() });
             out.send(home.user.home(self.cores), Control::Ask { at: home.at(), session: home.session, asker, ask });
         }
     }

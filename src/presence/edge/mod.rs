@@ -11,11 +11,10 @@ mod forms;
 mod interest;
 mod names;
 
-use super::control::{Asker, EdgeRef, StreamRef, UserRef};
+use super::control::{Ask, Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Events;
 use super::missed::Missed;
 use crate::base::id::{ConnId, CoreId, SessionId, UserId};
-use crate::base::jid::Bare;
 use crate::wire::event::Head;
 use crate::wire::lines::Lines;
 use crate::wire::native::Show;
@@ -178,12 +177,11 @@ impl PutOff {
     }
 }
 
-/// A roster of which a slow connection has got a part.
+/// What is asked in the name of a slow client when it has read what it got: the rest of a roster, more of the documents.
 #[derive(Debug)]
-pub struct RosterRest {
+pub struct Rest {
     pub asker: Asker,
-    /// The last contact it has got.
-    pub after: Bare,
+    pub ask: Box<Ask>,
 }
 
 /// All sessions whose sockets this core owns.
@@ -206,8 +204,8 @@ pub struct Edge {
     asked: HashMap<(u32, UserId), u32, RandomState>,
     /// While a batch is read: the new records, by slot, and how many of the batch's updates are older than their snapshots.
     behind: HashMap<u32, usize, RandomState>,
-    /// Rosters that wait until their connections have read what they have.
-    rosters: HashMap<u32, Vec<RosterRest>, RandomState>,
+    /// What waits until connections have read what they have.
+    rests: HashMap<u32, Vec<Rest>, RandomState>,
     names: Option<names::Names>,
     forms: Forms,
     scratch: Events,
@@ -239,7 +237,7 @@ impl Edge {
             put_off: HashMap::with_hasher(hasher.clone()),
             asked: HashMap::with_hasher(hasher.clone()),
             behind: HashMap::with_hasher(hasher.clone()),
-            rosters: HashMap::with_hasher(hasher),
+            rests: HashMap::with_hasher(hasher),
             names: None,
             forms: Forms::default(),
             scratch: Events::default(),
@@ -333,7 +331,7 @@ impl Edge {
     /// A connection is gone: nothing is put off for it any more.
     pub fn forget_conn(&mut self, conn: ConnId) {
         self.put_off.remove(&conn.slot);
-        self.rosters.remove(&conn.slot);
+        self.rests.remove(&conn.slot);
         self.streams.remove(&conn.slot);
     }
 

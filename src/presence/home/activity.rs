@@ -15,6 +15,7 @@ impl Homes {
     pub(super) fn set_activity(&mut self, at: UserRef, session: SessionId, active: bool, asker: Asker, out: &mut Outbox) {
         if active {
             self.catch_up(at, session, asker, out);
+            self.go_on_telling(at, session, out);
         } else {
             let session = self.user(at).and_then(|user| user.session(session)).expect("the caller found it");
             session.extra().withheld.get_or_insert_default();

@@ -6,7 +6,7 @@
 use super::offline::Keeping;
 use super::plan::{Edit, Effect, Plan, Whom};
 use super::update::{done, refuse, revoke_directed};
-use super::{Homes, account, interest, plan};
+use super::{Homes, account, interest, news, plan};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -309,10 +309,12 @@ impl Homes {
                 Effect::WayDone(_) => send_way(effect, cores, out),
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
                 Effect::RevokeDirected(jid) => revoke_directed(user, &jid, cores, out),
+                Effect::Document { name, widely } => news::spread(user, &name, widely, cores, out),
                 Effect::See(publisher) => {
                     for edge in available_edges(user) {
                         out.send(edge.core, Control::Interest { edge, publishers: vec![publisher] });
                     }
+                    news::sees(user, publisher, cores, out);
                 }
                 Effect::Unsee(publisher) => {
                     for edge in available_edges(user) {

@@ -134,6 +134,7 @@ impl Homes {
         if let Some(withheld) = withheld {
             tell_directed(edge, *withheld, out);
         }
+        self.go_on_telling(at, id, out);
         self.acknowledged(at, acknowledged, out);
     }
 

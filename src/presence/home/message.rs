@@ -50,13 +50,17 @@ impl Homes {
                 session.extra().carbons = enabled;
                 done(asker, out);
             }
+            Ask::Interests { names } => self.set_interests(at, session, asker, names, out),
+            Ask::GoOn => self.go_on_telling(at, session, out),
             Ask::Activity { active } => self.set_activity(at, session, active, asker, out),
             Ask::LastSeen { jid } => self.ask_about(at, asker, jid, Wanted::LastSeen, out),
             Ask::DocumentGet { jid, name } => {
                 let about = jid.unwrap_or_else(|| self.get(at).expect("just found").jid.clone());
                 self.ask_about(at, asker, about, Wanted::Document(name), out)
             }
-            Ask::DocumentSet { ref data, .. } if !self.has_room_for(data) => refuse(asker, Reason::Overloaded, "", out),
+            Ask::DocumentSet { ref data, .. } if !self.has_room_for(data) || out.is_any_full() => {
+                refuse(asker, Reason::Overloaded, "", out)
+            }
             Ask::BlockListGet => {
                 let user = self.user(at).expect("just found");
                 user.session(session).expect("just found").extra().blocks = true;

@@ -3,7 +3,8 @@
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
-//! `question` (last seen, documents), `tokens`, `account` (users come and go), `load` (after a start).
+//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `load` (after a
+//! start).
 //! Invariants: a user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
@@ -13,6 +14,7 @@ mod interest;
 mod load;
 mod log_in;
 mod message;
+mod news;
 mod offline;
 mod plan;
 mod question;
@@ -20,6 +22,7 @@ mod tokens;
 mod update;
 
 pub use change::{Change, Storing};
+pub use news::Interests;
 
 use super::control::{UserRef, Way};
 use super::frame::Events;
@@ -55,6 +58,8 @@ pub struct HomeCounters {
     pub messages: u64,
     /// Documents read by clients.
     pub document_reads: u64,
+    /// Documents that sessions were told of.
+    pub documents_told: u64,
     /// Messages stored for users who took none.
     pub messages_kept: u64,
     /// Entries for users or sessions that are not there any more.

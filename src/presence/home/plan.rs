@@ -47,6 +47,11 @@ pub(super) enum Effect {
     Revoke(UserId),
     /// The same of somebody who was sent directed presence.
     RevokeDirected(Bare),
+    /// A document has changed; whether contacts may, or could, read it.
+    Document {
+        name: String,
+        widely: bool,
+    },
     /// The user's available sessions see a publisher from now on, or no longer.
     See(UserId),
     Unsee(UserId),
@@ -319,6 +324,11 @@ fn document_set(user: &User, place: &Place, name: &str, data: &[u8], access: Acc
         return Err((Reason::BadRequest, "the name of the document".into()));
     }
     let (mut plan, key) = (Plan::default(), rows::document_key(&user.jid, name));
+    let old = user.documents().iter().find(|old| *old.name == *name);
+    let widely = old.is_some_and(|old| old.access != Access::Own) || !data.is_empty() && access != Access::Own;
+    if old.is_some() || !data.is_empty() {
+        plan.effects.push(Effect::Document { name: name.to_owned(), widely });
+    }
     if data.is_empty() {
         plan.delete(Table::Documents, key);
         plan.edits.push(Edit::RemoveDocument(name.to_owned()));

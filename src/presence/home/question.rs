@@ -4,6 +4,7 @@
 use super::Homes;
 use super::message::tell;
 use super::update::refuse;
+use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
@@ -82,13 +83,18 @@ fn document(user: Option<&User>, question: &Question, name: &str) -> Result<Sess
     let user = user.ok_or(Reason::NotFound)?;
     let found =
         user.documents().iter().find(|document| *document.name == *name && !document.is_hidden()).ok_or(Reason::NotFound)?;
-    let may_read = match found.access {
-        _ if user.jid == question.from => true,
-        Access::Everyone => !user.has_blocked(&question.from),
-        Access::Contacts => user.approves(question.from_user),
-        _ => false,
-    };
     let (request, jid) = (question.asker.request, user.jid.clone());
-    let answer = || SessionEvent::Document { request, jid, name: name.to_owned(), data: found.data.to_vec() };
-    may_read.then(answer).ok_or(Reason::NotFound)
+    let access = if jid == question.from { found.access } else { Access::default() };
+    let answer = || SessionEvent::Document { request, jid, name: name.to_owned(), data: found.data.to_vec(), access };
+    may_read(user, found.access, &question.from, question.from_user).then(answer).ok_or(Reason::NotFound)
+}
+
+/// Whether a user may read a document of another one.
+pub(super) fn may_read(user: &User, access: Access, from: &Bare, from_user: UserId) -> bool {
+    match access {
+        _ if user.jid == *from => true,
+        Access::Everyone => !user.has_blocked(from),
+        Access::Contacts => user.approves(from_user),
+        _ => false,
+    }
 }

@@ -1,7 +1,7 @@
 //! A session's presence changes: the way of an update at its home (design.md section 4, steps 3 to 5).
 
-use super::Homes;
 use super::activity::withhold;
+use super::{Homes, news};
 use crate::base::id::{CoreId, SessionId, Version};
 use crate::base::jid::Bare;
 use crate::base::limits::LAST_SEQUENCE;
@@ -77,7 +77,10 @@ impl Homes {
         counters.updates += 1;
         if was_available == (show == Show::Unavailable) {
             match was_available {
-                false => became_available(user, session, epoch, out),
+                false => {
+                    became_available(user, session, epoch, out);
+                    self.tell_all(at, session, out);
+                }
                 true => self.became_unavailable(now, at, session, view.bytes, out),
             }
         }
@@ -105,6 +108,7 @@ impl Homes {
         if let Some(edge) = found.edge {
             out.send(edge.core, Control::UninterestAll { edge });
         }
+        news::rests(found);
         let directed = found.extra.as_mut().map(|extra| std::mem::take(&mut extra.directed)).unwrap_or_default();
         let resource = found.resource.clone();
         let version = Version { epoch, sequence: found.sequence };

@@ -93,7 +93,8 @@ impl Client {
             ServerFrame::SubscriptionEvent(event) if event.note() == Some(Reason::TooManyRequests.text()) => {
                 env.count(Happening::TooManyRequests);
             }
-            ServerFrame::SubscriptionEvent(_) | ServerFrame::Transfer(_) | ServerFrame::BlockPush(_) => {}
+            ServerFrame::SubscriptionEvent(_) | ServerFrame::Transfer(_) => {}
+            ServerFrame::BlockPush(_) | ServerFrame::DocumentChanged(_) => {}
             ServerFrame::SaslChallenge(_) | ServerFrame::Authenticated(_) => {
                 return Check::FramesAreSound.holds(false, || "half a log-in that nobody asked for".into());
             }

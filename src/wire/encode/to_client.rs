@@ -152,11 +152,21 @@ impl Encoder {
         });
     }
 
-    pub fn document(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str, data: &[u8]) {
+    /// `access`: whom it is for, if it is the client's own.
+    pub fn document(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str, data: &[u8], access: n::Access) {
         self.frame(out, n::Kind::Document, tag, |b| {
             let (jid, name) = (Some(b.create_string(jid)), Some(b.create_string(name)));
             let data = bytes(b, data);
-            n::Document::create(b, &n::DocumentArgs { jid, name, data })
+            n::Document::create(b, &n::DocumentArgs { jid, name, data, access })
+        });
+    }
+
+    /// A document that the session wants to hear of; without data, it was removed.
+    pub fn document_changed(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str, name: &str, data: &[u8]) {
+        self.frame(out, n::Kind::DocumentChanged, tag, |b| {
+            let (jid, name) = (Some(b.create_string(jid)), Some(b.create_string(name)));
+            let data = bytes(b, data);
+            n::DocumentChanged::create(b, &n::DocumentChangedArgs { jid, name, data })
         });
     }
 

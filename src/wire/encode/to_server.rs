@@ -158,6 +158,19 @@ impl Encoder {
         });
     }
 
+    /// The documents to hear of from now on.
+    pub fn interests<T: AsRef<str>>(&mut self, out: &mut Vec<u8>, tag: Tag, names: &[T]) {
+        self.frame(out, n::Kind::Interests, tag, |b| {
+            let args = n::InterestsArgs { names: texts(b, names), again: false };
+            n::Interests::create(b, &args)
+        });
+    }
+
+    /// The same as before, once more.
+    pub fn interests_again(&mut self, out: &mut Vec<u8>, tag: Tag) {
+        self.frame(out, n::Kind::Interests, tag, |b| n::Interests::create(b, &n::InterestsArgs { names: None, again: true }));
+    }
+
     pub fn last_seen_get(&mut self, out: &mut Vec<u8>, tag: Tag, jid: &str) {
         self.frame(out, n::Kind::LastSeenGet, tag, |b| {
             let args = n::LastSeenGetArgs { jid: Some(b.create_string(jid)) };

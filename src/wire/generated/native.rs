@@ -13,10 +13,10 @@ pub mod wire {
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_KIND: u8 = 1;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_KIND: u8 = 78;
+pub const ENUM_MAX_KIND: u8 = 79;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_KIND: [Kind; 41] = [
+pub const ENUM_VALUES_KIND: [Kind; 43] = [
   Kind::Hello,
   Kind::Ping,
   Kind::Pong,
@@ -43,6 +43,7 @@ pub const ENUM_VALUES_KIND: [Kind; 41] = [
   Kind::PasswordSet,
   Kind::AccountRemove,
   Kind::LastSeenGet,
+  Kind::Interests,
   Kind::SaslChallenge,
   Kind::LoggedIn,
   Kind::Done,
@@ -58,6 +59,7 @@ pub const ENUM_VALUES_KIND: [Kind; 41] = [
   Kind::Document,
   Kind::LastSeen,
   Kind::BlockPush,
+  Kind::DocumentChanged,
 ];
 
 /// What a frame is. The number stands in byte 4 of the frame header.
@@ -92,6 +94,7 @@ impl Kind {
   pub const PasswordSet: Self = Self(35);
   pub const AccountRemove: Self = Self(36);
   pub const LastSeenGet: Self = Self(37);
+  pub const Interests: Self = Self(38);
   pub const SaslChallenge: Self = Self(64);
   pub const LoggedIn: Self = Self(65);
   pub const Done: Self = Self(66);
@@ -107,9 +110,10 @@ impl Kind {
   pub const Document: Self = Self(76);
   pub const LastSeen: Self = Self(77);
   pub const BlockPush: Self = Self(78);
+  pub const DocumentChanged: Self = Self(79);
 
   pub const ENUM_MIN: u8 = 1;
-  pub const ENUM_MAX: u8 = 78;
+  pub const ENUM_MAX: u8 = 79;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Hello,
     Self::Ping,
@@ -137,6 +141,7 @@ impl Kind {
     Self::PasswordSet,
     Self::AccountRemove,
     Self::LastSeenGet,
+    Self::Interests,
     Self::SaslChallenge,
     Self::LoggedIn,
     Self::Done,
@@ -152,6 +157,7 @@ impl Kind {
     Self::Document,
     Self::LastSeen,
     Self::BlockPush,
+    Self::DocumentChanged,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -182,6 +188,7 @@ impl Kind {
       Self::PasswordSet => Some("PasswordSet"),
       Self::AccountRemove => Some("AccountRemove"),
       Self::LastSeenGet => Some("LastSeenGet"),
+      Self::Interests => Some("Interests"),
       Self::SaslChallenge => Some("SaslChallenge"),
       Self::LoggedIn => Some("LoggedIn"),
       Self::Done => Some("Done"),
@@ -197,6 +204,7 @@ impl Kind {
       Self::Document => Some("Document"),
       Self::LastSeen => Some("LastSeen"),
       Self::BlockPush => Some("BlockPush"),
+      Self::DocumentChanged => Some("DocumentChanged"),
       _ => None,
     }
   }
@@ -6166,6 +6174,7 @@ impl ::core::fmt::Debug for DocumentGet<'_> {
 pub enum DocumentOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// `access`: whom one's own is for.
 pub struct Document<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -6182,6 +6191,7 @@ impl<'a> Document<'a> {
   pub const VT_JID: ::flatbuffers::VOffsetT = 4;
   pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
   pub const VT_DATA: ::flatbuffers::VOffsetT = 8;
+  pub const VT_ACCESS: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -6196,6 +6206,7 @@ impl<'a> Document<'a> {
     if let Some(x) = args.data { builder.add_data(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.add_access(args.access);
     builder.finish()
   }
 
@@ -6221,6 +6232,13 @@ impl<'a> Document<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Document::VT_DATA, None)}
   }
+  #[inline]
+  pub fn access(&self) -> Access {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Access>(Document::VT_ACCESS, Some(Access::Own)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Document<'_> {
@@ -6232,6 +6250,7 @@ impl ::flatbuffers::Verifiable for Document<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .visit_field::<Access>("access", Self::VT_ACCESS, false)?
      .finish();
     Ok(())
   }
@@ -6240,6 +6259,7 @@ pub struct DocumentArgs<'a> {
     pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub access: Access,
 }
 impl<'a> Default for DocumentArgs<'a> {
   #[inline]
@@ -6248,6 +6268,7 @@ impl<'a> Default for DocumentArgs<'a> {
       jid: None, // required field
       name: None, // required field
       data: None,
+      access: Access::Own,
     }
   }
 }
@@ -6270,6 +6291,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Document::VT_DATA, data);
   }
   #[inline]
+  pub fn add_access(&mut self, access: Access) {
+    self.fbb_.push_slot::<Access>(Document::VT_ACCESS, access, Access::Own);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DocumentBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     DocumentBuilder {
@@ -6289,6 +6314,255 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentBuilder<'a, 'b, A> {
 impl ::core::fmt::Debug for Document<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("Document");
+      ds.field("jid", &self.jid());
+      ds.field("name", &self.name());
+      ds.field("data", &self.data());
+      ds.field("access", &self.access());
+      ds.finish()
+  }
+}
+pub enum InterestsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// XEP-0163 4.3: the names of documents that the session wants to hear of, in place of those it named before. With `again` they stay
+/// as they are, and all that there are come once more.
+pub struct Interests<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Interests<'a> {
+  type Inner = Interests<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Interests<'a> {
+  pub const VT_NAMES: ::flatbuffers::VOffsetT = 4;
+  pub const VT_AGAIN: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Interests { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args InterestsArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Interests<'bldr>> {
+    let mut builder = InterestsBuilder::new(_fbb);
+    if let Some(x) = args.names { builder.add_names(x); }
+    builder.add_again(args.again);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn names(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Interests::VT_NAMES, None)}
+  }
+  #[inline]
+  pub fn again(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Interests::VT_AGAIN, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Interests<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("names", Self::VT_NAMES, false)?
+     .visit_field::<bool>("again", Self::VT_AGAIN, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct InterestsArgs<'a> {
+    pub names: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub again: bool,
+}
+impl<'a> Default for InterestsArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    InterestsArgs {
+      names: None,
+      again: false,
+    }
+  }
+}
+
+pub struct InterestsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> InterestsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_names(&mut self, names: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Interests::VT_NAMES, names);
+  }
+  #[inline]
+  pub fn add_again(&mut self, again: bool) {
+    self.fbb_.push_slot::<bool>(Interests::VT_AGAIN, again, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> InterestsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    InterestsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Interests<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Interests<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Interests");
+      ds.field("names", &self.names());
+      ds.field("again", &self.again());
+      ds.finish()
+  }
+}
+pub enum DocumentChangedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// What such a document says now; without data, there is none any more.
+pub struct DocumentChanged<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for DocumentChanged<'a> {
+  type Inner = DocumentChanged<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> DocumentChanged<'a> {
+  pub const VT_JID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
+  pub const VT_DATA: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    DocumentChanged { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args DocumentChangedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<DocumentChanged<'bldr>> {
+    let mut builder = DocumentChangedBuilder::new(_fbb);
+    if let Some(x) = args.data { builder.add_data(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    if let Some(x) = args.jid { builder.add_jid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn jid(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DocumentChanged::VT_JID, None).unwrap()}
+  }
+  #[inline]
+  pub fn name(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(DocumentChanged::VT_NAME, None).unwrap()}
+  }
+  #[inline]
+  pub fn data(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(DocumentChanged::VT_DATA, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for DocumentChanged<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("jid", Self::VT_JID, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DocumentChangedArgs<'a> {
+    pub jid: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for DocumentChangedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    DocumentChangedArgs {
+      jid: None, // required field
+      name: None, // required field
+      data: None,
+    }
+  }
+}
+
+pub struct DocumentChangedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentChangedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_jid(&mut self, jid: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentChanged::VT_JID, jid);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentChanged::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_data(&mut self, data: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentChanged::VT_DATA, data);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DocumentChangedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DocumentChangedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<DocumentChanged<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, DocumentChanged::VT_JID,"jid");
+    self.fbb_.required(o, DocumentChanged::VT_NAME,"name");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for DocumentChanged<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("DocumentChanged");
       ds.field("jid", &self.jid());
       ds.field("name", &self.name());
       ds.field("data", &self.data());
