@@ -13,7 +13,7 @@ use fanal::wire::frame::{Chunk, Frames, HEADER_BYTES};
 use fanal::wire::native::{Access, Kind, Show, SubscriptionState};
 use fanal::wire::presence;
 use proptest::prelude::*;
-use wire_samples::{GREETING, HEAD, LOG_IN, LOGGED_IN, MESSAGE, PRESENCE, SUBSCRIPTION, Sample, TAG};
+use wire_samples::{GREETING, HEAD, LOG_IN, LOG_IN_BY_TOKEN, LOGGED_IN, MESSAGE, PRESENCE, SUBSCRIPTION, Sample, TAG};
 
 fn sample(samples: Vec<Sample>, kind: Kind) -> Vec<u8> {
     samples.into_iter().find(|sample| sample.kind == kind).unwrap().bytes
@@ -50,8 +50,13 @@ fn a_server_reads_what_a_client_wrote() {
     for sample in wire_samples::of_client().into_iter().filter(|sample| sample.kind == Kind::LogIn) {
         let frame = decode::from_client(sample.kind, &sample.bytes[HEADER_BYTES..]).unwrap();
         let ClientFrame::LogIn { log_in, presence } = frame else { panic!() };
-        assert_eq!((log_in.jid(), log_in.mechanism()), (Some("alice@localhost"), Some("TOKEN")));
-        assert_eq!((log_in.data().unwrap().bytes(), log_in.resource()), (&b"token"[..], Some("phone")));
+        // The one that only proves who it is asks for a token.
+        let wrote = if log_in.bind_later() { LOG_IN_BY_TOKEN } else { LOG_IN };
+        assert_eq!((log_in.jid(), log_in.mechanism()), (Some(wrote.jid), Some(wrote.mechanism)));
+        assert_eq!((log_in.data().unwrap().bytes(), log_in.resource().unwrap_or_default()), (wrote.data, wrote.resource));
+        let wanted = (log_in.client().unwrap_or_default(), log_in.token_for().unwrap_or_default());
+        assert_eq!(wanted, (wrote.client, wrote.token_for));
+        assert_eq!((log_in.token_count(), log_in.token_invalid()), (wrote.token_count, wrote.token_invalid));
         assert_eq!(presence.map(|presence| presence.fields()), log_in.presence().map(|_| PRESENCE));
         first_presences += usize::from(presence.is_some());
     }
