@@ -1,6 +1,6 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `web_socket`, `json`, `xmpp`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk
+//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk
 //! (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 use fanal::admin::http::{self, Parsed};
@@ -33,7 +33,7 @@ use fanal::wire::event::{self, Head};
 use fanal::wire::frame::{Chunk, Frames, each_whole};
 use fanal::wire::native::{Access, Kind, Presence, Show};
 use fanal::wire::presence;
-use fanal::wire::xml;
+use fanal::wire::xml::{Bounds, Fault, Item, Parsers, Reader};
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
@@ -55,6 +55,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("web_socket", web_socket),
     ("json", json),
     ("xmpp", xmpp),
+    ("xml", xml),
 ];
 
 /// Splits the bytes where the first one says; whole or in two, the same frames must be found.
@@ -379,6 +380,28 @@ pub fn json(data: &[u8]) {
     }
 }
 
+/// What a stream says behind its opening is the same whole, when plain stanzas are read the short way, and byte by byte, when the
+/// parser reads all of it.
+pub fn xml(data: &[u8]) {
+    let stream = [XMPP_OPENING, data].concat();
+    assert_eq!(items(&[&stream]), items(&stream.chunks(1).collect::<Vec<_>>()));
+}
+
+fn items(pieces: &[&[u8]]) -> (Vec<Item>, Option<Fault>) {
+    let (mut reader, mut parsers, mut found) = (Reader::default(), Parsers::default(), Vec::new());
+    for piece in pieces {
+        let mut rest = *piece;
+        loop {
+            match reader.next(&mut rest, Bounds { stanza_bytes: 10_000 }, &mut parsers) {
+                Ok(Some(item)) => found.push(item),
+                Ok(None) => break,
+                Err(fault) => return (found, Some(fault)),
+            }
+        }
+    }
+    (found, None)
+}
+
 /// An XMPP client says something, before its log-in or after it, cut where the second byte says; a core answers. What the core gets
 /// are sound frames, and what the client gets is well-formed.
 pub fn xmpp(data: &[u8]) {
@@ -469,9 +492,9 @@ impl Talk {
             self.heard.drain(..at + SUCCESS.len());
         }
         if self.heard.starts_with(b"<?xml") {
-            let (mut reader, mut rest) = (xml::Reader::default(), &self.heard[..]);
-            let mut parsers = xml::Parsers::default();
-            while reader.next(&mut rest, xml::Bounds { stanza_bytes: 1 << 20 }, &mut parsers).expect("well-formed").is_some() {}
+            let (mut reader, mut rest) = (Reader::default(), &self.heard[..]);
+            let mut parsers = Parsers::default();
+            while reader.next(&mut rest, Bounds { stanza_bytes: 1 << 20 }, &mut parsers).expect("well-formed").is_some() {}
             assert!(rest.is_empty() && reader.heap_bytes() == 0, "nothing is left half said");
         }
     }

@@ -145,6 +145,8 @@ fn xmpp() -> impl Iterator<Item = Vec<u8>> {
          <inactive xmlns='urn:xmpp:csi:0'/></bind></authenticate><presence/>",
         "\x01\x30<presence xml:lang='de'><show>away</show><status xml:lang='en'>&lt;</status><priority>-1</priority>\
          <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v'/><x:y xmlns:x='z' x:a='1'>t</x:y></presence>",
+        "<presence id='a'><show>away</show><status>gr\u{fc}n</status>\n<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' \
+         node=\"n\" ver='v='/></presence> <message to='user@localhost/r'><body>&amp;</body><x:y xmlns:x='z'/></message><iq/>",
         "\x03\x40<message to='user@localhost' type='chat' id='1'><body>gr\u{fc}\u{df}e</body><thread>t</thread></message>\
          <r xmlns='urn:xmpp:sm:3'/><a xmlns='urn:xmpp:sm:3' h='1'/>\
          <iq type='get' id='2' to='a@localhost/b'><ping xmlns='urn:xmpp:ping'/></iq>",

@@ -4,6 +4,7 @@
 //! Lives on: an edge of a node with such doors. Serves G2, C8. Invariant: nothing is written that no line takes.
 
 use super::names::Names;
+use super::{Edge, RandomState};
 use crate::presence::frame;
 use crate::wire::form::{Form, Writer};
 
@@ -19,14 +20,15 @@ impl Default for Forms {
     }
 }
 
-impl Forms {
-    /// Forms that are written by these; the native one needs nobody.
-    pub fn new(writers: &[(Form, Writer)]) -> Forms {
-        let mut forms = Forms::default();
-        writers.iter().for_each(|&(form, writer)| forms.writers[form as usize] = Some(writer));
-        forms
+impl Edge {
+    /// This node has doors that take events in other forms, written by these: publishers' names are kept from now on.
+    pub fn serve_forms(&mut self, writers: &[(Form, Writer)], hasher: RandomState) {
+        self.names = Some(Names::new(hasher));
+        writers.iter().for_each(|&(form, writer)| self.forms.writers[form as usize] = Some(writer));
     }
+}
 
+impl Forms {
     /// Another update comes.
     #[inline]
     pub fn begin(&mut self) {

@@ -3,10 +3,8 @@
 //! Lives on: an edge of a node with such doors. Serves C8. Invariants: whoever is watched here has a name; of those who were,
 //! the last [`GONE`] have, since events of theirs may still wait on lines.
 
-use super::forms::Forms;
 use super::{Edge, HashMap, RandomState, UserId};
 use crate::base::jid::Bare;
-use crate::wire::form::{Form, Writer};
 use std::collections::VecDeque;
 
 /// Publishers remembered when nobody watches them any more. At the limit: the first that went is forgotten; an event of it that
@@ -19,6 +17,10 @@ pub(super) struct Names {
 }
 
 impl Names {
+    pub fn new(hasher: RandomState) -> Names {
+        Names { by_user: HashMap::with_hasher(hasher), gone: VecDeque::new() }
+    }
+
     #[inline]
     pub fn get(&self, user: UserId) -> Option<&Bare> {
         self.by_user.get(&user)
@@ -26,12 +28,6 @@ impl Names {
 }
 
 impl Edge {
-    /// This node has doors that take events in other forms, written by these: publishers' names are kept from now on.
-    pub fn serve_forms(&mut self, writers: &[(Form, Writer)], hasher: RandomState) {
-        self.names = Some(Names { by_user: HashMap::with_hasher(hasher), gone: VecDeque::new() });
-        self.forms = Forms::new(writers);
-    }
-
     /// The bare JID of a publisher, where names are kept.
     pub fn name(&self, user: UserId) -> Option<&Bare> {
         self.names.as_ref()?.get(user)
