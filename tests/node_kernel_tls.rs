@@ -7,23 +7,19 @@
 mod support;
 
 use fanal::base::config::KernelTls;
-use fanal::base::credentials::{ITERATIONS, ScramCredentials};
-use fanal::base::jid::Bare;
 use fanal::client::{Client, Event, LogIn, Presence, Tls};
 use fanal::front::doors::Speaks;
-use fanal::node::certificates::self_signed;
 use fanal::wire::native::Show;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedCipherSuite};
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use support::{LONG, TestNode, available, presence, subscribe, until};
+use support::{LONG, TestNode, available, certified, presence, subscribe, until};
 
 const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams'>";
@@ -36,23 +32,15 @@ struct Site {
 
 impl Site {
     fn start(cores: usize, kernel: KernelTls) -> Site {
-        let (dir, mut config) = (tempfile::tempdir().unwrap(), support::config(cores));
-        let file = dir.path().join("own.pem");
-        fs::write(&file, self_signed("localhost").unwrap()).unwrap();
-        (config.tls.certificate, config.tls.key) = (Some(file.clone()), Some(file));
+        let mut config = support::config(cores);
         config.tls.kernel = kernel;
         config.listen.xmpps = Some("127.0.0.1:0".parse().unwrap());
-        let mut node = TestNode::start(&config);
-        let mut control = node.0.as_mut().unwrap().control();
-        for user in ["alice@localhost", "bob@localhost"] {
-            let credentials = ScramCredentials::from_password("pencil", &[7; 16], ITERATIONS);
-            control.add_user(&Bare::new(user).unwrap(), Some(credentials)).unwrap();
-        }
+        let (node, dir) = certified::start(config, &["alice", "bob"]);
         Site { node, dir }
     }
 
     fn certificate(&self) -> PathBuf {
-        self.dir.path().join("own.pem")
+        certified::certificate(&self.dir)
     }
 
     fn user(&self, name: &str) -> Client {

@@ -3,9 +3,7 @@
 mod support;
 mod xmpp_world;
 
-use fanal::base::credentials::{ITERATIONS, ScramCredentials};
 use fanal::base::id::ConnId;
-use fanal::base::jid::Bare;
 use fanal::base::reason::Reason;
 use fanal::base::time::WallClock;
 use fanal::client::{Client, Error, LogIn, Presence, Tls, Trunk, TrunkEvent};
@@ -23,7 +21,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use support::{LONG, TestNode, available, presence, subscribe};
+use support::{LONG, TestNode, available, certified, presence, subscribe};
 
 /// A node with a certificate of its own, and alice and bob, whose password is "pencil".
 struct Site {
@@ -33,21 +31,12 @@ struct Site {
 
 impl Site {
     fn start(cores: usize) -> Site {
-        let (dir, mut config) = (tempfile::tempdir().unwrap(), support::config(cores));
-        let file = dir.path().join("own.pem");
-        fs::write(&file, self_signed("localhost").unwrap()).unwrap();
-        (config.tls.certificate, config.tls.key) = (Some(file.clone()), Some(file));
-        let mut node = TestNode::start(&config);
-        let mut control = node.0.as_mut().unwrap().control();
-        for user in ["alice@localhost", "bob@localhost"] {
-            let credentials = ScramCredentials::from_password("pencil", &[7; 16], ITERATIONS);
-            control.add_user(&Bare::new(user).unwrap(), Some(credentials)).unwrap();
-        }
+        let (node, dir) = certified::start(support::config(cores), &["alice", "bob"]);
         Site { node, dir }
     }
 
     fn certificate(&self) -> PathBuf {
-        self.dir.path().join("own.pem")
+        certified::certificate(&self.dir)
     }
 
     fn tls(&self) -> Tls {

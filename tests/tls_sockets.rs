@@ -3,8 +3,7 @@
 mod support;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fanal::base::credentials::{Hash, ITERATIONS, ScramCredentials};
-use fanal::base::jid::Bare;
+use fanal::base::credentials::{Hash, ITERATIONS};
 use fanal::front::doors::Speaks;
 use fanal::node::certificates::self_signed;
 use rustls::pki_types::pem::PemObject;
@@ -16,7 +15,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use support::{LONG, TestNode};
+use support::{LONG, TestNode, certified};
 
 const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams'>";
@@ -31,15 +30,9 @@ struct Site {
 
 impl Site {
     fn start(cores: usize) -> Site {
-        let (dir, mut config) = (tempfile::tempdir().unwrap(), support::config(cores));
-        let file = dir.path().join("own.pem");
-        fs::write(&file, self_signed("localhost").unwrap()).unwrap();
-        (config.tls.certificate, config.tls.key) = (Some(file.clone()), Some(file));
+        let mut config = support::config(cores);
         (config.listen.xmpp, config.listen.xmpps) = (Some(any_port()), Some(any_port()));
-        let mut node = TestNode::start(&config);
-        let credentials = ScramCredentials::from_password("pencil", &[7; 16], ITERATIONS);
-        let mut control = node.0.as_mut().unwrap().control();
-        control.add_user(&Bare::new("alice@localhost").unwrap(), Some(credentials)).unwrap();
+        let (node, dir) = certified::start(config, &["alice"]);
         Site { node, dir }
     }
 
@@ -48,7 +41,7 @@ impl Site {
     }
 
     fn certificate(&self) -> PathBuf {
-        self.dir.path().join("own.pem")
+        certified::certificate(&self.dir)
     }
 
     fn client_config(&self) -> ClientConfig {

@@ -5,15 +5,6 @@ use fanal::base::jid::Bare;
 use fanal::shard::batch::Order;
 use xmpp_world::*;
 
-fn two_friends() -> (World, Client, Client) {
-    let mut world = World::new();
-    world.account("alice");
-    world.account("bob");
-    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
-    world.friends(("alice", alice), ("bob", bob));
-    (world, alice, bob)
-}
-
 #[test]
 fn presence_reaches_an_approved_subscriber_with_all_that_was_said() {
     let (mut world, alice, bob) = two_friends();

@@ -5,15 +5,6 @@ use xmpp_world::*;
 
 const LIST: &str = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
 
-fn two_friends() -> (World, Client, Client) {
-    let mut world = World::new();
-    world.account("alice");
-    world.account("bob");
-    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
-    world.friends(("alice", alice), ("bob", bob));
-    (world, alice, bob)
-}
-
 fn block(verb: &str, names: &[&str]) -> String {
     let items: String = names.iter().map(|name| format!("<item jid='{name}@{DOMAIN}'/>")).collect();
     format!("<iq type='set' id='b'><{verb} xmlns='urn:xmpp:blocking'>{items}</{verb}></iq>")

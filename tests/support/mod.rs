@@ -1,6 +1,7 @@
 //! A real node on loopback for tests, and clients of it.
 #![allow(dead_code)]
 
+pub mod certified;
 pub mod raw;
 pub mod served;
 pub mod web;

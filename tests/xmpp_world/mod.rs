@@ -41,6 +41,16 @@ pub struct World {
 #[derive(Clone, Copy)]
 pub struct Client(pub ConnId);
 
+/// Alice at her desk and Bob on his phone, who see each other.
+pub fn two_friends() -> (World, Client, Client) {
+    let mut world = World::new();
+    world.account("alice");
+    world.account("bob");
+    let (alice, bob) = (world.online("alice", "desk"), world.online("bob", "phone"));
+    world.friends(("alice", alice), ("bob", bob));
+    (world, alice, bob)
+}
+
 impl World {
     pub fn new() -> World {
         World::with(StartTls::No)

@@ -51,7 +51,7 @@ enum Stage {
 }
 
 /// A parser that is where nearly every stream is between two stanzas: shared by the streams of a core, since telling a new one the
-/// stream's opening costs as much as a stanza, and one for each would cost a kilobyte of every idle connection.
+/// stream's opening costs half as much as a stanza, and one for each would cost a kilobyte of every idle connection.
 #[derive(Default)]
 pub struct Parsers {
     spare: Option<Box<Partial>>,
