@@ -23,8 +23,8 @@ const TIMED: u32 = 8;
 const NAP: Duration = Duration::from_millis(1);
 /// Below this the generator looks instead of sleeping.
 const SPIN: Duration = Duration::from_micros(1500);
-/// An open loop sends so often what has become due, since a front end gathers for a moment too. Latency counts from when each
-/// update was meant to be sent.
+/// An open loop whose updates are closer to each other than this sends so often what has become due, since a front end gathers for
+/// a moment too. Latency counts from when each update was meant to be sent.
 const TICK: Duration = Duration::from_micros(250);
 
 /// What the users say, and how it is recognised where it arrives.
@@ -198,9 +198,8 @@ impl<T: Traffic> Talk<T> {
     /// How long there is nothing to do but listen.
     fn patience(&self, now: Instant) -> Duration {
         let Pace::Open { per_second } = self.pace else { return STALL };
-        let next = self.began + Duration::from_secs_f64((self.scheduled + 1) as f64 / per_second);
-        let left = next.saturating_duration_since(now);
-        if left > SPIN { left.min(NAP) } else { Duration::ZERO }
+        let left = meant_s(self.scheduled, per_second) - (now - self.began).as_secs_f64();
+        if left > SPIN.as_secs_f64() { NAP } else { Duration::ZERO }
     }
 
     /// Sends what is due.
@@ -208,9 +207,8 @@ impl<T: Traffic> Talk<T> {
         let since = now - self.began;
         match self.pace {
             Pace::Open { per_second } => {
-                let ticks = (since.as_nanos() / TICK.as_nanos()) as u32;
-                let until = ((TICK * ticks).as_secs_f64() * per_second) as u64;
-                while self.scheduled < until {
+                let gathered = gathered_s(since, per_second);
+                while meant_s(self.scheduled, per_second) <= gathered {
                     let user = (self.scheduled % self.speakers.len() as u64) as u32;
                     self.say(user);
                     self.scheduled += 1;
@@ -275,7 +273,7 @@ impl<T: Traffic> Talk<T> {
                         Pace::Closed { .. } => sent_at[(user * window + (sequence - 1) % window) as usize],
                         Pace::Open { per_second } => {
                             let turn = u64::from((sequence - 1).saturating_sub(before[user as usize]));
-                            ((turn * users + u64::from(user)) as f64 * 1e9 / per_second) as u64
+                            (meant_s(turn * users + u64::from(user), per_second) * 1e9) as u64
                         }
                     };
                     latency.saturating_record_n(now.saturating_sub(sent).max(1), u64::from(count));
@@ -290,5 +288,37 @@ impl<T: Traffic> Talk<T> {
             Some(refusal) => Err(io::Error::other(format!("the node refused: {refusal}"))),
             None => heard,
         }
+    }
+}
+
+/// When the update of this number is meant to be sent, in seconds since an open loop began. A loop without a rate sends none.
+fn meant_s(number: u64, per_second: f64) -> f64 {
+    if per_second > 0.0 { number as f64 / per_second } else { f64::INFINITY }
+}
+
+/// Until when an open loop sends now what is due, in seconds since it began.
+fn gathered_s(since: Duration, per_second: f64) -> f64 {
+    match per_second * TICK.as_secs_f64() > 1.0 {
+        true => (TICK * (since.as_nanos() / TICK.as_nanos()) as u32).as_secs_f64(),
+        false => since.as_secs_f64(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_loop_sends_each_update_when_it_is_meant_to_be_or_with_the_next_tick() {
+        for per_second in [0.5, 100.0, 300.0, 3999.0, 4001.0, 1e6] {
+            for number in [0, 1, 2, 99, 1234] {
+                let meant = meant_s(number, per_second);
+                let late = if per_second * TICK.as_secs_f64() > 1.0 { TICK } else { Duration::from_nanos(1) };
+                let goes_out = |seconds: f64| meant <= gathered_s(Duration::from_secs_f64(seconds), per_second);
+                assert!(goes_out(meant + late.as_secs_f64()), "{number} of {per_second}/s is late");
+                assert!(number == 0 || !goes_out(meant - 1e-9), "{number} of {per_second}/s is early");
+            }
+        }
+        assert!(meant_s(0, 0.0) > gathered_s(Duration::from_secs(3600), 0.0), "no rate, no updates");
     }
 }
