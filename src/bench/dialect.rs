@@ -1,6 +1,6 @@
 //! How a benchmark's users speak through a door: what gets them there, and what they say once they are.
 //!
-//! Serves G6. `crowd` speaks native frames, `xmpp` XML, `json` JSON over WebSocket.
+//! Serves G6. `crowd` speaks native frames, `xmpp` XML, `json` JSON over WebSocket, and `pub_sub` what buses without presence do.
 
 use super::graph::Graph;
 use super::progress::Progress;

@@ -67,6 +67,28 @@ impl Graph {
         self.distances.len() as u32
     }
 
+    /// How many pairs of a subscriber and a publisher there are.
+    pub fn pairs(&self) -> u64 {
+        u64::from(self.users()) * u64::from(self.degree())
+    }
+
+    /// A subscriber and its publisher, by number below `pairs`: those of all users by turns.
+    pub fn subscription(&self, number: u64) -> (u32, u32) {
+        let (user, number) = self.by_turns(number);
+        (user, self.publisher(user, number))
+    }
+
+    /// A publisher and its subscriber, by number below `pairs`: the same pairs in another order.
+    pub fn approval(&self, number: u64) -> (u32, u32) {
+        let (user, number) = self.by_turns(number);
+        (user, self.subscriber(user, number))
+    }
+
+    fn by_turns(&self, number: u64) -> (u32, u32) {
+        let users = u64::from(self.users());
+        ((number % users) as u32, (number / users) as u32)
+    }
+
     /// One subscriber of a user, by number below `degree`.
     pub fn subscriber(&self, user: u32, number: u32) -> u32 {
         self.at(user, self.distances[number as usize])
@@ -118,9 +140,10 @@ mod tests {
                 assert!(subscribers.len() == degree as usize && !subscribers.contains(&user));
                 pairs.extend(subscribers.into_iter().map(|subscriber| (user, subscriber)));
             }
-            let publishers = |user| (0..degree).map(move |number| (user, number));
-            let inverse = (0..users).flat_map(publishers).map(|(user, number)| (graph.publisher(user, number), user));
+            assert_eq!(graph.pairs(), pairs.len() as u64);
+            let inverse = (0..graph.pairs()).map(|number| graph.subscription(number)).map(|(user, publisher)| (publisher, user));
             assert_eq!(pairs, inverse.collect());
+            assert_eq!(pairs, (0..graph.pairs()).map(|number| graph.approval(number)).collect());
         }
     }
 

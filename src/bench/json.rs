@@ -3,25 +3,19 @@
 //! Lives on: the generator's pinned thread. Serves G6. Messages are recognised, not parsed: the server is trusted to write sound
 //! JSON, and a figure to be sound only if every delivery was recognised. User 5 is `bench-5@domain`.
 
-use super::crowd::Access;
+use super::crowd::{Access, UNDER_WAY};
 use super::dialect::Dialect;
 use super::graph::Graph;
 use super::progress::Progress;
-use super::talk::Traffic;
+use super::steps::{Steps, Tally, Until};
+use super::talk::{Traffic, number};
 use super::wires::Wires;
-use crate::base::jid::Bare;
-use crate::base::time::WallClock;
-use crate::front::token::Scope;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the set-up waits for the next answer.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Requests of the set-up that are under way at once.
-const UNDER_WAY: u64 = 512;
 /// How the message of an update begins, up to the number of its user.
 const EVENT: &[u8] = br#"{"type":"event","jid":"bench-"#;
 /// The end of a response to an upgrade that was granted.
@@ -31,13 +25,9 @@ const UPGRADED: &[u8] = b"HTTP/1.1 101 ";
 pub struct Pages {
     access: Access,
     wires: Wires,
-    /// The number of its first user, and how many there are.
+    /// The number of the first one.
     first: u32,
-    users: u32,
-    answers: u64,
-    /// Available presences of others.
-    seen: u64,
-    refusal: Option<String>,
+    tally: Tally,
     event_bytes: usize,
 }
 
@@ -45,70 +35,46 @@ impl Pages {
     /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
     pub fn new(access: Access, users: Range<u32>) -> io::Result<Pages> {
         let wires = Wires::to(access.target, access.tls)?;
-        let (first, users) = (users.start, users.len() as u32);
-        Ok(Pages { access, wires, first, users, answers: 0, seen: 0, refusal: None, event_bytes: 0 })
+        let tally = Tally::new(users.len() as u32, UNDER_WAY);
+        Ok(Pages { access, wires, first: users.start, tally, event_bytes: 0 })
     }
 
-    /// So many requests, of user n % users, a bounded number under way at once.
-    fn step(
-        &mut self,
-        what: &'static str,
-        count: u64,
-        progress: &Progress,
-        mut write: impl FnMut(&mut Pages, u64) -> io::Result<Vec<u8>>,
-    ) -> io::Result<()> {
-        progress.begin(what, count);
-        self.answers = 0;
-        let mut asked = 0;
-        while self.answers < count {
-            while asked < count && asked - self.answers < UNDER_WAY {
-                let said = write(self, asked)?;
-                self.wires.send((asked % u64::from(self.users)) as u32, &said)?;
-                asked += 1;
-            }
-            self.hear()?;
-            progress.at(self.answers);
-        }
-        Ok(())
+    fn say(&mut self, user: u32, text: &str) -> io::Result<()> {
+        self.wires.send(user, &framed(text))
     }
 
-    /// Waits for something and sorts it.
-    fn hear(&mut self) -> io::Result<()> {
-        let Pages { wires, answers, seen, refusal, event_bytes, .. } = self;
-        let began = Instant::now();
-        let heard = wires.listen(PATIENCE, |_, bytes| {
+    fn say_log_in(&mut self, user: u32) -> io::Result<()> {
+        let number = self.first + user;
+        let (jid, data) = (self.access.jid(number), STANDARD.encode(self.access.token(number)?));
+        self.say(user, &format!(r#"{{"type":"log_in","id":1,"jid":"{jid}","mechanism":"TOKEN","data":"{data}","resource":"b"}}"#))
+    }
+
+    fn say_subscription(&mut self, user: u32, action: &str, whom: u32) -> io::Result<()> {
+        let jid = self.access.jid(self.first + whom);
+        self.say(user, &format!(r#"{{"type":"subscription","id":1,"action":"{action}","jid":"{jid}"}}"#))
+    }
+}
+
+impl Steps for Pages {
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    fn listen(&mut self, patience: Duration) -> io::Result<usize> {
+        let Pages { wires, tally, event_bytes, .. } = self;
+        wires.listen(patience, |_, bytes| {
             let used = response_bytes(bytes);
-            *answers += u64::from(used > 0);
+            tally.answers += u64::from(used > 0);
             used + messages(&bytes[used..], |message| match message {
                 Message::Event { update: None, bytes } => {
-                    *seen += 1;
+                    tally.seen += 1;
                     *event_bytes = bytes;
                 }
-                Message::Answer => *answers += 1,
-                Message::Refusal(text) => *refusal = Some(text.to_owned()),
+                Message::Answer => tally.answers += 1,
+                Message::Refusal(text) => tally.refuse(text),
                 Message::Event { .. } | Message::Other => {}
             })
-        })?;
-        if let Some(refusal) = &self.refusal {
-            return Err(io::Error::other(format!("the node refused: {refusal}")));
-        }
-        if heard == 0 && began.elapsed() >= PATIENCE {
-            return Err(io::Error::other(format!("the node says nothing for {} s: it has stalled", PATIENCE.as_secs())));
-        }
-        Ok(())
-    }
-
-    fn log_in_message(&self, user: u32) -> io::Result<Vec<u8>> {
-        let jid = self.access.jid(self.first + user);
-        let bare = Bare::new(&jid).ok_or_else(|| io::Error::other(format!("{jid} is no JID: check the domain")))?;
-        let token = self.access.token_keys.sign(Scope::User(&bare), WallClock(u64::MAX));
-        let token = token.ok_or_else(|| io::Error::other("there is no token key to sign with: say --token-key"))?;
-        let data = STANDARD.encode(token);
-        Ok(framed(&format!(r#"{{"type":"log_in","id":1,"jid":"{jid}","mechanism":"TOKEN","data":"{data}","resource":"b"}}"#)))
-    }
-
-    fn subscription(&self, action: &str, whom: u32) -> Vec<u8> {
-        framed(&format!(r#"{{"type":"subscription","id":1,"action":"{action}","jid":"{}"}}"#, self.access.jid(self.first + whom)))
+        })
     }
 }
 
@@ -116,38 +82,34 @@ impl Dialect for Pages {
     type Traffic = Presences;
 
     fn log_in(&mut self, progress: &Progress) -> io::Result<()> {
-        let users = u64::from(self.users);
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: ZmFuYWwgYmVuY2htYXJrIQ==\r\nSec-WebSocket-Protocol: fanal.json.v1\r\n\r\n",
             self.access.target
         );
-        self.step("connections", users, progress, |pages, _| {
-            pages.wires.connect()?;
-            Ok(request.clone().into_bytes())
+        self.step_of_all("connections", progress, |pages, _| {
+            let conn = pages.wires.connect()?;
+            pages.wires.send(conn, request.as_bytes())
         })?;
-        self.step("log-ins", users, progress, |pages, user| pages.log_in_message(user as u32))
+        self.step_of_all("log-ins", progress, Pages::say_log_in)
     }
 
     fn become_available(&mut self, progress: &Progress) -> io::Result<()> {
-        let available = framed(r#"{"type":"set_presence","id":1,"presence":{"show":"available"}}"#);
-        self.step("presences", u64::from(self.users), progress, |_, _| Ok(available.clone()))
+        let available = r#"{"type":"set_presence","id":1,"presence":{"show":"available"}}"#;
+        self.step_of_all("presences", progress, |pages, user| pages.say(user, available))
     }
 
+    /// Everybody approves in advance, then subscribes.
     fn subscribe(&mut self, graph: &Graph, progress: &Progress) -> io::Result<()> {
-        let (users, pairs) = (u64::from(self.users), u64::from(self.users) * u64::from(graph.degree()));
-        self.step("approvals", pairs, progress, |pages, n| {
-            Ok(pages.subscription("subscribed", graph.subscriber((n % users) as u32, (n / users) as u32)))
+        self.step("approvals", Until::Answered(graph.pairs()), progress, |pages, number| {
+            let (user, subscriber) = graph.approval(number);
+            pages.say_subscription(user, "subscribed", subscriber)
         })?;
-        self.step("subscriptions", pairs, progress, |pages, n| {
-            Ok(pages.subscription("subscribe", graph.publisher((n % users) as u32, (n / users) as u32)))
+        self.step("subscriptions", Until::Answered(graph.pairs()), progress, |pages, number| {
+            let (user, publisher) = graph.subscription(number);
+            pages.say_subscription(user, "subscribe", publisher)
         })?;
-        progress.begin("first presences", pairs);
-        while self.seen < pairs {
-            self.hear()?;
-            progress.at(self.seen);
-        }
-        Ok(())
+        self.step("first presences", Until::Seen(graph.pairs()), progress, |_, _| Ok(()))
     }
 
     fn begin(self, audience: u32) -> (Wires, Presences) {
@@ -236,10 +198,6 @@ fn update(rest: &[u8]) -> Option<(u32, u32)> {
     Some((number(user)?, number(sequence)?))
 }
 
-fn number(digits: &[u8]) -> Option<u32> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 /// Hands over the whole messages at the start of `bytes`; gives the length of all.
 fn messages(bytes: &[u8], mut each: impl FnMut(Message<'_>)) -> usize {
     let mut used = 0;
@@ -287,6 +245,7 @@ fn framed(text: &str) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::base::id::{SessionId, UserId, Version};
+    use crate::base::jid::Bare;
     use crate::front::json;
     use crate::wire::encode::{Encoder, PresenceFields};
     use crate::wire::event::{self, Head};

@@ -5,8 +5,8 @@
 //! through the protocol's own frames; accounts and rosters are loaded as after a start. Nothing is left out but the kernel: a turn
 //! is the host's, and what is on the lines is taken off them, as a driver whose sends never wait would do.
 
-use super::crowd::presence;
 use super::graph::Graph;
+use super::presences::presence;
 use super::progress::Progress;
 use super::report::{Report, median};
 use crate::base::config::Config;

@@ -1,42 +1,41 @@
 //! What the crowd says on the native protocol, and how it hears it.
 //!
-//! Lives on: the generator's pinned thread. Serves G6, G2.
+//! Lives on: the generator's pinned thread. Serves G6, G2. Frames are recognised, not verified: the node is trusted to write sound
+//! ones, and a figure to be sound only if every delivery was recognised.
 
-use super::crowd::{self, Crowd, Directory, Places, frames, presence, refused};
-use super::dialect::Dialect;
-use super::graph::Graph;
-use super::progress::Progress;
 use super::talk::Traffic;
-use super::wires::Wires;
-use crate::wire::encode::{Encoder, Tag};
-use crate::wire::event::{self, Head};
-use crate::wire::frame::HEADER_BYTES;
+use crate::base::id::UserId;
+use crate::wire::decode::{self, ServerFrame};
+use crate::wire::encode::{Encoder, PresenceFields, Tag};
+use crate::wire::event::{self, Event, Head, LAST};
+use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::native::{Kind, Show};
-use std::io;
 
-impl Dialect for Crowd {
-    type Traffic = Presences;
+/// What every user of the crowd calls its session.
+pub const RESOURCE: &str = "b";
+/// Longest frame a server may send.
+const FRAME_BYTES: u32 = 64 << 20;
 
-    fn log_in(&mut self, progress: &Progress) -> io::Result<()> {
-        Crowd::log_in(self, progress)
+/// Where users are: each on a connection of the same number, or with `trunks` above 0 all on streams of these.
+#[derive(Clone, Copy)]
+pub struct Places {
+    pub trunks: u32,
+}
+
+impl Places {
+    /// The connection and stream of a user.
+    pub fn of(self, user: u32) -> (u32, u32) {
+        match self.trunks {
+            0 => (user, 0),
+            trunks => (user % trunks, 1 + user / trunks),
+        }
     }
 
-    fn become_available(&mut self, progress: &Progress) -> io::Result<()> {
-        Crowd::become_available(self, progress)
-    }
-
-    fn subscribe(&mut self, graph: &Graph, progress: &Progress) -> io::Result<()> {
-        Crowd::subscribe(self, graph, progress)
-    }
-
-    fn begin(self, audience: u32) -> (Wires, Presences) {
-        let places = self.places;
-        let (wires, directory) = self.into_parts();
-        (wires, Presences::new(directory, places, audience))
-    }
-
-    fn last_words() -> Vec<u8> {
-        crowd::last_words()
+    pub fn user_at(self, conn: u32, stream: u32) -> u32 {
+        match self.trunks {
+            0 => conn,
+            trunks => (stream - 1) * trunks + conn,
+        }
     }
 }
 
@@ -52,7 +51,7 @@ pub struct Presences {
 }
 
 impl Presences {
-    fn new(directory: Directory, places: Places, audience: u32) -> Presences {
+    pub fn new(directory: Directory, places: Places, audience: u32) -> Presences {
         let presences = [Show::Away, Show::Chat].map(presence);
         Presences { directory, places, audience, encoder: Encoder::default(), presences, refusal: None }
     }
@@ -93,5 +92,92 @@ impl Traffic for Presences {
 
     fn event_bytes(&self) -> usize {
         HEADER_BYTES + event::HEAD_BYTES + self.presences[0].len()
+    }
+}
+
+/// A presence of the crowd, as a flatbuffer.
+pub fn presence(show: Show) -> Vec<u8> {
+    Encoder::default().presence(&PresenceFields { resource: RESOURCE, show, ..PresenceFields::default() })
+}
+
+/// Whether an event says that its publisher is there.
+pub fn is_there(event: &Event<'_>) -> bool {
+    event.head.show != Show::Unavailable && event.head.flags & LAST == 0
+}
+
+/// What an Error frame says.
+pub fn refused(body: &[u8]) -> Option<String> {
+    match decode::from_server(Kind::Error, body) {
+        Ok(ServerFrame::Error(error)) => Some(format!("{} (reason {})", error.text().unwrap_or_default(), error.reason())),
+        _ => None,
+    }
+}
+
+/// Hands over the whole frames at the start of `bytes`; gives the length of them all.
+pub fn frames(bytes: &[u8], mut each: impl FnMut(Header, &[u8])) -> usize {
+    let mut used = 0;
+    while let Some(start) = bytes[used..].first_chunk::<HEADER_BYTES>() {
+        let Ok(header) = Header::decode(start, FRAME_BYTES) else { return bytes.len() };
+        let Some(frame) = bytes[used..].get(..header.frame_bytes()) else { break };
+        each(header, &frame[HEADER_BYTES..]);
+        used += header.frame_bytes();
+    }
+    used
+}
+
+/// From the node's numbers of users to ours: two reads of small tables, since the generator asks for every delivery.
+#[derive(Default)]
+pub struct Directory {
+    /// By slot: where its users begin, and the lowest serial among them.
+    slots: Vec<(u32, u32)>,
+    users: Vec<u32>,
+}
+
+const NO_USER: u32 = u32::MAX;
+
+impl Directory {
+    /// Of users by our number and the node's.
+    pub fn new(ids: Vec<(u32, UserId)>) -> Directory {
+        let mut ranges = vec![(u32::MAX, 0); 1 << 16];
+        for (_, id) in &ids {
+            let (least, most) = &mut ranges[usize::from(id.slot())];
+            (*least, *most) = ((*least).min(id.serial()), (*most).max(id.serial()));
+        }
+        let mut slots = Vec::with_capacity(ranges.len());
+        let mut start = 0;
+        for (least, most) in ranges {
+            slots.push((start, least));
+            start += if least <= most { most - least + 1 } else { 0 };
+        }
+        let mut users = vec![NO_USER; start as usize];
+        for (user, id) in ids {
+            let (start, least) = slots[usize::from(id.slot())];
+            users[(start + id.serial() - least) as usize] = user;
+        }
+        Directory { slots, users }
+    }
+
+    /// Our number of a user; `None` when it's none of the crowd.
+    #[inline]
+    pub fn find(&self, id: UserId) -> Option<u32> {
+        let (start, least) = self.slots[usize::from(id.slot())];
+        let at = u64::from(start) + u64::from(id.serial().checked_sub(least)?);
+        self.users.get(at as usize).copied().filter(|&user| user != NO_USER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_user_is_found_by_its_number_and_nobody_else() {
+        let ids: Vec<_> = (0..1000u32).map(|user| (user, UserId::new(0, (user % 300) as u16, 7 + user / 300))).collect();
+        let directory = Directory::new(ids.clone());
+        for (user, id) in ids {
+            assert_eq!(directory.find(id), Some(user));
+        }
+        assert_eq!(directory.find(UserId::new(0, 5, 1)), None);
+        assert_eq!(directory.find(UserId::new(0, 40_000, 1)), None);
     }
 }

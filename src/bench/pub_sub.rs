@@ -4,17 +4,17 @@
 //! Lives on: the generator's pinned thread. Serves G6. Redis is spoken to in RESP3, in which a client that subscribes may publish,
 //! so that each user has one connection, as everywhere. Messages are as long as fanal's events.
 
+use super::crowd::UNDER_WAY;
 use super::dialect::Dialect;
 use super::graph::Graph;
 use super::progress::Progress;
-use super::talk::Traffic;
+use super::steps::{Steps, Tally};
+use super::talk::{Traffic, number};
 use super::wires::Wires;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the set-up waits for the next answer.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of a message: a sequence and padding. With its channel and framing it is about as long as a native event.
 const PAYLOAD_BYTES: usize = 48;
 
@@ -109,49 +109,34 @@ fn bulk<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(bulk)
 }
 
-fn number(digits: &[u8]) -> Option<u32> {
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
 /// Users of a bus.
 pub struct Members {
     bus: Bus,
     wires: Wires,
-    users: u32,
+    tally: Tally,
 }
 
 impl Members {
     /// Nobody is there yet.
     pub fn new(bus: Bus, target: SocketAddr, users: u32) -> io::Result<Members> {
-        Ok(Members { bus, wires: Wires::to(target, false)?, users })
+        Ok(Members { bus, wires: Wires::to(target, false)?, tally: Tally::new(users, UNDER_WAY) })
+    }
+}
+
+impl Steps for Members {
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
     }
 
-    /// Says something on every connection and waits until each has answered the PING that it ends with.
-    fn ask(&mut self, what: &'static str, progress: &Progress, text: impl Fn(u32) -> String) -> io::Result<()> {
-        progress.begin(what, u64::from(self.users));
-        for user in 0..self.users {
-            self.wires.send(user, text(user).as_bytes())?;
-        }
-        let (bus, mut answers, mut refusal) = (self.bus, 0, None);
-        let mut heard_at = Instant::now();
-        while answers < self.users {
-            let heard = self.wires.listen(PATIENCE, |_, bytes| {
-                each(bus, bytes, |item| match item {
-                    Item::Pong => answers += 1,
-                    Item::Refusal(why) => refusal = Some(String::from_utf8_lossy(why).into_owned()),
-                    Item::Message(..) | Item::Other => {}
-                })
-            })?;
-            if let Some(refusal) = refusal {
-                return Err(io::Error::other(format!("the server refused: {refusal}")));
-            }
-            if heard == 0 && heard_at.elapsed() >= PATIENCE {
-                return Err(io::Error::other(format!("the server says nothing for {} s", PATIENCE.as_secs())));
-            }
-            heard_at = Instant::now();
-            progress.at(u64::from(answers));
-        }
-        Ok(())
+    fn listen(&mut self, patience: Duration) -> io::Result<usize> {
+        let Members { bus, wires, tally, .. } = self;
+        wires.listen(patience, |_, bytes| {
+            each(*bus, bytes, |item| match item {
+                Item::Pong => tally.answers += 1,
+                Item::Refusal(why) => tally.refuse(String::from_utf8_lossy(why)),
+                Item::Message(..) | Item::Other => {}
+            })
+        })
     }
 }
 
@@ -168,22 +153,22 @@ impl Dialect for Members {
     type Traffic = Messages;
 
     fn log_in(&mut self, progress: &Progress) -> io::Result<()> {
-        for _ in 0..self.users {
-            self.wires.connect()?;
-        }
-        let bus = self.bus;
-        self.ask("connections", progress, |_| bus.greeting().into())
+        self.step_of_all("connections", progress, |members, _| {
+            let conn = members.wires.connect()?;
+            members.wires.send(conn, members.bus.greeting().as_bytes())
+        })
     }
 
     fn become_available(&mut self, _progress: &Progress) -> io::Result<()> {
         Ok(())
     }
 
+    /// Each user subscribes to all its channels at once, and says PING behind that.
     fn subscribe(&mut self, graph: &Graph, progress: &Progress) -> io::Result<()> {
-        let bus = self.bus;
-        self.ask("subscriptions", progress, |user| {
-            let channels = (0..graph.degree()).map(|number| bus.subscribe(graph.publisher(user, number)));
-            channels.collect::<String>() + "PING\r\n"
+        self.step_of_all("subscriptions", progress, |members, user| {
+            let channels = (0..graph.degree()).map(|number| members.bus.subscribe(graph.publisher(user, number)));
+            let text = channels.collect::<String>() + "PING\r\n";
+            members.wires.send(user, text.as_bytes())
         })
     }
 

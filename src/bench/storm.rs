@@ -5,16 +5,18 @@
 //! connection and ends when everybody has seen every contact. Without a rate all want in at the beginning, so that is from when
 //! their latency counts, however long they queue; with a rate, each from its own moment of the schedule.
 
-use super::crowd::{Crowd, Directory, Places, frames, is_there, presence, refused};
+use super::crowd::Crowd;
+use super::dialect::Dialect;
 use super::graph::Graph;
+use super::presences::{Directory, Places, frames, is_there, presence, refused};
 use super::progress::Progress;
 use super::report::{Report, median};
 use super::round::{self, Meter};
 use super::server::{Bench, Server};
+use super::talk::{STALL, latencies};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
-use crate::wire::encode::Tag;
 use crate::wire::event::Event;
 use crate::wire::frame::Header;
 use crate::wire::native::Show;
@@ -29,14 +31,10 @@ const UNDER_WAY: u32 = 4000;
 const BURST: u32 = 64;
 /// Trunks that carry the set-up.
 const SET_UP_TRUNKS: u32 = 4;
-/// How long nothing comes before what is missing counts as lost.
-const STALL: Duration = Duration::from_secs(10);
 /// The kernel counts a thread's time when the thread stops, or a tick ends: the node has long gone to sleep by then.
 const ACCOUNTED: Duration = Duration::from_millis(10);
 /// The kernel wakes us up to this much later than asked.
 const SPIN: Duration = Duration::from_millis(2);
-/// Longest latency told apart; longer ones count as this.
-const LONGEST_NS: u64 = 60_000_000_000;
 
 /// What to run.
 #[derive(Clone)]
@@ -58,11 +56,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Users and contacts: what is to be seen.
-    fn pairs(&self) -> u64 {
-        u64::from(self.users) * u64::from(self.contacts)
-    }
-
     /// Whether there is another storm after so many.
     fn goes_on(&self, storms: usize, lasted: Duration) -> bool {
         storms < self.rounds as usize || lasted < self.time
@@ -104,10 +97,9 @@ struct Hearing<'a> {
 
 impl<'a> Hearing<'a> {
     fn new(plan: &'a Plan, graph: &'a Graph, directory: &'a Directory, places: Places) -> Hearing<'a> {
-        let (pairs, now) = (plan.pairs() as usize, Instant::now());
-        let latency = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound");
+        let (pairs, now) = (graph.pairs() as usize, Instant::now());
         let (seen, seen_count, answered, refusal) = (vec![0; pairs.div_ceil(64)], 0, 0, None);
-        Hearing { plan, graph, directory, places, began: now, answered, last: now, seen, seen_count, latency, refusal }
+        Hearing { plan, graph, directory, places, began: now, answered, last: now, seen, seen_count, latency: latencies(), refusal }
     }
 
     /// When a user wants in.
@@ -192,7 +184,7 @@ impl Storm<'_> {
 
     /// Lets everybody in; returns when all is seen, or nothing comes any more.
     fn run(&mut self, progress: &Progress) -> io::Result<()> {
-        let (users, pairs) = (self.hearing.plan.users, self.hearing.plan.pairs());
+        let (users, pairs) = (self.hearing.plan.users, self.hearing.graph.pairs());
         progress.begin("storm", pairs);
         let mut heard = Instant::now();
         (self.hearing.began, self.hearing.last) = (heard, heard);
@@ -290,11 +282,11 @@ fn set_up(plan: &Plan, server: &Server, graph: &Graph, progress: &Progress) -> i
 /// One storm, from nobody there to nobody there.
 fn pass(plan: &Plan, server: &Server, graph: &Graph, directory: &Directory, progress: &Progress) -> io::Result<Passed> {
     let mut crowd = Crowd::new(server.access.clone(), 0..plan.users, plan.trunks)?;
-    crowd.open_trunks()?;
+    crowd.open_trunks(progress)?;
     let places = crowd.places;
     let (presence, mut log_ins) = (presence(Show::Available), vec![Vec::new(); plan.users as usize]);
     for (user, log_in) in (0..).zip(&mut log_ins) {
-        crowd.write_log_in(user, Tag { stream: places.of(user).1, request: 1 }, &presence, log_in)?;
+        crowd.write_log_in(user, &presence, log_in)?;
     }
     let hearing = Hearing::new(plan, graph, directory, places);
     let mut storm = Storm { crowd, hearing, log_ins, asked: 0, out: Vec::new() };
@@ -319,7 +311,7 @@ fn pass(plan: &Plan, server: &Server, graph: &Graph, directory: &Directory, prog
         cpu_ns,
         connecting_ns,
         latency: hearing.latency,
-        lost: plan.pairs() - hearing.seen_count,
+        lost: graph.pairs() - hearing.seen_count,
         counted,
     })
 }
@@ -355,7 +347,7 @@ fn report(plan: &Plan, server: &Server, graph: &Graph, passed: &[Passed]) -> io:
         "what a core makes that is never idle",
     );
     report.number("server_load", middle(&|passed| passed.cpu_ns / 1e9 / passed.settled), "of a processor's time");
-    let deliveries = plan.pairs() as f64;
+    let deliveries = graph.pairs() as f64;
     report.number("deliveries_per_s", middle(&|passed| deliveries / passed.settled), "contacts seen");
     report.number("server_cpu_ns_per_delivery", middle(&|passed| passed.cpu_ns / deliveries), "log-in and all");
     let counted = |name: &'static str| {
@@ -372,7 +364,7 @@ fn report(plan: &Plan, server: &Server, graph: &Graph, passed: &[Passed]) -> io:
         let ratio = most.map_or(f64::NAN, |&most| most as f64 / pairs as f64);
         report.number("watches_per_core_and_publisher", ratio, "the most of a storm; 1 is one question each");
     }
-    let mut latency = Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound");
+    let mut latency = latencies();
     passed.iter().for_each(|passed| latency.add(&passed.latency).expect("the bounds are the same"));
     let about = "from when a user wanted in until it was; without a rate, all want in at the beginning";
     round::latency(&mut report, ["p50_us", "p99_us", "p999_us", "max_us"], &latency, about);

@@ -14,7 +14,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// How long nothing comes before what is missing counts as lost.
-const STALL: Duration = Duration::from_secs(10);
+pub const STALL: Duration = Duration::from_secs(10);
 /// Longest latency told apart; longer ones count as this.
 const LONGEST_NS: u64 = 60_000_000_000;
 /// In the closed loop one chunk of this many is timed: its own cost would slow the load down.
@@ -128,7 +128,7 @@ impl<T: Traffic> Talk<T> {
             due: Vec::new(),
             written: Vec::new(),
             chunks: 0,
-            latency: Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound"),
+            latency: latencies(),
             updates: 0,
             deliveries: 0,
             surplus: 0,
@@ -289,6 +289,16 @@ impl<T: Traffic> Talk<T> {
             None => heard,
         }
     }
+}
+
+/// No latencies yet.
+pub fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds are sound")
+}
+
+/// The number that these digits write.
+pub fn number(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// When the update of this number is meant to be sent, in seconds since an open loop began. A loop without a rate sends none.

@@ -9,16 +9,15 @@ use super::dialect::Dialect;
 use super::graph::Graph;
 use super::progress::Progress;
 use super::server::Server;
+use super::steps::{Steps, Tally, Until};
 use super::talk::Traffic;
 use super::wires::Wires;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::io;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the set-up waits for the next answer.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Requests of the set-up that are under way at once: servers that hash passwords on the spot are slow.
 const UNDER_WAY: u64 = 64;
 const PASSWORD: &str = "bench-password";
@@ -27,9 +26,6 @@ const PASSWORD: &str = "bench-password";
 pub struct Clients {
     wires: Wires,
     domain: String,
-    /// The number of the first one, and how many there are.
-    first: u32,
-    users: u32,
     /// They register themselves.
     in_band: bool,
     came: Came,
@@ -43,17 +39,15 @@ pub fn accounts(server: &Server, users: Range<u32>, progress: &Progress) -> io::
     server.add_users(users, Some(PASSWORD), progress)
 }
 
-/// What the set-up's requests brought.
-#[derive(Default)]
+/// What comes while the users get in.
 struct Came {
     /// The number of the first user.
     first: u32,
-    answers: u64,
-    /// Available presences of others.
-    seen: u64,
+    tally: Tally,
+    /// What answers a request of the step under way.
+    is_answer: fn(&str) -> bool,
     /// Who asked whom to be subscribed, by number.
     asked: Vec<(u32, u32)>,
-    refusal: Option<String>,
     /// Length of a presence from a contact.
     presence_bytes: usize,
 }
@@ -76,14 +70,15 @@ impl Clients {
     /// # Errors
     /// The machine can't.
     pub fn of(access: Access, users: Range<u32>, in_band: bool) -> io::Result<Clients> {
-        let (first, users) = (users.start, users.len() as u32);
-        let (wires, came) = (Wires::to(access.target, access.tls)?, Came { first, ..Came::default() });
-        Ok(Clients { wires, domain: access.domain, first, users, in_band, came })
+        let (first, wires) = (users.start, Wires::to(access.target, access.tls)?);
+        let tally = Tally::new(users.len() as u32, UNDER_WAY);
+        let came = Came { first, tally, is_answer: |_| false, asked: Vec::new(), presence_bytes: 0 };
+        Ok(Clients { wires, domain: access.domain, in_band, came })
     }
 
     /// The name of a user.
     fn name(&self, user: u32) -> String {
-        format!("bench-{}", self.first + user)
+        format!("bench-{}", self.came.first + user)
     }
 
     fn header(&self) -> String {
@@ -94,61 +89,51 @@ impl Clients {
         )
     }
 
-    /// One request of each user, a bounded number under way at once; `is_answer` tells what answers it.
-    fn step(
+    fn say(&mut self, user: u32, text: &str) -> io::Result<()> {
+        self.wires.send(user, text.as_bytes())
+    }
+
+    /// Every user says something; `is_answer` tells what answers it.
+    fn all_say(
         &mut self,
         what: &'static str,
         progress: &Progress,
         is_answer: fn(&str) -> bool,
-        mut write: impl FnMut(&mut Clients, u32) -> io::Result<String>,
+        text: impl Fn(&Clients, u32) -> String,
     ) -> io::Result<()> {
-        let users = u64::from(self.users);
-        progress.begin(what, users);
-        self.came.answers = 0;
-        let mut asked = 0;
-        while self.came.answers < users {
-            while asked < users && asked - self.came.answers < UNDER_WAY {
-                let text = write(self, asked as u32)?;
-                self.wires.send(asked as u32, text.as_bytes())?;
-                asked += 1;
-            }
-            self.hear(is_answer)?;
-            progress.at(self.came.answers);
-        }
-        Ok(())
+        self.came.is_answer = is_answer;
+        self.step_of_all(what, progress, |clients, user| clients.say(user, &text(clients, user)))
+    }
+}
+
+impl Steps for Clients {
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.came.tally
     }
 
-    /// Waits for something and sorts it; grants what is asked for.
-    fn hear(&mut self, is_answer: fn(&str) -> bool) -> io::Result<()> {
-        let began = Instant::now();
-        let (wires, came) = (&mut self.wires, &mut self.came);
-        let heard = wires.listen(PATIENCE, |conn, bytes| stanzas(bytes, |stanza| came.sort(conn, stanza, is_answer)))?;
+    /// Grants what is asked for, too.
+    fn listen(&mut self, patience: Duration) -> io::Result<usize> {
+        let Clients { wires, came, .. } = self;
+        let heard = wires.listen(patience, |conn, bytes| stanzas(bytes, |stanza| came.sort(conn, stanza)))?;
         for (publisher, subscriber) in std::mem::take(&mut self.came.asked) {
-            let text = format!("<presence to='{}@{}' type='subscribed'/>", self.name(subscriber), self.domain);
-            self.wires.send(publisher, text.as_bytes())?;
+            self.say(publisher, &format!("<presence to='{}@{}' type='subscribed'/>", self.name(subscriber), self.domain))?;
         }
-        if let Some(refusal) = self.came.refusal.take() {
-            return Err(io::Error::other(format!("the server refused: {refusal}")));
-        }
-        if heard == 0 && began.elapsed() >= PATIENCE {
-            return Err(io::Error::other(format!("the server says nothing for {} s: it has stalled", PATIENCE.as_secs())));
-        }
-        Ok(())
+        Ok(heard)
     }
 }
 
 impl Came {
-    fn sort(&mut self, conn: u32, stanza: &str, is_answer: fn(&str) -> bool) {
-        if is_answer(stanza) {
-            self.answers += 1;
+    fn sort(&mut self, conn: u32, stanza: &str) {
+        if (self.is_answer)(stanza) {
+            self.tally.answers += 1;
         } else if stanza.starts_with("<stream:error") || stanza.starts_with("<failure") || refuses(stanza) {
-            self.refusal.get_or_insert_with(|| stanza.to_owned());
+            self.tally.refuse(stanza);
         } else if stanza.starts_with("<presence") {
             let from = attribute(stanza, "from").and_then(user).and_then(|user| user.checked_sub(self.first));
             match (attribute(stanza, "type"), from) {
                 (Some("subscribe"), Some(from)) => self.asked.push((conn, from)),
                 (None, Some(from)) if from != conn => {
-                    self.seen += 1;
+                    self.tally.seen += 1;
                     self.presence_bytes = stanza.len();
                 }
                 _ => {}
@@ -179,56 +164,48 @@ impl Dialect for Clients {
 
     fn log_in(&mut self, progress: &Progress) -> io::Result<()> {
         let header = self.header();
-        self.step("streams", progress, is_features, |clients, _| {
+        self.came.is_answer = is_features;
+        self.step_of_all("streams", progress, |clients, user| {
             clients.wires.connect()?;
-            Ok(header.clone())
+            clients.say(user, &header)
         })?;
         if self.in_band {
-            self.step("registrations", progress, is_settled, |clients, user| {
-                Ok(format!(
+            self.all_say("registrations", progress, is_settled, |clients, user| {
+                format!(
                     "<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>{}</username>\
                      <password>{PASSWORD}</password></query></iq>",
                     clients.name(user)
-                ))
+                )
             })?;
         }
-        self.step("log-ins", progress, is_success, |clients, user| {
+        self.all_say("log-ins", progress, is_success, |clients, user| {
             let proof = STANDARD.encode(format!("\0{}\0{PASSWORD}", clients.name(user)));
-            Ok(format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>"))
+            format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{proof}</auth>")
         })?;
-        self.step("streams", progress, is_features, |_, _| Ok(header.clone()))?;
-        self.step("sessions", progress, is_settled, |_, _| {
-            Ok("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>b</resource></bind></iq>".into())
+        self.all_say("streams", progress, is_features, |_, _| header.clone())?;
+        self.all_say("sessions", progress, is_settled, |_, _| {
+            "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>b</resource></bind></iq>".into()
         })
     }
 
     fn become_available(&mut self, progress: &Progress) -> io::Result<()> {
         // The answer to a ping comes behind what the presence causes.
-        let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
-        self.step("presences", progress, |stanza| stanza.starts_with("<iq"), |_, _| Ok(format!("<presence/>{ping}")))
+        let text = "<presence/><iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+        self.all_say("presences", progress, |stanza| stanza.starts_with("<iq"), |_, _| text.into())
     }
 
     fn subscribe(&mut self, graph: &Graph, progress: &Progress) -> io::Result<()> {
-        let pairs = u64::from(self.users) * u64::from(graph.degree());
-        progress.begin("subscriptions", pairs);
-        let (mut asked, most) = (0, UNDER_WAY.min(pairs));
-        while self.came.seen < pairs {
-            while asked < pairs && asked < self.came.seen + most {
-                let subscriber = (asked % u64::from(self.users)) as u32;
-                let publisher = graph.publisher(subscriber, (asked / u64::from(self.users)) as u32);
-                let text = format!("<presence to='{}@{}' type='subscribe'/>", self.name(publisher), self.domain);
-                self.wires.send(subscriber, text.as_bytes())?;
-                asked += 1;
-            }
-            self.hear(|_| false)?;
-            progress.at(self.came.seen);
-        }
-        Ok(())
+        self.came.is_answer = |_| false;
+        self.step("subscriptions", Until::Seen(graph.pairs()), progress, |clients, number| {
+            let (subscriber, publisher) = graph.subscription(number);
+            let text = format!("<presence to='{}@{}' type='subscribe'/>", clients.name(publisher), clients.domain);
+            clients.say(subscriber, &text)
+        })
     }
 
     fn begin(self, audience: u32) -> (Wires, Presences) {
         let event_bytes = self.came.presence_bytes + Presences::update(1).len() - "<presence/>".len();
-        (self.wires, Presences { first: self.first, audience, event_bytes, refusal: None })
+        (self.wires, Presences { first: self.came.first, audience, event_bytes, refusal: None })
     }
 
     fn last_words() -> Vec<u8> {
