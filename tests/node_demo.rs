@@ -22,17 +22,35 @@ fn shows(tab: &mut Tab<'_>, user: &str, jid: &str, show: &str, words: &str) {
     tab.until(&format!("{entry}?.textContent.includes('{words}')"));
 }
 
-#[test]
-fn a_live_contact_list_in_a_browser() {
+/// A node with the page, where users of these names have the password "pencil", how it is managed, and where the page is.
+fn node(names: &[&str]) -> (TestNode, Admin, String) {
     let mut config = config(2);
     config.listen.ws = Some("127.0.0.1:0".parse().unwrap());
     config.listen.admin = "127.0.0.1:0".parse().unwrap();
+    // Without TLS, hashed tokens are to be had where passwords may be said in the clear.
+    config.login.plain = true;
     let mut node = TestNode::start(&config);
     let admin = Admin::new(node.0.as_mut().unwrap().start_admin(&config).unwrap(), None);
-    for name in ["alice", "bob"] {
+    for name in names {
         admin.add_user(&format!("{name}@localhost"), Some("pencil")).unwrap();
     }
     let door = node.node().address(Speaks::WebSocket).expect("the door is open").to_string();
+    (node, admin, door)
+}
+
+/// Logs a user in on a part of the page.
+fn log_in(tab: &mut Tab<'_>, user: &str, jid: &str) {
+    submit(tab, user, ".log-in", &[("jid", jid), ("password", "pencil")]);
+    is_in(tab, user, jid);
+}
+
+fn is_in(tab: &mut Tab<'_>, user: &str, jid: &str) {
+    tab.until(&format!("document.querySelector('#{user} .jid').textContent.startsWith('{jid}/web-')"));
+}
+
+#[test]
+fn a_live_contact_list_in_a_browser() {
+    let (_node, admin, door) = node(&["alice", "bob"]);
     let mut browser = Browser::start();
     let mut tab = browser.open(&format!("http://{door}/demo"));
     tab.until("document.querySelector('#second .log-in')");
@@ -40,8 +58,7 @@ fn a_live_contact_list_in_a_browser() {
     submit(&mut tab, "first", ".log-in", &[("jid", "alice@localhost"), ("password", "wrong")]);
     tab.until("document.querySelector('#first .state').textContent.includes('wrong user, password')");
     for (user, jid) in [("first", "alice@localhost"), ("second", "bob@localhost")] {
-        submit(&mut tab, user, ".log-in", &[("jid", jid), ("password", "pencil")]);
-        tab.until(&format!("document.querySelector('#{user} .jid').textContent.startsWith('{jid}/web-')"));
+        log_in(&mut tab, user, jid);
     }
     submit(&mut tab, "first", ".add", &[("jid", "bob@localhost")]);
     tab.until("document.querySelector('#second .requests button')");
@@ -68,4 +85,29 @@ fn a_live_contact_list_in_a_browser() {
 
     tab.run("document.querySelector('#first .log-out').click()");
     shows(&mut tab, "second", "alice@localhost", "unavailable", "");
+}
+
+#[test]
+fn xep_0484_a_page_that_is_loaded_again_comes_back_by_its_token_until_it_logs_out() {
+    let (_node, admin, door) = node(&["alice", "bob"]);
+    let mut browser = Browser::start();
+    let mut tab = browser.open(&format!("http://{door}/demo"));
+    log_in(&mut tab, "first", "alice@localhost");
+    log_in(&mut tab, "second", "bob@localhost");
+    let kept = "JSON.parse(sessionStorage.getItem('first')).remember";
+    for count in 1..3 {
+        tab.reload();
+        is_in(&mut tab, "first", "alice@localhost");
+        assert_eq!(tab.run(&format!("{kept}.count")).as_u64(), Some(count), "it was shown so often");
+    }
+    // A token that is of no use is forgotten, and the password asked for.
+    admin.remove_user("alice@localhost").unwrap();
+    tab.reload();
+    is_in(&mut tab, "second", "bob@localhost");
+    tab.until("document.querySelector('#first .state').textContent.includes('wrong user, password')");
+    assert!(tab.run(kept).is_null());
+    tab.run("document.querySelector('#second .log-out').click()");
+    tab.until("document.querySelector('#second .session').hidden");
+    tab.reload();
+    assert_eq!(tab.run("document.querySelector('#second .log-in').hidden").as_bool(), Some(false));
 }

@@ -202,7 +202,7 @@ pub(super) fn wrong(answer: &Answer) -> Error {
         Answer::Done => "Done",
         Answer::Greeting(_) => "Hello",
         Answer::Challenge(_) => "SaslChallenge",
-        Answer::Authenticated(_) => "Authenticated",
+        Answer::Authenticated(..) => "Authenticated",
         Answer::LoggedIn(_) => "LoggedIn",
         Answer::Roster(_) => "Roster",
         Answer::Document(_) => "Document",

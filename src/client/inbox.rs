@@ -57,9 +57,12 @@ impl Inbox {
         self.received.get(&stream).copied().unwrap_or(0)
     }
 
-    /// Forgets a stream's messages: a new session counts from 1 again.
+    /// Forgets a stream's messages, and what a session of its own has seen: a new one counts from 1 again, and is told all anew.
     pub fn new_session(&mut self, stream: u32) {
         self.received.remove(&stream);
+        if let Some(versions) = &mut self.versions {
+            *versions = Versions::default();
+        }
     }
 
     /// Sorts a frame in. What must be sent at once is appended to `out`.
@@ -177,7 +180,10 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
         ServerFrame::Pong(_) => Answer::Pong,
         ServerFrame::Error(error) => Answer::Refused(refusal(error)),
         ServerFrame::SaslChallenge(challenge) => Answer::Challenge(bytes(challenge.data())),
-        ServerFrame::Authenticated(authenticated) => Answer::Authenticated(bytes(authenticated.data())),
+        ServerFrame::Authenticated(authenticated) => {
+            let token = authenticated.token().map(|token| (token.to_owned(), authenticated.token_until()));
+            Answer::Authenticated(bytes(authenticated.data()), token)
+        }
         ServerFrame::Document(document) => Answer::Document(Document {
             jid: document.jid().to_owned(),
             name: document.name().to_owned(),

@@ -8,7 +8,7 @@
 //! use fanal::client::{Client, LogIn, Presence};
 //! use std::time::Duration;
 //!
-//! let mut alice = Client::connect("127.0.0.1:5290", Duration::from_secs(5))?;
+//! let mut alice = Client::connect("127.0.0.1:7400", Duration::from_secs(5))?;
 //! alice.log_in("alice@localhost", LogIn::Password("secret"), "phone")?;
 //! alice.subscribe("bob@localhost", "it's Alice")?;
 //! alice.set_presence(&Presence { status: "on the train".into(), ..Presence::default() })?;
@@ -17,6 +17,30 @@
 //! }
 //! alice.log_out("gone home")?;
 //! # Ok::<(), fanal::client::Error>(())
+//! ```
+//!
+//! A program that shall not ask for the password again keeps a token instead, which is never sent:
+//!
+//! ```no_run
+//! use fanal::client::{Client, HashedToken, LogIn, Tls};
+//! use std::{path::Path, time::Duration};
+//! # fn kept() -> Option<HashedToken> { None }
+//! # fn keep(token: Option<&HashedToken>) {}
+//!
+//! let tls = Tls::with_roots("example.org", Path::new("roots.pem"))?;
+//! let mut alice = Client::connect_tls("example.org:7400", &tls, Duration::from_secs(5))?;
+//! alice.remember_as("alice's telescope");
+//! match kept() {
+//!     Some(token) => alice.log_in("alice@example.org", LogIn::Hashed(&token), "dome")?,
+//!     None => alice.log_in("alice@example.org", LogIn::Password("secret"), "dome")?,
+//! };
+//! keep(alice.hashed_token());
+//! // Later, when the connection has broken:
+//! if !alice.reconnect()?.resumed {
+//!     keep(alice.hashed_token());
+//!     // A new session: presence is to be set, the roster to be asked for.
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod codec;
@@ -29,6 +53,8 @@ pub mod versions;
 mod connection;
 #[cfg(feature = "runtime")]
 pub mod tls;
+#[cfg(feature = "runtime")]
+mod tokens;
 #[cfg(feature = "runtime")]
 mod trunk;
 #[cfg(feature = "runtime")]
@@ -43,6 +69,6 @@ pub use trunk::{Trunk, TrunkEvent};
 #[cfg(feature = "runtime")]
 pub use user::{Client, LogIn};
 pub use values::{
-    Answer, Contact, DirectedPresence, Document, Event, Greeting, LastSeen, LoggedIn, Message, Presence, PresenceEvent, Refusal,
-    Roster, SubscriptionRequest,
+    Answer, Contact, DirectedPresence, Document, Event, Greeting, HashedToken, LastSeen, LoggedIn, Message, Presence,
+    PresenceEvent, Refusal, Roster, SubscriptionRequest,
 };

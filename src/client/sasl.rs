@@ -1,8 +1,9 @@
-//! The client's half of SCRAM-SHA-256, bound to its connection or not, and of PLAIN, by rsasl.
+//! The client's half of SCRAM-SHA-256, bound to its connection or not, and of PLAIN, by rsasl; and of hashed tokens.
 //!
 //! Lives on: any thread of a client. Invariant: rsasl sees only messages whose shape was checked, because it indexes into them.
 
-use crate::base::credentials::prepare;
+use super::values::HashedToken;
+use crate::base::credentials::{Hash, prepare};
 use crate::base::jid::Bare;
 use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::plain::PLAIN;
@@ -17,6 +18,9 @@ const MOST_ITERATIONS: u32 = 1_000_000;
 const BOUND: &str = "SCRAM-SHA-256-PLUS";
 const UNBOUND: &str = "SCRAM-SHA-256";
 const IN_THE_CLEAR: &str = "PLAIN";
+/// Of hashed tokens, those that are bound to connections and the others.
+pub const HASHED_BOUND: &str = "HT-SHA-256-EXPR";
+const HASHED: &str = "HT-SHA-256-NONE";
 
 #[derive(Debug, Error)]
 pub enum SaslError {
@@ -26,6 +30,8 @@ pub enum SaslError {
     Malformed,
     #[error("the server could not prove that it knows this account: this may not be the right server")]
     ServerUnproven,
+    #[error("the token is bound to TLS 1.3 connections and this is none: connect with Client::connect_tls")]
+    Unbound,
 }
 
 /// The one message of PLAIN.
@@ -35,6 +41,42 @@ pub fn plain(user: &Bare, password: &str) -> Result<Vec<u8>, SaslError> {
     let mut message = Vec::new();
     session(IN_THE_CLEAR, user, password, None)?.step(None, &mut message).map_err(library)?;
     Ok(message)
+}
+
+/// The mechanism that a hashed token is wanted for: the best that the server offers. `binding` as in `Scram::start`.
+pub fn token_mechanism(binding: Option<[u8; 32]>, offered: &[impl AsRef<str>]) -> Option<&'static str> {
+    let best = [true, false].into_iter().filter(|&bound| !bound || binding.is_some()).map(hashed_mechanism);
+    best.into_iter().find(|name| offered.iter().any(|offered| offered.as_ref() == *name))
+}
+
+fn hashed_mechanism(bound: bool) -> &'static str {
+    if bound { HASHED_BOUND } else { HASHED }
+}
+
+/// A hashed token that is shown (draft-schmaus-kitten-sasl-ht).
+pub struct Showing {
+    pub mechanism: &'static str,
+    /// For LogIn.
+    pub message: Vec<u8>,
+    /// What only a server can answer that has the token too.
+    answer: Vec<u8>,
+}
+
+impl Showing {
+    /// `binding` as in `Scram::start`.
+    ///
+    /// Errors: a token that is bound, and nothing to bind to.
+    pub fn of(token: &HashedToken, user: &Bare, binding: Option<[u8; 32]>) -> Result<Showing, SaslError> {
+        let channel = if token.bound { binding.ok_or(SaslError::Unbound)?.to_vec() } else { Vec::new() };
+        let hash = |who: &[u8]| Hash::Sha256.hmac(token.text.as_bytes(), &[who, &channel]);
+        let message = [user.local().as_bytes(), b"\0", &hash(b"Initiator")].concat();
+        Ok(Showing { mechanism: hashed_mechanism(token.bound), message, answer: hash(b"Responder") })
+    }
+
+    /// Checks the data that came with success.
+    pub fn check(&self, data: &[u8]) -> Result<(), SaslError> {
+        if data == self.answer { Ok(()) } else { Err(SaslError::ServerUnproven) }
+    }
 }
 
 /// A SCRAM-SHA-256 exchange.
@@ -149,6 +191,29 @@ mod tests {
             let (scram, _) = Scram::start(&user, "pencil", None, &[""; 0]).unwrap();
             assert!(scram.respond(challenge.as_bytes()).is_err(), "{challenge:?}");
         }
+    }
+
+    #[test]
+    fn xep_0484_a_token_is_shown_where_it_holds_and_the_server_must_have_it_too() {
+        let user = Bare::new("user@localhost").unwrap();
+        let token = |bound| HashedToken { client: "c".into(), bound, text: "secret".into(), until: 0, count: 0 };
+        assert!(matches!(Showing::of(&token(true), &user, None), Err(SaslError::Unbound)));
+        for (bound, channel) in [(true, &[9; 32][..]), (false, b"")] {
+            let showing = Showing::of(&token(bound), &user, Some([9; 32])).unwrap();
+            let hash = |who: &[u8]| Hash::Sha256.hmac(b"secret", &[who, channel]);
+            assert_eq!(showing.message, [b"user\0", &hash(b"Initiator")[..]].concat());
+            assert!(showing.check(&hash(b"Responder")).is_ok());
+            assert!(showing.check(&hash(b"Initiator")).is_err() && showing.check(b"").is_err());
+        }
+    }
+
+    #[test]
+    fn xep_0484_a_token_is_wanted_for_the_best_mechanism_that_both_have() {
+        let (bound, loose) = ("HT-SHA-256-EXPR", "HT-SHA-256-NONE");
+        assert_eq!(token_mechanism(Some([0; 32]), &["TOKEN", loose, bound]), Some(bound));
+        assert_eq!(token_mechanism(None, &[bound, loose]), Some(loose));
+        assert_eq!(token_mechanism(None, &[bound]), None);
+        assert_eq!(token_mechanism(Some([0; 32]), &[""; 0]), None);
     }
 
     #[test]

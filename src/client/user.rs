@@ -4,10 +4,12 @@
 
 use super::connection::{Connection, Error, wrong};
 use super::inbox::Inbox;
-use super::sasl::{Scram, plain};
+use super::sasl::{SaslError, Scram, Showing, plain, token_mechanism};
 use super::tls::Tls;
-use super::values::{Answer, Contact, Document, Event, Greeting, LastSeen, LoggedIn, Presence, Roster};
+use super::tokens::{Tokens, Wish};
+use super::values::{Answer, Contact, Document, Event, Greeting, HashedToken, LastSeen, LoggedIn, Presence, Roster};
 use crate::base::jid::Bare;
+use crate::base::reason::Reason;
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native::{Access, Action};
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ pub enum LogIn<'a> {
     Password(&'a str),
     /// A password sent as it is (PLAIN).
     PlainPassword(&'a str),
+    /// The token of an earlier log-in. The server proves that it has it too.
+    Hashed(&'a HashedToken),
 }
 
 /// One user's session.
@@ -31,6 +35,7 @@ pub struct Client {
     tls: Option<Tls>,
     greeting: Greeting,
     logged_in: Option<LoggedIn>,
+    tokens: Tokens,
 }
 
 impl Client {
@@ -46,7 +51,8 @@ impl Client {
 
     fn open(address: &str, tls: Option<Tls>, timeout: Duration) -> Result<Client, Error> {
         let (connection, greeting) = Connection::open(address, tls.as_ref(), timeout, Inbox::of_session())?;
-        Ok(Client { connection, address: address.to_owned(), tls, greeting, logged_in: None })
+        let address = address.to_owned();
+        Ok(Client { connection, address, tls, greeting, logged_in: None, tokens: Tokens::default() })
     }
 
     /// What the server said of itself.
@@ -74,35 +80,72 @@ impl Client {
         self.done(|encoder, out, tag| encoder.account_remove(out, tag))
     }
 
-    /// Logs in. The server makes up an empty `resource`. The session is not seen by anybody until `set_presence`.
-    pub fn log_in(&mut self, jid: &str, how: LogIn<'_>, resource: &str) -> Result<&LoggedIn, Error> {
-        self.enter(jid, how, LogInFields { resource, ..LogInFields::default() })
+    /// From now on a log-in also brings a token that lets this client in again without its password, if the server gives any:
+    /// `hashed_token` is it. `client` is what this program on this machine calls itself, always the same.
+    pub fn remember_as(&mut self, client: &str) {
+        self.tokens.wish(Wish::Bring(client.to_owned()));
     }
 
-    /// Logs in and tells everybody subscribed to us, in one round trip. `resource` may not be empty; the presence's is filled in.
+    /// The next log-in voids all tokens of this client.
+    pub fn forget_as(&mut self, client: &str) {
+        self.tokens.wish(Wish::Void(client.to_owned()));
+    }
+
+    /// The token for the next log-in, which may come after the program has ended. Each log-in changes it, so keep it after each.
+    pub fn hashed_token(&self) -> Option<&HashedToken> {
+        self.tokens.kept.as_ref()
+    }
+
+    /// Logs in. The server makes up an empty `resource`. The session is not seen by anybody until `set_presence`.
+    pub fn log_in(&mut self, jid: &str, how: LogIn<'_>, resource: &str) -> Result<&LoggedIn, Error> {
+        self.enter(jid, how, resource, b"")
+    }
+
+    /// Logs in and tells everybody subscribed to us, in one round trip; with hashed tokens, in two. `resource` may not be empty;
+    /// the presence's is filled in.
     ///
     /// Errors: `Refused` with `WrongResource` when it is empty.
     pub fn log_in_with(&mut self, jid: &str, how: LogIn<'_>, resource: &str, presence: &Presence) -> Result<&LoggedIn, Error> {
         let presence = self.connection.encoder.presence(&PresenceFields { resource, ..presence.fields() });
-        self.enter(jid, how, LogInFields { resource, presence: &presence, ..LogInFields::default() })
+        self.enter(jid, how, resource, &presence)
     }
 
     /// Proves who we are; `bind` then makes the session. For those who learn the resource between the two.
     pub fn authenticate(&mut self, jid: &str, how: LogIn<'_>) -> Result<(), Error> {
-        match self.prove(jid, how, LogInFields { bind_later: true, ..LogInFields::default() })? {
-            Answer::Authenticated(_) => Ok(()),
-            other => Err(wrong(&other)),
+        let shown = if let LogIn::Hashed(token) = how { Some(token) } else { None };
+        let said = self.tokens.begin(shown, token_mechanism(self.connection.binding(), &self.greeting.mechanisms));
+        match self.prove(jid, how, said.fields()) {
+            Ok(Answer::Authenticated(_, given)) => {
+                self.tokens.end(said, given);
+                Ok(())
+            }
+            Ok(other) => Err(wrong(&other)),
+            Err(error) => {
+                if shown.is_some() && matches!(error.reason(), Some(Reason::LogInFailed | Reason::TokenExpired)) {
+                    self.tokens.kept = None;
+                }
+                Err(error)
+            }
         }
     }
 
     /// After `authenticate`: the session. It may be tried again with another resource when this one is refused.
     pub fn bind(&mut self, resource: &str) -> Result<&LoggedIn, Error> {
-        let answer = self.connection.request(0, |encoder, out, tag| encoder.bind(out, tag, resource, b""))?;
+        self.bind_with(resource, b"")
+    }
+
+    fn bind_with(&mut self, resource: &str, presence: &[u8]) -> Result<&LoggedIn, Error> {
+        let answer = self.connection.request(0, |encoder, out, tag| encoder.bind(out, tag, resource, presence))?;
         self.logged_in_as(answer)
     }
 
-    fn enter(&mut self, jid: &str, how: LogIn<'_>, fields: LogInFields<'_>) -> Result<&LoggedIn, Error> {
-        let answer = self.prove(jid, how, fields)?;
+    /// A log-in that says something of hashed tokens has two steps.
+    fn enter(&mut self, jid: &str, how: LogIn<'_>, resource: &str, presence: &[u8]) -> Result<&LoggedIn, Error> {
+        if self.tokens.has_wish() || matches!(how, LogIn::Hashed(_)) {
+            self.authenticate(jid, how)?;
+            return self.bind_with(resource, presence);
+        }
+        let answer = self.prove(jid, how, LogInFields { resource, presence, ..LogInFields::default() })?;
         self.logged_in_as(answer)
     }
 
@@ -117,6 +160,11 @@ impl Client {
                 self.ask_in(LogInFields { mechanism: "PLAIN", data: &data, ..fields })
             }
             LogIn::Password(password) => self.scram(&user, password, fields),
+            LogIn::Hashed(token) => {
+                let showing = Showing::of(token, &user, self.connection.binding())?;
+                let answer = self.ask_in(LogInFields { mechanism: showing.mechanism, data: &showing.message, ..fields })?;
+                checked(answer, |data| showing.check(data))
+            }
         }
     }
 
@@ -130,10 +178,7 @@ impl Client {
         let Answer::Challenge(challenge) = challenge else { return Err(wrong(&challenge)) };
         let (proof, response) = scram.respond(&challenge)?;
         let answer = self.connection.request(0, |encoder, out, tag| encoder.sasl_response(out, tag, &response))?;
-        if let Answer::LoggedIn(LoggedIn { data, .. }) | Answer::Authenticated(data) = &answer {
-            proof.check(data)?;
-        }
-        Ok(answer)
+        checked(answer, |data| proof.check(data))
     }
 
     fn logged_in_as(&mut self, answer: Answer) -> Result<&LoggedIn, Error> {
@@ -149,6 +194,21 @@ impl Client {
     pub fn resume(&mut self) -> Result<&LoggedIn, Error> {
         let address = self.address.clone();
         self.follow(&address)
+    }
+
+    /// Gets back in after the connection broke: goes on with the session, or if that has ended, logs in anew by the token, under
+    /// the same resource. `resumed` in what comes of it tells which: of a new session, presence is to be set and the roster asked
+    /// for.
+    ///
+    /// Errors: `Refused` with `ResumeFailed` when the session has ended and there is no token; with another reason when the token
+    /// is no longer good.
+    pub fn reconnect(&mut self) -> Result<&LoggedIn, Error> {
+        if let Err(error) = self.resume().map(drop) {
+            let (Some(Reason::ResumeFailed), Some(token)) = (error.reason(), self.tokens.kept.clone()) else { return Err(error) };
+            let was = self.logged_in.clone().ok_or(error)?;
+            self.log_in(was.bare_jid(), LogIn::Hashed(&token), was.resource())?;
+        }
+        self.logged_in.as_ref().ok_or(Error::NotLoggedIn)
     }
 
     /// Goes on with the session at another node, as `Event::Transfer` asks. What waits in `next_event` stays there.
@@ -361,4 +421,12 @@ impl Client {
     pub fn break_connection(&mut self) {
         self.connection.break_off();
     }
+}
+
+/// A log-in's answer, if the server has proved itself by the data that came with it.
+fn checked(answer: Answer, check: impl FnOnce(&[u8]) -> Result<(), SaslError>) -> Result<Answer, Error> {
+    if let Answer::LoggedIn(LoggedIn { data, .. }) | Answer::Authenticated(data, _) = &answer {
+        check(data)?;
+    }
+    Ok(answer)
 }

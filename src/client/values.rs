@@ -241,6 +241,29 @@ impl LoggedIn {
     }
 }
 
+/// What lets a client in again without its password (XEP-0484; schemas/README.md, hashed tokens). It is never sent, and as good as
+/// a password: keep it as safe.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HashedToken {
+    /// What the client calls itself: the token is good for no other.
+    pub client: String,
+    /// It's good inside TLS 1.3 only, where what is shown of it holds for that connection alone.
+    pub bound: bool,
+    pub text: String,
+    /// Milliseconds since 1970 at which it ends.
+    pub until: u64,
+    /// How often it was shown: what was shown before is of no use to whoever has heard it.
+    pub count: u32,
+}
+
+impl fmt::Debug for HashedToken {
+    /// Without what is nobody's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HashedToken { client, bound, until, count, .. } = self;
+        write!(f, "HashedToken {{ client: {client:?}, bound: {bound}, until: {until}, count: {count} }}")
+    }
+}
+
 /// Why the server refused a request, or ended a session or the connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
@@ -297,8 +320,8 @@ pub enum Answer {
     Done,
     Greeting(Greeting),
     Challenge(Vec<u8>),
-    /// After a log-in with `bind_later`: SASL's last word.
-    Authenticated(Vec<u8>),
+    /// After a log-in with `bind_later`: SASL's last word, and a hashed token with its end, if there is one.
+    Authenticated(Vec<u8>, Option<(String, u64)>),
     LoggedIn(LoggedIn),
     Roster(Roster),
     LastSeen(LastSeen),

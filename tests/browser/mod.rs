@@ -85,10 +85,14 @@ impl Browser {
         self.call("Page.enable", &session, simd_json::json!({}));
         self.loaded = false;
         self.call("Page.navigate", &session, simd_json::json!({ "url": url }));
+        self.await_page();
+        Tab { browser: self, session }
+    }
+
+    fn await_page(&mut self) {
         while !self.loaded {
             self.hear();
         }
-        Tab { browser: self, session }
     }
 }
 
@@ -100,6 +104,13 @@ impl Drop for Browser {
 }
 
 impl Tab<'_> {
+    /// Loads the page once more.
+    pub fn reload(&mut self) {
+        self.browser.loaded = false;
+        self.browser.call("Page.reload", &self.session, simd_json::json!({}));
+        self.browser.await_page();
+    }
+
     /// What an expression of JavaScript comes to; a promise, what it's resolved with. Fails with what is thrown.
     pub fn run(&mut self, expression: &str) -> OwnedValue {
         let params = simd_json::json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });

@@ -22,6 +22,7 @@ const ALL: &[Page] = &[
     script("/fanal/fanal.js", include_str!("browser/fanal.js")),
     script("/fanal/contacts.js", include_str!("browser/contacts.js")),
     script("/fanal/scram.js", include_str!("browser/scram.js")),
+    script("/fanal/token.js", include_str!("browser/token.js")),
 ];
 
 const fn script(path: &'static str, body: &'static str) -> Page {

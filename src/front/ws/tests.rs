@@ -213,6 +213,7 @@ fn pages_are_given_and_the_connection_closes() {
         ("/fanal/fanal.js", "text/javascript", "export class Fanal"),
         ("/fanal/contacts.js", "text/javascript", "export class Contacts"),
         ("/fanal/scram.js", "text/javascript", "export class Scram"),
+        ("/fanal/token.js", "text/javascript", "export class Showing"),
         ("/.well-known/host-meta", "application/xrd+xml", "href='ws://chat.example:7480/xmpp-websocket'"),
         ("/.well-known/host-meta.json", "application/json", "\"href\":\"ws://chat.example:7480/xmpp-websocket\""),
     ] {

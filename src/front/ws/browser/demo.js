@@ -10,14 +10,17 @@ class User {
 
   constructor(part) {
     this.part = part;
-    this.on('.log-in', ({ jid, password }) => this.logIn(jid, password));
+    this.on('.log-in', ({ jid, password }) => this.logIn({ jid, password, remember: true }));
     this.on('.presence', ({ show, status }) => this.#fanal.setPresence({ show, status }));
     this.on('.add', async ({ jid }, form) => {
       // They may see us too: a contact list is mutual for most people.
       await Promise.all([this.#fanal.subscribe(jid), this.#fanal.approve(jid)]);
       form.reset();
     });
-    this.find('.log-out').onclick = () => this.#fanal.close();
+    this.find('.log-out').onclick = () => {
+      sessionStorage.removeItem(this.part.id);
+      this.#fanal.close();
+    };
   }
 
   find(selector) {
@@ -40,11 +43,22 @@ class User {
     this.find('.state').textContent = text;
   }
 
-  async logIn(jid, password) {
-    const fanal = new Fanal(ADDRESS, { jid, password });
+  /** Logs in again as the user who was here when the page was loaded last. */
+  async comeBack() {
+    const { jid, remember } = JSON.parse(sessionStorage.getItem(this.part.id)) ?? {};
+    if (remember) await this.logIn({ jid, remember }).catch((error) => this.say(error.message));
+  }
+
+  keep(jid, remember) {
+    sessionStorage.setItem(this.part.id, JSON.stringify({ jid, remember }));
+  }
+
+  async logIn(account) {
+    const fanal = new Fanal(ADDRESS, account);
     this.#fanal = fanal;
     const show = () => this.show();
     fanal.addEventListener('state', ({ detail }) => this.say(detail));
+    fanal.addEventListener('token', ({ detail }) => this.keep(account.jid, detail));
     fanal.addEventListener('contacts', show);
     fanal.addEventListener('presence', show);
     fanal.addEventListener('subscription', ({ detail }) => this.asked(detail));
@@ -102,5 +116,5 @@ for (const place of ['first', 'second']) {
   const part = template.content.firstElementChild.cloneNode(true);
   part.id = place;
   document.getElementById('users').append(part);
-  new User(part);
+  new User(part).comeBack();
 }

@@ -9,10 +9,11 @@
 // answered, and follows the server to another address. So an update may come late, but the newest one of everybody comes.
 //
 // Events: `state` (detail: 'connecting', 'online', 'offline', 'ended'), `presence`, `contacts`, `subscription`, `directed`,
-// `message`, `ended` (detail: the Refusal, or null after `close`).
+// `message`, `token` (what `remember` asks for), `ended` (detail: the Refusal, or null after `close`).
 
 import { Scram } from './scram.js';
 import { Contacts } from './contacts.js';
+import { Showing } from './token.js';
 
 const PROTOCOL = 'fanal.json.v1';
 /** Milliseconds: the first pause is up to this long, each next one up to twice as long as the one before. */
@@ -26,6 +27,9 @@ const PATIENCE = 15_000;
 const PASSING = new Set(['log_in_too_slow', 'never_reads', 'too_many_connections', 'shutting_down', 'silent', 'connection_lost']);
 /** Reasons for which a log-in may be tried again later. */
 const BUSY = new Set(['overloaded', 'storage_failed', 'too_many_pending', 'session_worn_out']);
+
+/** Reasons for which a token is of no use any more. */
+const VOID = new Set(['log_in_failed', 'token_expired']);
 
 /** Requests of which only the newest is of interest, whatever became of those before. */
 const NEWEST = new Set(['set_presence', 'roster_get']);
@@ -45,6 +49,7 @@ export class Fanal extends EventTarget {
   #state = 'offline';
   #session = null;
   #presence = null;
+  #kept = null;
   #received = 0;
   #pending = new Map();
   #lastId = 0;
@@ -55,13 +60,16 @@ export class Fanal extends EventTarget {
 
   /**
    * `address`: where to connect first. `account`: `jid`, and `password` or `token` (or a function that gives a fresh one, perhaps
-   * later); `resource`, unless one drawn by lot will do; `presence`, the first one (`null`: none).
+   * later); `resource`, unless one drawn by lot will do; `presence`, the first one (`null`: none). With `remember: true`, `token`
+   * events bring what lets this page in again without all that, if the server gives it: keep the newest detail, as safe as a
+   * password, and pass it as `remember` next time. A detail of `null`: the one before is of no use any more.
    */
-  constructor(address, { jid, password, token, resource = `web-${randomHex(4)}`, presence = {} }) {
+  constructor(address, { jid, password, token, resource = `web-${randomHex(4)}`, presence = {}, remember = null }) {
     super();
     this.#address = { home: address, now: address };
     this.#account = { jid, password, token, resource };
     this.#presence = presence;
+    this.#kept = remember === true ? { client: randomHex(8) } : remember;
     /** Everybody in the roster, and who is there: see contacts.js. */
     this.contacts = new Contacts();
   }
@@ -130,7 +138,7 @@ export class Fanal extends EventTarget {
     const socket = new WebSocket(this.#address.now, PROTOCOL);
     this.#socket = socket;
     this.#heard = Date.now();
-    const talk = { scram: null, refusal: null };
+    const talk = { mechanisms: [], scram: null, showing: null, refusal: null };
     socket.onmessage = ({ data }) => {
       this.#heard = Date.now();
       if (socket === this.#socket) this.#hear(JSON.parse(data), talk);
@@ -151,6 +159,7 @@ export class Fanal extends EventTarget {
     switch (message.type) {
       case 'hello': return this.#greet(message, talk);
       case 'sasl_challenge': return this.#respond(message, talk);
+      case 'authenticated': return this.#bind(message, talk);
       case 'logged_in': return this.#enter(message, talk);
       case 'error': return this.#refused(message, talk);
       case 'event': return this.contacts.event(message) && this.#tell('presence', message);
@@ -170,30 +179,59 @@ export class Fanal extends EventTarget {
     }
   }
 
-  async #greet({ mechanisms }, talk) {
+  #greet({ mechanisms }, talk) {
+    talk.mechanisms = mechanisms;
+    if (!this.#session) return this.#logIn(talk);
+    const { jid, resume } = this.#session;
+    this.#say({ type: 'resume', jid: bare(jid), token: resume, received: this.#received });
+  }
+
+  async #logIn(talk) {
     const socket = this.#socket;
-    if (this.#session) {
-      const { jid, resume } = this.#session;
-      return this.#say({ type: 'resume', jid: bare(jid), token: resume, received: this.#received });
-    }
-    const { jid, password, token, resource } = this.#account;
-    const presence = this.#presence ?? undefined;
-    const start = { type: 'log_in', jid, resource, presence };
     try {
-      if (token !== undefined) {
-        Object.assign(start, { mechanism: 'TOKEN', data: base64(await (typeof token === 'function' ? token() : token)) });
-      } else if (Scram.isPossible && mechanisms.includes(Scram.mechanism)) {
-        talk.scram = new Scram(jid, password);
-        Object.assign(start, { mechanism: Scram.mechanism, data: base64(talk.scram.first) });
-      } else if (mechanisms.includes('PLAIN')) {
-        Object.assign(start, { mechanism: 'PLAIN', data: base64(`\0${jid}\0${password}`) });
-      } else {
-        throw new Refusal({ name: 'no_mechanism', text: 'the server has no way to log in that this page has' });
-      }
+      const proof = await this.#proof(talk);
+      // Who wants to be remembered says where it is in a second step.
+      const rest = this.#kept ? { bind_later: true, client: this.#kept.client } : this.#place();
+      if (socket === this.#socket) this.#say({ type: 'log_in', jid: this.#account.jid, ...rest, ...proof });
     } catch (error) {
-      return this.#end(error);
+      if (socket === this.#socket) this.#end(error);
     }
-    if (socket === this.#socket) this.#say(start);
+  }
+
+  /** How we prove who we are: by the token that was kept, or by what the page knows. */
+  async #proof(talk) {
+    const { jid, password, token } = this.#account;
+    const canShow = this.#kept && Showing.isPossible && talk.mechanisms.includes(Showing.mechanism);
+    if (canShow && this.#kept.until > Date.now()) {
+      this.#keep({ ...this.#kept, count: this.#kept.count + 1 });
+      talk.showing = new Showing(jid, this.#kept.text);
+      return { mechanism: Showing.mechanism, token_count: this.#kept.count, data: await talk.showing.first() };
+    }
+    const wish = canShow ? { token_for: Showing.mechanism } : {};
+    if (token !== undefined) {
+      return { ...wish, mechanism: 'TOKEN', data: base64(await (typeof token === 'function' ? token() : token)) };
+    }
+    if (password === undefined) {
+      const text = 'there is no token that is still good: log in with the password';
+      throw talk.refusal ?? new Refusal({ name: 'log_in_failed', text });
+    }
+    if (Scram.isPossible && talk.mechanisms.includes(Scram.mechanism)) {
+      talk.scram = new Scram(jid, password);
+      return { ...wish, mechanism: Scram.mechanism, data: base64(talk.scram.first) };
+    }
+    if (!talk.mechanisms.includes('PLAIN')) {
+      throw new Refusal({ name: 'no_mechanism', text: 'the server has no way to log in that this page has' });
+    }
+    return { ...wish, mechanism: 'PLAIN', data: base64(`\0${jid}\0${password}`) };
+  }
+
+  #place() {
+    return { resource: this.#account.resource, presence: this.#presence ?? undefined };
+  }
+
+  #keep(kept) {
+    this.#kept = kept;
+    this.#tell('token', kept.text ? kept : null);
   }
 
   async #respond({ data }, talk) {
@@ -206,10 +244,25 @@ export class Fanal extends EventTarget {
     }
   }
 
-  #enter(session, talk) {
-    if (talk.scram && !talk.scram.proves(unbase64(session.data ?? ''))) {
-      return this.#end(new Refusal({ name: 'log_in_failed', text: 'the server does not know this account: it is not who it says' }));
+  #bind({ data, hashed_token: text, token_until: until }, talk) {
+    if (!this.#isProven(data, talk)) return;
+    if (text) this.#keep({ client: this.#kept.client, text, until, count: 0 });
+    this.#say({ type: 'bind', ...this.#place() });
+  }
+
+  /** Whether the server knows the account too; if not, all ends. */
+  #isProven(data, talk) {
+    const exchange = talk.showing ?? talk.scram;
+    [talk.showing, talk.scram] = [null, null];
+    const isProven = !exchange || exchange.proves(data);
+    if (!isProven) {
+      this.#end(new Refusal({ name: 'log_in_failed', text: 'the server does not know this account: it is not who it says' }));
     }
+    return isProven;
+  }
+
+  #enter(session, talk) {
+    if (!this.#isProven(session.data, talk)) return;
     this.#attempts = 0;
     this.#session = session;
     if (!session.resumed) {
@@ -262,6 +315,11 @@ export class Fanal extends EventTarget {
       return this.#lost(null);
     }
     if (BUSY.has(error.name)) return this.#lost(null);
+    if (talk.showing && VOID.has(error.name)) {
+      talk.showing = null;
+      this.#keep({ client: this.#kept.client });
+      return this.#logIn(talk);
+    }
     // A request without an answer wanted may fail and nothing ends; everything else without a number ends the session.
     if (this.#state === 'connecting' || ['replaced', 'account_removed', 'logged_out'].includes(error.name)) this.#end(refusal);
   }

@@ -41,9 +41,9 @@ export class Scram {
     return `${withoutProof},p=${toBase64(clientKey.map((byte, at) => byte ^ clientSignature[at]))}`;
   }
 
-  /** Whether the server's last message shows that it knows the account. */
+  /** Whether the server's last message, in base64, shows that it knows the account. */
   proves(final) {
-    return this.#signature !== null && final === `v=${this.#signature}`;
+    return this.#signature !== null && final === btoa(`v=${this.#signature}`);
   }
 
   async #salt(salt, iterations) {
@@ -52,12 +52,12 @@ export class Scram {
   }
 }
 
-async function hmac(key, text) {
+export async function hmac(key, text) {
   const imported = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
   return new Uint8Array(await crypto.subtle.sign('HMAC', imported, encoder.encode(text)));
 }
 
-function toBase64(bytes) {
+export function toBase64(bytes) {
   return btoa(String.fromCharCode(...bytes));
 }
 
