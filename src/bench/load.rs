@@ -1,21 +1,13 @@
 //! A closed-loop load generator: many clients on one thread, which send a frame when earlier ones have been heard (see `Pace`).
 //!
-//! Lives on: the generator's pinned thread. epoll and plain reads and writes, so that the load doesn't depend on what it measures.
-//! Reads are big and frames are recognised, not decoded. Serves G6. Invariant: every delivery is counted, so
+//! Lives on: the generator's pinned thread. Frames are recognised, not decoded. Serves G6. Invariant: every delivery is counted, so
 //! loss shows as a stall, never as speed.
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use super::talk::STALL;
+use super::wires::Wires;
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
-
-/// Bytes of one read.
-const READ_BYTES: usize = 256 << 10;
-/// Clients looked at in one round.
-const EVENTS: usize = 1024;
-/// How long the generator waits for a delivery before it says that the node has stalled.
-const STALL: Duration = Duration::from_secs(10);
-const STALL_MS: u16 = 10_000;
 
 /// What the clients say, and how their frames are told apart.
 pub trait Traffic {
@@ -44,12 +36,8 @@ pub enum Pace {
     Heard,
 }
 
+#[derive(Clone)]
 struct Client {
-    stream: TcpStream,
-    /// The start of a frame whose end is still to come.
-    rest: Vec<u8>,
-    /// What the socket didn't take.
-    unsent: Vec<u8>,
     /// `Pace::Delivered`: deliveries of its frames that are still to come.
     outstanding: u32,
     /// `Pace::Heard`: frames it may send, and frames heard towards the next.
@@ -70,13 +58,11 @@ pub struct Counted {
 /// Clients that are connected, and their traffic.
 pub struct Load<T> {
     traffic: T,
+    wires: Wires,
     clients: Vec<Client>,
-    epoll: Epoll,
     pace: Pace,
     window: u32,
     due: Vec<u32>,
-    blocked: Vec<u32>,
-    read: Vec<u8>,
     frames: Vec<u8>,
     updates: u64,
     deliveries: u64,
@@ -87,37 +73,11 @@ pub struct Load<T> {
 impl<T: Traffic> Load<T> {
     /// Connects `clients` clients, each of which may have `window` frames on their way, by the rule of `pace`.
     pub fn connect(target: SocketAddr, clients: u32, (pace, window): (Pace, u32), traffic: T) -> io::Result<Load<T>> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let mut connected = Vec::with_capacity(clients as usize);
-        for number in 0..clients {
-            let stream = TcpStream::connect(target)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(number)))?;
-            connected.push(Client {
-                stream,
-                rest: Vec::new(),
-                unsent: Vec::new(),
-                outstanding: 0,
-                credit: window,
-                heard: 0,
-                due: true,
-            });
-        }
-        Ok(Load {
-            traffic,
-            clients: connected,
-            epoll,
-            pace,
-            window,
-            due: (0..clients).collect(),
-            blocked: Vec::new(),
-            read: vec![0; READ_BYTES],
-            frames: Vec::new(),
-            updates: 0,
-            deliveries: 0,
-            expected: 0,
-        })
+        let mut wires = Wires::to(target, false)?;
+        (0..clients).try_for_each(|_| wires.connect().map(drop))?;
+        let (due, client) = ((0..clients).collect(), Client { outstanding: 0, credit: window, heard: 0, due: true });
+        let clients = vec![client; clients as usize];
+        Ok(Load { traffic, wires, clients, pace, window, due, frames: Vec::new(), updates: 0, deliveries: 0, expected: 0 })
     }
 
     /// Keeps the clients talking for `time`.
@@ -145,118 +105,63 @@ impl<T: Traffic> Load<T> {
 
     /// Sends what the windows allow.
     fn speak(&mut self) -> io::Result<()> {
-        for number in std::mem::take(&mut self.blocked) {
-            let unsent = std::mem::take(&mut self.clients[number as usize].unsent);
-            self.send(number, &unsent)?;
-        }
         let mut due = std::mem::take(&mut self.due);
-        let mut frames = std::mem::take(&mut self.frames);
         for number in due.drain(..) {
             let audience = self.traffic.audience(number);
             let client = &mut self.clients[number as usize];
             client.due = false;
-            frames.clear();
+            self.frames.clear();
             let allowed = match self.pace {
                 Pace::Delivered => self.window - client.outstanding.div_ceil(audience),
                 Pace::Heard => std::mem::take(&mut client.credit),
             };
             for _ in 0..allowed {
-                self.traffic.make(number, &mut frames);
+                self.traffic.make(number, &mut self.frames);
             }
             client.outstanding += audience * allowed;
             self.updates += u64::from(allowed);
             self.expected += u64::from(audience * allowed);
-            self.send(number, &frames)?;
+            self.wires.send(number, &self.frames)?;
         }
-        (self.due, self.frames) = (due, frames);
-        Ok(())
-    }
-
-    fn send(&mut self, number: u32, bytes: &[u8]) -> io::Result<()> {
-        let client = &mut self.clients[number as usize];
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let sent = match client.unsent.is_empty() {
-            true => match (&client.stream).write(bytes) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Err(error),
-            },
-            false => 0,
-        };
-        if sent < bytes.len() {
-            if client.unsent.is_empty() {
-                self.blocked.push(number);
-            }
-            client.unsent.extend_from_slice(&bytes[sent..]);
-        }
+        self.due = due;
         Ok(())
     }
 
     /// Waits for deliveries and counts what came.
     fn listen(&mut self) -> io::Result<()> {
-        let mut events = [EpollEvent::empty(); EVENTS];
-        let patience = if self.blocked.is_empty() { EpollTimeout::from(STALL_MS) } else { EpollTimeout::ZERO };
-        let count = match self.epoll.wait(&mut events, patience) {
-            Err(nix::errno::Errno::EINTR) => return Ok(()),
-            result => result?,
-        };
-        if count == 0 && self.blocked.is_empty() {
+        let Load { traffic, wires, clients, pace, window, due, deliveries, .. } = self;
+        let began = Instant::now();
+        let heard = wires.listen(STALL, |number, bytes| {
+            let room = match pace {
+                Pace::Delivered => traffic.audience(number) * (*window - 1),
+                Pace::Heard => 0,
+            };
+            let mut heard = 0;
+            let used = traffic.recognise(number, bytes, |publisher| {
+                heard += 1;
+                let client = &mut clients[publisher as usize];
+                client.outstanding -= 1;
+                if *pace == Pace::Delivered && client.outstanding <= room && !client.due {
+                    client.due = true;
+                    due.push(publisher);
+                }
+            });
+            *deliveries += u64::from(heard);
+            let (client, round) = (&mut clients[number as usize], traffic.publishers(number));
+            client.heard += heard;
+            if *pace == Pace::Heard && client.heard >= round {
+                client.credit += client.heard / round;
+                client.heard %= round;
+                if !client.due {
+                    client.due = true;
+                    due.push(number);
+                }
+            }
+            used
+        })?;
+        if heard == 0 && began.elapsed() >= STALL {
             return Err(io::Error::other(format!("no delivery for {} s: the node has lost one, or stopped", STALL.as_secs())));
         }
-        for event in &events[..count] {
-            self.hear(event.data() as u32)?;
-        }
-        Ok(())
-    }
-
-    fn hear(&mut self, number: u32) -> io::Result<()> {
-        let mut read = std::mem::take(&mut self.read);
-        let result = self.hear_into(&mut read, number);
-        self.read = read;
-        result
-    }
-
-    fn hear_into(&mut self, read: &mut [u8], number: u32) -> io::Result<()> {
-        let client = &mut self.clients[number as usize];
-        let kept = client.rest.len();
-        read[..kept].copy_from_slice(&client.rest);
-        client.rest.clear();
-        let got = match (&client.stream).read(&mut read[kept..]) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the node closed client {number}"))),
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        let bytes = &read[..kept + got];
-        let (clients, due, traffic) = (&mut self.clients, &mut self.due, &mut self.traffic);
-        let room = match self.pace {
-            Pace::Delivered => traffic.audience(number) * (self.window - 1),
-            Pace::Heard => 0,
-        };
-        let mut heard = 0;
-        let used = traffic.recognise(number, bytes, |publisher| {
-            heard += 1;
-            let client = &mut clients[publisher as usize];
-            client.outstanding -= 1;
-            if self.pace == Pace::Delivered && client.outstanding <= room && !client.due {
-                client.due = true;
-                due.push(publisher);
-            }
-        });
-        self.deliveries += u64::from(heard);
-        let (client, round) = (&mut clients[number as usize], traffic.publishers(number));
-        client.heard += heard;
-        if self.pace == Pace::Heard && client.heard >= round {
-            client.credit += client.heard / round;
-            client.heard %= round;
-            if !client.due {
-                client.due = true;
-                due.push(number);
-            }
-        }
-        clients[number as usize].rest.extend_from_slice(&bytes[used..]);
         Ok(())
     }
 }

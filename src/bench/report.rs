@@ -90,7 +90,6 @@ fn commit() -> Option<String> {
 pub enum Value {
     Count(u64),
     Number(f64),
-    Text(String),
 }
 
 /// A finished benchmark.
@@ -113,10 +112,6 @@ impl Report {
     /// Adds a measured number; three decimals are kept.
     pub fn number(&mut self, name: &'static str, number: f64, about: &'static str) {
         self.figures.push((name, Value::Number((number * 1000.0).round() / 1000.0), about));
-    }
-
-    pub fn text(&mut self, name: &'static str, text: impl Into<String>, about: &'static str) {
-        self.figures.push((name, Value::Text(text.into()), about));
     }
 
     /// A figure by its name.
@@ -144,7 +139,6 @@ impl Report {
         fields.extend(self.figures.iter().map(|(name, value, _)| match value {
             Value::Count(count) => (*name, json(count)),
             Value::Number(number) => (*name, if number.is_finite() { json(number) } else { "null".into() }),
-            Value::Text(text) => (*name, json(text)),
         }));
         fields.extend(KEYS.iter().filter(|key| self.get(key).is_none()).map(|&key| (key, "null".into())));
         fields.push(("origin", json(&self.origin)));
@@ -163,7 +157,6 @@ impl Value {
             Value::Count(count) => grouped(*count),
             Value::Number(number) if number.abs() >= 1000.0 => grouped(number.round() as u64),
             Value::Number(number) => format!("{number}"),
-            Value::Text(text) => text.clone(),
         }
     }
 }
@@ -200,12 +193,10 @@ mod tests {
         let mut report = Report::new("fanout");
         report.count("lost", 0u64, "");
         report.number("floor_ratio", 0.87654, "");
-        report.text("loop", "closed \"8\"", "");
         let mut text = report.json().into_bytes();
         let read: simd_json::OwnedValue = simd_json::to_owned_value(&mut text).unwrap();
         assert_eq!(read["lost"], 0u64);
         assert_eq!(read["floor_ratio"], 0.877);
-        assert_eq!(read["loop"], "closed \"8\"");
         assert!(report.table().contains("0.877") && report.table().contains("floor_ratio"));
     }
 

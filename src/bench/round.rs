@@ -151,7 +151,7 @@ impl Rounds {
         &self.open.as_ref().or(self.closed.last()).expect("at least one round is taken").counted.latency
     }
 
-    pub fn balance(&self) -> Balance {
+    fn balance(&self) -> Balance {
         self.closed.iter().chain(&self.open).fold(Balance::default(), |sum, round| Balance {
             lost: sum.lost + round.balance.lost,
             surplus: sum.surplus + round.balance.surplus,

@@ -67,7 +67,7 @@ impl Wires {
         let stream = connect(self.target, number).map_err(|error| {
             let fix = match error.raw_os_error() {
                 Some(libc::EMFILE) => "raise the limit with `ulimit -n`, or use fewer users or --trunk",
-                _ => "is the node running, and is this its native address?",
+                _ => "is the node running, and is this the address of the door that is measured?",
             };
             io::Error::other(format!("connection {number} to {} failed: {error}; {fix}", self.target))
         })?;
@@ -92,7 +92,7 @@ impl Wires {
     }
 
     /// Whether some socket has not taken all it was given.
-    pub fn is_blocked(&self) -> bool {
+    fn is_blocked(&self) -> bool {
         !self.blocked.is_empty()
     }
 
