@@ -72,8 +72,12 @@ fn fanout_through_every_door_loses_nothing() {
     for door in ["xmpp", "ws"] {
         let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
         let report = report(&[&size[..], &["--door", door]].concat());
-        assert_positive(&report, &["updates_per_s", "deliveries_per_s", "floor_ratio"]);
+        assert_positive(&report, &["updates_per_s", "deliveries_per_s", "server_cpu_ns_per_delivery", "floor_cpu_ns_per_delivery"]);
+        assert_positive(&report, &["floor_ratio", "sends_per_delivery", "open_loop_updates_per_s"]);
+        assert!(number(&report, "bytes_per_session").is_finite(), "{report}");
         assert!((100.0..300.0).contains(&number(&report, "event_bytes")), "{report}");
+        assert_ascending(&report, LATENCY);
+        assert_ascending(&report, FLOOR_LATENCY);
         assert_eq!(report["surplus"], 0u64);
     }
 }
@@ -105,7 +109,7 @@ fn idle_tells_sessions_from_accounts() {
 
 #[test]
 fn idle_sessions_are_measured_at_each_door_inside_tls_and_outside() {
-    for way in [&["--door", "xmpp"][..], &["--door", "xmpp", "--tls"], &["--tls"]] {
+    for way in [&["--door", "xmpp"][..], &["--door", "xmpp", "--tls"], &["--door", "ws"], &["--tls"]] {
         let report = report(&[&["idle", "--users", "30", "--seconds", "0.1"], way].concat());
         for key in ["bytes_per_session", "bytes_per_further_session", "bytes_per_account"] {
             assert!(number(&report, key).is_finite(), "{way:?}: {report}");
@@ -115,7 +119,7 @@ fn idle_sessions_are_measured_at_each_door_inside_tls_and_outside() {
 
 #[test]
 fn inside_tls_fanout_is_held_against_encryption_alone() {
-    for door in ["native", "xmpp"] {
+    for door in ["native", "xmpp", "ws"] {
         let size = ["--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
         let report = report(&[&["fanout", "--door", door, "--tls"], &size[..]].concat());
         assert_positive(&report, &["deliveries_per_s", "server_cpu_ns_per_delivery", "floor_ratio"]);
@@ -145,4 +149,14 @@ fn what_cannot_be_measured_is_refused_with_the_fix() {
     let target = ["--target", "127.0.0.1:1", "--data", "no/such/directory", "--token-key", "a key that no node has, 32 bytes"];
     assert!(refused(&[&["storm"], &target[..]].concat()).contains("say --trunk-key"));
     assert!(refused(&[&["fanout"], &target[..]].concat()).contains("is the node running"));
+    assert!(refused(&["fanout", "--door", "ws", "--trunk", "3"]).contains("only native users share connections"));
+    assert!(refused(&["storm", "--trunk", "2", "--connected"]).contains("trunks are always open before a storm"));
+    assert!(refused(&["fanout", "--door", "redis"]).contains("name the server that does with --target"));
+    assert!(refused(&["fanout", "--door", "nats", "--target", "127.0.0.1:1", "--tls"]).contains("without TLS"));
+    assert!(refused(&["idle", "--door", "redis"]).contains("write native, xmpp or ws"));
+    assert!(refused(&["fanout", "--pid", "1"]).contains("say where it listens with --target"));
+    assert!(refused(&["floor", "--rate=-1"]).contains("write a number from 0"));
+    assert!(refused(&["memory", "--seconds", "0"]).contains("write seconds, above 0"));
+    assert!(refused(&["floor", "--load-core", "4000"]).contains("--load-core: processor 4000 is not available"));
+    assert!(refused(&["fanout", "--cores", "0,0"]).contains("--cores: processor 0 stands there twice"));
 }

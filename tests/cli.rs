@@ -5,6 +5,7 @@ mod support;
 use fanal::base::config::{Config, LogIn};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
+use fanal::front::doors::Speaks;
 use fanal::front::token::Keys;
 use fanal::node::keys::NodeKeys;
 use std::io::Write;
@@ -326,6 +327,22 @@ fn g6_an_operator_measures_a_node_that_runs_and_nothing_is_lost() {
     let idle = ["bench", "idle", "--users", "20", "--seconds", "0.1", "--json", "--target", &native];
     let said = printed(&[&idle[..], &["--data", text(&data), "--admin", &admin]].concat());
     assert!(said.contains("\"lost\":0") && said.contains("\"bytes_per_account\":null"), "its users are there already: {said}");
+    served.stop();
+}
+
+#[test]
+fn g6_an_operator_measures_the_websocket_door_of_a_node_that_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut config = Config::default();
+    config.listen.ws = Some("127.0.0.1:0".parse().unwrap());
+    let served = Served::start_with_config(&data, 1, &config);
+    let (door, admin) = (served.doors[Speaks::WebSocket.name()].to_string(), served.admin.to_string());
+    let size = ["--users", "20", "--subscribers", "4", "--seconds", "0.2", "--rounds", "1", "--no-floor", "--json"];
+    let bench = [&["bench", "fanout", "--door", "ws", "--target", &door], &size[..]].concat();
+    let said = printed(&[&bench[..], &["--data", text(&data), "--admin", &admin]].concat());
+    assert!(said.contains("\"lost\":0") && !said.contains("\"server_cpu_ns_per_delivery\":null"), "{said}");
+    FANOUT_KEYS.iter().for_each(|key| assert!(said.contains(&format!("\"{key}\":")), "{key} is missing in {said}"));
     served.stop();
 }
 

@@ -1,25 +1,20 @@
 //! `fanal bench`: measures a node it starts itself, or one that runs already.
 
+mod target;
+
 use crate::failure::Failure;
-use crate::settings::WhichNode;
-use crate::token;
-use fanal::admin::client::Client;
-use fanal::base::config::{Config, Secret};
-use fanal::bench::crowd::Access;
+use fanal::base::config::{Config, Fault};
 use fanal::bench::fanout::Door;
 use fanal::bench::progress::Progress;
 use fanal::bench::pub_sub::Bus;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::round::Schedule;
 use fanal::bench::server::Bench;
-use fanal::bench::{fanout, idle, memory, server, sockets, storm};
+use fanal::bench::{fanout, idle, memory, sockets, storm};
 use fanal::drive::pin;
-use fanal::front::token::Keys;
-use fanal::node::keys::NodeKeys;
-use fanal::store::dir::DataDir;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::time::Duration;
+use target::Target;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -27,6 +22,7 @@ Examples:
   fanal bench fanout --users 1000 --subscribers 50
   fanal bench fanout --trunk 8 --users 200000 --rate 200000 --seconds 10 --json
   fanal bench fanout --target 127.0.0.1:7400 --data fanal-data
+  fanal bench fanout --door ws --tls --window 8
   fanal bench storm --users 10000
   fanal bench memory --users 1000000 --subscribers 2")]
 pub struct Args {
@@ -62,43 +58,22 @@ struct Common {
     load_core: Option<usize>,
 }
 
-/// A node that runs already. On this machine its data directory tells the rest: its keys and its process.
-#[derive(clap::Args)]
-struct Target {
-    /// Measure the node at this native address instead of starting one. Users bench-0, bench-1, ... come into being there.
-    #[arg(long, value_name = "ADDR")]
-    target: Option<SocketAddr>,
-    #[command(flatten)]
-    node: WhichNode,
-    /// The target's first key of log-in tokens, when its configuration and data directory aren't here.
-    #[arg(long, value_name = "KEY", env = "FANAL_TOKEN_KEY", hide_env_values = true)]
-    token_key: Option<String>,
-    /// The same of trunk tokens, for --trunk and for storms, which make their users by trunk.
-    #[arg(long, value_name = "KEY", env = "FANAL_TRUNK_KEY", hide_env_values = true)]
-    trunk_key: Option<String>,
-    /// What the target's configuration has as admin_token.
-    #[arg(long, value_name = "TOKEN", env = "FANAL_ADMIN_TOKEN", hide_env_values = true)]
-    admin_token: Option<String>,
-    /// The target's process, when it can't be seen from the data directory: its processor time and memory are then measured too.
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
-}
-
 /// When updates go out, and for how long.
 #[derive(clap::Args)]
 struct Pacing {
-    /// Updates a second, sent on time whatever the node does. 0: as many as the window allows.
-    #[arg(long, value_name = "UPDATES_PER_S", default_value_t = 0.0)]
+    /// Updates a second over all users, sent on time whatever the node does, in one measured time. 0: as many as the window allows,
+    /// and only then --load, --window and --rounds count.
+    #[arg(long, value_name = "UPDATES_PER_S", default_value_t = 0.0, value_parser = read_number)]
     rate: f64,
     /// After the window's rounds, hold this share of what they made and measure latency. 0: don't.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = read_number)]
     load: f64,
     /// Updates of one user on their way at once.
     #[arg(long, value_name = "W", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     window: u32,
     /// Length of each measured time.
-    #[arg(long, value_name = "S", default_value_t = 3.0)]
-    seconds: f64,
+    #[arg(long = "seconds", value_name = "S", default_value = "3", value_parser = read_time)]
+    time: Duration,
     /// Measured times of the closed loop.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -142,8 +117,8 @@ struct Memory {
     #[arg(long, value_name = "F", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     subscribers: u32,
     /// Length of each measured time.
-    #[arg(long, value_name = "S", default_value_t = 2.0)]
-    seconds: f64,
+    #[arg(long = "seconds", value_name = "S", default_value = "2", value_parser = read_time)]
+    time: Duration,
     /// Measured times; the median counts.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -166,7 +141,7 @@ struct Storm {
     #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     subscribers: u32,
     /// Log-ins a second, on time whatever the node does. 0: all at once.
-    #[arg(long, value_name = "LOG_INS_PER_S", default_value_t = 0.0)]
+    #[arg(long, value_name = "LOG_INS_PER_S", default_value_t = 0.0, value_parser = read_number)]
     rate: f64,
     /// Open all connections before the storm, so that the generator doesn't slow the log-ins down. Their cost is reported apart.
     #[arg(long)]
@@ -175,7 +150,7 @@ struct Storm {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// How long they go on one after the other, at least.
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    #[arg(long, value_name = "S", default_value_t = 0.0, value_parser = read_number)]
     seconds: f64,
     /// Carry all users on this many trunk connections. 0: each user has a connection.
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
@@ -192,10 +167,10 @@ struct Idle {
     #[arg(long, value_name = "N", default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(1..))]
     users: u32,
     /// How long memory may settle each time, and idle processor time is measured.
-    #[arg(long, value_name = "S", default_value_t = 3.0)]
-    seconds: f64,
-    /// What the users speak: native, xmpp or ws.
-    #[arg(long, value_name = "DOOR", value_parser = read_door, default_value = "native")]
+    #[arg(long = "seconds", value_name = "S", default_value = "3", value_parser = read_time)]
+    time: Duration,
+    /// What the users speak: native, xmpp, or ws (JSON over WebSocket).
+    #[arg(long, value_name = "DOOR", value_parser = read_own_door, default_value = "native")]
     door: Door,
     /// Say everything inside TLS (1.3, AES-128-GCM), from the first byte: at a target this is the port for that.
     #[arg(long)]
@@ -223,6 +198,9 @@ struct Floor {
     common: Common,
 }
 
+/// The greatest number taken on the command line.
+const MOST: f64 = 1e9;
+
 pub fn run(args: Args) -> Result<(), Failure> {
     let (json, report) = match args.kind {
         Kind::Fanout(args) => (args.common.json, fan_out(args)),
@@ -242,13 +220,21 @@ pub fn run(args: Args) -> Result<(), Failure> {
 
 fn fan_out(args: Fanout) -> Result<Report, Failure> {
     check_density(args.users, args.subscribers)?;
-    if args.target.target.is_none() && matches!(args.door, Door::Bus(_)) {
-        return Err(Failure::line("--door: name the server that speaks so with --target"));
+    if args.trunk > 0 && args.door != Door::Native {
+        return Err(Failure::line("--trunk: only native users share connections: leave it out, or --door"));
+    }
+    if let Door::Bus(_) = args.door {
+        if args.target.target.is_none() {
+            return Err(Failure::line("--door: a node does not speak that: name the server that does with --target"));
+        }
+        if args.tls {
+            return Err(Failure::line("--tls: redis and nats are spoken to without TLS: leave it out"));
+        }
     }
     let plan = fanout::Plan {
         users: args.users,
         subscribers: args.subscribers,
-        schedule: args.pacing.schedule()?,
+        schedule: args.pacing.schedule(),
         trunks: args.trunk,
         bench: args.common.bench(args.target, args.door, args.tls)?,
         floor: !args.no_floor,
@@ -259,10 +245,11 @@ fn fan_out(args: Fanout) -> Result<Report, Failure> {
 
 fn in_memory(args: Memory) -> Result<Report, Failure> {
     check_pairs(args.users, args.subscribers)?;
+    args.common.check_cores()?;
     let plan = memory::Plan {
         users: args.users,
         subscribers: args.subscribers,
-        time: seconds(args.seconds)?,
+        time: args.time,
         rounds: args.rounds,
         batch: args.batch as usize,
         cores: args.common.cores.clone(),
@@ -273,13 +260,16 @@ fn in_memory(args: Memory) -> Result<Report, Failure> {
 
 fn storm(args: Storm) -> Result<Report, Failure> {
     check_pairs(args.users, args.subscribers)?;
+    if args.connected && args.trunk > 0 {
+        return Err(Failure::line("--connected: trunks are always open before a storm: leave it out, or --trunk"));
+    }
     let plan = storm::Plan {
         users: args.users,
         contacts: args.subscribers,
         rate: args.rate,
         connected: args.connected,
         rounds: args.rounds,
-        time: seconds(args.seconds)?,
+        time: Duration::from_secs_f64(args.seconds),
         trunks: args.trunk,
         bench: args.common.bench(args.target, Door::Native, false)?,
     };
@@ -289,7 +279,7 @@ fn storm(args: Storm) -> Result<Report, Failure> {
 fn idle(args: Idle) -> Result<Report, Failure> {
     let plan = idle::Plan {
         users: args.users,
-        time: seconds(args.seconds)?,
+        time: args.time,
         bench: args.common.bench(args.target, args.door, args.tls)?,
         door: args.door,
     };
@@ -298,13 +288,14 @@ fn idle(args: Idle) -> Result<Report, Failure> {
 
 fn floor(args: Floor) -> Result<Report, Failure> {
     check_density(args.users, args.subscribers)?;
+    args.common.check_cores()?;
     let plan = sockets::Plan {
         users: args.users,
         subscribers: args.subscribers,
         frame_bytes: args.frame as usize,
-        schedule: args.pacing.schedule()?,
+        schedule: args.pacing.schedule(),
         server_processor: args.common.cores.first().map(|&core| usize::from(core)),
-        load_processor: args.common.load_processor(),
+        load_processor: args.common.load_processor()?,
     };
     sockets::run(&plan, &args.common.progress()).map_err(Failure::line)
 }
@@ -322,14 +313,10 @@ fn check_pairs(users: u32, subscribers: u32) -> Result<(), Failure> {
 }
 
 impl Pacing {
-    fn schedule(&self) -> Result<Schedule, Failure> {
-        let Pacing { rate, load, window, rounds, .. } = *self;
-        Ok(Schedule { rate, load, window, time: seconds(self.seconds)?, rounds })
+    fn schedule(&self) -> Schedule {
+        let Pacing { rate, load, window, time, rounds } = *self;
+        Schedule { rate, load, window, time, rounds }
     }
-}
-
-fn seconds(seconds: f64) -> Result<Duration, Failure> {
-    Duration::try_from_secs_f64(seconds).map_err(|error| Failure::line(format!("--seconds {seconds}: {error}")))
 }
 
 impl Common {
@@ -338,87 +325,64 @@ impl Common {
     }
 
     fn bench(&self, target: Target, door: Door, tls: bool) -> Result<Bench, Failure> {
+        if target.target.is_none() {
+            self.check_cores()?;
+        }
         Ok(Bench {
             target: target.read(door, tls)?,
             server_cores: self.cores.clone(),
             speaks: door.speaks(tls),
             tls,
-            load_processor: self.load_processor(),
+            load_processor: self.load_processor()?,
         })
     }
 
-    fn load_processor(&self) -> Option<usize> {
-        let free =
-            || pin::processors().into_iter().map(|p| p.id).find(|&id| self.cores.iter().all(|&core| usize::from(core) != id));
-        self.load_core.or_else(free)
+    fn check_cores(&self) -> Result<(), Failure> {
+        fits("--cores", &self.cores.iter().map(|&core| usize::from(core)).collect::<Vec<_>>())
     }
-}
 
-impl Target {
-    /// What of the node must be known to measure it: all of it from its configuration and data directory, but for what was said.
-    fn read(self, door: Door, tls: bool) -> Result<Option<server::Target>, Failure> {
-        let Some(target) = self.target else { return Ok(None) };
-        let admin_named = self.node.names_admin();
-        let mut config = self.node.load()?;
-        if let Some(token) = &self.admin_token {
-            config.listen.admin_token = Some(Secret::new(token).ok_or_else(|| too_short("--admin-token"))?);
+    fn load_processor(&self) -> Result<Option<usize>, Failure> {
+        if let Some(core) = self.load_core {
+            fits("--load-core", &[core])?;
+            return Ok(Some(core));
         }
-        let given = Given { token: self.token_key.as_deref(), trunk: self.trunk_key.as_deref() };
-        // XMPP users log in with passwords, to whatever server.
-        let native = door == Door::Native;
-        let (token_keys, trunk_keys) = if native { given.keys(&config)? } else { Default::default() };
-        let keys_given = given.any() || !native;
-        // Whose keys were in the directory, runs on it.
-        let process = self.pid.or_else(|| DataDir::user_of(&config.node.data).filter(|_| !keys_given && target.ip().is_loopback()));
-        let admin = (config.listen.admin, config.listen.admin_token);
-        let answers = || target == config.listen.native && Client::new(admin.0, admin.1.clone()).get("/healthz").is_ok();
-        let admin = if admin_named || answers() { Some(admin) } else { None };
-        let access = Access { target, tls, domain: config.node.domain, token_keys, trunk_keys };
-        Ok(Some(server::Target { access, admin, process }))
+        let others = |id: &usize| self.cores.iter().all(|&core| usize::from(core) != *id);
+        Ok(pin::processors().into_iter().map(|processor| processor.id).find(others))
     }
 }
 
-/// The keys that were given.
-struct Given<'a> {
-    token: Option<&'a str>,
-    trunk: Option<&'a str>,
+/// Whether this machine has these processors.
+fn fits(option: &str, wanted: &[usize]) -> Result<(), Failure> {
+    let chosen = pin::choose(Some(wanted), &pin::processors());
+    chosen.map(drop).map_err(|fault| Fault { key: option.into(), ..fault }.into())
 }
 
-impl Given<'_> {
-    fn any(&self) -> bool {
-        self.token.is_some() || self.trunk.is_some()
-    }
+/// A number that may be 0.
+fn read_number(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=MOST).contains(number));
+    number.ok_or_else(|| format!("write a number from 0 to {MOST}"))
+}
 
-    /// Those of tokens and of trunks; which weren't given are the node's own. When one was given and the other can't be had, it may
-    /// not be needed.
-    fn keys(&self, config: &Config) -> Result<(Keys, Keys), Failure> {
-        let keys = |name: &str, given: Option<&str>, configured: &[Secret], made: fn(NodeKeys) -> Keys| match given {
-            Some(key) if Secret::new(key).is_none() => Err(too_short(name)),
-            Some(key) => Keys::new([key]).map_err(Failure::line),
-            None => match token::keys(config, configured, made) {
-                Err(_) if self.any() => Ok(Keys::default()),
-                Err(Failure::Line(line)) => {
-                    Err(Failure::line(format!("{line}; of a node that runs, name --data or --config, or give {name}")))
-                }
-                keys => keys,
-            },
-        };
-        let token = keys("--token-key", self.token, &config.login.token_keys, |made| made.token)?;
-        Ok((token, keys("--trunk-key", self.trunk, &config.login.trunk_keys, |made| made.trunk)?))
-    }
+/// A time in seconds.
+fn read_time(text: &str) -> Result<Duration, String> {
+    let seconds = read_number(text).ok().filter(|&seconds| seconds > 0.0);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("write seconds, above 0 and up to {MOST}"))
 }
 
 fn read_door(text: &str) -> Result<Door, String> {
     match text {
-        "native" => Ok(Door::Native),
-        "xmpp" => Ok(Door::Xmpp),
-        "ws" => Ok(Door::Ws),
         "redis" => Ok(Door::Bus(Bus::Redis)),
         "nats" => Ok(Door::Bus(Bus::Nats)),
-        _ => Err("write native, xmpp, ws, redis or nats".into()),
+        own => read_own_door(own).map_err(|_| "write native, xmpp, ws, redis or nats".into()),
     }
 }
 
-fn too_short(name: &str) -> Failure {
-    Failure::line(format!("{name}: a key has at least {} characters", Secret::LEAST_BYTES))
+/// A door that a node has.
+fn read_own_door(text: &str) -> Result<Door, String> {
+    match text {
+        "native" => Ok(Door::Native),
+        "xmpp" => Ok(Door::Xmpp),
+        "ws" => Ok(Door::Ws),
+        _ => Err("write native, xmpp or ws".into()),
+    }
 }
