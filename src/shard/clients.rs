@@ -5,7 +5,7 @@
 //! the last unit of time comes of that.
 
 use super::Shard;
-use super::connections::{Connection, Doorway};
+use super::connection::{Connection, Doorway};
 use crate::base::id::{ConnId, CoreId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;

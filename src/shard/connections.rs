@@ -1,11 +1,12 @@
 //! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
 
-use super::{EXPECTED, Shard, batch::Adoption, batch::Entry, rates::Purse};
+use super::connection::{Connection, Doorway, Purse, seconds};
+use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::front::native::{Door, Incoming, Parting};
+use crate::front::native::{Door, Incoming};
 use crate::front::translate::{HANDSHAKE, Translate};
 use crate::metrics::meter::Taken;
 use crate::presence::control::{Ask, Asker, Content, Control, EdgeRef, Note, SessionEnd, Update};
@@ -17,35 +18,6 @@ use crate::wire::lines::Marks;
 use crate::wire::native;
 use crate::wire::presence::PresenceView;
 use std::net::IpAddr;
-
-/// One connection of this core: one cache line.
-#[repr(align(64))]
-pub(super) struct Connection {
-    pub generation: u32,
-    /// In seconds of the node's clock.
-    pub accepted: u32,
-    /// When something last came.
-    pub heard: u32,
-    pub pinged: bool,
-    /// Since when it has been slow; 0: it isn't.
-    pub slow_since: u32,
-    /// C1: the client's part of its load. What went out to it stands with its line.
-    pub taken: Taken,
-    /// What it may still send before its rates are looked at.
-    pub purse: Purse,
-    pub door: Doorway,
-}
-
-pub(super) enum Doorway {
-    Here(Door),
-    /// On its way to another core.
-    Leaving {
-        to: CoreId,
-        parting: Box<Parting>,
-    },
-    /// It was told why and closes: what it still says is not heard.
-    Closing,
-}
 
 /// Whether to go on with a chunk.
 enum Flow {
@@ -409,11 +381,6 @@ impl Shard {
     }
 }
 
-/// Whole seconds of the node's clock, from 1.
-pub(super) fn seconds(now: Time) -> u32 {
-    (now.0 / 1_000_000_000) as u32 + 1
-}
-
 /// A frame as a request to the home.
 fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
     let bare = |text: &str| Bare::new(text).ok_or_else(|| (Reason::BadJid, format!("{text:?}")));
@@ -485,14 +452,4 @@ fn request(frame: ClientFrame<'_>) -> Result<Ask, (Reason, String)> {
 
 fn action(action: native::Action) -> Action {
     Action::from_number(action.0).expect("decode checked the range")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_is_one_cache_line() {
-        assert_eq!(size_of::<Option<Connection>>(), 64);
-    }
 }

@@ -3,46 +3,13 @@
 //! Invariant: a token is given only to who has just proved who they are.
 
 use super::Shard;
-use super::log_in::Entrant;
-use crate::base::hashed::{CLIENT_BYTES, Outcome, Shown, Token};
+use super::entrant::Entrant;
+use crate::base::hashed::{Outcome, Shown, Token};
 use crate::base::id::ConnId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::front::Mechanism;
 use crate::front::sasl;
 use crate::wire::encode::Tag;
-use crate::wire::native;
-
-/// What a log-in says of hashed tokens.
-pub(super) struct Tokens {
-    /// What the client calls itself; empty: it wants none of this.
-    client: String,
-    /// A new one is wanted: bound to connections, or not.
-    wanted: Option<bool>,
-    count: u32,
-    /// No token of this client is to be good any more.
-    invalid: bool,
-}
-
-impl Tokens {
-    pub fn none() -> Tokens {
-        Tokens { client: String::new(), wanted: None, count: 0, invalid: false }
-    }
-
-    pub fn read(log_in: &native::LogIn<'_>) -> Result<Tokens, (Reason, &'static str)> {
-        let (client, wanted) = (log_in.client().unwrap_or_default(), log_in.token_for().unwrap_or_default());
-        if client.len() > CLIENT_BYTES {
-            return Err((Reason::TooLarge, "client"));
-        }
-        let wanted = match (wanted, Mechanism::from_name(wanted)) {
-            ("", _) => None,
-            (_, Some(Mechanism::Hashed { bound })) if !client.is_empty() && log_in.bind_later() => Some(bound),
-            (_, Some(Mechanism::Hashed { .. })) => return Err((Reason::BadRequest, "a token needs client and bind_later")),
-            _ => return Err((Reason::BadRequest, "token_for: there are no tokens for this mechanism")),
-        };
-        Ok(Tokens { client: client.into(), wanted, count: log_in.token_count(), invalid: log_in.token_invalid() })
-    }
-}
 
 impl Shard {
     /// How long a token is good, in milliseconds; 0: there are none.

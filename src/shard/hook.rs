@@ -4,7 +4,7 @@
 //! Invariants: a connection has one question under way at most (its door is deciding); nothing but "allowed" lets anybody in.
 
 use super::Shard;
-use super::log_in::Entrant;
+use super::entrant::Entrant;
 use crate::base::id::ConnId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;

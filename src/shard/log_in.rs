@@ -1,7 +1,8 @@
 //! Who is at the other end: tokens, passwords, trunks, and sessions that are resumed. What comes of it is a request to the user's
 //! home, which makes the session.
 
-use super::hashed::Tokens;
+use super::connection::Doorway;
+use super::entrant::{Entrant, Tokens};
 use super::hook::Proof;
 use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
@@ -33,18 +34,6 @@ pub(super) enum Outcome {
     Registered,
     /// The session is over; the connection may log in anew.
     Ended,
-}
-
-/// Who wants in, and as what.
-pub(super) struct Entrant {
-    pub jid: Bare,
-    /// Empty: one is made up.
-    resource: String,
-    /// The first presence, for the home; empty: none yet.
-    presence: Vec<u8>,
-    /// The session is made by a Bind.
-    bind_later: bool,
-    pub tokens: Tokens,
 }
 
 /// A log-in under way on a connection.
@@ -398,7 +387,7 @@ impl Shard {
 
     fn door(&mut self, conn: ConnId) -> Option<&mut Door> {
         match &mut self.connection(conn)?.door {
-            super::connections::Doorway::Here(door) => Some(door),
+            Doorway::Here(door) => Some(door),
             _ => None,
         }
     }

@@ -10,7 +10,9 @@
 mod addresses;
 pub mod batch;
 mod clients;
+mod connection;
 mod connections;
+mod entrant;
 mod expect;
 mod handshakes;
 mod hashed;
@@ -181,7 +183,7 @@ pub struct Shard {
     pub answers: Vec<(u64, Answer)>,
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
-    connections: Vec<Option<connections::Connection>>,
+    connections: Vec<Option<connection::Connection>>,
     /// Addresses of the connections' other ends, by slot: no update looks at them.
     peers: Vec<IpAddr>,
     addresses: addresses::Addresses,

@@ -9,7 +9,7 @@
 
 use super::Shard;
 use super::addresses::network;
-use super::connections::Doorway;
+use super::connection::{Doorway, Purse, seconds};
 use crate::base::id::{ConnId, UserId};
 use crate::base::limits::Limits;
 use crate::base::rate::{Bucket, Rate};
@@ -22,42 +22,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What a connection may use before its rates are looked at.
-const PURSE: Purse = Purse { bytes: 16 << 10, frames: 64 };
 /// Buckets of a kind that are kept. At the limit: those that are full go; if those are too few, all.
 const BUCKETS: usize = 65_536;
-
-/// What is left to a connection; below 0 it is spent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Purse {
-    bytes: i32,
-    frames: i32,
-}
-
-impl Purse {
-    pub fn full() -> Purse {
-        PURSE
-    }
-
-    #[inline]
-    pub fn is_spent(self) -> bool {
-        (self.bytes | self.frames) < 0
-    }
-
-    #[inline]
-    pub fn spend(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_sub_unsigned(bytes as u32);
-    }
-
-    #[inline]
-    pub fn spend_frames(&mut self, frames: u32) {
-        self.frames = self.frames.saturating_sub_unsigned(frames);
-    }
-
-    fn used(self) -> [u64; 2] {
-        [(PURSE.bytes, self.bytes), (PURSE.frames, self.frames)].map(|(full, left)| u64::from(full.abs_diff(left)))
-    }
-}
 
 /// The buckets of one kind, by whose they are: bytes, frames. One that isn't here is full.
 struct Buckets<K> {
@@ -146,7 +112,7 @@ impl Shard {
     pub(super) fn charge(&mut self, now: Time, conn: ConnId) {
         let wait = self.settle(now, conn);
         let Some(connection) = self.connection(conn) else { return };
-        connection.purse = PURSE;
+        connection.purse = Purse::full();
         if wait == 0 || matches!(connection.door, Doorway::Closing) {
             return;
         }
@@ -206,7 +172,7 @@ impl Shard {
             self.rates.paused.remove(&conn);
             self.pauses.push((conn, false));
             if let Some(connection) = self.connection(conn) {
-                connection.heard = super::connections::seconds(now);
+                connection.heard = seconds(now);
             }
         }
         None

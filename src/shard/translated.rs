@@ -4,7 +4,7 @@
 //! bytes goes the way of native frames, with the same rules; a connection without a translator pays one look at a table.
 
 use super::Shard;
-use super::connections::Doorway;
+use super::connection::Doorway;
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;

@@ -3,7 +3,7 @@
 //! Connections are looked at in turn, a few each time, so that a million of them cost no pause.
 
 use super::Shard;
-use super::connections::{Doorway, seconds};
+use super::connection::{Doorway, seconds};
 use crate::base::id::ConnId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;

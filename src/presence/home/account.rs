@@ -1,8 +1,8 @@
 //! Users come into being and go (Z1: their numbers are unique for ever).
 
 use super::change::{Change, Origin, Waiter};
-use super::plan::Plan;
-use super::update::refuse;
+use super::plan::{Plan, account_row};
+use super::reply::refuse;
 use super::{Homes, change};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{UserId, slot_of};
@@ -15,10 +15,7 @@ use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::subscription::{self, Action};
 use crate::presence::user::User;
-use crate::store::{
-    Table, Write,
-    rows::{self, Row},
-};
+use crate::store::{Table, Write, rows};
 
 impl Homes {
     /// A log-in of a user who does not exist yet, vouched for by a token or a trunk.
@@ -130,11 +127,6 @@ impl Homes {
         self.free.push(at.slot);
         Some(user)
     }
-}
-
-pub(super) fn account_row(user: &User, credentials: Option<&ScramCredentials>) -> Write {
-    let account = rows::Account { user: user.id, scram: credentials.cloned(), created: Default::default() };
-    Write { table: Table::Accounts, key: rows::user_key(&user.jid), value: Some(account.encode()) }
 }
 
 /// Everything stored of a user goes in one commit, with a farewell to each contact and the serial that may not be given out again.

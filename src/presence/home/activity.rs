@@ -4,8 +4,7 @@
 //! themselves, the user's own other sessions' and directed presence, is kept back here.
 
 use super::Homes;
-use super::message::tell;
-use super::update::done;
+use super::reply::{done, tell};
 use crate::base::id::SessionId;
 use crate::presence::control::{Asker, Control, EdgeRef, SessionEvent, UserRef};
 use crate::presence::outbox::Outbox;

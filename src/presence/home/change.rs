@@ -5,7 +5,8 @@
 
 use super::offline::Keeping;
 use super::plan::{Edit, Effect, Plan, Whom};
-use super::update::{done, refuse, revoke_directed};
+use super::reply::{done, refuse};
+use super::update::revoke_directed;
 use super::{Homes, account, interest, news, plan};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;

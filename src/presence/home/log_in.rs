@@ -3,7 +3,7 @@
 use super::Homes;
 use super::activity::tell_directed;
 use super::change::Change;
-use super::update::refuse;
+use super::reply::refuse;
 use crate::base::id::SessionId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;

@@ -1,7 +1,7 @@
 //! Point to point: messages, directed presence, probes, and the requests that change nothing (RFC 6121 4.3, 4.6, 5, 8.5).
 
 use super::Homes;
-use super::update::{done, refuse};
+use super::reply::{done, refuse, tell};
 use super::{change::Change, plan, question};
 use crate::base::id::SessionId;
 use crate::base::jid::Bare;
@@ -309,10 +309,6 @@ fn give_copies(user: &mut User, message: &Message, copy: native::Copy, but: &[Se
             give(session, Box::new(Message { copy, ..message.clone() }), out);
         }
     }
-}
-
-pub(super) fn tell(asker: Asker, event: SessionEvent, out: &mut Outbox) {
-    out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
 }
 
 /// RFC 6121 8.5.2 and 8.5.3: the session named, while there is one. Otherwise, of those whose priority is not negative: for a

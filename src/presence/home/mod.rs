@@ -18,6 +18,7 @@ mod news;
 mod offline;
 mod plan;
 mod question;
+mod reply;
 mod tokens;
 mod update;
 

@@ -9,9 +9,8 @@
 //! for a publisher, and only for publishers that it sees.
 
 use super::Homes;
-use super::message::tell;
 use super::question::may_read;
-use super::update::{done, refuse};
+use super::reply::{done, refuse, tell};
 use crate::base::id::{CoreId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS};

@@ -7,7 +7,7 @@
 use super::Homes;
 use super::change::Waits;
 use super::message::{Fate, Refusal, give};
-use super::update::{done, refuse};
+use super::reply::{done, refuse};
 use crate::base::id::UserId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;

@@ -2,7 +2,6 @@
 //! happens here.
 
 use super::Place;
-use super::account::account_row;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
@@ -463,4 +462,10 @@ pub(super) fn contact(item: &Item) -> Contact {
 
 pub(super) fn removed_contact(jid: &Bare) -> Contact {
     Contact { jid: jid.clone(), user: UserId::NOBODY, name: String::new(), groups: Vec::new(), state: State::NONE, removed: true }
+}
+
+/// The row of an account.
+pub(super) fn account_row(user: &User, credentials: Option<&ScramCredentials>) -> Write {
+    let account = rows::Account { user: user.id, scram: credentials.cloned(), created: Default::default() };
+    Write { table: Table::Accounts, key: rows::user_key(&user.jid), value: Some(account.encode()) }
 }

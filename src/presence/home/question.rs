@@ -2,8 +2,7 @@
 //! can't tell that from there being nothing to know.
 
 use super::Homes;
-use super::message::tell;
-use super::update::refuse;
+use super::reply::{refuse, tell};
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;

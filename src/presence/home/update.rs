@@ -1,6 +1,7 @@
 //! A session's presence changes: the way of an update at its home (design.md section 4, steps 3 to 5).
 
 use super::activity::withhold;
+use super::reply::{done, refuse};
 use super::{Homes, news};
 use crate::base::id::{CoreId, SessionId, Version};
 use crate::base::jid::Bare;
@@ -251,19 +252,6 @@ fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut O
     }
     if !publishers.is_empty() {
         out.send(edge.core, Control::Interest { edge, publishers });
-    }
-}
-
-/// Tells a session that its request failed.
-pub(super) fn refuse(asker: Asker, reason: Reason, detail: impl Into<String>, out: &mut Outbox) {
-    let event = SessionEvent::Error { request: asker.request, reason, detail: detail.into() };
-    out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
-}
-
-/// Tells a session that its request was carried out, if it wants to know.
-pub(super) fn done(asker: Asker, out: &mut Outbox) {
-    if asker.request != 0 {
-        out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event: SessionEvent::Done { request: asker.request } });
     }
 }
 
