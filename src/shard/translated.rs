@@ -79,6 +79,11 @@ impl Translators {
         translator.map_or(Form::Native, |translator| translator.form())
     }
 
+    /// Stanzas that the XMPP door has refused by itself, for its own limits.
+    pub fn stanzas_refused(&self) -> u64 {
+        self.xmpp.refused
+    }
+
     /// What lies between a connection and its peer.
     pub fn channel(&self, slot: u32) -> Channel {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
@@ -175,7 +180,12 @@ impl Shard {
         }
     }
 
-    fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
+    pub(super) fn lend<T>(
+        &mut self,
+        now: Time,
+        follow: &mut Vec<u8>,
+        work: impl FnOnce(&mut Core<'_>) -> T,
+    ) -> (T, Option<Reason>) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
         let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
