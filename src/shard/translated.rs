@@ -39,7 +39,7 @@ const KEPT_BYTES: usize = 1 << 16;
 const COMPANY: Duration = Duration::from_millis(10);
 
 /// What a translator has asked for.
-struct After {
+pub(super) struct After {
     end: Option<Reason>,
     /// Replies that can wait.
     unhurried: usize,
