@@ -39,7 +39,7 @@ const KEPT_BYTES: usize = 1 << 16;
 const COMPANY: Duration = Duration::from_millis(10);
 
 /// What a translator has asked for.
-struct After {
+pub(super) struct After {
     end: Option<Reason>,
     /// Replies that can wait.
     unhurried: usize,
@@ -88,6 +88,11 @@ impl Translators {
     pub fn form(&self, slot: u32) -> Form {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
         translator.map_or(Form::Native, |translator| translator.form())
+    }
+
+    /// Stanzas that the XMPP door has refused by itself, for its own limits.
+    pub fn stanzas_refused(&self) -> u64 {
+        self.xmpp.refused
     }
 
     /// What lies between a connection and its peer.
@@ -190,7 +195,7 @@ impl Shard {
         }
     }
 
-    fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, After) {
+    pub(super) fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, After) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
         let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
