@@ -11,7 +11,7 @@ const PURSE: Purse = Purse { bytes: 16 << 10, frames: 64 };
 #[repr(align(64))]
 pub(super) struct Connection {
     pub generation: u32,
-    /// In seconds of the node's clock.
+    /// When a core first had it, in seconds of the node's clock.
     pub accepted: u32,
     /// When something last came.
     pub heard: u32,
