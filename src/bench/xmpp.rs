@@ -161,7 +161,7 @@ impl Came {
 
 /// An error that answers a request; a registration may find that the account is there already.
 fn refuses(stanza: &[u8]) -> bool {
-    attribute(stanza, "type") == Some(b"error") && !memmem::find(stanza, b"<conflict").is_some()
+    attribute(stanza, "type") == Some(b"error") && memmem::find(stanza, b"<conflict").is_none()
 }
 
 fn is_features(stanza: &[u8]) -> bool {
