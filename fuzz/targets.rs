@@ -337,7 +337,8 @@ impl Users for Nobody {
 fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut follow) = (|| 4, Vec::new());
     let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
-    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, sealing: None, end: None })
+    let random = &mut random;
+    work(&mut Core { wall_ms: 0, uptime_ms: 0, random, users: &Nobody, xmpp, json, follow, sealing: None, end: None, unhurried: 0 })
 }
 
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
@@ -480,6 +481,7 @@ impl Talk {
             follow,
             sealing: None,
             end: None,
+            unhurried: 0,
         };
         work(&mut self.translator, &mut core)
     }
