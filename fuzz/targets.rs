@@ -492,6 +492,7 @@ impl Talk {
             unhurried: 0,
             sealing: None,
             end: None,
+            unhurried: 0,
         };
         work(&mut self.translator, &mut core)
     }

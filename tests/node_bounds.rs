@@ -238,6 +238,9 @@ fn who_says_nothing_at_all_is_asked_and_then_ended() {
     let node = node(1, |limits| limits.ping_ms = 1000);
     let mut well = node.user("bob@localhost", "b");
     let silent = Raw::logged_in(&node, "alice@localhost");
-    assert_eq!(silent.last_error().map(|(number, _)| number), Some(Reason::Silent as u16));
-    well.ping().expect("who answers stays");
+    let ended = std::thread::spawn(move || silent.last_error());
+    while !ended.is_finished() {
+        well.next_event(MOMENT).expect("who answers stays");
+    }
+    assert_eq!(ended.join().unwrap().map(|(number, _)| number), Some(Reason::Silent as u16));
 }

@@ -125,6 +125,10 @@ impl Xmpp {
             }
             (ours, "response") if self.stage == Stage::Challenged && ours == self.sasl() => self.respond(element, turn),
             (ours, "abort") if self.stage == Stage::Challenged && ours == self.sasl() => self.abort(turn),
+            // RFC 6120 6.5.5.
+            (other @ (names::SASL | names::SASL2), "auth" | "authenticate") if self.must_be_private() => {
+                self.fail_in(other, "encryption-required", turn.replies)
+            }
             (other @ (names::SASL | names::SASL2), _) => self.fail_in(other, "malformed-request", turn.replies),
             _ if self.is_registration(element) => self.registration(element, turn),
             _ => Err(End::saying("not-authorized", "log in first", Reason::OutOfOrder)),
