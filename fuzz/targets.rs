@@ -337,7 +337,18 @@ impl Users for Nobody {
 fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut follow) = (|| 4, Vec::new());
     let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
-    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &Nobody, xmpp, json, follow, sealing: None, end: None })
+    work(&mut Core {
+        wall_ms: 0,
+        uptime_ms: 0,
+        random: &mut random,
+        users: &Nobody,
+        xmpp,
+        json,
+        follow,
+        unhurried: 0,
+        sealing: None,
+        end: None,
+    })
 }
 
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
@@ -478,6 +489,7 @@ impl Talk {
             xmpp,
             json,
             follow,
+            unhurried: 0,
             sealing: None,
             end: None,
         };

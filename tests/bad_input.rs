@@ -412,6 +412,10 @@ fn an_address_has_its_share_of_connections_and_no_more() {
     while site.report().all.dropped["too_many_connections"] < 300 {
         assert!(began.elapsed() < LONG, "the rest is refused");
     }
+    for (door, told) in [("xmpp", Told::Stream("resource-constraint")), ("ws", Told::Http(503))] {
+        told.check("one more", &read_to_end(from(address, site.address(door))));
+    }
+    assert_eq!(read_to_end(from(address, site.address("xmpps"))), b"", "who expects TLS hears no other words");
     assert_eq!(Xmpp::log_in(site.address("xmpp"), "mallory").0.shutdown(std::net::Shutdown::Both).ok(), Some(()));
     drop(greedy);
     site.end_well();

@@ -7,7 +7,8 @@ use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::front::token::Keys;
 use fanal::node::keys::NodeKeys;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -168,6 +169,34 @@ fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
     assert!(output.status.success() && output.stdout.starts_with(b"added alice@localhost"));
     let output = run(&add);
     assert!(String::from_utf8(output.stderr).unwrap().contains("the password is empty"));
+}
+
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let (mut screen, mut keys) = (File::from(terminal.master.try_clone().unwrap()), File::from(terminal.master));
+    let slave = || terminal.slave.try_clone().unwrap();
+    let mut child = {
+        let mut command = fanal(&["user", "add", "alice", "--data", text(&data)]);
+        command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap()
+    };
+    drop(terminal.slave);
+    let (mut shown, mut byte) = (Vec::new(), [0]);
+    let mut until = |end: &str| {
+        while !shown.ends_with(end.as_bytes()) {
+            screen.read_exact(&mut byte).expect("the command goes on");
+            shown.push(byte[0]);
+        }
+        String::from_utf8_lossy(&shown).into_owned()
+    };
+    until("password: ");
+    keys.write_all(b"secret\n").unwrap();
+    let said = until("added alice@localhost");
+    assert!(!said.contains("secret"), "{said}");
+    until("\n");
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
 use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind};
+use fanal::base::reason::Reason;
+use fanal::metrics::fields::{Counters, Gauges};
 use proptest::prelude::*;
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
@@ -46,6 +48,17 @@ fn every_field_is_documented_and_every_documented_key_is_a_field() {
     for key in KEYS {
         assert!(SECTIONS.iter().any(|(section, _)| *section == key.section), "{}", key.section);
         assert!(key.doc.ends_with('.'), "{}: {}", key.name, key.doc);
+    }
+}
+
+#[test]
+fn every_limit_says_what_happens_at_it_and_where_that_is_counted() {
+    let fields = Counters::FIELDS.iter().chain(Gauges::FIELDS).map(|field| field.name);
+    let counted: Vec<&str> = Reason::ALL.iter().map(|reason| reason.metric()).chain(fields).collect();
+    // Who is exempt is no limit.
+    for key in KEYS.iter().filter(|key| key.section == "limits" && key.name != "exempt") {
+        let quoted: Vec<&str> = key.doc.split('\'').skip(1).step_by(2).collect();
+        assert!(!quoted.is_empty() && quoted.iter().all(|name| counted.contains(name)), "{}: {quoted:?}", key.name);
     }
 }
 
@@ -132,6 +145,10 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[tls]\nkey = \"a.pem\"", "2:7", "tls.key", "its certificate"),
         ("[tls]\nkey = 7", "2:7", "tls.key", "a text in quotes"),
         ("[listen]\nws_origins = [1]", "2:14", "listen.ws_origins", "https://example.org"),
+        ("[listen]\nws_origins = [\"*\", \"example.org\"]", "2:14", "listen.ws_origins", "https://example.org"),
+        ("[listen]\nws_origins = [\"https://example.org/\"]", "2:14", "listen.ws_origins", "https://example.org"),
+        ("[listen]\nws_url = \"https://example.org\"", "2:10", "listen.ws_url", "wss://example.org"),
+        ("[listen]\nws_url = \"wss://example.org/ws\"", "2:10", "listen.ws_url", "without a path"),
         ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),
         ("[login]\ntoken_keys = [\"short\"]", "2:14", "login.token_keys", "32 or more"),
         (&secrets, "3:14", "login.trunk_keys", "other keys"),

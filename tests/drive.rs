@@ -40,6 +40,11 @@ enum Script {
     },
     /// Answers after so long, having asked for a later turn before.
     Later(Duration),
+    /// Echoes what can wait for so long, on a core that has always something else to do, or never.
+    Patiently {
+        wait: Duration,
+        busy: bool,
+    },
     Refuse,
 }
 
@@ -117,6 +122,7 @@ impl Host for TestHost {
                 self.lines.append(conn.slot, bytes);
                 self.lines.close(conn);
             }
+            Script::Patiently { wait, .. } => self.lines.append_patiently(conn.slot, bytes, now + *wait),
             Script::Echo | Script::Refuse => self.lines.append(conn.slot, bytes),
         }
     }
@@ -158,7 +164,8 @@ impl Host for TestHost {
         }
         // A far deadline first, so that a near one has to move the alarm.
         let far = matches!(self.script, Script::Later(_)).then(|| now + PATIENCE);
-        Turn { busy: false, deadline: self.answer_at.map(|(at, _)| at).or(far), stopping }
+        let busy = matches!(self.script, Script::Patiently { busy: true, .. });
+        Turn { busy, deadline: self.answer_at.map(|(at, _)| at).or(far), stopping }
     }
 
     fn about_to_sleep(&mut self) -> bool {
@@ -524,6 +531,24 @@ fn a_deadline_ends_a_sleep() {
     }
     drop(stream);
     assert!(node.stop().1.sleeps > 0);
+}
+
+#[test]
+fn what_can_wait_goes_out_when_the_core_is_idle_or_when_its_time_has_come() {
+    for (wait, busy) in [(PATIENCE, false), (Duration::from_millis(3), true)] {
+        let node = Node::start(Config::default(), Script::Patiently { wait, busy });
+        let mut stream = node.connect();
+        for _ in 0..20 {
+            let began = Instant::now();
+            stream.write_all(b"?").unwrap();
+            let mut answer = [0];
+            stream.read_exact(&mut answer).unwrap();
+            let took = began.elapsed();
+            assert!(answer == *b"?" && if busy { took >= wait } else { took < wait }, "{took:?}");
+        }
+        drop(stream);
+        node.stop();
+    }
 }
 
 #[test]

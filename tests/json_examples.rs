@@ -45,8 +45,18 @@ fn logged_in() -> Json {
 fn said(json: &mut Json, frames: &[u8]) -> Vec<String> {
     let (mut random, users, mut out, mut follow) = (|| 4, Bob(Bare::new("bob@localhost").unwrap()), Vec::new(), Vec::new());
     let (xmpp, memory, follow) = (&mut xmpp::Memory::default(), &mut Memory::default(), &mut follow);
-    let mut core =
-        Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users: &users, xmpp, json: memory, follow, sealing: None, end: None };
+    let mut core = Core {
+        wall_ms: 0,
+        uptime_ms: 0,
+        random: &mut random,
+        users: &users,
+        xmpp,
+        json: memory,
+        follow,
+        unhurried: 0,
+        sealing: None,
+        end: None,
+    };
     json.send(frames, &mut core, &mut out);
     let (mut rest, mut texts) = (&out[..], Vec::new());
     while let [first, length, after @ ..] = rest {

@@ -2,7 +2,9 @@
 //! before its samples, stands in one place, has no sample twice, and histograms add up.
 #![cfg(feature = "runtime")]
 
+use fanal::base::config::keys;
 use fanal::base::id::CoreId;
+use fanal::base::limits::Limits;
 use fanal::base::reason::Reason;
 use fanal::base::time::{Time, WallClock};
 use fanal::metrics::fields::{Counters, Gauges, NodeCount};
@@ -102,6 +104,7 @@ fn scrape() -> BTreeMap<String, f64> {
         cores: snapshots,
         node: vec![NodeCount { name: "store_rows", help: "Rows written", value: 11 }],
         store_syncs,
+        limits: keys::limits(&Limits { sessions_per_user: 7, ..Limits::default() }),
         certificate_seconds_left: Some(-5),
         process: Some(Process::read().unwrap()),
         started: WallClock(1_700_000_000_123),
@@ -124,6 +127,10 @@ fn the_text_keeps_the_rules_and_has_every_name_for_every_core() {
             assert_eq!(series[&format!("fanal_dropped_total{{core=\"{core}\",reason=\"{}\"}}", reason.metric())], expected);
         }
     }
+    for key in keys::KEYS.iter().filter(|key| key.section == "limits" && matches!(key.shape, keys::Shape::Number { .. })) {
+        assert!(series.contains_key(&format!("fanal_limit{{key=\"{}\"}}", key.name)), "{}", key.name);
+    }
+    assert_eq!(series["fanal_limit{key=\"sessions_per_user\"}"], 7.0);
     assert_eq!(series["fanal_updates_total{core=\"1\"}"], 7.0);
     assert_eq!(series["fanal_bytes_out_total{core=\"1\"}"], (1u64 << 40) as f64);
     assert_eq!(series["fanal_sessions{core=\"0\"}"], 3.0);

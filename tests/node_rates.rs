@@ -4,6 +4,7 @@ mod support;
 
 use fanal::base::limits::Limits;
 use fanal::base::reason::Reason;
+use fanal::client::Presence;
 use fanal::client::codec::Codec;
 use fanal::metrics::fields::Counters;
 use fanal::node::Stopped;
@@ -110,6 +111,26 @@ fn all_sessions_of_a_user_share_a_rate() {
     assert_eq!((counted.throttled_connection_frames, counted.throttled_address_frames), (0, 0));
 }
 
+#[test]
+fn all_sessions_of_a_user_share_their_bytes() {
+    let node = node(|limits| (limits.user_bytes_per_second, limits.user_bytes_burst) = (64 << 10, 64 << 10));
+    let mut others = Bystanders::new(&node);
+    let mut sessions: Vec<_> = (0..4).map(|n| node.user("mallory@localhost", &format!("s{n}"))).collect();
+    let began = Instant::now();
+    let heavy = Presence { payload: vec![7; 8 << 10], ..Presence::default() };
+    for n in 0..24 {
+        sessions[n % 4].set_presence(&heavy).unwrap();
+        sessions[n % 4].ping().unwrap();
+    }
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    others.are_well();
+    drop((others, sessions));
+    let counted = counters(&node.stop());
+    assert!(counted.throttled_user_bytes > 0);
+    assert_eq!((counted.throttled_connection_bytes, counted.throttled_user_frames, counted.throttled_address_bytes), (0, 0, 0));
+}
+
 /// A connection from an address of one's choice.
 fn from(address: &str, to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -148,6 +169,24 @@ fn all_connections_of_an_address_share_a_rate_unless_it_is_exempt() {
         assert_eq!(counted.throttled_address_frames > 0, !exempt);
         assert_eq!((counted.throttled_connection_frames, counted.throttled_user_frames), (0, 0));
     }
+}
+
+#[test]
+fn all_connections_of_an_address_share_their_bytes() {
+    let node = node(|limits| {
+        (limits.address_bytes_per_second, limits.address_bytes_burst, limits.exempt) = (32 << 10, 32 << 10, Vec::new());
+    });
+    let mut many: Vec<Raw> = (0..4).map(|_| Raw::greeted(&node)).collect();
+    let began = Instant::now();
+    for count in [600, 1] {
+        many.iter_mut().for_each(|raw| _ = pings(raw, count));
+    }
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    drop(many);
+    let counted = counters(&node.stop());
+    assert!(counted.throttled_address_bytes > 0);
+    assert_eq!((counted.throttled_connection_bytes, counted.throttled_address_frames), (0, 0));
 }
 
 #[test]

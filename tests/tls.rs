@@ -411,6 +411,8 @@ fn a_certificate_says_what_is_wrong_with_it() {
         (&chain, &chain, "no private key"),
         ("", "", "no certificate"),
         (&broken, &key, "PEM"),
+        (&chain, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n", "is encrypted"),
+        (&chain, &key.replacen("-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: x\n\n", 1), "is encrypted"),
         (&chain, &other.signing_key.serialize_pem(), "not the certificate's"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key, "can't be used"),
     ];

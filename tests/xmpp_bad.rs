@@ -4,7 +4,7 @@ mod xmpp_world;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanal::base::id::ConnId;
 use fanal::base::limits::Limits;
-use fanal::front::xmpp::StartTls;
+use fanal::front::xmpp::{StartTls, WAITING};
 use xmpp_world::*;
 
 const STREAMS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
@@ -272,6 +272,19 @@ fn what_is_sent_too_early_waits_and_is_bounded() {
     let heard = world.ask(client, flood);
     assert!(world.is_closed(client), "{heard}");
     is_well(&mut world, alice);
+}
+
+#[test]
+fn so_many_questions_wait_and_every_one_gets_its_answer() {
+    let mut world = World::new();
+    world.account("alice");
+    let alice = world.log_in("alice", "desk");
+    let ask = |n: usize| format!("<iq type='get' id='q{n}'><query xmlns='jabber:iq:roster'/></iq>");
+    let heard = world.ask(alice, (0..WAITING + 20).map(ask).collect::<String>());
+    let refused = heard.matches("<resource-constraint ").count();
+    assert_eq!((refused, heard.matches("type='result'").count()), (20, WAITING));
+    assert_eq!(world.shard.snapshot(world.now).counters.stanzas_refused, 20);
+    assert!(world.ask(alice, ask(0)).contains("type='result'"), "then there is room again");
 }
 
 #[test]

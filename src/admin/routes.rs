@@ -31,6 +31,7 @@ pub(super) struct Desk {
     pub(super) control: Box<dyn Control>,
     pub(super) token: Option<Secret>,
     pub(super) log: IntervalLog,
+    pub(super) limits: Vec<(&'static str, u64)>,
     pub(super) started: WallClock,
 }
 
@@ -184,7 +185,8 @@ fn metrics(desk: &mut Desk, counts: ServerCounts) -> Result<Response, Response> 
     let node = desk.control.node_counts().into_iter().chain(counts).collect();
     let (store_syncs, process) = (desk.control.store_syncs(), Process::read().ok());
     let certificate_seconds_left = desk.control.certificate_seconds_left();
-    let scrape = prometheus::Scrape { cores, node, store_syncs, certificate_seconds_left, process, started: desk.started };
+    let (limits, started) = (desk.limits.clone(), desk.started);
+    let scrape = prometheus::Scrape { cores, node, store_syncs, limits, certificate_seconds_left, process, started };
     Ok(text(prometheus::CONTENT_TYPE, prometheus::text(scrape)))
 }
 

@@ -46,6 +46,8 @@ pub struct Settings {
     pub interval: Duration,
     /// File that every interval is appended to.
     pub interval_log: Option<PathBuf>,
+    /// The node's limits, for the metrics.
+    pub limits: Vec<(&'static str, u64)>,
     pub times: Times,
 }
 
@@ -68,7 +70,14 @@ impl Default for Times {
 
 impl Settings {
     pub fn new(address: SocketAddr, token: Option<Secret>) -> Settings {
-        Settings { address, token, interval: Duration::from_secs(10), interval_log: None, times: Times::default() }
+        Settings {
+            address,
+            token,
+            interval: Duration::from_secs(10),
+            interval_log: None,
+            limits: Vec::new(),
+            times: Times::default(),
+        }
     }
 }
 
@@ -118,7 +127,13 @@ impl Server {
         let address = listener.local_addr().map_err(listen)?;
         let file = settings.interval_log.map(|path| open_log(&path).map_err(|error| StartError::Log(path, error))).transpose()?;
         let shared = Arc::new(Shared {
-            desk: Mutex::new(Desk { control, token: settings.token, log: IntervalLog::new(INTERVALS_KEPT), started: wall_clock() }),
+            desk: Mutex::new(Desk {
+                control,
+                token: settings.token,
+                log: IntervalLog::new(INTERVALS_KEPT),
+                limits: settings.limits,
+                started: wall_clock(),
+            }),
             open: Mutex::new(HashMap::new()),
             closed: Condvar::new(),
             stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(io::Error::from)?,

@@ -1,7 +1,8 @@
 //! The benchmark: load generators and what they are held against. Runs against real nodes and real sockets.
 //!
 //! Serves G6. `server` starts the node that is measured; `crowd` logs users in on `wires` and subscribes them as `graph` says, and
-//! so do the other `dialect`s, `xmpp`, `json` and `pub_sub`; `talk` lets them speak (`presences` is what they say natively), and
+//! so do the other `dialect`s, `xmpp` (`stanzas` are what it hears), `json` and
+//! `pub_sub`; `talk` lets them speak (`presences` is what they say natively), and
 //! a `round` is one measured time of that. `fanout`, `storm` and `idle` are what is measured so; `sockets` is `fanout` without
 //! presence, on the server that `floor` is. `load` is the closed loop of the runtime's own sweep (`benches/floor.rs`). `memory` is
 //! presence without sockets. `private` is what `wires` put below all of that when it is said inside TLS.
@@ -24,6 +25,7 @@ pub mod report;
 pub mod round;
 pub mod server;
 pub mod sockets;
+mod stanzas;
 pub mod storm;
 pub mod talk;
 pub mod wires;

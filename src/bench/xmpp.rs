@@ -1,18 +1,19 @@
 //! The users of a benchmark as XMPP clients, for any XMPP server: registered where it is managed or in band (XEP-0077), logged
 //! in with SASL PLAIN, subscribed to each other by stanzas.
 //!
-//! Lives on: the generator's pinned thread. Serves G6. Stanzas are recognised, not parsed: the server is trusted to write
-//! well-formed XML, and a figure to be sound only if every delivery was recognised. User 5 is `bench-5@domain`.
+//! Lives on: the generator's pinned thread. Serves G6. User 5 is `bench-5@domain`; `stanzas` says how it is recognised.
 
 use super::crowd::Access;
 use super::dialect::Dialect;
 use super::graph::Graph;
 use super::progress::Progress;
 use super::server::Server;
+use super::stanzas::{Scanner, attribute, user};
 use super::talk::Traffic;
 use super::wires::Wires;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 use std::io;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ pub struct Clients {
     /// They register themselves.
     in_band: bool,
     came: Came,
+    scanner: Scanner,
 }
 
 /// Makes the accounts of the users of these numbers. Gives how many were not there before.
@@ -78,7 +80,7 @@ impl Clients {
     pub fn of(access: Access, users: Range<u32>, in_band: bool) -> io::Result<Clients> {
         let (first, users) = (users.start, users.len() as u32);
         let (wires, came) = (Wires::to(access.target, access.tls)?, Came { first, ..Came::default() });
-        Ok(Clients { wires, domain: access.domain, first, users, in_band, came })
+        Ok(Clients { wires, domain: access.domain, first, users, in_band, came, scanner: Scanner::default() })
     }
 
     /// The name of a user.
@@ -99,7 +101,7 @@ impl Clients {
         &mut self,
         what: &'static str,
         progress: &Progress,
-        is_answer: fn(&str) -> bool,
+        is_answer: fn(&[u8]) -> bool,
         mut write: impl FnMut(&mut Clients, u32) -> io::Result<String>,
     ) -> io::Result<()> {
         let users = u64::from(self.users);
@@ -119,10 +121,10 @@ impl Clients {
     }
 
     /// Waits for something and sorts it; grants what is asked for.
-    fn hear(&mut self, is_answer: fn(&str) -> bool) -> io::Result<()> {
+    fn hear(&mut self, is_answer: fn(&[u8]) -> bool) -> io::Result<()> {
         let began = Instant::now();
-        let (wires, came) = (&mut self.wires, &mut self.came);
-        let heard = wires.listen(PATIENCE, |conn, bytes| stanzas(bytes, |stanza| came.sort(conn, stanza, is_answer)))?;
+        let Clients { wires, came, scanner, .. } = self;
+        let heard = wires.listen(PATIENCE, |conn, bytes| scanner.stanzas(bytes, |stanza| came.sort(conn, stanza, is_answer)))?;
         for (publisher, subscriber) in std::mem::take(&mut self.came.asked) {
             let text = format!("<presence to='{}@{}' type='subscribed'/>", self.name(subscriber), self.domain);
             self.wires.send(publisher, text.as_bytes())?;
@@ -138,15 +140,15 @@ impl Clients {
 }
 
 impl Came {
-    fn sort(&mut self, conn: u32, stanza: &str, is_answer: fn(&str) -> bool) {
+    fn sort(&mut self, conn: u32, stanza: &[u8], is_answer: fn(&[u8]) -> bool) {
         if is_answer(stanza) {
             self.answers += 1;
-        } else if stanza.starts_with("<stream:error") || stanza.starts_with("<failure") || refuses(stanza) {
-            self.refusal.get_or_insert_with(|| stanza.to_owned());
-        } else if stanza.starts_with("<presence") {
+        } else if stanza.starts_with(b"<stream:error") || stanza.starts_with(b"<failure") || refuses(stanza) {
+            self.refusal.get_or_insert_with(|| String::from_utf8_lossy(stanza).into_owned());
+        } else if stanza.starts_with(b"<presence") {
             let from = attribute(stanza, "from").and_then(user).and_then(|user| user.checked_sub(self.first));
             match (attribute(stanza, "type"), from) {
-                (Some("subscribe"), Some(from)) => self.asked.push((conn, from)),
+                (Some(b"subscribe"), Some(from)) => self.asked.push((conn, from)),
                 (None, Some(from)) if from != conn => {
                     self.seen += 1;
                     self.presence_bytes = stanza.len();
@@ -158,20 +160,20 @@ impl Came {
 }
 
 /// An error that answers a request; a registration may find that the account is there already.
-fn refuses(stanza: &str) -> bool {
-    attribute(stanza, "type") == Some("error") && !stanza.contains("<conflict")
+fn refuses(stanza: &[u8]) -> bool {
+    attribute(stanza, "type") == Some(b"error") && memmem::find(stanza, b"<conflict").is_none()
 }
 
-fn is_features(stanza: &str) -> bool {
-    stanza.starts_with("<stream:features")
+fn is_features(stanza: &[u8]) -> bool {
+    stanza.starts_with(b"<stream:features")
 }
 
-fn is_settled(stanza: &str) -> bool {
-    stanza.starts_with("<iq") && (attribute(stanza, "type") == Some("result") || stanza.contains("<conflict"))
+fn is_settled(stanza: &[u8]) -> bool {
+    stanza.starts_with(b"<iq") && (attribute(stanza, "type") == Some(b"result") || memmem::find(stanza, b"<conflict").is_some())
 }
 
-fn is_success(stanza: &str) -> bool {
-    stanza.starts_with("<success")
+fn is_success(stanza: &[u8]) -> bool {
+    stanza.starts_with(b"<success")
 }
 
 impl Dialect for Clients {
@@ -205,7 +207,7 @@ impl Dialect for Clients {
     fn become_available(&mut self, progress: &Progress) -> io::Result<()> {
         // The answer to a ping comes behind what the presence causes.
         let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
-        self.step("presences", progress, |stanza| stanza.starts_with("<iq"), |_, _| Ok(format!("<presence/>{ping}")))
+        self.step("presences", progress, |stanza| stanza.starts_with(b"<iq"), |_, _| Ok(format!("<presence/>{ping}")))
     }
 
     fn subscribe(&mut self, graph: &Graph, progress: &Progress) -> io::Result<()> {
@@ -228,7 +230,7 @@ impl Dialect for Clients {
 
     fn begin(self, audience: u32) -> (Wires, Presences) {
         let event_bytes = self.came.presence_bytes + Presences::update(1).len() - "<presence/>".len();
-        (self.wires, Presences { first: self.first, audience, event_bytes, refusal: None })
+        (self.wires, Presences { first: self.first, audience, event_bytes, refusal: None, scanner: Scanner::default() })
     }
 
     fn last_words() -> Vec<u8> {
@@ -242,6 +244,7 @@ pub struct Presences {
     audience: u32,
     event_bytes: usize,
     refusal: Option<String>,
+    scanner: Scanner,
 }
 
 impl Presences {
@@ -262,14 +265,15 @@ impl Traffic for Presences {
 
     #[inline]
     fn recognise(&mut self, conn: u32, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
-        stanzas(bytes, |stanza| {
-            if let Some((user, sequence)) = update(stanza) {
-                let user = user.wrapping_sub(self.first);
+        let Presences { scanner, first, refusal, .. } = self;
+        scanner.stanzas(bytes, |stanza| {
+            if let Some((user, sequence)) = scanner.update(stanza) {
+                let user = user.wrapping_sub(*first);
                 if user != conn {
                     delivered(user, sequence, 1);
                 }
-            } else if stanza.starts_with("<stream:error") {
-                self.refusal = Some(stanza.to_owned());
+            } else if stanza.starts_with(b"<stream:error") {
+                *refusal = Some(String::from_utf8_lossy(stanza).into_owned());
             }
         })
     }
@@ -284,100 +288,5 @@ impl Traffic for Presences {
 
     fn event_bytes(&self) -> usize {
         self.event_bytes
-    }
-}
-
-/// Whose update a presence is, and which.
-fn update(stanza: &str) -> Option<(u32, u32)> {
-    let user = stanza.starts_with("<presence").then(|| attribute(stanza, "from")).flatten().and_then(user)?;
-    let (_, rest) = stanza.split_once("<status>")?;
-    let (sequence, _) = rest.split_once('<')?;
-    Some((user, sequence.parse().ok()?))
-}
-
-/// The number of a user of the benchmark.
-fn user(jid: &str) -> Option<u32> {
-    jid.strip_prefix("bench-")?.split_once('@')?.0.parse().ok()
-}
-
-/// The value of an attribute of the first tag.
-fn attribute<'a>(stanza: &'a str, name: &str) -> Option<&'a str> {
-    let tag = &stanza[..stanza.find('>')?];
-    let (_, rest) = tag
-        .match_indices(name)
-        .map(|(at, _)| tag.split_at(at))
-        .find(|(before, rest)| before.ends_with([' ', '\n']) && rest[name.len()..].starts_with(['=']))?;
-    let value = &rest[name.len() + 1..];
-    let quote = value.chars().next()?;
-    value[1..].split_once(quote).map(|(value, _)| value)
-}
-
-/// Hands over the whole stanzas at the start of `bytes`, stream headers and declarations among them; gives the length of all.
-fn stanzas(bytes: &[u8], mut each: impl FnMut(&str)) -> usize {
-    let mut used = 0;
-    while let Some(length) = stanza_bytes(&bytes[used..]) {
-        if let Ok(stanza) = std::str::from_utf8(&bytes[used..used + length]) {
-            each(stanza.trim_ascii_start());
-        }
-        used += length;
-    }
-    used
-}
-
-/// Length of the first stanza, with white space before it; `None`: its end has not come.
-fn stanza_bytes(bytes: &[u8]) -> Option<usize> {
-    const END: &[u8] = b"</presence>";
-    if bytes.starts_with(b"<presence ") {
-        // Nearly all that comes. No presence has another in it.
-        let tag = memchr::memchr(b'>', bytes)?;
-        let is_empty = bytes[tag - 1] == b'/';
-        return if is_empty { Some(tag + 1) } else { memchr::memmem::find(bytes, END).map(|at| at + END.len()) };
-    }
-    let (mut depth, mut at) = (0, 0);
-    loop {
-        let start = at + bytes[at..].iter().position(|&byte| byte == b'<')?;
-        let end = start + bytes[start..].iter().position(|&byte| byte == b'>')?;
-        let tag = &bytes[start..=end];
-        at = end + 1;
-        match tag {
-            [b'<', b'?' | b'!', ..] => return Some(at),
-            [b'<', b'/', ..] => depth -= 1,
-            [.., b'/', b'>'] => {}
-            _ if tag.starts_with(b"<stream:stream") => return Some(at),
-            _ => depth += 1,
-        }
-        if depth <= 0 {
-            return Some(at);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stanzas_are_found_whole_and_told_apart() {
-        let text = "<?xml version='1.0'?><stream:stream id='a'><stream:features><a/><b>x</b></stream:features>\n\
-                    <presence from='bench-7@d/b' to='bench-8@d'><show>away</show><status>00000042</status></presence><iq";
-        let mut found = Vec::new();
-        let used = stanzas(text.as_bytes(), |stanza| found.push(stanza.to_owned()));
-        assert_eq!(&text[used..], "<iq");
-        assert_eq!(found.len(), 4);
-        assert!(is_features(&found[2]));
-        assert_eq!(update(&found[3]), Some((7, 42)));
-        assert_eq!(attribute(&found[3], "to"), Some("bench-8@d"));
-        assert_eq!(attribute(&found[3], "o"), None);
-    }
-
-    #[test]
-    fn a_stanza_that_is_cut_waits_for_its_end() {
-        for text in ["<presence from='bench-1@d/b'><status>1</status></presence>", "<presence from='a'/>", "<iq><a/><b>c</b></iq>"]
-        {
-            for cut in 0..text.len() {
-                assert_eq!(stanzas(&text.as_bytes()[..cut], |_| panic!("it is not whole")), 0);
-            }
-            assert_eq!(stanzas(text.repeat(2).as_bytes(), |stanza| assert_eq!(stanza, text)), 2 * text.len());
-        }
     }
 }

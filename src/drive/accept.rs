@@ -104,6 +104,7 @@ impl Driver {
             Some(conn) => self.install(conn, socket),
             None => {
                 self.counters.refused += 1;
+                socket::tell(socket, &host.refusal(now, listener));
                 socket::close(socket);
                 Ok(())
             }

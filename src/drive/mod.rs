@@ -108,6 +108,11 @@ pub trait Host {
     /// A connection was accepted by the listener of this number. The host opens a line for it, or refuses it with `None`.
     fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId>;
 
+    /// What a peer is told whose connection by this listener was refused.
+    fn refusal(&mut self, _now: Time, _listener: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// What was gathered for a slot's connection, as it goes out. The driver gives it back to the line once it's sent.
     fn take(&mut self, _now: Time, slot: u32) -> Option<Vec<u8>> {
         self.lines().take(slot)

@@ -125,6 +125,7 @@ impl Driver {
             Some(at) if now >= at => self.cut_all(host)?,
             Some(_) => {}
         }
+        host.lines().hasten(now);
         let more = full || said.busy || self.queue.has_completions();
         self.flush(host, more)?;
         self.queue.submit(&mut self.counters)?;
@@ -240,6 +241,10 @@ impl Driver {
     /// more. Only in this order no event falls between (pitfall B5, traps 1 and 3). False: there is something to do after all.
     pub(super) fn may_sleep<H: Host>(&mut self, host: &mut H, deadline: Option<Time>) -> io::Result<bool> {
         if deadline.is_some_and(|at| at <= clock::now()) {
+            return Ok(false);
+        }
+        host.lines().hasten(Time(u64::MAX));
+        if host.lines().has_dirty() {
             return Ok(false);
         }
         if host.about_to_sleep() {

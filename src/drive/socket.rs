@@ -5,7 +5,7 @@
 //! ring would run a shutdown on a worker thread). Invariant: a descriptor has one owner, and `RawSocket` marks where it changes.
 
 use crate::base::id::RawSocket;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -51,6 +51,14 @@ fn listen_once(address: SocketAddr) -> io::Result<TcpListener> {
 /// Who is at the other end; 0.0.0.0 when the peer has already gone.
 pub(super) fn peer(socket: RawSocket) -> IpAddr {
     borrow(socket).peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip())
+}
+
+/// Says something short to a peer whose connection is about to be closed, if it fits into the empty buffer of a new socket, as it
+/// does; nobody waits, and a peer that has gone already hears nothing.
+pub(super) fn tell(socket: RawSocket, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        let _unheard = SockRef::from(&*borrow(socket)).send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    }
 }
 
 /// Shuts the socket; it stays open. A peer that has gone already is no error.

@@ -111,6 +111,8 @@ pub struct Core<'a> {
     /// Client frames that follow from what `send` was given (an `Ack` for messages that went out): worked off behind it, as those
     /// of `received` are.
     pub follow: &'a mut Vec<u8>,
+    /// Counted by `received`: replies that can wait for company, since nobody waits for them.
+    pub unhurried: usize,
     /// Set by `send`: what the kernel needs to encrypt everything that goes out behind what was appended.
     pub sealing: Option<Box<Sealing>>,
     /// Set by `send`: the reason to end the connection with, once what was appended has gone out and `follow` was worked off. The

@@ -65,6 +65,7 @@ fields! {
         probes, "probes", "Probes by clients";
         changes_stored, "changes", "Changes of accounts, subscriptions, rosters and block lists made durable";
         changes_failed, "changes", "The same that could not be stored, and so were not made";
+        requests_refused, "requests", "Subscription requests refused because too many waited for the user's answer";
         messages, "messages", "Messages taken for delivery";
         document_reads, "documents", "Documents read by clients";
         documents_told, "documents", "Documents that sessions were told of";
@@ -73,6 +74,7 @@ fields! {
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
         publications, "updates", "Changes of presence published by clients";
         published_bytes, "bytes", "Bytes of presence published by clients";
+        stanzas_refused, "stanzas", "Stanzas refused because too many of their client's waited for answers, or they were too long";
         hook_asked, "log-ins", "Log-ins that the service of login.http was to decide";
         hook_allowed, "log-ins", "Of them, let in";
         hook_denied, "log-ins", "Of them, not let in";

@@ -45,6 +45,8 @@ pub struct Scrape {
     pub node: Vec<NodeCount>,
     /// Waits of the store for the disk, in nanoseconds.
     pub store_syncs: Histogram<u64>,
+    /// What may be used up at most, by the keys of `[limits]`.
+    pub limits: Vec<(&'static str, u64)>,
     /// Left out when the certificate doesn't say.
     pub certificate_seconds_left: Option<i64>,
     /// Left out when it can't be read.
@@ -59,6 +61,7 @@ pub fn text(scrape: Scrape) -> String {
     let fanal = registry.sub_registry_with_prefix("fanal");
     fanal.register_collector(Box::new(Cores(scrape.cores)));
     fanal.register_collector(Box::new(Node(scrape.node, scrape.store_syncs, scrape.certificate_seconds_left)));
+    fanal.register_collector(Box::new(OfConfig(scrape.limits)));
     if let Some(process) = scrape.process {
         registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, scrape.started)));
     }
@@ -192,6 +195,21 @@ impl Collector for Node {
         let (sum, buckets) = buckets(&self.1);
         let mut metric = encoder.encode_descriptor("store_sync_seconds", help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum, self.1.len(), &buckets, None)
+    }
+}
+
+#[derive(Debug)]
+struct OfConfig(Vec<(&'static str, u64)>);
+
+impl Collector for OfConfig {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let help = "What one client, user or core may use up at most, by the key in [limits].";
+        let mut metric = encoder.encode_descriptor("limit", help, None, MetricType::Gauge)?;
+        for (key, limit) in &self.0 {
+            let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
+            ConstGauge::new(limit).encode(metric.encode_family(&Labels(&[("key", key)]))?)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,8 +2,8 @@
 //! may not wait.
 //!
 //! Lives on: `limits.http_requests` threads. Invariants: every question that was taken is answered, in `limits.http_ms` of when it
-//! was asked; more than `limits.http_waiting` never wait; only the status 200 lets anybody in; neither passwords nor tokens are
-//! logged.
+//! was asked, but for the time that the system takes to look up the service's name; more than `limits.http_waiting` never wait;
+//! only the status 200 lets anybody in; neither passwords nor tokens are logged.
 
 use super::replies::Replies;
 use crate::base::config::{Config, Endpoint};

@@ -140,6 +140,10 @@ impl Host for CoreHost {
         self.shard.accepted(now, peer, listener)
     }
 
+    fn refusal(&mut self, now: Time, listener: usize) -> Vec<u8> {
+        self.shard.refusal(now, listener)
+    }
+
     fn take(&mut self, now: Time, slot: u32) -> Option<Vec<u8>> {
         self.shard.take(now, slot)
     }

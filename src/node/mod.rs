@@ -19,7 +19,7 @@ pub use keys::KeyError;
 pub use listeners::Listening;
 
 use crate::admin;
-use crate::base::config::{Config, Cores, Fault, KernelTls, StoreKind};
+use crate::base::config::{self, Config, Cores, Fault, KernelTls, StoreKind};
 use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
@@ -200,6 +200,7 @@ impl Node {
         let mut settings = admin::server::Settings::new(config.listen.admin, config.listen.admin_token.clone());
         settings.interval = Duration::from_secs(config.metrics.interval_seconds.into());
         settings.interval_log = config.metrics.interval_log.clone();
+        settings.limits = config::keys::limits(&config.limits);
         let server = admin::server::Server::start(settings, Box::new(self.control()))?;
         let address = server.address();
         self.admin = Some(server);

@@ -8,7 +8,7 @@
 use super::subscription::State;
 use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
-use crate::base::limits::{GROUPS_PER_ITEM, Limits, TEXT_BYTES};
+use crate::base::limits::{GROUPS_PER_ITEM, TEXT_BYTES};
 use crate::base::reason::Reason;
 
 /// What the user calls a contact and where it is sorted. Always valid: see `Detail::new`.
@@ -117,22 +117,7 @@ pub struct Roster {
 }
 
 impl Roster {
-    /// Adds a contact that isn't there yet. Errors: `TooManyContacts`; `TooManyRequests` for an item that waits for an answer.
-    ///
-    /// # Panics
-    /// When the JID is there already: find it first.
-    pub fn insert(&mut self, item: Item, limits: &Limits) -> Result<(), Reason> {
-        if item.state.is_visible() && self.visible >= limits.contacts_per_user {
-            return Err(Reason::TooManyContacts);
-        }
-        if item.state.has(State::PENDING_IN) && self.requests >= limits.requests_per_user {
-            return Err(Reason::TooManyRequests);
-        }
-        self.restore(item);
-        Ok(())
-    }
-
-    /// Adds a stored contact: it was within the limits when it was made.
+    /// Adds a contact that isn't there yet. Limits are the caller's business.
     ///
     /// # Panics
     /// When the JID is there already.
@@ -144,7 +129,7 @@ impl Roster {
         self.items.push(item);
     }
 
-    /// Adds a contact, or puts it in the place of the one that was there. Limits are the caller's business.
+    /// Adds a contact, or puts it in the place of the one that was there. Limits are the caller's business, too.
     pub fn put(&mut self, item: Item) {
         let Some(at) = self.find(&item.jid) else { return self.restore(item) };
         self.count(self.items[at].state, -1);
@@ -331,7 +316,7 @@ mod tests {
     fn roster_of(n: u32) -> Roster {
         let mut roster = Roster::default();
         for i in 0..n {
-            roster.insert(item(i, State::TO), &Limits::default()).unwrap();
+            roster.restore(item(i, State::TO));
         }
         roster
     }
@@ -377,7 +362,7 @@ mod tests {
             }
             roster.remove(&jid(round));
             roster.remove(seen.last().unwrap());
-            roster.insert(item(2000 + round, State::TO), &Limits::default()).unwrap();
+            roster.restore(item(2000 + round, State::TO));
         }
         let count = seen.len();
         seen.sort();
@@ -447,15 +432,11 @@ mod tests {
     }
 
     #[test]
-    fn contacts_and_requests_have_their_own_limits() {
-        let limits = Limits { contacts_per_user: 2, requests_per_user: 1, ..Limits::default() };
+    fn contacts_and_requests_are_counted_apart() {
         let mut roster = Roster::default();
-        let request = State::HIDDEN.with(State::PENDING_IN);
-        roster.insert(item(0, State::TO), &limits).unwrap();
-        roster.insert(item(1, request), &limits).unwrap();
-        assert_eq!(roster.insert(item(2, request), &limits), Err(Reason::TooManyRequests));
-        roster.insert(item(3, State::NONE), &limits).unwrap();
-        assert_eq!(roster.insert(item(4, State::FROM), &limits), Err(Reason::TooManyContacts));
+        roster.restore(item(0, State::TO));
+        roster.restore(item(1, State::HIDDEN.with(State::PENDING_IN)));
+        roster.restore(item(3, State::NONE));
         assert_eq!(roster.visible().map(|item| item.jid.clone()).collect::<Vec<_>>(), [jid(0), jid(3)]);
         assert_eq!(roster.waiting().map(|item| item.jid.clone()).collect::<Vec<_>>(), [jid(1)]);
 

@@ -1,9 +1,14 @@
 //! Connections by the address they come from: nobody takes a node's connections for himself.
 //!
 //! Lives on: every core. Invariant: a connection is counted from its accept or adoption until it's lost or leaves for another core.
-//! Exempt addresses aren't counted: front ends stand there.
+//! Exempt addresses aren't counted: front ends stand there. Whoever finds no room is told so, and costs no connection.
 
+use super::Shard;
 use crate::base::network::Network;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::front::doors::Speaks;
+use crate::wire::encode::Tag;
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -45,6 +50,31 @@ impl Addresses {
         if *count == 0 {
             self.counts.remove(&network);
         }
+    }
+}
+
+impl Shard {
+    pub(super) fn has_room_for(&self, peer: IpAddr) -> bool {
+        let limits = &self.settings.limits;
+        let is_full = self.out.lines.len() >= limits.connections_per_core as usize;
+        !is_full && self.addresses.count(peer) < limits.connections_per_address
+    }
+
+    pub(super) fn no_room(&self) -> Reason {
+        if self.stopping { Reason::ShuttingDown } else { Reason::TooManyConnections }
+    }
+
+    /// What a connection is told that was not let in, in the words of its door: nothing where TLS comes first.
+    pub fn refusal(&mut self, now: Time, listener: usize) -> Vec<u8> {
+        let (mut error, mut said) = (Vec::new(), Vec::new());
+        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Xmpps) {
+            return said;
+        }
+        let reason = self.no_room();
+        self.encoder.error(&mut error, Tag::default(), reason, "");
+        let Some(mut translator) = self.settings.doors.open(listener) else { return error };
+        self.lend(now, &mut Vec::new(), |core| translator.send(&error, core, &mut said));
+        said
     }
 }
 

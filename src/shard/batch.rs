@@ -31,6 +31,8 @@ pub enum Entry {
 pub struct Adoption {
     pub socket: RawSocket,
     pub peer: IpAddr,
+    /// When it was accepted, in seconds of the node's clock: it has no more time to log in than others.
+    pub accepted: u32,
     /// Its door, with what the client sent from its log-in on.
     pub parting: Parting,
     pub translator: Option<Box<dyn Translate>>,

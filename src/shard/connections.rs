@@ -22,7 +22,7 @@ use std::net::IpAddr;
 #[repr(align(64))]
 pub(super) struct Connection {
     pub generation: u32,
-    /// In seconds of the node's clock.
+    /// When a core first had it, in seconds of the node's clock.
     pub accepted: u32,
     /// When something last came.
     pub heard: u32,
@@ -58,17 +58,15 @@ enum Flow {
 impl Shard {
     /// A new connection. `None`: the core holds as many as it may, or as many from there.
     pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
-        let limits = &self.settings.limits;
-        let is_full = self.out.lines.len() >= limits.connections_per_core as usize;
-        if is_full || self.stopping || self.addresses.count(peer) >= limits.connections_per_address {
-            self.recorder.dropped.count(Reason::TooManyConnections);
+        if self.stopping || !self.has_room_for(peer) {
+            self.recorder.dropped.count(self.no_room());
             return None;
         }
         let translator = self.settings.doors.open(listener);
-        Some(self.open(now, peer, Door::default(), translator))
+        Some(self.open(now, peer, seconds(now), Door::default(), translator))
     }
 
-    fn open(&mut self, now: Time, peer: IpAddr, door: Door, translator: Option<Box<dyn Translate>>) -> ConnId {
+    fn open(&mut self, now: Time, peer: IpAddr, accepted: u32, door: Door, translator: Option<Box<dyn Translate>>) -> ConnId {
         let limits = &self.settings.limits;
         let conn = self.out.lines.open(Marks { high: limits.high_water_bytes, most: limits.backlog_bytes });
         let index = conn.slot as usize;
@@ -78,7 +76,7 @@ impl Shard {
         }
         let connection = Connection {
             generation: conn.generation,
-            accepted: seconds(now),
+            accepted,
             heard: seconds(now),
             pinged: false,
             slow_since: 0,
@@ -388,7 +386,8 @@ impl Shard {
         match connection.door {
             Doorway::Leaving { to, parting } => {
                 let translator = self.translators.take(conn.slot);
-                let adoption = Adoption { socket, peer: self.peers[conn.slot as usize], parting: *parting, translator };
+                let (peer, accepted) = (self.peers[conn.slot as usize], connection.accepted);
+                let adoption = Adoption { socket, peer, accepted, parting: *parting, translator };
                 self.put_aside(to, Entry::Adopt(Box::new(adoption)));
             }
             Doorway::Here(_) | Doorway::Closing => {
@@ -398,13 +397,18 @@ impl Shard {
         }
     }
 
-    /// A connection comes from another core.
+    /// A connection comes from another core. What holds for new ones holds for it, too: naming a user who lives here must not be a
+    /// way around it.
     pub(super) fn adopt(&mut self, now: Time, adoption: Adoption) {
-        let Adoption { socket, peer, parting, translator } = adoption;
+        let Adoption { socket, peer, accepted, parting, translator } = adoption;
         let (door, unread) = Door::resume_from(parting);
-        let conn = self.open(now, peer, door, translator);
+        let has_room = self.has_room_for(peer);
+        let conn = self.open(now, peer, accepted, door, translator);
         self.adoptions.push((conn, socket));
-        self.received_native(now, conn, &unread);
+        match has_room {
+            true => self.received_native(now, conn, &unread),
+            false => self.end_connection(conn, Reason::TooManyConnections, ""),
+        }
         self.work_off(now);
     }
 }

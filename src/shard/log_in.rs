@@ -246,18 +246,27 @@ impl Shard {
     fn stream_log_in(&mut self, conn: ConnId, tag: Tag, log_in: native::LogIn<'_>, presence: Option<PresenceView<'_>>) {
         let refusal = match self.entrant(log_in, presence) {
             Err(refusal) => Some(refusal),
-            Ok(_) if tag.stream > self.settings.limits.streams_per_trunk => Some((Reason::TooManyStreams, "the stream's number")),
-            Ok(_) if self.edge.find(conn.slot, tag.stream).is_some() => Some((Reason::StreamInUse, "")),
             Ok(entrant) if entrant.bind_later => Some((Reason::BadRequest, "a trunk's streams are bound at once")),
             Ok(entrant) if self.out.is_full(self.home_of(&entrant.jid)) => Some((Reason::Overloaded, "")),
             Ok(entrant) => {
-                self.attach(conn, tag, entrant, true, Vec::new());
-                None
+                let refusal = self.stream_refusal(conn, tag);
+                if refusal.is_none() {
+                    self.attach(conn, tag, entrant, true, Vec::new());
+                }
+                refusal
             }
         };
         if let Some((reason, detail)) = refusal {
             self.say_error(conn, tag, reason, detail);
         }
+    }
+
+    /// Why no session can have this stream.
+    fn stream_refusal(&self, conn: ConnId, tag: Tag) -> Option<(Reason, &'static str)> {
+        if tag.stream > self.settings.limits.streams_per_trunk {
+            return Some((Reason::TooManyStreams, "the stream's number"));
+        }
+        self.edge.find(conn.slot, tag.stream).map(|_| (Reason::StreamInUse, ""))
     }
 
     /// The client is who it says.
@@ -323,8 +332,8 @@ impl Shard {
             self.refuse_log_in(conn, tag, Reason::Overloaded, "");
             return None;
         }
-        if self.edge.find(conn.slot, tag.stream).is_some() || tag.stream > self.settings.limits.streams_per_trunk {
-            self.say_error(conn, tag, Reason::StreamInUse, "");
+        if let Some((reason, detail)) = self.stream_refusal(conn, tag) {
+            self.say_error(conn, tag, reason, detail);
             return None;
         }
         let asker = Asker { edge: self.edge.open(conn, tag.stream), request: tag.request };

@@ -57,10 +57,12 @@ impl Shard {
         counters.probes = homes.probes;
         counters.changes_stored = homes.changes;
         counters.changes_failed = homes.failed_changes;
+        counters.requests_refused = homes.requests_refused;
         counters.messages = homes.messages;
         counters.document_reads = homes.document_reads;
         counters.documents_told = homes.documents_told;
         counters.messages_kept = homes.messages_kept;
+        counters.stanzas_refused = self.translators.stanzas_refused();
         counters.stale_entries = homes.stale;
         counters.deliveries = edge.deliveries;
         counters.conflated = edge.conflated;

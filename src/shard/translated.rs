@@ -17,6 +17,7 @@ use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
 use crate::wire::form::Form;
 use crate::wire::frame::each_whole;
+use std::time::Duration;
 
 /// The translators of a core's connections, and buffers that they share.
 #[derive(Default)]
@@ -33,6 +34,16 @@ pub(super) struct Translators {
 
 /// Longest buffer kept for the next use, in bytes.
 const KEPT_BYTES: usize = 1 << 16;
+
+/// How long a busy core keeps an answer that nobody waits for, so that it shares a send with what else comes.
+const COMPANY: Duration = Duration::from_millis(10);
+
+/// What a translator has asked for.
+pub(super) struct After {
+    end: Option<Reason>,
+    /// Replies that can wait.
+    unhurried: usize,
+}
 
 impl Translators {
     pub fn set(&mut self, conn: ConnId, translator: Option<Box<dyn Translate>>) {
@@ -79,6 +90,11 @@ impl Translators {
         translator.map_or(Form::Native, |translator| translator.form())
     }
 
+    /// Stanzas that the XMPP door has refused by itself, for its own limits.
+    pub fn stanzas_refused(&self) -> u64 {
+        self.xmpp.refused
+    }
+
     /// What lies between a connection and its peer.
     pub fn channel(&self, slot: u32) -> Channel {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
@@ -99,12 +115,16 @@ impl Shard {
         let mut frames = std::mem::take(&mut self.translators.frames);
         let mut replies = std::mem::take(&mut self.translators.replies);
         let mut follow = Vec::new();
-        let (read, _) = self.lend(now, &mut follow, |core| translator.received(bytes, core, &mut frames, &mut replies));
+        let (read, after) = self.lend(now, &mut follow, |core| translator.received(bytes, core, &mut frames, &mut replies));
         self.translators.set(conn, Some(translator));
         if !replies.is_empty() {
-            self.out.lines.append(conn.slot, &replies);
             // What is answered here reaches no door, and counts all the same.
-            self.count_taken(conn, each_whole(&replies).count() as u32);
+            let count = each_whole(&replies).count();
+            self.count_taken(conn, count as u32);
+            match count == after.unhurried {
+                true => self.out.lines.append_patiently(conn.slot, &replies, now + COMPANY),
+                false => self.out.lines.append(conn.slot, &replies),
+            }
         }
         if read == Ok(Next::Private) && self.hears(conn) {
             self.set_door(conn, Doorway::Here(Door::default()));
@@ -138,10 +158,10 @@ impl Shard {
         let mut translator = self.translators.take(slot).expect("the caller looked");
         let mut said = std::mem::take(&mut self.translators.spare);
         let mut follow = std::mem::take(&mut self.translators.frames);
-        let ((), end) = self.lend(now, &mut follow, |core| translator.send(&gathered, core, &mut said));
+        let ((), after) = self.lend(now, &mut follow, |core| translator.send(&gathered, core, &mut said));
         self.translators.by_slot[slot as usize] = Some(translator);
         self.translators.spare = emptied(gathered);
-        self.follow_up(now, slot, &follow, end);
+        self.follow_up(now, slot, &follow, after.end);
         self.translators.frames = emptied(follow);
         if said.is_empty() {
             // There was nothing in it for this peer.
@@ -175,17 +195,18 @@ impl Shard {
         }
     }
 
-    fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, Option<Reason>) {
+    pub(super) fn lend<T>(&mut self, now: Time, follow: &mut Vec<u8>, work: impl FnOnce(&mut Core<'_>) -> T) -> (T, After) {
         let secrets = &mut self.secrets;
         let mut random = || u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("sixteen bytes"));
         let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
         let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
-        let mut core = Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, sealing: None, end: None };
+        let mut core =
+            Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, unhurried: 0, sealing: None, end: None };
         let done = work(&mut core);
-        let (end, sealing) = (core.end, core.sealing);
+        let (after, sealing) = (After { end: core.end, unhurried: core.unhurried }, core.sealing);
         self.sealing = sealing.or(self.sealing.take());
-        (done, end)
+        (done, after)
     }
 }
 

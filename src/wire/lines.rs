@@ -2,10 +2,12 @@
 //!
 //! Lives on: the core that owns the connection. Serves G2 and the slow-consumer rule of mission.md: above its high-water mark a
 //! line is *slow*, and whoever produces presence for it must conflate instead of append. Invariants: at most one buffer of a line
-//! is with the driver; a line is in `dirty` at most once; buffers come back to the pool.
+//! is with the driver; a line is in `dirty` at most once, and in `patient` too; buffers come back to the pool.
 
 use super::form::Form;
 use crate::base::id::ConnId;
+use crate::base::time::Time;
+use std::collections::VecDeque;
 
 /// Buffers up to this size go back to the pool; larger ones to the allocator.
 const POOLED_BYTES: usize = 8 << 20;
@@ -39,6 +41,8 @@ struct Line {
     /// Close once everything gathered was sent.
     closing: bool,
     overrun: bool,
+    /// It stands in `Lines::patient`.
+    patient: bool,
     form: Form,
     /// What was gathered for it since it opened, in units of load (C1).
     units: u32,
@@ -55,6 +59,8 @@ pub struct Lines {
     lines: Vec<Line>,
     free: Vec<u32>,
     dirty: Vec<u32>,
+    /// Lines that gathered something which can wait, and until when; the first ones first.
+    patient: VecDeque<(Time, u32)>,
     drained: Vec<ConnId>,
     overrun: Vec<ConnId>,
     pool: Vec<Vec<u8>>,
@@ -72,6 +78,7 @@ impl Default for Lines {
             lines: Vec::new(),
             free: Vec::new(),
             dirty: Vec::new(),
+            patient: VecDeque::new(),
             drained: Vec::new(),
             overrun: Vec::new(),
             pool: Vec::new(),
@@ -206,9 +213,40 @@ impl Lines {
         }
     }
 
+    /// Gathers bytes that can wait for company: they go out with the next that can't, when the core has nothing else to do, or at
+    /// this time. A send costs as much as fifty deliveries.
+    pub fn append_patiently(&mut self, slot: u32, bytes: &[u8], until: Time) {
+        let Some(buffer) = self.gather_as::<false>(slot, bytes.len()) else { return };
+        buffer.extend_from_slice(bytes);
+        let line = &mut self.lines[slot as usize];
+        if !line.dirty && !std::mem::replace(&mut line.patient, true) {
+            self.patient.push_back((until, slot));
+        }
+    }
+
+    /// What could wait until `now` can wait no longer.
+    pub fn hasten(&mut self, now: Time) {
+        while let Some(&(until, slot)) = self.patient.front()
+            && until <= now
+        {
+            self.patient.pop_front();
+            let line = &mut self.lines[slot as usize];
+            line.patient = false;
+            if line.open && !line.dirty && !line.gathered.is_empty() {
+                line.dirty = true;
+                self.dirty.push(slot);
+            }
+        }
+    }
+
     /// The buffer to write `more` bytes to, for producers that splice.
     #[inline]
     pub fn gather(&mut self, slot: u32, more: usize) -> Option<&mut Vec<u8>> {
+        self.gather_as::<true>(slot, more)
+    }
+
+    #[inline]
+    fn gather_as<const HURRIES: bool>(&mut self, slot: u32, more: usize) -> Option<&mut Vec<u8>> {
         let line = &mut self.lines[slot as usize];
         if !line.open || line.closing || line.overrun {
             return None;
@@ -225,7 +263,7 @@ impl Lines {
         let units = if more <= self.unit_bytes { 1 } else { more.div_ceil(self.unit_bytes) };
         line.units = line.units.wrapping_add(units as u32);
         self.units += units as u64;
-        if !line.dirty {
+        if HURRIES && !line.dirty {
             line.dirty = true;
             self.dirty.push(slot);
         }
@@ -381,6 +419,25 @@ mod tests {
         assert_eq!(lines.take(conn.slot), None);
         assert!(lines.sent(conn.slot, first));
         assert_eq!(lines.take(conn.slot).unwrap(), b"two");
+    }
+
+    #[test]
+    fn what_can_wait_goes_out_with_what_cannot_or_when_its_time_has_come() {
+        let (mut lines, mut dirty) = (Lines::default(), Vec::new());
+        let [alone, joined] = [(); 2].map(|()| lines.open(MARKS).slot);
+        for slot in [alone, joined, joined] {
+            lines.append_patiently(slot, b"echo", Time(10));
+        }
+        lines.hasten(Time(9));
+        assert!(!lines.has_dirty());
+        lines.append(joined, b"news");
+        lines.take_dirty(&mut dirty);
+        assert_eq!((&dirty[..], &lines.take(joined).unwrap()[..]), (&[joined][..], &b"echoechonews"[..]));
+        lines.hasten(Time(10));
+        lines.take_dirty(&mut dirty);
+        assert_eq!((&dirty[..], &lines.take(alone).unwrap()[..]), (&[alone][..], &b"echo"[..]));
+        lines.hasten(Time(u64::MAX));
+        assert!(!lines.has_dirty(), "each is noted once");
     }
 
     #[test]

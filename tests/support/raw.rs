@@ -3,10 +3,10 @@
 use super::*;
 use fanal::client::codec::Codec;
 use fanal::wire::decode::ServerFrame;
-use fanal::wire::encode::{Encoder, Tag};
+use fanal::wire::encode::{Encoder, LogInFields, Tag};
 use fanal::wire::frame::{Chunk, HEADER_BYTES, Header};
 use fanal::wire::native::Kind;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 /// A connection that says what a test wants, sound or not.
@@ -32,6 +32,33 @@ impl Raw {
         let mut frame = Vec::new();
         write(&mut self.encoder, &mut frame);
         self.stream.write_all(&frame).unwrap();
+    }
+
+    /// A session of this user, once there is one.
+    pub fn logged_in(node: &TestNode, jid: &str) -> Raw {
+        let (mut raw, token) = (Raw::greeted(node), node.token(jid));
+        let log_in = LogInFields { jid, mechanism: "TOKEN", data: token.as_bytes(), resource: "raw", ..LogInFields::default() };
+        raw.say(|encoder, out| encoder.log_in(out, Tag::request(1), &log_in));
+        raw.until(|frame| matches!(frame, ServerFrame::LoggedIn(_)));
+        raw
+    }
+
+    /// Reads until the node has said this; what stands behind it in the same piece is not looked at.
+    pub fn until(&mut self, mut said: impl FnMut(&ServerFrame<'_>) -> bool) {
+        let (mut codec, mut bytes) = (Codec::default(), [0; 4096]);
+        loop {
+            let read = match self.stream.read(&mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("more comes"),
+            };
+            assert!(read > 0, "the connection goes on");
+            let mut chunk = Chunk::new(&bytes[..read]);
+            while let Some(received) = codec.next(&mut chunk).expect("sound frames") {
+                if said(&received.frame) {
+                    return;
+                }
+            }
+        }
     }
 
     /// Reads until the node closes; gives the last error it said, if any.

@@ -1,7 +1,7 @@
 //! From text to a sound `Config`: known keys, each value's shape, then what the values mean together.
 
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
-use super::{Config, ConfigError, Cores, Endpoint, Fault, Secret};
+use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
 use crate::base::network::Network;
@@ -203,6 +203,7 @@ fn check_listen(config: &Config) -> Result<(), Fault> {
         let problem = format!("other machines can reach {} and anybody could manage the users", listen.admin);
         return Err(Fault::new("listen.admin", problem, "set listen.admin_token, or listen on 127.0.0.1"));
     }
+    check_ws(listen)?;
     let keys = config.login.token_keys.iter().chain(&config.login.trunk_keys);
     if keys.clone().any(|key| Secret::new(key.reveal()).is_none()) {
         return Err(Fault::new("login", "a key is too short", format!("write {}", Shape::Secrets.expected())));
@@ -211,6 +212,25 @@ fn check_listen(config: &Config) -> Result<(), Fault> {
     match shared {
         true => Err(Fault::new("login.trunk_keys", "a key is in login.token_keys too", "use other keys for trunks than for users")),
         false => Ok(()),
+    }
+}
+
+/// What no browser would ever send, or no client could follow, is a mistake.
+fn check_ws(listen: &Listen) -> Result<(), Fault> {
+    let behind = |url: &str, schemes: [&str; 2]| schemes.iter().find_map(|scheme| url.strip_prefix(scheme)).map(str::to_owned);
+    let is_host = |rest: String| !rest.is_empty() && !rest.contains(['/', '?', '#', '@', ' ']);
+    let is_origin = |origin: &&String| *origin == "*" || behind(origin, ["https://", "http://"]).is_some_and(is_host);
+    if let Some(origin) = listen.ws_origins.iter().find(|origin| !is_origin(origin)) {
+        let problem = format!("\"{origin}\" is no origin as browsers send it");
+        let fix = "write scheme and host, and a port if it isn't the usual one: \"https://example.org\"; or \"*\"";
+        return Err(Fault::new("listen.ws_origins", problem, fix));
+    }
+    match &listen.ws_url {
+        Some(url) if !behind(url, ["wss://", "ws://"]).is_some_and(is_host) => {
+            let problem = format!("\"{url}\" is not what a WebSocket's address begins with");
+            Err(Fault::new("listen.ws_url", problem, "write scheme and host, without a path: \"wss://example.org\""))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! An HTTP address as an operator writes it: scheme, host, port, path.
 
+use std::net::IpAddr;
+
 /// A service that is spoken to over HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Endpoint {
@@ -44,6 +46,12 @@ impl Endpoint {
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         Ok(Endpoint { is_private, host: bare.to_owned(), port, authority: authority.to_owned(), path })
     }
+
+    /// Whether others can read what is said to it: in the clear, and over a network.
+    pub fn is_exposed(&self) -> bool {
+        let is_here = self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        !self.is_private && !is_here
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +68,9 @@ mod tests {
         assert_eq!(read("https://login.example.org"), is(true, "login.example.org", 443, "login.example.org", "/"));
         assert_eq!(read("http://[::1]:80/a?b=c:d@e"), is(false, "::1", 80, "[::1]:80", "/a?b=c:d@e"));
         assert_eq!(read("http://[::1]?key=1"), is(false, "::1", 80, "[::1]", "/?key=1"));
+        let exposed = |url: &str| Endpoint::parse(url).unwrap().is_exposed();
+        assert!(exposed("http://login.example.org") && exposed("http://10.0.0.1:9000/check"));
+        assert!(!exposed("http://localhost:1") && !exposed("http://[::1]") && !exposed("https://login.example.org"));
         for broken in
             ["", "ftp://a", "http://", "http://:80", "http:///a", "http://a:0", "http://a:x", "http://a:70000", "http://a b"]
         {

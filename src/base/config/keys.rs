@@ -2,6 +2,7 @@
 //! documentation all come from this list.
 
 use super::{Config, Secret};
+use crate::base::limits::Limits;
 use std::fmt::Write;
 
 /// What may be written as a value.
@@ -58,8 +59,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("store", "What outlives the process."),
     (
         "limits",
-        "What one client, user or core may use up. What happens at a limit stands in quotes: it's the reason that the client \
-        is told and the label of the counter.",
+        "What one client, user or core may use up. What happens at a limit stands in quotes: the reason that the client is told, \
+        which is counted in fanal_dropped_total, or the name of another metric (fanal_NAME_total). fanal_limit tells each value.",
     ),
     ("metrics", "What is measured."),
 ];
@@ -128,7 +129,8 @@ keys! {
         measurements.";
 
     ["limits"]
-    frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included. 'frame_too_large'.";
+    frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included; a stanza of XMPP may have 16,384 \
+        bytes less. 'frame_too_large'.";
     connections_per_core: number(1, 16 * MIB), "Connections of one core. 'too_many_connections'.";
     connections_per_address: number(1, 16 * MIB), "Connections of one core from one address (IPv6: from one network of 64 bits). \
         'too_many_connections'.";
@@ -138,9 +140,10 @@ keys! {
     log_in_attempts: number(1, 1000), "Failed log-ins of one connection. 'too_many_attempts'.";
     registrations_per_minute: number(1, MIB), "New accounts from one address in a minute, where open_registration lets people \
         make them. Each core takes its share. 'too_many_registrations'.";
-    http_ms: number(10, HOUR_MS), "Time that the service of login.http has to answer, in milliseconds. \
+    http_ms: number(10, HOUR_MS), "Time that the service of login.http has to answer, in milliseconds; looking up its \
+        name is not counted. 'log_in_unavailable'.";
+    http_requests: number(1, 1024), "Log-ins that it is asked about at once, each on a thread. The next ones wait. \
         'log_in_unavailable'.";
-    http_requests: number(1, 1024), "Log-ins that it is asked about at once, each on a thread.";
     http_waiting: number(1, MIB), "Log-ins that wait for one of those to be over. 'overloaded'.";
     hashed_token_hours: number(0, 366 * 24), "How long a client gets in without its password by the token it was given last \
         (XEP-0484), in hours; half of that later it gets a new one. 'token_expired'. 0: no tokens are given.";
@@ -148,7 +151,8 @@ keys! {
     streams_per_trunk: number(1, 16 * MIB), "Sessions of one trunk. 'too_many_streams'.";
     contacts_per_user: number(1, MIB), "Contacts in one roster. 'too_many_contacts'.";
     roster_bytes_per_user: number(1024, GIB), "About the bytes of one roster: JIDs, names and groups. 'too_many_contacts'.";
-    requests_per_user: number(1, MIB), "Subscription requests waiting for one user's answer. 'too_many_requests' to the asker.";
+    requests_per_user: number(1, MIB), "Subscription requests that wait for the answer of one user. The next one is turned \
+        down with a note. 'requests_refused'.";
     pending_per_user: number(1, MIB), "Requests of one user waiting for the store. 'too_many_pending'.";
     blocked_per_user: number(1, MIB), "Entries of one block list. 'too_many_blocked'.";
     directed_per_session: number(1, MIB), "Directed presences that one session keeps in mind. 'too_many_directed'.";
@@ -165,38 +169,43 @@ keys! {
     document_bytes_per_user: number(0, GIB), "Bytes of those documents. 'too_many_documents'.";
     document_bytes_per_core: number(0, GIB), "The same of all users of one core; they are kept in memory, too. 'overloaded'.";
     high_water_bytes: number(1024, GIB), "Bytes waiting for one connection above which it gets only the newest presence of \
-        each contact.";
+        each contact. 'conflated'.";
     piece_bytes: number(1024, 16 * MIB), "Length at which what is long (a roster, the presence of all contacts) is cut into \
-        several frames. A client that reads slowly gets the next ones when it has read these.";
+        several frames. A client that reads slowly gets the next ones when it has read these. 'backlog_bytes'.";
     backlog_bytes: number(1024, GIB), "Bytes waiting for one connection at which it is ended. 'never_reads'.";
-    trunk_high_water_bytes: number(1024, GIB), "The same as high_water_bytes for a trunk, which carries many sessions.";
-    trunk_backlog_bytes: number(1024, GIB), "The same as backlog_bytes for a trunk.";
+    trunk_high_water_bytes: number(1024, GIB), "The same as high_water_bytes for a trunk, which carries many sessions. \
+        'conflated'.";
+    trunk_backlog_bytes: number(1024, GIB), "The same as backlog_bytes for a trunk. 'never_reads'.";
     stalled_ms: number(100, HOUR_MS), "How long a connection with something to read may read nothing, in milliseconds. \
         'never_reads'.";
-    resume_ms: number(0, 24 * HOUR_MS), "How long a session outlives its broken connection, in milliseconds. 0: not at all.";
+    resume_ms: number(0, 24 * HOUR_MS), "How long a session outlives its broken connection, in milliseconds. 0: not at all. \
+        'sessions_detached'.";
     ping_ms: number(1000, HOUR_MS), "Silence after which a connection is pinged, in milliseconds; after twice that it is \
         ended. 'silent'.";
     bytes_per_second: number(1024, GIB), "Bytes a second from one client connection; trunks are trusted. Above it the connection \
-        is not read until there is room again, at most throttle_ms. Then 'flood'.";
-    bytes_burst: number(1024, GIB), "Bytes at once from one client connection, above the steady rate.";
-    frames_per_second: number(1, 16 * MIB), "The same for frames: requests, messages, stanzas.";
-    frames_burst: number(1, 16 * MIB), "Frames at once from one client connection, above the steady rate.";
-    user_bytes_per_second: number(1024, GIB), "The same as bytes_per_second for all sessions of one user.";
-    user_bytes_burst: number(1024, GIB), "The same as bytes_burst for all sessions of one user.";
-    user_frames_per_second: number(1, 16 * MIB), "The same as frames_per_second for all sessions of one user.";
-    user_frames_burst: number(1, 16 * MIB), "The same as frames_burst for all sessions of one user.";
+        is not read until there is room again, at most throttle_ms: 'throttled_connection_bytes'. Then 'flood'.";
+    bytes_burst: number(1024, GIB), "Bytes at once from one client connection, above the steady rate. \
+        'throttled_connection_bytes'.";
+    frames_per_second: number(1, 16 * MIB), "The same for frames: requests, messages, stanzas. 'throttled_connection_frames'.";
+    frames_burst: number(1, 16 * MIB), "Frames at once from one client connection, above the steady rate. \
+        'throttled_connection_frames'.";
+    user_bytes_per_second: number(1024, GIB), "The same as bytes_per_second for all sessions of one user. 'throttled_user_bytes'.";
+    user_bytes_burst: number(1024, GIB), "The same as bytes_burst for all sessions of one user. 'throttled_user_bytes'.";
+    user_frames_per_second: number(1, 16 * MIB), "The same as frames_per_second for all sessions of one user. \
+        'throttled_user_frames'.";
+    user_frames_burst: number(1, 16 * MIB), "The same as frames_burst for all sessions of one user. 'throttled_user_frames'.";
     address_bytes_per_second: number(1024, GIB), "The same as bytes_per_second for all connections of one core from one address \
-        (IPv6: from one network of 64 bits).";
-    address_bytes_burst: number(1024, GIB), "The same as bytes_burst for one address.";
-    address_frames_per_second: number(1, 16 * MIB), "The same as frames_per_second for one address.";
-    address_frames_burst: number(1, 16 * MIB), "The same as frames_burst for one address.";
+        (IPv6: from one network of 64 bits). 'throttled_address_bytes'.";
+    address_bytes_burst: number(1024, GIB), "The same as bytes_burst for one address. 'throttled_address_bytes'.";
+    address_frames_per_second: number(1, 16 * MIB), "The same as frames_per_second for one address. 'throttled_address_frames'.";
+    address_frames_burst: number(1, 16 * MIB), "The same as frames_burst for one address. 'throttled_address_frames'.";
     throttle_ms: number(1, 60_000), "How long a connection above these rates is not read, at most, in milliseconds. Whoever would \
         have to wait longer is ended. 'flood'.";
     users_per_core: number(1, 64 * MIB), "Users with state on one core. 'overloaded'.";
     ring_batches: number(2, 65_536), "Batches between two cores that wait to be read. Beyond it presence is conflated per \
-        publisher.";
+        publisher. 'ring_full'.";
     ring_batch_bytes: number(4096, GIB), "Bytes of presence gathered for another core in one batch. Beyond it presence is \
-        conflated per publisher.";
+        conflated per publisher. 'put_off'.";
     ring_control: number(1, 16 * MIB), "Requests and answers waiting for another core. 'overloaded'.";
 
     ["metrics"]
@@ -210,6 +219,13 @@ keys! {
 /// The key of this name in this section.
 pub fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// The limits that are numbers, by their keys.
+pub fn limits(limits: &Limits) -> Vec<(&'static str, u64)> {
+    let values = toml::Table::try_from(limits).expect("limits can be written as TOML");
+    let value = |name: &str| u64::try_from(values.get(name)?.as_integer()?).ok();
+    KEYS.iter().filter(|key| key.section == "limits").filter_map(|key| Some((key.name, value(key.name)?))).collect()
 }
 
 /// Width of the comments in the printed file.

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::settings::Settings;
-use fanal::base::config::{Config, StoreKind};
+use fanal::base::config::{Config, Endpoint, StoreKind};
 use fanal::node::Node;
 use nix::sys::signal::{SigSet, Signal};
 use sd_notify::NotifyState;
@@ -72,6 +72,10 @@ fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
         };
     }
     text += &format!("TLS goes by {}\n", node.certificate);
+    if let Some(service) = config.login.http.as_deref().and_then(|url| Endpoint::parse(url).ok()).filter(Endpoint::is_exposed) {
+        let service = service.authority;
+        text += &format!("warning: passwords go to {service} as they are, for all on the way to read: make login.http https\n");
+    }
     for door in &node.listening {
         text += &format!("{:7} {}\n", door.speaks.name(), door.address);
     }

@@ -9,6 +9,7 @@ use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::store::dir::OpenError;
 use fanal::store::offline::{Offline, OfflineError};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
@@ -204,12 +205,33 @@ fn any_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
 }
 
 fn ask() -> Result<String, Failure> {
-    if std::io::stdin().is_terminal() {
-        eprint!("password: ");
-    }
+    let _unseen = std::io::stdin().is_terminal().then(Unseen::begin).transpose().map_err(Failure::line)?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(Failure::line)?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Asks for a password; the terminal shows nothing of what is typed until this is dropped.
+struct Unseen(Termios);
+
+impl Unseen {
+    fn begin() -> nix::Result<Unseen> {
+        let before = tcgetattr(std::io::stdin())?;
+        let mut unseen = before.clone();
+        unseen.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(std::io::stdin(), SetArg::TCSAFLUSH, &unseen)?;
+        eprint!("password: ");
+        Ok(Unseen(before))
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        eprintln!();
+        if let Err(error) = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.0) {
+            eprintln!("warning: the terminal does not show what is typed ({error}): run `stty echo`");
+        }
+    }
 }
 
 fn credentials(password: &str) -> Result<ScramCredentials, Failure> {

@@ -5,17 +5,15 @@
 
 use super::Memory;
 use super::names;
-use super::read::{Fault, Members, parse};
+use super::read::{Fault, Members};
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native as n;
 
 /// Appends the frame that a message means. `resource`: the session's own, which presence carries.
 pub fn message(memory: &mut Memory, text: &str, resource: &str, frames: &mut Vec<u8>) -> Result<(), Fault> {
     let start = frames.len();
-    let Memory { encoder, text: buffer, .. } = memory;
-    buffer.clear();
-    buffer.extend_from_slice(text.as_bytes());
-    let tape = parse(buffer)?;
+    let Memory { encoder, reader } = memory;
+    let tape = reader.parse(text)?;
     let mut members = Members::of(tape.as_value(), "a message")?;
     let kind = members.required("type")?;
     let tag = Tag::request(members.number("id", u64::from(u32::MAX))? as u32);

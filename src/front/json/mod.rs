@@ -14,22 +14,21 @@ mod tests;
 pub mod write;
 
 use super::translate::Core;
-use super::ws::write::text;
+use super::ws::{OWN, write::text};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::wire::decode::{self, ServerFrame};
 use crate::wire::encode::{Encoder, PresenceFields, Tag};
 use crate::wire::event::Event;
-use crate::wire::frame::{RAW, each_whole, write_raw};
-use read::Fault;
+use crate::wire::frame::{each_whole, write_raw};
+use read::{Fault, Reader};
 use thin_vec::ThinVec;
 
 /// What the JSON connections of one core share.
 #[derive(Default)]
 pub struct Memory {
     encoder: Encoder,
-    /// The message being read.
-    text: Vec<u8>,
+    reader: Reader,
 }
 
 /// One connection's translator.
@@ -57,10 +56,6 @@ impl Json {
     /// Server frames become messages, each a WebSocket frame.
     pub fn send(&mut self, frames: &[u8], core: &mut Core<'_>, out: &mut Vec<u8>) {
         for frame in each_whole(frames) {
-            if frame.header.kind == RAW {
-                out.extend_from_slice(frame.raw());
-                continue;
-            }
             match decode::from_server(frame.header.kind, frame.body).expect("a frame of our own") {
                 // The WebSocket around this says it.
                 ServerFrame::Ping(_) => {}
@@ -93,9 +88,9 @@ fn say_event(out: &mut Vec<u8>, core: &Core<'_>, event: &Event<'_>) {
     }
 }
 
-/// Appends an event as all sessions of a core take it that speak JSON.
+/// Appends an event as all sessions of a core take it that speak JSON: a whole frame of the WebSocket.
 pub fn write_form(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
-    write_raw(out, 0, |out| write_event(out, jid, event));
+    write_raw(out, OWN, |out| write_event(out, jid, event));
 }
 
 fn write_event(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {

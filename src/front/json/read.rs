@@ -33,13 +33,29 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Parses a text, in place.
-///
-/// Errors: it's not JSON, or too deep.
-pub fn parse(text: &mut [u8]) -> Result<Tape<'_>, Fault> {
-    let mut buffers = Buffers::with_max_depth(text.len(), DEPTH);
-    simd_json::to_tape_with_buffers(text, &mut buffers)
-        .map_err(|error| Fault(format!("a message is a JSON object, at most {DEPTH} levels deep ({error})")))
+/// What reading takes, kept from one message to the next.
+pub struct Reader {
+    /// The message being read: strings are made plain in place.
+    text: Vec<u8>,
+    buffers: Buffers,
+}
+
+impl Default for Reader {
+    fn default() -> Reader {
+        Reader { text: Vec::new(), buffers: Buffers::with_max_depth(0, DEPTH) }
+    }
+}
+
+impl Reader {
+    /// Parses a text.
+    ///
+    /// Errors: it's not JSON, or too deep.
+    pub fn parse(&mut self, text: &str) -> Result<Tape<'_>, Fault> {
+        self.text.clear();
+        self.text.extend_from_slice(text.as_bytes());
+        simd_json::to_tape_with_buffers(&mut self.text, &mut self.buffers)
+            .map_err(|error| Fault(format!("a message is a JSON object, at most {DEPTH} levels deep ({error})")))
+    }
 }
 
 /// The members of an object that were not taken yet.

@@ -33,6 +33,8 @@ pub enum BadIdentity {
     Certificate(pem::Error),
     #[error("the key file holds no private key (BEGIN PRIVATE KEY, not encrypted)")]
     NoKey,
+    #[error("the private key is encrypted: take the password off it, as `openssl pkey` does, and let nobody else read the file")]
+    Encrypted,
     #[error("the key file can't be read as PEM: {0}")]
     Key(pem::Error),
     #[error("the key is not the certificate's: the certificate of the domain itself must come first, its issuers behind it")]
@@ -48,7 +50,9 @@ impl Identity {
         if chain.is_empty() {
             return Err(BadIdentity::NoCertificate);
         }
+        let is_encrypted = key.windows(b"ENCRYPTED".len()).any(|word| word == b"ENCRYPTED");
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            _ if is_encrypted => BadIdentity::Encrypted,
             pem::Error::NoItemsFound => BadIdentity::NoKey,
             error => BadIdentity::Key(error),
         })?;

@@ -31,8 +31,9 @@ use thin_vec::ThinVec;
 use upgrade::{Refusal, Request};
 use write::Opcode;
 
-/// The `request` of a `RAW` frame that holds bytes of the socket: an HTTP answer, a Pong. Translators inside use other numbers.
-const OWN: u32 = u32::MAX;
+/// The `request` of a `RAW` frame that holds bytes of the socket: an HTTP answer, a Pong, an event written in JSON at fan-out.
+/// Translators inside use other numbers.
+pub const OWN: u32 = u32::MAX;
 /// The same, and nothing goes out after it.
 const LAST_WORD: u32 = u32::MAX - 1;
 

@@ -23,7 +23,18 @@ impl Users for Bob {
 fn with_core<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut xmpp, mut json, mut follow) = (|| 4, xmpp::Memory::default(), json::Memory::default(), Vec::new());
     let (xmpp, json, follow) = (&mut xmpp, &mut json, &mut follow);
-    work(&mut Core { wall_ms: 0, uptime_ms: 0, random: &mut random, users, xmpp, json, follow, sealing: None, end: None })
+    work(&mut Core {
+        wall_ms: 0,
+        uptime_ms: 0,
+        random: &mut random,
+        users,
+        xmpp,
+        json,
+        follow,
+        unhurried: 0,
+        sealing: None,
+        end: None,
+    })
 }
 
 fn xmpp_rules() -> Arc<xmpp::Rules> {
@@ -409,6 +420,17 @@ fn native_frames_go_through_as_they_are() {
         let line = Line::open(Protocol::Native).heard(&masked(0x82, bad));
         assert_eq!((line.close_code(), line.frames.len()), (Some(read::NOT_SENSE), 0));
     }
+}
+
+#[test]
+fn an_event_written_at_fan_out_is_the_message_that_the_event_becomes() {
+    let (frame, mut written) = (event(), Vec::new());
+    json::write_form(&mut written, &Bare::new("bob@localhost").unwrap(), &event::read(&frame[HEADER_BYTES..]).unwrap());
+    let mut line = Line::open(Protocol::Json);
+    line.say(&frame);
+    let one = std::mem::take(&mut line.out);
+    line.say(&[&written[..], &frame, &written, &written, &frame].concat());
+    assert_eq!(line.out, one.repeat(5));
 }
 
 #[test]

@@ -160,6 +160,7 @@ impl Xmpp {
     }
 
     pub(super) fn fail(&self, asked: Asked<'_>, failure: Failure, turn: &mut Turn<'_, '_>) {
+        turn.count(failure);
         turn.say(Mark::Stanza, |out| self.write_failure(out, "iq", asked.id, asked.to, failure));
     }
 

@@ -39,6 +39,7 @@ use crate::wire::frame;
 use crate::wire::xml::{Bounds, Element, Item, Parsers, Reader};
 use log_in::Entry;
 use management::Counting;
+use reasons::{Failure, TOO_BIG, TOO_MANY};
 use std::sync::Arc;
 use stream::End;
 use thin_vec::ThinVec;
@@ -87,6 +88,8 @@ pub struct Memory {
     parsers: Parsers,
     streams: management::Streams,
     known: caps::Known,
+    /// Stanzas refused for limits of this door's own.
+    pub refused: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -402,6 +405,11 @@ impl Turn<'_, '_> {
     /// Writes a native frame.
     fn frame(&mut self, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         write(&mut self.core.xmpp.encoder, self.frames);
+    }
+
+    /// Counts what was refused for a limit of this door's own.
+    fn count(&mut self, failure: Failure) {
+        self.core.xmpp.refused += u64::from(matches!(failure, TOO_MANY | TOO_BIG));
     }
 
     /// Says something without asking the core.

@@ -170,7 +170,10 @@ impl Xmpp {
         };
         match self.ask(question) {
             Some(tag) => core.xmpp.encoder.document_set(core.follow, tag, &node_name(node), data, access),
-            None => self.say_node_failure(out, &id, &from, TOO_MANY),
+            None => {
+                core.xmpp.refused += 1;
+                self.say_node_failure(out, &id, &from, TOO_MANY);
+            }
         }
     }
 

@@ -69,10 +69,12 @@ impl Xmpp {
         turn.frame(|encoder, frames| encoder.set_presence(frames, Tag::default(), &fields));
         if show != Show::Unavailable {
             // RFC 6121 4.2.2: the session that sent it gets it too.
+            turn.core.unhurried += 1;
             turn.say(Mark::Stanza, |out| {
                 self.open_tag(out, "presence");
                 xml::attribute(out, "to", &self.jid);
-                write_rest(out, &self.jid, &fields);
+                xml::attribute(out, "from", &self.jid);
+                write_rest(out, &fields);
             });
             self.announces(&told.caps, turn);
         }
@@ -199,7 +201,8 @@ impl Xmpp {
     pub(super) fn write_directed(&self, out: &mut Vec<u8>, from: &str, fields: &PresenceFields<'_>) {
         self.open_tag(out, "presence");
         xml::attribute(out, "to", &self.jid);
-        write_rest(out, from, fields);
+        xml::attribute(out, "from", from);
+        write_rest(out, fields);
     }
 
     pub(super) fn write_subscription(&self, out: &mut Vec<u8>, event: &SubscriptionEvent<'_>) {
@@ -230,10 +233,11 @@ pub fn write_form(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
 /// Writes an event from behind its name and addressee on.
 fn write_event(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
     let fields = event.presence.map(|presence| presence.fields()).unwrap_or_default();
-    let full = if fields.resource.is_empty() { jid.to_string() } else { format!("{jid}/{}", fields.resource) };
+    let slash = if fields.resource.is_empty() { "" } else { "/" };
+    xml::attribute_of(out, "from", &[jid.as_str(), slash, fields.resource]);
     // The head's show counts: a session that was cut off leaves no words.
     let stamp = if event.head.flags & event::LAST == 0 { 0 } else { fields.stamp };
-    write_rest(out, &full, &PresenceFields { show: event.head.show, stamp, ..fields });
+    write_rest(out, &PresenceFields { show: event.head.show, stamp, ..fields });
 }
 
 /// RFC 6121 4.7.2.1. `None`: there is no such state.
@@ -266,8 +270,7 @@ fn read_caps(c: &Element) -> Option<String> {
 }
 
 /// Writes a presence stanza from behind its name and addressee on.
-fn write_rest(out: &mut Vec<u8>, from: &str, fields: &PresenceFields<'_>) {
-    xml::attribute(out, "from", from);
+fn write_rest(out: &mut Vec<u8>, fields: &PresenceFields<'_>) {
     if fields.show == Show::Unavailable {
         xml::attribute(out, "type", "unavailable");
     }

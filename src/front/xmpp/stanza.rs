@@ -114,6 +114,7 @@ impl Xmpp {
             return;
         }
         let (id, to) = (attribute("id"), attribute("to"));
+        turn.count(failure);
         turn.say(Mark::Stanza, |out| self.write_failure(out, element.name.as_str(), id, to, failure));
     }
 

@@ -292,7 +292,7 @@ impl Homes {
         }
         let cores = self.place.cores;
         let Some(user) = self.user(at) else { return };
-        let before = user.document_bytes();
+        let (before, mut refused) = (user.document_bytes(), 0);
         for edit in plan.edits {
             edit.apply(user);
         }
@@ -310,6 +310,7 @@ impl Homes {
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
                 Effect::RevokeDirected(jid) => revoke_directed(user, &jid, cores, out),
                 Effect::Document { name, widely } => news::spread(user, &name, widely, cores, out),
+                Effect::NoRoom => refused += 1,
                 Effect::See(publisher) => {
                     for edge in available_edges(user) {
                         out.send(edge.core, Control::Interest { edge, publishers: vec![publisher] });
@@ -327,6 +328,7 @@ impl Homes {
             done(asker, out);
         }
         self.document_bytes = self.document_bytes - before + after;
+        self.counters.requests_refused += refused;
     }
 }
 

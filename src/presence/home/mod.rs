@@ -55,6 +55,8 @@ pub struct HomeCounters {
     pub probes: u64,
     pub changes: u64,
     pub failed_changes: u64,
+    /// Subscription requests that found no room at the user asked.
+    pub requests_refused: u64,
     pub messages: u64,
     /// Documents read by clients.
     pub document_reads: u64,

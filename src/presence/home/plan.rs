@@ -52,6 +52,8 @@ pub(super) enum Effect {
         name: String,
         widely: bool,
     },
+    /// A request for a subscription found no room.
+    NoRoom,
     /// The user's available sessions see a publisher from now on, or no longer.
     See(UserId),
     Unsee(UserId),
@@ -372,6 +374,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
     let asks = outcome.state.has(State::PENDING_IN) && !old.has(State::PENDING_IN);
     if asks && user.roster.requests() >= place.limits.requests_per_user {
         let note = Note::new(Reason::TooManyRequests.text());
+        plan.effects.push(Effect::NoRoom);
         return plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Stanza(Action::Unsubscribed), &note, next_way);
     }
     let known = item.user;

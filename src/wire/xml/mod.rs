@@ -10,7 +10,7 @@ mod read;
 mod write;
 
 pub use read::{Bounds, HEADER_BYTES, Header, Item, Parsers, Reader, is_fragment};
-pub use write::{TooLong, attribute, element, text};
+pub use write::{TooLong, attribute, attribute_of, element, text};
 
 use rxml::{Namespace, NcName};
 

@@ -18,15 +18,30 @@ pub fn text(out: &mut Vec<u8>, text: &str) {
 
 /// Appends a space, the name, and the value in quotes. The name is written as it is.
 pub fn attribute(out: &mut Vec<u8>, name: &str, value: &str) {
+    attribute_of(out, name, &[value]);
+}
+
+/// The same, of a value in parts.
+pub fn attribute_of(out: &mut Vec<u8>, name: &str, value: &[&str]) {
     out.push(b' ');
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b"='");
-    escape(out, value, true);
+    value.iter().for_each(|part| escape(out, part, true));
     out.push(b'\'');
+}
+
+/// Whether nothing of a text need be written in another way, wherever it stands. No branches, so that the compiler looks at many
+/// bytes at once: nearly all texts are such.
+fn is_plain(bytes: &[u8]) -> bool {
+    let is_odd = |byte: u8| u8::from(matches!(byte, 0..0x20 | b'&' | b'<' | b'>' | b'\'' | b'"' | 0xef));
+    bytes.iter().fold(0, |odd, &byte| odd | is_odd(byte)) == 0
 }
 
 fn escape(out: &mut Vec<u8>, text: &str, in_attribute: bool) {
     let bytes = text.as_bytes();
+    if is_plain(bytes) {
+        return out.extend_from_slice(bytes);
+    }
     let mut written = 0;
     for (at, &byte) in bytes.iter().enumerate() {
         let (instead, length): (&[u8], usize) = match byte {
