@@ -1,6 +1,7 @@
 //! An edge core, alone with what homes of other cores tell it (Z7): each test is an order of events that two cores' rings allow.
 
 use fanal::base::id::{ConnId, CoreId, SessionId, UserId, Version};
+use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::WallClock;
@@ -12,9 +13,11 @@ use fanal::presence::home::{Homes, Place};
 use fanal::presence::outbox::Outbox;
 use fanal::wire::decode::ServerFrame;
 use fanal::wire::event::{Event, Head};
-use fanal::wire::frame::Chunk;
+use fanal::wire::form::Form;
+use fanal::wire::frame::{Chunk, each_whole, write_raw};
 use fanal::wire::lines::Marks;
 use fanal::wire::native::Show;
+use std::cell::Cell;
 use std::sync::Arc;
 
 const HERE: CoreId = CoreId(0);
@@ -76,7 +79,7 @@ impl World {
 
     /// The answer, so many updates before the end of its batch.
     fn snapshot_behind(&mut self, publisher: UserId, (subscriber, slot, nonce): (UserId, u32, u32), state: Events, behind: usize) {
-        let jid = fanal::base::jid::Bare::new("publisher@localhost").unwrap();
+        let jid = Bare::new("publisher@localhost").unwrap();
         let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events: state, behind, revoked: Vec::new() };
         self.edge.snapshot(snapshot, &self.homes, &mut self.out);
     }
@@ -215,4 +218,46 @@ fn who_is_refused_hears_nothing_and_leaves_nothing_behind() {
     world.edge.fan_out_remote(slot, frame(publisher, 2).bytes(), &mut world.out.lines);
     assert!(world.heard(conn).is_empty());
     assert_eq!((world.edge.publisher_count(), world.edge.asked_count()), (0, 0));
+}
+
+thread_local! {
+    static WRITTEN: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A door's form; counts how often something is written in it.
+fn counted(out: &mut Vec<u8>, jid: &Bare, event: &Event<'_>) {
+    WRITTEN.set(WRITTEN.get() + 1);
+    write_raw(out, 4, |out| out.extend_from_slice(format!("{jid} {}", event.head.version.sequence).as_bytes()));
+}
+
+#[test]
+fn g2_an_update_is_written_once_in_a_doors_form_for_all_who_take_it_so() {
+    let (publisher, mut world, mut slot) = (user_of(THERE, 1), World::new(), 0);
+    world.edge.serve_forms(&[(Form::Xmpp, counted)], ahash::RandomState::with_seed(1));
+    let conns: Vec<ConnId> = (0..5)
+        .map(|n| {
+            let (session, conn) = world.session(user_of(HERE, 1 + 100 * n));
+            world.out.lines.set_form(conn, if n == 0 { Form::Native } else { Form::Xmpp });
+            world.interest(session, publisher);
+            if n == 0 {
+                let watch = world.watch();
+                slot = watch.1;
+                world.snapshot(publisher, watch, frame(publisher, 1));
+            }
+            assert_eq!(world.heard(conn), [1], "the state that it begins with is written for it alone");
+            conn
+        })
+        .collect();
+    for sequence in 2..5 {
+        WRITTEN.set(0);
+        world.edge.fan_out_remote(slot, frame(publisher, sequence).bytes(), &mut world.out.lines);
+        assert_eq!(WRITTEN.get(), 1, "once for four connections");
+        assert_eq!(world.heard(conns[0]), [sequence]);
+        for conn in &conns[1..] {
+            let bytes = world.out.lines.take(conn.slot).expect("it was sent something");
+            let frames: Vec<Vec<u8>> = each_whole(&bytes).map(|frame| frame.raw().to_vec()).collect();
+            assert_eq!(frames, [format!("publisher@localhost {sequence}").as_bytes()]);
+            world.out.lines.sent(conn.slot, bytes);
+        }
+    }
 }

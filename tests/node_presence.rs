@@ -394,6 +394,7 @@ fn the_kind_of_a_message_decides_who_gets_it_and_what_follows_when_nobody_does()
             (K::Error, "alice@localhost", None, false, false),
             (K::GroupChat, "alice@localhost/low", None, true, false),
             (K::Error, "alice@localhost/low", None, true, false),
+            (K::Normal, "alice@localhost/gone", REFUSED, false, false),
             (K::Chat, "alice@localhost/gone", None, false, true),
             (K::GroupChat, "alice@localhost/gone", REFUSED, false, false),
             (K::Headline, "alice@localhost/gone", None, false, false),

@@ -155,7 +155,12 @@ fn a_log_in_bound_to_its_connection_holds_there_and_nowhere_else() {
         for hash in [Hash::Sha1, Hash::Sha256] {
             let (mut stream, features) = site.connect(&config);
             assert!(features.contains("SCRAM-SHA-256-PLUS") && features.contains("SCRAM-SHA-1-PLUS"), "{features}");
-            assert!(features.contains("tls-exporter") && features.contains(">PLAIN<"), "{features}");
+            assert!(features.contains(">PLAIN<"), "{features}");
+            let bindings = "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/>\
+                 </sasl-channel-binding>";
+            let (first, second) = features.split_once("<authentication xmlns='urn:xmpp:sasl:2'>").expect("both kinds of SASL");
+            assert_eq!(features.matches(bindings).count(), 1, "XEP-0440: a feature of the stream, for both: {features}");
+            assert!([first, second].iter().all(|kind| kind.contains("<mechanism>SCRAM-SHA-256-PLUS</mechanism>")), "{features}");
             let own = exporter(&stream);
             assert!(log_in(&mut stream, hash, &own).starts_with("<success"));
             let (mut other, _) = site.connect(&config);

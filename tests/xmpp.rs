@@ -2,6 +2,7 @@
 mod xmpp_world;
 
 use fanal::base::jid::Bare;
+use fanal::front::xmpp::StartTls;
 use fanal::shard::batch::Order;
 use xmpp_world::*;
 
@@ -101,6 +102,18 @@ fn every_question_gets_exactly_one_answer() {
         "<time xmlns='urn:xmpp:time'/>",
         "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>",
         "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>",
+        "<query xmlns='jabber:iq:last'/>",
+        "<vCard xmlns='vcard-temp'/>",
+        "<query xmlns='jabber:iq:private'><x xmlns='urn:x'/></query>",
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:n'/></pubsub>",
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><configure node='urn:n'/></pubsub>",
+        "<blocklist xmlns='urn:xmpp:blocking'/>",
+        "<query xmlns='jabber:iq:register'/>",
+        // Not done here, and asked by clients all the same.
+        "<query xmlns='urn:xmpp:mam:2'/>",
+        "<enable xmlns='urn:xmpp:push:0' jid='a@b'/>",
+        "<query xmlns='jabber:iq:privacy'/>",
+        "<services xmlns='urn:xmpp:extdisco:2'/>",
         "<nothing xmlns='urn:nobody:knows'/>",
         "<a/><b/>",
         "",
@@ -111,9 +124,13 @@ fn every_question_gets_exactly_one_answer() {
         "EXAMPLE.org",
         "example.org/x",
         "alice@example.org",
+        "alice@example.org/none",
         "bob@example.org",
+        "bob@example.org/none",
         "nobody@example.org",
+        "nobody@example.org/none",
         "a@b",
+        "a@b/c",
         "@",
         "b",
     ];
@@ -236,7 +253,7 @@ fn a_message_that_had_to_wait_says_since_when() {
 #[test]
 fn an_idle_client_is_small() {
     use fanal::front::translate::Translate;
-    use fanal::front::xmpp::{Rules, StartTls, Xmpp};
+    use fanal::front::xmpp::{Rules, Xmpp};
     let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls: StartTls::No, registration: false };
     assert!(Xmpp::new(std::sync::Arc::new(rules)).heap_bytes() <= 256);
 }
@@ -401,6 +418,21 @@ fn xep_0077_people_make_change_and_remove_their_own_accounts() {
     assert!(world.ask(carol, register("carol", "carol2")).contains("type='result'"));
     let gone = world.ask(carol, "<iq type='set' id='x'><query xmlns='jabber:iq:register'><remove/></query></iq>");
     assert!(gone.contains("type='result' id='x'") && gone.contains("</stream:stream>"), "{gone}");
+}
+
+#[test]
+fn xep_0077_where_it_is_switched_off_nobody_makes_an_account_and_nobody_is_told_of_it() {
+    let mut world = World::made(StartTls::No, false);
+    world.account("alice");
+    let stranger = world.connect();
+    assert!(!world.ask(stranger, OPENING).contains("register"));
+    let heard = world.ask(stranger, "<iq type='get' id='f'><query xmlns='jabber:iq:register'/></iq>");
+    assert!(heard.contains("<not-authorized ") && world.is_closed(stranger), "{heard}");
+    let alice = world.online("alice", "desk");
+    for payload in ["<remove/>", "<username>alice</username><password>new</password>"] {
+        let set = format!("<iq type='set' id='r'><query xmlns='jabber:iq:register'>{payload}</query></iq>");
+        assert!(world.ask(alice, set).contains("<service-unavailable "), "{payload}");
+    }
 }
 
 #[test]

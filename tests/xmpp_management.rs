@@ -114,6 +114,7 @@ fn acknowledging_what_was_never_sent_ends_the_stream() {
     let (mut world, _, bob, id) = managed();
     let heard = world.ask(bob, "<a xmlns='urn:xmpp:sm:3' h='7'/>");
     assert!(heard.contains("<stream:error><undefined-condition ") && world.is_closed(bob), "{heard}");
+    assert!(heard.contains("<handled-count-too-high xmlns='urn:xmpp:sm:3' h='7' send-count='0'/></stream:error>"), "{heard}");
     let (again, heard) = resume(&mut world, &id, 0);
     assert!(heard.starts_with("<failed ") && !world.is_closed(again), "{heard}");
 }

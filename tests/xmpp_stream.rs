@@ -3,13 +3,104 @@
 mod xmpp_world;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use fanal::base::limits::Limits;
+use fanal::shard::batch::Order;
 use fanal::wire::xml::Element;
 use sha1::{Digest, Sha1};
+use std::time::Duration;
 use xmpp_world::*;
 
 /// The value of an attribute, in a piece of XML.
 fn value<'a>(text: &'a str, name: &str) -> &'a str {
     text.split(&format!(" {name}='")).nth(1).and_then(|rest| rest.split('\'').next()).expect("it has that attribute")
+}
+
+#[test]
+fn rfc_6120_4_7_the_servers_opening_has_its_name_a_number_of_its_own_and_whom_it_is_for() {
+    let mut world = World::new();
+    let mut ids = Vec::new();
+    for (from, to) in [("", ""), (" from='alice@example.org'", " to='alice@example.org'"), (" from='&lt;'", "")] {
+        let client = world.connect();
+        let heard = world.ask(client, OPENING.replace(" to=", &format!("{from} to=")));
+        let (opening, _) = heard.split_once('>').and_then(|(_, rest)| rest.split_once('>')).expect("a declaration, an opening");
+        ids.push(value(opening, "id").to_owned());
+        assert!(opening.contains(&format!(" from='example.org'{to} id='")), "{from}: {opening}");
+        assert!(opening.ends_with(" version='1.0' xml:lang='en'"), "{opening}");
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids.len() == 3 && ids.iter().all(|id| id.len() >= 11), "they can't be guessed: {ids:?}");
+}
+
+#[test]
+fn rfc_6120_4_3_the_features_say_what_can_be_done_next_and_nothing_else() {
+    let mut world = World::new();
+    world.account("alice");
+    let alice = world.connect();
+    let names = |heard: &str| {
+        let (_, features) = heard.split_once("<stream:features>").expect("there are some");
+        let (features, _) = features.split_once("</stream:features>").unwrap();
+        let features = Element::parse(format!("<x xmlns='x'>{features}</x>").as_bytes()).expect("well-formed");
+        features.children().map(|child| format!("{} {}", child.name, child.namespace.as_str())).collect::<Vec<_>>()
+    };
+    let before = [
+        "mechanisms urn:ietf:params:xml:ns:xmpp-sasl",
+        "authentication urn:xmpp:sasl:2",
+        "register http://jabber.org/features/iq-register",
+        "limits urn:xmpp:stream-limits:0",
+    ];
+    assert_eq!(names(&world.ask(alice, OPENING)), before, "no channel to bind to, no TLS to begin");
+    world.ask(alice, plain("alice", "alice"));
+    let after = [
+        "bind urn:ietf:params:xml:ns:xmpp-bind",
+        "session urn:ietf:params:xml:ns:xmpp-session",
+        "sm urn:xmpp:sm:3",
+        "sub urn:xmpp:features:pre-approval",
+        "ver urn:xmpp:features:rosterver",
+        "csi urn:xmpp:csi:0",
+        "c http://jabber.org/protocol/caps",
+        "limits urn:xmpp:stream-limits:0",
+    ];
+    let heard = world.ask(alice, OPENING);
+    assert_eq!(names(&heard), after);
+    assert!(heard.contains("<session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>"), "RFC 3921 3: {heard}");
+}
+
+#[test]
+fn xep_0199_a_silent_client_is_asked_and_one_that_stays_silent_is_gone() {
+    let (mut world, alice, bob) = two_friends();
+    let most = Duration::from_millis(Limits::default().ping_ms.into());
+    let answers = |world: &mut World, client, kind: &str| {
+        let asked = world.heard(client);
+        assert!(asked.starts_with("<iq type='get' id='ping-") && asked.contains(" from='example.org'"), "{asked}");
+        assert!(asked.contains("<ping xmlns='urn:xmpp:ping'/>"), "{asked}");
+        world.say(client, format!("<iq type='{kind}' id='{}' to='example.org'/>", value(&asked, "id")));
+    };
+    for kind in ["result", "error"] {
+        world.wait(most + Duration::from_secs(1));
+        answers(&mut world, alice, kind);
+        answers(&mut world, bob, kind);
+    }
+    world.wait(most + Duration::from_secs(1));
+    answers(&mut world, bob, "result");
+    world.heard(alice);
+    world.wait(most + Duration::from_secs(1));
+    let ended = world.heard(alice);
+    assert!(ended.contains("<stream:error><connection-timeout ") && ended.ends_with("</stream:stream>"), "{ended}");
+    assert!(world.is_closed(alice) && !world.is_closed(bob));
+    assert!(world.heard(bob).contains("from='alice@example.org/desk' type='unavailable'"));
+}
+
+#[test]
+fn rfc_6120_4_9_3_20_a_node_that_stops_says_so() {
+    let (mut world, alice, _) = two_friends();
+    let stranger = world.open();
+    world.order(Order::Stop);
+    for client in [alice, stranger] {
+        let heard = world.heard(client);
+        assert!(heard.contains("<stream:error><system-shutdown ") && heard.ends_with("</stream:stream>"), "{heard}");
+        assert!(world.is_closed(client));
+    }
 }
 
 #[test]

@@ -64,7 +64,8 @@ async function follow(one, other) {
     await one.seesPresence(other.jid, { type: "available", status: "here" });
 }
 
-export async function dialogue(alice, bob) {
+// Both log in, and see each other from then on.
+export async function befriend(alice, bob) {
     await Promise.all([alice.logIn(), bob.logIn()]);
     step("both have a session");
     await Promise.all([alice.presence({ status: "here" }), bob.presence({ status: "here" })]);
@@ -72,6 +73,10 @@ export async function dialogue(alice, bob) {
     await follow(bob, alice);
     await alice.sees({ what: "contact", jid: bob.jid, subscription: "both" });
     await bob.sees({ what: "contact", jid: alice.jid, subscription: "both" });
+}
+
+export async function dialogue(alice, bob) {
+    await befriend(alice, bob);
     await bob.presence({ show: "away", status: "gone fishing" });
     await alice.seesPresence(bob.jid, { type: "available", show: "away", status: "gone fishing" });
     await alice.message(bob.jid, "hi bob, a<b & 'ü' 🐟");

@@ -22,6 +22,7 @@ use fanal::store::{Backend, Completion, Table};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub const DOMAIN: &str = "example.org";
 pub const OPENING: &str = "<?xml version='1.0'?><stream:stream to='example.org' version='1.0' xmlns='jabber:client' \
@@ -57,8 +58,13 @@ impl World {
     }
 
     pub fn with(start_tls: StartTls) -> World {
+        World::made(start_tls, true)
+    }
+
+    /// `registration`: whether anybody may make an account.
+    pub fn made(start_tls: StartTls, registration: bool) -> World {
         let limits = Arc::new(Limits::default());
-        let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration: true };
+        let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration };
         let settings = Settings {
             core: CoreId(0),
             cores: 1,
@@ -68,7 +74,7 @@ impl World {
             trunk_keys: Keys::default(),
             doors: Doors { listeners: vec![Speaks::Xmpp], xmpp: Some(Arc::new(rules)), ..Doors::default() },
             plain: true,
-            open_registration: true,
+            open_registration: registration,
             hook: false,
             decoys: Decoys::new([7; 32]),
             sample: 0,
@@ -127,6 +133,12 @@ impl World {
     /// The operator wants something.
     pub fn order(&mut self, order: Order) {
         self.shard.command(self.now, Command { ticket: 1, order });
+        self.settle();
+    }
+
+    /// Nothing happens for so long.
+    pub fn wait(&mut self, time: Duration) {
+        self.now = self.now + time;
         self.settle();
     }
 

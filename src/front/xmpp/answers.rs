@@ -108,11 +108,13 @@ impl Xmpp {
                     self.stanza_out(out, |this, out| this.write_block_list(out, &id, &from, &list));
                 }
             }
-            ServerFrame::LastSeen(seen) => {
-                if let Some(Question::LastSeen { id, from }) = self.asked(request) {
+            ServerFrame::LastSeen(seen) => match self.asked(request) {
+                Some(Question::LastSeen { id, from }) => {
                     self.stanza_out(out, |this, out| this.write_last_seen(out, &id, &from, &seen));
                 }
-            }
+                Some(Question::Account { id, from, node }) => self.account_asked((&id, &from, &node), None, out),
+                _ => {}
+            },
             ServerFrame::Error(error) => {
                 let reason = Reason::from_number(error.reason()).unwrap_or(Reason::BadRequest);
                 self.failed(request, reason, core, out);
@@ -172,6 +174,7 @@ impl Xmpp {
                 | Question::BlockList { id, from }
                 | Question::LastSeen { id, from },
             ) => self.say_failure(out, "iq", &id, &from, reason),
+            Some(Question::Account { id, from, node }) => self.account_asked((&id, &from, &node), Some(reason), out),
             Some(Question::Asking { id, to }) => self.say_failure(out, "iq", &id, &to, reason),
             Some(Question::Roster(gathering)) => self.say_failure(out, "iq", &gathering.id, &gathering.from, reason),
             Some(Question::Message { id, to }) => self.say_failure(out, "message", &id, &to, reason),

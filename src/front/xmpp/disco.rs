@@ -1,8 +1,10 @@
 //! What the server and its accounts are and can do (XEP-0030), and the short name of the server's description (XEP-0115).
 
 use super::iq::Asked;
-use super::reasons::NOT_FOUND;
-use super::{Turn, Xmpp, names};
+use super::reasons::{NO_SERVICE, NOT_FOUND, failure};
+use super::{Question, Turn, Xmpp, names};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
 use crate::wire::xml;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use sha1::Sha1;
@@ -33,6 +35,8 @@ pub(super) const SERVER: Identity = Identity {
         names::VCARD,
         names::PRIVATE,
         names::LAST,
+        // XEP-0160.
+        "msgoffline",
         "urn:xmpp:features:pre-approval",
     ],
 };
@@ -95,16 +99,16 @@ impl Identity {
 
 impl Xmpp {
     pub(super) fn disco(&mut self, asked: Asked<'_>, identity: &Identity, turn: &mut Turn<'_, '_>) {
-        let node = asked.payload.attribute("node").filter(|node| !node.is_empty());
+        let node = node(asked);
         let is_own = |node: &str| identity.features == SERVER.features && node == format!("{NODE}#{}", SERVER.version());
         let namespace = asked.payload.namespace.as_str();
-        if node.is_some_and(|node| namespace == names::DISCO_ITEMS || !is_own(node)) {
+        if !node.is_empty() && (namespace == names::DISCO_ITEMS || !is_own(node)) {
             return self.fail(asked, NOT_FOUND, turn);
         }
         self.result(asked, turn, |out| {
             out.extend_from_slice(b"<query");
             xml::attribute(out, "xmlns", namespace);
-            if let Some(node) = node {
+            if !node.is_empty() {
                 xml::attribute(out, "node", node);
             }
             out.push(b'>');
@@ -114,6 +118,33 @@ impl Xmpp {
             out.extend_from_slice(b"</query>");
         });
     }
+
+    /// What another user's account is. Only who may see the user may know that there is one (XEP-0030 8), and the core knows who.
+    pub(super) fn disco_of_user(&mut self, asked: Asked<'_>, user: &Bare, turn: &mut Turn<'_, '_>) {
+        let [id, from, node] = [asked.id, asked.to, node(asked)].map(Box::from);
+        let Some(tag) = self.ask_for(asked, turn, Question::Account { id, from, node }) else { return };
+        turn.frame(|encoder, frames| encoder.last_seen_get(frames, tag, user.as_str()));
+    }
+
+    /// The core has answered; `refused`: why it did not say when the user was last here.
+    pub(super) fn account_asked(&mut self, (id, from, node): (&str, &str, &str), refused: Option<Reason>, out: &mut Vec<u8>) {
+        self.stanza_out(out, |this, out| match refused {
+            // Nobody was there yet: it may be known.
+            None | Some(Reason::NotFound) if node.is_empty() => this.write_result(out, id, from, |out| {
+                out.extend_from_slice(b"<query xmlns='http://jabber.org/protocol/disco#info'>");
+                ACCOUNT.write(out);
+                out.extend_from_slice(b"</query>");
+            }),
+            None | Some(Reason::NotFound) => this.write_failure(out, "iq", id, from, NOT_FOUND),
+            Some(Reason::NotAuthorized | Reason::NoSuchUser) => this.write_failure(out, "iq", id, from, NO_SERVICE),
+            Some(reason) => this.write_failure(out, "iq", id, from, failure(reason)),
+        });
+    }
+}
+
+/// The part of an entity that is asked about; empty: all of it.
+fn node<'e>(asked: Asked<'e>) -> &'e str {
+    asked.payload.attribute("node").unwrap_or_default()
 }
 
 /// XEP-0115 6.3: the server's own description, among the stream's features.

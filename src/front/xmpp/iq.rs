@@ -124,10 +124,11 @@ impl Xmpp {
         }
     }
 
-    /// What the server answers for another user's account. Of everybody the same, so that nobody learns who exists.
+    /// What the server answers for another user's account, so that nobody learns who exists.
     fn of_user(&mut self, asked: Asked<'_>, user: &Bare, turn: &mut Turn<'_, '_>) {
         match (asked.payload.namespace.as_str(), asked.payload.name.as_str(), asked.sets) {
-            (names::DISCO_INFO | names::DISCO_ITEMS, "query", false) => self.disco(asked, &ACCOUNT, turn),
+            (names::DISCO_INFO, "query", false) => self.disco_of_user(asked, user, turn),
+            (names::DISCO_ITEMS, "query", false) => self.disco(asked, &ACCOUNT, turn),
             (names::ROSTER, _, _) => self.fail(asked, FORBIDDEN, turn),
             (names::LAST, "query", false) => self.last_seen(asked, user.as_str(), turn),
             _ if self.documents(asked, false, turn) => {}

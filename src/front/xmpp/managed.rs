@@ -11,7 +11,12 @@ use crate::wire::xml::{self, Element};
 
 /// A connection whose stream goes on elsewhere.
 const TAKEN_OVER: End = End::saying("conflict", "the stream was resumed on another connection", Reason::Replaced);
-const TOO_HIGH: End = End::saying("undefined-condition", "you acknowledged more stanzas than you were sent", Reason::BadRequest);
+
+/// More was acknowledged than was sent.
+const fn too_high(handled: u32, sent: u32) -> End {
+    let end = End::saying("undefined-condition", "you acknowledged more stanzas than you were sent", Reason::BadRequest);
+    End { too_high: Some((handled, sent)), ..end }
+}
 
 impl Xmpp {
     /// An element of stream management in a session.
@@ -71,7 +76,7 @@ impl Xmpp {
         let stream = self.counting.as_ref().and_then(|counting| turn.core.xmpp.streams.owned(counting));
         match stream.map(|stream| stream.acknowledge(handled)) {
             Some(Acknowledged::Message(number)) => turn.frame(|encoder, frames| encoder.ack(frames, Tag::default(), number)),
-            Some(Acknowledged::TooMuch) => return Err(TOO_HIGH),
+            Some(Acknowledged::TooMuch(sent)) => return Err(too_high(handled, sent)),
             Some(Acknowledged::Nothing) | None => {}
         }
         Ok(())
@@ -103,7 +108,7 @@ impl Xmpp {
         let received = match acknowledged {
             Acknowledged::Message(number) => number,
             Acknowledged::Nothing => 0,
-            Acknowledged::TooMuch => return Err(TOO_HIGH),
+            Acknowledged::TooMuch(sent) => return Err(too_high(handled, sent)),
         };
         self.counting = Some(Box::new(counting));
         self.stage = Stage::Binding;

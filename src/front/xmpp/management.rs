@@ -62,8 +62,8 @@ pub(super) enum Acknowledged {
     /// The number of the last message among what was acknowledged.
     Message(u64),
     Nothing,
-    /// More than was ever sent.
-    TooMuch,
+    /// More than the stanzas that were ever sent, this many.
+    TooMuch(u32),
 }
 
 /// The managed streams of a core.
@@ -124,7 +124,7 @@ impl Stream {
         self.asked = false;
         let newly = handled.wrapping_sub(self.acknowledged);
         if newly > self.sent.wrapping_sub(self.acknowledged) {
-            return Acknowledged::TooMuch;
+            return Acknowledged::TooMuch(self.sent);
         }
         self.news = self.news.filter(|place| place.wrapping_sub(self.acknowledged) > newly);
         let mut message = Acknowledged::Nothing;
@@ -274,7 +274,9 @@ mod tests {
             counting.count(None);
             assert!(stream.add(&mut counting) && stream.asks() && !stream.asks());
             assert!(matches!(stream.acknowledge(start.wrapping_add(2)), Acknowledged::Message(7)));
-            assert!(matches!(stream.acknowledge(start.wrapping_add(6)), Acknowledged::TooMuch));
+            assert!(
+                matches!(stream.acknowledge(start.wrapping_add(6)), Acknowledged::TooMuch(sent) if sent == start.wrapping_add(5))
+            );
             assert!(matches!(stream.acknowledge(start.wrapping_add(3)), Acknowledged::Nothing));
             assert_eq!((stream.kept.len(), stream.kept_bytes), (1, 0));
             assert!(stream.rewind().is_empty());

@@ -184,6 +184,12 @@ enum Question {
         id: Box<str>,
         from: Box<str>,
     },
+    /// What another user's account is.
+    Account {
+        id: Box<str>,
+        from: Box<str>,
+        node: Box<str>,
+    },
     Message {
         id: Box<str>,
         to: Box<str>,

@@ -134,11 +134,11 @@ impl Xmpp {
                 self.wish().not_resumed = Some(None);
                 self.bind_as_wished(core, out);
             }
-            Err(End { condition, text, reason }) => {
-                self.message_out(out, |this, out| this.write_error(out, condition, text));
+            Err(end) => {
+                self.message_out(out, |this, out| this.write_error(out, &end));
                 self.message_out(out, |this, out| out.extend_from_slice(this.close_tag()));
                 self.stage = Stage::Closed;
-                core.end = Some(reason);
+                core.end = Some(end.reason);
             }
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct End {
     pub text: &'static str,
     /// What the core is told.
     pub reason: Reason,
+    /// XEP-0198 4: how many stanzas the client says it has, and how many it was sent.
+    pub too_high: Option<(u32, u32)>,
 }
 
 impl End {
@@ -30,11 +32,11 @@ impl End {
     pub const GOOD_BYE: End = End::new("", Reason::LoggedOut);
 
     pub const fn new(condition: &'static str, reason: Reason) -> End {
-        End { condition, text: "", reason }
+        End::saying(condition, "", reason)
     }
 
     pub const fn saying(condition: &'static str, text: &'static str, reason: Reason) -> End {
-        End { condition, text, reason }
+        End { condition, text, reason, too_high: None }
     }
 }
 
@@ -64,7 +66,8 @@ impl Xmpp {
         }
         self.language = tag.language().filter(|language| is_language(language)).unwrap_or_default().into();
         let id = (turn.core.random)();
-        turn.say(Mark::Words, |out| self.write_opening(out, id));
+        let from = tag.attribute("from").and_then(Bare::new);
+        turn.say(Mark::Words, |out| self.write_opening(out, id, from.as_ref()));
         if self.stage == Stage::Proven {
             self.stage = Stage::Unbound;
             turn.say(Mark::Words, |out| self.write_session_features(out));
@@ -76,7 +79,6 @@ impl Xmpp {
             });
         } else {
             self.stage = Stage::Greeting;
-            let from = tag.attribute("from").and_then(Bare::new);
             self.entry().from = from.map(|from| from.as_str().into());
             let tag = self.ask(Question::Hello).expect("nothing waits on a new stream");
             turn.frame(|encoder, frames| encoder.hello(frames, tag, SOFTWARE));
@@ -110,7 +112,8 @@ impl Xmpp {
         }
     }
 
-    fn write_opening(&self, out: &mut Vec<u8>, id: u64) {
+    /// The server's own opening; `to`: who the client's says it is from (RFC 6120 4.7.2).
+    fn write_opening(&self, out: &mut Vec<u8>, id: u64, to: Option<&Bare>) {
         match self.framing {
             Framing::Stream => {
                 out.extend_from_slice(b"<?xml version='1.0'?><stream:stream");
@@ -123,6 +126,9 @@ impl Xmpp {
             }
         }
         xml::attribute(out, "from", &self.rules.domain);
+        if let Some(to) = to {
+            xml::attribute(out, "to", to.as_str());
+        }
         xml::attribute(out, "id", &BASE64_URL_SAFE_NO_PAD.encode(id.to_le_bytes()));
         out.extend_from_slice(b" version='1.0' xml:lang='en'");
         out.extend_from_slice(if matches!(self.framing, Framing::Stream) { b">" } else { b"/>" });
@@ -191,7 +197,8 @@ impl Xmpp {
         out.push(b'>');
     }
 
-    pub(super) fn write_error(&self, out: &mut Vec<u8>, condition: &str, text: &str) {
+    pub(super) fn write_error(&self, out: &mut Vec<u8>, end: &End) {
+        let End { condition, text, too_high, .. } = *end;
         self.stream_tag(out, "error");
         out.push(b'<');
         out.extend_from_slice(condition.as_bytes());
@@ -203,6 +210,10 @@ impl Xmpp {
             out.extend_from_slice(b" xml:lang='en'>");
             xml::text(out, text);
             out.extend_from_slice(b"</text>");
+        }
+        if let Some((handled, sent)) = too_high {
+            let counts = format!("<handled-count-too-high xmlns='{}' h='{handled}' send-count='{sent}'/>", names::MANAGEMENT);
+            out.extend_from_slice(counts.as_bytes());
         }
         out.extend_from_slice(b"</stream:error>");
     }
@@ -225,9 +236,9 @@ impl Xmpp {
         }
         let mut say = |mark: Mark, write: &dyn Fn(&mut Vec<u8>)| crate::wire::frame::write_raw(replies, mark as u32, write);
         if matches!(self.stage, Stage::Opening | Stage::Proven) {
-            say(Mark::Words, &|out| self.write_opening(out, 0));
+            say(Mark::Words, &|out| self.write_opening(out, 0, None));
         }
-        say(Mark::Words, &|out| self.write_error(out, end.condition, end.text));
+        say(Mark::Words, &|out| self.write_error(out, end));
         self.write_closing(replies);
         self.stage = Stage::Closing;
     }
@@ -235,9 +246,9 @@ impl Xmpp {
     /// Ends the stream because the core says so: appended to what goes out.
     pub(super) fn ended(&mut self, reason: Reason, out: &mut Vec<u8>) {
         if matches!(self.stage, Stage::Opening | Stage::Proven) {
-            self.message_out(out, |this, out| this.write_opening(out, 0));
+            self.message_out(out, |this, out| this.write_opening(out, 0, None));
         }
-        self.message_out(out, |this, out| this.write_error(out, reasons::stream(reason), reason.text()));
+        self.message_out(out, |this, out| this.write_error(out, &End::saying(reasons::stream(reason), reason.text(), reason)));
         self.message_out(out, |this, out| out.extend_from_slice(this.close_tag()));
         self.stage = Stage::Closed;
     }

@@ -152,7 +152,7 @@ impl Homes {
         let Some(chosen) = recipients(user, resource, kind) else { return Ok(Fate::Given) };
         let is_named = user.sessions.iter().any(|session| Some(&*session.resource) == resource);
         let must_wait = chosen.is_empty() || (!is_named && user.mailbox().is_some_and(Mailbox::is_arriving));
-        if must_wait && matches!(kind, MessageKind::Normal | MessageKind::Chat) {
+        if must_wait && is_for_any(kind, resource) {
             return self.keep(now, at, message, answer, out);
         }
         if chosen.is_empty() || is_unanswerable {
@@ -243,7 +243,8 @@ impl Homes {
             return;
         }
         let wanted = directed.to_resource.as_deref();
-        let wants = |s: &&mut Session| s.available && wanted.is_none_or(|resource| *s.resource == *resource);
+        // RFC 6121 8.5.3.1: the session that is named need not be available.
+        let wants = |s: &&mut Session| wanted.map_or(s.available, |resource| *s.resource == *resource);
         for session in user.sessions.iter_mut().filter(wants) {
             if session.withheld().is_some_and(|withheld| withheld.keep(&directed, &limits)) {
                 continue;
@@ -320,12 +321,18 @@ fn recipients(user: &User, resource: Option<&str>, kind: MessageKind) -> Option<
     let willing = || user.sessions.iter().filter(|session| session.is_willing());
     let best = willing().map(|session| session.priority).max();
     match kind {
-        MessageKind::Normal | MessageKind::Chat => {
+        MessageKind::Normal | MessageKind::Chat if is_for_any(kind, resource) => {
             Some(willing().filter(|session| Some(session.priority) == best).map(|session| session.id).collect())
         }
         MessageKind::Headline if resource.is_none() && best.is_some() => Some(willing().map(|session| session.id).collect()),
         // There are no rooms here, and nobody answers for a session that is not there.
-        MessageKind::GroupChat | MessageKind::Get | MessageKind::Set => Some(Vec::new()),
+        MessageKind::Normal | MessageKind::GroupChat | MessageKind::Get | MessageKind::Set => Some(Vec::new()),
         _ => None,
     }
+}
+
+/// Whether a message may reach, or wait for, any session of its recipient's: if it names one that is not there, only what belongs
+/// to a conversation may (RFC 6121 8.5.3.2.1).
+fn is_for_any(kind: MessageKind, resource: Option<&str>) -> bool {
+    kind == MessageKind::Chat || kind == MessageKind::Normal && resource.is_none()
 }
