@@ -492,7 +492,6 @@ impl Talk {
             unhurried: 0,
             sealing: None,
             end: None,
-            unhurried: 0,
         };
         work(&mut self.translator, &mut core)
     }
