@@ -36,7 +36,7 @@ enum Kind {
     Fanout(Fanout),
     /// Presence without sockets: from an update's bytes to the bytes on its subscribers' lines.
     Memory(Memory),
-    /// Everybody logs in at once: what a log-in costs until all have seen all their contacts.
+    /// Everybody logs in at once, natively: what a log-in costs until all have seen all their contacts.
     Storm(Storm),
     /// Everybody is there and says nothing: what a session holds of memory.
     Idle(Idle),

@@ -16,8 +16,8 @@ use std::net::SocketAddr;
 /// A node that runs already. On this machine its data directory tells the rest: its keys and its process.
 #[derive(clap::Args)]
 pub struct Target {
-    /// Measure the node whose door is at this address instead of starting one: its native address, or that of --door (with --tls,
-    /// where TLS begins at once). Users bench-0, bench-1, ... come into being there.
+    /// Measure the node with this address instead of starting one: that of the door which is measured, natively if nothing else is
+    /// said. Users bench-0, bench-1, ... come into being there.
     #[arg(long, value_name = "ADDR")]
     pub target: Option<SocketAddr>,
     #[command(flatten)]
