@@ -39,7 +39,7 @@ const FLOOR_LATENCY: [&str; 3] = ["floor_p50_us", "floor_p99_us", "floor_p999_us
 
 #[test]
 fn fanout_holds_the_node_against_the_floor_in_both_loops() {
-    let report = report(&["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"]);
+    let report = report(&["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.5", "--rounds", "1"]);
     assert_positive(&report, &["updates_per_s", "deliveries_per_s", "server_cpu_ns_per_delivery", "floor_cpu_ns_per_delivery"]);
     assert_positive(&report, &["floor_ratio", "sends_per_delivery", "floor_sends_per_delivery", "floor_us_to_send_to_all"]);
     assert_positive(&report, &["open_loop_updates_per_s", "open_loop_sends_per_delivery", "open_loop_floor_sends_per_delivery"]);
@@ -60,7 +60,7 @@ fn fanout_at_a_given_rate_holds_it_and_so_does_the_floor() {
 
 #[test]
 fn fanout_by_trunk_loses_nothing() {
-    let size = ["fanout", "--users", "40", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+    let size = ["fanout", "--users", "40", "--subscribers", "5", "--seconds", "0.5", "--rounds", "1"];
     let report = report(&[&size[..], &["--trunk", "3"]].concat());
     assert_eq!(report["connections"], 3u64);
     assert!(report["floor_ratio"].is_null(), "a trunk carries an update once for many: there is no floor to hold it against");
@@ -70,7 +70,7 @@ fn fanout_by_trunk_loses_nothing() {
 #[test]
 fn fanout_through_every_door_loses_nothing() {
     for door in ["xmpp", "ws"] {
-        let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+        let size = ["fanout", "--users", "20", "--subscribers", "5", "--seconds", "0.5", "--rounds", "1"];
         let report = report(&[&size[..], &["--door", door]].concat());
         assert_positive(&report, &["updates_per_s", "deliveries_per_s", "server_cpu_ns_per_delivery", "floor_cpu_ns_per_delivery"]);
         assert_positive(&report, &["floor_ratio", "sends_per_delivery", "open_loop_updates_per_s"]);
@@ -120,7 +120,7 @@ fn idle_sessions_are_measured_at_each_door_inside_tls_and_outside() {
 #[test]
 fn inside_tls_fanout_is_held_against_encryption_alone() {
     for door in ["native", "xmpp", "ws"] {
-        let size = ["--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"];
+        let size = ["--users", "20", "--subscribers", "5", "--seconds", "0.5", "--rounds", "1"];
         let report = report(&[&["fanout", "--door", door, "--tls"], &size[..]].concat());
         assert_positive(&report, &["deliveries_per_s", "server_cpu_ns_per_delivery", "floor_ratio"]);
         assert_positive(&report, &["tls_record_bytes", "tls_records_per_delivery", "tls_encryption_ns_per_delivery"]);
@@ -131,7 +131,7 @@ fn inside_tls_fanout_is_held_against_encryption_alone() {
 
 #[test]
 fn the_floor_is_measured_by_itself() {
-    let report = report(&["floor", "--users", "20", "--subscribers", "5", "--seconds", "0.1", "--rounds", "1"]);
+    let report = report(&["floor", "--users", "20", "--subscribers", "5", "--seconds", "0.5", "--rounds", "1"]);
     assert_positive(&report, &["updates_per_s", "deliveries_per_s", "floor_cpu_ns_per_delivery", "floor_us_to_send_to_all"]);
     assert_positive(&report, &["open_loop_updates_per_s", "sends_per_delivery"]);
     assert_ascending(&report, LATENCY);

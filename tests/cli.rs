@@ -160,7 +160,7 @@ fn what_is_no_user_here_is_refused_with_the_fix_before_anything_is_made() {
 }
 
 #[test]
-fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
+fn a_password_can_be_given_on_standard_input_and_be_neither_empty_nor_endless() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let add = ["user", "add", "alice", "--data", text(&data)];
@@ -170,6 +170,8 @@ fn a_password_can_be_given_on_standard_input_and_not_be_empty() {
     assert!(output.status.success() && output.stdout.starts_with(b"added alice@localhost"));
     let output = run(&add);
     assert!(String::from_utf8(output.stderr).unwrap().contains("the password is empty"));
+    let output = run(&[&add[..], &["--password", &"p".repeat(1025)]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("the password is 1025 bytes long: give one of at most 1024"));
 }
 
 #[test]

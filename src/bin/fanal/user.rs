@@ -6,6 +6,7 @@ use fanal::admin::client::{Client, ClientError};
 use fanal::base::config::{Config, StoreKind};
 use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use fanal::base::jid::Bare;
+use fanal::base::limits::PASSWORD_BYTES;
 use fanal::base::time::WallClock;
 use fanal::store::dir::OpenError;
 use fanal::store::offline::{Offline, OfflineError};
@@ -68,10 +69,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let target = Target::of(node)?;
             let jid = target.read_jid(&jid)?;
             let password = if no_password { None } else { Some(password.map_or_else(ask, Ok)?) };
-            if password.as_ref().is_some_and(String::is_empty) {
-                let problem = "the password is empty: give --password, a line on standard input, or --no-password";
-                return Err(Failure::line(problem));
-            }
+            password.as_deref().map_or(Ok(()), check)?;
             say(&target.open(Offline::open_or_create)?.add(&jid, password.as_deref(), replace)?)
         }
         Command::Del { jid, node } => {
@@ -202,6 +200,17 @@ fn any_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
     let domain = &config.node.domain;
     let full = if text.contains('@') { text.to_owned() } else { format!("{text}@{domain}") };
     Bare::new(&full).ok_or_else(|| Failure::line(format!("{text}: not a user: write local@{domain}")))
+}
+
+/// Holds a password to the bounds of those that users set themselves.
+fn check(password: &str) -> Result<(), Failure> {
+    match password.len() {
+        0 => Err(Failure::line("the password is empty: give --password, a line on standard input, or --no-password")),
+        bytes if bytes > PASSWORD_BYTES => {
+            Err(Failure::line(format!("the password is {bytes} bytes long: give one of at most {PASSWORD_BYTES}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn ask() -> Result<String, Failure> {
