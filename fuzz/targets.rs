@@ -337,18 +337,7 @@ impl Users for Nobody {
 fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
     let (mut random, mut follow) = (|| 4, Vec::new());
     let (xmpp, json, follow) = (&mut xmpp::Memory::default(), &mut json::Memory::default(), &mut follow);
-    work(&mut Core {
-        wall_ms: 0,
-        uptime_ms: 0,
-        random: &mut random,
-        users: &Nobody,
-        xmpp,
-        json,
-        follow,
-        unhurried: 0,
-        sealing: None,
-        end: None,
-    })
+    work(&mut Core::lending(&mut random, &Nobody, (xmpp, json), follow))
 }
 
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
@@ -479,20 +468,9 @@ impl Talk {
     }
 
     fn lend<T>(&mut self, follow: &mut Vec<u8>, work: impl FnOnce(&mut Xmpp, &mut Core<'_>) -> T) -> T {
-        let users = Everybody(Bare::new("user@localhost").expect("a JID"));
-        let (xmpp, json) = (&mut self.memory, &mut self.json);
-        let mut core = Core {
-            wall_ms: 1_700_000_000_000,
-            uptime_ms: 0,
-            random: &mut || 7,
-            users: &users,
-            xmpp,
-            json,
-            follow,
-            unhurried: 0,
-            sealing: None,
-            end: None,
-        };
+        let (users, mut random) = (Everybody(Bare::new("user@localhost").expect("a JID")), || 7);
+        let lent = Core::lending(&mut random, &users, (&mut self.memory, &mut self.json), follow);
+        let mut core = Core { wall_ms: 1_700_000_000_000, ..lent };
         work(&mut self.translator, &mut core)
     }
 

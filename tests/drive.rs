@@ -518,16 +518,21 @@ fn a_stop_does_not_wait_for_ever_for_one_who_never_reads() {
     assert_eq!(node.stop().1.cut, 1);
 }
 
+/// How long the right answer to one byte takes.
+fn asked(stream: &mut TcpStream, right: &[u8; 1]) -> Duration {
+    let (began, mut answer) = (Instant::now(), [0]);
+    stream.write_all(b"?").unwrap();
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, right);
+    began.elapsed()
+}
+
 #[test]
 fn a_deadline_ends_a_sleep() {
     let node = Node::start(Config::default(), Script::Later(Duration::from_millis(3)));
     let mut stream = node.connect();
     for _ in 0..20 {
-        let began = Instant::now();
-        stream.write_all(b"?").unwrap();
-        let mut answer = [0];
-        stream.read_exact(&mut answer).unwrap();
-        assert!(answer == *b"!" && began.elapsed() >= Duration::from_millis(3));
+        assert!(asked(&mut stream, b"!") >= Duration::from_millis(3));
     }
     drop(stream);
     assert!(node.stop().1.sleeps > 0);
@@ -539,12 +544,8 @@ fn what_can_wait_goes_out_when_the_core_is_idle_or_when_its_time_has_come() {
         let node = Node::start(Config::default(), Script::Patiently { wait, busy });
         let mut stream = node.connect();
         for _ in 0..20 {
-            let began = Instant::now();
-            stream.write_all(b"?").unwrap();
-            let mut answer = [0];
-            stream.read_exact(&mut answer).unwrap();
-            let took = began.elapsed();
-            assert!(answer == *b"?" && if busy { took >= wait } else { took < wait }, "{took:?}");
+            let took = asked(&mut stream, b"?");
+            assert!(if busy { took >= wait } else { took < wait }, "{took:?}");
         }
         drop(stream);
         node.stop();

@@ -44,19 +44,8 @@ fn logged_in() -> Json {
 /// What frames become: one text for each message.
 fn said(json: &mut Json, frames: &[u8]) -> Vec<String> {
     let (mut random, users, mut out, mut follow) = (|| 4, Bob(Bare::new("bob@localhost").unwrap()), Vec::new(), Vec::new());
-    let (xmpp, memory, follow) = (&mut xmpp::Memory::default(), &mut Memory::default(), &mut follow);
-    let mut core = Core {
-        wall_ms: 0,
-        uptime_ms: 0,
-        random: &mut random,
-        users: &users,
-        xmpp,
-        json: memory,
-        follow,
-        unhurried: 0,
-        sealing: None,
-        end: None,
-    };
+    let (mut xmpp, mut memory) = (xmpp::Memory::default(), Memory::default());
+    let mut core = Core::lending(&mut random, &users, (&mut xmpp, &mut memory), &mut follow);
     json.send(frames, &mut core, &mut out);
     let (mut rest, mut texts) = (&out[..], Vec::new());
     while let [first, length, after @ ..] = rest {

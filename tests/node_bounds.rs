@@ -10,7 +10,7 @@ use fanal::client::{Client, Error, Event, LogIn};
 use fanal::node::Stopped;
 use fanal::wire::decode::ServerFrame;
 use fanal::wire::encode::{PresenceFields, Tag};
-use fanal::wire::native::{Access, Action, Show};
+use fanal::wire::native::{Access, Action};
 use std::io::Write;
 use std::time::Instant;
 use support::raw::{Bystanders, Raw};
@@ -161,7 +161,8 @@ fn a_trunk_that_never_reads_is_ended_and_nobody_else_notices() {
     let (mut carol, mut trunk) = (node.user("carol@localhost", "c"), node.trunk());
     let jids: Vec<String> = (1..=30).map(|n| format!("user{n}@localhost")).collect();
     trunk.log_in_all(1, &jids, "game").unwrap();
-    (1..=30).for_each(|stream| _ = trunk.send(stream, |encoder, out, tag| encoder.set_presence(out, tag, &HERE)));
+    let here = PresenceFields { resource: "game", ..PresenceFields::default() };
+    (1..=30).for_each(|stream| _ = trunk.send(stream, |encoder, out, tag| encoder.set_presence(out, tag, &here)));
     trunk.flush().unwrap();
     // More than the kernel keeps for it, and for each session less than may wait to be acknowledged.
     for n in 0..30 * 30 {
@@ -174,19 +175,6 @@ fn a_trunk_that_never_reads_is_ended_and_nobody_else_notices() {
     drop((carol, trunk, others));
     assert_eq!(counted(&node.stop(), Reason::NeverReads), 1);
 }
-
-/// Available, on a trunk's stream.
-const HERE: PresenceFields<'_> = PresenceFields {
-    resource: "game",
-    show: Show::Available,
-    priority: 0,
-    status: "",
-    idle_since: 0,
-    caps: "",
-    payload: b"",
-    stamp: 0,
-    extensions: "",
-};
 
 #[test]
 fn a_core_has_so_many_connections_and_the_next_is_told_so() {

@@ -4,8 +4,8 @@ mod support;
 
 use fanal::base::limits::Limits;
 use fanal::base::reason::Reason;
-use fanal::client::Presence;
 use fanal::client::codec::Codec;
+use fanal::client::{Client, Presence};
 use fanal::metrics::fields::Counters;
 use fanal::node::Stopped;
 use fanal::wire::decode::ServerFrame;
@@ -92,20 +92,23 @@ fn who_sends_too_many_bytes_is_held_up_and_loses_none() {
     assert_eq!((counted.throttled_connection_frames, counted.throttled_address_bytes), (0, 0));
 }
 
+/// Four sessions of a user say something by turns, and are held up in it.
+fn by_turns(node: &TestNode, times: usize, say: impl Fn(&mut Client)) {
+    let mut sessions: Vec<_> = (0..4).map(|n| node.user("mallory@localhost", &format!("s{n}"))).collect();
+    let began = Instant::now();
+    (0..times).for_each(|n| say(&mut sessions[n % 4]));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(1000), "{took:?}");
+}
+
 #[test]
 fn all_sessions_of_a_user_share_a_rate() {
     let node = node(|limits| (limits.user_frames_per_second, limits.user_frames_burst) = (500, 500));
     let mut others = Bystanders::new(&node);
-    let mut sessions: Vec<_> = (0..4).map(|n| node.user("mallory@localhost", &format!("s{n}"))).collect();
-    let began = Instant::now();
     // Each alone keeps to the connection's rate by far.
-    for n in 0..1600 {
-        sessions[n % 4].ping().unwrap();
-    }
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    by_turns(&node, 1600, |session| session.ping().unwrap());
     others.are_well();
-    drop((others, sessions));
+    drop(others);
     let counted = counters(&node.stop());
     assert!(counted.throttled_user_frames > 0);
     assert_eq!((counted.throttled_connection_frames, counted.throttled_address_frames), (0, 0));
@@ -115,17 +118,13 @@ fn all_sessions_of_a_user_share_a_rate() {
 fn all_sessions_of_a_user_share_their_bytes() {
     let node = node(|limits| (limits.user_bytes_per_second, limits.user_bytes_burst) = (64 << 10, 64 << 10));
     let mut others = Bystanders::new(&node);
-    let mut sessions: Vec<_> = (0..4).map(|n| node.user("mallory@localhost", &format!("s{n}"))).collect();
-    let began = Instant::now();
     let heavy = Presence { payload: vec![7; 8 << 10], ..Presence::default() };
-    for n in 0..24 {
-        sessions[n % 4].set_presence(&heavy).unwrap();
-        sessions[n % 4].ping().unwrap();
-    }
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    by_turns(&node, 24, |session| {
+        session.set_presence(&heavy).unwrap();
+        session.ping().unwrap();
+    });
     others.are_well();
-    drop((others, sessions));
+    drop(others);
     let counted = counters(&node.stop());
     assert!(counted.throttled_user_bytes > 0);
     assert_eq!((counted.throttled_connection_bytes, counted.throttled_user_frames, counted.throttled_address_bytes), (0, 0, 0));

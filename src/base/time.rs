@@ -8,6 +8,8 @@ pub struct Time(pub u64);
 
 impl Time {
     pub const ZERO: Time = Time(0);
+    /// Later than everything.
+    pub const MAX: Time = Time(u64::MAX);
 
     /// Nanoseconds since `earlier`; 0 when it is later.
     pub fn since(self, earlier: Time) -> u64 {

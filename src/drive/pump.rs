@@ -243,7 +243,7 @@ impl Driver {
         if deadline.is_some_and(|at| at <= clock::now()) {
             return Ok(false);
         }
-        host.lines().hasten(Time(u64::MAX));
+        host.lines().hasten(Time::MAX);
         if host.lines().has_dirty() {
             return Ok(false);
         }

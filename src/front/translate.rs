@@ -120,6 +120,25 @@ pub struct Core<'a> {
     pub end: Option<Reason>,
 }
 
+impl<'a> Core<'a> {
+    /// What a core lends, at the beginning of all times; nothing is asked for yet.
+    pub fn lending(
+        random: &'a mut dyn FnMut() -> u64,
+        users: &'a dyn Users,
+        (xmpp, json): (&'a mut Memory, &'a mut json::Memory),
+        follow: &'a mut Vec<u8>,
+    ) -> Core<'a> {
+        Core { wall_ms: 0, uptime_ms: 0, random, users, xmpp, json, follow, unhurried: 0, sealing: None, end: None }
+    }
+
+    /// Lends what a core of no node would.
+    #[cfg(test)]
+    pub(super) fn with<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
+        let (mut xmpp, mut json, mut follow) = (Memory::default(), json::Memory::default(), Vec::new());
+        work(&mut Core::lending(&mut || 4, users, (&mut xmpp, &mut json), &mut follow))
+    }
+}
+
 /// Who the publishers of events are.
 pub trait Users {
     fn jid(&self, user: UserId) -> Option<&Bare>;

@@ -1,4 +1,6 @@
 //! Who wants in: what a log-in says of the session it is to make, and of tokens.
+//!
+//! Lives on: the core that has the connection. Invariant: nobody in here has proved anything yet.
 
 use crate::base::hashed::CLIENT_BYTES;
 use crate::base::jid::Bare;

@@ -201,8 +201,7 @@ impl Shard {
         let uptime_ms = now.since(*self.started.get_or_insert(now)) / 1_000_000;
         let (wall_ms, users, translators) = (self.homes.place.wall(now).0, &self.edge, &mut self.translators);
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
-        let mut core =
-            Core { wall_ms, uptime_ms, random: &mut random, users, xmpp, json, follow, unhurried: 0, sealing: None, end: None };
+        let mut core = Core { wall_ms, uptime_ms, ..Core::lending(&mut random, users, (xmpp, json), follow) };
         let done = work(&mut core);
         let (after, sealing) = (After { end: core.end, unhurried: core.unhurried }, core.sealing);
         self.sealing = sealing.or(self.sealing.take());

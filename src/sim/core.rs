@@ -308,7 +308,7 @@ impl Core {
 
     fn flush(&mut self, env: &mut Env) {
         let mut slots = std::mem::take(&mut self.dirty);
-        self.shard.out.lines.hasten(Time(u64::MAX));
+        self.shard.out.lines.hasten(Time::MAX);
         self.shard.out.lines.take_dirty(&mut slots);
         slots.append(&mut self.again);
         for &slot in &slots {

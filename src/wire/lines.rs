@@ -119,8 +119,14 @@ impl Lines {
         });
         let line = &mut self.lines[slot as usize];
         assert!(!line.open, "a free line is not open");
-        *line =
-            Line { generation: line.generation.wrapping_add(1), high: marks.high, most: marks.most, open: true, ..Line::default() };
+        *line = Line {
+            generation: line.generation.wrapping_add(1),
+            high: marks.high,
+            most: marks.most,
+            open: true,
+            patient: line.patient,
+            ..Line::default()
+        };
         self.open += 1;
         ConnId { slot, generation: line.generation }
     }
@@ -214,7 +220,7 @@ impl Lines {
     }
 
     /// Gathers bytes that can wait for company: they go out with the next that can't, when the core has nothing else to do, or at
-    /// this time. A send costs as much as fifty deliveries.
+    /// this time. What costs most is a send, not its bytes.
     pub fn append_patiently(&mut self, slot: u32, bytes: &[u8], until: Time) {
         let Some(buffer) = self.gather_as::<false>(slot, bytes.len()) else { return };
         buffer.extend_from_slice(bytes);
@@ -436,7 +442,7 @@ mod tests {
         lines.hasten(Time(10));
         lines.take_dirty(&mut dirty);
         assert_eq!((&dirty[..], &lines.take(alone).unwrap()[..]), (&[alone][..], &b"echo"[..]));
-        lines.hasten(Time(u64::MAX));
+        lines.hasten(Time::MAX);
         assert!(!lines.has_dirty(), "each is noted once");
     }
 

@@ -156,7 +156,7 @@ impl World {
             self.shard.turn(self.now);
             let commits = std::mem::take(&mut self.shard.out.commits);
             let checks = std::mem::take(&mut self.shard.checks);
-            self.shard.out.lines.hasten(Time(u64::MAX));
+            self.shard.out.lines.hasten(Time::MAX);
             self.shard.out.lines.take_dirty(&mut dirty);
             if commits.is_empty() && checks.is_empty() && dirty.is_empty() {
                 return;

@@ -4,7 +4,6 @@ use super::*;
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::front::translate::Users;
-use crate::front::xmpp;
 use crate::wire::decode::ClientFrame;
 use crate::wire::encode::LoggedInAs;
 use crate::wire::frame::Frame;
@@ -19,27 +18,9 @@ impl Users for Nobody {
     }
 }
 
-/// What a core would lend.
-fn with_core<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
-    let (mut random, mut xmpp, mut json, mut follow) = (|| 4, xmpp::Memory::default(), Memory::default(), Vec::new());
-    let (xmpp, json, follow) = (&mut xmpp, &mut json, &mut follow);
-    work(&mut Core {
-        wall_ms: 0,
-        uptime_ms: 0,
-        random: &mut random,
-        users,
-        xmpp,
-        json,
-        follow,
-        unhurried: 0,
-        sealing: None,
-        end: None,
-    })
-}
-
 fn said(json: &mut Json, frames: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    with_core(&Nobody, |core| json.send(frames, core, &mut out));
+    Core::with(&Nobody, |core| json.send(frames, core, &mut out));
     out
 }
 

@@ -19,24 +19,6 @@ impl Users for Bob {
     }
 }
 
-/// What a core would lend.
-fn with_core<T>(users: &dyn Users, work: impl FnOnce(&mut Core<'_>) -> T) -> T {
-    let (mut random, mut xmpp, mut json, mut follow) = (|| 4, xmpp::Memory::default(), json::Memory::default(), Vec::new());
-    let (xmpp, json, follow) = (&mut xmpp, &mut json, &mut follow);
-    work(&mut Core {
-        wall_ms: 0,
-        uptime_ms: 0,
-        random: &mut random,
-        users,
-        xmpp,
-        json,
-        follow,
-        unhurried: 0,
-        sealing: None,
-        end: None,
-    })
-}
-
 fn xmpp_rules() -> Arc<xmpp::Rules> {
     let start_tls = xmpp::StartTls::No;
     Arc::new(xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls, registration: false })
@@ -75,7 +57,7 @@ impl Line {
         }
         let mut replies = Vec::new();
         let (door, frames) = (&mut self.door, &mut self.frames);
-        let read = with_core(&self.users, |core| door.received(bytes, core, frames, &mut replies));
+        let read = Core::with(&self.users, |core| door.received(bytes, core, frames, &mut replies));
         self.ended = read.err();
         if let Some(reason) = self.ended {
             Encoder::default().error(&mut replies, Tag::default(), reason, "");
@@ -85,7 +67,7 @@ impl Line {
 
     fn say(&mut self, frames: &[u8]) {
         let (door, out) = (&mut self.door, &mut self.out);
-        with_core(&self.users, |core| door.send(frames, core, out));
+        Core::with(&self.users, |core| door.send(frames, core, out));
     }
 
     fn heard(mut self, bytes: &[u8]) -> Line {

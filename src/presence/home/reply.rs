@@ -1,4 +1,6 @@
 //! What a session is told of its own requests.
+//!
+//! Lives on: the user's home core. Invariant: nothing is changed here.
 
 use crate::base::reason::Reason;
 use crate::presence::control::{Asker, Control, SessionEvent};
