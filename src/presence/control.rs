@@ -7,7 +7,7 @@
 use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
-use crate::base::id::{ConnId, CoreId, SessionId, UserId};
+use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
@@ -21,7 +21,7 @@ const NO_COPY: &str = "<no-copy ";
 /// A session's place at the core that owns its socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EdgeRef {
-    pub core: CoreId,
+    pub seat: Seat,
     pub slot: u32,
     pub generation: u32,
 }
@@ -67,14 +67,14 @@ pub enum Control {
     Watch {
         publisher: UserId,
         subscriber: UserId,
-        core: CoreId,
+        seat: Seat,
         slot: u32,
         nonce: u32,
     },
     /// An edge has no subscriber of a publisher any more.
     Unwatch {
         publisher: UserId,
-        core: CoreId,
+        seat: Seat,
         slot: u32,
     },
 
@@ -319,8 +319,6 @@ pub struct Fetch {
     pub publisher: UserId,
     pub from: Bare,
     pub from_user: UserId,
-    /// The core of `from`.
-    pub home: CoreId,
     pub session: SessionId,
     /// Which question of the session's it is.
     pub number: u32,
