@@ -13,8 +13,9 @@ use fanal::presence::control::{
 use fanal::presence::edge::Edge;
 use fanal::presence::home::{Homes, Place};
 use fanal::presence::outbox::Outbox;
+use fanal::presence::relay::Question;
 use fanal::presence::subscription::{Action, State};
-use fanal::presence::user::User;
+use fanal::presence::user::{Destination, User};
 use fanal::store::{Completion, Durability, Table};
 use fanal::wire::encode::{Encoder, PresenceFields};
 use fanal::wire::native::{MessageKind, Show};
@@ -71,10 +72,10 @@ impl World {
     /// Works off what the core has for itself.
     fn work_off(&mut self) {
         while !self.out.controls.is_empty() {
-            for (seat, control) in std::mem::take(&mut self.out.controls) {
+            for (core, control) in std::mem::take(&mut self.out.controls) {
                 let World { now, homes, edge, out, .. } = self;
                 match control {
-                    control if seat.core == THERE => self.told.push(control),
+                    control if core == THERE => self.told.push(control),
                     Control::Way(way) => homes.way(*now, way, edge, out),
                     Control::WayDone(name) => homes.way_done(*now, name, edge, out),
                     Control::Message(message) => homes.message(*now, message, out),
@@ -236,11 +237,12 @@ fn what_was_put_off_for_a_core_is_sent_once_although_it_watches_anew() {
     world.subscription(&one, Action::Subscribed, &bob);
     world.store(Ok(()));
     world.set_presence(&one, Show::Chat);
-    let (publisher, subscriber) = (one.at.user, two.at.user);
-    world.homes.watch(publisher, subscriber, (seat(THERE), 5, 1), &mut world.out);
+    let (publisher, subscriber, seat) = (one.at.user, two.at.user, seat(THERE));
+    let question = |slot, nonce| Question { subscriber, seat, slot, nonce };
+    world.homes.watch(publisher, question(5, 1), &mut world.out);
     world.set_presence(&one, Show::Away);
-    world.homes.unwatch(publisher, seat(THERE), 5);
-    world.homes.watch(publisher, subscriber, (seat(THERE), 6, 2), &mut world.out);
+    world.homes.unwatch(publisher, Destination { seat, slot: 5 }, &mut world.out);
+    world.homes.watch(publisher, question(6, 2), &mut world.out);
     world.set_presence(&one, Show::Chat);
     assert_eq!(world.out.bound[1].put_off.len(), 2);
     let bound = std::mem::take(&mut world.out.bound);

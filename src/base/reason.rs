@@ -65,6 +65,7 @@ reasons! {
     Blocked = 33, "blocked", "you have blocked this user: unblock first";
     LogInUnavailable = 34, "log_in_unavailable", "the service that decides on log-ins gives no answer now: try again later";
     TokenExpired = 35, "token_expired", "the token has expired: log in with the password";
+    HomeOutOfReach = 36, "home_out_of_reach", "the node that keeps this user's state can't be reached now: try again later";
 
     BadFrame = 100, "bad_frame", "the frame can't be decoded: its length, kind or content is wrong";
     FrameTooLarge = 101, "frame_too_large", "the frame is longer than max_frame in Hello";

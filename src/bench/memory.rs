@@ -10,7 +10,7 @@ use super::presences::presence;
 use super::progress::Progress;
 use super::report::{Report, median};
 use crate::base::config::Config;
-use crate::base::id::{ConnId, CoreId, UserId, home_of_slot, slot_of};
+use crate::base::id::{ConnId, CoreId, NodeId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::random::Random;
@@ -326,6 +326,7 @@ fn shards(plan: &Plan) -> Vec<Shard> {
         let place = Place { cluster: 0, epoch: 1, domain: domain.clone(), limits: limits.clone(), wall_at_zero };
         let units = Units { unit_bytes: Config::default().metrics.meter_unit_bytes, ..Units::default() };
         let settings = Settings {
+            node: NodeId::default(),
             core,
             cores,
             domain,

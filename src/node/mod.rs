@@ -20,7 +20,7 @@ pub use listeners::Listening;
 
 use crate::admin;
 use crate::base::config::{self, Config, Cores, Fault, KernelTls, StoreKind};
-use crate::base::id::{CoreId, home_of_slot, slot_of};
+use crate::base::id::{CoreId, NodeId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
@@ -274,6 +274,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
         let core = CoreId(core);
         let place = Place { cluster: 0, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
         let settings = Settings {
+            node: NodeId::default(),
             core,
             cores,
             domain: config.node.domain.clone(),

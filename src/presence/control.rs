@@ -83,6 +83,8 @@ pub enum Control {
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.
     WayDone(Box<WayName>),
+    /// The sender of a way, on another node, has stored that it has arrived, and will not send it again.
+    WayForgotten(Box<WayName>),
     /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
     WayArrived(Box<WayName>),
     Message(Box<Message>),
@@ -337,7 +339,7 @@ pub struct Fetched {
 }
 
 /// What tells one way from all others.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct WayName {
     pub from: Bare,
     pub to: Bare,

@@ -5,7 +5,7 @@
 
 use crate::wire::event::{self, BatchWriter, Event, Head};
 use crate::wire::frame::{HEADER_BYTES, Header};
-use crate::wire::native::Kind;
+use crate::wire::native::{Kind, Show};
 use serde::{Deserialize, Serialize};
 
 /// Event frames, one behind the other in one block.
@@ -100,6 +100,11 @@ pub fn event(frame: &[u8]) -> Event<'_> {
 #[inline]
 pub fn head(frame: &[u8]) -> Head {
     Head::read(&frame[HEADER_BYTES..]).expect("a frame that was encoded here").0
+}
+
+/// Whether it ends a session.
+pub fn is_farewell(head: &Head) -> bool {
+    head.show == Show::Unavailable
 }
 
 /// Everything behind the head.

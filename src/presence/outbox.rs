@@ -5,7 +5,7 @@
 
 use super::control::{Control, EdgeRef, SessionEvent, UserRef};
 use super::missed::Ended;
-use crate::base::id::{CoreId, Seat, SessionId, UserId};
+use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId};
 use crate::base::limits::Limits;
 use crate::base::map::Map;
 use crate::base::time::Time;
@@ -87,13 +87,56 @@ pub struct Bound {
     pub waiting: usize,
 }
 
+/// What goes to one other node, in order.
+#[derive(Default)]
+pub struct Peer {
+    parcels: Vec<Parcel>,
+    /// Event frames, one behind the other.
+    updates: Vec<u8>,
+    pub put_off: PutOff,
+    /// The link can't keep up, or is not there for a moment: updates are put off.
+    pub slow: bool,
+    /// Nothing may be begun that adds to what waits for the node.
+    pub full: bool,
+}
+
+/// A piece of it.
+pub enum Parcel {
+    Control(CoreId, Control),
+    /// So many bytes of updates.
+    Updates(usize),
+}
+
+impl Peer {
+    pub fn is_empty(&self) -> bool {
+        self.parcels.is_empty()
+    }
+
+    /// Takes all of it, and the bytes of its updates.
+    pub fn take(&mut self) -> (Vec<Parcel>, Vec<u8>) {
+        (std::mem::take(&mut self.parcels), std::mem::take(&mut self.updates))
+    }
+
+    fn update(&mut self, frame: &[u8]) {
+        self.updates.extend_from_slice(frame);
+        match self.parcels.last_mut() {
+            Some(Parcel::Updates(bytes)) => *bytes += frame.len(),
+            _ => self.parcels.push(Parcel::Updates(frame.len())),
+        }
+    }
+}
+
 /// All of it.
 pub struct Outbox {
     pub map: Map,
     pub lines: Lines,
     pub bound: Vec<Bound>,
+    /// Other nodes of the cluster that can be reached.
+    pub peers: BTreeMap<NodeId, Peer>,
+    /// What was for a node that can't be reached.
+    pub undelivered: Vec<Control>,
     /// In order; those for this core itself are worked off before the step ends.
-    pub controls: Vec<(Seat, Control)>,
+    pub controls: Vec<(CoreId, Control)>,
     pub commits: Vec<Commit>,
     /// Answers to the operator's requests, by their tickets.
     pub answers: Vec<(u64, Result<(), String>)>,
@@ -111,6 +154,8 @@ impl Outbox {
             lines: Lines::counting(unit_bytes),
             bound: (0..map.cores).map(|_| Bound::default()).collect(),
             map,
+            peers: BTreeMap::new(),
+            undelivered: Vec::new(),
             controls: Vec::new(),
             commits: Vec::new(),
             answers: Vec::new(),
@@ -121,7 +166,13 @@ impl Outbox {
     }
 
     pub fn send(&mut self, seat: Seat, control: Control) {
-        self.controls.push((seat, control));
+        if seat.node == self.map.here.node {
+            return self.controls.push((seat.core, control));
+        }
+        match self.peers.get_mut(&seat.node) {
+            Some(peer) => peer.parcels.push(Parcel::Control(seat.core, control)),
+            None => self.undelivered.push(control),
+        }
     }
 
     /// Tells a session something.
@@ -132,7 +183,10 @@ impl Outbox {
     /// Whether a core has so much to take that nothing may be begun that adds to it. What goes on, or comes to its end, still may.
     #[inline]
     pub fn is_full(&self, seat: Seat) -> bool {
-        self.bound[usize::from(seat.core.0)].waiting >= self.most_waiting
+        match seat.node == self.map.here.node {
+            true => self.bound[usize::from(seat.core.0)].waiting >= self.most_waiting,
+            false => self.peers.get(&seat.node).is_none_or(|peer| peer.full),
+        }
     }
 
     /// The same of any core.
@@ -140,15 +194,35 @@ impl Outbox {
         self.bound.iter().any(|bound| bound.waiting >= self.most_waiting)
     }
 
+    /// Updates that another core of this node has still to be given.
+    pub fn updates_for(&self, seat: Seat) -> usize {
+        if seat.node == self.map.here.node { self.bound[usize::from(seat.core.0)].updates.len() } else { 0 }
+    }
+
     /// Sends an update to another core, or puts it off. False: put off.
-    pub fn update(&mut self, core: CoreId, slot: u32, at: UserRef, now: Time, frame: &[u8]) -> bool {
-        let bound = &mut self.bound[usize::from(core.0)];
+    pub fn update(&mut self, seat: Seat, slot: u32, at: UserRef, now: Time, frame: &[u8]) -> bool {
+        if seat.node != self.map.here.node {
+            return self.update_node(seat, slot, at, frame);
+        }
+        let bound = &mut self.bound[usize::from(seat.core.0)];
         if bound.updates.bytes() + frame.len() > self.batch_bytes || !bound.put_off.is_empty() {
             let ended = Ended::of(frame);
             bound.put_off.insert((slot, at.user, ended.session), (at, ended));
             return false;
         }
         bound.updates.push(slot, now, frame);
+        true
+    }
+
+    /// The same to another node. One that can't be reached asks for the whole state when it's back.
+    fn update_node(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
+        let Some(peer) = self.peers.get_mut(&seat.node) else { return true };
+        if peer.slow || !peer.put_off.is_empty() {
+            let ended = Ended::of(frame);
+            peer.put_off.insert((slot, at.user, ended.session), (at, ended));
+            return false;
+        }
+        peer.update(frame);
         true
     }
 
@@ -185,7 +259,7 @@ mod tests {
         let mut update = |sequence| {
             let mut frame = Events::default();
             ended(sequence).tell(at.user, &mut frame);
-            out.update(CoreId(1), 3, at, Time(0), frame.bytes())
+            out.update(Seat { core: CoreId(1), ..out.map.here }, 3, at, Time(0), frame.bytes())
         };
         assert_eq!([update(1), update(2), update(3)], [true, false, false]);
         assert_eq!(out.bound[1].updates.len(), 1);

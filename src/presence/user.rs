@@ -215,6 +215,7 @@ pub struct UnderWay {
     pub to: Bare,
     pub to_user: UserId,
     pub kind: WayKind,
+    pub note: Note,
     pub sequence: u64,
     /// Known after a start of one that had arrived before: the number of the last way that the contact's core had sent by then.
     pub arrived: Option<u64>,
@@ -337,8 +338,8 @@ impl User {
 
     /// Keeps in mind that a change is on its way to a contact.
     pub fn sent(&mut self, way: &Way, arrived: Option<u64>) {
-        let Way { to, to_user, kind, sequence, .. } = way;
-        self.rare().under_way.push(UnderWay { to: to.clone(), to_user: *to_user, kind: *kind, sequence: *sequence, arrived });
+        let Way { to, to_user, kind, note, sequence, .. } = way.clone();
+        self.rare().under_way.push(UnderWay { to, to_user, kind, note, sequence, arrived });
     }
 
     /// Subscribers that were revoked, and whose homes may not know it yet.

@@ -9,6 +9,7 @@ use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
 use crate::presence::control::Control;
+use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
 use std::net::IpAddr;
 
@@ -23,6 +24,10 @@ pub struct Batch {
 
 pub enum Entry {
     Control(Control),
+    /// What a core of another node says.
+    FromNode(Box<Control>),
+    /// Updates of publishers of other nodes.
+    Updates(Events),
     Adopt(Box<Adoption>),
     Command(Box<Command>),
 }

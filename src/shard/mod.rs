@@ -3,7 +3,7 @@
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route`
-//! (other cores and this one), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
+//! (other cores and this one), `peers` (other nodes), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
 //! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
 //! everything addressed to this core itself has been worked off.
 
@@ -20,6 +20,7 @@ pub mod hook;
 mod log_in;
 mod measure;
 mod operate;
+mod peers;
 mod rates;
 mod register;
 mod route;
@@ -33,7 +34,7 @@ pub use operate::{Answer, UserLine};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;
-use crate::base::id::{ConnId, CoreId, RawSocket};
+use crate::base::id::{ConnId, CoreId, NodeId, RawSocket};
 use crate::base::limits::Limits;
 use crate::base::map::Map;
 use crate::base::sealing::Sealing;
@@ -60,6 +61,8 @@ use std::sync::Arc;
 /// What a shard is told at its start and never changes.
 #[derive(Clone)]
 pub struct Settings {
+    /// 0: the node is alone.
+    pub node: NodeId,
     pub core: CoreId,
     pub cores: u16,
     pub domain: String,
@@ -219,7 +222,7 @@ impl Shard {
         let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
         let hasher = RandomState::with_seeds(number(low), number(high), 1, 2);
         let cores = settings.cores;
-        let map = Map::alone(settings.core, cores);
+        let map = Map::of_node(settings.node, settings.core, cores);
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());

@@ -5,6 +5,8 @@ use super::{EXPECTED, Shard};
 use crate::base::id::CoreId;
 use crate::base::time::Time;
 use crate::presence::control::Control;
+use crate::presence::relay::Question;
+use crate::presence::user::Destination;
 use crate::store::Completion;
 use crate::wire::presence;
 
@@ -14,6 +16,8 @@ impl Shard {
         for entry in batch.entries.drain(..) {
             match entry {
                 Entry::Control(control) => self.control(now, control),
+                Entry::FromNode(control) => self.heard_from_node(now, *control),
+                Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
             }
@@ -45,14 +49,15 @@ impl Shard {
             if controls.is_empty() {
                 break;
             }
-            for (seat, control) in controls.drain(..) {
-                if seat == self.out.map.here {
+            for (core, control) in controls.drain(..) {
+                if core == self.settings.core {
                     self.control(now, control);
                 } else {
-                    self.put_aside(seat.core, Entry::Control(control));
+                    self.put_aside(core, Entry::Control(control));
                 }
             }
         }
+        self.give_back();
         self.tell_doors();
         if !self.out.controls.is_empty() {
             self.work_off(now);
@@ -68,7 +73,7 @@ impl Shard {
         self.out.bound[at].waiting += 1;
     }
 
-    fn control(&mut self, now: Time, control: Control) {
+    pub(super) fn control(&mut self, now: Time, control: Control) {
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Attach(attach) => homes.attach(now, *attach, edge, out),
@@ -80,11 +85,12 @@ impl Shard {
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
             Control::Watch { publisher, subscriber, seat, slot, nonce } => {
-                homes.watch(publisher, subscriber, (seat, slot, nonce), out)
+                homes.watch(publisher, Question { subscriber, seat, slot, nonce }, out)
             }
-            Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, seat, slot),
+            Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(name) => homes.way_done(now, name, edge, out),
+            Control::WayForgotten(name) => homes.way_forgotten(&name, out),
             Control::WayArrived(name) => homes.way_arrived(name, out),
             Control::Message(message) => homes.message(now, message, out),
             Control::Question(question) => homes.question(now, *question, out),

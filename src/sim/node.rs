@@ -6,7 +6,7 @@ use super::check::Held;
 use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::{Canary, Env};
-use crate::base::id::{CoreId, UserId, home_of_slot, slot_of};
+use crate::base::id::{CoreId, NodeId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::secrets::Secrets;
@@ -157,6 +157,7 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
     let decoys = Decoys::new([7; 32]);
     let (token_keys, trunk_keys, units) = (keys(), keys(), Units::default());
     let settings = Settings {
+        node: NodeId::default(),
         core,
         cores,
         domain,

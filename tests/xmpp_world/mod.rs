@@ -3,7 +3,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanal::base::credentials::ScramCredentials;
-use fanal::base::id::{ConnId, CoreId, UserId, slot_of};
+use fanal::base::id::{ConnId, CoreId, NodeId, UserId, slot_of};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
 use fanal::base::secrets::Secrets;
@@ -66,6 +66,7 @@ impl World {
         let limits = Arc::new(Limits::default());
         let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration };
         let settings = Settings {
+            node: NodeId::default(),
             core: CoreId(0),
             cores: 1,
             domain: DOMAIN.into(),

@@ -80,6 +80,7 @@ pub(super) fn failure(reason: Reason) -> Failure {
             ("wait", "resource-constraint")
         }
         StorageFailed => ("wait", "internal-server-error"),
+        HomeOutOfReach => ("wait", "remote-server-timeout"),
         Replaced => ("modify", "conflict"),
         _ => ("cancel", "undefined-condition"),
     };
@@ -99,6 +100,7 @@ pub(super) fn stream(reason: Reason) -> &'static str {
         TooManyConnections | Overloaded => "resource-constraint",
         ShuttingDown => "system-shutdown",
         SessionWornOut => "reset",
+        HomeOutOfReach => "remote-connection-failed",
         _ => "undefined-condition",
     }
 }

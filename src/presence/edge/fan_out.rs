@@ -1,9 +1,9 @@
 //! Delivery to the sessions of this edge: the same bytes to every subscriber (G2), the newest state only to those that are slow.
 
-use super::{Edge, Rest, is_farewell};
+use super::{Edge, Rest};
 use crate::base::id::{ConnId, UserId};
 use crate::presence::control::Control;
-use crate::presence::frame::{self, Events};
+use crate::presence::frame::{self, Events, is_farewell};
 use crate::presence::home::Homes;
 use crate::presence::missed::{Ended, Missed};
 use crate::presence::outbox::Outbox;

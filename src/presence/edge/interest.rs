@@ -1,9 +1,9 @@
 //! Who watches whom at this edge: asks publishers' homes once per publisher (the log-in storm's one probe per core and
 //! publisher), answers the second subscriber locally, and lets go with the last.
 
-use super::cache::Cache;
 use super::{Edge, Grant, NO_SESSION, Publisher, TrunkGroup};
 use crate::base::id::UserId;
+use crate::presence::cache::Cache;
 use crate::presence::control::{Control, EdgeRef, Snapshot};
 use crate::presence::home::Homes;
 use crate::presence::outbox::Outbox;
@@ -64,12 +64,7 @@ impl Edge {
         let first = publisher.grant == Grant::Asked;
         publisher.grant = Grant::Given;
         let pending = publisher.pending();
-        pending.ask_first.retain(|&user| user != snapshot.subscriber);
-        for user in snapshot.revoked {
-            if user != snapshot.subscriber {
-                pending.ask_first(user);
-            }
-        }
+        pending.ask_first.approved(snapshot.subscriber, &snapshot.revoked);
         let waiting = std::mem::take(&mut pending.waiting);
         // A later snapshot tells nothing that the updates don't: were it kept, an update that comes behind it would seem to be an
         // old one, and those who subscribe already would not hear of it.
@@ -121,7 +116,7 @@ impl Edge {
     /// approved again meanwhile: the word of that may have come here first.
     pub fn revoke(&mut self, slot: u32, user: UserId, subscriber: UserId, homes: &Homes, out: &mut Outbox) {
         let Some(publisher) = self.publisher(slot, user) else { return };
-        publisher.pending().ask_first(subscriber);
+        publisher.pending().ask_first.add(subscriber);
         let sessions = self.sessions_of(slot, subscriber);
         for &session_slot in &sessions {
             self.send_farewells(session_slot, slot, homes, out);

@@ -5,22 +5,20 @@
 //! session in a publisher's list has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a
 //! session watches it or waits to; nobody is in a list whom the publisher's home has not approved.
 
-mod cache;
 mod fan_out;
 mod forms;
 mod interest;
 mod names;
 
+use super::ask_first::AskFirst;
+use super::cache::Cache;
 use super::control::{Ask, Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Events;
 use super::missed::Missed;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::map::Map;
-use crate::wire::event::Head;
 use crate::wire::lines::Lines;
-use crate::wire::native::Show;
 use ahash::RandomState;
-use cache::Cache;
 use forms::Forms;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
@@ -74,7 +72,7 @@ impl EdgeSession {
 
 /// Whether the publisher's home has answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Grant {
+pub enum Grant {
     Asked,
     Given,
 }
@@ -101,30 +99,8 @@ struct Publisher {
 struct Pending {
     /// Sessions not yet granted, by their slots here.
     waiting: Vec<u32>,
-    /// Users the publisher revoked: the home is asked before they get anything again.
-    ask_first: Vec<UserId>,
-    /// There were more of them than are kept: the home is asked about everybody.
-    ask_always: bool,
-}
-
-/// Revoked users that one record keeps in mind. At the limit: the publisher's home is asked about every new subscriber.
-const ASK_FIRST_PER_PUBLISHER: usize = 1024;
-
-impl Pending {
-    fn must_ask(&self, user: UserId) -> bool {
-        self.ask_always || self.ask_first.contains(&user)
-    }
-
-    fn ask_first(&mut self, user: UserId) {
-        if self.must_ask(user) {
-            return;
-        }
-        if self.ask_first.len() == ASK_FIRST_PER_PUBLISHER {
-            (self.ask_first, self.ask_always) = (Vec::new(), true);
-        } else {
-            self.ask_first.push(user);
-        }
-    }
+    /// Users the publisher revoked.
+    ask_first: AskFirst,
 }
 
 impl Publisher {
@@ -134,7 +110,7 @@ impl Publisher {
 
     /// Whether the home must be asked before this user gets anything.
     fn must_ask(&self, user: UserId) -> bool {
-        self.pending.as_ref().is_some_and(|pending| pending.must_ask(user))
+        self.pending.as_ref().is_some_and(|pending| pending.ask_first.must_ask(user))
     }
 
     fn pending(&mut self) -> &mut Pending {
@@ -143,7 +119,7 @@ impl Publisher {
 
     /// Gives back the memory of a list that nobody is in.
     fn tidy(&mut self) {
-        self.pending.take_if(|pending| pending.waiting.is_empty() && pending.ask_first.is_empty() && !pending.ask_always);
+        self.pending.take_if(|pending| pending.waiting.is_empty() && pending.ask_first.is_empty());
     }
 
     fn is_watched(&self) -> bool {
@@ -155,11 +131,6 @@ impl Publisher {
 struct TrunkGroup {
     conn: u32,
     streams: SmallVec<[u32; 4]>,
-}
-
-/// The publisher's session has gone.
-fn is_farewell(head: &Head) -> bool {
-    head.show == Show::Unavailable
 }
 
 /// What a slow connection has still to hear, newest per publisher: slots of publishers, and their sessions that ended meanwhile.
@@ -327,6 +298,13 @@ impl Edge {
         self.free_sessions.push(edge.slot);
         *self.place(session.conn.slot, session.stream) = NO_SESSION;
         session.home
+    }
+
+    /// The sessions whose users' homes are these.
+    pub fn sessions_of_homes(&self, concerns: impl Fn(UserId) -> bool) -> Vec<EdgeRef> {
+        let concerned = |session: &EdgeSession| session.home.is_some_and(|home| concerns(home.user));
+        let slots = self.sessions.iter().enumerate().filter(|(_, session)| session.as_ref().is_some_and(concerned));
+        slots.filter_map(|(slot, _)| self.edge_ref(slot as u32)).collect()
     }
 
     /// A connection is gone: nothing is put off for it any more.

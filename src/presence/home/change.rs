@@ -17,7 +17,7 @@ use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Session, User};
 use crate::store::{Completion, Durability, Table, Write, rows};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// A way whose storing failed is tried again after this long: its sender has been told that it's on its way.
@@ -86,6 +86,8 @@ pub(super) enum Waits {
     /// A way to a user who does not exist.
     Stranger(Bare, Plan),
     Message(Box<Keeping>),
+    /// That a way has arrived on another node, which waits to hear of it.
+    Forgotten(Box<WayName>),
 }
 
 impl Homes {
@@ -122,6 +124,7 @@ impl Homes {
 
     /// A way had arrived here before the node's start, and its sender did not know it.
     pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
+        self.note_heard(&name, out);
         out.send(out.map.home_of(&name.from), Control::WayDone(name));
     }
 
@@ -148,9 +151,14 @@ impl Homes {
         let strays = self.strays.get_mut(&to).expect("the caller put some there");
         // Nobody is left who would wait for a confirmation.
         while !exists && let Some(Change::WayDone(name)) = strays.pop_front_if(|change| matches!(change, Change::WayDone(_))) {
-            forget_way(&name, out);
+            forget_way(name, &mut self.storing, out);
         }
         match strays.front() {
+            Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
+                out.send(out.map.home_of(&way.from), Control::WayDone(Box::new(way.name())));
+                strays.pop_front();
+                self.store_stray(now, to, edge, out);
+            }
             Some(Change::Way(way)) if !exists => {
                 let plan = plan::for_stranger(way, &mut self.next_way);
                 let ticket = out.commit(plan.writes.clone(), Durability::Synced);
@@ -167,7 +175,10 @@ impl Homes {
         if !stored {
             return self.stray_retries.push_back((now + RETRY, to));
         }
-        self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
+        let way = self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
+        if let Change::Way(way) = way {
+            self.note_heard(&way.name(), out);
+        }
         plan.effects.into_iter().for_each(|effect| send_way(effect, out));
         self.store_stray(now, to, edge, out);
     }
@@ -204,7 +215,11 @@ impl Homes {
                 },
                 Change::WayDone(name) => {
                     rare.under_way.retain(|way| way.sequence != name.sequence);
-                    forget_way(&name, out);
+                    forget_way(name, &mut self.storing, out);
+                    continue;
+                }
+                Change::Way(way) if self.heard.contains(&way.name()) => {
+                    out.send(out.map.home_of(&way.from), Control::WayDone(Box::new(way.name())));
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
@@ -233,6 +248,9 @@ impl Homes {
                 return self.stray_stored(now, to, plan, completion.result.is_ok(), edge, out);
             }
             Some(Waits::Message(keeping)) => return self.kept(*keeping, completion.result, out),
+            // Not deleted, its row is found at the next start, and the way sets out again.
+            Some(Waits::Forgotten(_)) if completion.result.is_err() => return,
+            Some(Waits::Forgotten(name)) => return out.send(out.map.home_of(&name.to), Control::WayForgotten(name)),
             Some(Waits::User(at)) => at,
         };
         let Some(user) = self.user(at) else { return };
@@ -324,8 +342,10 @@ impl Homes {
                 }
             }
         }
-        if let Origin::Client(asker) = origin {
-            done(asker, out);
+        match origin {
+            Origin::Client(asker) => done(asker, out),
+            Origin::Way(way) => self.note_heard(&way.name(), out),
+            _ => {}
         }
         self.document_bytes = self.document_bytes - before + after;
         self.counters.requests_refused += refused;
@@ -357,10 +377,21 @@ pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
 }
 
 /// A way has arrived, and its sender knows it. Nothing hangs on when its row goes: one that the store did not delete, or that came
-/// back in a crash, is deleted after the next start.
-fn forget_way(name: &WayName, out: &mut Outbox) {
-    let key = rows::way_key(&name.from, &name.to, name.sequence);
-    out.commit(vec![Write { table: Table::Ways, key, value: None }], Durability::RideAlong);
+/// back in a crash, is deleted after the next start. But a receiver on another node, which has a row of its own, must be told once it
+/// has gone for good.
+fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
+    let writes = vec![way_row(&name)];
+    if out.map.home_of(&name.to).node == out.map.here.node {
+        out.commit(writes, Durability::RideAlong);
+    } else {
+        let ticket = out.commit(writes, Durability::Synced);
+        storing.insert(ticket, Waits::Forgotten(name));
+    }
+}
+
+/// The deletion of a way.
+pub(super) fn way_row(name: &WayName) -> Write {
+    Write { table: Table::Ways, key: rows::way_key(&name.from, &name.to, name.sequence), value: None }
 }
 
 fn available_edges(user: &User) -> Vec<crate::presence::control::EdgeRef> {

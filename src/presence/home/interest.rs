@@ -1,17 +1,27 @@
-//! Edges ask to watch a publisher, and are granted it only for a subscriber the publisher approved (Z6, Z8).
+//! Edges and relays ask to watch a publisher, and are granted it only for a subscriber the publisher approved (Z6, Z8).
 
 use super::Homes;
-use crate::base::id::{Seat, UserId};
+use crate::base::id::UserId;
 use crate::presence::control::{Control, Snapshot};
 use crate::presence::frame::Events;
 use crate::presence::outbox::Outbox;
+use crate::presence::relay::Question;
 use crate::presence::user::{Destination, User};
 
 impl Homes {
-    pub fn watch(&mut self, publisher: UserId, subscriber: UserId, (seat, slot, nonce): (Seat, u32, u32), out: &mut Outbox) {
+    /// Somebody asks to watch a publisher whose home is here; an edge of this node, one whose home is on another.
+    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
+        if !out.map.is_here(publisher) {
+            return self.relays.watch(publisher, question, out);
+        }
         let epoch = self.place.epoch;
-        let user = self.by_user(publisher).and_then(|at| self.user(at)).filter(|user| user.approves(subscriber));
-        let Some(user) = user else {
+        let Question { subscriber, seat, slot, nonce } = question;
+        let may_watch = |user: &&mut User| match subscriber {
+            // A relay that was granted the publisher before: only nodes of this cluster come here.
+            UserId::NOBODY => seat.node != out.map.here.node && user.roster.from().next().is_some(),
+            subscriber => user.approves(subscriber),
+        };
+        let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)).filter(may_watch) else {
             self.counters.refused_watches += 1;
             return out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         };
@@ -21,17 +31,17 @@ impl Homes {
         }
         let mut events = Events::default();
         user.events(epoch, &mut events);
-        let revoked = user.unconfirmed();
-        let behind = out.bound[usize::from(seat.core.0)].updates.len();
-        let jid = user.jid.clone();
+        let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
         let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events, behind, revoked };
         out.send(seat, Control::Snapshot(Box::new(snapshot)));
         self.counters.watches += 1;
     }
 
-    pub fn unwatch(&mut self, publisher: UserId, seat: Seat, slot: u32) {
-        if let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)) {
-            user.outbound.retain(|destination| *destination != Destination { seat, slot });
+    pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
+        if !out.map.is_here(publisher) {
+            self.relays.unwatch(publisher, gone, out);
+        } else if let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)) {
+            user.outbound.retain(|destination| *destination != gone);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
-//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `load` (after a
+//! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `load` (after a
 //! start).
 //! Invariants: a user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
@@ -16,6 +16,7 @@ mod log_in;
 mod message;
 mod news;
 mod offline;
+mod peers;
 mod plan;
 mod question;
 mod reply;
@@ -25,8 +26,9 @@ mod update;
 pub use change::{Change, Storing};
 pub use news::Interests;
 
-use super::control::{UserRef, Way};
+use super::control::{UserRef, Way, WayName};
 use super::frame::Events;
+use super::relay::Relays;
 use super::user::{Session, User};
 use crate::base::id::{Seat, SessionId, UserId};
 use crate::base::jid::Bare;
@@ -35,7 +37,7 @@ use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
 use crate::store::Write;
 use ahash::RandomState;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What the homes of a core count. The shard adds it to the core's counters.
@@ -125,6 +127,8 @@ impl Place {
 /// All users whose home is this core.
 pub struct Homes {
     pub place: Place,
+    /// What stands for publishers whose homes are on other nodes.
+    pub relays: Relays,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -143,6 +147,8 @@ pub struct Homes {
     creations: Vec<(change::Waiter, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
+    /// Ways from other nodes that have arrived, as long as they may come again.
+    heard: BTreeSet<WayName>,
     /// Deletions of what the start found and nobody needs.
     leftover: Vec<Write>,
     /// Sessions whose connection broke, in the order in which they end.
@@ -170,6 +176,7 @@ impl Homes {
             kept: (0, 0),
             document_bytes: 0,
             place,
+            relays: Relays::new(hasher.clone()),
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),
@@ -181,6 +188,7 @@ impl Homes {
             stray_retries: VecDeque::new(),
             creations: Vec::new(),
             set_out: Vec::new(),
+            heard: BTreeSet::new(),
             leftover: Vec::new(),
             detached: VecDeque::new(),
             secrets,
@@ -277,8 +285,9 @@ impl Homes {
 
     /// The frames of a user's whole state, for an edge on this core.
     pub fn events_of(&self, user: UserId, events: &mut Events) {
-        if let Some(slot) = self.slot_of(user) {
-            self.events_at(slot, events);
+        match self.slot_of(user) {
+            Some(slot) => self.events_at(slot, events),
+            None => self.relays.events_of(user, events),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::activity::withhold;
 use super::reply::{done, refuse};
 use super::{Homes, news};
-use crate::base::id::{CoreId, Seat, SessionId, Version};
+use crate::base::id::{CoreId, NodeId, Seat, SessionId, Version};
 use crate::base::jid::Bare;
 use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
@@ -13,7 +13,7 @@ use crate::presence::edge::Edge;
 use crate::presence::farewell;
 use crate::presence::frame::{self, Events};
 use crate::presence::missed::Missed;
-use crate::presence::outbox::Outbox;
+use crate::presence::outbox::{Outbox, PutOff};
 use crate::presence::user::{Destination, Last, User};
 use crate::store::{
     Durability, Table, Write,
@@ -157,25 +157,50 @@ impl Homes {
         self.return_messages(now, at, ended, out);
     }
 
-    /// Sends what was put off for another core while its ring was full: the newest state of each session, once, to where the core
-    /// still watches it.
+    /// Sends what was put off for another core while its ring was full.
     pub fn send_put_off(&mut self, core: CoreId, now: Time, out: &mut Outbox) {
         let put_off = std::mem::take(&mut out.bound[usize::from(core.0)].put_off);
-        let mut frame = Vec::new();
+        self.send_newest(Seat { core, ..out.map.here }, put_off, now, out);
+    }
+
+    /// The same for another node.
+    pub fn send_put_off_to(&mut self, node: NodeId, now: Time, out: &mut Outbox) {
+        let Some(peer) = out.peers.get_mut(&node) else { return };
+        let put_off = std::mem::take(&mut peer.put_off);
+        self.send_newest(Seat { node, core: out.map.here.core }, put_off, now, out);
+    }
+
+    /// Sends the newest state of each session that was put off, once, to where it is still watched.
+    fn send_newest(&mut self, to: Seat, put_off: PutOff, now: Time, out: &mut Outbox) {
+        let (mut frame, elsewhere) = (Vec::new(), to.node != out.map.here.node);
         for ((slot, user, session), (at, ended)) in put_off {
-            let destination = Destination { seat: Seat { core, ..out.map.here }, slot };
-            let Some(home) = self.get(at).filter(|home| home.outbound.contains(&destination)) else { continue };
-            match home.sessions.iter().find(|found| found.id == session && found.available) {
-                Some(found) => found.encode(user, self.place.epoch, &mut frame),
-                None => {
-                    let mut farewell = Events::default();
-                    ended.tell(user, &mut farewell);
-                    frame.clear();
-                    frame.extend_from_slice(farewell.bytes());
-                }
+            // Of another node it's the core that stands for the publisher, whichever that is.
+            let is_there = |seat: Seat| seat == to || elsewhere && seat.node == to.node;
+            if !self.write_newest(at, session, |there| there.slot == slot && is_there(there.seat), &mut frame) {
+                continue;
             }
-            out.update(core, slot, at, now, &frame);
+            if frame.is_empty() {
+                let mut farewell = Events::default();
+                ended.tell(user, &mut farewell);
+                frame.extend_from_slice(farewell.bytes());
+            }
+            out.update(to, slot, at, now, &frame);
         }
+    }
+
+    /// Writes a session's newest frame, or nothing if it has gone. False: nobody watches it there any more.
+    fn write_newest(&self, at: UserRef, session: SessionId, watches: impl Fn(&Destination) -> bool, frame: &mut Vec<u8>) -> bool {
+        frame.clear();
+        let Some(home) = self.get(at) else {
+            let state = self.relays.state_of(at.user, session, watches);
+            frame.extend_from_slice(state.flatten().unwrap_or_default());
+            return state.is_some();
+        };
+        let found = home.sessions.iter().find(|found| found.id == session && found.available);
+        if let Some(found) = found {
+            found.encode(at.user, self.place.epoch, frame);
+        }
+        home.outbound.iter().any(watches)
     }
 }
 
@@ -187,7 +212,7 @@ fn spread(now: Time, at: UserRef, user: &mut User, session: SessionId, frame: &[
     for destination in &user.outbound {
         if destination.seat == out.map.here {
             edge.fan_out(destination.slot, at.user, frame, &mut out.lines);
-        } else if !out.update(destination.seat.core, destination.slot, at, now, frame) {
+        } else if !out.update(destination.seat, destination.slot, at, now, frame) {
             put_off += 1;
         }
     }
@@ -289,7 +314,7 @@ mod tests {
             }
             _ => false,
         };
-        assert!(out.controls.iter().any(|(to, control)| *to == there && ended(control)));
+        assert!(out.controls.iter().any(|(to, control)| *to == there.core && ended(control)));
         let sent: Vec<u32> = out.bound[1].updates.iter().map(|update| frame::head(update.frame).version.sequence).collect();
         assert_eq!(sent, [LAST_SEQUENCE, LAST_SEQUENCE + 1]);
     }

@@ -1,18 +1,17 @@
-//! What an edge keeps of a publisher of another core: the newest event frame of each session, one behind the other in one block.
+//! What is kept of a publisher whose home is elsewhere: the newest event frame of each session, one behind the other in one block.
 //!
-//! Lives on: an edge, with the publisher's record. Serves Z7. Invariants: a session has one frame at most; a farewell stands here
+//! Lives on: an edge, with the record of a publisher of another core, and a relay. Serves Z7. Invariants: a session has one frame at most; a farewell stands here
 //! only alone, as what is remembered of a user without sessions.
 
-use super::is_farewell;
+use super::frame::{self, Events, is_farewell};
 use crate::base::id::SessionId;
-use crate::presence::frame::{self, Events};
 use crate::wire::event::{self, Head};
 use std::ops::Range;
 use thin_vec::ThinVec;
 
 /// One block for all: an update finds what it replaces in a single step, and the bytes tell whose it is.
 #[derive(Default)]
-pub(super) struct Cache(ThinVec<u8>);
+pub struct Cache(ThinVec<u8>);
 
 impl Cache {
     /// Frames as a home has sent them.
@@ -62,6 +61,18 @@ impl Cache {
             }
         }
         true
+    }
+
+    /// A session's frame.
+    pub fn of_session(&self, session: SessionId) -> Option<&[u8]> {
+        self.find(session).map(|(at, _)| &self.0[at])
+    }
+
+    /// A session has gone of which no farewell came.
+    pub fn forget(&mut self, session: SessionId) {
+        if let Some((at, _)) = self.find(session) {
+            self.0.drain(at);
+        }
     }
 
     #[inline]

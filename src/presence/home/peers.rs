@@ -1,0 +1,70 @@
+//! Other nodes of the cluster, as the homes of a core see them: their edges watch users of this core, users of this core have sessions
+//! there, and subscription changes are on their way between them.
+//!
+//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left.
+
+use super::Homes;
+use super::change::way_row;
+use crate::base::id::{NodeId, SessionId};
+use crate::base::time::Time;
+use crate::presence::control::{Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
+use crate::presence::edge::Edge;
+use crate::presence::outbox::Outbox;
+use crate::store::Durability;
+
+impl Homes {
+    /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may be
+    /// resumed by another node for as long as any broken session.
+    pub fn node_gone(&mut self, now: Time, node: NodeId, edge: &mut Edge, out: &mut Outbox) {
+        let mut broken: Vec<(UserRef, SessionId, EdgeRef)> = Vec::new();
+        for (slot, user) in self.users.iter_mut().enumerate().filter_map(|(slot, user)| Some((slot, user.as_mut()?))) {
+            user.outbound.retain(|destination| destination.seat.node != node);
+            let at = user.at(slot as u32);
+            let there = user.sessions.iter().filter_map(|session| Some((session.id, session.edge?)));
+            broken.extend(there.filter(|(_, edge)| edge.seat.node == node).map(|(session, edge)| (at, session, edge)));
+        }
+        for (at, session, from) in broken {
+            self.detach(now, at, session, from, SessionEnd::Lost, edge, out);
+        }
+    }
+
+    /// A way has arrived. From another node it may come again until that says that it won't.
+    pub(super) fn note_heard(&mut self, name: &WayName, out: &Outbox) {
+        if out.map.home_of(&name.from).node != out.map.here.node {
+            self.heard.insert(name.clone());
+        }
+    }
+
+    /// A way from another node will not come again.
+    pub fn way_forgotten(&mut self, name: &WayName, out: &mut Outbox) {
+        self.heard.remove(name);
+        out.commit(vec![way_row(name)], Durability::RideAlong);
+    }
+
+    /// Subscription changes that are under way to users of another node set out again: their receivers know those that have arrived.
+    /// And those that have arrived from there are told of once more.
+    pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
+        for name in &self.heard {
+            let home = out.map.home_of(&name.from);
+            if home.node == node {
+                out.send(home, Control::WayDone(Box::new(name.clone())));
+            }
+        }
+        let mut ways: Vec<Way> = Vec::new();
+        for user in self.users.iter().flatten() {
+            let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
+            let there = under_way.filter(|way| out.map.home_of(&way.to).node == node);
+            ways.extend(there.map(|way| Way {
+                from: user.jid.clone(),
+                from_user: user.id,
+                to: way.to.clone(),
+                to_user: way.to_user,
+                kind: way.kind,
+                note: way.note.clone(),
+                sequence: way.sequence,
+            }));
+        }
+        ways.sort_unstable_by_key(|way| way.sequence);
+        ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+    }
+}

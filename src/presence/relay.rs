@@ -1,0 +1,292 @@
+//! What stands for the publishers of other nodes on this one (Z7, M5): to the edges here a relay is the publisher's home, and to the
+//! home it is one edge. So an update crosses to this node once, however many of its cores have subscribers, and the second core is
+//! answered from what is kept here.
+//!
+//! Lives on: the core that a publisher's home would be on, were it this node. Serves Z6, Z7, M4, M5. Invariants: a relay is kept
+//! exactly as long as an edge watches its publisher or has asked to; an edge is told of a publisher only for a subscriber that the
+//! home has approved; whom the home has revoked it is asked about anew; when the home has been out of reach, no edge keeps a state
+//! that the home does not have any more.
+
+use super::ask_first::AskFirst;
+use super::cache::Cache;
+use super::control::{Control, Snapshot, UserRef};
+use super::edge::{Edge, Grant};
+use super::frame::{self, Events, is_farewell};
+use super::missed::Ended;
+use super::outbox::Outbox;
+use super::user::Destination;
+use crate::base::id::{Seat, SessionId, UserId};
+use crate::base::jid::Bare;
+use crate::base::time::Time;
+use ahash::RandomState;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+
+/// What an edge has asked: whether a subscriber may see a publisher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Question {
+    pub subscriber: UserId,
+    pub seat: Seat,
+    pub slot: u32,
+    pub nonce: u32,
+}
+
+impl Question {
+    fn destination(&self) -> Destination {
+        Destination { seat: self.seat, slot: self.slot }
+    }
+}
+
+/// What relays count. The shard adds it to the core's counters.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RelayCounters {
+    /// Updates of other nodes' publishers taken in, and those that were no news.
+    pub updates: u64,
+    pub stale: u64,
+    /// Watches answered here, and those asked of homes.
+    pub answered: u64,
+    pub asked: u64,
+}
+
+/// One publisher of another node.
+struct Relay {
+    user: UserId,
+    /// Known once the home has answered, which makes the grant.
+    jid: Option<Bare>,
+    grant: Grant,
+    cache: Cache,
+    outbound: SmallVec<[Destination; 2]>,
+    /// Questions that the home has not answered yet, by their numbers there.
+    asked: Vec<(u32, Question)>,
+    /// Questions that wait for the home's first answer.
+    waiting: Vec<Question>,
+    ask_first: AskFirst,
+}
+
+impl Relay {
+    fn is_idle(&self) -> bool {
+        self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// All relays of a core.
+pub struct Relays {
+    relays: HashMap<UserId, Relay, RandomState>,
+    next_nonce: u32,
+    pub counters: RelayCounters,
+}
+
+impl Relays {
+    pub fn new(hasher: RandomState) -> Relays {
+        Relays { relays: HashMap::with_hasher(hasher), next_nonce: 0, counters: RelayCounters::default() }
+    }
+
+    pub fn count(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// The frames of a publisher's whole state, for an edge on this core.
+    pub fn events_of(&self, user: UserId, events: &mut Events) {
+        if let Some(relay) = self.relays.get(&user) {
+            events.append(relay.cache.bytes());
+        }
+    }
+
+    /// An edge of this node wants to watch a publisher.
+    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
+        let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
+            user: publisher,
+            jid: None,
+            grant: Grant::Asked,
+            cache: Cache::default(),
+            outbound: SmallVec::new(),
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            ask_first: AskFirst::default(),
+        });
+        if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
+            self.counters.answered += 1;
+            answer(relay, question, out);
+        } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
+            relay.waiting.push(question);
+        } else {
+            self.counters.asked += 1;
+            ask(relay, question, &mut self.next_nonce, out);
+        }
+    }
+
+    /// An edge watches a publisher no more.
+    pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+        relay.outbound.retain(|destination| *destination != gone);
+        relay.asked.retain(|(_, question)| question.destination() != gone);
+        relay.waiting.retain(|question| question.destination() != gone);
+        self.go_on(publisher, out);
+    }
+
+    /// The home has approved a subscriber, or whoever was approved before, and tells the publisher's state.
+    pub fn snapshot(&mut self, now: Time, snapshot: Snapshot, edge: &mut Edge, out: &mut Outbox) {
+        let Snapshot { publisher, jid, subscriber, nonce, events, revoked, .. } = snapshot;
+        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+        for &user in revoked.iter().filter(|&&user| user != subscriber && !relay.ask_first.must_ask(user)) {
+            revoke(relay, user, out);
+        }
+        relay.ask_first.approved(subscriber, &revoked);
+        relay.jid = Some(jid);
+        match relay.grant {
+            Grant::Asked => (relay.grant, relay.cache) = (Grant::Given, Cache::of(&events)),
+            Grant::Given => catch_up(relay, now, &events, edge, out),
+        }
+        if let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) {
+            let (_, question) = relay.asked.swap_remove(at);
+            answer(relay, question, out);
+        }
+        for question in std::mem::take(&mut relay.waiting) {
+            match relay.ask_first.must_ask(question.subscriber) {
+                true => ask(relay, question, &mut self.next_nonce, out),
+                false => answer(relay, question, out),
+            }
+        }
+        self.go_on(publisher, out);
+    }
+
+    /// The home has not approved a subscriber.
+    pub fn refused(&mut self, publisher: UserId, nonce: u32, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else { return };
+        let (_, Question { subscriber, seat, slot, nonce }) = relay.asked.swap_remove(at);
+        out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
+        self.go_on(publisher, out);
+    }
+
+    /// The home has taken an approval back: every edge must know before the next update.
+    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+        relay.ask_first.add(subscriber);
+        revoke(relay, subscriber, out);
+    }
+
+    /// An update of a publisher of another node, as an event frame.
+    pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
+        let head = frame::head(frame);
+        let relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
+        let Some(relay) = relay.and_then(|relay| relay.cache.put(&head, frame).then_some(relay)) else {
+            self.counters.stale += 1;
+            return;
+        };
+        self.counters.updates += 1;
+        spread(relay, now, frame, edge, out);
+    }
+
+    /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
+    pub fn state_of(&self, user: UserId, session: SessionId, watches: impl Fn(&Destination) -> bool) -> Option<Option<&[u8]>> {
+        let relay = self.relays.get(&user).filter(|relay| relay.outbound.iter().any(watches))?;
+        Some(relay.cache.of_session(session).filter(|frame| !is_farewell(&frame::head(frame))))
+    }
+
+    /// Homes may have changed without a word: their node was out of reach, has started anew, or others own their users now. What
+    /// was asked is asked again, and what was granted is compared.
+    pub fn ask_again(&mut self, concerns: impl Fn(UserId) -> bool, out: &mut Outbox) {
+        for user in self.users(concerns) {
+            let relay = self.relays.get_mut(&user).expect("listed");
+            for &(nonce, Question { subscriber, .. }) in &relay.asked {
+                send_question(user, subscriber, nonce, out);
+            }
+            if relay.grant == Grant::Given {
+                self.next_nonce = self.next_nonce.wrapping_add(1);
+                send_question(user, UserId::NOBODY, self.next_nonce, out);
+            }
+        }
+    }
+
+    /// The nodes of these publishers are down: they are shown as gone, until their homes say otherwise.
+    pub fn lost(&mut self, now: Time, concerns: impl Fn(UserId) -> bool, edge: &mut Edge, out: &mut Outbox) {
+        for user in self.users(concerns) {
+            let relay = self.relays.get_mut(&user).expect("listed");
+            catch_up(relay, now, &Events::default(), edge, out);
+        }
+    }
+
+    fn users(&self, concerns: impl Fn(UserId) -> bool) -> Vec<UserId> {
+        let mut users: Vec<UserId> = self.relays.keys().copied().filter(|&user| concerns(user)).collect();
+        users.sort_unstable();
+        users
+    }
+
+    /// Asks what is to be asked next, or lets go of a publisher that nobody watches.
+    fn go_on(&mut self, publisher: UserId, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+        if relay.is_idle() {
+            self.relays.remove(&publisher);
+            out.send(out.map.home(publisher), Control::Unwatch { publisher, seat: out.map.here, slot: SLOT });
+        } else if relay.grant == Grant::Asked && relay.asked.is_empty() {
+            let question = relay.waiting.remove(0);
+            self.counters.asked += 1;
+            ask(relay, question, &mut self.next_nonce, out);
+        }
+    }
+}
+
+/// Relays are found by their publishers' numbers, not by slots.
+const SLOT: u32 = 0;
+
+/// Asks the home.
+fn ask(relay: &mut Relay, question: Question, next_nonce: &mut u32, out: &mut Outbox) {
+    *next_nonce = next_nonce.wrapping_add(1);
+    relay.asked.push((*next_nonce, question));
+    send_question(relay.user, question.subscriber, *next_nonce, out);
+}
+
+fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, out: &mut Outbox) {
+    out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce });
+}
+
+/// Answers an edge from what is kept.
+fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
+    let destination = question.destination();
+    if !relay.outbound.contains(&destination) {
+        relay.outbound.push(destination);
+    }
+    let Question { subscriber, seat, slot, nonce } = question;
+    let mut events = Events::default();
+    events.append(relay.cache.bytes());
+    let (behind, revoked) = (out.updates_for(seat), relay.ask_first.users().to_vec());
+    let jid = relay.jid.clone().expect("a relay that was granted its publisher knows the name");
+    let snapshot = Snapshot { publisher: relay.user, jid, subscriber, slot, nonce, events, behind, revoked };
+    out.send(seat, Control::Snapshot(Box::new(snapshot)));
+}
+
+fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
+    for &Destination { seat, slot } in &relay.outbound {
+        out.send(seat, Control::Revoke { publisher: relay.user, subscriber, slot });
+    }
+}
+
+/// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
+fn catch_up(relay: &mut Relay, now: Time, events: &Events, edge: &mut Edge, out: &mut Outbox) {
+    let there: Vec<SessionId> = events.iter().map(|frame| frame::head(frame).session).collect();
+    let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
+    for ended in gone {
+        relay.cache.forget(ended.session);
+        let mut farewell = Events::default();
+        ended.tell(relay.user, &mut farewell);
+        spread(relay, now, farewell.bytes(), edge, out);
+    }
+    for frame in events.iter() {
+        if relay.cache.put(&frame::head(frame), frame) {
+            spread(relay, now, frame, edge, out);
+        }
+    }
+}
+
+/// Sends a frame to every edge with subscribers.
+fn spread(relay: &Relay, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
+    for destination in &relay.outbound {
+        if destination.seat == out.map.here {
+            edge.fan_out(destination.slot, relay.user, frame, &mut out.lines);
+        } else {
+            out.update(destination.seat, destination.slot, UserRef { user: relay.user, slot: SLOT }, now, frame);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Other nodes of the cluster: what they say to this core, and what becomes of what hangs on them when they are gone.
+//!
+//! Lives on: every core. Serves M2, M4, M5, Z4, Z7. A core speaks with another node over a lane of its own; what comes by it is for
+//! this core or handed on to the one it is for, in order. Invariants: an answer to a watch that comes from another node is for a relay,
+//! never for an edge; of a node that is gone nothing is left: its sessions are not here, its publishers are shown as gone, and it gets
+//! nothing that was meant for its earlier life.
+
+use super::Shard;
+use super::batch::Entry;
+use crate::base::id::{CoreId, NodeId};
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::Control;
+use crate::presence::frame::{self, Events};
+use crate::presence::outbox::Peer;
+use crate::presence::passage::{self, BadPassage};
+
+impl Shard {
+    /// Another node can be reached from now on; it has so many cores. One that was there before, in the same life, has missed nothing
+    /// but updates.
+    pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
+        self.out.map.set_cores(node, cores);
+        self.out.peers.entry(node).or_default();
+        let Shard { homes, out, .. } = self;
+        let map = out.map.clone();
+        homes.relays.ask_again(|user| map.home(user).node == node, out);
+        homes.ways_again(node, out);
+        self.work_off(now);
+    }
+
+    /// Another node has been out of reach for too long, or has started anew.
+    pub fn peer_lost(&mut self, now: Time, node: NodeId) {
+        self.out.peers.remove(&node);
+        let Shard { homes, edge, out, .. } = self;
+        let map = out.map.clone();
+        homes.node_gone(now, node, edge, out);
+        homes.relays.lost(now, |user| map.home(user).node == node, edge, out);
+        for session in self.edge.sessions_of_homes(|user| map.home(user).node == node) {
+            self.session_ended(session, Reason::HomeOutOfReach);
+        }
+        self.work_off(now);
+    }
+
+    /// Another node's core says something to a core of this one.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn from_node(&mut self, now: Time, core: CoreId, bytes: &[u8]) -> Result<(), BadPassage> {
+        let control = Box::new(passage::decode(bytes)?);
+        if core == self.settings.core {
+            self.heard_from_node(now, *control);
+        } else if core.0 < self.settings.cores {
+            self.put_aside(core, Entry::FromNode(control));
+        } else {
+            return Err(BadPassage);
+        }
+        self.work_off(now);
+        Ok(())
+    }
+
+    /// Updates of another node's publishers, as event frames.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn updates_from_node(&mut self, now: Time, frames: Vec<u8>) -> Result<(), BadPassage> {
+        let events = Events::try_from(frames).map_err(|_| BadPassage)?;
+        for event in events.iter() {
+            let core = self.out.map.near(frame::head(event).user).core;
+            if core == self.settings.core {
+                self.update_from_node(now, event);
+                continue;
+            }
+            match self.entries[usize::from(core.0)].last_mut() {
+                Some(Entry::Updates(block)) => block.append(event),
+                _ => {
+                    let mut block = Events::default();
+                    block.append(event);
+                    self.put_aside(core, Entry::Updates(block));
+                }
+            }
+        }
+        self.work_off(now);
+        Ok(())
+    }
+
+    pub(super) fn update_from_node(&mut self, now: Time, event: &[u8]) {
+        let Shard { homes, edge, out, .. } = self;
+        homes.relays.update(now, event, edge, out);
+    }
+
+    pub(super) fn heard_from_node(&mut self, now: Time, control: Control) {
+        let Shard { homes, edge, out, .. } = self;
+        match control {
+            Control::Snapshot(snapshot) => homes.relays.snapshot(now, *snapshot, edge, out),
+            Control::Refused { publisher, nonce, .. } => homes.relays.refused(publisher, nonce, out),
+            Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
+            control => self.control(now, control),
+        }
+    }
+
+    /// Answers what could not be sent because its node can't be reached.
+    pub(super) fn give_back(&mut self) {
+        for control in std::mem::take(&mut self.out.undelivered) {
+            let asker = match &control {
+                Control::Attach(attach) => attach.asker,
+                Control::Resume(resume) => resume.asker,
+                Control::Update { update, .. } => update.asker,
+                Control::Ask { asker, .. } => *asker,
+                Control::Message(message) => message.asker,
+                Control::Question(question) => question.asker,
+                // Ways are kept until their receiver says that they have arrived; all else is made good when the node is back.
+                _ => continue,
+            };
+            if asker.request != 0 && asker.edge.seat == self.out.map.here {
+                self.request_failed(asker.edge, asker.request, Reason::HomeOutOfReach, "");
+            }
+        }
+    }
+
+    /// What there is for another node, if something is.
+    pub fn peer(&mut self, now: Time, node: NodeId) -> Option<&mut Peer> {
+        if !self.out.peers.get(&node)?.slow {
+            self.homes.send_put_off_to(node, now, &mut self.out);
+        }
+        self.out.peers.get_mut(&node).filter(|peer| !peer.is_empty())
+    }
+}
