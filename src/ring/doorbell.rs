@@ -3,7 +3,7 @@
 //! Lives on: the sleeping core (`Sleeper`) and every core that publishes for it (`Doorbell`). How no wake-up is lost: the sleeper
 //! says "asleep" and *then* looks at its inputs once more; the publisher publishes and *then* looks whether the other sleeps. On
 //! both sides a sequentially consistent fence stands between the write and the look, so at least one of the two sees the other:
-//! either the sleeper finds the batch or the publisher finds the sleeper. `tests/ring_loom.rs` checks it.
+//! either the sleeper finds the batch or the publisher finds the sleeper. `tests/loom/ring_loom.rs` checks it.
 //! Invariant: the bell is rung at most once per announcement, however many cores publish.
 
 use super::sync::{Arc, AtomicBool, Ordering, OwnLine, fence};

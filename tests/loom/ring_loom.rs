@@ -1,7 +1,7 @@
 //! Every interleaving of the ring, the doorbell and a mesh of two cores, as loom enumerates them under the C11 memory model (G3).
 //!
-//! Run by `RUSTFLAGS="--cfg loom" cargo test --release --no-default-features --target-dir target/loom --test ring_loom`. The
-//! programs are so small that all of their interleavings are explored, with no bound on preemptions, in half a minute.
+//! Run by `cargo test --package fanal-loom`. The programs are so small that all of their interleavings are explored, with no
+//! bound on preemptions, in half a minute.
 //!
 //! That loom sees through this code was tried by breaking it, one line at a time:
 //! - `Producer::try_push` stores the tail `Relaxed`: "Causality violation: Concurrent write accesses" in the ring tests;
@@ -9,13 +9,12 @@
 //! - no fence in `Sleeper::announce`, or none in `Doorbell::published` (`before_looking`): "deadlock" in the wake-up tests,
 //!   which is the lost wake-up;
 //! - the flag is loaded and stored instead of swapped: two rings for one sleep.
-#![cfg(loom)]
 
-use fanal::base::id::CoreId;
-use fanal::ring::doorbell::{Bell, doorbell};
-use fanal::ring::exchange::Batch;
-use fanal::ring::mesh::mesh;
-use fanal::ring::spsc::ring;
+use fanal_loom::base::id::CoreId;
+use fanal_loom::ring::doorbell::{Bell, doorbell};
+use fanal_loom::ring::exchange::Batch;
+use fanal_loom::ring::mesh::mesh;
+use fanal_loom::ring::spsc::ring;
 use loom::sync::{Arc, Notify, atomic::AtomicUsize, atomic::Ordering};
 use loom::thread;
 
@@ -182,7 +181,7 @@ fn two_cores_that_publish_to_each_other_and_sleep_both_get_everything() {
         let bells = [ModelBell::new(), ModelBell::new()];
         let as_bells = bells.iter().map(|bell| bell.clone() as std::sync::Arc<dyn Bell>).collect();
         let mut ports = mesh::<Numbers>(1, as_bells).into_iter();
-        let run = |mut ports: fanal::ring::mesh::Ports<Numbers>, bell: std::sync::Arc<ModelBell>| {
+        let run = |mut ports: fanal_loom::ring::mesh::Ports<Numbers>, bell: std::sync::Arc<ModelBell>| {
             let other = CoreId(1 - ports.core.0);
             ports.batch(other).0.push(7);
             ports.publish_all();
