@@ -1,7 +1,9 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), operators (`http`, `config`) and the disk
+//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), other nodes (`link`, `lane`), operators (`http`, `config`) and the disk
 //! (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+
+mod links;
 
 use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
@@ -37,6 +39,8 @@ use fanal::wire::xml::{Bounds, Fault, Item, Parsers, Reader};
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
+pub use links::{lane, link};
+
 pub type Target = fn(&[u8]);
 
 /// Every target by name.
@@ -56,6 +60,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("json", json),
     ("xmpp", xmpp),
     ("xml", xml),
+    ("link", link),
+    ("lane", lane),
 ];
 
 /// Splits the bytes where the first one says; whole or in two, the same frames must be found.

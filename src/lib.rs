@@ -12,6 +12,7 @@ pub mod client;
 #[cfg(feature = "runtime")]
 pub mod drive;
 pub mod front;
+pub mod link;
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod node;

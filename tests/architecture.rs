@@ -11,11 +11,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("wire", &["base"]),
     ("presence", &["base", "wire", "store"]),
+    ("link", &["base", "wire"]),
     ("store", &["base"]),
     ("front", &["base", "wire"]),
     ("ring", &["base"]),
     ("metrics", &["base"]),
-    ("shard", &["base", "wire", "presence", "store", "front", "ring", "metrics"]),
+    ("shard", &["base", "wire", "presence", "store", "front", "ring", "metrics", "link"]),
     ("client", &["base", "wire"]),
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
     ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),
@@ -25,7 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that are functions of bytes, values and time; in `store`, all but the files named.
-const PURE: &[&str] = &["base", "wire", "presence", "front", "shard", "sim"];
+const PURE: &[&str] = &["base", "wire", "presence", "link", "front", "shard", "sim"];
 const PURE_STORE: &[&str] = &["src/store/mod.rs", "src/store/rows.rs", "src/store/memory.rs"];
 
 /// The world, as it's spelt in Rust.

@@ -5,13 +5,14 @@ mod targets;
 mod wire_samples;
 
 use fanal::base::credentials::ScramCredentials;
-use fanal::base::id::UserId;
+use fanal::base::id::{NodeId, UserId};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::store::Table;
 use fanal::store::rows::{self, Row};
 use fanal::wire::encode::Encoder;
 use fanal::wire::frame::HEADER_BYTES;
+use fanal::wire::link::{Frame, Hello, Life, Purpose, Site};
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
@@ -72,7 +73,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages());
+    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages()).chain(links());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -93,6 +94,30 @@ const HELLO: &str = "
     0100000000002d000201010017000000230000003300260024001d0020b0e21f4d9cc38049d06c8067c93d8bfb328d814871228756e138
     48752856577b000b00020100000a00040002001d
 ";
+
+/// What either end of a lane may hear, with what the target `lane` needs before it.
+fn links() -> impl Iterator<Item = Vec<u8>> {
+    let (low, high) = (Site { cluster: 1, node: NodeId(1) }, Site { cluster: 1, node: NodeId(2) });
+    let (life, known) = (Life { epoch: 3, term: 1 }, Some(Life { epoch: 9, term: 0 }));
+    let (purpose, digest) = (Purpose::Inside, [7; 32]);
+    let hello = Hello { from: low, to: high, purpose, cores: 2, lane: 0, attempt: 1, life, known, received: 0, digest };
+    let talk: Vec<u8> = [
+        Frame::Ping(1),
+        Frame::Entry { sequence: 1, bytes: b"entry" },
+        Frame::Update { tag: 4, bytes: &[5; 24] },
+        Frame::Complex { sequence: Some(2), bytes: b"tight" },
+        Frame::Complex { sequence: None, bytes: b"loose" },
+        Frame::Ack(1),
+        Frame::Pong(2),
+        Frame::Bye(fanal::base::reason::LinkReason::Leaving),
+    ]
+    .iter()
+    .flat_map(Frame::encode)
+    .collect();
+    let first = [(0, Frame::Hello(hello)), (3, Frame::Welcome(Hello { from: high, to: low, ..hello }))];
+    let alone = talk.clone();
+    first.into_iter().map(move |(how, first)| [&[how], &first.encode()[..], &talk].concat()).chain([alone])
+}
 
 /// WebSockets, cut in their requests, and JSON messages.
 fn pages() -> impl Iterator<Item = Vec<u8>> {

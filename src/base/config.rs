@@ -9,9 +9,11 @@ mod check;
 mod endpoint;
 mod error;
 pub mod keys;
+mod link;
 
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
+pub use link::Link;
 
 use super::limits::Limits;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ pub struct Config {
     pub tls: Tls,
     pub login: LogIn,
     pub store: Store,
+    pub link: Link,
     pub limits: Limits,
     pub metrics: Metrics,
 }

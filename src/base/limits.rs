@@ -196,5 +196,8 @@ pub const GROUPS_PER_ITEM: usize = 16;
 pub const STANZA_FRAME_BYTES: u32 = 16 << 10;
 /// A stanza so long must be taken (RFC 6120 13.12).
 pub const LEAST_STANZA_BYTES: u32 = 10_000;
+/// Longest frame of a link, header included: room for the longest frame of a client, and for what nodes add. At the limit: what is
+/// to be sent is refused, `too_large`; what comes ends the connection, `too_long`.
+pub const LINK_FRAME_BYTES: u32 = 17 << 20;
 /// Version of the native protocol.
 pub const NATIVE_VERSION: u16 = 1;

@@ -3,33 +3,35 @@
 //! Numbers are for ever. Below 100 the connection goes on; from 100 it closes after the error was sent.
 
 macro_rules! reasons {
-    ($($name:ident = $number:literal, $metric:literal, $text:literal;)*) => {
-        /// The numbers stand in `Error.reason` of the native protocol and in `schemas/README.md`.
+    ($(#[$about:meta])* $list:ident: $($name:ident = $number:literal, $metric:literal, $text:literal;)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
         #[repr(u16)]
-        pub enum Reason { $(#[doc = $text] $name = $number,)* }
+        pub enum $list { $(#[doc = $text] $name = $number,)* }
 
-        impl Reason {
-            pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
+        impl $list {
+            pub const ALL: &'static [$list] = &[$($list::$name),*];
 
             /// The label in metrics.
             pub fn metric(self) -> &'static str {
-                match self { $(Reason::$name => $metric,)* }
+                match self { $($list::$name => $metric,)* }
             }
 
             /// One sentence for the person at the other end: what was wrong and what to do.
             pub fn text(self) -> &'static str {
-                match self { $(Reason::$name => $text,)* }
+                match self { $($list::$name => $text,)* }
             }
 
-            pub fn from_number(number: u16) -> Option<Reason> {
-                match number { $($number => Some(Reason::$name),)* _ => None }
+            pub fn from_number(number: u16) -> Option<$list> {
+                match number { $($number => Some($list::$name),)* _ => None }
             }
         }
     };
 }
 
 reasons! {
+    /// The numbers stand in `Error.reason` of the native protocol and in `schemas/README.md`.
+    Reason:
     BadRequest = 1, "bad_request", "the request can't be understood: check its fields against schemas/native.fbs";
     NotAuthorized = 2, "not_authorized", "you are not subscribed to this user, or the user blocked you";
     NoSuchUser = 3, "no_such_user", "there is no such user here";
@@ -83,6 +85,41 @@ reasons! {
     TlsRequired = 113, "tls_required", "this node speaks with other machines inside TLS only: begin with it";
 }
 
+reasons! {
+    /// Why a node turns down another one's connection, or ends a link. The numbers stand in `Refusal` and `Bye` of `wire::link`.
+    LinkReason:
+    Other = 1, "other", "the other node gave a reason that this version does not know: see that node's log";
+    WrongVersion = 2, "wrong_version", "the nodes speak different versions of the link protocol: upgrade the older one";
+    SameNumbers = 3, "same_numbers", "the other node has this node's own numbers: give each node of a cluster its own";
+    WrongCluster = 4, "wrong_cluster", "another cluster answers at this address: check the addresses and the cluster's number";
+    WrongNode = 5, "wrong_node", "another node answers at this address: check the addresses and the node's number";
+    WrongPurpose = 6, "wrong_purpose", "a link within a cluster met one between clusters: check the cluster's number";
+    UnknownPeer = 7, "unknown_peer", "this node is not configured to speak with that one: name it in the configuration of both";
+    NotExpected = 8, "not_expected", "the node with the lower numbers dials: this one may not";
+    WrongLane = 9, "wrong_lane", "there is no such lane between these nodes: more than both have cores, or another one's";
+    OldLife = 10, "old_life", "a later start of the same node was here before: stop the older process";
+    OlderDial = 11, "older_dial", "a newer connection of the same lane is there already";
+
+    Leaving = 30, "leaving", "the node is stopping";
+    Replaced = 31, "replaced", "a newer connection of the same lane took its place";
+    Silent = 32, "silent", "nothing came for link.silent_ms: the network is cut, or the other process stands still";
+
+    BadFrame = 50, "bad_frame", "a frame can't be decoded: its kind, length or content is wrong";
+    TooLong = 51, "too_long", "a frame is longer than it may be";
+    OutOfOrder = 52, "out_of_order", "this frame may not come now: a hello first, and only once";
+    SequenceGap = 53, "sequence_gap", "entries are missing";
+    Replayed = 54, "replayed", "an entry came twice on one connection";
+    BadAck = 55, "bad_ack", "what was acknowledged was never sent, or had been acknowledged before";
+    Forgot = 56, "forgot", "the other node no longer knows whom it has spoken with, in the same life";
+}
+
+impl LinkReason {
+    /// Whether the other node broke the rules, so that nothing it said before can be relied on.
+    pub fn is_violation(self) -> bool {
+        self as u16 >= 50
+    }
+}
+
 impl Reason {
     /// Whether the connection closes once this has been said.
     pub fn closes(self) -> bool {
@@ -101,6 +138,11 @@ mod tests {
             assert_eq!(Reason::from_number(reason as u16), Some(reason));
             assert!(names.insert(reason.metric()), "{} twice", reason.metric());
         }
-        assert_eq!(Reason::from_number(0), None);
+        assert_eq!((Reason::from_number(0), LinkReason::from_number(0)), (None, None));
+        names.clear();
+        for &reason in LinkReason::ALL {
+            assert_eq!(LinkReason::from_number(reason as u16), Some(reason));
+            assert!(names.insert(reason.metric()), "{} twice", reason.metric());
+        }
     }
 }

@@ -74,12 +74,17 @@ pub const RAW: Kind = Kind(255);
 
 /// Appends a frame of kind [`RAW`] with what `write` appends.
 pub fn write_raw(out: &mut Vec<u8>, request: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    write_counted(out, RAW, request, write);
+}
+
+/// Appends a frame whose `stream` is the length in bytes of what `write` appends, without padding.
+pub fn write_counted(out: &mut Vec<u8>, kind: Kind, request: u32, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.resize(start + HEADER_BYTES, 0);
     write(out);
     let bytes = out.len() - start - HEADER_BYTES;
     out.resize(start + HEADER_BYTES + padded(bytes), 0);
-    let header = Header { body: padded(bytes) as u32, kind: RAW, stream: bytes as u32, request };
+    let header = Header { body: padded(bytes) as u32, kind, stream: bytes as u32, request };
     out[start..start + HEADER_BYTES].copy_from_slice(&header.encode());
 }
 

@@ -1,6 +1,7 @@
 //! From text to a sound `Config`: known keys, each value's shape, then what the values mean together.
 
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
+use super::link;
 use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
@@ -158,6 +159,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_listen(config)?;
     check_tls(config)?;
     check_http(config)?;
+    link::check(&config.link)?;
     check_limits(config)
 }
 

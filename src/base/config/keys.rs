@@ -58,6 +58,11 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("login", "How users and trunks prove who they are."),
     ("store", "What outlives the process."),
     (
+        "link",
+        "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or they \
+        warn.",
+    ),
+    (
         "limits",
         "What one client, user or core may use up. What happens at a limit stands in quotes: the reason that the client is told, \
         which is counted in fanal_dropped_total, or the name of another metric (fanal_NAME_total). fanal_limit tells each value.",
@@ -127,6 +132,18 @@ keys! {
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
         measurements.";
+
+    ["link"]
+    heartbeat_ms: number(10, HOUR_MS), "How often a connection is pinged, in milliseconds.";
+    silent_ms: number(20, HOUR_MS), "Silence at which a connection is ended and another one dialled, in milliseconds.";
+    backoff_ms: number(1, HOUR_MS), "The longest wait before the first dial after a loss, in milliseconds; it doubles with each \
+        failure. The wait is drawn between nothing and that.";
+    backoff_max_ms: number(1, HOUR_MS), "The longest wait before any dial, in milliseconds.";
+    entries: number(16, 16 * MIB), "Requests and answers that the other node has not acknowledged. Beyond it requests are refused, \
+        'overloaded'.";
+    entry_bytes: number(65_536, GIB), "Bytes of those. 'overloaded'.";
+    grace_ms: number(100, HOUR_MS), "Silence at which the other node counts as lost, in milliseconds: its users are shown offline. \
+        A shorter break shows nothing.";
 
     ["limits"]
     frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included; a stanza of XMPP may have 16,384 \

@@ -1,0 +1,61 @@
+//! The targets for what other nodes and clusters send.
+
+use fanal::base::config::Link;
+use fanal::base::id::NodeId;
+use fanal::base::limits::Limits;
+use fanal::base::random::Random;
+use fanal::base::reason::LinkReason;
+use fanal::base::time::Time;
+use fanal::link::{Ends, Incoming, Machine, Notice, Settings};
+use fanal::wire::frame::{Chunk, Frames};
+use fanal::wire::lines::Lines;
+use fanal::wire::link::{self, Frame, Hello, Site};
+
+/// Reads every frame of a lane; what is taken is what a writer would write, bar reasons of later versions.
+pub fn link(data: &[u8]) {
+    let _ = Hello::peek(data);
+    let (mut frames, mut chunk) = (Frames::default(), Chunk::new(data));
+    let mut rest = data;
+    while let Ok(Some(frame)) = frames.next(&mut chunk, 4096) {
+        let (bytes, after) = rest.split_at(frame.header.frame_bytes());
+        rest = after;
+        match link::read(&frame) {
+            Err(_) | Ok(Frame::Refusal(LinkReason::Other) | Frame::Bye(LinkReason::Other)) => {}
+            Ok(frame) => assert_eq!(frame.encode(), bytes),
+        }
+    }
+}
+
+/// Gives a lane's machine these bytes, in two pieces, at the end that dials or at the other one, as the first byte says. Whatever it
+/// makes of them is bounded.
+pub fn lane(data: &[u8]) {
+    let Some((&how, stream)) = data.split_first() else { return };
+    let limits = Limits { trunk_high_water_bytes: 4096, ..Limits::default() };
+    let settings = Settings::new(&Link { entries: 16, entry_bytes: 65_536, ..Link::default() }, &limits);
+    let (low, high) = (Site { cluster: 1, node: NodeId(1) }, Site { cluster: 1, node: NodeId(2) });
+    let (me, peer) = if how & 1 == 0 { (high, low) } else { (low, high) };
+    let ends = Ends { me, peer, lane: 0, cores: 2, epoch: 9, digest: [0; 32] };
+    let (mut machine, mut lines) = (Machine::new(Time(0), ends, settings, Random::new(1)), Lines::default());
+    let conn = lines.open(settings.marks());
+    match how & 2 == 0 {
+        true => machine.accepted(Time(1), conn, &mut lines),
+        false => machine.dialled(Time(1), conn, &mut lines),
+    }
+    let cut = usize::from(how >> 2).min(stream.len());
+    for (at, piece) in [&stream[..cut], &stream[cut..]].into_iter().enumerate() {
+        let (now, mut chunk) = (Time(2 + at as u64), Chunk::new(piece));
+        let (mut entries, mut lost) = (0, 0);
+        while let Some(incoming) = machine.next(now, conn, &mut chunk, &mut lines) {
+            match incoming {
+                Incoming::Notice(Notice::Lost { .. }) => lost += 1,
+                Incoming::Entry(_) | Incoming::Complex(_) => entries += 1,
+                _ => {}
+            }
+            assert!(lost <= 1 && entries <= stream.len() / 16 + 1);
+        }
+        while machine.send(b"entry", &mut lines).is_ok() {}
+        assert!(machine.kept().0 <= 16 && lines.backlog(conn) <= settings.marks().most as usize);
+        machine.tick(Time(3 + at as u64), &mut lines);
+    }
+    assert!(machine.deadline() > Time(0));
+}

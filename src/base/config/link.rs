@@ -1,0 +1,54 @@
+//! `[link]`: what nodes and clusters say to each other, and when they give each other up.
+
+use super::Fault;
+use serde::{Deserialize, Serialize};
+
+/// Units stand in the names; without one it's a count. All of it is of one lane of a link.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Link {
+    /// A Ping goes out so often.
+    pub heartbeat_ms: u32,
+    /// Silence at which a connection is ended.
+    pub silent_ms: u32,
+    /// About the wait before the first dial after a loss; it doubles with each failure, and full jitter is taken of it.
+    pub backoff_ms: u32,
+    /// What it doubles up to.
+    pub backoff_max_ms: u32,
+    /// Entries sent and not acknowledged. At the limit: `overloaded` to whoever asked.
+    pub entries: u32,
+    /// Their bytes. At the limit: the same.
+    pub entry_bytes: u32,
+    /// Silence, connected or not, at which the other node counts as lost.
+    pub grace_ms: u32,
+}
+
+impl Default for Link {
+    fn default() -> Link {
+        Link {
+            heartbeat_ms: 400,
+            silent_ms: 1_500,
+            backoff_ms: 50,
+            backoff_max_ms: 2_000,
+            entries: 65_536,
+            entry_bytes: 32 << 20,
+            grace_ms: 2_500,
+        }
+    }
+}
+
+/// The first of each pair may be at most the second.
+pub(super) fn check(link: &Link) -> Result<(), Fault> {
+    let pairs = [
+        ("heartbeat_ms", link.heartbeat_ms, "silent_ms", link.silent_ms, "or every pause is a loss"),
+        ("silent_ms", link.silent_ms, "grace_ms", link.grace_ms, "or a node is lost before its connection is"),
+        ("backoff_ms", link.backoff_ms, "backoff_max_ms", link.backoff_max_ms, "or the wait can't grow"),
+    ];
+    match pairs.into_iter().find(|(_, low, _, high, _)| low > high) {
+        Some((low, value, high, most, why)) => {
+            let problem = format!("{value} is more than {high} = {most}");
+            Err(Fault::new(format!("link.{low}"), problem, format!("make {low} at most {high}, {why}")))
+        }
+        None => Ok(()),
+    }
+}
