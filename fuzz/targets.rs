@@ -7,7 +7,7 @@ use fanal::admin::http::{self, Parsed};
 use fanal::admin::{ClientList, NewUser, TransferOrder, UserPage, read_json};
 use fanal::base::config::Config;
 use fanal::base::credentials::{Hash, ScramCredentials};
-use fanal::base::id::{CoreId, SessionId, UserId, Version};
+use fanal::base::id::{SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::limits::{JID_PART_BYTES, Limits};
 use fanal::base::reason::Reason;
@@ -243,8 +243,8 @@ pub fn rows(data: &[u8]) {
     reencode::<rows::Message>(value);
     reencode::<rows::Document>(value);
     let limits = Arc::new(Limits::default());
-    let (core, cores, domain, wall_at_zero) = (CoreId(0), 1, "localhost".to_owned(), WallClock(0));
-    let place = Place { core, cores, cluster: 0, epoch: 1, domain, limits, wall_at_zero };
+    let (domain, wall_at_zero) = ("localhost".to_owned(), WallClock(0));
+    let place = Place { cluster: 0, epoch: 1, domain, limits, wall_at_zero };
     let mut homes = Homes::new(place, ahash::RandomState::with_seeds(1, 2, 3, 4), Secrets::new([7; 32]));
     for (table, key, value) in stored() {
         homes.load(table, &key, &value).expect("a sound row");

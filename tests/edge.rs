@@ -3,6 +3,7 @@
 use fanal::base::id::{ConnId, CoreId, SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
+use fanal::base::map::Map;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::WallClock;
 use fanal::client::codec::Codec;
@@ -42,12 +43,11 @@ fn frame(user: UserId, sequence: u32) -> Events {
 impl World {
     fn new() -> World {
         let limits = Arc::new(Limits::default());
-        let place =
-            Place { core: HERE, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         World {
-            edge: Edge::new(HERE, 2, ahash::RandomState::with_seed(1)),
+            edge: Edge::new(&Map::alone(HERE, 2), ahash::RandomState::with_seed(1)),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
-            out: Outbox::new(2, &Limits::default(), 1500),
+            out: Outbox::new(Map::alone(HERE, 2), &Limits::default(), 1500),
         }
     }
 

@@ -1,8 +1,9 @@
 //! A home core, alone with what edges, other homes and the store tell it: each test is an order of events that their queues allow.
 
-use fanal::base::id::{CoreId, SessionId, UserId, home_of_slot, slot_of};
+use fanal::base::id::{CoreId, NodeId, Seat, SessionId, UserId, home_of_slot, slot_of};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
+use fanal::base::map::Map;
 use fanal::base::reason::Reason;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
@@ -23,6 +24,10 @@ use std::time::Duration;
 
 const HERE: CoreId = CoreId(0);
 const THERE: CoreId = CoreId(1);
+
+fn seat(core: CoreId) -> Seat {
+    Seat { node: NodeId(0), core }
+}
 
 struct World {
     now: Time,
@@ -52,13 +57,12 @@ fn user(n: usize) -> Bare {
 impl World {
     fn new(batch_bytes: u32) -> World {
         let limits = Arc::new(Limits::default());
-        let place =
-            Place { core: HERE, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         World {
             now: Time(1),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
-            edge: Edge::new(HERE, 2, ahash::RandomState::with_seed(1)),
-            out: Outbox::new(2, &Limits { ring_batch_bytes: batch_bytes, ..Limits::default() }, 1500),
+            edge: Edge::new(&Map::alone(HERE, 2), ahash::RandomState::with_seed(1)),
+            out: Outbox::new(Map::alone(HERE, 2), &Limits { ring_batch_bytes: batch_bytes, ..Limits::default() }, 1500),
             edges: 0,
             told: Vec::new(),
         }
@@ -67,10 +71,10 @@ impl World {
     /// Works off what the core has for itself.
     fn work_off(&mut self) {
         while !self.out.controls.is_empty() {
-            for (core, control) in std::mem::take(&mut self.out.controls) {
+            for (seat, control) in std::mem::take(&mut self.out.controls) {
                 let World { now, homes, edge, out, .. } = self;
                 match control {
-                    control if core == THERE => self.told.push(control),
+                    control if seat.core == THERE => self.told.push(control),
                     Control::Way(way) => homes.way(*now, way, edge, out),
                     Control::WayDone(name) => homes.way_done(*now, name, edge, out),
                     Control::Message(message) => homes.message(*now, message, out),
@@ -96,7 +100,7 @@ impl World {
 
     fn next_edge(&mut self) -> EdgeRef {
         self.edges += 1;
-        EdgeRef { core: THERE, slot: self.edges, generation: self.edges }
+        EdgeRef { seat: seat(THERE), slot: self.edges, generation: self.edges }
     }
 
     fn attached(&mut self) -> Option<Session> {
@@ -233,14 +237,14 @@ fn what_was_put_off_for_a_core_is_sent_once_although_it_watches_anew() {
     world.store(Ok(()));
     world.set_presence(&one, Show::Chat);
     let (publisher, subscriber) = (one.at.user, two.at.user);
-    world.homes.watch(publisher, subscriber, (THERE, 5, 1), &mut world.out);
+    world.homes.watch(publisher, subscriber, (seat(THERE), 5, 1), &mut world.out);
     world.set_presence(&one, Show::Away);
-    world.homes.unwatch(publisher, THERE, 5);
-    world.homes.watch(publisher, subscriber, (THERE, 6, 2), &mut world.out);
+    world.homes.unwatch(publisher, seat(THERE), 5);
+    world.homes.watch(publisher, subscriber, (seat(THERE), 6, 2), &mut world.out);
     world.set_presence(&one, Show::Chat);
     assert_eq!(world.out.bound[1].put_off.len(), 2);
     let bound = std::mem::take(&mut world.out.bound);
-    world.out = Outbox::new(2, &Limits::default(), 1500);
+    world.out = Outbox::new(Map::alone(HERE, 2), &Limits::default(), 1500);
     world.out.bound = bound;
     world.homes.send_put_off(THERE, world.now, &mut world.out);
     let slots: Vec<u32> = world.out.bound[1].updates.iter().map(|update| update.slot).collect();

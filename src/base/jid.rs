@@ -7,7 +7,23 @@ use std::fmt;
 
 /// A prepared bare JID: local@domain.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Bare(Box<str>);
+
+impl From<Bare> for String {
+    fn from(jid: Bare) -> String {
+        jid.0.into()
+    }
+}
+
+impl TryFrom<String> for Bare {
+    type Error = &'static str;
+
+    /// Only in its prepared form: in another one, a name could be there twice.
+    fn try_from(text: String) -> Result<Bare, &'static str> {
+        Bare::new(&text).filter(|jid| jid.as_str() == text).ok_or("not a JID in its prepared form")
+    }
+}
 
 impl Bare {
     /// Reads and prepares a bare JID. `None`: not a JID, or one with a resource.

@@ -8,6 +8,7 @@ pub mod hashed;
 pub mod id;
 pub mod jid;
 pub mod limits;
+pub mod map;
 pub mod network;
 pub mod random;
 pub mod rate;

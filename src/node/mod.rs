@@ -272,8 +272,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
     let wall_at_zero = WallClock(clock::wall().0 - clock::now().0 / 1_000_000);
     let shard = |core| {
         let core = CoreId(core);
-        let place =
-            Place { core, cores, cluster: 0, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
+        let place = Place { cluster: 0, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
         let settings = Settings {
             core,
             cores,

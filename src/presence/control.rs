@@ -7,41 +7,42 @@
 use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
-use crate::base::id::{ConnId, CoreId, SessionId, UserId};
+use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
 use crate::wire::native::{self, Access, MessageKind, Show};
 use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
 
 /// A sender's wish that a message be not copied (XEP-0280 7, XEP-0334).
 const PRIVATE: &str = "<private xmlns='urn:xmpp:carbons:2'";
 const NO_COPY: &str = "<no-copy ";
 
 /// A session's place at the core that owns its socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct EdgeRef {
-    pub core: CoreId,
+    pub seat: Seat,
     pub slot: u32,
     pub generation: u32,
 }
 
 /// A user's place at its home: the number, and where it is found without a look-up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UserRef {
     pub user: UserId,
     pub slot: u32,
 }
 
 /// A session that waits for an answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Asker {
     pub edge: EdgeRef,
     /// The client's number for the request; 0: tell only errors.
     pub request: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
     // Edge to a user's home.
     Attach(Box<Attach>),
@@ -67,14 +68,14 @@ pub enum Control {
     Watch {
         publisher: UserId,
         subscriber: UserId,
-        core: CoreId,
+        seat: Seat,
         slot: u32,
         nonce: u32,
     },
     /// An edge has no subscriber of a publisher any more.
     Unwatch {
         publisher: UserId,
-        core: CoreId,
+        seat: Seat,
         slot: u32,
     },
 
@@ -132,7 +133,7 @@ pub enum Control {
 }
 
 /// A log-in that was authenticated where the connection is.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Attach {
     pub jid: Bare,
     /// Empty: make one up.
@@ -146,7 +147,7 @@ pub struct Attach {
     pub presence: Vec<u8>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Resume {
     pub jid: Bare,
     pub token: Vec<u8>,
@@ -154,7 +155,7 @@ pub struct Resume {
     pub asker: Asker,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Attached {
     pub asker: Asker,
     pub at: UserRef,
@@ -167,7 +168,7 @@ pub struct Attached {
 }
 
 /// How a session came to its end at its edge.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum SessionEnd {
     /// The connection broke: the session may be resumed for a while.
     Lost,
@@ -178,14 +179,14 @@ pub enum SessionEnd {
 }
 
 /// A session's new presence: the publisher's own bytes, verified where they entered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Update {
     pub presence: Vec<u8>,
     pub asker: Asker,
 }
 
 /// A client's request to its home.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Ask {
     Subscription {
         action: Action,
@@ -261,7 +262,7 @@ pub enum Ask {
 
 /// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
 /// the change it makes, deleted when its sender has heard of that.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Way {
     pub from: Bare,
     pub from_user: UserId,
@@ -274,7 +275,7 @@ pub struct Way {
 }
 
 /// What goes with a subscription stanza.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub struct Note {
     pub text: String,
     /// XML elements.
@@ -288,7 +289,7 @@ impl Note {
 }
 
 /// One user asks about another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Question {
     pub from: Bare,
     pub from_user: UserId,
@@ -298,7 +299,7 @@ pub struct Question {
 }
 
 /// What one user wants to know of another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Wanted {
     LastSeen,
     /// The document of this name.
@@ -306,7 +307,7 @@ pub enum Wanted {
 }
 
 /// A user's document of this name has changed: users of one core who may hear of it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct News {
     pub publisher: UserId,
     pub name: Box<str>,
@@ -314,13 +315,11 @@ pub struct News {
 }
 
 /// A session that is to be told of documents asks what they say.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Fetch {
     pub publisher: UserId,
     pub from: Bare,
     pub from_user: UserId,
-    /// The core of `from`.
-    pub home: CoreId,
     pub session: SessionId,
     /// Which question of the session's it is.
     pub number: u32,
@@ -329,7 +328,7 @@ pub struct Fetch {
 }
 
 /// The answer: those that it may see; of one that is gone, no data.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Fetched {
     pub fetch: Fetch,
     /// Whose they are.
@@ -338,7 +337,7 @@ pub struct Fetched {
 }
 
 /// What tells one way from all others.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WayName {
     pub from: Bare,
     pub to: Bare,
@@ -367,7 +366,7 @@ impl Way {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum WayKind {
     Stanza(Action),
     /// The sender blocked the receiver.
@@ -401,7 +400,7 @@ impl WayKind {
 }
 
 /// What a message says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Content {
     pub kind: MessageKind,
     pub id: String,
@@ -410,7 +409,7 @@ pub struct Content {
     pub extensions: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Message {
     pub from: Bare,
     pub from_resource: CompactString,
@@ -429,7 +428,7 @@ pub struct Message {
     pub copy: native::Copy,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Directed {
     pub from: Bare,
     pub from_resource: CompactString,
@@ -438,7 +437,7 @@ pub struct Directed {
     pub presence: Vec<u8>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Snapshot {
     pub publisher: UserId,
     pub jid: Bare,
@@ -454,7 +453,7 @@ pub struct Snapshot {
 }
 
 /// What a home tells one session.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum SessionEvent {
     Done {
         request: u32,
@@ -532,7 +531,7 @@ pub enum SessionEvent {
 }
 
 /// A roster item as clients see it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Contact {
     pub jid: Bare,
     pub user: UserId,

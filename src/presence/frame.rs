@@ -5,10 +5,40 @@
 
 use crate::wire::event::{self, BatchWriter, Event, Head};
 use crate::wire::frame::{HEADER_BYTES, Header};
+use crate::wire::native::Kind;
+use serde::{Deserialize, Serialize};
 
 /// Event frames, one behind the other in one block.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct Events(Vec<u8>);
+
+impl From<Events> for Vec<u8> {
+    fn from(events: Events) -> Vec<u8> {
+        events.0
+    }
+}
+
+impl TryFrom<Vec<u8>> for Events {
+    type Error = &'static str;
+
+    /// Bytes of another node, which may be anything.
+    fn try_from(block: Vec<u8>) -> Result<Events, &'static str> {
+        let mut rest = &block[..];
+        while !rest.is_empty() {
+            rest = split_event(rest).ok_or("event frames without streams")?;
+        }
+        Ok(Events(block))
+    }
+}
+
+/// What stands behind the first frame of bytes that may be anything; `None`: they don't begin with the event of a connection.
+fn split_event(bytes: &[u8]) -> Option<&[u8]> {
+    let header = Header::decode(bytes.first_chunk()?, u32::MAX).ok()?;
+    let (first, rest) = bytes.split_at_checked(header.frame_bytes())?;
+    let event = event::read(first.get(HEADER_BYTES..)?).ok()?;
+    (header.kind == Kind::Event && event.streams.is_empty()).then_some(rest)
+}
 
 impl Events {
     /// One frame.

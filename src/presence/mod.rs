@@ -12,6 +12,7 @@ pub mod home;
 pub mod mailbox;
 pub mod missed;
 pub mod outbox;
+pub mod passage;
 pub mod roster;
 pub mod subscription;
 pub mod user;

@@ -3,10 +3,11 @@
 //! Lives on: every core, owned by the shard. Serves G2, G3. Invariants: nothing here waits for another core; an update for a core
 //! whose ring is full is remembered once per publisher's session, not once per update.
 
-use super::control::{Control, UserRef};
+use super::control::{Control, EdgeRef, SessionEvent, UserRef};
 use super::missed::Ended;
-use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::id::{CoreId, Seat, SessionId, UserId};
 use crate::base::limits::Limits;
+use crate::base::map::Map;
 use crate::base::time::Time;
 use crate::store::{Commit, Durability, Write};
 use crate::wire::lines::Lines;
@@ -88,10 +89,11 @@ pub struct Bound {
 
 /// All of it.
 pub struct Outbox {
+    pub map: Map,
     pub lines: Lines,
     pub bound: Vec<Bound>,
     /// In order; those for this core itself are worked off before the step ends.
-    pub controls: Vec<(CoreId, Control)>,
+    pub controls: Vec<(Seat, Control)>,
     pub commits: Vec<Commit>,
     /// Answers to the operator's requests, by their tickets.
     pub answers: Vec<(u64, Result<(), String>)>,
@@ -104,10 +106,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// `unit_bytes`: a message up to this long counts as one unit of load (C1).
-    pub fn new(cores: u16, limits: &Limits, unit_bytes: u32) -> Outbox {
+    pub fn new(map: Map, limits: &Limits, unit_bytes: u32) -> Outbox {
         Outbox {
             lines: Lines::counting(unit_bytes),
-            bound: (0..cores).map(|_| Bound::default()).collect(),
+            bound: (0..map.cores).map(|_| Bound::default()).collect(),
+            map,
             controls: Vec::new(),
             commits: Vec::new(),
             answers: Vec::new(),
@@ -117,14 +120,19 @@ impl Outbox {
         }
     }
 
-    pub fn send(&mut self, core: CoreId, control: Control) {
-        self.controls.push((core, control));
+    pub fn send(&mut self, seat: Seat, control: Control) {
+        self.controls.push((seat, control));
+    }
+
+    /// Tells a session something.
+    pub fn tell(&mut self, edge: EdgeRef, event: SessionEvent) {
+        self.send(edge.seat, Control::ToSession { edge, event });
     }
 
     /// Whether a core has so much to take that nothing may be begun that adds to it. What goes on, or comes to its end, still may.
     #[inline]
-    pub fn is_full(&self, core: CoreId) -> bool {
-        self.bound[usize::from(core.0)].waiting >= self.most_waiting
+    pub fn is_full(&self, seat: Seat) -> bool {
+        self.bound[usize::from(seat.core.0)].waiting >= self.most_waiting
     }
 
     /// The same of any core.
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_update_for_a_full_batch_is_put_off_once_per_session() {
-        let mut out = Outbox::new(2, &Limits { ring_batch_bytes: 100, ..Limits::default() }, 1500);
+        let mut out = Outbox::new(Map::alone(CoreId(0), 2), &Limits { ring_batch_bytes: 100, ..Limits::default() }, 1500);
         let (at, session) = (UserRef { user: UserId(5), slot: 0 }, SessionId(1));
         let ended = |sequence| Ended { session, version: Version { epoch: 1, sequence }, resource: "desk".into() };
         let mut update = |sequence| {

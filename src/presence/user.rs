@@ -10,7 +10,7 @@ use super::missed::Missed;
 use super::roster::{Item, Roster};
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
-use crate::base::id::{CoreId, SessionId, UserId, Version};
+use crate::base::id::{Seat, SessionId, UserId, Version};
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::time::{Time, WallClock};
@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 /// An edge with at least one subscriber of the user (a row of the outbound table, Z6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Destination {
-    pub core: CoreId,
+    pub seat: Seat,
     /// The publisher's slot there.
     pub slot: u32,
 }

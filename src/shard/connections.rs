@@ -171,15 +171,15 @@ impl Shard {
         let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
         self.taken.add(Taken { units: 0, publications: 1, published_bytes: view.bytes.len() as u32 });
-        let core = home.user.home(self.settings.cores);
-        if core == self.settings.core {
+        let seat = self.out.map.home(home.user);
+        if seat == self.out.map.here {
             self.homes.update(now, home.at(), home.session, &view, asker, &mut self.edge, &mut self.out);
             self.applied(now);
-        } else if self.out.is_full(core) {
+        } else if self.out.is_full(seat) {
             self.say_error(conn, tag, Reason::Overloaded, "");
         } else {
             let update = Update { presence: view.bytes.to_vec(), asker };
-            self.out.send(core, Control::Update { at: home.at(), session: home.session, update: Box::new(update) });
+            self.out.send(seat, Control::Update { at: home.at(), session: home.session, update: Box::new(update) });
         }
         Flow::Next
     }
@@ -260,12 +260,12 @@ impl Shard {
     fn ask(&mut self, conn: ConnId, tag: Tag, ask: Ask) -> Flow {
         let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
-        let core = home.user.home(self.settings.cores);
-        if self.out.is_full(core) {
+        let seat = self.out.map.home(home.user);
+        if self.out.is_full(seat) {
             self.say_error(conn, tag, Reason::Overloaded, "");
             return Flow::Next;
         }
-        self.out.send(core, Control::Ask { at: home.at(), session: home.session, asker, ask: Box::new(ask) });
+        self.out.send(seat, Control::Ask { at: home.at(), session: home.session, asker, ask: Box::new(ask) });
         Flow::Next
     }
 
@@ -296,8 +296,8 @@ impl Shard {
     /// Ends a session here and tells its home.
     pub(super) fn close_session(&mut self, edge: EdgeRef, end: SessionEnd) {
         if let Some(home) = self.edge.close(edge, &mut self.out) {
-            let core = home.user.home(self.settings.cores);
-            self.out.send(core, Control::Detach { at: home.at(), session: home.session, edge, end });
+            let seat = self.out.map.home(home.user);
+            self.out.send(seat, Control::Detach { at: home.at(), session: home.session, edge, end });
         }
     }
 

@@ -43,11 +43,10 @@ impl Shard {
     }
 
     fn expect_sessions(&self, mut places: Places) {
-        let core = self.settings.core;
         let here = |place: u32| place != NOWHERE;
         for place in places.iter_mut().filter(|place| here(**place)) {
             let home = self.edge.at_slot(*place).and_then(|session| session.home);
-            *place = home.filter(|home| home.user.home(self.settings.cores) == core).map_or(NOWHERE, |home| home.slot);
+            *place = home.filter(|home| self.out.map.home(home.user) == self.out.map.here).map_or(NOWHERE, |home| home.slot);
         }
         let mut seen = 0;
         for &place in places.iter().filter(|place| here(**place)) {
@@ -55,7 +54,7 @@ impl Shard {
         }
         for place in places.iter_mut().filter(|place| here(**place)) {
             seen ^= self.homes.glance_at_session(*place);
-            *place = self.homes.publisher_slot(*place).unwrap_or(NOWHERE);
+            *place = self.homes.publisher_slot(*place, self.out.map.here).unwrap_or(NOWHERE);
         }
         black_box(seen);
         self.expect_publishers(places);

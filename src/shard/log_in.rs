@@ -120,9 +120,9 @@ impl Shard {
                 return None;
             }
         };
-        let home = self.home_of(&entrant.jid);
-        if home != self.settings.core {
-            return Some(home);
+        let near = self.near(&entrant.jid);
+        if near != self.settings.core {
+            return Some(near);
         }
         match mechanism {
             Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
@@ -236,7 +236,7 @@ impl Shard {
         let refusal = match self.entrant(log_in, presence) {
             Err(refusal) => Some(refusal),
             Ok(entrant) if entrant.bind_later => Some((Reason::BadRequest, "a trunk's streams are bound at once")),
-            Ok(entrant) if self.out.is_full(self.home_of(&entrant.jid)) => Some((Reason::Overloaded, "")),
+            Ok(entrant) if self.out.is_full(self.out.map.home_of(&entrant.jid)) => Some((Reason::Overloaded, "")),
             Ok(entrant) => {
                 let refusal = self.stream_refusal(conn, tag);
                 if refusal.is_none() {
@@ -294,13 +294,14 @@ impl Shard {
 
     fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
         let edge = self.edge.open(conn, tag.stream);
-        let home = self.home_of(&entrant.jid);
+        let home = self.out.map.home_of(&entrant.jid);
         let asker = Asker { edge, request: tag.request };
         let Entrant { jid, resource, presence, .. } = entrant;
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
 
-    pub(super) fn home_of(&self, jid: &Bare) -> CoreId {
+    /// The core of this node that a user's connection goes to: all that needs no other node is there.
+    pub(super) fn near(&self, jid: &Bare) -> CoreId {
         home_of_slot(slot_of(jid.as_str()), self.settings.cores)
     }
 
@@ -313,10 +314,11 @@ impl Shard {
                 return None;
             }
         };
-        let home = self.home_of(&jid);
-        if tag.stream == 0 && home != self.settings.core {
-            return Some(home);
+        let near = self.near(&jid);
+        if tag.stream == 0 && near != self.settings.core {
+            return Some(near);
         }
+        let home = self.out.map.home_of(&jid);
         if self.out.is_full(home) {
             self.refuse_log_in(conn, tag, Reason::Overloaded, "");
             return None;
@@ -369,7 +371,7 @@ impl Shard {
 
     /// A session came into being whose connection has gone meanwhile.
     pub(super) fn detach_unseen(&mut self, edge: EdgeRef, at: UserRef, session: SessionId) {
-        let home = at.user.home(self.settings.cores);
+        let home = self.out.map.home(at.user);
         self.out.send(home, Control::Detach { at, session, edge, end: SessionEnd::Ended });
     }
 

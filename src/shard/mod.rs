@@ -35,6 +35,7 @@ use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::limits::Limits;
+use crate::base::map::Map;
 use crate::base::sealing::Sealing;
 use crate::base::secrets::Secrets;
 use crate::base::time::Time;
@@ -218,14 +219,15 @@ impl Shard {
         let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
         let hasher = RandomState::with_seeds(number(low), number(high), 1, 2);
         let cores = settings.cores;
-        let mut edge = Edge::new(settings.core, cores, hasher.clone());
+        let map = Map::alone(settings.core, cores);
+        let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
-            out: Outbox::new(cores, &settings.limits, settings.units.unit_bytes),
+            out: Outbox::new(map, &settings.limits, settings.units.unit_bytes),
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),

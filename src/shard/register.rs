@@ -59,7 +59,7 @@ impl Shard {
     pub(super) fn register(&mut self, now: Time, conn: ConnId, tag: Tag, register: native::Register<'_>) -> Option<CoreId> {
         match self.may_register(register) {
             Err((reason, detail)) => self.refuse_log_in(conn, tag, reason, detail),
-            Ok(jid) if self.home_of(&jid) != self.settings.core => return Some(self.home_of(&jid)),
+            Ok(jid) if self.near(&jid) != self.settings.core => return Some(self.near(&jid)),
             Ok(jid) if self.homes.by_name(&jid).is_some() => self.refuse_log_in(conn, tag, Reason::UserExists, ""),
             Ok(jid) => {
                 let most = self.settings.limits.registrations_per_minute.div_ceil(u32::from(self.settings.cores));
@@ -137,11 +137,11 @@ impl Shard {
     fn change_password(&mut self, asker: Asker, credentials: Option<Box<ScramCredentials>>) {
         self.deriving.retain(|edge| *edge != asker.edge);
         let Some(home) = self.edge.get(asker.edge).and_then(|session| session.home) else { return };
-        let core = home.user.home(self.settings.cores);
+        let seat = self.out.map.home(home.user);
         match credentials {
-            Some(credentials) if !self.out.is_full(core) => {
+            Some(credentials) if !self.out.is_full(seat) => {
                 let ask = Box::new(Ask::Credentials(credentials));
-                self.out.send(core, Control::Ask { at: home.at(), session: home.session, asker, ask });
+                self.out.send(seat, Control::Ask { at: home.at(), session: home.session, asker, ask });
             }
             _ => self.request_failed(asker.edge, asker.request, Reason::Overloaded, ""),
         }

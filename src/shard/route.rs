@@ -45,11 +45,11 @@ impl Shard {
             if controls.is_empty() {
                 break;
             }
-            for (core, control) in controls.drain(..) {
-                if core == self.settings.core {
+            for (seat, control) in controls.drain(..) {
+                if seat == self.out.map.here {
                     self.control(now, control);
                 } else {
-                    self.put_aside(core, Entry::Control(control));
+                    self.put_aside(seat.core, Entry::Control(control));
                 }
             }
         }
@@ -79,10 +79,10 @@ impl Shard {
                 homes.update(now, at, session, &view, update.asker, edge, out);
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
-            Control::Watch { publisher, subscriber, core, slot, nonce } => {
-                homes.watch(publisher, subscriber, (core, slot, nonce), out)
+            Control::Watch { publisher, subscriber, seat, slot, nonce } => {
+                homes.watch(publisher, subscriber, (seat, slot, nonce), out)
             }
-            Control::Unwatch { publisher, core, slot } => homes.unwatch(publisher, core, slot),
+            Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, seat, slot),
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(name) => homes.way_done(now, name, edge, out),
             Control::WayArrived(name) => homes.way_arrived(name, out),

@@ -10,6 +10,7 @@ pub mod event;
 pub mod form;
 pub mod frame;
 pub mod lines;
+mod numbers;
 pub mod presence;
 pub mod xml;
 

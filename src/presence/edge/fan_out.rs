@@ -149,7 +149,7 @@ impl Edge {
 
     fn ask_for_rest(&self, Rest { asker, ask }: Rest, out: &mut Outbox) {
         if let Some(home) = self.get(asker.edge).and_then(|session| session.home.as_ref()) {
-            out.send(home.user.home(self.cores), Control::Ask { at: home.at(), session: home.session, asker, ask });
+            out.send(out.map.home(home.user), Control::Ask { at: home.at(), session: home.session, asker, ask });
         }
     }
 
@@ -221,7 +221,7 @@ impl Edge {
     /// The frames that tell a publisher's whole state.
     fn states_of(&self, slot: u32, homes: &Homes, events: &mut Events) {
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept");
-        if publisher.user.home(self.cores) == self.core {
+        if publisher.user.home(self.cores) == self.here.core {
             homes.events_of(publisher.user, events);
         } else {
             events.append(publisher.cache.bytes());
@@ -235,7 +235,7 @@ impl Edge {
         let at_home = slots.iter().map(|&slot| {
             let publisher = self.publishers[slot as usize].as_ref()?;
             seen ^= publisher.cache.glance();
-            (publisher.user.home(self.cores) == self.core).then(|| homes.slot_of(publisher.user)).flatten()
+            (publisher.user.home(self.cores) == self.here.core).then(|| homes.slot_of(publisher.user)).flatten()
         });
         let at_home: SmallVec<[Option<u32>; TOGETHER]> = at_home.collect();
         for step in [Homes::glance, Homes::glance_at_session, Homes::glance_at_presence] {

@@ -55,7 +55,7 @@ impl Edge {
     /// The publisher's home has answered for one subscriber; everyone who waited is served, but those it revoked.
     pub fn snapshot(&mut self, snapshot: Snapshot, homes: &Homes, out: &mut Outbox) {
         self.answered(snapshot.slot, snapshot.subscriber, snapshot.nonce);
-        let elsewhere = snapshot.publisher.home(self.cores) != self.core;
+        let elsewhere = snapshot.publisher.home(self.cores) != self.here.core;
         let is_older = |nonce: u32| snapshot.nonce.wrapping_sub(nonce) > u32::MAX / 2;
         let Some(publisher) = self.publisher(snapshot.slot, snapshot.publisher).filter(|p| !is_older(p.nonce)) else {
             self.counters.stale_updates += 1;
@@ -174,10 +174,10 @@ impl Edge {
     /// Asks a publisher's home about a subscriber. It answers each question once.
     fn watch(&mut self, slot: u32, subscriber: UserId, out: &mut Outbox) {
         self.next_nonce = self.next_nonce.wrapping_add(1);
-        let (nonce, core) = (self.next_nonce, self.core);
+        let (nonce, seat) = (self.next_nonce, out.map.here);
         self.asked.insert((slot, subscriber), nonce);
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
-        out.send(publisher.home(self.cores), Control::Watch { publisher, subscriber, core, slot, nonce });
+        out.send(out.map.near(publisher), Control::Watch { publisher, subscriber, seat, slot, nonce });
     }
 
     /// Whether an answer is to the latest question about a subscriber.
@@ -257,7 +257,7 @@ impl Edge {
             self.free_publishers.push(slot);
             self.by_user.remove(&user);
             self.name_gone(user);
-            out.send(user.home(self.cores), Control::Unwatch { publisher: user, core: self.core, slot });
+            out.send(out.map.near(user), Control::Unwatch { publisher: user, seat: out.map.here, slot });
         }
     }
 

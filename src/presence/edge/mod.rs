@@ -14,7 +14,8 @@ mod names;
 use super::control::{Ask, Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Events;
 use super::missed::Missed;
-use crate::base::id::{ConnId, CoreId, SessionId, UserId};
+use crate::base::id::{ConnId, Seat, SessionId, UserId};
+use crate::base::map::Map;
 use crate::wire::event::Head;
 use crate::wire::lines::Lines;
 use crate::wire::native::Show;
@@ -186,7 +187,7 @@ pub struct Rest {
 
 /// All sessions whose sockets this core owns.
 pub struct Edge {
-    core: CoreId,
+    here: Seat,
     cores: u16,
     sessions: Vec<Option<EdgeSession>>,
     free_sessions: Vec<u32>,
@@ -221,10 +222,10 @@ const GLANCED_LINES: usize = 4;
 pub const NO_SESSION: u32 = u32::MAX;
 
 impl Edge {
-    pub fn new(core: CoreId, cores: u16, hasher: RandomState) -> Edge {
+    pub fn new(map: &Map, hasher: RandomState) -> Edge {
         Edge {
-            core,
-            cores,
+            here: map.here,
+            cores: map.cores,
             sessions: Vec::new(),
             free_sessions: Vec::new(),
             next_generation: 1,
@@ -262,7 +263,7 @@ impl Edge {
             }
         };
         *self.place(conn.slot, stream) = slot;
-        EdgeRef { core: self.core, slot, generation }
+        EdgeRef { seat: self.here, slot, generation }
     }
 
     /// Where the session of a connection or stream is noted down.
@@ -289,7 +290,7 @@ impl Edge {
     pub fn session(&self, conn_slot: u32, stream: u32) -> Option<(EdgeRef, Home)> {
         let slot = if stream == 0 { self.session_of_conn(conn_slot) } else { self.session_of_stream(conn_slot, stream) }?;
         let session = self.at_slot(slot)?;
-        Some((EdgeRef { core: self.core, slot, generation: session.generation }, session.home?))
+        Some((EdgeRef { seat: self.here, slot, generation: session.generation }, session.home?))
     }
 
     /// The sessions of a connection: its own, or those of all its streams.
@@ -308,7 +309,7 @@ impl Edge {
     }
 
     pub fn edge_ref(&self, slot: u32) -> Option<EdgeRef> {
-        self.at_slot(slot).map(|session| EdgeRef { core: self.core, slot, generation: session.generation })
+        self.at_slot(slot).map(|session| EdgeRef { seat: self.here, slot, generation: session.generation })
     }
 
     /// The home has attached a session.

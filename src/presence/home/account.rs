@@ -9,7 +9,7 @@ use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Asker, Attach, Control, Note, SessionEvent, UserRef, WayKind};
+use crate::presence::control::{Asker, Attach, Note, SessionEvent, UserRef, WayKind};
 use crate::presence::edge::Edge;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
@@ -106,7 +106,7 @@ impl Homes {
         for (session, session_edge) in sessions {
             self.end_session(now, at, session, "", edge, out);
             if let Some(edge) = session_edge {
-                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Ended(Reason::AccountRemoved) });
+                out.tell(edge, SessionEvent::Ended(Reason::AccountRemoved));
             }
         }
         out.commit(
@@ -116,7 +116,7 @@ impl Homes {
         let user = self.take(at).expect("being removed");
         self.drop_mailbox(&user);
         self.document_bytes -= user.document_bytes();
-        plan.effects.into_iter().for_each(|effect| change::send_way(effect, self.place.cores, out));
+        plan.effects.into_iter().for_each(|effect| change::send_way(effect, out));
         self.refuse_waiting(user, Reason::AccountRemoved, out);
     }
 

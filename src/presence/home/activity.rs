@@ -6,7 +6,7 @@
 use super::Homes;
 use super::reply::{done, tell};
 use crate::base::id::SessionId;
-use crate::presence::control::{Asker, Control, EdgeRef, SessionEvent, UserRef};
+use crate::presence::control::{Asker, EdgeRef, SessionEvent, UserRef};
 use crate::presence::outbox::Outbox;
 use crate::presence::user::Withheld;
 
@@ -44,7 +44,7 @@ impl Homes {
 /// The directed presence that was kept back goes out.
 pub(super) fn tell_directed(edge: EdgeRef, withheld: Withheld, out: &mut Outbox) {
     for directed in withheld.directed {
-        out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Directed(directed) });
+        out.tell(edge, SessionEvent::Directed(directed));
     }
 }
 

@@ -122,7 +122,7 @@ impl Homes {
 
     /// A way had arrived here before the node's start, and its sender did not know it.
     pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
-        out.send(self.home_of(&name.from), Control::WayDone(name));
+        out.send(out.map.home_of(&name.from), Control::WayDone(name));
     }
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
@@ -168,7 +168,7 @@ impl Homes {
             return self.stray_retries.push_back((now + RETRY, to));
         }
         self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
-        plan.effects.into_iter().for_each(|effect| send_way(effect, self.place.cores, out));
+        plan.effects.into_iter().for_each(|effect| send_way(effect, out));
         self.store_stray(now, to, edge, out);
     }
 
@@ -291,7 +291,6 @@ impl Homes {
             self.finish_removal(now, at, plan, waiter, edge, out);
             return;
         }
-        let cores = self.place.cores;
         let Some(user) = self.user(at) else { return };
         let (before, mut refused) = (user.document_bytes(), 0);
         for edit in plan.edits {
@@ -305,22 +304,22 @@ impl Homes {
                 Effect::Tell { whom, event } => tell(user, whom, &event, out),
                 Effect::Way(way) => {
                     user.sent(&way, None);
-                    send_way(Effect::Way(way), cores, out);
+                    send_way(Effect::Way(way), out);
                 }
-                Effect::WayDone(_) => send_way(effect, cores, out),
+                Effect::WayDone(_) => send_way(effect, out),
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
-                Effect::RevokeDirected(jid) => revoke_directed(user, &jid, cores, out),
-                Effect::Document { name, widely } => news::spread(user, &name, widely, cores, out),
+                Effect::RevokeDirected(jid) => revoke_directed(user, &jid, out),
+                Effect::Document { name, widely } => news::spread(user, &name, widely, out),
                 Effect::NoRoom => refused += 1,
                 Effect::See(publisher) => {
                     for edge in available_edges(user) {
-                        out.send(edge.core, Control::Interest { edge, publishers: vec![publisher] });
+                        out.send(edge.seat, Control::Interest { edge, publishers: vec![publisher] });
                     }
-                    news::sees(user, publisher, cores, out);
+                    news::sees(user, publisher, out);
                 }
                 Effect::Unsee(publisher) => {
                     for edge in available_edges(user) {
-                        out.send(edge.core, Control::Uninterest { edge, publisher });
+                        out.send(edge.seat, Control::Uninterest { edge, publisher });
                     }
                 }
             }
@@ -341,7 +340,7 @@ impl Waiter {
             }
             // A connection that waits for this can't go on without an answer.
             (Waiter::Client(Asker { edge, request }), Ok(())) => {
-                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Done { request } });
+                out.tell(edge, SessionEvent::Done { request });
             }
             (Waiter::Client(asker), Err(why)) => refuse(asker, Reason::StorageFailed, why, out),
         }
@@ -349,11 +348,10 @@ impl Waiter {
 }
 
 /// Sends what belongs to other users' homes.
-pub(super) fn send_way(effect: Effect, cores: u16, out: &mut Outbox) {
-    let home = |jid: &Bare| crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), cores);
+pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
     match effect {
-        Effect::Way(way) => out.send(home(&way.to), Control::Way(way)),
-        Effect::WayDone(name) => out.send(home(&name.from), Control::WayDone(name)),
+        Effect::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
+        Effect::WayDone(name) => out.send(out.map.home_of(&name.from), Control::WayDone(name)),
         _ => unreachable!("only ways leave a user's home"),
     }
 }
@@ -376,7 +374,7 @@ fn tell(user: &User, whom: Whom, event: &SessionEvent, out: &mut Outbox) {
         Whom::Blocking => session.hears_of_blocks(),
     };
     for edge in user.sessions.iter().filter(wants).filter_map(|session| session.edge) {
-        out.send(edge.core, Control::ToSession { edge, event: event.clone() });
+        out.tell(edge, event.clone());
     }
 }
 

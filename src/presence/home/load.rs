@@ -1,7 +1,7 @@
 //! After a start: users come back from the rows that were stored, and ways that had not arrived set out again.
 
 use super::Homes;
-use crate::base::id::CoreId;
+use crate::base::id::{CoreId, NodeId, Seat};
 use crate::base::jid::Bare;
 use crate::presence::control::{Asker, Content, Control, EdgeRef, Message, Note, Way, WayKind};
 use crate::presence::outbox::Outbox;
@@ -132,7 +132,7 @@ impl Homes {
             if let Some(at) = self.by_name(&way.from) {
                 self.user(at).expect("found by name").sent(&way, arrived);
             }
-            let to = self.home_of(&way.to);
+            let to = out.map.home_of(&way.to);
             let control = match arrived {
                 None => Control::Way(Box::new(way)),
                 Some(_) => Control::WayArrived(Box::new(way.name())),
@@ -149,7 +149,7 @@ fn kept(to: &str, sequence: u64, row: rows::Message) -> Result<Message, String> 
         return Err(format!("a message to {to} is of no known kind"));
     }
     let content = Content { kind: MessageKind(kind), id, body, extensions };
-    let nobody = EdgeRef { core: CoreId(0), slot: u32::MAX, generation: 0 };
+    let nobody = EdgeRef { seat: Seat { node: NodeId(0), core: CoreId(0) }, slot: u32::MAX, generation: 0 };
     Ok(Message {
         from: jid(&from)?,
         from_resource: from_resource.into(),

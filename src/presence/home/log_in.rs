@@ -66,7 +66,7 @@ impl Homes {
         self.sessions += 1;
         self.counters.log_ins += 1;
         let attached = Attached { asker, at, session: id, jid, resource, resume, resumed: false, data: attach.data };
-        out.send(asker.edge.core, Control::Attached(Box::new(attached)));
+        out.send(asker.edge.seat, Control::Attached(Box::new(attached)));
         if !attach.presence.is_empty() {
             let view = presence::read(&attach.presence).expect("it was verified where it came in");
             self.update(now, at, id, &view, Asker { edge: asker.edge, request: 0 }, edge, out);
@@ -78,7 +78,7 @@ impl Homes {
         let old_edge = self.user(at).and_then(|user| user.session(old)).and_then(|session| session.edge);
         self.end_session(now, at, old, "", edge, out);
         if let Some(old_edge) = old_edge {
-            out.send(old_edge.core, Control::ToSession { edge: old_edge, event: SessionEvent::Ended(Reason::Replaced) });
+            out.tell(old_edge, SessionEvent::Ended(Reason::Replaced));
         }
     }
 
@@ -102,7 +102,7 @@ impl Homes {
         let user = self.user(at).expect("found by name");
         let session = user.session(id).expect("found above");
         if let Some(old) = session.edge.replace(asker.edge) {
-            out.send(old.core, Control::ToSession { edge: old, event: SessionEvent::Ended(Reason::Replaced) });
+            out.tell(old, SessionEvent::Ended(Reason::Replaced));
         }
         session.resume = token;
         let (available, interested, resource) = (session.available, session.interested, session.resource.clone());
@@ -115,8 +115,8 @@ impl Homes {
         let again: Vec<_> = extra.unacknowledged.iter().cloned().collect();
         let edge = asker.edge;
         let attached = Attached { asker, at, session: id, jid, resource, resume: token, resumed: true, data: Vec::new() };
-        out.send(edge.core, Control::Attached(Box::new(attached)));
-        let tell = |event, out: &mut Outbox| out.send(edge.core, Control::ToSession { edge, event });
+        out.send(edge.seat, Control::Attached(Box::new(attached)));
+        let tell = |event, out: &mut Outbox| out.tell(edge, event);
         if interested {
             tell(roster, out);
         }
@@ -126,7 +126,7 @@ impl Homes {
         if available {
             tell(SessionEvent::Events(own), out);
             requests.into_iter().for_each(|event| tell(event, out));
-            out.send(edge.core, Control::Interest { edge, publishers });
+            out.send(edge.seat, Control::Interest { edge, publishers });
         }
         for (number, message) in again {
             tell(SessionEvent::Message { number, message }, out);
@@ -188,7 +188,7 @@ impl Homes {
         let Some(user) = self.user(at) else { return 0 };
         let edges: Vec<EdgeRef> = user.sessions.iter().filter_map(|session| session.edge).collect();
         for &edge in &edges {
-            out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Transfer { address: address.to_owned() } });
+            out.tell(edge, SessionEvent::Transfer { address: address.to_owned() });
         }
         self.counters.transfers += edges.len() as u64;
         edges.len()

@@ -108,7 +108,7 @@ impl Homes {
         if to.domain() != self.place.domain {
             return refuse(asker, Reason::NoSuchUser, to.to_string(), out);
         }
-        if out.is_full(self.home_of(&to)) {
+        if out.is_full(out.map.home_of(&to)) {
             return refuse(asker, Reason::Overloaded, "", out);
         }
         let limits = self.place.limits.clone();
@@ -125,7 +125,7 @@ impl Homes {
         if message.to != message.from {
             give_copies(user, &message, native::Copy::Sent, &[session], &limits, out);
         }
-        out.send(self.home_of(&message.to), Control::Message(Box::new(message)));
+        out.send(out.map.home_of(&message.to), Control::Message(Box::new(message)));
     }
 
     /// A message arrives at its recipient's home.
@@ -211,7 +211,7 @@ impl Homes {
         if to.0.domain() != self.place.domain {
             return refuse(asker, Reason::NoSuchUser, to.0.to_string(), out);
         }
-        if out.is_full(self.home_of(&to.0)) {
+        if out.is_full(out.map.home_of(&to.0)) {
             return refuse(asker, Reason::Overloaded, "", out);
         }
         let user = self.user(at).expect("the caller found it");
@@ -231,7 +231,7 @@ impl Homes {
             directed.push(to.clone());
         }
         let directed = Directed { from, from_resource, to: to.0, to_resource: to.1, presence };
-        out.send(self.home_of(&directed.to), Control::Directed(Box::new(directed)));
+        out.send(out.map.home_of(&directed.to), Control::Directed(Box::new(directed)));
         done(asker, out);
     }
 
@@ -250,7 +250,7 @@ impl Homes {
                 continue;
             }
             let Some(edge) = session.edge else { continue };
-            out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Directed(directed.clone()) });
+            out.tell(edge, SessionEvent::Directed(directed.clone()));
         }
     }
 
@@ -281,8 +281,8 @@ impl Homes {
                 Change::Attach(attach) => refuse(attach.asker, reason, "", out),
                 Change::Ask { asker, .. } => refuse(asker, reason, "", out),
                 Change::Remove { ticket } => out.answers.push((ticket, Ok(()))),
-                Change::WayDone(name) => out.send(self.home_of(&name.from), Control::WayDone(name)),
-                Change::Way(way) => out.send(self.home_of(&way.to), Control::Way(way)),
+                Change::WayDone(name) => out.send(out.map.home_of(&name.from), Control::WayDone(name)),
+                Change::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
             }
         }
     }
@@ -293,7 +293,7 @@ pub(super) fn give(session: &mut Session, message: Box<Message>, out: &mut Outbo
     let edge = session.edge;
     let number = session.extra().keep(message.clone());
     if let Some(edge) = edge {
-        out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Message { number, message } });
+        out.tell(edge, SessionEvent::Message { number, message });
     }
 }
 

@@ -28,7 +28,7 @@ pub use news::Interests;
 use super::control::{UserRef, Way};
 use super::frame::Events;
 use super::user::{Session, User};
-use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::id::{Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::secrets::Secrets;
@@ -107,8 +107,6 @@ pub struct Tally {
 /// What the homes of every core of a node agree on.
 #[derive(Clone)]
 pub struct Place {
-    pub core: CoreId,
-    pub cores: u16,
     pub cluster: u16,
     /// The owner's epoch: higher at each start.
     pub epoch: u32,
@@ -239,9 +237,9 @@ impl Homes {
 
     /// Where this core's edge keeps a user's record.
     #[inline]
-    pub fn publisher_slot(&self, slot: u32) -> Option<u32> {
+    pub fn publisher_slot(&self, slot: u32, here: Seat) -> Option<u32> {
         let user = self.users.get(slot as usize)?.as_ref()?;
-        user.outbound.iter().find(|destination| destination.core == self.place.core).map(|destination| destination.slot)
+        user.outbound.iter().find(|destination| destination.seat == here).map(|destination| destination.slot)
     }
 
     pub fn get(&self, at: UserRef) -> Option<&User> {
@@ -318,9 +316,5 @@ impl Homes {
         self.by_name.insert(jid, slot);
         self.by_user.insert(id, slot);
         UserRef { user: id, slot }
-    }
-
-    fn home_of(&self, jid: &Bare) -> CoreId {
-        crate::base::id::home_of_slot(crate::base::id::slot_of(jid.as_str()), self.place.cores)
     }
 }

@@ -11,7 +11,7 @@
 use super::Homes;
 use super::question::may_read;
 use super::reply::{done, refuse, tell};
-use crate::base::id::{CoreId, SessionId, UserId};
+use crate::base::id::{Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS};
 use crate::base::reason::Reason;
@@ -91,7 +91,6 @@ impl Homes {
         if names.iter().flatten().any(|name| name.chars().any(char::is_control)) {
             return refuse(asker, Reason::BadRequest, "the name of a document", out);
         }
-        let cores = self.place.cores;
         let user = self.user(at).expect("the caller found it");
         let publishers = publishers(user);
         let session = user.session(id).expect("the caller found it");
@@ -120,35 +119,32 @@ impl Homes {
                 }
             }
         }
-        tell_next(user, id, cores, out);
+        tell_next(user, id, out);
         done(asker, out);
     }
 
     /// A session may be told more: it has read what there was, or somebody looks at its client again, or it was resumed.
     pub(super) fn go_on_telling(&mut self, at: UserRef, id: SessionId, out: &mut Outbox) {
-        let cores = self.place.cores;
         let Some(user) = self.user(at) else { return };
         if let Some(interests) = user.session(id).and_then(interests) {
             interests.take_back();
-            tell_next(user, id, cores, out);
+            tell_next(user, id, out);
         }
     }
 
     /// A session that has become available is told everything.
     pub(super) fn tell_all(&mut self, at: UserRef, id: SessionId, out: &mut Outbox) {
-        let cores = self.place.cores;
         let Some(user) = self.user(at) else { return };
         if user.session(id).is_some_and(|session| interests(session).is_some()) {
             for publisher in publishers(user) {
                 note_all(user, id, publisher);
             }
-            tell_next(user, id, cores, out);
+            tell_next(user, id, out);
         }
     }
 
     /// Documents of somebody have changed.
     pub fn news(&mut self, news: &News, out: &mut Outbox) {
-        let cores = self.place.cores;
         for &subscriber in &news.subscribers {
             let Some(user) = self.by_user(subscriber).and_then(|at| self.user(at)) else { continue };
             let sees = user.id == news.publisher || user.roster.by_user(news.publisher).is_some_and(|item| user.sees(item));
@@ -161,7 +157,7 @@ impl Homes {
                 let Some(interests) = interests(session).filter(|_| available) else { continue };
                 if let Some(place) = interests.names.iter().position(|name| *name == news.name) {
                     interests.note(news.publisher, Due { names: 1 << place, changed: 1 << place });
-                    tell_next(user, id, cores, out);
+                    tell_next(user, id, out);
                 }
             }
         }
@@ -189,7 +185,7 @@ impl Homes {
 
     /// The answer.
     pub fn fetched(&mut self, fetched: Fetched, out: &mut Outbox) {
-        let (cores, piece) = (self.place.cores, self.place.limits.piece_bytes as usize);
+        let piece = self.place.limits.piece_bytes as usize;
         let Fetched { fetch, jid, documents } = fetched;
         let Some(user) = self.by_user(fetch.from_user).and_then(|at| self.user(at)) else { return };
         let sees = user.id == fetch.publisher || user.roster.by_user(fetch.publisher).is_some_and(|item| user.sees(item));
@@ -215,7 +211,7 @@ impl Homes {
         }
         match pauses {
             true => tell(asker, SessionEvent::Pause(Box::new(Ask::GoOn)), out),
-            false => tell_next(user, fetch.session, cores, out),
+            false => tell_next(user, fetch.session, out),
         }
         self.counters.documents_told += told;
     }
@@ -240,12 +236,12 @@ fn note_all(user: &mut User, id: SessionId, publisher: UserId) {
 }
 
 /// A user's sessions see a publisher from now on.
-pub(super) fn sees(user: &mut User, publisher: UserId, cores: u16, out: &mut Outbox) {
+pub(super) fn sees(user: &mut User, publisher: UserId, out: &mut Outbox) {
     let available = user.sessions.iter().filter(|session| session.available && session.extra.is_some());
     let available: Vec<SessionId> = available.map(|session| session.id).collect();
     for id in available {
         note_all(user, id, publisher);
-        tell_next(user, id, cores, out);
+        tell_next(user, id, out);
     }
 }
 
@@ -258,23 +254,23 @@ pub(super) fn rests(session: &mut Session) {
 }
 
 /// A document of a user has changed. `widely`: contacts may see it, or could.
-pub(super) fn spread(user: &User, name: &str, widely: bool, cores: u16, out: &mut Outbox) {
-    let mut by_core: BTreeMap<CoreId, Vec<UserId>> = BTreeMap::new();
+pub(super) fn spread(user: &User, name: &str, widely: bool, out: &mut Outbox) {
+    let mut by_home: BTreeMap<Seat, Vec<UserId>> = BTreeMap::new();
     let contacts = user.roster.from().filter(|item| widely && item.user != UserId::NOBODY && !user.has_blocked(&item.jid));
     for subscriber in contacts.map(|item| item.user).chain([user.id]) {
-        by_core.entry(subscriber.home(cores)).or_default().push(subscriber);
+        by_home.entry(out.map.home(subscriber)).or_default().push(subscriber);
     }
-    for (core, subscribers) in by_core {
-        out.send(core, Control::News(Box::new(News { publisher: user.id, name: name.into(), subscribers })));
+    for (home, subscribers) in by_home {
+        out.send(home, Control::News(Box::new(News { publisher: user.id, name: name.into(), subscribers })));
     }
 }
 
 fn answer(fetch: Fetch, jid: Bare, documents: Vec<(Box<str>, Vec<u8>)>, out: &mut Outbox) {
-    out.send(fetch.home, Control::Fetched(Box::new(Fetched { fetch, jid, documents })));
+    out.send(out.map.home(fetch.from_user), Control::Fetched(Box::new(Fetched { fetch, jid, documents })));
 }
 
 /// Asks for what a session is to be told next, if it may be told something.
-fn tell_next(user: &mut User, id: SessionId, cores: u16, out: &mut Outbox) {
+fn tell_next(user: &mut User, id: SessionId, out: &mut Outbox) {
     let (from, from_user) = (user.jid.clone(), user.id);
     let Some(session) = user.session(id) else { return };
     if !session.available || session.edge.is_none() || session.withheld().is_some() {
@@ -287,6 +283,6 @@ fn tell_next(user: &mut User, id: SessionId, cores: u16, out: &mut Outbox) {
     interests.state = State::Asked { number, publisher, due };
     let named = interests.names.iter().enumerate().filter(|(place, _)| due.names & 1 << place != 0);
     let names = named.map(|(place, name)| (name.clone(), due.changed & 1 << place != 0)).collect();
-    let fetch = Fetch { publisher, from, from_user, home: from_user.home(cores), session: id, number, names };
-    out.send(publisher.home(cores), Control::Fetch(Box::new(fetch)));
+    let fetch = Fetch { publisher, from, from_user, session: id, number, names };
+    out.send(out.map.home(publisher), Control::Fetch(Box::new(fetch)));
 }

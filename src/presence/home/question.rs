@@ -16,7 +16,7 @@ use crate::wire::native::Access;
 impl Homes {
     /// Passes a question to the home of whom it is about.
     pub(super) fn ask_about(&mut self, at: UserRef, asker: Asker, about: Bare, what: Wanted, out: &mut Outbox) {
-        let home = self.home_of(&about);
+        let home = out.map.home_of(&about);
         if out.is_full(home) {
             return refuse(asker, Reason::Overloaded, "", out);
         }

@@ -3,12 +3,12 @@
 //! Lives on: the user's home core. Invariant: nothing is changed here.
 
 use crate::base::reason::Reason;
-use crate::presence::control::{Asker, Control, SessionEvent};
+use crate::presence::control::{Asker, SessionEvent};
 use crate::presence::outbox::Outbox;
 
 /// Tells whoever asked.
 pub(super) fn tell(asker: Asker, event: SessionEvent, out: &mut Outbox) {
-    out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
+    out.tell(asker.edge, event);
 }
 
 /// Its request failed.

@@ -3,7 +3,7 @@
 use super::activity::withhold;
 use super::reply::{done, refuse};
 use super::{Homes, news};
-use crate::base::id::{CoreId, SessionId, Version};
+use crate::base::id::{CoreId, Seat, SessionId, Version};
 use crate::base::jid::Bare;
 use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
@@ -36,7 +36,7 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let (core, epoch, show) = (self.place.core, self.place.epoch, view.show);
+        let (epoch, show) = (self.place.epoch, view.show);
         let Homes { users, counters, stopwatch, scratch: frame, .. } = self;
         let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
         let Some((user, position)) = user.and_then(|user| user.position(session).map(|position| (user, position))) else {
@@ -74,7 +74,7 @@ impl Homes {
         if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
         }
-        counters.put_off += spread(core, now, at, user, session, frame, edge, out);
+        counters.put_off += spread(now, at, user, session, frame, edge, out);
         counters.updates += 1;
         if was_available == (show == Show::Unavailable) {
             match was_available {
@@ -96,24 +96,23 @@ impl Homes {
     fn wear_out(&mut self, now: Time, at: UserRef, session: SessionId, asker: Asker, edge: &mut Edge, out: &mut Outbox) {
         self.end_session(now, at, session, "", edge, out);
         let event = SessionEvent::Ended(Reason::SessionWornOut);
-        out.send(asker.edge.core, Control::ToSession { edge: asker.edge, event });
+        out.tell(asker.edge, event);
     }
 
     /// Everything that follows from a session's farewell but the farewell's own fan-out.
     fn became_unavailable(&mut self, now: Time, at: UserRef, session: SessionId, presence: &[u8], out: &mut Outbox) {
         let (stamp, epoch) = (self.place.wall(now), self.place.epoch);
-        let cores = self.place.cores;
         let Some(user) = self.user(at) else { return };
         let jid = user.jid.clone();
         let Some(found) = user.session(session) else { return };
         if let Some(edge) = found.edge {
-            out.send(edge.core, Control::UninterestAll { edge });
+            out.send(edge.seat, Control::UninterestAll { edge });
         }
         news::rests(found);
         let directed = found.extra.as_mut().map(|extra| std::mem::take(&mut extra.directed)).unwrap_or_default();
         let resource = found.resource.clone();
         let version = Version { epoch, sequence: found.sequence };
-        directed.into_iter().for_each(|to| say_farewell(&jid, &resource, to, cores, out));
+        directed.into_iter().for_each(|to| say_farewell(&jid, &resource, to, out));
         if !user.has_available() {
             let status = farewell::status(presence);
             let last = Last { session, version, stamp, presence: farewell::farewell(&resource, status.as_deref(), stamp) };
@@ -134,7 +133,7 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let (core, epoch) = (self.place.core, self.place.epoch);
+        let epoch = self.place.epoch;
         let Some(user) = self.user(at) else { return };
         let Some(found) = user.session(session) else { return };
         if found.available {
@@ -146,7 +145,7 @@ impl Homes {
             let mut frame = Vec::new();
             let head = Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 };
             frame::encode(&mut frame, head, &presence);
-            let put_off = spread(core, now, at, user, session, &frame, edge, out);
+            let put_off = spread(now, at, user, session, &frame, edge, out);
             self.counters.put_off += put_off;
             self.became_unavailable(now, at, session, &presence, out);
         }
@@ -164,7 +163,8 @@ impl Homes {
         let put_off = std::mem::take(&mut out.bound[usize::from(core.0)].put_off);
         let mut frame = Vec::new();
         for ((slot, user, session), (at, ended)) in put_off {
-            let Some(home) = self.get(at).filter(|home| home.outbound.contains(&Destination { core, slot })) else { continue };
+            let destination = Destination { seat: Seat { core, ..out.map.here }, slot };
+            let Some(home) = self.get(at).filter(|home| home.outbound.contains(&destination)) else { continue };
             match home.sessions.iter().find(|found| found.id == session && found.available) {
                 Some(found) => found.encode(user, self.place.epoch, &mut frame),
                 None => {
@@ -182,21 +182,12 @@ impl Homes {
 /// Sends a frame of one session to every edge with subscribers, and to the user's own other sessions (RFC 6121 4.2.2). Returns
 /// how many edges' rings were full.
 #[inline]
-fn spread(
-    core: CoreId,
-    now: Time,
-    at: UserRef,
-    user: &mut User,
-    session: SessionId,
-    frame: &[u8],
-    edge: &mut Edge,
-    out: &mut Outbox,
-) -> u64 {
+fn spread(now: Time, at: UserRef, user: &mut User, session: SessionId, frame: &[u8], edge: &mut Edge, out: &mut Outbox) -> u64 {
     let mut put_off = 0;
     for destination in &user.outbound {
-        if destination.core == core {
+        if destination.seat == out.map.here {
             edge.fan_out(destination.slot, at.user, frame, &mut out.lines);
-        } else if !out.update(destination.core, destination.slot, at, now, frame) {
+        } else if !out.update(destination.seat.core, destination.slot, at, now, frame) {
             put_off += 1;
         }
     }
@@ -207,7 +198,7 @@ fn spread(
             } else if let Some(edge) = other.edge {
                 let mut own = Events::default();
                 own.append(frame);
-                out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(own) });
+                out.tell(edge, SessionEvent::Events(own));
             }
         }
     }
@@ -215,22 +206,21 @@ fn spread(
 }
 
 /// XEP-0191 3.3: somebody who was sent directed presence is told that the sender has gone.
-pub(super) fn revoke_directed(user: &mut User, from: &Bare, cores: u16, out: &mut Outbox) {
+pub(super) fn revoke_directed(user: &mut User, from: &Bare, out: &mut Outbox) {
     let jid = user.jid.clone();
     for session in &mut user.sessions {
         let Some(extra) = session.extra.as_mut() else { continue };
         for to in extra.directed.extract_if(.., |(to, _)| to == from) {
-            say_farewell(&jid, &session.resource, to, cores, out);
+            say_farewell(&jid, &session.resource, to, out);
         }
     }
 }
 
 /// RFC 6121 4.6.3: the farewell to somebody who was sent directed presence.
-fn say_farewell(from: &Bare, resource: &CompactString, (to, to_resource): (Bare, Option<String>), cores: u16, out: &mut Outbox) {
+fn say_farewell(from: &Bare, resource: &CompactString, (to, to_resource): (Bare, Option<String>), out: &mut Outbox) {
     let presence = farewell::farewell(resource, None, Default::default());
-    let home = crate::base::id::home_of_slot(crate::base::id::slot_of(to.as_str()), cores);
     let directed = Directed { from: from.clone(), from_resource: resource.clone(), to, to_resource, presence };
-    out.send(home, Control::Directed(Box::new(directed)));
+    out.send(out.map.home_of(&directed.to), Control::Directed(Box::new(directed)));
 }
 
 /// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
@@ -245,13 +235,13 @@ fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut O
     }
     let Some(edge) = found.edge else { return };
     if !own.is_empty() {
-        out.send(edge.core, Control::ToSession { edge, event: SessionEvent::Events(own) });
+        out.tell(edge, SessionEvent::Events(own));
     }
     for event in requests {
-        out.send(edge.core, Control::ToSession { edge, event });
+        out.tell(edge, event);
     }
     if !publishers.is_empty() {
-        out.send(edge.core, Control::Interest { edge, publishers });
+        out.send(edge.seat, Control::Interest { edge, publishers });
     }
 }
 
@@ -260,6 +250,7 @@ mod tests {
     use super::*;
     use crate::base::id::UserId;
     use crate::base::limits::Limits;
+    use crate::base::map::Map;
     use crate::base::secrets::Secrets;
     use crate::base::time::WallClock;
     use crate::presence::control::EdgeRef;
@@ -272,17 +263,18 @@ mod tests {
 
     #[test]
     fn a_session_without_versions_left_ends_with_a_reason_and_a_farewell() {
-        let (core, there) = (CoreId(0), CoreId(1));
+        let map = Map::alone(CoreId(0), 2);
+        let there = Seat { core: CoreId(1), ..map.here };
         let limits = Arc::new(Limits::default());
-        let place = Place { core, cores: 2, cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         let hasher = RandomState::with_seed(1);
         let mut homes = Homes::new(place, hasher.clone(), Secrets::from_number(1));
-        let (mut edge, mut out) = (Edge::new(core, 2, hasher), Outbox::new(2, &Limits::default(), 1500));
-        let at_edge = EdgeRef { core: there, slot: 0, generation: 1 };
+        let (mut edge, mut out) = (Edge::new(&map, hasher), Outbox::new(map, &Limits::default(), 1500));
+        let at_edge = EdgeRef { seat: there, slot: 0, generation: 1 };
         let mut user = User::new(UserId(1), Bare::new("ann@d").unwrap());
         user.sessions.push(Session::new(SessionId(1), at_edge, "r".into(), [0; 16]));
         user.sessions[0].sequence = LAST_SEQUENCE - 1;
-        user.outbound.push(Destination { core: there, slot: 5 });
+        user.outbound.push(Destination { seat: there, slot: 5 });
         homes.sessions = 1;
         let at = homes.insert(user);
         let bytes = Encoder::default().presence(&PresenceFields { resource: "r", show: Show::Away, ..Default::default() });
