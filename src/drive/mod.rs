@@ -8,8 +8,8 @@
 //! send what the flush policy says (`flush`), enter the kernel once. Bytes to send wait in `wire::lines::Lines`.
 //!
 //! What a host can rely on: every connection it opened ends with exactly one `lost` or one `departed`; between `accepted` (or
-//! `take_adoptions`) and that, `received` gives its bytes in order; after the host has closed a line it hears only `lost`; a slot
-//! is not reused before the kernel has forgotten the connection.
+//! `dialled`, or `take_adoptions`) and that, `received` gives its bytes in order; after the host has closed a line it hears only
+//! `lost`; a slot is not reused before the kernel has forgotten the connection; every dial is answered by exactly one `dialled`.
 //!
 //! # What was measured
 //!
@@ -32,12 +32,13 @@
 //! Idle connections hold no buffer: 56 bytes here and 48 in `Lines`. The observed stages are samples; what they cost is one reading
 //! of the clock a receive, about 1 ns a delivery at audience 20.
 //!
-//! # Pitfalls, and where each is met (`tests/drive.rs` unless another file is named)
+//! # Pitfalls, and where each is met (`tests/drive` unless another file is named)
 //!
 //! | pitfall | test or decision |
 //! | --- | --- |
 //! | A1 buffers outlive cancelled operations | kept by `Conn`: `peers_that_vanish_mid_send_take_nothing_with_them` |
 //! | A1 accept that loses to its cancel | its descriptor is closed (`accept`); every test counts what is left at its end |
+//! | A1 connect that races its cancel | taken or closed (`dial`): `a_stop_in_the_middle_of_dials_leaves_nothing_behind` |
 //! | A1 multishot on AF_UNIX misses the end | TCP only |
 //! | A1 late completion, reused slot | generation in the name (`op`), `late_completions` is 0 in every test |
 //! | A1 close is not cancel | shutdown, cancel, wait, close: `conn::tests`, `connections_closed_from_both_ends_at_once` |
@@ -78,6 +79,7 @@ pub mod bridge;
 mod buffers;
 pub mod clock;
 mod conn;
+mod dial;
 mod flush;
 mod life;
 mod op;
@@ -89,6 +91,7 @@ pub mod setup;
 pub mod socket;
 
 pub use bell::Bell;
+pub use dial::Dial;
 pub use flush::FlushPolicy;
 pub use pump::Driver;
 pub use setup::{RingSize, SetupError, TaskRun};
@@ -97,7 +100,8 @@ use crate::base::id::{ConnId, RawSocket};
 use crate::base::sealing::Sealing;
 use crate::base::time::Time;
 use crate::wire::lines::Lines;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// What a core does with its connections.
@@ -147,6 +151,15 @@ pub trait Host {
     /// Adds the connections that are not to be read from now on (true), or are again (false), in order, since the last call. What
     /// the kernel has received by then still comes.
     fn take_pauses(&mut self, _into: &mut Vec<(ConnId, bool)>) {}
+
+    /// Adds the connections that the host wants to have made since the last call. Each is answered by one `dialled`.
+    fn take_dials(&mut self, _into: &mut Vec<Dial>) {}
+
+    /// What came of the dial with this token: a connection to this address, for which the host opens a line, or which it gives up
+    /// with `None`; or why there is none (refused, unreachable, no answer in `Config::dial_patience`, this node stops).
+    fn dialled(&mut self, _now: Time, _token: u64, _made: io::Result<SocketAddr>) -> Option<ConnId> {
+        None
+    }
 
     /// Called once a turn: drain the rings from other cores, completions of the store, timers.
     fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn;
@@ -207,6 +220,8 @@ pub struct Config {
     pub drain: Duration,
     /// Whether sockets may be such that the kernel encrypts: then it is asked for TLS's goodbye before the end of the stream.
     pub kernel_tls: bool,
+    /// How long a peer may take to answer a dial.
+    pub dial_patience: Duration,
     /// Pause after the system had no descriptor or memory for a new connection.
     pub accept_pause: Duration,
 }
@@ -224,6 +239,7 @@ impl Default for Config {
             farewell: Duration::from_secs(5),
             drain: Duration::from_secs(10),
             kernel_tls: false,
+            dial_patience: Duration::from_secs(5),
             accept_pause: Duration::from_millis(100),
         }
     }
@@ -242,6 +258,10 @@ pub struct DriveCounters {
     pub refused: u64,
     /// Accepts that failed, mostly for want of descriptors.
     pub accepts_failed: u64,
+    /// Connections the host wanted to have made.
+    pub dials: u64,
+    /// Of them, those that were not.
+    pub dials_failed: u64,
     pub receives: u64,
     pub bytes_in: u64,
     /// Receives that found no buffer.

@@ -17,9 +17,22 @@ pub(super) enum Kind {
     CancelAccept = 4,
     Alarm = 5,
     MoveAlarm = 6,
+    /// Slot and generation are the dial's number.
+    Connect = 7,
+    CancelConnect = 8,
 }
 
-const KINDS: [Kind; 7] = [Kind::Receive, Kind::Send, Kind::Cancel, Kind::Accept, Kind::CancelAccept, Kind::Alarm, Kind::MoveAlarm];
+const KINDS: [Kind; 9] = [
+    Kind::Receive,
+    Kind::Send,
+    Kind::Cancel,
+    Kind::Accept,
+    Kind::CancelAccept,
+    Kind::Alarm,
+    Kind::MoveAlarm,
+    Kind::Connect,
+    Kind::CancelConnect,
+];
 const KIND_BITS: u32 = 4;
 /// Connection slots that fit beside the kind.
 pub(super) const SLOTS: u32 = 1 << (32 - KIND_BITS);

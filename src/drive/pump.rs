@@ -1,11 +1,12 @@
 //! One core's driver and its turn.
 //!
 //! Lives on: the core's pinned thread. The order of a turn is fixed: completions, connections whose receive ended, the host's own
-//! turn, hand-overs, deadlines, flush, one enter. Each source has a budget, so none can starve another (pitfall A7). The order
-//! before a sleep is fixed too (`may_sleep`), so no wake-up is lost (pitfall B5).
+//! turn, hand-overs, dials, deadlines, flush, one enter. Each source has a budget, so none can starve another (pitfall A7). The
+//! order before a sleep is fixed too (`may_sleep`), so no wake-up is lost (pitfall B5).
 
 use super::accept::Listener;
 use super::conn::{Conn, State};
+use super::dial::Dials;
 use super::op::{Kind, pack, unpack};
 use super::queue::{Completion, Queue};
 use super::{Bell, Config, DriveCounters, Host, SetupError, Stage, clock};
@@ -55,6 +56,7 @@ pub struct Driver {
     pub(super) adoptions: Vec<(ConnId, RawSocket)>,
     pub(super) departures: Vec<ConnId>,
     pub(super) pauses: Vec<(ConnId, bool)>,
+    pub(super) dials: Dials,
     /// When a stopping driver stops waiting.
     pub(super) stop_at: Option<Time>,
     /// When the kernel will ring for the next deadline.
@@ -93,6 +95,7 @@ impl Driver {
             adoptions: Vec::new(),
             departures: Vec::new(),
             pauses: Vec::new(),
+            dials: Dials::default(),
             stop_at: None,
             alarm: None,
             alarm_time: Box::new(Timespec::new()),
@@ -116,9 +119,11 @@ impl Driver {
         if said.stopping && self.stop_at.is_none() {
             self.stop_at = Some(now + self.config.drain);
             self.cancel_listeners()?;
+            self.cancel_dials(None)?;
         }
         self.pause(host)?;
         self.hand_over(host)?;
+        let told = self.dial(host, now)?;
         self.cut(host, now)?;
         match self.stop_at {
             None => self.arm_listeners(now)?,
@@ -126,7 +131,7 @@ impl Driver {
             Some(_) => {}
         }
         host.lines().hasten(now);
-        let more = full || said.busy || self.queue.has_completions();
+        let more = full || said.busy || told || self.queue.has_completions();
         self.flush(host, more)?;
         self.queue.submit(&mut self.counters)?;
         let more = more || !self.ready.is_empty() || self.gathered_since.is_some() || self.queue.has_completions();
@@ -150,8 +155,9 @@ impl Driver {
                 Some((Kind::Receive, id)) => self.on_receive(host, id, done)?,
                 Some((Kind::Cancel, id)) => self.on_cancel(host, id)?,
                 Some((Kind::Accept, id)) => self.on_accept(host, now, id.slot as usize, done)?,
+                Some((Kind::Connect, id)) => self.on_connect(host, now, id, done)?,
                 Some((Kind::Alarm, _)) => self.alarm = None,
-                Some((Kind::CancelAccept | Kind::MoveAlarm, _)) => {}
+                Some((Kind::CancelAccept | Kind::CancelConnect | Kind::MoveAlarm, _)) => {}
                 None => self.counters.late_completions += 1,
             }
         }
@@ -227,13 +233,14 @@ impl Driver {
     /// The earliest of the host's deadline and the driver's own.
     fn deadline(&self, host: Option<Time>) -> Option<Time> {
         let farewell = self.farewells.front().map(|&(at, _)| at);
-        [host, farewell, self.accept_deadline(), self.stop_at].into_iter().flatten().min()
+        [host, farewell, self.accept_deadline(), self.dials.deadline(), self.stop_at].into_iter().flatten().min()
     }
 
-    /// A stopping driver has nothing left: no connection, no accept, and no line, or no patience for lines without connections.
+    /// A stopping driver has nothing left: no connection, accept or dial, and no line, or no patience for lines without connections.
     fn is_done<H: Host>(&self, host: &mut H, now: Time) -> bool {
         let Some(stop_at) = self.stop_at else { return false };
-        let idle = self.open == 0 && !self.listeners.iter().any(Listener::is_armed) && self.ready.is_empty();
+        let asks = self.listeners.iter().any(Listener::is_armed) || !self.dials.is_empty();
+        let idle = self.open == 0 && !asks && self.ready.is_empty();
         idle && (host.lines().is_empty() || now >= stop_at)
     }
 
@@ -306,6 +313,9 @@ impl Drop for Driver {
         if self.conns.iter().any(|conn| conn.ops.receive || conn.ops.send) {
             std::mem::forget(std::mem::take(&mut self.conns));
             self.queue.buffers.keep();
+        }
+        if !self.dials.is_empty() {
+            std::mem::forget(std::mem::take(&mut self.dials));
         }
     }
 }

@@ -163,6 +163,7 @@ pub fn probe(cores: usize, task_run: TaskRun) -> Result<Report, SetupError> {
 fn check_operations(known: &Probe) -> Result<(), SetupError> {
     let needed = [
         (opcode::Accept::CODE, "accepting connections", "5.5"),
+        (opcode::Connect::CODE, "making connections", "5.5"),
         (opcode::Recv::CODE, "receiving", "5.6"),
         (opcode::Send::CODE, "sending", "5.6"),
         (opcode::AsyncCancel::CODE, "cancelling", "5.5"),

@@ -1,4 +1,4 @@
-//! Sockets outside the ring: listening, naming the peer, shutting, closing.
+//! Sockets outside the ring: listening, making those that dial, naming the peer, shutting, closing.
 //!
 //! Lives on: any core. Every core has its own listener on the same port (SO_REUSEPORT), so accepting needs no hand-over; where the
 //! kernel's hash puts a connection is corrected after log-in. These calls never block, so they need no operation in the ring (the
@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 /// Connections that wait to be accepted, per listener; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -46,6 +46,22 @@ fn listen_once(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// A socket to be connected, of the same kind as those that are accepted.
+pub(super) fn dialling(address: SocketAddr, from: Option<SocketAddr>) -> io::Result<RawSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(from) = from {
+        socket.bind(&from.into())?;
+    }
+    Ok(RawSocket(socket.into_raw_fd()))
+}
+
+/// Whether both ends of a connection are this one socket.
+pub(super) fn is_own_peer(socket: RawSocket) -> bool {
+    let socket = borrow(socket);
+    matches!((socket.local_addr(), socket.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
 }
 
 /// Who is at the other end; 0.0.0.0 when the peer has already gone.
@@ -98,9 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn accepted_sockets_send_without_delay() {
+    fn sockets_send_without_delay_whoever_made_the_connection() {
         let listener = listen("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(listener.accept().unwrap().0.nodelay().unwrap());
+        let dialling = dialling(listener.local_addr().unwrap(), None).unwrap();
+        assert!(borrow(dialling).nodelay().unwrap());
+        close(dialling);
     }
 }

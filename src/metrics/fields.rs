@@ -100,6 +100,8 @@ fields! {
         accepts, "connections", "Connections accepted";
         accepts_refused, "connections", "Connections accepted and refused at once";
         accepts_failed, "connections", "Accepts that failed, mostly for want of descriptors";
+        dials, "connections", "Connections to other nodes that were to be made";
+        dials_failed, "connections", "Of them, those that were not: refused, unreachable or not answered in time";
         connections_adopted, "connections", "Connections taken over from another core";
         connections_departed, "connections", "Connections handed to another core";
         connections_closed, "connections", "Connections closed";

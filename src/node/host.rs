@@ -221,6 +221,8 @@ fn count(counters: &mut Counters, drive: &DriveCounters, rings: &Counts) {
     counters.accepts = drive.accepts;
     counters.accepts_refused = drive.refused;
     counters.accepts_failed = drive.accepts_failed;
+    counters.dials = drive.dials;
+    counters.dials_failed = drive.dials_failed;
     counters.connections_adopted = drive.adopted;
     counters.connections_departed = drive.departed;
     counters.connections_closed = drive.closed;
