@@ -314,6 +314,7 @@ impl World {
 fn shard(node: NodeId, core: CoreId, cores: u16, epoch: u32, owners: &Arc<[NodeId]>) -> Shard {
     let limits = Arc::new(Limits::default());
     let settings = Settings {
+        links: None,
         node,
         core,
         cores,

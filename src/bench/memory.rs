@@ -326,6 +326,7 @@ fn shards(plan: &Plan) -> Vec<Shard> {
         let place = Place { cluster: 0, epoch: 1, domain: domain.clone(), limits: limits.clone(), wall_at_zero };
         let units = Units { unit_bytes: Config::default().metrics.meter_unit_bytes, ..Units::default() };
         let settings = Settings {
+            links: None,
             node: NodeId::default(),
             core,
             cores,

@@ -101,7 +101,7 @@ fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     (config.listen.native, config.listen.admin) = (any_port, any_port);
     match speaks {
-        Speaks::Native => {}
+        Speaks::Native | Speaks::Link => {}
         Speaks::Xmpp => config.listen.xmpp = Some(any_port),
         Speaks::Xmpps => config.listen.xmpps = Some(any_port),
         Speaks::WebSocket => config.listen.ws = Some(any_port),

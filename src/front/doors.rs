@@ -27,6 +27,8 @@ pub enum Speaks {
     Xmpps,
     /// WebSocket, inside TLS or not, as the client begins.
     WebSocket,
+    /// Other nodes' links: no door for clients.
+    Link,
 }
 
 impl Speaks {
@@ -37,6 +39,7 @@ impl Speaks {
             Speaks::Xmpp => "xmpp",
             Speaks::Xmpps => "xmpps",
             Speaks::WebSocket => "ws",
+            Speaks::Link => "link",
         }
     }
 }
@@ -66,7 +69,7 @@ impl Doors {
     pub fn open(&self, listener: usize) -> Option<Box<dyn Translate>> {
         let xmpp = || Box::new(Xmpp::new(self.xmpp.clone().expect("an XMPP door has its rules")));
         match self.listeners.get(listener)? {
-            Speaks::Native => None,
+            Speaks::Native | Speaks::Link => None,
             Speaks::Xmpp => Some(self.until_asked(xmpp())),
             Speaks::Xmpps => Some(self.at_once(xmpp())),
             Speaks::WebSocket => {
@@ -83,7 +86,7 @@ impl Doors {
 
     /// Whether a door tells its peers the JIDs of publishers.
     pub fn name_publishers(&self) -> bool {
-        self.listeners.iter().any(|speaks| *speaks != Speaks::Native)
+        self.listeners.iter().any(|speaks| !matches!(speaks, Speaks::Native | Speaks::Link))
     }
 }
 

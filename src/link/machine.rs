@@ -126,6 +126,8 @@ pub struct Machine {
     pair: Pair,
     /// At the end that dials.
     backoff: Option<Backoff>,
+    /// Of the peer's node, as it last said.
+    peer_cores: u16,
     /// The last dial: of this end, or of the peer in its life.
     attempt: u32,
     trial: Option<Trial>,
@@ -147,6 +149,7 @@ impl Machine {
             settings,
             pair: Pair::new(Life { epoch: ends.epoch, term: 0 }),
             backoff,
+            peer_cores: 0,
             attempt: 0,
             trial: None,
             open: None,
@@ -159,6 +162,11 @@ impl Machine {
 
     pub fn counters(&self) -> &LinkCounters {
         &self.counters
+    }
+
+    /// Cores of the peer's node; 0: it has never said.
+    pub fn peer_cores(&self) -> u16 {
+        self.peer_cores
     }
 
     pub fn ends(&self) -> &Ends {
@@ -183,6 +191,12 @@ impl Machine {
     /// Entries that wait for their acknowledgement, and their bytes.
     pub fn kept(&self) -> (usize, usize) {
         (self.pair.kept(), self.pair.kept_bytes())
+    }
+
+    /// Whether so much waits for its acknowledgement that nothing should be begun that adds to it.
+    pub fn is_pressed(&self) -> bool {
+        let (entries, bytes) = self.kept();
+        entries > self.settings.entries / 2 || bytes > self.settings.entry_bytes / 2
     }
 
     /// The next thing the owner must know.
@@ -421,6 +435,7 @@ impl Machine {
     fn agree(&mut self, now: Time, trial: Trial, hello: &Hello, meeting: Meeting, lines: &mut Lines) {
         let conn = trial.conn;
         self.attempt = hello.attempt;
+        self.peer_cores = hello.cores;
         if !trial.dialled {
             let welcome = Frame::Welcome(self.hello());
             say(&mut self.counters, conn, &welcome, lines);

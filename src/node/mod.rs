@@ -274,6 +274,7 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
         let core = CoreId(core);
         let place = Place { cluster: 0, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
         let settings = Settings {
+            links: None,
             node: NodeId::default(),
             core,
             cores,

@@ -94,6 +94,8 @@ pub struct Peer {
     /// Event frames, one behind the other.
     updates: Vec<u8>,
     pub put_off: PutOff,
+    /// The node can be reached by all of its cores.
+    pub found: bool,
     /// The link can't keep up, or is not there for a moment: updates are put off.
     pub slow: bool,
     /// Nothing may be begun that adds to what waits for the node.
@@ -185,7 +187,7 @@ impl Outbox {
     pub fn is_full(&self, seat: Seat) -> bool {
         match seat.node == self.map.here.node {
             true => self.bound[usize::from(seat.core.0)].waiting >= self.most_waiting,
-            false => self.peers.get(&seat.node).is_none_or(|peer| peer.full),
+            false => self.peers.get(&seat.node).is_none_or(|peer| peer.full || !peer.found),
         }
     }
 

@@ -228,7 +228,7 @@ impl Relays {
 }
 
 /// Relays are found by their publishers' numbers, not by slots.
-const SLOT: u32 = 0;
+pub const SLOT: u32 = 0;
 
 /// Asks the home.
 fn ask(relay: &mut Relay, question: Question, next_nonce: &mut u32, out: &mut Outbox) {

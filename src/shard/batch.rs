@@ -3,6 +3,7 @@
 //! The two need no order between each other: an update carries its version, and an edge takes an update only for a publisher it
 //! has been granted. Serves G3.
 
+use super::links::LaneNews;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::RawSocket;
 use crate::base::jid::Bare;
@@ -26,6 +27,8 @@ pub enum Entry {
     Control(Control),
     /// What a core of another node says.
     FromNode(Box<Control>),
+    /// What has become of a lane of another core.
+    Lane(LaneNews),
     /// Updates of publishers of other nodes.
     Updates(Events),
     Adopt(Box<Adoption>),
@@ -40,6 +43,8 @@ pub struct Adoption {
     pub accepted: u32,
     /// Its door, with what the client sent from its log-in on.
     pub parting: Parting,
+    /// It is a link, which has said its hello.
+    pub is_link: bool,
     pub translator: Option<Box<dyn Translate>>,
 }
 

@@ -1,5 +1,6 @@
 //! What a core keeps of each connection.
 
+use super::links::Far;
 use crate::base::id::CoreId;
 use crate::base::time::Time;
 use crate::front::native::{Door, Parting};
@@ -27,10 +28,13 @@ pub(super) struct Connection {
 
 pub(super) enum Doorway {
     Here(Door),
+    /// No client: another node.
+    Link(Far),
     /// On its way to another core.
     Leaving {
         to: CoreId,
         parting: Box<Parting>,
+        is_link: bool,
     },
     /// It was told why and closes: what it still says is not heard.
     Closing,

@@ -1,11 +1,13 @@
 //! Connections and what comes through their doors: log-in, and each frame turned into a request to the session's home.
 
 use super::connection::{Connection, Doorway, Purse, seconds};
+use super::links::Far;
 use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::front::doors::Speaks;
 use crate::front::native::{Door, Incoming};
 use crate::front::translate::{HANDSHAKE, Translate};
 use crate::metrics::meter::Taken;
@@ -30,6 +32,9 @@ enum Flow {
 impl Shard {
     /// A new connection. `None`: the core holds as many as it may, or as many from there.
     pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
+        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Link) {
+            return (!self.stopping).then(|| self.open_link(now, peer, Far::Unknown(Vec::new()), None));
+        }
         if self.stopping || !self.has_room_for(peer) {
             self.recorder.dropped.count(self.no_room());
             return None;
@@ -38,7 +43,14 @@ impl Shard {
         Some(self.open(now, peer, seconds(now), Door::default(), translator))
     }
 
-    fn open(&mut self, now: Time, peer: IpAddr, accepted: u32, door: Door, translator: Option<Box<dyn Translate>>) -> ConnId {
+    pub(super) fn open(
+        &mut self,
+        now: Time,
+        peer: IpAddr,
+        accepted: u32,
+        door: Door,
+        translator: Option<Box<dyn Translate>>,
+    ) -> ConnId {
         let limits = &self.settings.limits;
         let conn = self.out.lines.open(Marks { high: limits.high_water_bytes, most: limits.backlog_bytes });
         let index = conn.slot as usize;
@@ -104,8 +116,9 @@ impl Shard {
                 let frames = self.read(now, conn, door, bytes);
                 self.count_taken(conn, frames);
             }
-            Doorway::Leaving { to, mut parting } => match parting.append(bytes) {
-                Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting }),
+            Doorway::Link(far) => self.received_link(now, conn, far, bytes),
+            Doorway::Leaving { to, mut parting, is_link } => match parting.append(bytes) {
+                Ok(()) => self.set_door(conn, Doorway::Leaving { to, parting, is_link }),
                 Err(reason) => self.end_connection(conn, reason, ""),
             },
             Doorway::Closing => {}
@@ -152,7 +165,7 @@ impl Shard {
                 Flow::Leave(to) => {
                     let parting = Box::new(door.leave(chunk));
                     self.departures.push(conn);
-                    self.set_door(conn, Doorway::Leaving { to, parting });
+                    self.set_door(conn, Doorway::Leaving { to, parting, is_link: false });
                     return frames;
                 }
                 Flow::End(reason) => {
@@ -339,8 +352,9 @@ impl Shard {
 
     /// Nothing more comes from or goes to a connection.
     pub fn lost(&mut self, now: Time, conn: ConnId) {
-        if self.connection(conn).is_none() {
-            return;
+        let Some(connection) = self.connection(conn) else { return };
+        if let Doorway::Link(Far::Lane(node, lane)) = connection.door {
+            self.link_lost(now, conn, node, lane);
         }
         self.settle_last(now, conn);
         self.drop_sessions(conn, Reason::ConnectionLost);
@@ -357,13 +371,13 @@ impl Shard {
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         self.addresses.went(self.peers[conn.slot as usize]);
         match connection.door {
-            Doorway::Leaving { to, parting } => {
+            Doorway::Leaving { to, parting, is_link } => {
                 let translator = self.translators.take(conn.slot);
                 let (peer, accepted) = (self.peers[conn.slot as usize], connection.accepted);
-                let adoption = Adoption { socket, peer, accepted, parting: *parting, translator };
+                let adoption = Adoption { socket, peer, accepted, parting: *parting, is_link, translator };
                 self.put_aside(to, Entry::Adopt(Box::new(adoption)));
             }
-            Doorway::Here(_) | Doorway::Closing => {
+            Doorway::Here(_) | Doorway::Link(_) | Doorway::Closing => {
                 self.translators.set(conn, None);
                 self.orphans.push(socket);
             }
@@ -373,10 +387,13 @@ impl Shard {
     /// A connection comes from another core. What holds for new ones holds for it, too: naming a user who lives here must not be a
     /// way around it.
     pub(super) fn adopt(&mut self, now: Time, adoption: Adoption) {
-        let Adoption { socket, peer, accepted, parting, translator } = adoption;
+        let Adoption { socket, peer, accepted, parting, is_link, translator } = adoption;
         let (door, unread) = Door::resume_from(parting);
-        let has_room = self.has_room_for(peer);
-        let conn = self.open(now, peer, accepted, door, translator);
+        let has_room = is_link || self.has_room_for(peer);
+        let conn = match is_link {
+            true => self.open_link(now, peer, Far::Unknown(Vec::new()), translator),
+            false => self.open(now, peer, accepted, door, translator),
+        };
         self.adoptions.push((conn, socket));
         match has_room {
             true => self.received_native(now, conn, &unread),

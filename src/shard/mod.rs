@@ -3,7 +3,8 @@
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route`
-//! (other cores and this one), `peers` (other nodes), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
+//! (other cores and this one), `links` (other nodes' connections), `peers` (what
+//! other nodes say), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
 //! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
 //! everything addressed to this core itself has been worked off.
 
@@ -17,6 +18,7 @@ mod expect;
 mod handshakes;
 mod hashed;
 pub mod hook;
+mod links;
 mod log_in;
 mod measure;
 mod operate;
@@ -30,6 +32,7 @@ mod watch_over;
 
 pub use clients::ClientLine;
 pub use expect::EXPECTED;
+pub use links::LinkTerms;
 pub use operate::{Answer, UserLine};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -66,6 +69,8 @@ pub struct Settings {
     pub core: CoreId,
     pub cores: u16,
     pub domain: String,
+    /// How this node speaks with others; `None`: it has no links.
+    pub links: Option<Arc<LinkTerms>>,
     pub limits: Arc<Limits>,
     pub token_keys: Keys,
     pub trunk_keys: Keys,
@@ -193,6 +198,7 @@ pub struct Shard {
     addresses: addresses::Addresses,
     rates: rates::Rates,
     translators: translated::Translators,
+    links: links::Links,
     /// Of the connection whose words were taken last.
     sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
@@ -247,6 +253,7 @@ impl Shard {
             addresses: addresses::Addresses::new(hasher.clone(), settings.limits.exempt.clone()),
             rates: rates::Rates::new(&settings.limits, hasher.clone()),
             translators: translated::Translators::default(),
+            links: links::Links::default(),
             sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),
@@ -269,12 +276,17 @@ impl Shard {
 
     /// Once a turn, after all input: looks after time, and says when it wants to again.
     pub fn turn(&mut self, now: Time) -> Option<Time> {
-        self.started.get_or_insert(now);
+        if self.started.is_none() {
+            self.started = Some(now);
+            self.open_lanes(now);
+        }
         let handshakes = self.go_on_with_handshakes(now);
         let reading = self.go_on_reading(now);
         let deadline = self.watch_over(now);
         self.work_off(now);
-        [handshakes, reading, deadline].into_iter().flatten().min()
+        let links = self.go_on_with_links(now);
+        self.work_off(now);
+        [handshakes, reading, deadline, links].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

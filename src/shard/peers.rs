@@ -20,7 +20,7 @@ impl Shard {
     /// but updates.
     pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
         self.out.map.set_cores(node, cores);
-        self.out.peers.entry(node).or_default();
+        self.out.peers.entry(node).or_default().found = true;
         let Shard { homes, out, .. } = self;
         let map = out.map.clone();
         homes.relays.ask_again(|user| map.home(user).node == node, out);

@@ -127,7 +127,7 @@ impl Shard {
     /// Charges what a connection has used. Gives the nanoseconds for which it should not be read.
     fn settle(&mut self, now: Time, conn: ConnId) -> u64 {
         let Some(connection) = self.connection(conn) else { return 0 };
-        if matches!(&connection.door, Doorway::Here(door) if door.is_trunk()) {
+        if matches!(&connection.door, Doorway::Here(door) if door.is_trunk()) || matches!(&connection.door, Doorway::Link(_)) {
             return 0;
         }
         let used = connection.purse.used();

@@ -4,6 +4,7 @@
 
 use super::Shard;
 use super::connection::{Doorway, seconds};
+use super::links::Far;
 use crate::base::id::ConnId;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -76,8 +77,9 @@ impl Shard {
         let conn = ConnId { slot: slot as u32, generation: connection.generation };
         let logged_in = match &connection.door {
             Doorway::Here(door) => session || door.is_trunk(),
-            Doorway::Leaving { .. } => false,
-            Doorway::Closing => return,
+            Doorway::Leaving { .. } | Doorway::Link(Far::Unknown(_)) => false,
+            // Its lane looks after it.
+            Doorway::Link(Far::Lane(..)) | Doorway::Closing => return,
         };
         if !logged_in {
             if second.saturating_sub(connection.accepted) > whole(limits.log_in_ms) {

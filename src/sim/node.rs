@@ -157,6 +157,7 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
     let decoys = Decoys::new([7; 32]);
     let (token_keys, trunk_keys, units) = (keys(), keys(), Units::default());
     let settings = Settings {
+        links: None,
         node: NodeId::default(),
         core,
         cores,

@@ -66,6 +66,7 @@ impl World {
         let limits = Arc::new(Limits::default());
         let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration };
         let settings = Settings {
+            links: None,
             node: NodeId::default(),
             core: CoreId(0),
             cores: 1,

@@ -9,7 +9,10 @@ use crate::base::id::{NodeId, SessionId};
 use crate::base::time::Time;
 use crate::presence::control::{Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
+use crate::presence::frame;
+use crate::presence::missed::Ended;
 use crate::presence::outbox::Outbox;
+use crate::presence::relay::SLOT;
 use crate::store::Durability;
 
 impl Homes {
@@ -25,6 +28,16 @@ impl Homes {
         }
         for (at, session, from) in broken {
             self.detach(now, at, session, from, SessionEnd::Lost, edge, out);
+        }
+    }
+
+    /// An update could not go to another node now: the newest will, later.
+    pub fn put_off_for(&self, node: NodeId, frame: &[u8], out: &mut Outbox) {
+        let user = frame::head(frame).user;
+        let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
+        if let Some(peer) = out.peers.get_mut(&node) {
+            let ended = Ended::of(frame);
+            peer.put_off.insert((SLOT, user, ended.session), (at, ended));
         }
     }
 
