@@ -15,6 +15,7 @@ pub mod front;
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod node;
+pub mod ownership;
 pub mod presence;
 pub mod ring;
 pub mod shard;

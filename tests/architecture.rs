@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("wire", &["base"]),
     ("presence", &["base", "wire", "store"]),
     ("store", &["base"]),
+    ("ownership", &["base", "store"]),
     ("front", &["base", "wire"]),
     ("ring", &["base"]),
     ("metrics", &["base"]),
@@ -20,12 +21,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
     ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),
     ("admin", &["base", "wire", "store", "metrics"]),
-    ("node", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin"]),
+    ("node", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "ownership"]),
     ("bench", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "node", "client"]),
 ];
 
 /// Modules that are functions of bytes, values and time; in `store`, all but the files named.
-const PURE: &[&str] = &["base", "wire", "presence", "front", "shard", "sim"];
+const PURE: &[&str] = &["base", "wire", "presence", "ownership", "front", "shard", "sim"];
 const PURE_STORE: &[&str] = &["src/store/mod.rs", "src/store/rows.rs", "src/store/memory.rs"];
 
 /// The world, as it's spelt in Rust.

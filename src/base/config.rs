@@ -6,10 +6,12 @@
 //! stands in `keys::KEYS`, where the printed default file and the documentation come from.
 
 mod check;
+pub mod cluster;
 mod endpoint;
 mod error;
 pub mod keys;
 
+pub use cluster::{Cluster, Coordination};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
 
@@ -28,6 +30,7 @@ pub struct Config {
     pub tls: Tls,
     pub login: LogIn,
     pub store: Store,
+    pub cluster: Cluster,
     pub limits: Limits,
     pub metrics: Metrics,
 }

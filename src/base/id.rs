@@ -9,6 +9,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct CoreId(pub u16);
 
+/// One fanal process of a cluster. Counted from 1; a node that belongs to no cluster is 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct NodeId(pub u16);
+
+/// A core among all those of a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Seat {
+    pub node: NodeId,
+    pub core: CoreId,
+}
+
 /// A user, for ever: cluster (16 bits), slot (16 bits), serial within the slot (32 bits, from 1). 0 is nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct UserId(pub u64);
