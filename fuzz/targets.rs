@@ -24,6 +24,7 @@ use fanal::front::translate::{Core, Translate, Users};
 use fanal::front::ws::{self, WebSocket};
 use fanal::front::xmpp::{self, StartTls, Xmpp};
 use fanal::metrics::table::Report;
+use fanal::ownership::clusters::Clusters;
 use fanal::ownership::{Ask, Slots, Stored, Tell, decode as read_message, encode as write_message};
 use fanal::presence::home::{Homes, Place};
 use fanal::store::Table;
@@ -254,6 +255,7 @@ pub fn rows(data: &[u8]) {
     let table = Table::ALL[usize::from(*table) % Table::ALL.len()];
     let (key, value) = row.split_at(usize::from(*key_bytes).min(row.len()));
     _ = black_box(Stored::default().load(key, value));
+    _ = black_box(Clusters::default().load(key, value));
     reencode::<rows::Account>(value);
     reencode::<rows::Contact>(value);
     reencode::<rows::Request>(value);

@@ -1,8 +1,8 @@
 //! Who owns which users in a cluster: one table (slot -> node and epoch), the nodes that are there, and the machines that keep
 //! both.
 //!
-//! Lives on: the coordination thread of each node; cores have a copy of the table. Serves Z1 (numbers of nodes), Z4, M1, R7's
-//! watching. Pure: time, messages and what the store says are arguments.
+//! Lives on: the coordination thread of each node; cores have a copy of the table. Serves Z1 (numbers of nodes and clusters), Z4,
+//! M1, R7's watching. Pure: time, messages and what the store says are arguments.
 //!
 //! # How it is used
 //! A node speaks to its coordination engine in `Command`s and hears `Event`s, whichever engine it is:
@@ -27,6 +27,7 @@
 //!   has users.
 
 pub mod choose;
+pub mod clusters;
 mod coordinator;
 mod follower;
 mod members;
