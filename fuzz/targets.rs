@@ -1,7 +1,8 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), other nodes (`link`, `lane`), operators (`http`, `config`) and the disk
-//! (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
+//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), other nodes (`link`, `lane`, `ownership`),
+//! operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable,
+//! with mutations of good frames.
 
 mod links;
 
@@ -27,6 +28,8 @@ use fanal::front::translate::{Core, Translate, Users};
 use fanal::front::ws::{self, WebSocket};
 use fanal::front::xmpp::{self, StartTls, Xmpp};
 use fanal::metrics::table::Report;
+use fanal::ownership::clusters::Clusters;
+use fanal::ownership::{Ask, Slots, Stored, Tell, decode as read_message, encode as write_message};
 use fanal::presence::home::{Homes, Place};
 use fanal::store::Table;
 use fanal::store::rows::{self, Row};
@@ -54,6 +57,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("token", token),
     ("tls", tls),
     ("rows", rows),
+    ("ownership", ownership),
     ("http", http),
     ("config", config),
     ("jid", jid),
@@ -238,11 +242,29 @@ pub fn tls(data: &[u8]) {
     assert_eq!(whole.0, cut.0);
 }
 
+/// What nodes say to each other about who owns what. What was read is written and read the same; a table takes any line.
+pub fn ownership(data: &[u8]) {
+    if let Some(ask) = read_message::<Ask>(data) {
+        assert_eq!(read_message(&write_message(&ask, Vec::new())), Some(ask));
+    }
+    let Some(tell) = read_message::<Tell>(data) else { return };
+    if let Tell::Delta(delta) = &tell {
+        let mut slots = Slots::default();
+        black_box(slots.apply(delta));
+        slots.merge(&delta.assignments);
+        assert_eq!(slots.merge(&delta.assignments), [], "what is known is not new");
+        black_box(slots.since(0));
+    }
+    assert_eq!(read_message(&write_message(&tell, Vec::new())), Some(tell));
+}
+
 /// One row more in a store that has an account, a contact and a way. The first byte chooses the table, the second the key's length.
 pub fn rows(data: &[u8]) {
     let [table, key_bytes, row @ ..] = data else { return };
     let table = Table::ALL[usize::from(*table) % Table::ALL.len()];
     let (key, value) = row.split_at(usize::from(*key_bytes).min(row.len()));
+    _ = black_box(Stored::default().load(key, value));
+    _ = black_box(Clusters::default().load(key, value));
     reencode::<rows::Account>(value);
     reencode::<rows::Contact>(value);
     reencode::<rows::Request>(value);

@@ -16,6 +16,7 @@ pub mod link;
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod node;
+pub mod ownership;
 pub mod presence;
 pub mod ring;
 pub mod shard;

@@ -13,20 +13,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("presence", &["base", "wire", "store"]),
     ("link", &["base", "wire"]),
     ("store", &["base"]),
+    ("ownership", &["base", "store"]),
     ("front", &["base", "wire"]),
     ("ring", &["base"]),
     ("metrics", &["base"]),
-    ("shard", &["base", "wire", "presence", "store", "front", "ring", "metrics", "link"]),
+    ("shard", &["base", "wire", "presence", "link", "store", "front", "ring", "metrics", "link"]),
     ("client", &["base", "wire"]),
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
     ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),
     ("admin", &["base", "wire", "store", "metrics"]),
-    ("node", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin"]),
+    ("node", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "ownership"]),
     ("bench", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "node", "client"]),
 ];
 
 /// Modules that are functions of bytes, values and time; in `store`, all but the files named.
-const PURE: &[&str] = &["base", "wire", "presence", "link", "front", "shard", "sim"];
+const PURE: &[&str] = &["base", "wire", "presence", "link", "ownership", "front", "shard", "sim"];
 const PURE_STORE: &[&str] = &["src/store/mod.rs", "src/store/rows.rs", "src/store/memory.rs"];
 
 /// The world, as it's spelt in Rust.

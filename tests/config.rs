@@ -1,5 +1,6 @@
 //! The configuration file: every key is documented, every default is sound, every mistake names its place and its fix.
 
+use fanal::base::config::cluster::Peer;
 use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
 use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind};
 use fanal::base::reason::Reason;
@@ -24,6 +25,8 @@ fn full() -> Config {
     config.login.http = Some("https://login.example.org/check".into());
     config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
+    (config.cluster.number, config.cluster.node) = (Some(1), Some(1));
+    config.cluster.nodes.extend(Peer::parse("1=127.0.0.1:7402"));
     config
 }
 
@@ -100,7 +103,8 @@ fn every_number_is_refused_outside_its_range_and_taken_at_its_ends() {
         for inside in [min, max] {
             let read = Config::parse("", &text(i128::from(inside)));
             let alone = read.err().map(|error| error.fault.problem);
-            assert!(alone.as_ref().is_none_or(|problem| problem.contains(" is more than ")), "{}: {alone:?}", key.name);
+            let expected = |problem: &String| problem.contains(" is more than ") || problem.contains(" has no number");
+            assert!(alone.as_ref().is_none_or(expected), "{}: {alone:?}", key.name);
         }
     }
 }

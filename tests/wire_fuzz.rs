@@ -7,9 +7,10 @@ mod wire_samples;
 use fanal::base::credentials::ScramCredentials;
 use fanal::base::id::{NodeId, UserId};
 use fanal::base::jid::Bare;
-use fanal::base::time::WallClock;
-use fanal::store::Table;
+use fanal::base::time::{Time, WallClock};
+use fanal::ownership::{Command, Coordinator, Follower, Myself, Output, Stored, Terms, encode as write_message};
 use fanal::store::rows::{self, Row};
+use fanal::store::{Table, Write};
 use fanal::wire::encode::Encoder;
 use fanal::wire::frame::HEADER_BYTES;
 use fanal::wire::link::{Frame, Hello, Life, Purpose, Site};
@@ -74,7 +75,8 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages()).chain(links());
+    let operators = texts.chain(texts_of_operators()).chain(rows()).chain(owners());
+    let texts = operators.chain(xmpp()).chain(hellos()).chain(pages()).chain(links());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -230,6 +232,40 @@ fn rows() -> impl Iterator<Item = Vec<u8>> {
         let number = Table::ALL.iter().position(|&other| other == table).expect("every table is in the list");
         [&[number as u8, key.len() as u8][..], &key, &value].concat()
     })
+}
+
+/// What a node and its coordinator say to each other, and what the coordinator stores.
+fn owners() -> impl Iterator<Item = Vec<u8>> {
+    let (link, terms) = ("127.0.0.1:7402".parse().unwrap(), Terms { lease_ms: 2_000, take_over: true });
+    let doors = vec![("native".to_owned(), link)];
+    let me = Myself { node: NodeId(1), identity: 7, start: 1, keeps: true, cores: 2, link, doors };
+    let mut follower = Follower::new(Time(5), terms, me);
+    let mut coordinator = Coordinator::new(Time(5), terms, 1, Stored::default());
+    let (mut bytes, mut stored) = (Vec::new(), Vec::new());
+    for round in 0..8 {
+        for ask in follower.take_asks() {
+            bytes.push(write_message(&ask, Vec::new()));
+            coordinator.ask(Time(5), NodeId(1), ask);
+        }
+        for output in coordinator.take() {
+            match output {
+                Output::Tell { tell, .. } => {
+                    bytes.push(write_message(&tell, Vec::new()));
+                    follower.hear(Time(5), tell);
+                }
+                Output::Store(writes) => {
+                    stored.extend(writes);
+                    coordinator.stored(Time(5), Ok(()));
+                }
+            }
+        }
+        follower.command(Time(5), Command::Assign(round));
+    }
+    let number = |table: Table| Table::ALL.iter().position(|&other| other == table).expect("every table is in the list") as u8;
+    let row =
+        |write: &Write| [&[number(write.table), write.key.len() as u8][..], &write.key, write.value.as_ref().unwrap()].concat();
+    bytes.extend(stored.iter().map(row));
+    bytes.into_iter()
 }
 
 /// `scripts/fuzz` says where cargo-fuzz finds what it begins with; else they go where nobody keeps them.

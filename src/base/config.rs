@@ -6,11 +6,13 @@
 //! stands in `keys::KEYS`, where the printed default file and the documentation come from.
 
 mod check;
+pub mod cluster;
 mod endpoint;
 mod error;
 pub mod keys;
 mod link;
 
+pub use cluster::{Cluster, Coordination};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
 pub use link::Link;
@@ -30,6 +32,7 @@ pub struct Config {
     pub tls: Tls,
     pub login: LogIn,
     pub store: Store,
+    pub cluster: Cluster,
     pub link: Link,
     pub limits: Limits,
     pub metrics: Metrics,

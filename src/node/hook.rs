@@ -6,6 +6,7 @@
 //! only the status 200 lets anybody in; neither passwords nor tokens are logged.
 
 use super::replies::Replies;
+use super::timed::Timed;
 use crate::base::config::{Config, Endpoint};
 use crate::base::id::CoreId;
 use crate::shard::hook::{Proof, Question, Verdict};
@@ -16,7 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde::Serialize;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -138,7 +139,7 @@ impl Service {
     /// The status that it answers with.
     fn ask(&self, question: &Question, until: Instant) -> io::Result<u16> {
         let request = self.request(question);
-        let mut stream = self.connect(until)?;
+        let mut stream = Timed::connect((self.endpoint.host.as_str(), self.endpoint.port).to_socket_addrs()?, until)?;
         match &self.tls {
             None => exchange(&mut stream, &request),
             Some(tls) => {
@@ -162,21 +163,6 @@ impl Service {
             body.len()
         );
         [head.into_bytes(), body].concat()
-    }
-
-    /// Connects to the first of the service's addresses that answers.
-    fn connect(&self, until: Instant) -> io::Result<Timed> {
-        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in (self.endpoint.host.as_str(), self.endpoint.port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, left(until)?) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(Timed { stream, until });
-                }
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
     }
 }
 
@@ -223,51 +209,6 @@ fn status(answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     Ok(head.parse(answer)?.is_complete().then_some(head.code).flatten())
-}
-
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(too_slow()) } else { Ok(left) }
-}
-
-fn too_slow() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it took too long")
-}
-
-/// A connection whose every read and write is over in time.
-struct Timed {
-    stream: TcpStream,
-    until: Instant,
-}
-
-impl Timed {
-    /// The kernel says "try again" when a socket's own time is over; signals (glommio's) only interrupt.
-    fn in_time<T>(&mut self, mut act: impl FnMut(&mut TcpStream, Duration) -> io::Result<T>) -> io::Result<T> {
-        loop {
-            let left = left(self.until)?;
-            match act(&mut self.stream, left) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(too_slow()),
-                done => return done,
-            }
-        }
-    }
-}
-
-impl Read for Timed {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.in_time(|stream, left| stream.set_read_timeout(Some(left)).and_then(|()| stream.read(into)))
-    }
-}
-
-impl Write for Timed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.in_time(|stream, left| stream.set_write_timeout(Some(left)).and_then(|()| stream.write(bytes)))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
-    }
 }
 
 #[cfg(test)]

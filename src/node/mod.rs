@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod control;
+pub mod etcd;
 mod hook;
 mod host;
 pub mod keys;
@@ -12,6 +13,7 @@ mod listeners;
 mod operator;
 mod passwords;
 mod replies;
+mod timed;
 
 pub use hook::HookError;
 pub use host::{Answered, CoreHost};

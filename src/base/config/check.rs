@@ -1,5 +1,6 @@
 //! From text to a sound `Config`: known keys, each value's shape, then what the values mean together.
 
+use super::cluster::{self, Peer};
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
 use super::link;
 use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret};
@@ -132,6 +133,11 @@ fn check_shape(key: &Key, value: &Spanned<DeValue<'_>>) -> Result<(), Fault> {
             let all_networks = list.iter().all(|item| item.get_ref().as_str().is_some_and(is_network));
             (!all_networks).then(|| "not every entry is an address or a network".into())
         }
+        (Shape::Nodes, DeValue::Array(list)) => {
+            let is_node = |item: &str| Peer::parse(item).is_some();
+            let all_nodes = list.iter().all(|item| item.get_ref().as_str().is_some_and(is_node));
+            (!all_nodes).then(|| "not every entry is a node's number and address".into())
+        }
         (Shape::Secrets, DeValue::Array(list)) => {
             list.iter().find_map(|item| item.get_ref().as_str().map_or(Some("not every entry is a text".into()), too_short))
         }
@@ -159,6 +165,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_listen(config)?;
     check_tls(config)?;
     check_http(config)?;
+    cluster::check(config)?;
     link::check(&config.link)?;
     check_limits(config)
 }

@@ -18,6 +18,7 @@ pub enum Shape {
     Secrets,
     Texts,
     Networks,
+    Nodes,
 }
 
 impl Shape {
@@ -33,6 +34,7 @@ impl Shape {
             Shape::Secret => format!("a text in quotes of {} or more characters", Secret::LEAST_BYTES),
             Shape::Texts => "a list of texts in quotes, like [\"https://example.org\"]".into(),
             Shape::Networks => "a list of addresses or networks in quotes, like [\"127.0.0.0/8\", \"2001:db8::7\"]".into(),
+            Shape::Nodes => "a list of numbers and addresses in quotes, like [\"1=127.0.0.1:7402\", \"2=127.0.0.2:7402\"]".into(),
             Shape::Secrets => format!("a list of texts in quotes of {} or more characters each", Secret::LEAST_BYTES),
         }
     }
@@ -57,6 +59,11 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ("tls", "What the node proves with who it is. Both files are read again on SIGHUP and on POST /certificate; sessions go on."),
     ("login", "How users and trunks prove who they are."),
     ("store", "What outlives the process."),
+    (
+        "cluster",
+        "Which node of which cluster this is. Without it, it's alone. The same on all its nodes, but for node; change what \
+        is the same with all of them stopped.",
+    ),
     (
         "link",
         "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or they \
@@ -132,6 +139,19 @@ keys! {
     ["store"]
     kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
         measurements.";
+
+    ["cluster"]
+    number: number(1, 65_535), "The cluster's number: each cluster has its own.", "1";
+    node: number(1, 65_535), "This node's number: each node of the cluster has its own, and keeps it with its data.", "1";
+    nodes: Shape::Nodes, "All nodes of the cluster: their numbers, and where the others connect to each. For embedded.",
+        "[\"1=127.0.0.1:7402\"]";
+    coordination: Shape::OneOf(&["embedded", "etcd"]), "Who keeps the table that says which node owns which users. embedded: the \
+        node with the lowest number, in its store. etcd: an etcd of 3 or 5 members, which outlives the loss of any node.";
+    etcd: Shape::Texts, "Where etcd's members are. \"http://127.0.0.1:2379\" is one.";
+    lease_ms: number(500, 60_000), "How long a node that is not heard is believed to be there, in milliseconds; with etcd, in \
+        whole seconds. Then its users are shown offline.";
+    take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \
+        Without it, they wait for their node.";
 
     ["link"]
     heartbeat_ms: number(10, HOUR_MS), "How often a connection is pinged, in milliseconds.";

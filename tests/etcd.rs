@@ -1,0 +1,364 @@
+//! The etcd engine against a real etcd: rows Z1, Z4, M1, R7's watching. Skipped, with a word, where there is no etcd.
+
+#![cfg(feature = "runtime")]
+
+use fanal::base::config::Endpoint;
+use fanal::base::id::NodeId;
+use fanal::node::etcd::{Etcd, Settings};
+use fanal::ownership::{Command, Event, Myself, NOBODY, Refusal, Slots, State, Terms};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// An etcd of one member, with its data in a directory of its own.
+struct Server {
+    process: Child,
+    dir: tempfile::TempDir,
+    client: u16,
+    peer: u16,
+}
+
+impl Server {
+    /// `None`: there is no etcd here.
+    fn start() -> Option<Server> {
+        if std::process::Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
+            println!("skipped: there is no etcd here; install the package etcd-server");
+            return None;
+        }
+        let (dir, client, peer) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+        let server = Server { process: Server::run(dir.path(), client, peer), dir, client, peer };
+        server.is_up();
+        Some(server)
+    }
+
+    fn run(dir: &std::path::Path, client: u16, peer: u16) -> Child {
+        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        // A quick election, so that leases of a second can be had.
+        std::process::Command::new("etcd")
+            .args(["--data-dir", dir.join("data").to_str().unwrap(), "--heartbeat-interval", "50", "--election-timeout", "500"])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.client))
+    }
+
+    /// The answer to a call; `None`: it can't be had.
+    fn call(&self, path: &str, body: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(self.address()).ok()?;
+        write!(stream, "POST /v3/{path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.contains("200 OK").then_some(answer)
+    }
+
+    fn is_up(&self) {
+        let from = Instant::now();
+        while self.call("kv/range", "{\"key\":\"YQ==\"}").is_none() {
+            assert!(from.elapsed() < PATIENCE, "etcd does not start: {:?}", std::fs::read_to_string(self.dir.path().join("log")));
+            std::thread::yield_now();
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
+    }
+
+    fn kill_and_restart(&mut self, meanwhile: impl FnOnce()) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        meanwhile();
+        self.process = Server::run(self.dir.path(), self.client, self.peer);
+        self.is_up();
+    }
+
+    /// Forgets everything but the newest of each key.
+    fn compact(&self) {
+        let put = self.call("kv/put", "{\"key\":\"YQ==\"}").unwrap();
+        let revision = put.split("\"revision\":\"").nth(1).unwrap().split('"').next().unwrap();
+        self.call("kv/compaction", &format!("{{\"revision\":\"{revision}\",\"physical\":true}}")).unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
+
+/// A way to etcd that can be cut: then it takes everything and gives nothing.
+struct Way {
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Way {
+    fn to(server: SocketAddr) -> Way {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (cut, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let way = Way { address, cut: cut.clone(), streams: streams.clone() };
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                streams.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
+                let (client_in, server_in) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let (cut, cut_too) = (cut.clone(), cut.clone());
+                std::thread::spawn(move || carry(client_in, server, &cut));
+                std::thread::spawn(move || carry(server_in, client, &cut_too));
+            }
+        });
+        way
+    }
+
+    fn cut(&self) {
+        self.cut.store(true, SeqCst);
+    }
+
+    fn heal(&self) {
+        self.cut.store(false, SeqCst);
+        for stream in self.streams.lock().unwrap().drain(..) {
+            _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
+    let mut bytes = [0; 4_096];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        if !cut.load(SeqCst) && to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    // Whoever waits on a way that is cut is not even told that it has ended.
+    if !cut.load(SeqCst) {
+        _ = to.shutdown(Shutdown::Both);
+    }
+}
+
+/// What a node has heard.
+#[derive(Default)]
+struct Heard {
+    slots: Slots,
+    joined: Option<u32>,
+    events: Vec<Event>,
+}
+
+impl Heard {
+    fn owns(&self, node: u16, slot: u16) -> Option<u32> {
+        let (owner, epoch) = self.slots.owner(slot)?;
+        (owner.0 == node && self.joined.is_some_and(|since| epoch >= since)).then_some(epoch)
+    }
+}
+
+/// What all nodes have heard. No slot ever has two owners.
+#[derive(Default)]
+struct Ledger {
+    nodes: Mutex<BTreeMap<u16, Heard>>,
+    news: Condvar,
+}
+
+impl Ledger {
+    fn hear(&self, node: u16, event: Event) {
+        let mut nodes = self.nodes.lock().unwrap();
+        let heard = nodes.entry(node).or_default();
+        match &event {
+            Event::Joined { epoch } => heard.joined = Some(*epoch),
+            Event::Fenced => heard.joined = None,
+            Event::Changed(lines) => _ = heard.slots.merge(lines),
+            _ => {}
+        }
+        heard.events.push(event);
+        for slot in 0..600 {
+            let owners: Vec<_> = nodes.iter().filter_map(|(node, heard)| Some((*node, heard.owns(*node, slot)?))).collect();
+            assert!(owners.len() <= 1, "slot {slot} has owners {owners:?}");
+        }
+        self.news.notify_all();
+    }
+
+    fn wait(&self, what: &str, until: impl Fn(&BTreeMap<u16, Heard>) -> bool) {
+        let nodes = self.nodes.lock().unwrap();
+        let (nodes, late) = self.news.wait_timeout_while(nodes, PATIENCE, |nodes| !until(nodes)).unwrap();
+        let events: Vec<_> = nodes.iter().map(|(node, heard)| (node, &heard.events)).collect();
+        assert!(!late.timed_out(), "{what}: {events:?}");
+    }
+
+    fn wait_for(&self, node: u16, event: &Event) {
+        self.wait(&format!("{node} hears {event:?}"), |nodes| nodes.get(&node).is_some_and(|heard| heard.events.contains(event)));
+    }
+
+    /// Every node has the same owner for each of these slots.
+    fn wait_for_owners(&self, slots: std::ops::Range<u16>) -> BTreeMap<u16, u32> {
+        let agree = |nodes: &BTreeMap<u16, Heard>, slot| {
+            let owner = nodes.values().next()?.slots.owner(slot)?;
+            let same = nodes.values().all(|heard| heard.slots.owner(slot) == Some(owner));
+            same.then_some(owner.0.0)
+        };
+        let all = |nodes: &BTreeMap<u16, Heard>| slots.clone().all(|slot| agree(nodes, slot).is_some());
+        self.wait("all agree", all);
+        let nodes = self.nodes.lock().unwrap();
+        let mut counts = BTreeMap::new();
+        slots.filter_map(|slot| agree(&nodes, slot)).for_each(|owner| *counts.entry(owner).or_default() += 1);
+        counts
+    }
+}
+
+fn start(ledger: &Arc<Ledger>, etcd: SocketAddr, (node, identity): (u16, u64), take_over: bool) -> Etcd {
+    let link = SocketAddr::from(([127, 0, 0, 1], 7_000 + node));
+    let me = Myself { node: NodeId(node), identity, start: 1, keeps: true, cores: 2, link, doors: Vec::new() };
+    let endpoints = vec![Endpoint::parse(&format!("http://{etcd}")).unwrap()];
+    let terms = Terms { lease_ms: 1_000, take_over };
+    let ledger = ledger.clone();
+    // Those that are refused are none of the nodes.
+    let heard_as = if identity == u64::from(node) { node } else { 100 + node };
+    let tell = Box::new(move |event| ledger.hear(heard_as, event));
+    Etcd::start(Settings { cluster: 1, terms, me, endpoints, seed: identity }, tell).unwrap()
+}
+
+fn has_joined(nodes: &BTreeMap<u16, Heard>, node: u16) -> bool {
+    nodes.get(&node).is_some_and(|heard| heard.joined.is_some())
+}
+
+fn command_all(etcd: &Etcd, commands: impl IntoIterator<Item = Command>) {
+    commands.into_iter().for_each(|command| assert!(etcd.command(command)));
+}
+
+#[test]
+fn z1_m1_members_have_numbers_of_their_own_and_the_fewest_users_decide_also_after_etcd_was_killed() {
+    let Some(mut server) = Server::start() else { return };
+    let ledger = Arc::new(Ledger::default());
+    let (one, two) = (start(&ledger, server.address(), (1, 1), false), start(&ledger, server.address(), (2, 2), false));
+    ledger.wait("both join", |nodes| has_joined(nodes, 1) && has_joined(nodes, 2));
+    let intruder = start(&ledger, server.address(), (2, 9), false);
+    let by = "127.0.0.1:7002".parse().unwrap();
+    ledger.wait_for(102, &Event::NotJoined(Refusal::NumberInUse { node: NodeId(2), by }));
+    intruder.stop();
+    ledger.nodes.lock().unwrap().remove(&102);
+
+    command_all(&one, [Command::Report { users: 100, free: 0 }]);
+    command_all(&one, (0..50).map(Command::Assign));
+    assert_eq!(ledger.wait_for_owners(0..50), BTreeMap::from([(2, 50)]));
+
+    server.kill_and_restart(|| {
+        ledger.wait_for(1, &Event::Away(true));
+        ledger.wait_for(2, &Event::Away(true));
+        command_all(&one, [Command::Assign(300)]);
+        ledger.wait("it's refused while etcd is away", |nodes| {
+            nodes[&1].events.iter().any(|event| matches!(event, Event::Refused(Command::Assign(300), Refusal::Away(_))))
+        });
+    });
+    ledger.wait_for(1, &Event::Away(false));
+    ledger.wait_for(2, &Event::Away(false));
+    command_all(&one, (300..310).map(Command::Assign));
+    ledger.wait_for_owners(300..310);
+    let nodes = ledger.nodes.lock().unwrap();
+    assert!(nodes.values().all(|heard| !heard.events.contains(&Event::Fenced)), "nobody would have taken over");
+    assert!(nodes[&2].owns(2, 7).is_some(), "what was owned is owned");
+    drop(nodes);
+    one.stop();
+    two.stop();
+}
+
+#[test]
+fn a_watch_that_missed_what_is_compacted_lists_all_again() {
+    let Some(server) = Server::start() else { return };
+    let (ledger, way) = (Arc::new(Ledger::default()), Way::to(server.address()));
+    let (one, two) = (start(&ledger, server.address(), (1, 1), false), start(&ledger, way.address, (2, 2), false));
+    ledger.wait("both join", |nodes| has_joined(nodes, 1) && has_joined(nodes, 2));
+    way.cut();
+    ledger.wait_for(2, &Event::Away(true));
+    for block in [0u16, 256] {
+        command_all(&one, (block..block + 20).map(Command::Assign));
+        ledger.wait("they are assigned", |nodes| (block..block + 20).all(|slot| nodes[&1].slots.owner(slot).is_some()));
+    }
+    server.compact();
+    way.heal();
+    ledger.wait_for_owners(0..20);
+    ledger.wait_for_owners(256..276);
+    one.stop();
+    two.stop();
+}
+
+#[test]
+fn r7_a_node_cut_off_is_fenced_before_another_takes_over_under_higher_epochs_and_gets_its_share_when_it_returns() {
+    let Some(server) = Server::start() else { return };
+    let (ledger, way) = (Arc::new(Ledger::default()), Way::to(server.address()));
+    let (one, two) = (start(&ledger, server.address(), (1, 1), true), start(&ledger, way.address, (2, 2), true));
+    ledger.wait("both join", |nodes| has_joined(nodes, 1) && has_joined(nodes, 2));
+    ledger.wait("they know each other", |nodes| {
+        let is_two = |event: &Event| matches!(event, Event::Member(member) if member.node == NodeId(2));
+        nodes[&1].events.iter().any(is_two)
+    });
+    command_all(&one, (200..300).map(Command::Assign));
+    let before = ledger.wait_for_owners(200..300);
+    assert!(before[&1] == 50 && before[&2] == 50, "{before:?}");
+    let epochs: Vec<u32> = (200..300).map(|slot| ledger.nodes.lock().unwrap()[&1].slots.line(slot).epoch).collect();
+
+    way.cut();
+    let from = Instant::now();
+    let all_mine = |nodes: &BTreeMap<u16, Heard>| (200..300).all(|slot| nodes[&1].owns(1, slot).is_some());
+    ledger.wait("the other one takes over", all_mine);
+    println!("taken over after {:?}", from.elapsed());
+    let nodes = ledger.nodes.lock().unwrap();
+    assert!(nodes[&2].events.contains(&Event::Fenced) && nodes[&2].joined.is_none());
+    let moved = (200..300).zip(&epochs).filter(|(slot, before)| nodes[&1].slots.line(*slot).epoch > **before);
+    assert_eq!(moved.count(), 50, "those of the other one, under higher epochs");
+    drop(nodes);
+
+    way.heal();
+    ledger.wait("it joins again", |nodes| has_joined(nodes, 2));
+    let is_back = |nodes: &BTreeMap<u16, Heard>| {
+        let last = nodes[&1].events.iter().rev().find_map(|event| match event {
+            Event::Member(member) if member.node == NodeId(2) => Some(member.state),
+            _ => None,
+        });
+        last == Some(State::Serving)
+    };
+    ledger.wait("it's known to be back", is_back);
+    command_all(&one, [Command::Rebalance]);
+    ledger.wait("it gets its share", |nodes| (200..300).filter(|slot| nodes[&2].owns(2, *slot).is_some()).count() >= 40);
+    command_all(&two, [Command::Leave]);
+    ledger.wait("what it leaves is taken at once", all_mine);
+    command_all(&one, [Command::Forget(NodeId(2))]);
+    ledger.wait_for(1, &Event::Forgotten(NodeId(2)));
+    one.stop();
+    two.stop();
+}
+
+#[test]
+fn all_are_fenced_while_etcd_hangs_and_own_again_what_was_theirs() {
+    let Some(server) = Server::start() else { return };
+    let ledger = Arc::new(Ledger::default());
+    let one = start(&ledger, server.address(), (1, 1), true);
+    ledger.wait("it joins", |nodes| has_joined(nodes, 1));
+    command_all(&one, (0..10).map(Command::Assign));
+    ledger.wait_for_owners(0..10);
+    server.signal(Signal::SIGSTOP);
+    ledger.wait_for(1, &Event::Fenced);
+    assert!(ledger.nodes.lock().unwrap()[&1].slots.owner(3).is_some_and(|(owner, _)| owner != NOBODY), "the table is known still");
+    server.signal(Signal::SIGCONT);
+    ledger.wait("it owns again", |nodes| (0..10).all(|slot| nodes[&1].owns(1, slot).is_some()));
+    one.stop();
+}
