@@ -15,6 +15,7 @@ use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::client::codec::Codec;
 use fanal::client::inbox::Inbox;
+use fanal::front::binding::{Bindings, EndPoint};
 use fanal::front::json::{self, Json};
 use fanal::front::native::{Door, Rules};
 use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms as ScramTerms, plain_password};
@@ -182,7 +183,8 @@ pub fn sasl(data: &[u8]) {
         None => (data, &[][..]),
     };
     for (hash, bound) in [(Hash::Sha1, true), (Hash::Sha256, true), (Hash::Sha1, false), (Hash::Sha256, false)] {
-        let terms = ScramTerms { hash, bound, channel: bound.then_some([9; 32]) };
+        let channel = Bindings { exporter: bound.then_some([9; 32]), end_point: EndPoint::new(&[7; 48]).filter(|_| bound) };
+        let terms = ScramTerms { hash, bound, channel };
         if let Some((scram, _)) = Scram::start(terms, first, &user, Some(&credentials), &decoys, [7; 18]) {
             assert_eq!(scram.finish(second), None);
         }
@@ -221,7 +223,7 @@ pub fn tls(data: &[u8]) {
         let failed = pieces.iter().any(|piece| tls.received(piece, &mut plain).is_err());
         assert!(!failed || tls.has_pending() || stream.is_empty());
         tls.send(b"dropped", &mut out).expect("nothing is encrypted");
-        assert!(plain.is_empty() && tls.is_handshaking() && tls.exporter().is_none());
+        assert!(plain.is_empty() && tls.is_handshaking() && tls.bindings().is_empty());
         assert!(tls.heap_bytes() < 2 * HANDSHAKE_BYTES + stream.len());
         (failed, out.len())
     };
@@ -496,7 +498,8 @@ impl Talk {
             match decode::from_client(frame.header.kind, frame.body).expect("a sound frame") {
                 ClientFrame::Hello(_) => {
                     let mechanisms = &["SCRAM-SHA-256", "PLAIN"];
-                    encoder.greeting(out, tag, &Greeting { software: "", domain: "localhost", mechanisms, max_frame: 1 << 16 });
+                    let (software, domain, bindings, max_frame) = ("", "localhost", &["tls-exporter"], 1 << 16);
+                    encoder.greeting(out, tag, &Greeting { software, domain, mechanisms, bindings, max_frame });
                 }
                 ClientFrame::LogIn { .. } | ClientFrame::SaslResponse(_) => encoder.authenticated(out, tag, b"v=1", None),
                 ClientFrame::Bind { .. } | ClientFrame::Resume(_) => {

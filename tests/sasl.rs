@@ -3,6 +3,7 @@
 use fanal::base::credentials::{Hash, ITERATIONS, ScramCredentials};
 use fanal::base::jid::Bare;
 use fanal::front::Mechanism;
+use fanal::front::binding::Bindings;
 use fanal::front::sasl::{Decoys, NONCE_BYTES, Scram, Terms};
 use rsasl::prelude::{Mechname, SASLClient, SASLConfig};
 
@@ -28,7 +29,8 @@ fn credentials() -> ScramCredentials {
 #[test]
 fn another_implementation_logs_in_by_both_hashes_with_the_right_password_only() {
     for hash in [Hash::Sha1, Hash::Sha256] {
-        for channel in [None, Some([5; 32])] {
+        for exporter in [None, Some([5; 32])] {
+            let channel = Bindings { exporter, end_point: None };
             let terms = Terms { hash, bound: false, channel };
             assert!(log_in(terms, "pencil", Some(&credentials())), "{terms:?}");
             assert!(!log_in(terms, "Pencil", Some(&credentials())), "{terms:?}");
@@ -41,7 +43,7 @@ fn another_implementation_logs_in_by_both_hashes_with_the_right_password_only() 
 fn an_account_from_before_sha_1_is_let_in_by_sha_256() {
     let old = ScramCredentials { sha1: None, ..credentials() };
     for hash in [Hash::Sha1, Hash::Sha256] {
-        let terms = Terms { hash, bound: false, channel: None };
+        let terms = Terms { hash, bound: false, channel: Bindings::default() };
         assert_eq!(log_in(terms, "pencil", Some(&old)), hash == Hash::Sha256);
     }
 }

@@ -1,119 +1,14 @@
 //! TLS as a layer of bytes, against rustls' own client: versions, cuts, tickets, reload, floods, goodbyes.
+mod tls_pair;
 
-use ::aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use fanal::base::sealing::{Cipher, Sealing};
-use fanal::front::tls::{Application, Certificates, Fault, HANDSHAKE_BYTES, Identity, RECORD_BYTES, Terms, Tls};
+use fanal::front::binding::Bindings;
+use fanal::front::tls::{Application, Fault, HANDSHAKE_BYTES, Identity, RECORD_BYTES, Tls};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
-use std::io::{Read, Write};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion};
 use std::sync::Arc;
-
-/// RFC 9266 4.2.
-const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
-const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
-
-/// A node with a certificate, and what a client must know to trust it.
-struct Site {
-    certificates: Arc<Certificates>,
-    terms: Terms,
-    roots: RootCertStore,
-}
-
-fn made(roots: &mut RootCertStore) -> Identity {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let chain = made.cert.pem();
-    roots.add(CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()).unwrap();
-    Identity::from_pem(chain.as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap()
-}
-
-impl Site {
-    fn new() -> Site {
-        let mut roots = RootCertStore::empty();
-        let certificates = Arc::new(Certificates::new(made(&mut roots)));
-        let terms = Terms::new(certificates.clone()).unwrap();
-        Site { certificates, terms, roots }
-    }
-
-    fn client_config(&self, version: &'static SupportedProtocolVersion) -> ClientConfig {
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-        let builder = builder.with_protocol_versions(&[version]).unwrap();
-        builder.with_root_certificates(self.roots.clone()).with_no_client_auth()
-    }
-
-    fn pair(&self, version: &'static SupportedProtocolVersion) -> Pair {
-        self.pair_of(&Arc::new(self.client_config(version)))
-    }
-
-    fn pair_of(&self, config: &Arc<ClientConfig>) -> Pair {
-        let client = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
-        let server = Tls::new(&self.terms, Application::Xmpp).unwrap();
-        Pair { client, server, at_client: Vec::new(), at_server: Vec::new() }
-    }
-}
-
-/// Both ends of a connection, and what has arrived at each.
-struct Pair {
-    client: ClientConnection,
-    server: Tls,
-    at_client: Vec<u8>,
-    at_server: Vec<u8>,
-}
-
-impl Pair {
-    /// Carries bytes until nobody has any more, those to the server in pieces of `piece`.
-    fn carry_in(&mut self, piece: usize) -> Result<(), Fault> {
-        loop {
-            let (mut up, mut down) = (Vec::new(), Vec::new());
-            while self.client.wants_write() {
-                self.client.write_tls(&mut up).unwrap();
-            }
-            for piece in up.chunks(piece) {
-                self.server.received(piece, &mut self.at_server)?;
-            }
-            self.server.send(&[], &mut down)?;
-            self.hear(&down);
-            if up.is_empty() && down.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn carry(&mut self) {
-        self.carry_in(usize::MAX).unwrap();
-    }
-
-    /// The client takes what came from the server.
-    fn hear(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            self.client.read_tls(&mut bytes).unwrap();
-            let state = self.client.process_new_packets().unwrap();
-            let mut plain = vec![0; state.plaintext_bytes_to_read()];
-            self.client.reader().read_exact(&mut plain).unwrap();
-            self.at_client.extend(plain);
-        }
-    }
-
-    fn ask(&mut self, text: &[u8]) {
-        self.client.writer().write_all(text).unwrap();
-    }
-
-    fn tell(&mut self, text: &[u8]) {
-        let mut out = Vec::new();
-        self.server.send(text, &mut out).unwrap();
-        self.hear(&out);
-    }
-
-    /// A few words both ways.
-    fn talk(&mut self) {
-        let (asked, told) = (self.at_server.len(), self.at_client.len());
-        self.ask(b"who is there?");
-        self.carry();
-        self.tell(b"everybody");
-        assert_eq!((&self.at_server[asked..], &self.at_client[told..]), (&b"who is there?"[..], &b"everybody"[..]));
-    }
-}
+use tls_pair::{EXPORTER, Site, VERSIONS, end_point, made};
 
 #[test]
 fn both_versions_talk_however_the_bytes_are_cut() {
@@ -180,19 +75,19 @@ fn records_of(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn both_ends_export_the_same_binding_in_tls_13_and_none_in_12() {
+fn both_ends_have_the_same_to_bind_to_and_in_tls_12_the_certificate_alone() {
     let site = Site::new();
     let mut pair = site.pair(&rustls::version::TLS13);
-    assert_eq!(pair.server.exporter(), None);
+    assert_eq!(pair.server.bindings(), Bindings::default());
     pair.carry();
     let exported = pair.client.export_keying_material([0; 32], EXPORTER, Some(&[])).unwrap();
-    assert_eq!(pair.server.exporter(), Some(exported));
+    assert_eq!(pair.server.bindings(), Bindings { exporter: Some(exported), end_point: end_point(&pair.client) });
     let mut other = site.pair(&rustls::version::TLS13);
     other.carry();
-    assert_ne!(other.server.exporter(), Some(exported));
+    assert_ne!(other.server.bindings().exporter, Some(exported));
     let mut old = site.pair(&rustls::version::TLS12);
     old.carry();
-    assert_eq!(old.server.exporter(), None);
+    assert_eq!(old.server.bindings(), Bindings { exporter: None, end_point: end_point(&old.client) });
 }
 
 #[test]
@@ -206,7 +101,7 @@ fn both_hashes_of_tls_13_export_alike() {
         pair.carry();
         assert_eq!(pair.client.negotiated_cipher_suite(), Some(*suite));
         let exported = pair.client.export_keying_material([0; 32], EXPORTER, None).unwrap();
-        assert_eq!(pair.server.exporter(), Some(exported), "{suite:?}");
+        assert_eq!(pair.server.bindings().exporter, Some(exported), "{suite:?}");
     }
 }
 
@@ -225,8 +120,8 @@ fn a_client_that_comes_back_resumes_by_ticket_with_a_binding_of_its_own() {
         assert_eq!(second.client.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
         if version.version == ProtocolVersion::TLSv1_3 {
             let exported = second.client.export_keying_material([0; 32], EXPORTER, Some(&[])).unwrap();
-            assert_eq!(second.server.exporter(), Some(exported));
-            assert_ne!(first.server.exporter(), second.server.exporter());
+            assert_eq!(second.server.bindings().exporter, Some(exported));
+            assert_ne!(first.server.bindings().exporter, Some(exported));
         }
     }
 }
@@ -244,6 +139,55 @@ fn sessions_live_through_a_new_certificate_and_new_clients_get_it() {
     new.carry();
     new.talk();
     assert_ne!(new.client.peer_certificates().unwrap()[0], first);
+}
+
+#[test]
+fn rfc_5929_a_session_keeps_the_certificate_it_began_with_and_tickets_end_with_theirs() {
+    for version in VERSIONS {
+        let mut site = Site::new();
+        let next = made(&mut site.roots);
+        let config = Arc::new(site.client_config(version));
+        let [mut first, mut begun] = [(); 2].map(|()| site.pair_of(&config));
+        first.carry();
+        let (mut hello, old) = (Vec::new(), end_point(&first.client));
+        begun.client.write_tls(&mut hello).unwrap();
+        begun.server.received(&hello[..7], &mut begun.at_server).unwrap();
+        site.certificates.replace(next);
+        begun.server.received(&hello[7..], &mut begun.at_server).unwrap();
+        begun.carry();
+        for pair in [&mut first, &mut begun] {
+            pair.talk();
+            assert_eq!((pair.server.bindings().end_point, end_point(&pair.client)), (old, old), "{version:?}");
+        }
+        // Clients keep one ticket or two, and try them first: none is good any more.
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut later = site.pair_of(&config);
+            later.carry();
+            later.talk();
+            assert_eq!(later.client.handshake_kind(), Some(expected), "{version:?}");
+            assert_eq!(later.server.bindings().end_point, end_point(&later.client));
+            assert_ne!(later.server.bindings().end_point, old);
+        }
+    }
+}
+
+#[test]
+fn tickets_outlive_a_reload_of_the_same_certificate() {
+    for version in VERSIONS {
+        let mut site = Site::new();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let load = || Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+        site.roots.add(CertificateDer::from_pem_slice(chain.as_bytes()).unwrap()).unwrap();
+        let config = Arc::new(site.client_config(version));
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed, HandshakeKind::Resumed] {
+            site.certificates.replace(load());
+            let mut pair = site.pair_of(&config);
+            pair.carry();
+            pair.talk();
+            assert_eq!(pair.client.handshake_kind(), Some(expected), "{version:?}");
+        }
+    }
 }
 
 #[test]
@@ -417,118 +361,22 @@ fn a_certificate_says_what_is_wrong_with_it() {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key, "can't be used"),
     ];
     for (chain, key, why) in rows {
-        let error = Identity::from_pem(chain.as_bytes(), key.as_bytes()).err().expect(why).to_string();
+        let error = Identity::from_pem(chain.as_bytes(), key.as_bytes()).expect_err(why).to_string();
         assert!(error.contains(why), "{why}: {error}");
     }
 }
 
-/// What the kernel does with what it was given (RFC 8446 5.2).
-struct Kernel {
-    key: LessSafeKey,
-    iv: [u8; 12],
-    sequence: u64,
-}
-
-impl Kernel {
-    fn new(sealing: &Sealing) -> Kernel {
-        let algorithm = if sealing.cipher == Cipher::Aes128Gcm { &AES_128_GCM } else { &AES_256_GCM };
-        let key = UnboundKey::new(algorithm, &sealing.key[..sealing.cipher.key_bytes()]).unwrap();
-        Kernel { key: LessSafeKey::new(key), iv: sealing.iv, sequence: sealing.sequence }
-    }
-
-    fn seal(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
-        let (mut inner, length) = ([content, &[kind]].concat(), content.len() + 17);
-        let header = [23, 3, 3, (length >> 8) as u8, length as u8];
-        let mut nonce = self.iv;
-        nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(byte, of_sequence)| *byte ^= of_sequence);
-        self.sequence += 1;
-        self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(header), &mut inner).unwrap();
-        [&header[..], &inner].concat()
-    }
-}
-
-/// A connection that the kernel would encrypt, once both have spoken.
-fn handed_over(suite: rustls::SupportedCipherSuite) -> (Pair, Option<Kernel>) {
-    let mut site = Site::new();
-    site.terms = site.terms.in_kernel(true);
-    let mut provider = aws_lc_rs::default_provider();
-    provider.cipher_suites = vec![suite];
-    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
-    let config = builder.with_root_certificates(site.roots.clone()).with_no_client_auth();
-    let mut pair = site.pair_of(&Arc::new(config));
-    assert!(pair.server.hand_over().is_none(), "not before the handshake");
-    pair.talk();
-    let kernel = pair.server.hand_over().map(|sealing| Kernel::new(&sealing));
-    assert!(pair.server.hand_over().is_none(), "once");
-    (pair, kernel)
-}
-
-const FIT: [rustls::SupportedCipherSuite; 2] =
-    [aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256, aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384];
-
 #[test]
-fn what_the_kernel_sends_after_the_hand_over_goes_on_where_rustls_stopped() {
-    for suite in FIT {
-        for piece in [1, 5, 100, usize::MAX] {
-            let (mut pair, kernel) = handed_over(suite);
-            let (mut kernel, mut plain) = (kernel.expect("it fits"), Vec::new());
-            for _ in 0..3 {
-                pair.server.send(b"from the kernel", &mut plain).unwrap();
-                assert_eq!(plain, b"from the kernel", "nobody has encrypted it here");
-                let record = kernel.seal(23, &plain);
-                plain.clear();
-                pair.hear(&record);
-                assert!(pair.at_client.ends_with(b"from the kernel"));
-                pair.at_server.clear();
-                pair.ask(&[7; 40_000]);
-                pair.carry_in(piece).unwrap();
-                assert!(pair.at_server == [7; 40_000]);
-            }
-            // The client changes its keys when it is asked to.
-            let update = kernel.seal(22, &[24, 0, 0, 1, 1]);
-            pair.hear(&update);
-            pair.ask(b"with other keys");
-            pair.carry_in(piece).unwrap();
-            assert!(pair.at_server.ends_with(b"with other keys"));
-            pair.client.send_close_notify();
-            pair.carry_in(piece).unwrap();
-            assert!(pair.server.peer_closed());
-            pair.server.close(&mut plain);
-            assert!(plain.is_empty(), "the driver says goodbye");
-        }
-    }
-}
-
-#[test]
-fn what_does_not_fit_the_kernel_stays_here() {
-    let others =
-        [aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
-    for suite in others {
-        let (mut pair, kernel) = handed_over(suite);
-        assert!(kernel.is_none());
-        pair.talk();
-    }
-    let mut pair = Site::new().pair(&rustls::version::TLS13);
-    pair.talk();
-    assert!(pair.server.hand_over().is_none(), "nobody has asked for it");
-    pair.talk();
-}
-
-#[test]
-fn after_the_hand_over_bad_records_end_the_connection_and_nothing_is_kept() {
-    let mut pieces: Vec<Vec<u8>> = [20, 21, 22, 99].map(|kind| vec![kind, 3, 3, 0, 2, 1, 0]).to_vec();
-    pieces.push(vec![23, 3, 3, 0xff, 0xff]);
-    pieces.push([&[23, 3, 3, 0, 40][..], &[0; 40]].concat());
-    pieces.push(vec![23, 3, 3, 0, 0]);
-    for bad in pieces {
-        let (mut pair, _) = handed_over(FIT[0]);
-        assert!(pair.server.received(&bad, &mut pair.at_server).is_err(), "{bad:?}");
-        let heard = pair.at_server.len();
-        pair.ask(b"still there?");
-        pair.carry();
-        assert_eq!(pair.at_server.len(), heard, "nothing is heard after it");
-    }
-    let (mut pair, _) = handed_over(FIT[0]);
-    pair.client.refresh_traffic_keys().unwrap();
-    assert!(matches!(pair.carry_in(usize::MAX), Err(Fault::KeysUsedUp)), "the kernel's keys can't be changed");
+fn a_client_of_tls_12_whose_signatures_our_key_cannot_make_is_told_so() {
+    let site = Site::new();
+    let mut hello = Vec::new();
+    site.pair(&rustls::version::TLS12).client.write_tls(&mut hello).unwrap();
+    // ECDSA by P-256 and SHA-256, the one that is of use here, becomes one that nobody knows.
+    let at = hello.windows(4).position(|extension| extension == [0, 13, 0, 28]).expect("signature_algorithms") + 6;
+    let ours = hello[at..].chunks(2).position(|scheme| scheme == [4, 3]).expect("it is there");
+    hello[at + 2 * ours] = 0xfe;
+    let (mut server, mut plain, mut out) = (Tls::new(&site.terms, Application::Xmpp).unwrap(), Vec::new(), Vec::new());
+    assert!(server.received(&hello, &mut plain).is_err());
+    server.send(&[], &mut out).unwrap();
+    assert_eq!(out, [21, 3, 3, 0, 2, 2, 40], "handshake_failure");
 }

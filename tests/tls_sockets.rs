@@ -8,7 +8,9 @@ use fanal::front::doors::Speaks;
 use fanal::node::certificates::self_signed;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,6 +21,10 @@ use support::{LONG, TestNode, certified};
 
 const OPEN: &str = "<?xml version='1.0'?><stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
                     xmlns:stream='http://etherx.jabber.org/streams'>";
+
+const EXPORTER: &str = "tls-exporter";
+const END_POINT: &str = "tls-server-end-point";
+const BOTH: [&str; 2] = [EXPORTER, END_POINT];
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
@@ -44,10 +50,20 @@ impl Site {
         certified::certificate(&self.dir)
     }
 
-    fn client_config(&self) -> ClientConfig {
+    /// The node shows this certificate from now on.
+    fn take(&self, certificate: &str) {
+        fs::write(self.certificate(), certificate).unwrap();
+        self.node.node().reload_certificate().unwrap();
+    }
+
+    fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
-        ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()
+        roots
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        client_config(&[&TLS12, &TLS13], self.roots())
     }
 
     /// A TLS connection to the direct door, with the stream's features read.
@@ -60,6 +76,15 @@ impl Site {
         let features = until(&mut stream, "</stream:features>");
         (stream, features)
     }
+}
+
+fn client_config(versions: &[&'static SupportedProtocolVersion], roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth()
+}
+
+/// As XEP-0440 lists kinds of bindings.
+fn listed(kinds: &[&str]) -> String {
+    kinds.iter().map(|kind| format!("<channel-binding type='{kind}'/>")).collect()
 }
 
 fn any_port() -> SocketAddr {
@@ -76,16 +101,17 @@ fn until(stream: &mut impl Read, end: &str) -> String {
     text
 }
 
-/// Logs alice in by a -PLUS mechanism with this channel's data, and says what the server answers to her proof.
-fn log_in(stream: &mut Stream, hash: Hash, channel: &[u8]) -> String {
+/// Logs alice in by a -PLUS mechanism bound to this, and says what the server answers at last.
+fn log_in(stream: &mut Stream, hash: Hash, (kind, channel): (&str, &[u8])) -> String {
     let name = if hash == Hash::Sha1 { "SCRAM-SHA-1-PLUS" } else { "SCRAM-SHA-256-PLUS" };
-    let first = BASE64_STANDARD.encode("p=tls-exporter,,n=alice,r=abcdef");
+    let header = format!("p={kind},,");
+    let first = BASE64_STANDARD.encode(format!("{header}n=alice,r=abcdef"));
     write!(stream, "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{first}</auth>").unwrap();
-    let challenge = until(stream, "</challenge>");
-    let challenge = challenge.strip_suffix("</challenge>").unwrap().rsplit('>').next().unwrap();
-    let challenge = String::from_utf8(BASE64_STANDARD.decode(challenge).unwrap()).unwrap();
+    let answer = sasl_answer(stream);
+    let Some(challenge) = answer.strip_suffix("</challenge>") else { return answer };
+    let challenge = String::from_utf8(BASE64_STANDARD.decode(challenge.rsplit('>').next().unwrap()).unwrap()).unwrap();
     let nonce = challenge.split(',').next().unwrap();
-    let binding = BASE64_STANDARD.encode([&b"p=tls-exporter,,"[..], channel].concat());
+    let binding = BASE64_STANDARD.encode([header.as_bytes(), channel].concat());
     let last = format!("c={binding},{nonce}");
     let said = format!("n=alice,r=abcdef,{challenge},{last}");
     let mut salted = vec![0; hash.bytes()];
@@ -98,11 +124,21 @@ fn log_in(stream: &mut Stream, hash: Hash, channel: &[u8]) -> String {
     let proof: Vec<u8> = key.iter().zip(signature).map(|(key, signature)| key ^ signature).collect();
     let response = BASE64_STANDARD.encode(format!("{last},p={}", BASE64_STANDARD.encode(proof)));
     write!(stream, "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{response}</response>").unwrap();
-    let mut answer = until(stream, ">");
-    if answer.starts_with("<failure") {
-        answer += &until(stream, "</failure>");
-    }
-    answer
+    sasl_answer(stream)
+}
+
+/// A whole `<challenge/>`, `<failure/>` or `<success/>`.
+fn sasl_answer(stream: &mut Stream) -> String {
+    let start = until(stream, ">");
+    let name = start[1..].split(' ').next().unwrap();
+    let end = format!("</{name}>");
+    start + &until(stream, &end)
+}
+
+/// Logs alice in, bound to the connection alone.
+fn log_in_by_exporter(stream: &mut Stream, hash: Hash) -> String {
+    let own = exporter(stream);
+    log_in(stream, hash, (EXPORTER, &own))
 }
 
 fn exporter(stream: &Stream) -> [u8; 32] {
@@ -156,15 +192,13 @@ fn a_log_in_bound_to_its_connection_holds_there_and_nowhere_else() {
             let (mut stream, features) = site.connect(&config);
             assert!(features.contains("SCRAM-SHA-256-PLUS") && features.contains("SCRAM-SHA-1-PLUS"), "{features}");
             assert!(features.contains(">PLAIN<"), "{features}");
-            let bindings = "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/>\
-                 </sasl-channel-binding>";
+            let bindings = format!("<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>{}</sasl-channel-binding>", listed(&BOTH));
             let (first, second) = features.split_once("<authentication xmlns='urn:xmpp:sasl:2'>").expect("both kinds of SASL");
-            assert_eq!(features.matches(bindings).count(), 1, "XEP-0440: a feature of the stream, for both: {features}");
+            assert_eq!(features.matches(&bindings).count(), 1, "XEP-0440: a feature of the stream, for both: {features}");
             assert!([first, second].iter().all(|kind| kind.contains("<mechanism>SCRAM-SHA-256-PLUS</mechanism>")), "{features}");
-            let own = exporter(&stream);
-            assert!(log_in(&mut stream, hash, &own).starts_with("<success"));
+            assert!(log_in_by_exporter(&mut stream, hash).starts_with("<success"));
             let (mut other, _) = site.connect(&config);
-            let refused = log_in(&mut other, hash, &own);
+            let refused = log_in(&mut other, hash, (EXPORTER, &exporter(&stream)));
             assert!(refused.contains("not-authorized"), "{refused}");
         }
     }
@@ -177,12 +211,103 @@ fn a_client_that_comes_back_resumes_and_sessions_live_through_a_new_certificate(
     let (mut first, _) = site.connect(&config);
     let (second, _) = site.connect(&config);
     assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
-    fs::write(site.certificate(), self_signed("localhost").unwrap()).unwrap();
-    site.node.node().reload_certificate().unwrap();
-    let own = exporter(&first);
-    assert!(log_in(&mut first, Hash::Sha256, &own).starts_with("<success"), "the session goes on");
+    site.take(&self_signed("localhost").unwrap());
+    assert!(log_in_by_exporter(&mut first, Hash::Sha256).starts_with("<success"), "the session goes on");
     let (third, _) = site.connect(&Arc::new(site.client_config()));
     assert_ne!(third.conn.peer_certificates(), first.conn.peer_certificates());
+}
+
+/// A certificate that is signed by its own key, of this kind, and the key.
+fn signed_by(algorithm: &'static rcgen::SignatureAlgorithm) -> String {
+    let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    certificate.pem() + &key.serialize_pem()
+}
+
+/// What a client binds its log-in to.
+type Kind = fn(&Stream) -> Vec<u8>;
+type Data = dyn Fn(&Stream) -> Vec<u8>;
+
+/// The server's certificate as its peer has seen it.
+fn seen<D: Digest>(stream: &Stream) -> Vec<u8> {
+    D::digest(&stream.conn.peer_certificates().unwrap()[0]).to_vec()
+}
+
+#[test]
+fn rfc_5929_a_log_in_bound_to_the_certificate_holds_by_both_versions_and_each_hash() {
+    let kinds: [(_, Kind); 3] = [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, seen::<Sha256>),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, seen::<Sha384>),
+        (&rcgen::PKCS_ECDSA_P521_SHA512, seen::<Sha512>),
+    ];
+    for cores in [1, 2] {
+        let site = Site::start(cores);
+        for (algorithm, end_point) in kinds {
+            site.take(&signed_by(algorithm));
+            for (version, expected) in [(&TLS12, &BOTH[1..]), (&TLS13, &BOTH)] {
+                let config = Arc::new(client_config(&[version], site.roots()));
+                let tries = |hash, kind: &str, data: &Data| {
+                    let (mut stream, features) = site.connect(&config);
+                    assert!(features.contains(&format!("urn:xmpp:sasl-cb:0'>{}</", listed(expected))), "{features}");
+                    let data = data(&stream);
+                    log_in(&mut stream, hash, (kind, &data))
+                };
+                for hash in [Hash::Sha1, Hash::Sha256] {
+                    assert!(tries(hash, END_POINT, &end_point).starts_with("<success"), "{algorithm:?} {version:?}");
+                }
+                let wrong: [(&str, &Data); 5] = [
+                    (END_POINT, &|_| Vec::new()),
+                    (END_POINT, &|_| b"of somebody in between".to_vec()),
+                    (END_POINT, &|stream| exporter(stream).to_vec()),
+                    (EXPORTER, &end_point),
+                    ("tls-unique", &end_point),
+                ];
+                for (kind, data) in wrong {
+                    let refused = tries(Hash::Sha256, kind, data);
+                    assert!(refused.starts_with("<failure") && refused.contains("<not-authorized/>"), "{kind}: {refused}");
+                }
+                let bound = tries(Hash::Sha256, EXPORTER, &|stream| exporter(stream).to_vec());
+                assert_eq!(bound.starts_with("<success"), version.version == TLS13.version, "{bound}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rfc_5929_a_certificate_without_a_hash_is_nothing_to_be_bound_to() {
+    let site = Site::start(1);
+    site.take(&signed_by(&rcgen::PKCS_ED25519));
+    let (mut stream, features) = site.connect(&Arc::new(site.client_config()));
+    assert!(features.contains(&format!("urn:xmpp:sasl-cb:0'>{}</", listed(&[EXPORTER]))), "{features}");
+    assert!(log_in_by_exporter(&mut stream, Hash::Sha256).starts_with("<success"));
+    let (_, features) = site.connect(&Arc::new(client_config(&[&TLS12], site.roots())));
+    assert!(features.contains("SCRAM-SHA-256<") && !features.contains("-PLUS") && !features.contains("sasl-cb"), "{features}");
+}
+
+#[test]
+fn rfc_5929_after_a_reload_old_sessions_keep_their_certificate_and_nobody_resumes_behind_another() {
+    for version in [&TLS12, &TLS13] {
+        let site = Site::start(1);
+        let next = signed_by(&rcgen::PKCS_ECDSA_P384_SHA384);
+        let mut roots = site.roots();
+        roots.add(CertificateDer::from_pem_slice(next.as_bytes()).unwrap()).unwrap();
+        let config = Arc::new(client_config(&[version], roots));
+        let (mut first, _) = site.connect(&config);
+        let (mut second, _) = site.connect(&config);
+        assert_eq!(second.conn.handshake_kind(), Some(HandshakeKind::Resumed));
+        site.take(&next);
+        let old = seen::<Sha256>(&first);
+        for stream in [&mut first, &mut second] {
+            assert!(log_in(stream, Hash::Sha256, (END_POINT, &old)).starts_with("<success"), "{version:?}");
+        }
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (mut stream, _) = site.connect(&config);
+            assert_eq!(stream.conn.handshake_kind(), Some(expected), "{version:?}");
+            assert!(log_in(&mut stream, Hash::Sha256, (END_POINT, &old)).contains("<not-authorized/>"));
+            let new = seen::<Sha384>(&stream);
+            assert!(log_in(&mut stream, Hash::Sha256, (END_POINT, &new)).starts_with("<success"), "{version:?}");
+        }
+    }
 }
 
 /// What `openssl s_client` says, on both its outputs, when this is typed.
@@ -206,8 +331,9 @@ fn openssl_shakes_hands_by_both_versions_at_both_doors() {
             let said = openssl(&site, door, &[options, &[version]].concat(), &stream);
             assert!(said.contains("Verify return code: 0 (ok)") && said.contains(protocol), "{said}");
             assert!(said.contains("SCRAM-SHA-256<") && said.contains("</stream:stream>"), "{said}");
+            assert!(said.contains("SCRAM-SHA-256-PLUS") && said.contains(&listed(&[END_POINT])), "{said}");
             // OpenSSL and others don't agree on the exporter of TLS 1.2 without a context.
-            assert_eq!(said.contains("SCRAM-SHA-256-PLUS"), version == "-tls1_3", "{said}");
+            assert_eq!(said.contains(EXPORTER), version == "-tls1_3", "{said}");
             assert!(door == Speaks::Xmpp || said.contains("ALPN protocol: xmpp-client"), "{said}");
         }
     }
@@ -225,8 +351,7 @@ fn renegotiation_is_refused_and_nobody_else_feels_it() {
     let (mut bystander, _) = site.connect(&Arc::new(site.client_config()));
     let said = openssl(&site, Speaks::Xmpps, &["-tls1_2"], "R\n");
     assert!(said.contains("RENEGOTIATING") && said.contains("no renegotiation"), "{said}");
-    let own = exporter(&bystander);
-    assert!(log_in(&mut bystander, Hash::Sha256, &own).starts_with("<success"));
+    assert!(log_in_by_exporter(&mut bystander, Hash::Sha256).starts_with("<success"));
 }
 
 /// More hellos than a turn may answer come at once: all are answered, and somebody who is in already waits for none of them.
@@ -246,8 +371,7 @@ fn a_storm_of_handshakes_is_worked_off() {
         stream
     });
     let storm: Vec<Stream> = storm.collect();
-    let own = exporter(&bystander);
-    assert!(log_in(&mut bystander, Hash::Sha256, &own).starts_with("<success"));
+    assert!(log_in_by_exporter(&mut bystander, Hash::Sha256).starts_with("<success"));
     for mut stream in storm {
         stream.write_all(OPEN.as_bytes()).unwrap();
         assert!(until(&mut stream, "</stream:features>").contains("SCRAM-SHA-1-PLUS"));
@@ -273,6 +397,5 @@ fn garbage_and_abandoned_handshakes_leave_others_alone() {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
     assert_eq!((answer[0], answer.len()), (21, 7), "an alert, and the end: {answer:02x?}");
-    let own = exporter(&bystander);
-    assert!(log_in(&mut bystander, Hash::Sha1, &own).starts_with("<success"));
+    assert!(log_in_by_exporter(&mut bystander, Hash::Sha1).starts_with("<success"));
 }

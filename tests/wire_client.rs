@@ -11,6 +11,7 @@ use fanal::base::reason::Reason;
 use fanal::base::time::WallClock;
 use fanal::client::{Client, Error, Event, LogIn, Message, Presence, Trunk, TrunkEvent};
 use fanal::front::Mechanism;
+use fanal::front::binding::Bindings;
 use fanal::front::native::{Door, Incoming, Rules};
 use fanal::front::sasl::{Decoys, PlainCheck, Scram, Terms, plain_password};
 use fanal::front::token::{Keys, Scope};
@@ -149,7 +150,7 @@ impl Server {
             (Some(Mechanism::Plain), Some(user)) => plain_password(data, user)
                 .is_some_and(|password| PlainCheck::new(password, user, credentials.as_ref(), &decoys).run()),
             (Some(Mechanism::Scram { hash, bound }), Some(user)) => {
-                let terms = Terms { hash, bound, channel: None };
+                let terms = Terms { hash, bound, channel: Bindings::default() };
                 if let Some((scram, challenge)) = Scram::start(terms, data, user, credentials.as_ref(), &decoys, [3; 18]) {
                     self.scram = Some(scram);
                     self.encoder.sasl_challenge(out, tag, &challenge);

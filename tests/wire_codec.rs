@@ -92,7 +92,8 @@ fn a_server_reads_what_a_client_wrote() {
 #[test]
 fn a_client_reads_what_a_server_wrote() {
     read!(from_server, Hello, t => t.domain(), Some("localhost"); t.max_frame(), GREETING.max_frame;
-        t.mechanisms().unwrap().iter().collect::<Vec<_>>(), GREETING.mechanisms);
+        t.mechanisms().unwrap().iter().collect::<Vec<_>>(), GREETING.mechanisms;
+        t.bindings().unwrap().iter().collect::<Vec<_>>(), GREETING.bindings);
     read!(from_server, Message, t => t.from(), Some(MESSAGE.from); t.number(), 3; t.body().unwrap().bytes(), MESSAGE.body);
     read!(from_server, SaslChallenge, t => t.data().unwrap().bytes(), b"challenge");
     read!(from_server, LoggedIn, t => t.user(), 42; t.jid(), LOGGED_IN.jid; t.session(), 9; t.resumed(), true;

@@ -63,6 +63,7 @@ fn seeds() -> Vec<Vec<u8>> {
         "n,,n=user,r=rOprNGfwEbeRWgbNEkqO\nc=biws,r=rOprNGfwEbeRWgbNEkqO,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
         "n,a=user@localhost,n=us=2Cer,r=x\nc=biws,r=x,p=",
         "p=tls-exporter,,n=user,r=x\nc=cD10bHMtZXhwb3J0ZXIsLAkJ,r=xBwcHBwcHBwcHBwcHBwcHBwcHBwcH,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=",
+        "p=tls-server-end-point,,n=user,r=x\nc=cD10bHMtc2VydmVyLWVuZC1wb2ludCws,r=x,p=",
         "\0user\0pencil",
         "r=nonce,s=c2FsdA==,i=1\nv=AAAA",
         "fanal1.dXNlcnwxODAwMDAwMDAwMDAwfGFsaWNlQGxvY2FsaG9zdA.6VKeWUNVON4LjLUwFIlkedMVOa8W-l6_Dul6bdRIdUw",

@@ -199,6 +199,7 @@ fn answer_of(frame: ServerFrame<'_>) -> Option<Answer> {
             software: text(hello.software()),
             domain: text(hello.domain()),
             mechanisms: hello.mechanisms().into_iter().flatten().map(str::to_owned).collect(),
+            bindings: hello.bindings().into_iter().flatten().map(str::to_owned).collect(),
             max_frame: hello.max_frame(),
         }),
         ServerFrame::LoggedIn(logged_in) => Answer::LoggedIn(LoggedIn {

@@ -211,6 +211,8 @@ pub struct Greeting {
     pub software: String,
     pub domain: String,
     pub mechanisms: Vec<String>,
+    /// What those that are bound to the connection can be bound to, the best first.
+    pub bindings: Vec<String>,
     /// Longest frame the server takes, header included.
     pub max_frame: u32,
 }

@@ -3,6 +3,7 @@
 //! Lives on: every core. Sans-IO: no socket, clock or randomness; the host hands in bytes, time and nonces. A door owns the state
 //! of its connection, and nothing of any user.
 
+pub mod binding;
 pub mod doors;
 pub mod json;
 pub mod native;
@@ -23,8 +24,8 @@ use crate::base::credentials::Hash;
 pub enum Mechanism {
     /// A token that the operator's own log-in service signed (`token`).
     Token,
-    /// A password that is never sent (RFC 5802, RFC 7677). `bound`: to this very TLS connection, so that nobody in between can
-    /// pass the proof on; their names end in -PLUS.
+    /// A password that is never sent (RFC 5802, RFC 7677). `bound`: to the TLS connection or the server's certificate (`binding`),
+    /// so that nobody in between can pass the proof on; their names end in -PLUS.
     Scram {
         hash: Hash,
         bound: bool,

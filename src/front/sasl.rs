@@ -1,5 +1,5 @@
-//! The server's half of SCRAM with SHA-1 and SHA-256 (RFC 5802, RFC 7677), bound to the TLS connection or not (RFC 9266), and of
-//! PLAIN (RFC 4616).
+//! The server's half of SCRAM with SHA-1 and SHA-256 (RFC 5802, RFC 7677), bound to the TLS connection (RFC 9266), to the server's
+//! certificate (RFC 5929) or to nothing, and of PLAIN (RFC 4616).
 //!
 //! Lives on: every core; only [`PlainCheck::run`] is slow, and belongs on another thread. Serves the native door, and any later one
 //! that speaks SASL. Invariants: an unknown user can't be told from a wrong password; secrets are compared in constant time; no
@@ -12,6 +12,7 @@
 use crate::base::credentials::{Hash, ITERATIONS, SALT_BYTES, ScramCredentials, Sha1Keys};
 use crate::base::hashed::TokenSecret;
 use crate::base::jid::Bare;
+use crate::front::binding::Bindings;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use subtle::ConstantTimeEq;
 
@@ -19,8 +20,6 @@ use subtle::ConstantTimeEq;
 pub const MESSAGE_BYTES: usize = 4096;
 /// Randomness the host gives to each SCRAM exchange.
 pub const NONCE_BYTES: usize = 18;
-/// The one channel binding there is (RFC 9266): what XEP-0440 lists, and the GS2 flag names.
-pub const BINDING: &str = "tls-exporter";
 
 /// Makes up credentials for users that don't exist: the same ones each time, and nobody knows their password.
 #[derive(Clone)]
@@ -68,8 +67,8 @@ pub struct Terms {
     pub hash: Hash,
     /// The client chose a -PLUS mechanism.
     pub bound: bool,
-    /// The connection's tls-exporter. With it the -PLUS mechanisms were offered, without it they were not.
-    pub channel: Option<[u8; 32]>,
+    /// What the connection can be bound to. With any of it the -PLUS mechanisms were offered, with none they were not.
+    pub channel: Bindings,
 }
 
 /// A SCRAM exchange between the server's challenge and the client's proof.
@@ -148,10 +147,10 @@ impl Terms {
     /// What the GS2 flag says the proof is bound to (RFC 5802 6). `None`: it may not say so.
     fn channel_data(&self, flag: &str) -> Option<Vec<u8>> {
         match (flag.strip_prefix("p="), self.bound) {
-            (Some(BINDING), true) => self.channel.map(|data| data.to_vec()),
+            (Some(kind), true) => self.channel.data(kind).map(<[u8]>::to_vec),
             (None, false) if flag == "n" => Some(Vec::new()),
             // "I could, but you can't": with the -PLUS mechanisms offered, somebody in between has hidden them.
-            (None, false) if flag == "y" && self.channel.is_none() => Some(Vec::new()),
+            (None, false) if flag == "y" && self.channel.is_empty() => Some(Vec::new()),
             _ => None,
         }
     }
@@ -219,13 +218,22 @@ pub(super) fn unescape(name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::front::binding::EndPoint;
 
     fn credentials() -> ScramCredentials {
         ScramCredentials::from_password("pencil", &BASE64_STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), 4096)
     }
 
-    const PLAINLY: Terms = Terms { hash: Hash::Sha256, bound: false, channel: None };
-    const CHANNEL: [u8; 32] = [9; 32];
+    const PLAINLY: Terms = Terms { hash: Hash::Sha256, bound: false, channel: Bindings { exporter: None, end_point: None } };
+    const EXPORTED: [u8; 32] = [9; 32];
+    /// As of a certificate signed by SHA-512.
+    const CERTIFIED: [u8; 64] = [5; 64];
+
+    /// What a connection of TLS 1.3 has, one of TLS 1.2, and one of TLS 1.3 whose certificate has no hash.
+    fn channels() -> [Bindings; 3] {
+        let (exporter, end_point) = (Some(EXPORTED), EndPoint::new(&CERTIFIED));
+        [Bindings { exporter, end_point }, Bindings { exporter: None, end_point }, Bindings { exporter, end_point: None }]
+    }
     const FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
     const FINAL: &str =
         "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
@@ -283,28 +291,47 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_proof_holds_on_its_own_connection_only() {
+    fn a_bound_proof_holds_with_the_data_of_its_own_kind_only() {
+        let [both, end_point, exporter] = channels();
         for hash in [Hash::Sha1, Hash::Sha256] {
-            let bound = Terms { hash, bound: true, channel: Some(CHANNEL) };
-            assert!(log_in(bound, "p=tls-exporter", &CHANNEL).is_some());
-            assert_eq!(log_in(bound, "p=tls-exporter", &[8; 32]), None, "another connection's");
-            assert_eq!(log_in(bound, "p=tls-exporter", b""), None, "none");
-            for flag in ["p=tls-unique", "p=tls-server-end-point", "p=", "p", "n", "y"] {
-                assert_eq!(log_in(bound, flag, &CHANNEL), None, "{flag}");
+            for (kind, data, other) in [("tls-exporter", &EXPORTED[..], exporter), ("tls-server-end-point", &CERTIFIED, end_point)]
+            {
+                let (bound, flag) = (Terms { hash, bound: true, channel: both }, format!("p={kind}"));
+                assert!(log_in(bound, &flag, data).is_some(), "{kind}");
+                assert!(log_in(Terms { channel: other, ..bound }, &flag, data).is_some(), "{kind} is all there is");
+                assert_eq!(log_in(bound, &flag, &[8; 32]), None, "another one's");
+                assert_eq!(log_in(bound, &flag, b""), None, "none");
+                assert_eq!(log_in(bound, &flag, &data[..data.len() - 1]), None, "a part");
+                for flag in ["p=tls-unique", "p=", "p", "n", "y"] {
+                    assert_eq!(log_in(bound, flag, data), None, "{flag}");
+                }
+                assert_eq!(
+                    log_in(Terms { channel: Bindings::default(), ..bound }, &flag, data),
+                    None,
+                    "there is nothing to bind to"
+                );
             }
-            assert_eq!(log_in(Terms { channel: None, ..bound }, "p=tls-exporter", &CHANNEL), None, "there is nothing to bind to");
+            let bound = Terms { hash, bound: true, channel: both };
+            assert_eq!(log_in(bound, "p=tls-exporter", &CERTIFIED), None, "the data of the other kind");
+            assert_eq!(log_in(bound, "p=tls-server-end-point", &EXPORTED), None, "the data of the other kind");
+            assert_eq!(log_in(Terms { channel: end_point, ..bound }, "p=tls-exporter", &EXPORTED), None, "not of this connection");
+            assert_eq!(log_in(Terms { channel: exporter, ..bound }, "p=tls-server-end-point", &CERTIFIED), None, "nor this");
         }
     }
 
     #[test]
     fn a_client_that_was_told_of_no_binding_although_there_is_one_is_refused() {
         for hash in [Hash::Sha1, Hash::Sha256] {
-            let (with, without) = (Terms { hash, bound: false, channel: Some(CHANNEL) }, Terms { hash, ..PLAINLY });
-            assert_eq!(log_in(with, "y", b""), None, "somebody hid the -PLUS mechanisms");
-            assert!(log_in(without, "y", b"").is_some());
-            assert!(log_in(with, "n", b"").is_some() && log_in(without, "n", b"").is_some());
-            assert_eq!(log_in(with, "p=tls-exporter", &CHANNEL), None, "a binding without -PLUS");
-            assert_eq!(log_in(with, "n", &CHANNEL), None);
+            let without = Terms { hash, ..PLAINLY };
+            assert!(log_in(without, "y", b"").is_some() && log_in(without, "n", b"").is_some());
+            for channel in channels() {
+                let with = Terms { channel, ..without };
+                assert_eq!(log_in(with, "y", b""), None, "somebody hid the -PLUS mechanisms");
+                assert!(log_in(with, "n", b"").is_some());
+                assert_eq!(log_in(with, "p=tls-exporter", &EXPORTED), None, "a binding without -PLUS");
+                assert_eq!(log_in(with, "p=tls-server-end-point", &CERTIFIED), None, "a binding without -PLUS");
+                assert_eq!(log_in(with, "n", &EXPORTED), None);
+            }
         }
     }
 

@@ -142,7 +142,7 @@ impl Translate for Secure {
 
     fn channel(&self) -> Channel {
         match &self.stage {
-            Stage::Private(tls) => Channel::Private { exporter: tls.exporter() },
+            Stage::Private(tls) => Channel::Private(tls.bindings()),
             Stage::First | Stage::Clear | Stage::Asked | Stage::Handshake(_) => Channel::Clear,
         }
     }

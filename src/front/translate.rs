@@ -10,6 +10,7 @@ use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::sealing::Sealing;
+use crate::front::binding::Bindings;
 use crate::front::json;
 use crate::front::xmpp::Memory;
 use crate::wire::form::Form;
@@ -35,16 +36,16 @@ pub enum Next {
 pub enum Channel {
     /// Whoever is on the way can read and change it.
     Clear,
-    /// TLS, with what SCRAM's -PLUS mechanisms bind to (RFC 9266 tls-exporter).
-    Private { exporter: Option<[u8; 32]> },
+    /// TLS, with what a log-in can be bound to.
+    Private(Bindings),
 }
 
 impl Channel {
-    /// What SCRAM's -PLUS mechanisms bind to; they are offered where there is one.
-    pub fn exporter(self) -> Option<[u8; 32]> {
+    /// What SCRAM's -PLUS mechanisms bind to; they are offered where there is any.
+    pub fn bindings(self) -> Bindings {
         match self {
-            Channel::Clear => None,
-            Channel::Private { exporter } => exporter,
+            Channel::Clear => Bindings::default(),
+            Channel::Private(bindings) => bindings,
         }
     }
 }

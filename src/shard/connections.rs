@@ -248,6 +248,7 @@ impl Shard {
             software: concat!("fanal/", env!("CARGO_PKG_VERSION")),
             domain: &self.settings.domain,
             mechanisms: &self.settings.mechanisms(channel),
+            bindings: &channel.bindings().kinds().collect::<Vec<_>>(),
             max_frame: self.settings.limits.frame_bytes,
         };
         self.frames.clear();

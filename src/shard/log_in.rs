@@ -130,12 +130,12 @@ impl Shard {
                 Err(fault) => self.foreign_token(conn, tag, entrant, data, fault),
             },
             Mechanism::Scram { hash, bound } => {
-                let terms = Terms { hash, bound, channel: channel.exporter() };
+                let terms = Terms { hash, bound, channel: channel.bindings() };
                 self.scram_first(conn, tag, entrant, terms, data);
             }
             Mechanism::Plain => self.plain(conn, tag, entrant, data),
             Mechanism::Hashed { bound } => {
-                let channel = channel.exporter().filter(|_| bound);
+                let channel = channel.bindings().exporter.filter(|_| bound);
                 self.hashed(now, conn, tag, entrant, channel, data);
             }
             Mechanism::Trunk => unreachable!("handled above"),

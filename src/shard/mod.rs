@@ -86,12 +86,12 @@ impl Settings {
     fn takes(&self, mechanism: Mechanism, channel: Channel) -> bool {
         match mechanism {
             Mechanism::Token => self.hook || !self.token_keys.is_empty(),
-            Mechanism::Scram { bound, .. } => !bound || channel.exporter().is_some(),
+            Mechanism::Scram { bound, .. } => !bound || !channel.bindings().is_empty(),
             Mechanism::Plain => self.plain || channel != Channel::Clear,
             Mechanism::Hashed { .. } if self.limits.hashed_token_hours == 0 => false,
             // What is shown of one that is bound to nothing is as good as a password while it lasts.
             Mechanism::Hashed { bound: false } => self.takes(Mechanism::Plain, channel),
-            Mechanism::Hashed { bound: true } => channel.exporter().is_some(),
+            Mechanism::Hashed { bound: true } => channel.bindings().exporter.is_some(),
             Mechanism::Trunk => !self.trunk_keys.is_empty(),
         }
     }

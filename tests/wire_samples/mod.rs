@@ -84,8 +84,13 @@ pub const LOGGED_IN: LoggedInAs<'_> = LoggedInAs {
     data: b"v=proof",
 };
 
-pub const GREETING: Greeting<'_> =
-    Greeting { software: "fanal 0.1.0", domain: "localhost", mechanisms: &["TOKEN", "PLAIN"], max_frame: 65_536 };
+pub const GREETING: Greeting<'_> = Greeting {
+    software: "fanal 0.1.0",
+    domain: "localhost",
+    mechanisms: &["TOKEN", "PLAIN"],
+    bindings: &["tls-exporter"],
+    max_frame: 65_536,
+};
 
 pub const HEAD: Head = Head {
     user: UserId(0x0001_0203_0000_0009),

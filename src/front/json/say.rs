@@ -34,6 +34,9 @@ pub fn frame(out: &mut Vec<u8>, id: u32, frame: &ServerFrame<'_>) {
             o.text_if_any("software", hello.software().unwrap_or_default());
             o.text("domain", hello.domain().unwrap_or_default());
             o.list("mechanisms", hello.mechanisms().into_iter().flatten(), string);
+            if let Some(bindings) = hello.bindings() {
+                o.list("bindings", bindings.iter(), string);
+            }
             o.number("max_frame", hello.max_frame());
         }),
         ServerFrame::Pong(_) => say(out, "pong", id, |_| {}),

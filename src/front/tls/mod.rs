@@ -9,6 +9,7 @@
 //! is bounded by [`HANDSHAKE_BYTES`] and [`RECORD_BYTES`], and the peer is told the alert that TLS has for it. Renegotiation is
 //! refused (TLS 1.2's `no_renegotiation`; asking twice ends the connection), early data is never taken.
 
+mod end_point;
 mod exporter;
 mod opening;
 mod terms;
@@ -17,13 +18,14 @@ mod validity;
 pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 
 use crate::base::sealing::Sealing;
+use crate::front::binding::Bindings;
 use exporter::Heard;
 use opening::Opening;
-use rustls::Error;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
+use rustls::{Error, ProtocolVersion};
 use std::sync::Arc;
 
 /// Bytes that a handshake may take in all. At the limit: the alert `decode_error`.
@@ -34,6 +36,9 @@ pub const RECORD_BYTES: usize = 5 + 16 * 1024 + 2048;
 /// Plain bytes of a full record, and what a record adds to them at most (header, explicit nonce, content type, tag).
 const RECORD_PLAIN: usize = 16 * 1024;
 const RECORD_EXTRA: usize = 5 + 8 + 1 + 16;
+/// Alerts (RFC 5246 7.2).
+const HANDSHAKE_FAILURE: u8 = 40;
+const DECODE_ERROR: u8 = 50;
 /// About the microseconds of a core that a whole handshake takes, for budgets: measured with an ECDSA P-256 certificate.
 pub const HANDSHAKE_US: u32 = 120;
 /// The same for what is left of it once the server has answered: the client's key exchange (TLS 1.2) and Finished.
@@ -69,6 +74,7 @@ pub struct Tls {
     /// Records for the peer, made and not yet taken.
     pending: Vec<u8>,
     heard: Arc<Heard>,
+    identity: Arc<Identity>,
     handshake_bytes: usize,
     peer_closed: bool,
     /// It has failed, or we have closed it: nothing is taken any more, and nothing but what is pending is said.
@@ -78,10 +84,19 @@ pub struct Tls {
 impl Tls {
     pub fn new(terms: &Terms, application: Application) -> Result<Tls, Fault> {
         let heard = Arc::new(Heard::default());
-        let session = Some(Box::new(UnbufferedServerConnection::new(terms.config(application, heard.clone()))?));
-        let (opening, kernel) = (None, terms.kernel());
-        let (incoming, pending) = (Vec::new(), Vec::new());
-        Ok(Tls { session, opening, kernel, incoming, pending, heard, handshake_bytes: 0, peer_closed: false, over: false })
+        let (config, identity) = terms.for_connection(application, heard.clone());
+        Ok(Tls {
+            session: Some(Box::new(UnbufferedServerConnection::new(config)?)),
+            opening: None,
+            kernel: terms.kernel(),
+            incoming: Vec::new(),
+            pending: Vec::new(),
+            heard,
+            identity,
+            handshake_bytes: 0,
+            peer_closed: false,
+            over: false,
+        })
     }
 
     /// Takes bytes of the peer, cut anywhere. What they say is appended to `plain`. Records for the peer may be pending then.
@@ -183,10 +198,13 @@ impl Tls {
         }
     }
 
-    /// What SCRAM's -PLUS mechanisms bind to: tls-exporter (RFC 9266), once the handshake is done. `None` in TLS 1.2, where
-    /// clients don't agree what an empty context is (RFC 5705 4), and so would fail to log in.
-    pub fn exporter(&self) -> Option<[u8; 32]> {
-        self.heard.binding().filter(|_| !self.is_handshaking())
+    /// What a log-in can be bound to, once the handshake is done. In TLS 1.2 there is no tls-exporter: clients don't agree there
+    /// what an empty context is (RFC 5705 4), and so would fail to log in.
+    pub fn bindings(&self) -> Bindings {
+        match self.is_handshaking() {
+            true => Bindings::default(),
+            false => Bindings { exporter: self.heard.binding(), end_point: self.identity.end_point },
+        }
     }
 
     /// What client and server have agreed to speak inside (ALPN), once it is known.
@@ -267,8 +285,13 @@ impl Tls {
                 _ => break,
             }
         }
-        if self.pending.len() == before && session.protocol_version().is_none() {
-            self.pending.extend_from_slice(&[21, 3, 3, 0, 2, 2, 50]);
+        if self.pending.len() == before && session.is_handshaking() {
+            match session.protocol_version() {
+                None => self.pending.extend_from_slice(&[21, 3, 3, 0, 2, 2, DECODE_ERROR]),
+                // rustls says nothing where TLS 1.2 leaves no signature that our key could make.
+                Some(ProtocolVersion::TLSv1_2) => self.pending.extend_from_slice(&[21, 3, 3, 0, 2, 2, HANDSHAKE_FAILURE]),
+                Some(_) => {}
+            }
         }
     }
 

@@ -1,14 +1,17 @@
 //! What every handshake of a node goes by: its certificate, which can be replaced while sessions live, and its terms.
 //!
-//! Lives on: shared by all cores; only handshakes look at it, so its locks are off the presence path.
+//! Lives on: shared by all cores; only handshakes look at it, so its locks are off the presence path. Invariants: a connection goes
+//! by one identity, the one at its first byte, whatever is put in its place; a ticket is of no use behind another certificate than
+//! the one it was given under, so that a session's certificate is the one that its client has checked, resumed or not.
 
 use super::exporter::Heard;
-use super::validity;
+use super::{end_point, validity};
 use crate::base::time::WallClock;
+use crate::front::binding::EndPoint;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConfig};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys};
 use std::fmt;
@@ -20,8 +23,11 @@ const TICKETS: usize = 2;
 /// A certificate with its chain, and its key.
 pub struct Identity {
     key: Arc<CertifiedKey>,
+    tickets: Arc<dyn ProducesTickets>,
     /// When the certificate ends, as far as it can be read.
     pub ends: Option<WallClock>,
+    /// What a log-in that is bound to the certificate has in it. `None`: its signature has no hash of its own.
+    pub end_point: Option<EndPoint>,
 }
 
 /// What is wrong with a certificate or its key.
@@ -56,12 +62,14 @@ impl Identity {
             pem::Error::NoItemsFound => BadIdentity::NoKey,
             error => BadIdentity::Key(error),
         })?;
-        let ends = validity::ends(&chain[0]);
-        let identity = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
-        identity.map(|key| Identity { key: Arc::new(key), ends }).map_err(|error| match error {
+        let (ends, end_point) = (validity::ends(&chain[0]), end_point::of(&chain[0]));
+        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => BadIdentity::Mismatch,
             error => BadIdentity::Unusable(error),
-        })
+        })?;
+        // Its keys change every few hours and are never stored.
+        let tickets = Ticketer::new().map_err(BadIdentity::Unusable)?;
+        Ok(Identity { key: Arc::new(key), tickets, ends, end_point })
     }
 
     /// Whether the certificate names this domain: else clients that check it refuse it.
@@ -75,28 +83,37 @@ impl Identity {
     }
 }
 
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.clone())
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
 /// The node's certificate. Handshakes that begin after `replace` get the new one; sessions go on as they are.
-pub struct Certificates(RwLock<Arc<CertifiedKey>>);
+pub struct Certificates(RwLock<Arc<Identity>>);
 
 impl Certificates {
     pub fn new(identity: Identity) -> Certificates {
-        Certificates(RwLock::new(identity.key))
+        Certificates(RwLock::new(Arc::new(identity)))
     }
 
-    pub fn replace(&self, identity: Identity) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = identity.key;
+    /// Tickets given under the same certificate stay good, and those of another end with it.
+    pub fn replace(&self, mut identity: Identity) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if identity.key.cert.first() == current.key.cert.first() {
+            identity.tickets = current.tickets.clone();
+        }
+        *current = Arc::new(identity);
     }
-}
 
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
-
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Certificates")
+    fn current(&self) -> Arc<Identity> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -120,38 +137,42 @@ impl Application {
     }
 }
 
-/// The terms of a node's handshakes: TLS 1.2 and 1.3, tickets under keys that change every few hours and are never stored.
+/// The terms of a node's handshakes: TLS 1.2 and 1.3, and tickets to come back with.
 #[derive(Clone)]
-pub struct Terms(Arc<ServerConfig>);
+pub struct Terms {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
 
 impl Terms {
-    /// Errors: the system gives no random numbers for the tickets' keys.
+    /// Errors: rustls can't do both versions.
     pub fn new(certificates: Arc<Certificates>) -> Result<Terms, Error> {
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let builder = builder.with_safe_default_protocol_versions()?.with_no_client_auth();
-        let mut config = builder.with_cert_resolver(certificates);
+        let mut config = builder.with_cert_resolver(certificates.current());
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Ticketer::new()?;
         config.send_tls13_tickets = TICKETS;
-        Ok(Terms(Arc::new(config)))
+        Ok(Terms { config: Arc::new(config), certificates })
     }
 
     /// Whether the kernel is to encrypt what is sent, where it can.
-    pub fn in_kernel(self, kernel: bool) -> Terms {
-        let mut config = ServerConfig::clone(&self.0);
-        config.enable_secret_extraction = kernel;
-        Terms(Arc::new(config))
+    pub fn in_kernel(mut self, kernel: bool) -> Terms {
+        Arc::make_mut(&mut self.config).enable_secret_extraction = kernel;
+        self
     }
 
     pub(super) fn kernel(&self) -> bool {
-        self.0.enable_secret_extraction
+        self.config.enable_secret_extraction
     }
 
-    /// For one connection, which hears of its own secrets; rustls drops it when the handshake is done.
-    pub(super) fn config(&self, application: Application, heard: Arc<Heard>) -> Arc<ServerConfig> {
-        let mut config = ServerConfig::clone(&self.0);
+    /// For one connection, which hears of its own secrets, and the identity that it goes by; rustls drops the first when the
+    /// handshake is done.
+    pub(super) fn for_connection(&self, application: Application, heard: Arc<Heard>) -> (Arc<ServerConfig>, Arc<Identity>) {
+        let (mut config, identity) = (ServerConfig::clone(&self.config), self.certificates.current());
         config.alpn_protocols = vec![application.protocol().to_vec()];
         config.key_log = heard;
-        Arc::new(config)
+        config.ticketer = identity.tickets.clone();
+        config.cert_resolver = identity.clone();
+        (Arc::new(config), identity)
     }
 }

@@ -136,7 +136,7 @@ impl Xmpp {
         let question = self.asked(request);
         match (frame, question) {
             (ServerFrame::Hello(hello), Some(Question::Hello)) => {
-                self.greeted(hello.mechanisms().into_iter().flatten());
+                self.greeted(hello);
                 self.message_out(out, |this, out| this.write_log_in_features(out, this.entry.as_ref().expect("just greeted")));
             }
             (ServerFrame::SaslChallenge(challenge), Some(Question::LogIn)) => {

@@ -7,10 +7,11 @@ use super::stream::End;
 use super::{Mark, Question, Stage, StartTls, Turn, Xmpp, names};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
+use crate::front::binding::{END_POINT, EXPORTER};
 use crate::front::sasl;
 use crate::front::translate::Core;
 use crate::wire::encode::{LogInFields, Tag};
-use crate::wire::native::{Authenticated, LoggedIn};
+use crate::wire::native::{Authenticated, Hello, LoggedIn};
 use crate::wire::xml::{self, Element, Reader};
 use base64::{Engine, prelude::BASE64_STANDARD};
 
@@ -28,6 +29,8 @@ pub(super) struct Entry {
     pub mechanisms: Vec<&'static str>,
     /// Those of `HASHED` that it has.
     pub hashed: Vec<&'static str>,
+    /// What the bound ones of `mechanisms` can be bound to.
+    bindings: Vec<&'static str>,
     /// The mechanism whose first message was asked for.
     begun: Option<&'static str>,
     /// Who the stream's opening says it's from.
@@ -46,7 +49,8 @@ pub(super) struct Entry {
 impl Entry {
     pub fn heap_bytes(&self) -> usize {
         let wish = self.wish.as_ref().map_or(0, |_| size_of::<Wish>());
-        size_of::<Entry>() + wish + self.held.capacity() + (self.mechanisms.capacity() + self.hashed.capacity()) * size_of::<&str>()
+        let names = self.mechanisms.capacity() + self.hashed.capacity() + self.bindings.capacity();
+        size_of::<Entry>() + wish + self.held.capacity() + names * size_of::<&str>()
     }
 
     /// RFC 6120 6.4.1, XEP-0440.
@@ -55,11 +59,21 @@ impl Entry {
         write_names(out, &self.mechanisms);
         out.extend_from_slice(b"</mechanisms>");
         if self.mechanisms.iter().any(|mechanism| mechanism.ends_with("-PLUS")) {
-            out.extend_from_slice(
-                b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-exporter'/></sasl-channel-binding>",
-            );
+            out.extend_from_slice(b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
+            for kind in &self.bindings {
+                out.extend_from_slice(b"<channel-binding type='");
+                out.extend_from_slice(kind.as_bytes());
+                out.extend_from_slice(b"'/>");
+            }
+            out.extend_from_slice(b"</sasl-channel-binding>");
         }
     }
+}
+
+/// Those that were offered, in their own order.
+fn those_of<'a>(known: &[&'static str], offered: impl Iterator<Item = &'a str>) -> Vec<&'static str> {
+    let offered: Vec<&str> = offered.collect();
+    known.iter().copied().filter(|name| offered.contains(name)).collect()
 }
 
 pub(super) fn write_names(out: &mut Vec<u8>, mechanisms: &[&str]) {
@@ -106,11 +120,12 @@ impl Xmpp {
     }
 
     /// The core's mechanisms.
-    pub(super) fn greeted<'a>(&mut self, offered: impl Iterator<Item = &'a str>) {
-        let offered: Vec<&str> = offered.collect();
+    pub(super) fn greeted(&mut self, hello: Hello<'_>) {
+        let (offered, bindings) = (hello.mechanisms(), hello.bindings());
         let entry = self.entry();
-        entry.mechanisms = MECHANISMS.into_iter().filter(|mechanism| offered.contains(mechanism)).collect();
-        entry.hashed = HASHED.into_iter().filter(|mechanism| offered.contains(mechanism)).collect();
+        entry.mechanisms = those_of(&MECHANISMS, offered.into_iter().flatten());
+        entry.hashed = those_of(&HASHED, offered.into_iter().flatten());
+        entry.bindings = those_of(&[EXPORTER, END_POINT], bindings.into_iter().flatten());
         self.stage = Stage::Open;
     }
 

@@ -13,6 +13,8 @@ pub struct Greeting<'a> {
     pub software: &'a str,
     pub domain: &'a str,
     pub mechanisms: &'a [&'a str],
+    /// What those that are bound to the connection can be bound to.
+    pub bindings: &'a [&'a str],
     pub max_frame: u32,
 }
 
@@ -53,6 +55,7 @@ impl Encoder {
                 software: text(b, greeting.software),
                 domain: text(b, greeting.domain),
                 mechanisms: texts(b, greeting.mechanisms),
+                bindings: texts(b, greeting.bindings),
                 max_frame: greeting.max_frame,
             };
             n::Hello::create(b, &args)

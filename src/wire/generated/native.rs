@@ -1394,6 +1394,7 @@ impl<'a> Hello<'a> {
   pub const VT_DOMAIN: ::flatbuffers::VOffsetT = 10;
   pub const VT_MECHANISMS: ::flatbuffers::VOffsetT = 12;
   pub const VT_MAX_FRAME: ::flatbuffers::VOffsetT = 14;
+  pub const VT_BINDINGS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1405,6 +1406,7 @@ impl<'a> Hello<'a> {
     args: &'args HelloArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
     let mut builder = HelloBuilder::new(_fbb);
+    if let Some(x) = args.bindings { builder.add_bindings(x); }
     builder.add_max_frame(args.max_frame);
     if let Some(x) = args.mechanisms { builder.add_mechanisms(x); }
     if let Some(x) = args.domain { builder.add_domain(x); }
@@ -1459,6 +1461,14 @@ impl<'a> Hello<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Hello::VT_MAX_FRAME, Some(0)).unwrap()}
   }
+  /// What the mechanisms that are bound to the connection (...-PLUS) can be bound to, the best first, as XEP-0440 names it.
+  #[inline]
+  pub fn bindings(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Hello::VT_BINDINGS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -1473,6 +1483,7 @@ impl ::flatbuffers::Verifiable for Hello<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("domain", Self::VT_DOMAIN, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("mechanisms", Self::VT_MECHANISMS, false)?
      .visit_field::<u32>("max_frame", Self::VT_MAX_FRAME, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("bindings", Self::VT_BINDINGS, false)?
      .finish();
     Ok(())
   }
@@ -1484,6 +1495,7 @@ pub struct HelloArgs<'a> {
     pub domain: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub mechanisms: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub max_frame: u32,
+    pub bindings: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
 }
 impl<'a> Default for HelloArgs<'a> {
   #[inline]
@@ -1495,6 +1507,7 @@ impl<'a> Default for HelloArgs<'a> {
       domain: None,
       mechanisms: None,
       max_frame: 0,
+      bindings: None,
     }
   }
 }
@@ -1529,6 +1542,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HelloBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Hello::VT_MAX_FRAME, max_frame, 0);
   }
   #[inline]
+  pub fn add_bindings(&mut self, bindings: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_BINDINGS, bindings);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HelloBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HelloBuilder {
@@ -1552,6 +1569,7 @@ impl ::core::fmt::Debug for Hello<'_> {
       ds.field("domain", &self.domain());
       ds.field("mechanisms", &self.mechanisms());
       ds.field("max_frame", &self.max_frame());
+      ds.field("bindings", &self.bindings());
       ds.finish()
   }
 }
