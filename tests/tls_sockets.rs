@@ -38,6 +38,7 @@ impl Site {
     fn start(cores: usize) -> Site {
         let mut config = support::config(cores);
         (config.listen.xmpp, config.listen.xmpps) = (Some(any_port()), Some(any_port()));
+        config.listen.xmpp_location = Some("node1.example.org:5222".into());
         let (node, dir) = certified::start(config, &["alice"]);
         Site { node, dir }
     }
@@ -68,7 +69,20 @@ impl Site {
 
     /// A TLS connection to the direct door, with the stream's features read.
     fn connect(&self, config: &Arc<ClientConfig>) -> (Stream, String) {
-        let socket = TcpStream::connect(self.address(Speaks::Xmpps)).unwrap();
+        self.shake_hands(TcpStream::connect(self.address(Speaks::Xmpps)).unwrap(), config)
+    }
+
+    /// The same at the other door.
+    fn connect_by_start_tls(&self, config: &Arc<ClientConfig>) -> (Stream, String) {
+        let mut socket = TcpStream::connect(self.address(Speaks::Xmpp)).unwrap();
+        socket.write_all(OPEN.as_bytes()).unwrap();
+        until(&mut socket, "</stream:features>");
+        socket.write_all(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").unwrap();
+        assert!(until(&mut socket, ">").starts_with("<proceed "));
+        self.shake_hands(socket, config)
+    }
+
+    fn shake_hands(&self, socket: TcpStream, config: &Arc<ClientConfig>) -> (Stream, String) {
         socket.set_read_timeout(Some(LONG)).unwrap();
         let client = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
         let mut stream = StreamOwned::new(client, socket);
@@ -215,6 +229,19 @@ fn a_client_that_comes_back_resumes_and_sessions_live_through_a_new_certificate(
     assert!(log_in_by_exporter(&mut first, Hash::Sha256).starts_with("<success"), "the session goes on");
     let (third, _) = site.connect(&Arc::new(site.client_config()));
     assert_ne!(third.conn.peer_certificates(), first.conn.peer_certificates());
+}
+
+#[test]
+fn xep_0198_a_client_is_told_to_come_back_to_the_door_with_starttls_if_it_is_there() {
+    let site = Site::start(1);
+    let config = Arc::new(site.client_config());
+    for ((mut stream, _), told) in [(site.connect_by_start_tls(&config), true), (site.connect(&config), false)] {
+        assert!(log_in_at_once(&mut stream, "PLAIN", b"\0alice\0pencil", "").starts_with("<success "));
+        stream.write_all(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>").unwrap();
+        until(&mut stream, "<enabled ");
+        let enabled = until(&mut stream, ">");
+        assert_eq!(enabled.contains(" location='node1.example.org:5222'"), told, "{enabled}");
+    }
 }
 
 /// A certificate that is signed by its own key, of this kind, and the key.

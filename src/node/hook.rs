@@ -2,9 +2,10 @@
 //! may not wait.
 //!
 //! Lives on: `limits.http_requests` threads. Invariants: every question that was taken is answered, in `limits.http_ms` of when it
-//! was asked, but for the time that the system takes to look up the service's name; more than `limits.http_waiting` never wait;
-//! only the status 200 lets anybody in; neither passwords nor tokens are logged.
+//! was asked; more than `limits.http_waiting` never wait; only the status 200 lets anybody in; neither passwords nor tokens are
+//! logged.
 
+use super::names::Name;
 use super::replies::Replies;
 use crate::base::config::{Config, Endpoint};
 use crate::base::id::CoreId;
@@ -16,7 +17,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde::Serialize;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +69,8 @@ pub fn start(config: &Config, replies: &Replies) -> Result<Option<Hook>, HookErr
     };
     let limits = &config.limits;
     let patience = Duration::from_millis(limits.http_ms.into());
-    let service = Arc::new(Service { endpoint, tls, patience, said: Mutex::new(None) });
+    let name = Name::new(&endpoint.host, endpoint.port);
+    let service = Arc::new(Service { endpoint, name, tls, patience, said: Mutex::new(None) });
     let (put, taken) = sync_channel(limits.http_waiting as usize);
     let taken = Arc::new(Mutex::new(taken));
     for thread in 0..limits.http_requests {
@@ -81,6 +83,7 @@ pub fn start(config: &Config, replies: &Replies) -> Result<Option<Hook>, HookErr
 /// How the service is reached.
 struct Service {
     endpoint: Endpoint,
+    name: Name,
     tls: Option<Tls>,
     patience: Duration,
     /// When the log last told of a failure.
@@ -167,7 +170,7 @@ impl Service {
     /// Connects to the first of the service's addresses that answers.
     fn connect(&self, until: Instant) -> io::Result<Timed> {
         let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in (self.endpoint.host.as_str(), self.endpoint.port).to_socket_addrs()? {
+        for address in self.name.addresses(until)? {
             match TcpStream::connect_timeout(&address, left(until)?) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;

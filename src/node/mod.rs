@@ -9,6 +9,7 @@ mod hook;
 mod host;
 pub mod keys;
 mod listeners;
+mod names;
 mod operator;
 mod passwords;
 mod replies;
@@ -248,6 +249,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
         stanza_bytes: config.limits.stanza_bytes(),
         start_tls: if config.login.plain { StartTls::Offered } else { StartTls::Required },
         registration: config.login.open_registration,
+        location: config.listen.xmpp_location.as_deref().map(Box::from),
     });
     let mut ws = ws::Rules::new(config.limits.frame_bytes);
     ws.xmpp = Some(xmpp.clone());
