@@ -373,8 +373,13 @@ fn with_core<T>(work: impl FnOnce(&mut Core<'_>) -> T) -> T {
 /// A WebSocket, cut where the first byte says: cut or whole, the same comes of it, and what goes inside is whole frames.
 pub fn web_socket(data: &[u8]) {
     let Some((&at, stream)) = data.split_first() else { return };
-    let rules =
-        xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls: xmpp::StartTls::No, registration: false };
+    let rules = xmpp::Rules {
+        domain: "localhost".into(),
+        stanza_bytes: 10_000,
+        start_tls: xmpp::StartTls::No,
+        registration: false,
+        location: None,
+    };
     let mut web_rules = ws::Rules::new(10_000);
     web_rules.xmpp = Some(Arc::new(rules));
     let rules = Arc::new(web_rules);
@@ -476,7 +481,13 @@ impl Users for Everybody {
 
 impl Talk {
     fn new() -> Talk {
-        let rules = xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls: StartTls::No, registration: true };
+        let rules = xmpp::Rules {
+            domain: "localhost".into(),
+            stanza_bytes: 10_000,
+            start_tls: StartTls::No,
+            registration: true,
+            location: None,
+        };
         let (memory, json, encoder) = Default::default();
         Talk { translator: Xmpp::new(Arc::new(rules)), memory, json, encoder, heard: Vec::new() }
     }

@@ -22,6 +22,7 @@ fn full() -> Config {
     config.metrics.interval_log = Some("fanal.hlog".into());
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     config.listen.ws_url = Some("wss://example.org".into());
+    config.listen.xmpp_location = Some("node1.example.org:5222".into());
     config.login.http = Some("https://login.example.org/check".into());
     config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
@@ -151,6 +152,13 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[listen]\nws_origins = [1]", "2:14", "listen.ws_origins", "https://example.org"),
         ("[listen]\nws_origins = [\"*\", \"example.org\"]", "2:14", "listen.ws_origins", "https://example.org"),
         ("[listen]\nws_origins = [\"https://example.org/\"]", "2:14", "listen.ws_origins", "https://example.org"),
+        (
+            "[listen]\nxmpp = \"127.0.0.1:5222\"\nxmpp_location = \"node1\"",
+            "3:17",
+            "listen.xmpp_location",
+            "node1.example.org:5222",
+        ),
+        ("[listen]\nxmpp_location = \"node1:5222\"", "2:17", "listen.xmpp_location", "listen.xmpp"),
         ("[listen]\nws_url = \"https://example.org\"", "2:10", "listen.ws_url", "wss://example.org"),
         ("[listen]\nws_url = \"wss://example.org/ws\"", "2:10", "listen.ws_url", "without a path"),
         ("[login]\nplain = \"yes\"", "2:9", "login.plain", "true or false"),

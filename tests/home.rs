@@ -164,7 +164,7 @@ fn what_comes_from_a_connection_that_the_session_has_left_is_not_heard() {
     let (mut world, ann) = (World::new(1 << 20), user(0));
     let before = world.new_user(&ann);
     world.set_presence(&before, Show::Chat);
-    let end = SessionEnd::Lost;
+    let end = SessionEnd::Lost { within_ms: u32::MAX };
     world.homes.detach(world.now, before.at, before.id, before.edge, end, &mut world.edge, &mut world.out);
     let asker = Asker { edge: world.next_edge(), request: 2 };
     let resume = Resume { jid: ann.clone(), token: before.token.to_vec(), received: 0, asker };

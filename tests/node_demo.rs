@@ -106,8 +106,26 @@ fn xep_0484_a_page_that_is_loaded_again_comes_back_by_its_token_until_it_logs_ou
     is_in(&mut tab, "second", "bob@localhost");
     tab.until("document.querySelector('#first .state').textContent.includes('wrong user, password')");
     assert!(tab.run(kept).is_null());
+    // Somebody has a copy of bob's, which lets him in until he logs out, if he shows it less often.
+    let copy = |tab: &mut Tab<'_>, shown: u32| {
+        tab.run(&format!(
+            "const {{ jid, remember }} = JSON.parse(sessionStorage.getItem('second')); \
+             localStorage.setItem('copy', JSON.stringify({{ jid, remember: {{ ...remember, count: remember.count + {shown} }} }}))"
+        ));
+    };
+    let come_back = |tab: &mut Tab<'_>| {
+        tab.run("sessionStorage.setItem('second', localStorage.getItem('copy'))");
+        tab.reload();
+    };
+    copy(&mut tab, 5);
+    come_back(&mut tab);
+    is_in(&mut tab, "second", "bob@localhost");
+    copy(&mut tab, 5);
     tab.run("document.querySelector('#second .log-out').click()");
+    tab.until("document.querySelector('#second .state').textContent === 'offline'");
     tab.until("document.querySelector('#second .session').hidden");
     tab.reload();
     assert_eq!(tab.run("document.querySelector('#second .log-in').hidden").as_bool(), Some(false));
+    come_back(&mut tab);
+    tab.until("document.querySelector('#second .state').textContent.includes('wrong user, password')");
 }

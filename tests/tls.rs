@@ -361,7 +361,7 @@ fn a_certificate_says_what_is_wrong_with_it() {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &key, "can't be used"),
     ];
     for (chain, key, why) in rows {
-        let error = Identity::from_pem(chain.as_bytes(), key.as_bytes()).err().expect(why).to_string();
+        let error = Identity::from_pem(chain.as_bytes(), key.as_bytes()).expect_err(why).to_string();
         assert!(error.contains(why), "{why}: {error}");
     }
 }

@@ -38,6 +38,7 @@ impl Site {
     fn start(cores: usize) -> Site {
         let mut config = support::config(cores);
         (config.listen.xmpp, config.listen.xmpps) = (Some(any_port()), Some(any_port()));
+        config.listen.xmpp_location = Some("node1.example.org:5222".into());
         let (node, dir) = certified::start(config, &["alice"]);
         Site { node, dir }
     }
@@ -68,7 +69,20 @@ impl Site {
 
     /// A TLS connection to the direct door, with the stream's features read.
     fn connect(&self, config: &Arc<ClientConfig>) -> (Stream, String) {
-        let socket = TcpStream::connect(self.address(Speaks::Xmpps)).unwrap();
+        self.shake_hands(TcpStream::connect(self.address(Speaks::Xmpps)).unwrap(), config)
+    }
+
+    /// The same at the other door.
+    fn connect_by_start_tls(&self, config: &Arc<ClientConfig>) -> (Stream, String) {
+        let mut socket = TcpStream::connect(self.address(Speaks::Xmpp)).unwrap();
+        socket.write_all(OPEN.as_bytes()).unwrap();
+        until(&mut socket, "</stream:features>");
+        socket.write_all(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").unwrap();
+        assert!(until(&mut socket, ">").starts_with("<proceed "));
+        self.shake_hands(socket, config)
+    }
+
+    fn shake_hands(&self, socket: TcpStream, config: &Arc<ClientConfig>) -> (Stream, String) {
         socket.set_read_timeout(Some(LONG)).unwrap();
         let client = ClientConnection::new(config.clone(), ServerName::try_from("localhost").unwrap()).unwrap();
         let mut stream = StreamOwned::new(client, socket);
@@ -217,12 +231,29 @@ fn a_client_that_comes_back_resumes_and_sessions_live_through_a_new_certificate(
     assert_ne!(third.conn.peer_certificates(), first.conn.peer_certificates());
 }
 
+#[test]
+fn xep_0198_a_client_is_told_to_come_back_to_the_door_with_starttls_if_it_is_there() {
+    let site = Site::start(1);
+    let config = Arc::new(site.client_config());
+    for ((mut stream, _), told) in [(site.connect_by_start_tls(&config), true), (site.connect(&config), false)] {
+        assert!(log_in_at_once(&mut stream, "PLAIN", b"\0alice\0pencil", "").starts_with("<success "));
+        stream.write_all(b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>").unwrap();
+        until(&mut stream, "<enabled ");
+        let enabled = until(&mut stream, ">");
+        assert_eq!(enabled.contains(" location='node1.example.org:5222'"), told, "{enabled}");
+    }
+}
+
 /// A certificate that is signed by its own key, of this kind, and the key.
 fn signed_by(algorithm: &'static rcgen::SignatureAlgorithm) -> String {
     let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     certificate.pem() + &key.serialize_pem()
 }
+
+/// What a client binds its log-in to.
+type Kind = fn(&Stream) -> Vec<u8>;
+type Data = dyn Fn(&Stream) -> Vec<u8>;
 
 /// The server's certificate as its peer has seen it.
 fn seen<D: Digest>(stream: &Stream) -> Vec<u8> {
@@ -231,7 +262,7 @@ fn seen<D: Digest>(stream: &Stream) -> Vec<u8> {
 
 #[test]
 fn rfc_5929_a_log_in_bound_to_the_certificate_holds_by_both_versions_and_each_hash() {
-    let kinds: [(_, fn(&Stream) -> Vec<u8>); 3] = [
+    let kinds: [(_, Kind); 3] = [
         (&rcgen::PKCS_ECDSA_P256_SHA256, seen::<Sha256>),
         (&rcgen::PKCS_ECDSA_P384_SHA384, seen::<Sha384>),
         (&rcgen::PKCS_ECDSA_P521_SHA512, seen::<Sha512>),
@@ -242,7 +273,7 @@ fn rfc_5929_a_log_in_bound_to_the_certificate_holds_by_both_versions_and_each_ha
             site.take(&signed_by(algorithm));
             for (version, expected) in [(&TLS12, &BOTH[1..]), (&TLS13, &BOTH)] {
                 let config = Arc::new(client_config(&[version], site.roots()));
-                let tries = |hash, kind: &str, data: &dyn Fn(&Stream) -> Vec<u8>| {
+                let tries = |hash, kind: &str, data: &Data| {
                     let (mut stream, features) = site.connect(&config);
                     assert!(features.contains(&format!("urn:xmpp:sasl-cb:0'>{}</", listed(expected))), "{features}");
                     let data = data(&stream);
@@ -251,7 +282,7 @@ fn rfc_5929_a_log_in_bound_to_the_certificate_holds_by_both_versions_and_each_ha
                 for hash in [Hash::Sha1, Hash::Sha256] {
                     assert!(tries(hash, END_POINT, &end_point).starts_with("<success"), "{algorithm:?} {version:?}");
                 }
-                let wrong: [(&str, &dyn Fn(&Stream) -> Vec<u8>); 5] = [
+                let wrong: [(&str, &Data); 5] = [
                     (END_POINT, &|_| Vec::new()),
                     (END_POINT, &|_| b"of somebody in between".to_vec()),
                     (END_POINT, &|stream| exporter(stream).to_vec()),

@@ -254,7 +254,7 @@ fn a_message_that_had_to_wait_says_since_when() {
 fn an_idle_client_is_small() {
     use fanal::front::translate::Translate;
     use fanal::front::xmpp::{Rules, Xmpp};
-    let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls: StartTls::No, registration: false };
+    let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls: StartTls::No, registration: false, location: None };
     assert!(Xmpp::new(std::sync::Arc::new(rules)).heap_bytes() <= 256);
 }
 

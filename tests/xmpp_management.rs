@@ -1,6 +1,8 @@
 //! Stream management (XEP-0198) of XMPP clients, without sockets: a connection breaks, and nothing that matters is lost.
 mod xmpp_world;
 
+use fanal::front::xmpp::{Rules, StartTls};
+use std::time::Duration;
 use xmpp_world::*;
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
@@ -143,4 +145,45 @@ fn whoever_cannot_come_back_is_gone_when_the_connection_breaks() {
         let gone = world.heard(alice).contains("from='bob@example.org/phone' type='unavailable'");
         assert_eq!(gone, !stays, "{enable}");
     }
+}
+
+#[test]
+fn xep_0198_a_client_comes_back_in_the_time_it_wanted_and_never_later_than_the_node_lets_it() {
+    for (max, told) in [(" max='10'", 10), (" max='600'", 30), (" max='4294967295'", 30), (" max='soon'", 30), ("", 30)] {
+        let enable = format!("<enable xmlns='urn:xmpp:sm:3' resume='true'{max}/>");
+        let (mut world, alice, bob) = two_friends();
+        let enabled = world.ask(bob, &enable);
+        assert!(enabled.ends_with(&format!(" resume='true' max='{told}'/>")), "{enabled}");
+        let id = enabled.split('\'').nth(3).unwrap();
+        let mut connection = bob;
+        for round in 0..2 {
+            world.cut(connection);
+            // What is said takes time, too.
+            world.wait(Duration::from_millis(told * 1000 - 100));
+            world.say(alice, "<r xmlns='urn:xmpp:sm:3'/>");
+            let heard = world.heard(alice);
+            assert!(!heard.contains("type='unavailable'"), "max={told}: he may still come, but in round {round}: {heard}");
+            if round == 0 {
+                let (again, heard) = resume(&mut world, id, 0);
+                assert!(heard.starts_with("<resumed "), "{heard}");
+                connection = again;
+            }
+        }
+        world.wait(Duration::from_millis(100));
+        assert!(world.heard(alice).contains("type='unavailable'"), "max={told}");
+        assert!(resume(&mut world, id, 0).1.starts_with("<failed "));
+    }
+}
+
+#[test]
+fn xep_0198_a_client_is_told_where_this_very_node_is() {
+    let location = Some("[2001:db8::1]:5222".into());
+    let (domain, stanza_bytes, start_tls) = (DOMAIN.into(), 40_000, StartTls::No);
+    let mut world = World::by(Rules { domain, stanza_bytes, start_tls, registration: false, location });
+    world.account("bob");
+    let bob = world.log_in("bob", "phone");
+    let enabled = world.ask(bob, ENABLE);
+    assert!(enabled.ends_with(" resume='true' max='30' location='[2001:db8::1]:5222'/>"), "{enabled}");
+    let other = world.log_in("bob", "desk");
+    assert_eq!(world.ask(other, "<enable xmlns='urn:xmpp:sm:3'/>"), "<enabled xmlns='urn:xmpp:sm:3'/>", "who can't come back");
 }

@@ -67,6 +67,9 @@ pub struct Listen {
     /// XMPP clients, with STARTTLS; none: that door is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xmpp: Option<SocketAddr>,
+    /// What XMPP clients call this very node: where they come back to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xmpp_location: Option<String>,
     /// XMPP clients that begin with TLS (XEP-0368).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub xmpps: Option<SocketAddr>,
@@ -173,6 +176,7 @@ impl Default for Listen {
         Listen {
             native: loopback(7400),
             xmpp: None,
+            xmpp_location: None,
             xmpps: None,
             ws: None,
             ws_origins: Vec::new(),

@@ -181,6 +181,11 @@ pub struct Parting {
 }
 
 impl Parting {
+    /// Of a connection of which no door has read anything.
+    pub fn unread(unread: Vec<u8>) -> Parting {
+        Parting { door: Door::default(), unread }
+    }
+
     /// Adds what was received after the door had left.
     ///
     /// Errors: `Flood` above [`PARTING_BYTES`].

@@ -132,8 +132,8 @@ impl Translate for Secure {
         self.inner.lost(core);
     }
 
-    fn is_resumable(&self) -> bool {
-        self.inner.is_resumable()
+    fn resumable_ms(&self) -> u32 {
+        self.inner.resumable_ms()
     }
 
     fn form(&self) -> Form {

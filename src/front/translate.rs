@@ -73,9 +73,10 @@ pub trait Translate: Send {
     /// The connection has broken, or is over.
     fn lost(&mut self, _core: &mut Core<'_>) {}
 
-    /// Whether a peer whose connection breaks can come back to its session. If not, the session ends with the connection.
-    fn is_resumable(&self) -> bool {
-        true
+    /// For how many milliseconds a peer whose connection breaks can come back to its session, if the core keeps it so long. 0: the
+    /// session ends with the connection.
+    fn resumable_ms(&self) -> u32 {
+        u32::MAX
     }
 
     /// How the peer's presence events are to stand on its line, once it has a session.

@@ -4,6 +4,7 @@
 
 use super::Answered;
 use super::certificates::Keeper;
+use super::cluster::Membership;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
 use crate::base::jid::Bare;
@@ -24,6 +25,7 @@ pub struct Controller {
     answers: Receiver<Answered>,
     pub(super) store: Readings,
     pub(super) keeper: Arc<Keeper>,
+    membership: Arc<Membership>,
     next_ticket: u64,
 }
 
@@ -33,8 +35,9 @@ impl Controller {
         answers: Receiver<Answered>,
         store: Readings,
         keeper: Arc<Keeper>,
+        membership: Arc<Membership>,
     ) -> Controller {
-        Controller { cores, answers, store, keeper, next_ticket: 1 }
+        Controller { cores, answers, store, keeper, membership, next_ticket: 1 }
     }
 
     pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {
@@ -61,7 +64,7 @@ impl Controller {
     /// Tells a user's sessions to go on elsewhere; gives how many there were.
     pub fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, String> {
         let order = Order::Transfer { jid: jid.clone(), address: address.to_owned() };
-        match self.ask(self.home(jid), order)? {
+        match self.ask(self.home(jid)?, order)? {
             Answer::Transferred(told) => Ok(told),
             other => Err(format!("the core answered {other:?}")),
         }
@@ -92,14 +95,19 @@ impl Controller {
     }
 
     fn change(&mut self, jid: &Bare, order: Order) -> Result<(), String> {
-        match self.ask(self.home(jid), order)? {
+        match self.ask(self.home(jid)?, order)? {
             Answer::Done(result) => result,
             other => Err(format!("the core answered {other:?}")),
         }
     }
 
-    fn home(&self, jid: &Bare) -> usize {
-        usize::from(home_of_slot(slot_of(jid.as_str()), self.cores.len() as u16).0)
+    /// The core whose user this is.
+    fn home(&self, jid: &Bare) -> Result<usize, String> {
+        let slot = slot_of(jid.as_str());
+        match self.membership.owner(slot) {
+            Some(other) => Err(format!("{jid} is kept by node {} of this cluster: ask that node", other.0)),
+            None => Ok(usize::from(home_of_slot(slot, self.cores.len() as u16).0)),
+        }
     }
 
     fn ask(&mut self, core: usize, order: Order) -> Result<Answer, String> {

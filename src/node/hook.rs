@@ -2,9 +2,10 @@
 //! may not wait.
 //!
 //! Lives on: `limits.http_requests` threads. Invariants: every question that was taken is answered, in `limits.http_ms` of when it
-//! was asked, but for the time that the system takes to look up the service's name; more than `limits.http_waiting` never wait;
-//! only the status 200 lets anybody in; neither passwords nor tokens are logged.
+//! was asked; more than `limits.http_waiting` never wait; only the status 200 lets anybody in; neither passwords nor tokens are
+//! logged.
 
+use super::names::Name;
 use super::replies::Replies;
 use super::timed::Timed;
 use crate::base::config::{Config, Endpoint};
@@ -17,7 +18,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde::Serialize;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -69,7 +70,8 @@ pub fn start(config: &Config, replies: &Replies) -> Result<Option<Hook>, HookErr
     };
     let limits = &config.limits;
     let patience = Duration::from_millis(limits.http_ms.into());
-    let service = Arc::new(Service { endpoint, tls, patience, said: Mutex::new(None) });
+    let name = Name::new(&endpoint.host, endpoint.port);
+    let service = Arc::new(Service { endpoint, name, tls, patience, said: Mutex::new(None) });
     let (put, taken) = sync_channel(limits.http_waiting as usize);
     let taken = Arc::new(Mutex::new(taken));
     for thread in 0..limits.http_requests {
@@ -82,6 +84,7 @@ pub fn start(config: &Config, replies: &Replies) -> Result<Option<Hook>, HookErr
 /// How the service is reached.
 struct Service {
     endpoint: Endpoint,
+    name: Name,
     tls: Option<Tls>,
     patience: Duration,
     /// When the log last told of a failure.
@@ -139,7 +142,7 @@ impl Service {
     /// The status that it answers with.
     fn ask(&self, question: &Question, until: Instant) -> io::Result<u16> {
         let request = self.request(question);
-        let mut stream = Timed::connect((self.endpoint.host.as_str(), self.endpoint.port).to_socket_addrs()?, until)?;
+        let mut stream = Timed::connect(self.name.addresses(until)?, until)?;
         match &self.tls {
             None => exchange(&mut stream, &request),
             Some(tls) => {

@@ -9,7 +9,7 @@ use super::replies::Reply;
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::sealing::Sealing;
 use crate::base::time::Time;
-use crate::drive::{DriveCounters, Host, Stage, Turn, socket};
+use crate::drive::{Dial, DriveCounters, Host, Stage, Turn, socket};
 use crate::metrics::fields::Counters;
 use crate::metrics::stage;
 use crate::ring::mesh::Counts;
@@ -20,7 +20,8 @@ use crate::shard::{Answer, Shard, Whose, Worked};
 use crate::store::Completion;
 use crate::store::thread::Port;
 use crate::wire::lines::Lines;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, Sender};
 
 /// Batches of one other core that are read in one turn.
@@ -180,11 +181,20 @@ impl Host for CoreHost {
         into.append(&mut self.shard.adoptions);
     }
 
+    fn take_dials(&mut self, into: &mut Vec<Dial>) {
+        into.extend(self.shard.take_dials().into_iter().map(|(token, address)| Dial { token, address, from: None }));
+    }
+
+    fn dialled(&mut self, now: Time, token: u64, made: io::Result<SocketAddr>) -> Option<ConnId> {
+        self.shard.dialled(now, token, made.ok())
+    }
+
     fn turn(&mut self, now: Time, counters: &DriveCounters) -> Turn {
         self.drive = *counters;
         let more = self.take_in(now);
         let deadline = self.shard.turn(now);
         self.hand_over(now);
+        self.shard.send_to_peers(now);
         self.publish(now);
         let busy = more || self.has_for_others() || !self.ports.all_sent();
         Turn { busy, deadline, stopping: self.shard.is_stopping() }

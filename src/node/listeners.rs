@@ -17,12 +17,17 @@ pub struct Listening {
 }
 
 /// Opens every door there is to be, and gives each core its sockets.
-pub(super) fn open(listen: &Listen, cores: usize) -> Result<(Vec<Listening>, Vec<Vec<TcpListener>>), StartError> {
+pub(super) fn open(
+    listen: &Listen,
+    link: Option<SocketAddr>,
+    cores: usize,
+) -> Result<(Vec<Listening>, Vec<Vec<TcpListener>>), StartError> {
     let doors = [
         (Speaks::Native, Some(listen.native)),
         (Speaks::Xmpp, listen.xmpp),
         (Speaks::Xmpps, listen.xmpps),
         (Speaks::WebSocket, listen.ws),
+        (Speaks::Link, link),
     ];
     let mut listening = Vec::new();
     let mut by_core: Vec<Vec<TcpListener>> = (0..cores).map(|_| Vec::new()).collect();

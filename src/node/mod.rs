@@ -4,12 +4,14 @@
 //! loaded; a stopped node has closed every session with a reason and made durable everything it took.
 
 pub mod certificates;
+mod cluster;
 pub mod control;
 pub mod etcd;
 mod hook;
 mod host;
 pub mod keys;
 mod listeners;
+mod names;
 mod operator;
 mod passwords;
 mod replies;
@@ -22,7 +24,7 @@ pub use listeners::Listening;
 
 use crate::admin;
 use crate::base::config::{self, Config, Cores, Fault, KernelTls, StoreKind};
-use crate::base::id::{CoreId, NodeId, home_of_slot, slot_of};
+use crate::base::id::{CoreId, home_of_slot, slot_of};
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
@@ -43,6 +45,7 @@ use crate::store::redb::RedbStore;
 use crate::store::thread::{Figures, StorageThread};
 use crate::store::{Backend, Table};
 use certificates::{CertificateError, Keeper};
+use cluster::Membership;
 use host::Ends;
 use replies::Replies;
 use std::io;
@@ -90,6 +93,7 @@ pub struct Node {
     pub token_keys: Keys,
     pub trunk_keys: Keys,
     keeper: Arc<Keeper>,
+    membership: Arc<Membership>,
     /// Ends the daily look at the certificate when it is dropped.
     _daily: Sender<()>,
     threads: Vec<CoreThread>,
@@ -119,10 +123,11 @@ impl Node {
         let (mut backend, keys) = open_store(config, &mut secrets)?;
         let (keeper, certificate) = Keeper::open(config)?;
         let epoch = backend.begin_epoch().map_err(StartError::Load)?;
-        let (listening, listeners) = listeners::open(&config.listen, processors.len())?;
+        let membership = Membership::of(config, epoch, clock::wall())?;
+        let (listening, listeners) = listeners::open(&config.listen, membership.address, processors.len())?;
         let terms = Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?;
         let doors = doors(config, &listening, terms.in_kernel(report.seals));
-        let mut shards = shards(config, cores, epoch, &keys, &doors, &mut secrets);
+        let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
@@ -159,6 +164,7 @@ impl Node {
             trunk_keys,
             _daily: certificates::warn_daily(&keeper)?,
             keeper,
+            membership: Arc::new(membership),
             threads,
             commands,
             answers: Some(answered),
@@ -183,7 +189,13 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), self.keeper.clone())
+        control::Controller::new(
+            self.commands.clone(),
+            answers,
+            self.storage.readings(),
+            self.keeper.clone(),
+            self.membership.clone(),
+        )
     }
 
     /// Reads the certificate's files again, and gives what there is to say; no session ends.
@@ -250,6 +262,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
         stanza_bytes: config.limits.stanza_bytes(),
         start_tls: if config.login.plain { StartTls::Offered } else { StartTls::Required },
         registration: config.login.open_registration,
+        location: config.listen.xmpp_location.as_deref().map(Box::from),
     });
     let mut ws = ws::Rules::new(config.limits.frame_bytes);
     ws.xmpp = Some(xmpp.clone());
@@ -269,15 +282,24 @@ fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend
     }
 }
 
-fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors: &Doors, secrets: &mut Secrets) -> Vec<Shard> {
+fn shards(
+    config: &Config,
+    cores: u16,
+    epoch: u32,
+    membership: &Membership,
+    keys: &keys::NodeKeys,
+    doors: &Doors,
+    secrets: &mut Secrets,
+) -> Vec<Shard> {
     let limits = Arc::new(config.limits.clone());
     let wall_at_zero = WallClock(clock::wall().0 - clock::now().0 / 1_000_000);
     let shard = |core| {
         let core = CoreId(core);
-        let place = Place { cluster: 0, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
+        let place =
+            Place { cluster: membership.number, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
         let settings = Settings {
-            links: None,
-            node: NodeId::default(),
+            links: membership.links.clone(),
+            node: membership.node,
             core,
             cores,
             domain: config.node.domain.clone(),
@@ -293,7 +315,11 @@ fn shards(config: &Config, cores: u16, epoch: u32, keys: &keys::NodeKeys, doors:
             units: Units { unit_bytes: config.metrics.meter_unit_bytes, unit_ms: config.metrics.meter_unit_ms },
             clock: clock::now,
         };
-        Shard::new(settings, place, secrets.fork())
+        let mut shard = Shard::new(settings, place, secrets.fork());
+        if let Some(owners) = membership.owners() {
+            shard.out.map.set_owners(owners);
+        }
+        shard
     };
     (0..cores).map(shard).collect()
 }

@@ -28,7 +28,7 @@ pub struct EdgeRef {
 }
 
 /// A user's place at its home: the number, and where it is found without a look-up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct UserRef {
     pub user: UserId,
     pub slot: u32,
@@ -172,8 +172,8 @@ pub struct Attached {
 /// How a session came to its end at its edge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum SessionEnd {
-    /// The connection broke: the session may be resumed for a while.
-    Lost,
+    /// The connection broke: the session may be resumed for a while, and for so many milliseconds at most.
+    Lost { within_ms: u32 },
     /// The client said good-bye, with its last status.
     LoggedOut { status: String },
     /// The node ends it for good.

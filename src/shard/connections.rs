@@ -336,9 +336,9 @@ impl Shard {
 
     pub(super) fn drop_sessions(&mut self, conn: ConnId, reason: Reason) {
         let blameless = matches!(reason, Reason::ConnectionLost | Reason::NeverReads | Reason::Silent);
-        let resumable = blameless && self.translators.is_resumable(conn.slot);
+        let within_ms = if blameless { self.translators.resumable_ms(conn.slot) } else { 0 };
         for edge in self.edge.sessions_on(conn.slot) {
-            self.close_session(edge, if resumable { SessionEnd::Lost } else { SessionEnd::Ended });
+            self.close_session(edge, if within_ms > 0 { SessionEnd::Lost { within_ms } } else { SessionEnd::Ended });
         }
         self.edge.forget_conn(conn);
         self.log_ins.forget(conn);

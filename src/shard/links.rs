@@ -12,7 +12,7 @@ use crate::base::id::{ConnId, CoreId, NodeId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
-use crate::front::native::Door;
+use crate::front::native::{Door, Parting};
 use crate::front::translate::Translate;
 use crate::link::{Ends, Incoming, Machine, Notice, refuse};
 use crate::presence::frame;
@@ -25,6 +25,8 @@ use std::net::SocketAddr;
 
 /// Bytes of a connection that has not said yet which lane it is for: a hello. At the limit it is refused.
 const HELLO_BYTES: usize = 1024;
+/// In place of a core, in an entry: all lanes are up at the node that says so, and each of its cores can answer.
+const READY: u16 = u16::MAX;
 /// Updates that go to another node as one.
 const RUN_BYTES: usize = 64 << 10;
 
@@ -63,6 +65,8 @@ pub enum LaneState {
     Up {
         cores: u16,
     },
+    /// The other node can answer by all of its cores.
+    Ready,
     /// After a break; updates may have been lost.
     Resumed,
     Down,
@@ -73,7 +77,17 @@ pub enum LaneState {
 struct Reach {
     cores: u16,
     up: BTreeSet<u16>,
+    /// The other node has said that it's ready, and has been told that this one is.
+    ready: bool,
+    told: bool,
     found: bool,
+}
+
+impl Reach {
+    /// Whether all lanes are up, at this end.
+    fn is_whole(&self, own: u16) -> bool {
+        self.cores > 0 && (0..Hello::lanes(own, self.cores)).all(|lane| self.up.contains(&lane))
+    }
 }
 
 #[derive(Default)]
@@ -108,6 +122,13 @@ impl Shard {
         let seed = u128::from_le_bytes(self.secrets.bytes16()) as u64;
         let machine = Machine::new(now, ends, terms.settings, Random::new(seed));
         self.links.lanes.insert((node, lane), machine);
+    }
+
+    /// This node stops: the others are told, and need not wait to find out.
+    pub(super) fn leave_lanes(&mut self) {
+        for mut machine in std::mem::take(&mut self.links.lanes).into_values() {
+            machine.leave(&mut self.out.lines);
+        }
     }
 
     /// The connections that are wanted since the last call, by their tokens.
@@ -182,7 +203,7 @@ impl Shard {
         }
         let core = CoreId(lane % self.settings.cores);
         if core != self.settings.core {
-            let parting = Box::new(Door::default().leave(Chunk::new(&said)));
+            let parting = Box::new(Parting::unread(said));
             self.set_door(conn, Doorway::Leaving { to: core, parting, is_link: true });
             self.departures.push(conn);
             return;
@@ -207,6 +228,10 @@ impl Shard {
                     Ok(())
                 }
                 Incoming::Entry(bytes) => match bytes.split_first_chunk() {
+                    Some((&core, _)) if u16::from_le_bytes(core) == READY => {
+                        self.tell_of_lane(now, LaneNews { node: key.0, lane: key.1, state: LaneState::Ready });
+                        Ok(())
+                    }
                     Some((core, said)) => self.from_node(now, CoreId(u16::from_le_bytes(*core)), said),
                     None => Err(passage::BadPassage),
                 },
@@ -260,23 +285,20 @@ impl Shard {
         let reach = self.links.reach.entry(node).or_default();
         match state {
             LaneState::Up { cores } => {
-                // What answers it may be on its way before all lanes are up.
+                // What answers it may be on its way before all lanes are up; it goes to the right core from the first on.
+                self.out.map.set_cores(node, cores);
                 self.out.peers.entry(node).or_default();
                 reach.cores = cores;
                 reach.up.insert(lane);
                 let lanes = Hello::lanes(own, cores);
-                let found = !reach.found && (0..lanes).all(|lane| reach.up.contains(&lane));
-                reach.found |= found;
                 if let Some(terms) = self.settings.links.clone() {
                     // The other node has more cores: some of its lanes end here, too.
                     let core = self.settings.core.0;
                     let ours = (0..lanes).filter(|lane| lane % own == core);
                     ours.for_each(|lane| self.open_lane(now, &terms, node, lane));
                 }
-                if found {
-                    self.peer_found(now, node, cores);
-                }
             }
+            LaneState::Ready => reach.ready = true,
             LaneState::Resumed if reach.found => {
                 let cores = reach.cores;
                 self.peer_found(now, node, cores);
@@ -284,6 +306,7 @@ impl Shard {
             LaneState::Resumed => {}
             LaneState::Down => {
                 reach.up.remove(&lane);
+                (reach.ready, reach.told) = (false, false);
                 if reach.up.is_empty() {
                     self.out.peers.remove(&node);
                 }
@@ -292,9 +315,15 @@ impl Shard {
                 }
             }
         }
+        let Some(reach) = self.links.reach.get_mut(&node) else { return };
+        if reach.ready && !reach.found && reach.is_whole(own) {
+            reach.found = true;
+            let cores = reach.cores;
+            self.peer_found(now, node, cores);
+        }
     }
 
-    /// Once a turn: looks after the lanes' time, and sends what there is for other nodes. Gives when it must again.
+    /// Once a turn: looks after the lanes' time. Gives when it must again.
     pub(super) fn go_on_with_links(&mut self, now: Time) -> Option<Time> {
         let keys: Vec<(NodeId, u16)> = self.links.lanes.keys().copied().collect();
         let mut next: Option<Time> = None;
@@ -306,16 +335,30 @@ impl Shard {
             while let Some(notice) = machine.notice() {
                 self.notice(now, key, machine.peer_cores(), notice);
             }
-            if key.1 == self.settings.core.0 && machine.is_up() {
-                self.send_to(now, key.0, &mut machine);
-            }
             next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
             self.links.lanes.insert(key, machine);
         }
         next
     }
 
+    /// Sends what there is for other nodes, by this core's own lanes: last in a turn, for whatever was done before may add to it.
+    pub fn send_to_peers(&mut self, now: Time) {
+        let core = self.settings.core.0;
+        let nodes: Vec<NodeId> = self.links.lanes.keys().filter(|(_, lane)| *lane == core).map(|(node, _)| *node).collect();
+        for node in nodes {
+            let Some(mut machine) = self.links.lanes.remove(&(node, core)) else { continue };
+            if machine.is_up() {
+                self.send_to(now, node, &mut machine);
+            }
+            self.links.lanes.insert((node, core), machine);
+        }
+    }
+
     fn send_to(&mut self, now: Time, node: NodeId, machine: &mut Machine) {
+        let own = self.settings.cores;
+        if let Some(reach) = self.links.reach.get_mut(&node).filter(|reach| !reach.told && reach.is_whole(own)) {
+            reach.told = machine.send(&READY.to_le_bytes(), &mut self.out.lines).is_ok();
+        }
         let is_ready = machine.is_ready(&self.out.lines);
         let Some(peer) = self.out.peers.get_mut(&node) else { return };
         (peer.slow, peer.full) = (!is_ready, machine.is_pressed());

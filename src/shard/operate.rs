@@ -63,6 +63,7 @@ impl Shard {
     /// Ends every connection with a reason; new ones are refused.
     pub fn stop(&mut self) {
         self.stopping = true;
+        self.leave_lanes();
         for slot in 0..self.connections.len() {
             if let Some(connection) = &self.connections[slot] {
                 let conn = ConnId { slot: slot as u32, generation: connection.generation };

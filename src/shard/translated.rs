@@ -72,10 +72,10 @@ impl Translators {
         }
     }
 
-    /// Whether a peer whose connection breaks can come back to its session.
-    pub fn is_resumable(&self, slot: u32) -> bool {
+    /// For how many milliseconds at most a peer whose connection breaks can come back to its session.
+    pub fn resumable_ms(&self, slot: u32) -> u32 {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
-        translator.is_none_or(|translator| translator.is_resumable())
+        translator.map_or(u32::MAX, |translator| translator.resumable_ms())
     }
 
     /// About the microseconds that a handshake may take with a connection's next bytes; 0: none is to come.

@@ -63,8 +63,11 @@ impl World {
 
     /// `registration`: whether anybody may make an account.
     pub fn made(start_tls: StartTls, registration: bool) -> World {
-        let limits = Arc::new(Limits::default());
-        let rules = Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration };
+        World::by(Rules { domain: DOMAIN.into(), stanza_bytes: 40_000, start_tls, registration, location: None })
+    }
+
+    pub fn by(rules: Rules) -> World {
+        let (limits, registration) = (Arc::new(Limits::default()), rules.registration);
         let settings = Settings {
             links: None,
             node: NodeId::default(),

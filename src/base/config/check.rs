@@ -7,7 +7,7 @@ use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
 use crate::base::network::Network;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -212,6 +212,7 @@ fn check_listen(config: &Config) -> Result<(), Fault> {
         let problem = format!("other machines can reach {} and anybody could manage the users", listen.admin);
         return Err(Fault::new("listen.admin", problem, "set listen.admin_token, or listen on 127.0.0.1"));
     }
+    check_location(listen)?;
     check_ws(listen)?;
     let keys = config.login.token_keys.iter().chain(&config.login.trunk_keys);
     if keys.clone().any(|key| Secret::new(key.reveal()).is_none()) {
@@ -238,6 +239,28 @@ fn check_ws(listen: &Listen) -> Result<(), Fault> {
         Some(url) if !behind(url, ["wss://", "ws://"]).is_some_and(is_host) => {
             let problem = format!("\"{url}\" is not what a WebSocket's address begins with");
             Err(Fault::new("listen.ws_url", problem, "write scheme and host, without a path: \"wss://example.org\""))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// RFC 6120 4.9.3.19: a name or an address, that of IPv6 in brackets, and a port.
+fn check_location(listen: &Listen) -> Result<(), Fault> {
+    let is_location = |location: &str| {
+        let (host, port) = location.rsplit_once(':')?;
+        let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.')),
+        };
+        (is_host && port.parse::<u16>().is_ok_and(|port| port > 0)).then_some(())
+    };
+    match &listen.xmpp_location {
+        Some(location) if is_location(location).is_none() => {
+            let problem = format!("\"{location}\" is not where a client can connect to");
+            Err(Fault::new("listen.xmpp_location", problem, "write host and port: \"node1.example.org:5222\""))
+        }
+        Some(_) if listen.xmpp.is_none() => {
+            Err(Fault::new("listen.xmpp_location", "that door is closed", "open it with listen.xmpp"))
         }
         _ => Ok(()),
     }

@@ -105,6 +105,8 @@ keys! {
     native: Shape::Address, "Native protocol: clients and trunks, with and without TLS.";
     xmpp: Shape::Address, "XMPP clients, who are to ask for TLS (STARTTLS). Without this key that door is closed.",
         "\"0.0.0.0:5222\"";
+    xmpp_location: Shape::Text, "What clients on other machines call that door of this very node, with its port: they are told to \
+        resume their sessions there (XEP-0198). Without it: where they find a node.", "\"node1.example.org:5222\"";
     xmpps: Shape::Address, "XMPP clients that begin with TLS (XEP-0368).", "\"0.0.0.0:5223\"";
     ws: Shape::Address, "WebSocket clients, with and without TLS: /ws and /xmpp-websocket; and for browsers /demo.",
         "\"0.0.0.0:7480\"";
@@ -178,7 +180,7 @@ keys! {
     registrations_per_minute: number(1, MIB), "New accounts from one address in a minute, where open_registration lets people \
         make them. Each core takes its share. 'too_many_registrations'.";
     http_ms: number(10, HOUR_MS), "Time that the service of login.http has to answer, in milliseconds; looking up its \
-        name is not counted. 'log_in_unavailable'.";
+        name is part of it. 'log_in_unavailable'.";
     http_requests: number(1, 1024), "Log-ins that it is asked about at once, each on a thread. The next ones wait. \
         'log_in_unavailable'.";
     http_waiting: number(1, MIB), "Log-ins that wait for one of those to be over. 'overloaded'.";

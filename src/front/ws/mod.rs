@@ -239,10 +239,10 @@ impl Translate for WebSocket {
         }
     }
 
-    fn is_resumable(&self) -> bool {
+    fn resumable_ms(&self) -> u32 {
         match &self.stage {
-            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.is_resumable(),
-            Stage::Open(Inside::Native | Inside::Json(_)) | Stage::Asking(_) => true,
+            Stage::Open(Inside::Xmpp(xmpp)) => xmpp.resumable_ms(),
+            Stage::Open(Inside::Native | Inside::Json(_)) | Stage::Asking(_) => u32::MAX,
         }
     }
 

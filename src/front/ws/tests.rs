@@ -21,7 +21,13 @@ impl Users for Bob {
 
 fn xmpp_rules() -> Arc<xmpp::Rules> {
     let start_tls = xmpp::StartTls::No;
-    Arc::new(xmpp::Rules { domain: "localhost".into(), stanza_bytes: 10_000, start_tls, registration: false })
+    Arc::new(xmpp::Rules {
+        domain: "localhost".into(),
+        stanza_bytes: 10_000,
+        start_tls,
+        registration: false,
+        location: Some("node".into()),
+    })
 }
 
 /// A door and the line behind it.

@@ -2,7 +2,7 @@
 
 use super::management::{Acknowledged, Added, Counting, Kept, Stream};
 use super::stream::End;
-use super::{Mark, NOBODY, Question, Stage, Turn, Xmpp, names};
+use super::{Framing, Mark, NOBODY, Question, Stage, Turn, Xmpp, names};
 use crate::base::reason::Reason;
 use crate::front::translate::Core;
 use crate::wire::encode::Tag;
@@ -34,27 +34,32 @@ impl Xmpp {
         if self.counting.is_some() {
             return turn.say(Mark::Words, |out| write_failed(out, None, "unexpected-request"));
         }
-        self.manage_from_now(wants_resumption(element), turn.core);
+        self.manage_from_now(resumption_wanted(element), turn.core);
         turn.say(Mark::Enabled, |out| self.write_enabled(out));
     }
 
-    /// Begins to manage the stream; `write_enabled` says so.
-    pub(super) fn manage_from_now(&mut self, resumable: bool, core: &mut Core<'_>) {
-        let resumable = resumable && self.within_ms > 0;
-        let (id, token) = ((core.random)(), if resumable { &self.token[..] } else { &[] });
-        core.xmpp.streams.insert(id, Stream::new(&self.jid, token, self.within_ms), core.wall_ms);
-        self.counting = Some(Box::new(Counting { resumable, ..Counting::new(id, Stream::FIRST_OWNER) }));
+    /// Begins to manage the stream, which the client wants to resume for so long; `write_enabled` says so.
+    pub(super) fn manage_from_now(&mut self, wanted_ms: u32, core: &mut Core<'_>) {
+        let within_ms = wanted_ms.min(self.within_ms);
+        let (id, token) = ((core.random)(), if within_ms > 0 { &self.token[..] } else { &[] });
+        core.xmpp.streams.insert(id, Stream::new(&self.jid, token, within_ms), core.wall_ms);
+        self.counting = Some(Box::new(Counting { within_ms, ..Counting::new(id, Stream::FIRST_OWNER) }));
     }
 
     /// Nothing, if the stream is not managed.
     pub(super) fn write_enabled(&self, out: &mut Vec<u8>) {
-        let Some(Counting { id, resumable, .. }) = self.counting.as_deref() else { return };
-        let within = self.within_ms / 1000;
+        let Some(Counting { id, within_ms, .. }) = self.counting.as_deref() else { return };
         out.extend_from_slice(b"<enabled");
         xml::attribute(out, "xmlns", names::MANAGEMENT);
-        if *resumable {
-            for (name, value) in [("id", format!("{id:016x}")), ("resume", "true".into()), ("max", within.to_string())] {
+        if *within_ms > 0 {
+            let max = (within_ms / 1000).to_string();
+            for (name, value) in [("id", format!("{id:016x}")), ("resume", "true".into()), ("max", max)] {
                 xml::attribute(out, name, &value);
+            }
+            // Another door is elsewhere.
+            let is_there = matches!(self.framing, Framing::Stream) && !self.direct;
+            if let Some(location) = self.rules.location.as_ref().filter(|_| is_there) {
+                xml::attribute(out, "location", location);
             }
         }
         out.extend_from_slice(b"/>");
@@ -192,9 +197,13 @@ impl Xmpp {
     }
 }
 
-/// XEP-0198 3: whether a stream that is to be managed is to be resumable.
-pub(super) fn wants_resumption(enable: &Element) -> bool {
-    matches!(enable.attribute("resume"), Some("true" | "1"))
+/// XEP-0198 3: for how many milliseconds at most a stream that is to be managed is to be resumable; 0: not at all.
+pub(super) fn resumption_wanted(enable: &Element) -> u32 {
+    let max = enable.attribute("max").and_then(|seconds| seconds.parse::<u32>().ok());
+    match enable.attribute("resume") {
+        Some("true" | "1") => max.map_or(u32::MAX, |seconds| seconds.saturating_mul(1000)),
+        _ => 0,
+    }
 }
 
 /// How many stanzas the client has handled. `None`: it does not say.

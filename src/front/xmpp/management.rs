@@ -79,8 +79,8 @@ pub(super) struct Counting {
     pub owner: u32,
     /// `<enabled/>` has gone out: what follows counts.
     pub on: bool,
-    /// The client was told that it may come back.
-    pub resumable: bool,
+    /// For how many milliseconds the client was told that it may come back; 0: it may not.
+    pub within_ms: u32,
     /// Sent since the stream was last told.
     pub sent: u32,
     pub kept: Vec<(u32, Kept)>,
@@ -88,7 +88,7 @@ pub(super) struct Counting {
 
 impl Counting {
     pub fn new(id: u64, owner: u32) -> Counting {
-        Counting { id, owner, on: false, resumable: false, sent: 0, kept: Vec::new() }
+        Counting { id, owner, on: false, within_ms: 0, sent: 0, kept: Vec::new() }
     }
 
     pub fn count(&mut self, kept: Option<Kept>) {
@@ -227,7 +227,7 @@ impl Streams {
         stream.owner = stream.owner.wrapping_add(1);
         stream.lost = None;
         let acknowledged = stream.acknowledge(handled);
-        Some((Counting { resumable: true, ..Counting::new(id, stream.owner) }, stream, acknowledged))
+        Some((Counting { within_ms: stream.within_ms, ..Counting::new(id, stream.owner) }, stream, acknowledged))
     }
 
     pub fn remove(&mut self, counting: &Counting) -> Option<Stream> {

@@ -59,6 +59,8 @@ pub struct Rules {
     pub start_tls: StartTls,
     /// Whether anybody may make an account (XEP-0077).
     pub registration: bool,
+    /// Where a stream that did not begin with TLS is to be resumed (XEP-0198), as RFC 6120 4.9.3.19 writes it.
+    pub location: Option<Box<str>>,
 }
 
 /// Whether a stream that began in clear can be made private (RFC 6120 5).
@@ -126,6 +128,8 @@ pub struct Xmpp {
     reader: Reader,
     stage: Stage,
     private: bool,
+    /// It was so from the first byte (XEP-0368).
+    direct: bool,
     /// The client knows roster versions (RFC 6121 2.6).
     versioned: bool,
     /// The number of the last request.
@@ -245,6 +249,7 @@ impl Xmpp {
             reader: Reader::default(),
             stage: Stage::Opening,
             private: false,
+            direct: false,
             versioned: false,
             request: 0,
             pushes: 0,
@@ -438,8 +443,8 @@ impl Translate for Xmpp {
     }
 
     /// RFC 6121 4.5.2: who is lost is unavailable, unless XEP-0198 lets them come back.
-    fn is_resumable(&self) -> bool {
-        self.counting.as_ref().is_some_and(|counting| counting.resumable)
+    fn resumable_ms(&self) -> u32 {
+        self.counting.as_ref().map_or(0, |counting| counting.within_ms)
     }
 
     fn form(&self) -> Form {
@@ -448,6 +453,7 @@ impl Translate for Xmpp {
 
     fn secured(&mut self) {
         self.private = true;
+        self.direct = self.stage == Stage::Opening;
         self.stage = Stage::Opening;
         self.reader = Reader::default();
         self.entry = None;

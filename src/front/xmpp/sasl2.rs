@@ -5,7 +5,7 @@
 
 use super::iq::utc;
 use super::log_in::{Entry, write_names};
-use super::managed::{wants_resumption, write_failed};
+use super::managed::{resumption_wanted, write_failed};
 use super::stream::End;
 use super::{Question, Stage, Turn, Xmpp, names};
 use crate::base::hashed::CLIENT_BYTES;
@@ -53,15 +53,15 @@ impl Wish {
 struct Bind {
     tag: String,
     carbons: bool,
-    /// Whether it is to be resumable, if it's to be managed.
-    manage: Option<bool>,
+    /// For how many milliseconds it is to be resumable, if it's to be managed.
+    manage: Option<u32>,
     /// XEP-0352.
     active: bool,
 }
 
 impl Bind {
     fn read(element: &Element) -> Bind {
-        let manage = element.child("enable", names::MANAGEMENT).map(wants_resumption);
+        let manage = element.child("enable", names::MANAGEMENT).map(resumption_wanted);
         Bind {
             tag: element.child("tag", names::BIND2).map(Element::text).unwrap_or_default(),
             carbons: element.child("enable", names::CARBONS).is_some(),
@@ -169,8 +169,8 @@ impl Xmpp {
     pub(super) fn bound_as_wished(&mut self, logged_in: LoggedIn<'_>, core: &mut Core<'_>, out: &mut Vec<u8>) {
         self.in_session_as(logged_in);
         let Some(Bind { carbons, manage, active, .. }) = self.wish().bind.take() else { return };
-        if let Some(resumable) = manage {
-            self.manage_from_now(resumable, core);
+        if let Some(wanted_ms) = manage {
+            self.manage_from_now(wanted_ms, core);
         }
         self.write_second_success(out, |this, out| {
             out.extend_from_slice(b"<bound xmlns='urn:xmpp:bind:0'>");

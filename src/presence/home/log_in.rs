@@ -12,6 +12,7 @@ use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::Session;
 use crate::wire::presence;
+use std::cmp::Reverse;
 use std::time::Duration;
 use subtle::ConstantTimeEq;
 
@@ -149,31 +150,31 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let resume_ms = self.place.limits.resume_ms;
+        let most_ms = self.place.limits.resume_ms;
         let Some(session) = self.user(at).and_then(|user| user.session(id)) else { return };
         if session.edge != Some(from) {
             self.counters.stale += 1;
             return;
         }
         match end {
-            SessionEnd::Lost if resume_ms > 0 => {
-                let ends_at = now + Duration::from_millis(resume_ms.into());
+            SessionEnd::Lost { within_ms } if within_ms.min(most_ms) > 0 => {
+                let ends_at = now + Duration::from_millis(within_ms.min(most_ms).into());
                 session.edge = None;
                 session.extra().ends_at = Some(ends_at);
-                self.detached.push_back((ends_at, at, id));
+                self.detached.push(Reverse((ends_at, at, id)));
             }
             SessionEnd::LoggedOut { status } => self.end_session(now, at, id, &status, edge, out),
-            SessionEnd::Lost | SessionEnd::Ended => self.end_session(now, at, id, "", edge, out),
+            SessionEnd::Lost { .. } | SessionEnd::Ended => self.end_session(now, at, id, "", edge, out),
         }
     }
 
     /// Ends the sessions that were not resumed in time. Returns when the next one is due.
     pub fn end_detached(&mut self, now: Time, edge: &mut Edge, out: &mut Outbox) -> Option<Time> {
-        while let Some(&(due, at, id)) = self.detached.front() {
+        while let Some(&Reverse((due, at, id))) = self.detached.peek() {
             if due > now {
                 return Some(due);
             }
-            self.detached.pop_front();
+            self.detached.pop();
             let session = self.user(at).and_then(|user| user.session(id));
             let over = session.is_some_and(|session| session.extra.as_ref().is_some_and(|extra| extra.ends_at == Some(due)));
             if over {

@@ -37,7 +37,8 @@ use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
 use crate::store::Write;
 use ahash::RandomState;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What the homes of a core count. The shard adds it to the core's counters.
@@ -152,7 +153,7 @@ pub struct Homes {
     /// Deletions of what the start found and nobody needs.
     leftover: Vec<Write>,
     /// Sessions whose connection broke, in the order in which they end.
-    detached: VecDeque<(Time, UserRef, SessionId)>,
+    detached: BinaryHeap<Reverse<(Time, UserRef, SessionId)>>,
     next_way: u64,
     next_message: u64,
     /// Messages that wait for users of this core, and about their bytes.
@@ -190,7 +191,7 @@ impl Homes {
             set_out: Vec::new(),
             heard: BTreeSet::new(),
             leftover: Vec::new(),
-            detached: VecDeque::new(),
+            detached: BinaryHeap::new(),
             secrets,
             scratch: Vec::new(),
             sessions: 0,

@@ -27,7 +27,7 @@ impl Homes {
             broken.extend(there.filter(|(_, edge)| edge.seat.node == node).map(|(session, edge)| (at, session, edge)));
         }
         for (at, session, from) in broken {
-            self.detach(now, at, session, from, SessionEnd::Lost, edge, out);
+            self.detach(now, at, session, from, SessionEnd::Lost { within_ms: self.place.limits.resume_ms }, edge, out);
         }
     }
 

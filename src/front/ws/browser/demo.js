@@ -19,7 +19,7 @@ class User {
     });
     this.find('.log-out').onclick = () => {
       sessionStorage.removeItem(this.part.id);
-      this.#fanal.close();
+      this.#fanal.forget().catch((error) => this.say(error.message));
     };
   }
 

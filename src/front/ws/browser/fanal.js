@@ -9,7 +9,7 @@
 // answered, and follows the server to another address. So an update may come late, but the newest one of everybody comes.
 //
 // Events: `state` (detail: 'connecting', 'online', 'offline', 'ended'), `presence`, `contacts`, `subscription`, `directed`,
-// `message`, `token` (what `remember` asks for), `ended` (detail: the Refusal, or null after `close`).
+// `message`, `token` (what `remember` asks for), `ended` (detail: the Refusal, or null after `close` and `forget`).
 
 import { Scram } from './scram.js';
 import { Contacts } from './contacts.js';
@@ -57,6 +57,7 @@ export class Fanal extends EventTarget {
   #timers = new Set();
   #heard = 0;
   #entered = null;
+  #forgets = null;
 
   /**
    * `address`: where to connect first. `account`: `jid`, and `password` or `token` (or a function that gives a fresh one, perhaps
@@ -124,6 +125,19 @@ export class Fanal extends EventTarget {
     this.#end(null);
   }
 
+  /** Logs out for good: as `close`, and what `remember` brought is of no use any more, whoever has a copy of it. */
+  async forget(status = '') {
+    if (!this.#kept?.text) return this.close(status);
+    if (this.#state === 'online') await this.request('log_out', { status }).catch(() => {});
+    if (this.#state === 'ended') return undefined;
+    // Tokens are voided with a log-in by one of them, which needs no session.
+    this.#forgets ??= later();
+    this.#session = null;
+    this.#drop();
+    this.#open();
+    return this.#forgets.promise;
+  }
+
   #supersede(request) {
     for (const [id, older] of this.#pending) {
       if (older.message.type === request.message.type) {
@@ -181,6 +195,7 @@ export class Fanal extends EventTarget {
 
   #greet({ mechanisms }, talk) {
     talk.mechanisms = mechanisms;
+    if (this.#forgets && !this.#canShow(talk)) return this.#end(null);
     if (!this.#session) return this.#logIn(talk);
     const { jid, resume } = this.#session;
     this.#say({ type: 'resume', jid: bare(jid), token: resume, received: this.#received });
@@ -201,13 +216,13 @@ export class Fanal extends EventTarget {
   /** How we prove who we are: by the token that was kept, or by what the page knows. */
   async #proof(talk) {
     const { jid, password, token } = this.#account;
-    const canShow = this.#kept && Showing.isPossible && talk.mechanisms.includes(Showing.mechanism);
-    if (canShow && this.#kept.until > Date.now()) {
+    if (this.#canShow(talk)) {
       this.#keep({ ...this.#kept, count: this.#kept.count + 1 });
       talk.showing = new Showing(jid, this.#kept.text);
-      return { mechanism: Showing.mechanism, token_count: this.#kept.count, data: await talk.showing.first() };
+      const shown = { mechanism: Showing.mechanism, token_count: this.#kept.count, data: await talk.showing.first() };
+      return this.#forgets ? { ...shown, token_invalid: true } : shown;
     }
-    const wish = canShow ? { token_for: Showing.mechanism } : {};
+    const wish = this.#kept && this.#hasTokens(talk) ? { token_for: Showing.mechanism } : {};
     if (token !== undefined) {
       return { ...wish, mechanism: 'TOKEN', data: base64(await (typeof token === 'function' ? token() : token)) };
     }
@@ -223,6 +238,14 @@ export class Fanal extends EventTarget {
       throw new Refusal({ name: 'no_mechanism', text: 'the server has no way to log in that this page has' });
     }
     return { ...wish, mechanism: 'PLAIN', data: base64(`\0${jid}\0${password}`) };
+  }
+
+  #hasTokens(talk) {
+    return Showing.isPossible && talk.mechanisms.includes(Showing.mechanism);
+  }
+
+  #canShow(talk) {
+    return this.#hasTokens(talk) && this.#kept?.until > Date.now();
   }
 
   #place() {
@@ -246,6 +269,10 @@ export class Fanal extends EventTarget {
 
   #bind({ data, hashed_token: text, token_until: until }, talk) {
     if (!this.#isProven(data, talk)) return;
+    if (this.#forgets) {
+      this.#keep({ client: this.#kept.client });
+      return this.#end(null);
+    }
     if (text) this.#keep({ client: this.#kept.client, text, until, count: 0 });
     this.#say({ type: 'bind', ...this.#place() });
   }
@@ -318,7 +345,7 @@ export class Fanal extends EventTarget {
     if (talk.showing && VOID.has(error.name)) {
       talk.showing = null;
       this.#keep({ client: this.#kept.client });
-      return this.#logIn(talk);
+      return this.#forgets ? this.#end(null) : this.#logIn(talk);
     }
     // A request without an answer wanted may fail and nothing ends; everything else without a number ends the session.
     if (this.#state === 'connecting' || ['replaced', 'account_removed', 'logged_out'].includes(error.name)) this.#end(refusal);
@@ -360,6 +387,8 @@ export class Fanal extends EventTarget {
     this.#entered?.reject(why);
     for (const request of this.#pending.values()) request.reject(why);
     this.#pending.clear();
+    if (refusal) this.#forgets?.reject(refusal);
+    else this.#forgets?.resolve();
     this.#tell('ended', refusal);
   }
 

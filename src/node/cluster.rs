@@ -1,0 +1,112 @@
+//! What a node of a cluster tells its cores at the start: who the others are, where they are, and who owns which users.
+//!
+//! Lives on: the thread that starts the node. Serves Z1, Z4, G4. Invariant: every node of a cluster, configured alike, tells its
+//! cores the same.
+
+use crate::base::config::cluster::Peer;
+use crate::base::config::{Config, Fault};
+use crate::base::id::NodeId;
+use crate::base::map::SLOTS;
+use crate::base::time::WallClock;
+use crate::link;
+use crate::shard::LinkTerms;
+use crate::wire::link::Site;
+use sha2::{Digest, Sha256};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A node's place in its cluster.
+pub(super) struct Membership {
+    /// 0: the node is alone.
+    pub number: u16,
+    pub node: NodeId,
+    /// Where the other nodes connect.
+    pub address: Option<SocketAddr>,
+    pub links: Option<Arc<LinkTerms>>,
+    owners: Option<Arc<[NodeId]>>,
+}
+
+impl Membership {
+    /// The place that a configuration names. `epoch` is the store's; one that keeps nothing begins anew with each start, so the clock
+    /// has its part in what tells one life of the node from the next.
+    ///
+    /// # Errors
+    /// A link would go in the clear over a network.
+    pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
+        let cluster = &config.cluster;
+        let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
+            return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, owners: None });
+        };
+        if let Some(open) = cluster.nodes.iter().find(|peer| !peer.address.ip().is_loopback()) {
+            let problem = format!("{} is not on this machine, and links are not encrypted yet", open.address);
+            return Err(Fault::new("cluster.nodes", problem, "name loopback addresses"));
+        }
+        let node = NodeId(node);
+        let (own, others): (Vec<&Peer>, Vec<&Peer>) = cluster.nodes.iter().partition(|peer| peer.node == node);
+        let terms = LinkTerms {
+            me: Site { cluster: number, node },
+            epoch: u64::from(epoch) << LIFE_BITS | wall.0 & ((1 << LIFE_BITS) - 1),
+            digest: digest(config),
+            settings: link::Settings::new(&config.link, &config.limits),
+            peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
+        };
+        let mut nodes: Vec<NodeId> = cluster.nodes.iter().map(|peer| peer.node).collect();
+        nodes.sort_unstable();
+        let owners = (0..SLOTS).map(|slot| nodes[slot % nodes.len()]).collect();
+        let address = own.first().map(|peer| peer.address);
+        Ok(Membership { number, node, address, links: Some(Arc::new(terms)), owners: Some(owners) })
+    }
+
+    /// Who owns each slot of user numbers; `None`: this node owns all.
+    pub fn owners(&self) -> Option<Arc<[NodeId]>> {
+        self.owners.clone()
+    }
+
+    /// The other node that keeps the users of a slot; `None`: this one does.
+    pub fn owner(&self, slot: u16) -> Option<NodeId> {
+        self.owners.as_ref().map(|owners| owners[usize::from(slot)]).filter(|owner| *owner != self.node)
+    }
+}
+
+/// Milliseconds of the wall clock that stand in a life's number: 34 years.
+const LIFE_BITS: u32 = 40;
+
+/// Of what all nodes of a cluster should be configured with alike.
+fn digest(config: &Config) -> [u8; 32] {
+    let mut cluster = config.cluster.clone();
+    cluster.node = None;
+    let shared = (cluster, &config.link, &config.node.domain);
+    Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn membership(text: &str) -> Result<Membership, Fault> {
+        Membership::of(&Config::parse("fanal.toml", text).unwrap(), 3, WallClock(5))
+    }
+
+    #[test]
+    fn a_lone_node_owns_all_users_and_has_no_links() {
+        let alone = membership("").unwrap();
+        assert!(alone.links.is_none() && alone.address.is_none() && alone.owner(7).is_none() && alone.owners().is_none());
+    }
+
+    #[test]
+    fn nodes_configured_alike_agree_on_who_owns_what() {
+        let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
+        let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
+        assert_eq!(one.owners(), two.owners());
+        assert!((0..=u16::MAX).all(|slot| one.owner(slot).is_some() != two.owner(slot).is_some()));
+        let (links, others) = (one.links.unwrap(), two.links.unwrap());
+        assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
+        assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);
+    }
+
+    #[test]
+    fn links_do_not_go_in_the_clear_over_a_network() {
+        let text = "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\", \"2=192.0.2.1:7403\"]";
+        assert!(membership(text).err().unwrap().to_string().contains("192.0.2.1:7403"));
+    }
+}
