@@ -5,14 +5,17 @@ mod targets;
 mod wire_samples;
 
 use fanal::base::credentials::ScramCredentials;
-use fanal::base::id::{NodeId, UserId};
+use fanal::base::id::{NodeId, SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::store::Table;
 use fanal::store::rows::{self, Row};
+use fanal::wire::complex::{Compression, Packer, Row};
 use fanal::wire::encode::Encoder;
+use fanal::wire::event::Head;
 use fanal::wire::frame::HEADER_BYTES;
 use fanal::wire::link::{Frame, Hello, Life, Purpose, Site};
+use fanal::wire::native::Show;
 
 /// Mutations of each seed for each target.
 const ROUNDS: usize = 2000;
@@ -71,7 +74,14 @@ fn seeds() -> Vec<Vec<u8>> {
     let texts = texts.into_iter().map(|text| text.as_bytes().to_vec());
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
-    let texts = texts.chain(texts_of_operators()).chain(rows()).chain(xmpp()).chain(hellos()).chain(pages()).chain(links());
+    let texts = texts
+        .chain(texts_of_operators())
+        .chain(rows())
+        .chain(xmpp())
+        .chain(hellos())
+        .chain(pages())
+        .chain(links())
+        .chain(complex());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -115,6 +125,24 @@ fn links() -> impl Iterator<Item = Vec<u8>> {
     let first = [(0, Frame::Hello(hello)), (3, Frame::Welcome(Hello { from: high, to: low, ..hello }))];
     let alone = talk.clone();
     first.into_iter().map(move |(how, first)| [&[how], &first.encode()[..], &talk].concat()).chain([alone])
+}
+
+/// Complex messages, packed in every way.
+fn complex() -> impl Iterator<Item = Vec<u8>> {
+    let presence = Encoder::default().presence(&wire_samples::PRESENCE).into_boxed_slice();
+    [Compression::Lz4, Compression::Zstd, Compression::None].into_iter().map(move |compression| {
+        let mut rows: Vec<Row> = (1..9u32)
+            .map(|n| {
+                let version = Version { epoch: n % 2, sequence: n };
+                let (user, session) = (UserId::new(1, 200 * n as u16 / 2, n), SessionId(n));
+                Row { head: Head { user, version, session, show: Show::Away, flags: 0 }, presence: n % 2 }
+            })
+            .collect();
+        let (mut out, others) = (Vec::new(), [&b"first"[..], &[7; 40]]);
+        let presences = [presence.clone(), Box::default()];
+        Packer::new(compression, &[]).unwrap().pack(&mut out, others.into_iter(), &mut rows, &presences);
+        out
+    })
 }
 
 /// WebSockets, cut in their requests, and JSON messages.

@@ -6,7 +6,7 @@
 
 use super::backoff::Backoff;
 use super::pair::{Meeting, Pair};
-use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings};
+use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings, Unacknowledged};
 use crate::base::id::ConnId;
 use crate::base::limits::LINK_FRAME_BYTES;
 use crate::base::random::Random;
@@ -210,7 +210,14 @@ impl Machine {
     }
 
     /// A connection came whose first frame says that it is for this lane. Its bytes come to `next` from the first on.
+    /// The end that dials takes none.
     pub fn accepted(&mut self, now: Time, conn: ConnId, lines: &mut Lines) {
+        if self.ends.dials() {
+            part(&mut self.counters, conn, &Frame::Refusal(LinkReason::NotExpected), lines);
+            self.counters.refusals += 1;
+            self.notices.push_back(Notice::Ended(LinkReason::NotExpected));
+            return;
+        }
         self.begin(Trial { conn, frames: Frames::default(), since: now, dialled: false }, lines);
     }
 
@@ -401,7 +408,6 @@ impl Machine {
             () if hello.from == me => Err(LinkReason::SameNumbers),
             () if hello.from != peer => Err(wrong(peer, hello.from)),
             () if hello.to != me => Err(wrong(me, hello.to)),
-            () if !dialled && self.ends.dials() => Err(LinkReason::NotExpected),
             () if hello.purpose != Purpose::of(me, peer) => Err(LinkReason::WrongPurpose),
             () if hello.lane != lane || lane >= Hello::lanes(cores, hello.cores) => Err(LinkReason::WrongLane),
             () if dialled && hello.attempt != self.attempt => Err(LinkReason::OutOfOrder),
@@ -508,7 +514,7 @@ impl Machine {
         self.notices.push_back(Notice::Lost { entries });
     }
 
-    fn count_loss(&mut self, entries: &[Vec<u8>]) {
+    fn count_loss(&mut self, entries: &[Unacknowledged]) {
         self.counters.losses += 1;
         self.counters.entries_returned += entries.len() as u64;
     }
@@ -530,7 +536,7 @@ impl Machine {
         // This end stood still itself: what the peer said meanwhile is still to be read.
         let late = now - self.deadline();
         if late > heartbeat {
-            self.heard = self.heard + late;
+            self.heard = now.min(self.heard + late);
         }
         self.finish(now, lines);
         if let Some(trial) = self.trial.take_if(|trial| trial.since + silent <= now) {

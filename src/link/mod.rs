@@ -13,10 +13,17 @@
 //!    slow, and the owner keeps the newest of each (user, session) until [`Notice::Up`], [`Notice::Resumed`], or the line has drained
 //!    (`Lines::take_drained`), as `presence::outbox` does between cores.
 //!
+//! To another cluster, [`classify`] says of each thing whether it may wait. What may goes to the [`gather::Gather`] of that cluster; when
+//! that is due and the lane is ready, `Gather::take` makes a complex message of it, for `send_complex` if there is more in it than
+//! updates, else for `complex`. What may not goes at once, as an update or entry of its own. On arrival `wire::complex::Unpacker` gives
+//! the things back one by one.
+//!
 //! Invariants: an entry is given to the peer's owner exactly once and in order while both keep their lives; what is kept is bounded by
 //! `link.entries` and `link.entry_bytes`; whatever a peer sends has no effect but on its own lane; the machine never waits.
 
 mod backoff;
+pub mod classify;
+pub mod gather;
 mod machine;
 mod pair;
 #[cfg(test)]
@@ -108,11 +115,19 @@ pub enum Notice {
     Resumed,
     /// Another life of the peer took the place of the one before, which is gone: it knows nothing of this node. The entries that
     /// were never acknowledged come back; whether those arrived, nobody knows.
-    Restarted { life: Life, alike: bool, entries: Vec<Vec<u8>> },
+    Restarted { life: Life, alike: bool, entries: Vec<Unacknowledged> },
     /// The peer counts as down: silent for longer than the grace, stopped, or it broke the rules. The same of its entries.
-    Lost { entries: Vec<Vec<u8>> },
+    Lost { entries: Vec<Unacknowledged> },
     /// The peer, or this end, ended or refused a connection.
     Ended(LinkReason),
+}
+
+/// What was sent and never acknowledged, with the peer gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unacknowledged {
+    /// It was given to `send_complex`.
+    pub is_complex: bool,
+    pub bytes: Vec<u8>,
 }
 
 /// What came from the peer.

@@ -95,7 +95,11 @@ impl End {
             Notice::Restarted { entries, .. } | Notice::Lost { entries } => {
                 for (at, entry) in entries.iter().rev().enumerate() {
                     let last = self.sent - 1 - at as u32;
-                    assert_eq!(entry[..], [self.generation.to_le_bytes(), last.to_le_bytes()].concat(), "the last ones come back");
+                    assert_eq!(
+                        entry.bytes,
+                        [self.generation.to_le_bytes(), last.to_le_bytes()].concat(),
+                        "the last ones come back"
+                    );
                 }
                 self.new_pair();
             }
