@@ -12,6 +12,7 @@ use fanal::wire::frame::{Chunk, Frames};
 use fanal::wire::lines::Lines;
 use fanal::wire::link::{self, Frame, Hello, Site};
 use fanal::wire::presence;
+use std::cell::RefCell;
 
 /// Reads every frame of a lane; what is taken is what a writer would write, bar reasons of later versions.
 pub fn link(data: &[u8]) {
@@ -64,7 +65,13 @@ pub fn lane(data: &[u8]) {
 
 /// Unpacks a complex message. What it gives is bounded by what it may claim, and sound.
 pub fn complex(data: &[u8]) {
-    let mut unpacker = Unpacker::new(b"a dictionary").expect("zstd takes any");
+    thread_local! {
+        static UNPACKER: RefCell<Unpacker> = RefCell::new(Unpacker::new(b"a dictionary").expect("zstd takes any"));
+    }
+    UNPACKER.with_borrow_mut(|unpacker| unpack(unpacker, data));
+}
+
+fn unpack(unpacker: &mut Unpacker, data: &[u8]) {
     let Ok(complex) = unpacker.unpack(data) else { return };
     let bytes = complex.others().map(<[u8]>::len).sum::<usize>();
     assert!(bytes <= COMPLEX_BYTES as usize && complex.others().len() <= COMPLEX_ITEMS as usize);

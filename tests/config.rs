@@ -1,7 +1,7 @@
 //! The configuration file: every key is documented, every default is sound, every mistake names its place and its fix.
 
 use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
-use fanal::base::config::{Compression, Config, ConfigError, Cores, Secret, StoreKind, WAITING};
+use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind, WAITING};
 use fanal::base::reason::Reason;
 use fanal::link::classify::Matter;
 use fanal::metrics::fields::{Counters, Gauges};
@@ -22,7 +22,7 @@ fn full() -> Config {
     config.metrics.interval_log = Some("fanal.hlog".into());
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     config.listen.ws_url = Some("wss://example.org".into());
-    (config.link.compression, config.link.dictionary) = (Compression::Zstd, Some("presence.dictionary".into()));
+    config.link.dictionary = Some("presence.dictionary".into());
     config.login.http = Some("https://login.example.org/check".into());
     config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
@@ -171,7 +171,6 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
         ("[link]\ngrace_ms = 1000", "1:2", "link.silent_ms", "at most grace_ms"),
         ("[link]\nnon_real_time = [\"presence\"]", "2:17", "link.non_real_time", "status_text"),
-        ("[link]\ndictionary = \"d\"", "2:14", "link.dictionary", "zstd"),
         ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
         ("[listen]\nxmpp = \"[::1]:5222\"\nxmpps = \"[::1]:5222\"", "3:9", "listen.xmpps", "its own port"),
         ("[listen]\nws = \"[::1]:80\"\n[limits]\nframe_bytes = 1024", "4:15", "limits.frame_bytes", "write 26384 or more"),

@@ -10,7 +10,7 @@ use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::store::Table;
 use fanal::store::rows::{self, Row};
-use fanal::wire::complex::{Compression, Packer, Row};
+use fanal::wire::complex::{self, Compression, Packer};
 use fanal::wire::encode::Encoder;
 use fanal::wire::event::Head;
 use fanal::wire::frame::HEADER_BYTES;
@@ -131,11 +131,11 @@ fn links() -> impl Iterator<Item = Vec<u8>> {
 fn complex() -> impl Iterator<Item = Vec<u8>> {
     let presence = Encoder::default().presence(&wire_samples::PRESENCE).into_boxed_slice();
     [Compression::Lz4, Compression::Zstd, Compression::None].into_iter().map(move |compression| {
-        let mut rows: Vec<Row> = (1..9u32)
+        let mut rows: Vec<complex::Row> = (1..9u32)
             .map(|n| {
                 let version = Version { epoch: n % 2, sequence: n };
                 let (user, session) = (UserId::new(1, 200 * n as u16 / 2, n), SessionId(n));
-                Row { head: Head { user, version, session, show: Show::Away, flags: 0 }, presence: n % 2 }
+                complex::Row { head: Head { user, version, session, show: Show::Away, flags: 0 }, presence: n % 2 }
             })
             .collect();
         let (mut out, others) = (Vec::new(), [&b"first"[..], &[7; 40]]);

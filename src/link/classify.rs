@@ -1,7 +1,7 @@
 //! What crosses a cluster boundary: presence-related or not, real-time or not (Z5, Z12).
 //!
-//! Lives on: cores with a connection to another cluster. Pure: the operator's policy and the matter decide, nothing else. Invariant:
-//! what takes a right away, and what a log-in waits for, is real-time whatever the policy.
+//! Lives on: cores with a connection to another cluster. Pure: the operator's policy and the matter decide, nothing else.
+//! Invariant: what takes a right away, and what a log-in waits for, is real-time whatever the policy.
 
 use crate::wire::event::Head;
 use crate::wire::presence::{PresenceFields, PresenceView};
@@ -30,7 +30,7 @@ macro_rules! matters {
 matters! {
     Show = "show", true, "Somebody came, went, or is now busy, away, ...";
     StatusText = "status_text", true, "Nothing changed but the status text.";
-    Details = "details", true, "Nothing changed but what else a presence carries: since when idle, capabilities, payload, priority.";
+    Details = "details", true, "Nothing changed but the rest of a presence: since when idle, capabilities, payload, priority.";
     Inactive = "inactive", true, "Any of these, and nobody there is active now (XEP-0352).";
     Subscription = "subscriptions", true, "A subscription is asked for, given, or given up; its way back.";
     Revocation = "", true, "A subscription is taken back, somebody is blocked, an account is gone.";

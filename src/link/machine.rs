@@ -1,8 +1,8 @@
 //! One lane between two nodes, over a connection that may break at any time.
 //!
-//! Of two connections the one dialled later wins, at both ends. Whoever breaks the rules on an agreed connection loses it and is given
-//! up, so that both rebuild; one that is not agreed on yet changes nothing. Silence of the peer counts only while this end was awake.
-//! A peer that reads nothing fills its line, and is ended by its marks as clients are.
+//! Of two connections the one dialled later wins, at both ends. Whoever breaks the rules on an agreed connection loses it and is
+//! given up, so that both rebuild; one that is not agreed on yet changes nothing. Silence of the peer counts only while this end
+//! was awake. A peer that reads nothing fills its line, and is ended by its marks as clients are.
 
 use super::backoff::Backoff;
 use super::pair::{Meeting, Pair};
@@ -238,8 +238,8 @@ impl Machine {
         }
     }
 
-    /// What the peer sent makes no sense to the owner: the same happens as when it broke the link's own rules, with the next call of
-    /// `next` or `tick`.
+    /// What the peer sent makes no sense to the owner: the same happens as when it broke the link's own rules, with the next call
+    /// of `next` or `tick`.
     pub fn accuse(&mut self, reason: LinkReason) {
         if self.open.is_some() {
             self.end = Some(End::Broke(reason));
@@ -320,8 +320,8 @@ impl Machine {
 
     // What comes.
 
-    /// The next thing out of what a connection gave. Call until it gives nothing; bytes of a connection that is not of this lane any
-    /// more are ignored.
+    /// The next thing out of what a connection gave. Call until it gives nothing; bytes of a connection that is not of this lane
+    /// any more are ignored.
     #[inline]
     pub fn next<'s, 'a: 's>(
         &'s mut self,
@@ -411,6 +411,8 @@ impl Machine {
             () if hello.purpose != Purpose::of(me, peer) => Err(LinkReason::WrongPurpose),
             () if hello.lane != lane || lane >= Hello::lanes(cores, hello.cores) => Err(LinkReason::WrongLane),
             () if dialled && hello.attempt != self.attempt => Err(LinkReason::OutOfOrder),
+            // It speaks to a life that this end has given up since it said hello.
+            () if dialled && hello.known != Some(self.pair.mine) => Err(LinkReason::Forgot),
             () if !dialled && is_older => Err(LinkReason::OlderDial),
             () => Ok(*hello),
         }

@@ -1,8 +1,8 @@
 //! What two lives of two nodes have told each other: numbers, what is kept until acknowledged, and where to go on after a break.
 //!
 //! Entries of a pair are numbered from 1 in each direction. A life that ends (a restart, or one side giving the other up) ends the
-//! pair: its numbers mean nothing any more, and what was kept goes back to the owner. Invariants: `acknowledged` <= what the peer has
-//! received <= `last_sent`; what is kept is exactly what lies between the first and the last.
+//! pair: its numbers mean nothing any more, and what was kept goes back to the owner. Invariants: `acknowledged` <= what the peer
+//! has received <= `last_sent`; what is kept is exactly what lies between the first and the last.
 
 use super::{Refused, Settings, Unacknowledged};
 use crate::base::reason::LinkReason;
@@ -87,8 +87,8 @@ impl Pair {
         Ok(())
     }
 
-    /// An entry came. False: it had come before. `before` is the last number that came on the same connection: there they go up one by
-    /// one, from any that is not too high.
+    /// An entry came. False: it had come before. `before` is the last number that came on the same connection: there they go up one
+    /// by one, from any that is not too high.
     ///
     /// Errors: `SequenceGap`, `Replayed`.
     pub(super) fn receive(&mut self, sequence: u64, before: Option<u64>) -> Result<bool, LinkReason> {

@@ -205,6 +205,3 @@ impl<'a> Complex<'a> {
         &self.bytes[at.start as usize..at.end as usize]
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -75,10 +75,6 @@ pub(super) fn check(link: &Link) -> Result<(), Fault> {
         let fix = format!("known are {}; everything else is real-time always", WAITING.join(", "));
         return Err(Fault::new("link.non_real_time", format!("there is nothing called \"{word}\""), fix));
     }
-    if link.dictionary.is_some() && link.compression != Compression::Zstd {
-        let fix = "write compression = \"zstd\", or take the dictionary out";
-        return Err(Fault::new("link.dictionary", "only zstd packs by a dictionary", fix));
-    }
     // The first of each may be at most the second.
     let pairs = [
         ("heartbeat_ms", link.heartbeat_ms, "silent_ms", link.silent_ms, "or every pause is a loss"),

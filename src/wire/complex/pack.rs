@@ -120,7 +120,8 @@ impl Unpacker {
         let is_possible = match tag {
             STORED => claimed == packed.len(),
             LZ4 => claimed <= packed.len().saturating_mul(LZ4_RATIO),
-            _ => true,
+            // The frame has its own claim, which zstd itself checks.
+            _ => matches!(zstd::zstd_safe::get_frame_content_size(packed), Ok(Some(bytes)) if bytes == claimed as u64),
         };
         if !is_possible {
             return Err(LinkReason::BadFrame);

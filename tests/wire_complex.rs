@@ -1,12 +1,26 @@
 //! Complex messages: what goes in comes out, how small they are, and what hostile bytes can't do.
 
-use super::*;
-use crate::base::limits::COMPLEX_BYTES;
-use crate::base::random::Random;
-use crate::wire::encode::{Encoder, PresenceFields};
+use fanal::base::config::Link;
+use fanal::base::id::{SessionId, UserId, Version};
+use fanal::base::limits::{COMPLEX_BYTES, COMPLEX_ITEMS};
+use fanal::base::random::Random;
+use fanal::base::reason::LinkReason;
+use fanal::wire::complex::{Compression, Packer, Row, Unpacker};
+use fanal::wire::encode::{Encoder, PresenceFields};
+use fanal::wire::event::Head;
+use fanal::wire::native::Show;
 use proptest::prelude::*;
 
 const ALL: [Compression; 3] = [Compression::Lz4, Compression::Zstd, Compression::None];
+
+/// A number as messages have it.
+fn append(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
 
 fn pack(compression: Compression, dictionary: &[u8], others: &[Vec<u8>], rows: &mut [Row], presences: &[Box<[u8]>]) -> Vec<u8> {
     let mut out = Vec::new();
@@ -55,7 +69,7 @@ fn crowd(random: &mut Random, count: usize, presences: u64) -> Vec<Row> {
 #[test]
 fn z10_a_full_message_takes_at_most_16_bytes_an_update() {
     let mut random = Random::new(7);
-    let count = crate::base::config::Link::default().complex_count as usize;
+    let count = Link::default().complex_count as usize;
     let few = presences(&mut random, &["desk", "phone", "laptop", "web"]);
     let rows = crowd(&mut random, count, few.len() as u64);
     let own: Vec<Box<[u8]>> = (0..count)
