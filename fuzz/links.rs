@@ -2,14 +2,17 @@
 
 use fanal::base::config::Link;
 use fanal::base::id::NodeId;
-use fanal::base::limits::Limits;
+use fanal::base::limits::{COMPLEX_BYTES, COMPLEX_ITEMS, Limits};
 use fanal::base::random::Random;
 use fanal::base::reason::LinkReason;
 use fanal::base::time::Time;
 use fanal::link::{Ends, Incoming, Machine, Notice, Settings};
+use fanal::wire::complex::Unpacker;
 use fanal::wire::frame::{Chunk, Frames};
 use fanal::wire::lines::Lines;
 use fanal::wire::link::{self, Frame, Hello, Site};
+use fanal::wire::presence;
+use std::cell::RefCell;
 
 /// Reads every frame of a lane; what is taken is what a writer would write, bar reasons of later versions.
 pub fn link(data: &[u8]) {
@@ -58,4 +61,22 @@ pub fn lane(data: &[u8]) {
         machine.tick(Time(3 + at as u64), &mut lines);
     }
     assert!(machine.deadline() > Time(0));
+}
+
+/// Unpacks a complex message. What it gives is bounded by what it may claim, and sound.
+pub fn complex(data: &[u8]) {
+    thread_local! {
+        static UNPACKER: RefCell<Unpacker> = RefCell::new(Unpacker::new(b"a dictionary").expect("zstd takes any"));
+    }
+    UNPACKER.with_borrow_mut(|unpacker| unpack(unpacker, data));
+}
+
+fn unpack(unpacker: &mut Unpacker, data: &[u8]) {
+    let Ok(complex) = unpacker.unpack(data) else { return };
+    let bytes = complex.others().map(<[u8]>::len).sum::<usize>();
+    assert!(bytes <= COMPLEX_BYTES as usize && complex.others().len() <= COMPLEX_ITEMS as usize);
+    assert!(complex.updates().len() <= COMPLEX_ITEMS as usize);
+    for (_, presence) in complex.updates() {
+        assert!(presence.is_empty() || presence::read(presence).is_ok());
+    }
 }

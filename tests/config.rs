@@ -2,8 +2,9 @@
 
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
-use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind};
+use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind, WAITING};
 use fanal::base::reason::Reason;
+use fanal::link::classify::Matter;
 use fanal::metrics::fields::{Counters, Gauges};
 use proptest::prelude::*;
 
@@ -23,6 +24,7 @@ fn full() -> Config {
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     config.listen.ws_url = Some("wss://example.org".into());
     config.listen.xmpp_location = Some("node1.example.org:5222".into());
+    config.link.dictionary = Some("presence.dictionary".into());
     config.login.http = Some("https://login.example.org/check".into());
     config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
@@ -64,6 +66,15 @@ fn every_limit_says_what_happens_at_it_and_where_that_is_counted() {
         let quoted: Vec<&str> = key.doc.split('\'').skip(1).step_by(2).collect();
         assert!(!quoted.is_empty() && quoted.iter().all(|name| counted.contains(name)), "{}: {quoted:?}", key.name);
     }
+}
+
+#[test]
+fn every_word_of_what_may_wait_is_a_matter_and_every_matter_that_may_is_a_word() {
+    let mut words: Vec<&str> = Matter::ALL.iter().map(|matter| matter.word()).filter(|word| !word.is_empty()).collect();
+    words.sort_unstable();
+    let mut known = WAITING.to_vec();
+    known.sort_unstable();
+    assert_eq!(words, known);
 }
 
 #[test]
@@ -170,6 +181,8 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[login]\nhttp_ca = \"ca.pem\"", "2:11", "login.http_ca", "name the service"),
         ("[login]\nopen_registration = true\nhttp = \"http://[::1]\"", "2:21", "login.open_registration", "either"),
         ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
+        ("[link]\ngrace_ms = 1000", "1:2", "link.silent_ms", "at most grace_ms"),
+        ("[link]\nnon_real_time = [\"presence\"]", "2:17", "link.non_real_time", "status_text"),
         ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
         ("[listen]\nxmpp = \"[::1]:5222\"\nxmpps = \"[::1]:5222\"", "3:9", "listen.xmpps", "its own port"),
         ("[listen]\nws = \"[::1]:80\"\n[limits]\nframe_bytes = 1024", "4:15", "limits.frame_bytes", "write 26384 or more"),

@@ -1,5 +1,5 @@
-//! Several nodes of one cluster in memory: real shards with their rings, stores of their own, and between the nodes the bytes that a
-//! link carries. No socket, no clock. A client connects to any node; its user's home is where the slot's owner is (M2).
+//! Several nodes of one cluster in memory: real shards with their rings, stores of their own, and between the nodes the bytes
+//! that a link carries. No socket, no clock. A client connects to any node; its user's home is where the slot's owner is (M2).
 
 use fanal::base::id::{ConnId, CoreId, NodeId, SessionId, UserId, slot_of};
 use fanal::base::jid::Bare;

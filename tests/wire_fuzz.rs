@@ -5,15 +5,18 @@ mod targets;
 mod wire_samples;
 
 use fanal::base::credentials::ScramCredentials;
-use fanal::base::id::{NodeId, UserId};
+use fanal::base::id::{NodeId, SessionId, UserId, Version};
 use fanal::base::jid::Bare;
 use fanal::base::time::{Time, WallClock};
 use fanal::ownership::{Command, Coordinator, Follower, Myself, Output, Stored, Terms, encode as write_message};
 use fanal::store::rows::{self, Row};
 use fanal::store::{Table, Write};
+use fanal::wire::complex::{self, Compression, Packer};
 use fanal::wire::encode::Encoder;
+use fanal::wire::event::Head;
 use fanal::wire::frame::HEADER_BYTES;
 use fanal::wire::link::{Frame, Hello, Life, Purpose, Site};
+use fanal::wire::native::Show;
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
@@ -76,7 +79,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let bodies = [client.clone(), server.clone()].concat().into_iter().map(|frame| frame[HEADER_BYTES..].to_vec());
     let sessions: Vec<Vec<u8>> = sessions.collect();
     let operators = texts.chain(texts_of_operators()).chain(rows()).chain(owners());
-    let texts = operators.chain(xmpp()).chain(hellos()).chain(pages()).chain(links());
+    let texts = operators.chain(xmpp()).chain(hellos()).chain(pages()).chain(links()).chain(complex());
     client.iter().chain(&server).cloned().chain(sessions).chain(texts).chain(bodies).collect()
 }
 
@@ -120,6 +123,24 @@ fn links() -> impl Iterator<Item = Vec<u8>> {
     let first = [(0, Frame::Hello(hello)), (3, Frame::Welcome(Hello { from: high, to: low, ..hello }))];
     let alone = talk.clone();
     first.into_iter().map(move |(how, first)| [&[how], &first.encode()[..], &talk].concat()).chain([alone])
+}
+
+/// Complex messages, packed in every way.
+fn complex() -> impl Iterator<Item = Vec<u8>> {
+    let presence = Encoder::default().presence(&wire_samples::PRESENCE).into_boxed_slice();
+    [Compression::Lz4, Compression::Zstd, Compression::None].into_iter().map(move |compression| {
+        let mut rows: Vec<complex::Row> = (1..9u32)
+            .map(|n| {
+                let version = Version { epoch: n % 2, sequence: n };
+                let (user, session) = (UserId::new(1, 200 * n as u16 / 2, n), SessionId(n));
+                complex::Row { head: Head { user, version, session, show: Show::Away, flags: 0 }, presence: n % 2 }
+            })
+            .collect();
+        let (mut out, others) = (Vec::new(), [&b"first"[..], &[7; 40]]);
+        let presences = [presence.clone(), Box::default()];
+        Packer::new(compression, &[]).unwrap().pack(&mut out, others.into_iter(), &mut rows, &presences);
+        out
+    })
 }
 
 /// WebSockets, cut in their requests, and JSON messages.

@@ -15,7 +15,7 @@ mod link;
 pub use cluster::{Cluster, Coordination};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
-pub use link::Link;
+pub use link::{Compression, Link, WAITING};
 
 use super::limits::Limits;
 use serde::{Deserialize, Serialize};

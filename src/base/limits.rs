@@ -199,5 +199,9 @@ pub const LEAST_STANZA_BYTES: u32 = 10_000;
 /// Longest frame of a link, header included: room for the longest frame of a client, and for what nodes add. At the limit: what is
 /// to be sent is refused, `too_large`; what comes ends the connection, `too_long`.
 pub const LINK_FRAME_BYTES: u32 = 17 << 20;
+/// Longest content of a complex message, unpacked. At the limit: the message ends the connection, `too_long`.
+pub const COMPLEX_BYTES: u32 = 4 << 20;
+/// Things of one kind in a complex message. At the limit: the same.
+pub const COMPLEX_ITEMS: u32 = 65_536;
 /// Version of the native protocol.
 pub const NATIVE_VERSION: u16 = 1;

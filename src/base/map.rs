@@ -1,7 +1,7 @@
 //! Who lives where in a cluster, as one core knows it.
 //!
-//! Lives on: every core, in its outbox. Serves Z4, M1, M2. Pure. Invariants: a name and the number of the same user lead to the same
-//! place; a user whom no node owns yet is looked for here.
+//! Lives on: every core, in its outbox. Serves Z4, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
+//! same place; a user whom no node owns yet is looked for here.
 
 use super::id::{CoreId, NodeId, Seat, UserId, home_of_slot, slot_of};
 use super::jid::Bare;

@@ -236,7 +236,8 @@ impl Driver {
         [host, farewell, self.accept_deadline(), self.dials.deadline(), self.stop_at].into_iter().flatten().min()
     }
 
-    /// A stopping driver has nothing left: no connection, accept or dial, and no line, or no patience for lines without connections.
+    /// A stopping driver has nothing left: no connection, accept or dial, and no line, or no patience for lines without
+    /// connections.
     fn is_done<H: Host>(&self, host: &mut H, now: Time) -> bool {
         let Some(stop_at) = self.stop_at else { return false };
         let asks = self.listeners.iter().any(Listener::is_armed) || !self.dials.is_empty();

@@ -1,12 +1,12 @@
 //! One lane between two nodes, over a connection that may break at any time.
 //!
-//! Of two connections the one dialled later wins, at both ends. Whoever breaks the rules on an agreed connection loses it and is given
-//! up, so that both rebuild; one that is not agreed on yet changes nothing. Silence of the peer counts only while this end was awake.
-//! A peer that reads nothing fills its line, and is ended by its marks as clients are.
+//! Of two connections the one dialled later wins, at both ends. Whoever breaks the rules on an agreed connection loses it and is
+//! given up, so that both rebuild; one that is not agreed on yet changes nothing. Silence of the peer counts only while this end
+//! was awake. A peer that reads nothing fills its line, and is ended by its marks as clients are.
 
 use super::backoff::Backoff;
 use super::pair::{Meeting, Pair};
-use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings};
+use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings, Unacknowledged};
 use crate::base::id::ConnId;
 use crate::base::limits::LINK_FRAME_BYTES;
 use crate::base::random::Random;
@@ -224,7 +224,14 @@ impl Machine {
     }
 
     /// A connection came whose first frame says that it is for this lane. Its bytes come to `next` from the first on.
+    /// The end that dials takes none.
     pub fn accepted(&mut self, now: Time, conn: ConnId, lines: &mut Lines) {
+        if self.ends.dials() {
+            part(&mut self.counters, conn, &Frame::Refusal(LinkReason::NotExpected), lines);
+            self.counters.refusals += 1;
+            self.notices.push_back(Notice::Ended(LinkReason::NotExpected));
+            return;
+        }
         self.begin(Trial { conn, frames: Frames::default(), since: now, dialled: false }, lines);
     }
 
@@ -245,8 +252,8 @@ impl Machine {
         }
     }
 
-    /// What the peer sent makes no sense to the owner: the same happens as when it broke the link's own rules, with the next call of
-    /// `next` or `tick`.
+    /// What the peer sent makes no sense to the owner: the same happens as when it broke the link's own rules, with the next call
+    /// of `next` or `tick`.
     pub fn accuse(&mut self, reason: LinkReason) {
         if self.open.is_some() {
             self.end = Some(End::Broke(reason));
@@ -327,8 +334,8 @@ impl Machine {
 
     // What comes.
 
-    /// The next thing out of what a connection gave. Call until it gives nothing; bytes of a connection that is not of this lane any
-    /// more are ignored.
+    /// The next thing out of what a connection gave. Call until it gives nothing; bytes of a connection that is not of this lane
+    /// any more are ignored.
     #[inline]
     pub fn next<'s, 'a: 's>(
         &'s mut self,
@@ -415,10 +422,11 @@ impl Machine {
             () if hello.from == me => Err(LinkReason::SameNumbers),
             () if hello.from != peer => Err(wrong(peer, hello.from)),
             () if hello.to != me => Err(wrong(me, hello.to)),
-            () if !dialled && self.ends.dials() => Err(LinkReason::NotExpected),
             () if hello.purpose != Purpose::of(me, peer) => Err(LinkReason::WrongPurpose),
             () if hello.lane != lane || lane >= Hello::lanes(cores, hello.cores) => Err(LinkReason::WrongLane),
             () if dialled && hello.attempt != self.attempt => Err(LinkReason::OutOfOrder),
+            // It speaks to a life that this end has given up since it said hello.
+            () if dialled && hello.known != Some(self.pair.mine) => Err(LinkReason::Forgot),
             () if !dialled && is_older => Err(LinkReason::OlderDial),
             () => Ok(*hello),
         }
@@ -523,7 +531,7 @@ impl Machine {
         self.notices.push_back(Notice::Lost { entries });
     }
 
-    fn count_loss(&mut self, entries: &[Vec<u8>]) {
+    fn count_loss(&mut self, entries: &[Unacknowledged]) {
         self.counters.losses += 1;
         self.counters.entries_returned += entries.len() as u64;
     }
@@ -545,7 +553,7 @@ impl Machine {
         // This end stood still itself: what the peer said meanwhile is still to be read.
         let late = now - self.deadline();
         if late > heartbeat {
-            self.heard = self.heard + late;
+            self.heard = now.min(self.heard + late);
         }
         self.finish(now, lines);
         if let Some(trial) = self.trial.take_if(|trial| trial.since + silent <= now) {

@@ -1,22 +1,29 @@
 //! What goes between nodes and between clusters: the state of one lane as a value.
 //!
-//! Lives on: every core of a node that has links. Serves G4, Z5, Z9-Z13. Pure: time, bytes and randomness are arguments. A core owns
-//! one [`Machine`] for each of its lanes, and is told by the first bytes of an accepted connection which one it is for
+//! Lives on: every core of a node that has links. Serves G4, Z5, Z9-Z13. Pure: time, bytes and randomness are arguments. A core
+//! owns one [`Machine`] for each of its lanes, and is told by the first bytes of an accepted connection which one it is for
 //! (`Hello::peek`; a connection of nobody's lane is told so by [`refuse`]). How a shard drives one:
 //!
-//! 1. [`Notice::Dial`]: dial the peer; then `dialled` with the connection, or `dial_failed`. Accepted ones: `accepted`. What is to be
-//!    sent stands on the connection's line (`wire::lines`), opened with [`Settings::marks`].
-//! 2. Bytes: `next` until it gives nothing, as with a door. Entries come once and in order; updates and complex messages as they are.
-//!    What is in them is the owner's to check; one that makes no sense: `accuse`.
+//! 1. [`Notice::Dial`]: dial the peer; then `dialled` with the connection, or `dial_failed`. Accepted ones: `accepted`. What is to
+//!    be sent stands on the connection's line (`wire::lines`), opened with [`Settings::marks`].
+//! 2. Bytes: `next` until it gives nothing, as with a door. Entries come once and in order; updates and complex messages as they
+//!    are. What is in them is the owner's to check; one that makes no sense: `accuse`.
 //! 3. A connection that broke: `disconnected`. Time: `tick` at `deadline`. After each of these, `notice` until there is none.
-//! 4. To send: `send` (reliable, bounded), `update` and `complex` (not): those are refused while there is no connection or its line is
-//!    slow, and the owner keeps the newest of each (user, session) until [`Notice::Up`], [`Notice::Resumed`], or the line has drained
-//!    (`Lines::take_drained`), as `presence::outbox` does between cores.
+//! 4. To send: `send` (reliable, bounded), `update` and `complex` (not): those are refused while there is no connection or its line
+//!    is slow, and the owner keeps the newest of each (user, session) until [`Notice::Up`], [`Notice::Resumed`], or the line has
+//!    drained (`Lines::take_drained`), as `presence::outbox` does between cores.
 //!
-//! Invariants: an entry is given to the peer's owner exactly once and in order while both keep their lives; what is kept is bounded by
-//! `link.entries` and `link.entry_bytes`; whatever a peer sends has no effect but on its own lane; the machine never waits.
+//! To another cluster, [`classify`] says of each thing whether it may wait. What may goes to the [`gather::Gather`] of that
+//! cluster; when that is due and the lane is ready, `Gather::take` makes a complex message of it, for `send_complex` if there is
+//! more in it than updates, else for `complex`. What may not goes at once, as an update or entry of its own. On arrival
+//! `wire::complex::Unpacker` gives the things back one by one.
+//!
+//! Invariants: an entry is given to the peer's owner exactly once and in order while both keep their lives; what is kept is bounded
+//! by `link.entries` and `link.entry_bytes`; whatever a peer sends has no effect but on its own lane; the machine never waits.
 
 mod backoff;
+pub mod classify;
+pub mod gather;
 mod machine;
 mod pair;
 #[cfg(test)]
@@ -60,8 +67,8 @@ impl Settings {
         }
     }
 
-    /// The marks of a lane's line: updates stop at the lower one, and entries, all of which may be sent again at once, end below the
-    /// upper one.
+    /// The marks of a lane's line: updates stop at the lower one, and entries, all of which may be sent again at once, end below
+    /// the upper one.
     pub fn marks(&self) -> Marks {
         let high = self.high_water_bytes;
         let sent_again = (self.entry_bytes as u32).saturating_add(self.entries as u32 * ENTRY_FRAME_BYTES);
@@ -108,11 +115,19 @@ pub enum Notice {
     Resumed,
     /// Another life of the peer took the place of the one before, which is gone: it knows nothing of this node. The entries that
     /// were never acknowledged come back; whether those arrived, nobody knows.
-    Restarted { life: Life, alike: bool, entries: Vec<Vec<u8>> },
+    Restarted { life: Life, alike: bool, entries: Vec<Unacknowledged> },
     /// The peer counts as down: silent for longer than the grace, stopped, or it broke the rules. The same of its entries.
-    Lost { entries: Vec<Vec<u8>> },
+    Lost { entries: Vec<Unacknowledged> },
     /// The peer, or this end, ended or refused a connection.
     Ended(LinkReason),
+}
+
+/// What was sent and never acknowledged, with the peer gone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Unacknowledged {
+    /// It was given to `send_complex`.
+    pub is_complex: bool,
+    pub bytes: Vec<u8>,
 }
 
 /// What came from the peer.

@@ -1,13 +1,13 @@
 //! What two lives of two nodes have told each other: numbers, what is kept until acknowledged, and where to go on after a break.
 //!
 //! Entries of a pair are numbered from 1 in each direction. A life that ends (a restart, or one side giving the other up) ends the
-//! pair: its numbers mean nothing any more, and what was kept goes back to the owner. Invariants: `acknowledged` <= what the peer has
-//! received <= `last_sent`; what is kept is exactly what lies between the first and the last.
+//! pair: its numbers mean nothing any more, and what was kept goes back to the owner. Invariants: `acknowledged` <= what the peer
+//! has received <= `last_sent`; what is kept is exactly what lies between the first and the last.
 
-use super::{Refused, Settings};
+use super::{Refused, Settings, Unacknowledged};
 use crate::base::reason::LinkReason;
-use crate::wire::frame::HEADER_BYTES;
-use crate::wire::link::{Hello, Life};
+use crate::wire::frame::each_whole;
+use crate::wire::link::{self, Frame, Hello, Life};
 use std::collections::VecDeque;
 
 /// How two lives met.
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 pub(super) enum Meeting {
     First,
     Again,
-    Another(Vec<Vec<u8>>),
+    Another(Vec<Unacknowledged>),
 }
 
 #[derive(Debug)]
@@ -81,14 +81,14 @@ impl Pair {
             return Err(LinkReason::BadAck);
         }
         for frame in self.kept.drain(..(up_to - self.acknowledged) as usize) {
-            self.kept_bytes -= entry(&frame).len();
+            self.kept_bytes -= entry(&frame).1.len();
         }
         self.acknowledged = up_to;
         Ok(())
     }
 
-    /// An entry came. False: it had come before. `before` is the last number that came on the same connection: there they go up one by
-    /// one, from any that is not too high.
+    /// An entry came. False: it had come before. `before` is the last number that came on the same connection: there they go up one
+    /// by one, from any that is not too high.
     ///
     /// Errors: `SequenceGap`, `Replayed`.
     pub(super) fn receive(&mut self, sequence: u64, before: Option<u64>) -> Result<bool, LinkReason> {
@@ -131,22 +131,28 @@ impl Pair {
     }
 
     /// Gives the peer up: what this end says from now on is said by another life of it. What was kept comes back.
-    pub(super) fn part(&mut self) -> Vec<Vec<u8>> {
+    pub(super) fn part(&mut self) -> Vec<Unacknowledged> {
         self.mine.term += 1;
         self.start_over()
     }
 
-    fn start_over(&mut self) -> Vec<Vec<u8>> {
+    fn start_over(&mut self) -> Vec<Unacknowledged> {
         (self.peer, self.acknowledged, self.received, self.kept_bytes) = (None, 0, 0, 0);
-        self.kept.drain(..).map(|frame| entry(&frame).to_vec()).collect()
+        let given_back = |frame: Vec<u8>| {
+            let (is_complex, bytes) = entry(&frame);
+            Unacknowledged { is_complex, bytes: bytes.to_vec() }
+        };
+        self.kept.drain(..).map(given_back).collect()
     }
 }
 
-/// The entry in a frame of ours.
-fn entry(frame: &[u8]) -> &[u8] {
-    const SEQUENCE_BYTES: usize = 8;
-    let header = crate::wire::frame::Header::decode(frame.first_chunk().expect("whole"), u32::MAX).expect("a frame of our own");
-    &frame[HEADER_BYTES + SEQUENCE_BYTES..HEADER_BYTES + header.stream as usize]
+/// The entry in a frame of ours, and whether it is a complex message.
+fn entry(frame: &[u8]) -> (bool, &[u8]) {
+    match each_whole(frame).next().map(|frame| link::read(&frame)) {
+        Some(Ok(Frame::Entry { bytes, .. })) => (false, bytes),
+        Some(Ok(Frame::Complex { bytes, .. })) => (true, bytes),
+        _ => unreachable!("only entries are kept"),
+    }
 }
 
 #[cfg(test)]
@@ -154,7 +160,7 @@ mod tests {
     use super::*;
     use crate::base::config::Link;
     use crate::base::limits::Limits;
-    use crate::wire::link::{Frame, Purpose, Site};
+    use crate::wire::link::{Purpose, Site};
 
     fn life(epoch: u64, term: u32) -> Life {
         Life { epoch, term }
@@ -164,6 +170,10 @@ mod tests {
         let (from, to) = (Site::default(), Site::default());
         let purpose = Purpose::Inside;
         Hello { from, to, purpose, cores: 1, lane: 0, attempt: 1, life, known, received, digest: [0; 32] }
+    }
+
+    fn given_back(bytes: &[u8]) -> Unacknowledged {
+        Unacknowledged { is_complex: false, bytes: bytes.to_vec() }
     }
 
     fn pair() -> Pair {
@@ -226,7 +236,7 @@ mod tests {
         send(&mut pair, b"a").unwrap();
         pair.receive(1, None).unwrap();
         assert_eq!(pair.meet(&hello(life(7, 1), Some(life(5, 0)), 1)), Err(LinkReason::BadAck));
-        assert_eq!(pair.meet(&hello(life(7, 1), None, 0)), Ok(Meeting::Another(vec![b"a".to_vec()])));
+        assert_eq!(pair.meet(&hello(life(7, 1), None, 0)), Ok(Meeting::Another(vec![given_back(b"a")])));
         assert_eq!((pair.received(), pair.kept()), (0, 0));
         for old in [life(7, 0), life(6, 9)] {
             assert_eq!(pair.meet(&hello(old, None, 0)), Err(LinkReason::OldLife));
@@ -238,7 +248,7 @@ mod tests {
     fn whoever_gives_up_is_another_life_from_then_on() {
         let mut pair = pair();
         send(&mut pair, b"a").unwrap();
-        assert_eq!((pair.part(), pair.mine, pair.peer()), (vec![b"a".to_vec()], life(5, 1), None));
+        assert_eq!((pair.part(), pair.mine, pair.peer()), (vec![given_back(b"a")], life(5, 1), None));
         assert_eq!(send(&mut pair, b"b"), Err(Refused::Down));
         assert_eq!(pair.meet(&hello(life(7, 0), Some(life(5, 0)), 1)), Ok(Meeting::First), "it speaks of the life before");
     }

@@ -27,8 +27,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// The place that a configuration names. `epoch` is the store's; one that keeps nothing begins anew with each start, so the clock
-    /// has its part in what tells one life of the node from the next.
+    /// The place that a configuration names. `epoch` is the store's; one that keeps nothing begins anew with each start, so the
+    /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
     /// A link would go in the clear over a network.

@@ -175,7 +175,9 @@ mod tests {
     fn a_node_that_returns_gets_its_share_and_what_is_even_stays() {
         let (mut members, mut slots) = (Members::default(), Slots::default());
         slots.merge(&(0..900).map(|slot| Assignment { slot, node: NodeId(1 + slot % 2), epoch: 1 }).collect::<Vec<_>>());
-        [(1, 450), (2, 450), (3, 0)].map(|(node, users)| members.put(member(node, users, State::Serving)));
+        for (node, users) in [(1, 450), (2, 450), (3, 0)] {
+            members.put(member(node, users, State::Serving));
+        }
         let moves = rebalance(&slots, &Loads::new(&members, |_| 0));
         assert!((270..=300).contains(&moves.len()) && moves.iter().all(|(_, to)| *to == NodeId(3)), "{}", moves.len());
         members.put(member(3, 0, State::Gone));

@@ -1,7 +1,7 @@
 //! What is kept of a publisher whose home is elsewhere: the newest event frame of each session, one behind the other in one block.
 //!
-//! Lives on: an edge, with the record of a publisher of another core, and a relay. Serves Z7. Invariants: a session has one frame at most; a farewell stands here
-//! only alone, as what is remembered of a user without sessions.
+//! Lives on: an edge, with the record of a publisher of another core, and a relay. Serves Z7. Invariants: a session has one frame
+//! at most; a farewell stands here only alone, as what is remembered of a user without sessions.
 
 use super::frame::{self, Events, is_farewell};
 use crate::base::id::SessionId;

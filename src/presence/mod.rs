@@ -1,8 +1,8 @@
 //! Presence itself (RFC 6121): who is there, who may know, and who is told.
 //!
 //! Lives on: every core, inside `shard`. Pure. `home` decides (state, subscriptions, interest granted), `edge` delivers (sessions,
-//! what they watch), `relay` stands for publishers of other nodes, `control` is what they say to each other, `outbox` what a step wants done elsewhere. Serves Z6-Z8, J1, J6,
-//! J10, M3, M4, G1, G2.
+//! what they watch), `relay` stands for publishers of other nodes, `control` is what they say to each other, `outbox` what a step
+//! wants done elsewhere. Serves Z6-Z8, J1, J6, J10, M3, M4, G1, G2.
 
 pub mod ask_first;
 pub mod cache;

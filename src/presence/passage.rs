@@ -1,8 +1,8 @@
 //! What cores say to each other as bytes, for a core of another node of the cluster.
 //!
-//! Lives on: every core, at the end of a link. Serves M2, M4, G4. Invariants: what was encoded decodes to the same; other bytes give
-//! an error, never a panic, and never a value that the code behind takes for one that was verified where it came in: JIDs are
-//! prepared, presence is a sound flatbuffer, event frames are whole.
+//! Lives on: every core, at the end of a link. Serves M2, M4, G4. Invariants: what was encoded decodes to the same; other bytes
+//! give an error, never a panic, and never a value that the code behind takes for one that was verified where it came in: JIDs
+//! are prepared, presence is a sound flatbuffer, event frames are whole.
 
 use super::control::Control;
 use crate::wire::presence;

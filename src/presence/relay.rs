@@ -1,6 +1,6 @@
-//! What stands for the publishers of other nodes on this one (Z7, M5): to the edges here a relay is the publisher's home, and to the
-//! home it is one edge. So an update crosses to this node once, however many of its cores have subscribers, and the second core is
-//! answered from what is kept here.
+//! What stands for the publishers of other nodes on this one (Z7, M5): to the edges here a relay is the publisher's home, and to
+//! the home it is one edge. So an update crosses to this node once, however many of its cores have subscribers, and the second
+//! core is answered from what is kept here.
 //!
 //! Lives on: the core that a publisher's home would be on, were it this node. Serves Z6, Z7, M4, M5. Invariants: a relay is kept
 //! exactly as long as an edge watches its publisher or has asked to; an edge is told of a publisher only for a subscriber that the

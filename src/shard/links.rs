@@ -1,9 +1,9 @@
 //! This core's lanes to other nodes: connections that carry a link instead of a client.
 //!
-//! Lives on: every core of a node that has links. Serves G4, M2, M4, Z2. A lane of a node is owned by the core of its number, counted
-//! around; a connection whose hello names a lane of another core is handed to that. What `peers` wants said to another node goes out
-//! by this core's own lane. Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them
-//! is: so no two cores of this node disagree for longer than a turn of their rings.
+//! Lives on: every core of a node that has links. Serves G4, M2, M4, Z2. A lane of a node is owned by the core of its number,
+//! counted around; a connection whose hello names a lane of another core is handed to that. What `peers` wants said to another
+//! node goes out by this core's own lane. Invariants: a node counts as found, at every core, once all its lanes are up, and as
+//! gone when one of them is: so no two cores of this node disagree for longer than a turn of their rings.
 
 use super::Shard;
 use super::batch::Entry;

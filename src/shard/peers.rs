@@ -1,9 +1,9 @@
 //! Other nodes of the cluster: what they say to this core, and what becomes of what hangs on them when they are gone.
 //!
 //! Lives on: every core. Serves M2, M4, M5, Z4, Z7. A core speaks with another node over a lane of its own; what comes by it is for
-//! this core or handed on to the one it is for, in order. Invariants: an answer to a watch that comes from another node is for a relay,
-//! never for an edge; of a node that is gone nothing is left: its sessions are not here, its publishers are shown as gone, and it gets
-//! nothing that was meant for its earlier life.
+//! this core or handed on to the one it is for, in order. Invariants: an answer to a watch that comes from another node is for a
+//! relay, never for an edge; of a node that is gone nothing is left: its sessions are not here, its publishers are shown as gone,
+//! and it gets nothing that was meant for its earlier life.
 
 use super::Shard;
 use super::batch::Entry;
@@ -16,8 +16,8 @@ use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
 
 impl Shard {
-    /// Another node can be reached from now on; it has so many cores. One that was there before, in the same life, has missed nothing
-    /// but updates.
+    /// Another node can be reached from now on; it has so many cores. One that was there before, in the same life, has missed
+    /// nothing but updates.
     pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
         self.out.map.set_cores(node, cores);
         self.out.peers.entry(node).or_default().found = true;

@@ -171,8 +171,8 @@ impl Hello {
         cores.max(others)
     }
 
-    /// The hello with which a connection begins, as soon as it is whole, so that its owner can tell whose it is. Takes nothing out of
-    /// the bytes: the lane's machine reads them again.
+    /// The hello with which a connection begins, as soon as it is whole, so that its owner can tell whose it is. Takes nothing out
+    /// of the bytes: the lane's machine reads them again.
     ///
     /// Errors: `WrongVersion`, `BadFrame`, `TooLong`, `OutOfOrder` when the first frame is another one.
     pub fn peek(bytes: &[u8]) -> Result<Option<Hello>, LinkReason> {

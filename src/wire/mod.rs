@@ -4,6 +4,7 @@
 //! Invariants: a table view exists only over bytes that were verified (or that this process built); a publisher's presence is
 //! handed through byte for byte. `schemas/README.md` describes the protocol for people.
 
+pub mod complex;
 pub mod decode;
 pub mod encode;
 pub mod event;

@@ -66,8 +66,8 @@ pub const SECTIONS: &[(&str, &str)] = &[
     ),
     (
         "link",
-        "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or they \
-        warn.",
+        "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or \
+        they warn.",
     ),
     (
         "limits",
@@ -166,6 +166,17 @@ keys! {
     entry_bytes: number(65_536, GIB), "Bytes of those. 'overloaded'.";
     grace_ms: number(100, HOUR_MS), "Silence at which the other node counts as lost, in milliseconds: its users are shown offline. \
         A shorter break shows nothing.";
+    non_real_time: Shape::Texts, "What may wait before it goes to another cluster, so that many things go as one small message. \
+        show: who comes, goes, is busy or away. status_text, details: changes of nothing but the status text, or of the rest. \
+        inactive: any change, while nobody there is active. subscriptions: requests and answers; taking one back never waits. \
+        messages, questions: between users, presence-unrelated.";
+    complex_count: number(1, 65_536), "Things at which such a message goes.";
+    complex_bytes: number(1024, 2 * MIB), "Bytes, before they are packed, at which it goes.";
+    complex_ms: number(1, HOUR_MS), "The longest that anything waits for it, in milliseconds.";
+    compression: Shape::OneOf(&["lz4", "zstd", "none"]), "How such messages are packed. lz4 is quick; zstd packs smaller, for long \
+        distances. All are taken, whatever stands here.";
+    dictionary: Shape::Text, "File with a dictionary (`zstd --train`) by which zstd packs smaller still; all nodes of all clusters \
+        must have the same one.", "\"presence.dictionary\"";
 
     ["limits"]
     frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included; a stanza of XMPP may have 16,384 \

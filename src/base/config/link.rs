@@ -2,6 +2,7 @@
 
 use super::Fault;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// Units stand in the names; without one it's a count. All of it is of one lane of a link.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -21,6 +22,31 @@ pub struct Link {
     pub entry_bytes: u32,
     /// Silence, connected or not, at which the other node counts as lost.
     pub grace_ms: u32,
+    /// What may wait for a complex message to another cluster: some of [`WAITING`].
+    pub non_real_time: Vec<String>,
+    /// Things in a complex message, at most. At the limit: it goes.
+    pub complex_count: u32,
+    /// Their bytes before they are packed. At the limit: it goes.
+    pub complex_bytes: u32,
+    /// How long they wait. At the limit: it goes.
+    pub complex_ms: u32,
+    pub compression: Compression,
+    /// A file by which zstd packs smaller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dictionary: Option<PathBuf>,
+}
+
+/// The words of `non_real_time`: what each means stands at `link::classify::Matter`.
+pub const WAITING: &[&str] = &["show", "status_text", "details", "inactive", "subscriptions", "messages", "questions"];
+
+/// How complex messages are packed. All are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Lz4,
+    Zstd,
+    None,
 }
 
 impl Default for Link {
@@ -33,12 +59,23 @@ impl Default for Link {
             entries: 65_536,
             entry_bytes: 32 << 20,
             grace_ms: 2_500,
+            non_real_time: Vec::new(),
+            complex_count: 1_024,
+            complex_bytes: 256 << 10,
+            complex_ms: 1_000,
+            compression: Compression::default(),
+            dictionary: None,
         }
     }
 }
 
-/// The first of each pair may be at most the second.
+/// What no single key can tell.
 pub(super) fn check(link: &Link) -> Result<(), Fault> {
+    if let Some(word) = link.non_real_time.iter().find(|word| !WAITING.contains(&word.as_str())) {
+        let fix = format!("known are {}; everything else is real-time always", WAITING.join(", "));
+        return Err(Fault::new("link.non_real_time", format!("there is nothing called \"{word}\""), fix));
+    }
+    // The first of each may be at most the second.
     let pairs = [
         ("heartbeat_ms", link.heartbeat_ms, "silent_ms", link.silent_ms, "or every pause is a loss"),
         ("silent_ms", link.silent_ms, "grace_ms", link.grace_ms, "or a node is lost before its connection is"),

@@ -377,8 +377,8 @@ pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
 }
 
 /// A way has arrived, and its sender knows it. Nothing hangs on when its row goes: one that the store did not delete, or that came
-/// back in a crash, is deleted after the next start. But a receiver on another node, which has a row of its own, must be told once it
-/// has gone for good.
+/// back in a crash, is deleted after the next start. But a receiver on another node, which has a row of its own, must be told
+/// once it has gone for good.
 fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
     let writes = vec![way_row(&name)];
     if out.map.home_of(&name.to).node == out.map.here.node {

@@ -3,9 +3,9 @@
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
-//! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `load` (after a
-//! start).
-//! Invariants: a user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
+//! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
+//! go), `load` (after a start). Invariants: a user's changes happen one after the other, each after it was stored; what follows
+//! from a change happens after it.
 
 mod account;
 mod activity;

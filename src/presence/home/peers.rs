@@ -1,5 +1,5 @@
-//! Other nodes of the cluster, as the homes of a core see them: their edges watch users of this core, users of this core have sessions
-//! there, and subscription changes are on their way between them.
+//! Other nodes of the cluster, as the homes of a core see them: their edges watch users of this core, users of this core have
+//! sessions there, and subscription changes are on their way between them.
 //!
 //! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left.
 
@@ -16,8 +16,8 @@ use crate::presence::relay::SLOT;
 use crate::store::Durability;
 
 impl Homes {
-    /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may be
-    /// resumed by another node for as long as any broken session.
+    /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
+    /// be resumed by another node for as long as any broken session.
     pub fn node_gone(&mut self, now: Time, node: NodeId, edge: &mut Edge, out: &mut Outbox) {
         let mut broken: Vec<(UserRef, SessionId, EdgeRef)> = Vec::new();
         for (slot, user) in self.users.iter_mut().enumerate().filter_map(|(slot, user)| Some((slot, user.as_mut()?))) {
@@ -54,8 +54,8 @@ impl Homes {
         out.commit(vec![way_row(name)], Durability::RideAlong);
     }
 
-    /// Subscription changes that are under way to users of another node set out again: their receivers know those that have arrived.
-    /// And those that have arrived from there are told of once more.
+    /// Subscription changes that are under way to users of another node set out again: their receivers know those that have
+    /// arrived. And those that have arrived from there are told of once more.
     pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
         for name in &self.heard {
             let home = out.map.home_of(&name.from);
