@@ -1,7 +1,7 @@
 //! The configuration file: every key is documented, every default is sound, every mistake names its place and its fix.
 
 use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
-use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind};
+use fanal::base::config::{Config, ConfigError, Cores, DatabaseUrl, Secret, StoreKind};
 use fanal::base::reason::Reason;
 use fanal::metrics::fields::{Counters, Gauges};
 use proptest::prelude::*;
@@ -21,6 +21,8 @@ fn full() -> Config {
     config.metrics.interval_log = Some("fanal.hlog".into());
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     config.listen.ws_url = Some("wss://example.org".into());
+    let url = "postgres://fanal:...@db.example.org/fanal?sslmode=verify-full&sslrootcert=ca.pem";
+    config.store.url = Some(DatabaseUrl(url.into()));
     config.login.http = Some("https://login.example.org/check".into());
     config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
@@ -157,7 +159,7 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[login]\nhttp = \"http://[::1]\"\nhttp_ca = \"ca.pem\"", "3:11", "login.http_ca", "write https"),
         ("[login]\nhttp_ca = \"ca.pem\"", "2:11", "login.http_ca", "name the service"),
         ("[login]\nopen_registration = true\nhttp = \"http://[::1]\"", "2:21", "login.open_registration", "either"),
-        ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
+        ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"postgres\" or \"memory\""),
         ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
         ("[listen]\nxmpp = \"[::1]:5222\"\nxmpps = \"[::1]:5222\"", "3:9", "listen.xmpps", "its own port"),
         ("[listen]\nws = \"[::1]:80\"\n[limits]\nframe_bytes = 1024", "4:15", "limits.frame_bytes", "write 26384 or more"),
