@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
     ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),
     ("admin", &["base", "wire", "store", "metrics"]),
-    ("node", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "ownership"]),
+    ("node", &["link", "base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "ownership"]),
     ("bench", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "node", "client"]),
 ];
 

@@ -2,7 +2,7 @@
 
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::keys::{KEYS, SECTIONS, Shape};
-use fanal::base::config::{Config, ConfigError, Cores, Secret, StoreKind, WAITING};
+use fanal::base::config::{Config, ConfigError, Cores, DatabaseUrl, Secret, StoreKind, WAITING};
 use fanal::base::reason::Reason;
 use fanal::link::classify::Matter;
 use fanal::metrics::fields::{Counters, Gauges};
@@ -25,6 +25,8 @@ fn full() -> Config {
     config.listen.ws_url = Some("wss://example.org".into());
     config.listen.xmpp_location = Some("node1.example.org:5222".into());
     config.link.dictionary = Some("presence.dictionary".into());
+    let url = "postgres://fanal:...@db.example.org/fanal?sslmode=verify-full&sslrootcert=ca.pem";
+    config.store.url = Some(DatabaseUrl(url.into()));
     config.login.http = Some("https://login.example.org/check".into());
     config.login.http_ca = Some("/etc/ssl/certs/ca-certificates.crt".into());
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
@@ -180,9 +182,9 @@ fn every_mistake_names_its_place_its_key_and_its_fix() {
         ("[login]\nhttp = \"http://[::1]\"\nhttp_ca = \"ca.pem\"", "3:11", "login.http_ca", "write https"),
         ("[login]\nhttp_ca = \"ca.pem\"", "2:11", "login.http_ca", "name the service"),
         ("[login]\nopen_registration = true\nhttp = \"http://[::1]\"", "2:21", "login.open_registration", "either"),
-        ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"memory\""),
         ("[link]\ngrace_ms = 1000", "1:2", "link.silent_ms", "at most grace_ms"),
         ("[link]\nnon_real_time = [\"presence\"]", "2:17", "link.non_real_time", "status_text"),
+        ("[store]\nkind = \"sqlite\"", "2:8", "store.kind", "\"redb\" or \"postgres\" or \"memory\""),
         ("[limits]\nframe_bytes = \"64k\"", "2:15", "limits.frame_bytes", "a whole number from 1024"),
         ("[listen]\nxmpp = \"[::1]:5222\"\nxmpps = \"[::1]:5222\"", "3:9", "listen.xmpps", "its own port"),
         ("[listen]\nws = \"[::1]:80\"\n[limits]\nframe_bytes = 1024", "4:15", "limits.frame_bytes", "write 26384 or more"),

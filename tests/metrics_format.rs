@@ -105,6 +105,7 @@ fn scrape() -> BTreeMap<String, f64> {
         node: vec![NodeCount { name: "store_rows", help: "Rows written", value: 11 }],
         store_syncs,
         limits: keys::limits(&Limits { sessions_per_user: 7, ..Limits::default() }),
+        store_up: true,
         certificate_seconds_left: Some(-5),
         process: Some(Process::read().unwrap()),
         started: WallClock(1_700_000_000_123),

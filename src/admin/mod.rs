@@ -38,6 +38,9 @@ pub trait Control: Send {
     /// How long each transaction of the store waited for the disk, in nanoseconds.
     fn store_syncs(&mut self) -> Histogram<u64>;
 
+    /// Whether the store can be reached.
+    fn store_up(&mut self) -> bool;
+
     /// Seconds until the TLS certificate ends, below 0 afterwards; `None`: it doesn't say.
     fn certificate_seconds_left(&mut self) -> Option<i64>;
 

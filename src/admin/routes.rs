@@ -185,8 +185,9 @@ fn metrics(desk: &mut Desk, counts: ServerCounts) -> Result<Response, Response> 
     let node = desk.control.node_counts().into_iter().chain(counts).collect();
     let (store_syncs, process) = (desk.control.store_syncs(), Process::read().ok());
     let certificate_seconds_left = desk.control.certificate_seconds_left();
+    let store_up = desk.control.store_up();
     let (limits, started) = (desk.limits.clone(), desk.started);
-    let scrape = prometheus::Scrape { cores, node, store_syncs, limits, certificate_seconds_left, process, started };
+    let scrape = prometheus::Scrape { cores, node, store_syncs, store_up, limits, certificate_seconds_left, process, started };
     Ok(text(prometheus::CONTENT_TYPE, prometheus::text(scrape)))
 }
 

@@ -132,10 +132,15 @@ pub struct LogIn {
 }
 
 /// Where what must outlive the process goes.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub kind: StoreKind,
+    /// Where the database is; with `StoreKind::Postgres`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<DatabaseUrl>,
+    /// How long a change may wait for the database.
+    pub timeout_ms: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -144,6 +149,8 @@ pub enum StoreKind {
     /// A redb file in the data directory.
     #[default]
     Redb,
+    /// A PostgreSQL database, or one that speaks like it.
+    Postgres,
     /// Nothing is kept: for tests and measurements.
     Memory,
 }
@@ -184,6 +191,12 @@ impl Default for Listen {
             admin: loopback(7401),
             admin_token: None,
         }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Store {
+        Store { kind: StoreKind::default(), url: None, timeout_ms: 5_000 }
     }
 }
 
@@ -239,6 +252,17 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
+    }
+}
+
+/// The URL of a database, which may hold a password: never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DatabaseUrl(pub String);
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl")
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Scrape {
     pub node: Vec<NodeCount>,
     /// Waits of the store for the disk, in nanoseconds.
     pub store_syncs: Histogram<u64>,
+    /// Whether the store can be reached.
+    pub store_up: bool,
     /// What may be used up at most, by the keys of `[limits]`.
     pub limits: Vec<(&'static str, u64)>,
     /// Left out when the certificate doesn't say.
@@ -60,7 +62,12 @@ pub fn text(scrape: Scrape) -> String {
     let mut registry = Registry::default();
     let fanal = registry.sub_registry_with_prefix("fanal");
     fanal.register_collector(Box::new(Cores(scrape.cores)));
-    fanal.register_collector(Box::new(Node(scrape.node, scrape.store_syncs, scrape.certificate_seconds_left)));
+    fanal.register_collector(Box::new(OfNode {
+        counts: scrape.node,
+        store_syncs: scrape.store_syncs,
+        store_up: scrape.store_up,
+        certificate_seconds_left: scrape.certificate_seconds_left,
+    }));
     fanal.register_collector(Box::new(OfConfig(scrape.limits)));
     if let Some(process) = scrape.process {
         registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, scrape.started)));
@@ -178,23 +185,31 @@ fn quantiles(encoder: &mut DescriptorEncoder, cores: &[(&str, &Snapshot)]) -> Re
 }
 
 #[derive(Debug)]
-struct Node(Vec<NodeCount>, Histogram<u64>, Option<i64>);
+struct OfNode {
+    counts: Vec<NodeCount>,
+    store_syncs: Histogram<u64>,
+    store_up: bool,
+    certificate_seconds_left: Option<i64>,
+}
 
-impl Collector for Node {
+impl Collector for OfNode {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
-        for count in &self.0 {
+        for count in &self.counts {
             let metric = encoder.encode_descriptor(count.name, &format!("{}.", count.help), None, MetricType::Counter)?;
             ConstCounter::new(count.value).encode(metric)?;
         }
-        if let Some(left) = self.2 {
+        if let Some(left) = self.certificate_seconds_left {
             let help = "Seconds until the TLS certificate ends, below 0 afterwards.";
             let metric = encoder.encode_descriptor("certificate_seconds_left", help, None, MetricType::Gauge)?;
             ConstGauge::new(left).encode(metric)?;
         }
+        let help = "1 while the store can be reached, 0 while its database is away.";
+        let metric = encoder.encode_descriptor("store_up", help, None, MetricType::Gauge)?;
+        ConstGauge::new(i64::from(self.store_up)).encode(metric)?;
         let help = "Waits of the store for the disk, one for each transaction.";
-        let (sum, buckets) = buckets(&self.1);
+        let (sum, buckets) = buckets(&self.store_syncs);
         let mut metric = encoder.encode_descriptor("store_sync_seconds", help, None, MetricType::Histogram)?;
-        metric.encode_histogram::<NoLabelSet>(sum, self.1.len(), &buckets, None)
+        metric.encode_histogram::<NoLabelSet>(sum, self.store_syncs.len(), &buckets, None)
     }
 }
 

@@ -4,7 +4,7 @@
 //! cores the same.
 
 use crate::base::config::cluster::Peer;
-use crate::base::config::{Config, Fault};
+use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
 use crate::base::map::SLOTS;
 use crate::base::time::WallClock;
@@ -31,7 +31,7 @@ impl Membership {
     /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
-    /// A link would go in the clear over a network.
+    /// A link would go in the clear over a network; the store is one that others have, too.
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
@@ -40,6 +40,10 @@ impl Membership {
         if let Some(open) = cluster.nodes.iter().find(|peer| !peer.address.ip().is_loopback()) {
             let problem = format!("{} is not on this machine, and links are not encrypted yet", open.address);
             return Err(Fault::new("cluster.nodes", problem, "name loopback addresses"));
+        }
+        if config.store.kind == StoreKind::Postgres {
+            let problem = "nodes of a cluster have a store each, and can't share a database yet";
+            return Err(Fault::new("store.kind", problem, "write redb"));
         }
         let node = NodeId(node);
         let (own, others): (Vec<&Peer>, Vec<&Peer>) = cluster.nodes.iter().partition(|peer| peer.node == node);

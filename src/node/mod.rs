@@ -41,6 +41,7 @@ use crate::shard::batch::Command;
 use crate::shard::{Settings, Shard};
 use crate::store::dir::{DataDir, OpenError};
 use crate::store::memory::Memory;
+use crate::store::postgres::{self, PostgresStore};
 use crate::store::redb::RedbStore;
 use crate::store::thread::{Figures, StorageThread};
 use crate::store::{Backend, Table};
@@ -79,6 +80,10 @@ pub enum StartError {
     #[error("can't start a thread: {0}. Raise the limits of descriptors and threads (ulimit -n, ulimit -u)")]
     Thread(#[from] io::Error),
 }
+
+/// The numbers of a node that is alone.
+pub const CLUSTER: u16 = 0;
+pub const NODE: u16 = 1;
 
 type CoreThread = bridge::Core<io::Result<(CoreHost, DriveCounters)>>;
 
@@ -272,14 +277,25 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {
-    match config.store.kind {
-        StoreKind::Memory => Ok((Box::new(Memory::default()), keys::NodeKeys::from_config(&config.login, secrets)?)),
-        StoreKind::Redb => {
-            let dir = DataDir::take_or_create(&config.node.data)?;
-            let keys = keys::NodeKeys::in_dir(&config.login, &config.node.data, secrets)?;
-            Ok((Box::new(RedbStore::open(dir)?), keys))
-        }
+    if config.store.kind == StoreKind::Memory {
+        return Ok((Box::new(Memory::default()), keys::NodeKeys::from_config(&config.login, secrets)?));
     }
+    let dir = DataDir::take_or_create(&config.node.data)?;
+    let keys = keys::NodeKeys::in_dir(&config.login, &config.node.data, secrets)?;
+    let backend: Box<dyn Backend> = match database(config, NODE, u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("16")))?
+    {
+        Some(settings) => Box::new(PostgresStore::open(settings, Some(dir))?),
+        None => Box::new(RedbStore::open(dir)?),
+    };
+    Ok((backend, keys))
+}
+
+/// How the database of this configuration is used; `None`: it has none. `seed` is for the jitter of waits.
+pub fn database(config: &Config, node: u16, seed: u64) -> Result<Option<postgres::Settings>, OpenError> {
+    let Some(url) = config.store.url.as_ref().filter(|_| config.store.kind == StoreKind::Postgres) else { return Ok(None) };
+    let patience = Duration::from_millis(config.store.timeout_ms.into());
+    let writer = postgres::Writer { cluster: CLUSTER, node };
+    Ok(Some(postgres::Settings { target: postgres::Target::parse(&url.0)?, writer, patience, seed }))
 }
 
 fn shards(
@@ -343,7 +359,7 @@ fn load(backend: &dyn Backend, shards: &mut [Shard]) -> Result<(), StartError> {
         };
         backend.load(table, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
         if let Some(why) = bad {
-            return Err(StartError::Load(format!("{why}. Restore the file from a backup, or delete the row")));
+            return Err(StartError::Load(format!("{why}. Restore the store from a backup, or delete the row")));
         }
     }
     shards.iter_mut().for_each(|shard| shard.homes.start(&mut shard.out));

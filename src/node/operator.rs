@@ -30,7 +30,20 @@ impl Control for Controller {
             ),
             count("store_rows", "Rows written and deleted", store.rows),
             count("store_bytes", "Bytes of keys and values written", store.bytes),
+            count("store_connects", "Connections made to the database", store.health.connects),
+            count("store_losses", "Connections to the database that broke", store.health.losses),
+            count("store_retries", "Transactions tried again", store.health.retries),
+            count("store_settled", "Transactions of unknown end that were asked for", store.health.settled),
+            count(
+                "store_late_dropped",
+                "Rows of last presence that found no room to wait for the database",
+                store.health.late_dropped,
+            ),
         ]
+    }
+
+    fn store_up(&mut self) -> bool {
+        self.store.figures().health.up
     }
 
     fn store_syncs(&mut self) -> Histogram<u64> {

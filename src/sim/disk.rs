@@ -10,7 +10,7 @@ use crate::base::id::CoreId;
 use crate::base::random::Random;
 use crate::base::time::Time;
 use crate::store::memory::{Fault, Memory};
-use crate::store::{Backend, Commit, Completion, Durability, Failure, RIDE_ALONG_MS, Write};
+use crate::store::{Backend, Commit, Completion, Durability, Failure, RIDE_ALONG_MS, Settled, Write};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -54,11 +54,11 @@ impl Disk {
         if now < self.busy_until && !calm {
             return Vec::new();
         }
-        if let Some(answers) = self.settle_doubt(now, calm) {
-            return answers;
+        if self.doubt.is_some() {
+            return self.settle_doubt(now, random, calm);
         }
         let due = |waiting: &Waiting| waiting.commit.durability == Durability::Synced || now.since(waiting.since) >= ride_along();
-        if self.doubt.is_some() || !self.queue.iter().any(due) {
+        if !self.queue.iter().any(due) {
             return Vec::new();
         }
         let count = if calm || random.one_in(2) { self.queue.len() } else { 1 + random.below(self.queue.len() as u64) as usize };
@@ -92,16 +92,25 @@ impl Disk {
         }
     }
 
-    fn settle_doubt(&mut self, now: Time, calm: bool) -> Option<Vec<Answered>> {
-        let (settled_at, commits) = self.doubt.as_mut()?;
-        commits.extend(self.queue.drain(..));
-        if now < *settled_at && !calm {
-            return None;
-        }
+    /// Refuses what came meanwhile, and says what became of the transaction in doubt when that is known: it may be there or not.
+    fn settle_doubt(&mut self, now: Time, random: &mut Random, calm: bool) -> Vec<Answered> {
+        let refused = Err("the disk did not answer: try again".into());
+        let came = std::mem::take(&mut self.queue).into_iter();
+        let (new, late): (Vec<_>, Vec<_>) = came.partition(|waiting| waiting.commit.durability == Durability::Synced);
+        self.queue.extend(late);
+        let mut answered = answers(new, &refused);
+        let Some((_, commits)) = self.doubt.take_if(|(settled_at, _)| calm || now >= *settled_at) else { return answered };
         self.memory.fault = Fault::None;
-        self.memory.heal().expect("a disk without a fault heals");
-        let (_, commits) = self.doubt.take()?;
-        Some(answers(commits, &Err("the disk did not answer: try again".into())))
+        let healed = self.memory.heal().expect("a disk without a fault heals");
+        assert_eq!(healed, Settled::NotMade, "memory makes nothing that it reports as in doubt");
+        if random.one_in(2) {
+            let made: Vec<Commit> = commits.iter().map(|waiting| waiting.commit.clone()).collect();
+            self.memory.apply(&made).expect("there is no fault");
+            answered.extend(answers(commits, &Ok(())));
+        } else {
+            answered.extend(answers(commits, &refused));
+        }
+        answered
     }
 
     /// The process is gone: what was not applied is lost.

@@ -1,4 +1,4 @@
-//! The data directory: who may use it, what is in it, and the words for when it can't be used.
+//! The data directory: who may use it, what is in it, and the words for when a store can't be used.
 //!
 //! Lives on: the main thread at start, and that of `fanal user` and `fanal bench`. Serves issue 2 point 6. Layout: `fanal.lock`
 //! (locked by the one process that uses the directory, whose number it holds) and `fanal.redb` (the rows). Invariants:
@@ -14,7 +14,7 @@ const ROWS_FILE: &str = "fanal.redb";
 /// The rows file while it is made.
 const NEW_FILE: &str = "fanal.redb.new";
 
-/// Why a data directory or the file in it can't be used.
+/// Why a data directory, the file in it or a database can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("{dir}: a node is running on this directory (process {process}): use its admin address, or stop it first")]
@@ -25,8 +25,13 @@ pub enum OpenError {
     Missing { dir: String },
     #[error("{place}: the file is damaged: {why}. It was left as it is: restore it from a backup, or move it away to start empty")]
     Damaged { place: String, why: String },
-    #[error("{place}: the file has format {found}, this fanal reads up to {known}: start the newer fanal that wrote it")]
+    #[error("{place}: the data has format {found}, this fanal reads up to {known}: start the newer fanal that wrote it")]
     Newer { place: String, found: u32, known: u32 },
+    /// Never with the URL itself: it may hold a password.
+    #[error("store.url: {why}. Write it like \"postgres://fanal@127.0.0.1/fanal\"")]
+    Url { why: String },
+    #[error("{place}: {why}. {fix}")]
+    Database { place: String, why: String, fix: &'static str },
 }
 
 /// A data directory that belongs to this process until it's dropped.

@@ -3,7 +3,7 @@
 //! Lives on: whoever owns it. Invariant: a transaction is applied whole or not at all, as on disk. What "survives" a crash of a
 //! simulated node is this value: give it to the node's next life.
 
-use super::{Backend, Commit, Failure, PROGRESS_ROWS, RowFn, Table, unreadable};
+use super::{Backend, Commit, Failure, PROGRESS_ROWS, RowFn, Settled, Table, unreadable};
 use std::collections::BTreeMap;
 
 /// What the simulator wants to go wrong.
@@ -60,11 +60,15 @@ impl Backend for Memory {
         Ok(0)
     }
 
-    fn heal(&mut self) -> Result<(), String> {
+    fn heal(&mut self) -> Result<Settled, String> {
         match &self.fault {
             Fault::Doubt(reason) => Err(reason.clone()),
-            Fault::None | Fault::Refuse(_) => Ok(()),
+            Fault::None | Fault::Refuse(_) => Ok(Settled::NotMade),
         }
+    }
+
+    fn fetch(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        Ok(self.get(table, key).map(<[u8]>::to_vec))
     }
 
     fn load(&self, table: Table, row: &mut RowFn<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<(), String> {

@@ -1,13 +1,15 @@
-//! What must outlive the process, as commands and completions. The back ends (`memory`, `redb`) know tables, keys and bytes, and
-//! nothing of presence; `rows` says what the bytes mean.
+//! What must outlive the process, as commands and completions. The back ends (`memory`, `redb`, `postgres`) know tables, keys and
+//! bytes, and nothing of presence; `rows` says what the bytes mean.
 //!
-//! Lives on: the storage thread (`thread`); cores hand it commits through a `Port` and never wait. Serves J10, M3. Invariants: a
-//! commit is durable whole or not at all; its completion comes after it is durable; completions come in the order of the commits
-//! of one core; a commit that was failed never appears later.
+//! Lives on: the storage thread (`thread`); cores hand it commits through a `Port` and never wait. Serves J10, M3, M5. Invariants:
+//! a commit is durable whole or not at all; its completion comes after it is durable; completions come in the order of the commits
+//! of one core, but those in doubt, which come when it's settled; a commit that was failed never appears later.
 
 pub mod memory;
 pub mod rows;
 
+#[cfg(feature = "runtime")]
+pub mod copy;
 #[cfg(feature = "runtime")]
 pub mod dir;
 #[cfg(feature = "runtime")]
@@ -15,12 +17,16 @@ mod disk;
 #[cfg(feature = "runtime")]
 pub mod offline;
 #[cfg(feature = "runtime")]
+pub mod postgres;
+#[cfg(feature = "runtime")]
 pub mod redb;
 #[cfg(feature = "runtime")]
 pub mod thread;
 
 use crate::base::id::CoreId;
 use rows::{BadRow, EPOCH_KEY};
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// How long a ride-along commit waits for a synced one before it's synced alone. At the limit: one more transaction.
 pub const RIDE_ALONG_MS: u64 = 500;
@@ -32,6 +38,8 @@ pub const GROUP_BYTES: usize = 8 << 20;
 pub const PORT_COMMITS: usize = 4_096;
 /// Bytes of keys and values of one core that wait for the storage thread. At the limit: refused, `overloaded`.
 pub const PORT_BYTES: usize = 32 << 20;
+/// Rows of one core that were asked for and not taken. At the limit: refused, `overloaded`.
+pub const PORT_READS: usize = 1_024;
 /// How often the storage thread tries to settle a transaction whose fate the disk would not tell.
 pub const HEAL_MS: u64 = 1_000;
 /// Memory the redb back end may use for pages. At the limit: pages are read from the file again.
@@ -134,14 +142,60 @@ pub struct Completion {
     pub result: Result<(), String>,
 }
 
+/// A row that a core asked for: `None`, there is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fetched {
+    pub ticket: u64,
+    pub result: Result<Option<Vec<u8>>, String>,
+}
+
+/// What became of a transaction that was in doubt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settled {
+    /// It's there, whole.
+    Made,
+    /// Nothing of it is there, and nothing will be.
+    NotMade,
+}
+
+/// How a back end fares. All count from the start but `up`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// Whether it can be reached.
+    pub up: bool,
+    /// How often it was connected to, and how often that broke.
+    pub connects: u64,
+    pub losses: u64,
+    /// Transactions tried again.
+    pub retries: u64,
+    /// Transactions of unknown end that were asked for.
+    pub settled: u64,
+    /// Rows that might be late and found no room to wait.
+    pub late_dropped: u64,
+}
+
+impl Default for Health {
+    /// A back end that is always there.
+    fn default() -> Health {
+        Health { up: true, connects: 0, losses: 0, retries: 0, settled: 0, late_dropped: 0 }
+    }
+}
+
 /// Why a transaction was not made. The text names the thing, the reason and the fix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
     /// Nothing of it is there, and nothing of it will appear.
     Refused(String),
-    /// The disk took part of it and then stopped answering: whether it's there is known only after `heal` succeeded, and then
-    /// nothing of it is there.
+    /// The disk or database took part of it and then stopped answering: whether it's there is known only after `heal` succeeded.
     InDoubt(String),
+}
+
+impl Failure {
+    pub fn reason(self) -> String {
+        match self {
+            Failure::Refused(reason) | Failure::InDoubt(reason) => reason,
+        }
+    }
 }
 
 /// A place to keep rows: one writer, which applies whole transactions in order.
@@ -149,12 +203,44 @@ pub trait Backend: Send {
     /// Makes all the commits, in order, one durable transaction. Returns the nanoseconds spent on waiting for the disk.
     fn apply(&mut self, commits: &[Commit]) -> Result<u64, Failure>;
 
-    /// After `InDoubt`: undoes what is left of the transaction. `Err` says why that is not possible now; call it again later.
-    fn heal(&mut self) -> Result<(), String>;
+    /// After `InDoubt`: finds out what became of the transaction, or undoes what is left of it. `Err` says why that is not possible
+    /// now; call it again later.
+    fn heal(&mut self) -> Result<Settled, String>;
 
-    /// Hands out every row of a table in the order of the keys. `row` may refuse one, which ends the load with an error that
-    /// names the row. `progress` hears (rows done, rows in all) every `PROGRESS_ROWS` rows and at the end.
+    /// The value of one row, with all that was applied.
+    fn fetch(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, String>;
+
+    /// Hands out every row of a table, those of one owner in the order of the keys. `row` may refuse one, which ends the load with
+    /// an error that names the row. `progress` hears (rows done, rows in all as far as that is known) every `PROGRESS_ROWS` rows
+    /// and at the end.
     fn load(&self, table: Table, row: &mut RowFn<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<(), String>;
+
+    /// The same for the users of some slots alone, and what is the deployment's: what a node needs that owns these.
+    fn load_slots(
+        &self,
+        table: Table,
+        slots: RangeInclusive<u16>,
+        row: &mut RowFn<'_>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), String> {
+        let mut of_slots = |key: &[u8], value: &[u8]| match rows::slot_of_key(table, key) {
+            Some(slot) if !slots.contains(&slot) => Ok(()),
+            _ => row(key, value),
+        };
+        self.load(table, &mut of_slots, progress)
+    }
+
+    /// Does what is due by itself, such as connecting again. Gives the time until it wants to be called again; `None`: never.
+    fn tend(&mut self) -> Option<Duration> {
+        None
+    }
+
+    fn health(&self) -> Health {
+        Health::default()
+    }
+
+    /// Nothing comes after this.
+    fn close(&mut self) {}
 
     /// Counts the deployment's epoch up, durably, and returns it: from 1, once per start, before anything is served.
     fn begin_epoch(&mut self) -> Result<u32, String> {
@@ -168,10 +254,8 @@ pub trait Backend: Send {
         self.load(Table::Meta, &mut find, &mut |_, _| ())?;
         let epoch = epoch.checked_add(1).ok_or("the epoch has reached its last number: start with a new data directory")?;
         let write = Write { table: Table::Meta, key: EPOCH_KEY.to_vec(), value: Some(rows::encode_u32(epoch)) };
-        match self.apply(&[Commit { ticket: 0, writes: vec![write], durability: Durability::Synced }]) {
-            Ok(_) => Ok(epoch),
-            Err(Failure::Refused(reason) | Failure::InDoubt(reason)) => Err(reason),
-        }
+        let commit = Commit { ticket: 0, writes: vec![write], durability: Durability::Synced };
+        self.apply(&[commit]).map(|_| epoch).map_err(Failure::reason)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `fanal user` on the data directory of a stopped node.
+//! `fanal user` on the data directory of a stopped node, or on its database.
 //!
 //! Lives on: the command's own process. Serves issue 2's interfaces. Invariants: refused while a node runs on the directory;
 //! a change is durable when the call returns; a serial of a user id is never given out twice.
@@ -14,11 +14,12 @@ use crate::base::credentials::ScramCredentials;
 use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::time::WallClock;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// The accounts of a stopped node.
 pub struct Offline {
-    store: RedbStore,
+    store: Box<dyn Backend>,
 }
 
 /// Why a command on the accounts was not carried out.
@@ -36,36 +37,45 @@ pub enum OfflineError {
 
 impl From<Failure> for OfflineError {
     fn from(failure: Failure) -> OfflineError {
-        match failure {
-            Failure::Refused(reason) | Failure::InDoubt(reason) => OfflineError::Store(reason),
-        }
+        OfflineError::Store(failure.reason())
     }
 }
 
 impl Offline {
+    /// In a store that is this process's.
+    pub fn on(store: Box<dyn Backend>) -> Offline {
+        Offline { store }
+    }
+
     /// Opens a directory that has data.
     pub fn open(dir: &Path) -> Result<Offline, OfflineError> {
-        Ok(Offline { store: RedbStore::open(DataDir::take(dir)?)? })
+        Ok(Offline::on(Box::new(RedbStore::open(DataDir::take(dir)?)?)))
     }
 
     /// Opens a directory; makes it when it's not there.
     pub fn open_or_create(dir: &Path) -> Result<Offline, OfflineError> {
-        Ok(Offline { store: RedbStore::open(DataDir::take_or_create(dir)?)? })
+        Ok(Offline::on(Box::new(RedbStore::open(DataDir::take_or_create(dir)?)?)))
     }
 
-    pub fn account(&self, jid: &Bare) -> Result<Option<Account>, OfflineError> {
-        let row = self.store.get(Table::Accounts, &user_key(jid)).map_err(OfflineError::Store)?;
+    pub fn account(&mut self, jid: &Bare) -> Result<Option<Account>, OfflineError> {
+        let row = self.store.fetch(Table::Accounts, &user_key(jid)).map_err(OfflineError::Store)?;
         row.map(|row| Account::decode(&row)).transpose().map_err(|why| OfflineError::Store(format!("account {jid}: {why}")))
     }
 
     /// Every account, in the order of the JIDs.
     pub fn accounts(&self) -> Result<Vec<(Bare, Account)>, OfflineError> {
+        let mut accounts = self.accounts_in(0..=u16::MAX)?;
+        accounts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(accounts)
+    }
+
+    fn accounts_in(&self, slots: RangeInclusive<u16>) -> Result<Vec<(Bare, Account)>, OfflineError> {
         let mut accounts = Vec::new();
         let mut take = |key: &[u8], value: &[u8]| {
             accounts.push((Bare::new(split_user(key)?).ok_or(BadRow::Key)?, Account::decode(value)?));
             Ok(())
         };
-        self.store.load(Table::Accounts, &mut take, &mut |_, _| ()).map_err(OfflineError::Store)?;
+        self.store.load_slots(Table::Accounts, slots, &mut take, &mut |_, _| ()).map_err(OfflineError::Store)?;
         Ok(accounts)
     }
 
@@ -131,10 +141,10 @@ impl Offline {
     }
 
     /// The highest serial ever given out in a slot, as counted and as seen.
-    fn last_serial(&self, slot: u16) -> Result<u32, OfflineError> {
-        let counted = self.store.get(Table::Meta, &serial_key(slot)).map_err(OfflineError::Store)?;
+    fn last_serial(&mut self, slot: u16) -> Result<u32, OfflineError> {
+        let counted = self.store.fetch(Table::Meta, &serial_key(slot)).map_err(OfflineError::Store)?;
         let counted = counted.map_or(Ok(0), |row| decode_u32(&row)).map_err(|why| OfflineError::Store(why.to_string()))?;
-        let seen = self.accounts()?.into_iter().filter(|(_, account)| account.user.slot() == slot);
+        let seen = self.accounts_in(slot..=slot)?.into_iter();
         Ok(seen.map(|(_, account)| account.user.serial()).max().unwrap_or(0).max(counted))
     }
 

@@ -11,7 +11,7 @@
 use super::dir::{DataDir, OpenError, io_error};
 use super::disk::{Disk, Guarded, Header, Overlay, Watch, restore};
 use super::rows::{FORMAT_KEY, decode_u32, encode_u32};
-use super::{Backend, CACHE_BYTES, Commit, Failure, PROGRESS_ROWS, RowFn, Table, unreadable};
+use super::{Backend, CACHE_BYTES, Commit, Failure, PROGRESS_ROWS, RowFn, Settled, Table, unreadable};
 use ::redb::backends::FileBackend;
 use ::redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTableMetadata, StorageError, TableDefinition, TableError,
@@ -160,12 +160,17 @@ impl Backend for RedbStore {
         }
     }
 
-    fn heal(&mut self) -> Result<(), String> {
+    fn heal(&mut self) -> Result<Settled, String> {
         if let State::InDoubt(header) = &self.state {
             restore(&self.disk, header).map_err(|error| self.refusal(&error))?;
             self.state = State::Closed;
         }
-        Ok(())
+        Ok(Settled::NotMade)
+    }
+
+    fn fetch(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        self.reopen().map_err(|failure| failure.reason())?;
+        self.get(table, key)
     }
 
     fn load(&self, table: Table, row: &mut RowFn<'_>, progress: &mut dyn FnMut(u64, u64)) -> Result<(), String> {

@@ -4,8 +4,9 @@
 //! parted by NUL, which no JID contains. Invariants: what was encoded decodes to the same; other bytes give an error, never a
 //! panic; the fields of a version never change their order or type (a new field is a new version).
 
+use super::Table;
 use crate::base::credentials::ScramCredentials;
-use crate::base::id::UserId;
+use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::time::WallClock;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -271,6 +272,17 @@ pub fn serial_key(slot: u16) -> Vec<u8> {
 /// The slot of a `serial_key`; `None` for other keys of `Meta`.
 pub fn split_serial(key: &[u8]) -> Option<u16> {
     key.strip_prefix(SERIAL_KEY)?.try_into().ok().map(u16::from_be_bytes)
+}
+
+/// The slot of the user whose row this is; `None`: the row is the deployment's.
+pub fn slot_of_key(table: Table, key: &[u8]) -> Option<u16> {
+    match table {
+        Table::Meta => split_serial(key),
+        _ => {
+            let owner = key.split(|&byte| byte == 0).next().unwrap_or_default();
+            Some(slot_of(std::str::from_utf8(owner).unwrap_or_default()))
+        }
+    }
 }
 
 /// A number of `Meta`.

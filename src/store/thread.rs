@@ -3,11 +3,12 @@
 //! Lives on: its own thread; a `Port` lives on its core. Serves J10, M3. The sync in progress is the time in which the next group
 //! gathers: nothing waits on purpose, except ride-along commits. The hand-over is a bounded channel of the standard library and
 //! not a lock-free ring: it's not on the presence path, and `try_send` never waits for room. Invariants: a core never has more than
-//! `PORT_COMMITS` or `PORT_BYTES` under way, so neither channel can be full; completions of a core come in the order of its
-//! commits; while a transaction is in doubt, its commits and all later ones wait, and fail together when it's settled.
+//! `PORT_COMMITS` or `PORT_BYTES` under way, so neither channel can be full, nor more than `PORT_READS` rows asked for; completions
+//! of a core come in the order of its commits; while a transaction is in doubt, its commits wait until it's settled, and later
+//! ones that must be durable are refused; what a core reads is what it has handed over, or newer.
 
-use super::{Backend, Commit, Completion, Durability, Failure};
-use super::{GROUP_BYTES, GROUP_COMMITS, HEAL_MS, PORT_BYTES, PORT_COMMITS, RIDE_ALONG_MS};
+use super::{Backend, Commit, Completion, Durability, Failure, Fetched, Health, Settled, Table};
+use super::{GROUP_BYTES, GROUP_COMMITS, HEAL_MS, PORT_BYTES, PORT_COMMITS, PORT_READS, RIDE_ALONG_MS};
 use crate::base::id::CoreId;
 use crate::base::reason::Reason;
 use hdrhistogram::Histogram;
@@ -26,7 +27,16 @@ const LONGEST_SYNC_NS: u64 = 60_000_000_000;
 
 enum Order {
     Commit(CoreId, Commit),
+    Fetch(Fetch),
     Stop,
+}
+
+/// A row that a core wants.
+struct Fetch {
+    core: CoreId,
+    ticket: u64,
+    table: Table,
+    key: Vec<u8>,
 }
 
 /// What one core has under way.
@@ -34,6 +44,7 @@ enum Order {
 struct Load {
     commits: AtomicUsize,
     bytes: AtomicUsize,
+    reads: AtomicUsize,
 }
 
 /// What the storage thread has done, readable while it runs.
@@ -46,6 +57,7 @@ struct Counters {
     failed: AtomicU64,
     refused: AtomicU64,
     sync_ns: Mutex<Histogram<u64>>,
+    health: Mutex<Health>,
 }
 
 /// A reading of the counters. All count from the start but `waiting`.
@@ -64,6 +76,8 @@ pub struct Figures {
     pub refused: u64,
     /// Commits under way now.
     pub waiting: u64,
+    /// The back end's own.
+    pub health: Health,
 }
 
 /// A core's way to the storage thread.
@@ -71,6 +85,7 @@ pub struct Port {
     core: CoreId,
     orders: SyncSender<Order>,
     done: Receiver<Completion>,
+    fetched: Receiver<Fetched>,
     counters: Arc<Counters>,
 }
 
@@ -108,6 +123,27 @@ impl Port {
         })
     }
 
+    /// Asks for the value of a row, such as a user's last presence. Never waits; the answer comes by `take_fetched`.
+    pub fn fetch(&self, ticket: u64, table: Table, key: Vec<u8>) -> Result<(), Reason> {
+        let reads = &self.counters.loads[usize::from(self.core.0)].reads;
+        if reads.load(Relaxed) >= PORT_READS {
+            self.counters.refused.fetch_add(1, Relaxed);
+            return Err(Reason::Overloaded);
+        }
+        reads.fetch_add(1, Relaxed);
+        self.orders.try_send(Order::Fetch(Fetch { core: self.core, ticket, table, key })).map_err(|_| {
+            reads.fetch_sub(1, Relaxed);
+            Reason::StorageFailed
+        })
+    }
+
+    /// The next row that was asked for, if one has come. In the order in which they were asked for.
+    pub fn take_fetched(&self) -> Option<Fetched> {
+        let fetched = self.fetched.try_recv().ok()?;
+        self.counters.loads[usize::from(self.core.0)].reads.fetch_sub(1, Relaxed);
+        Some(fetched)
+    }
+
     /// The next completion, if there is one.
     pub fn take(&self) -> Option<Completion> {
         let completion = self.done.try_recv().ok()?;
@@ -136,13 +172,15 @@ impl StorageThread {
             failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             sync_ns: Mutex::new(Histogram::new_with_bounds(1, LONGEST_SYNC_NS, 2).expect("the bounds are in order")),
+            health: Mutex::new(backend.health()),
         });
-        let (orders, taken) = sync_channel(cores * PORT_COMMITS + 1);
+        let (orders, taken) = sync_channel(cores * (PORT_COMMITS + PORT_READS) + 1);
         let (mut ports, mut bells) = (Vec::new(), Vec::new());
         for (core, wake) in (0..).map(CoreId).zip(wakes) {
             let (put, done) = sync_channel(PORT_COMMITS);
-            bells.push(Bell { put, wake, rung: false });
-            ports.push(Port { core, orders: orders.clone(), done, counters: counters.clone() });
+            let (give, fetched) = sync_channel(PORT_READS);
+            bells.push(Bell { put, give, wake, rung: false });
+            ports.push(Port { core, orders: orders.clone(), done, fetched, counters: counters.clone() });
         }
         let worker = Worker {
             backend,
@@ -150,6 +188,8 @@ impl StorageThread {
             bells,
             counters: counters.clone(),
             group: Group::default(),
+            fetches: Vec::new(),
+            tend_at: Some(Instant::now()),
             doubt: None,
             failing: false,
             stopping: false,
@@ -187,6 +227,7 @@ impl Readings {
             failed: counters.failed.load(Relaxed),
             refused: counters.refused.load(Relaxed),
             waiting: counters.loads.iter().map(|load| load.commits.load(Relaxed) as u64).sum(),
+            health: *counters.health.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
@@ -221,20 +262,27 @@ impl Group {
     fn full(&self) -> bool {
         self.commits.len() >= GROUP_COMMITS || self.bytes >= GROUP_BYTES
     }
+
+    /// Whether there is a reason to make it a transaction now.
+    fn is_due(&self) -> bool {
+        self.synced || self.full() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
 }
 
-/// Where the completions of a core go.
+/// Where the completions of a core go, and the rows it asked for.
 struct Bell {
     put: SyncSender<Completion>,
+    give: SyncSender<Fetched>,
     wake: Wake,
     rung: bool,
 }
 
-/// A transaction whose fate the disk did not tell, and all commits since: they're answered once it's settled. No more than
-/// `PORT_COMMITS` of each core.
+/// A transaction whose fate the disk did not tell: its commits are answered once it's settled.
 struct Doubt {
     cores: Vec<CoreId>,
     commits: Vec<Commit>,
+    /// Ride-along commits that came since. No more than `PORT_COMMITS` of each core.
+    late: Group,
     reason: String,
     next_try: Instant,
 }
@@ -245,6 +293,9 @@ struct Worker {
     bells: Vec<Bell>,
     counters: Arc<Counters>,
     group: Group,
+    fetches: Vec<Fetch>,
+    /// When the back end wants to be called.
+    tend_at: Option<Instant>,
     doubt: Option<Doubt>,
     /// Whether the last transaction failed: it's said once, not for each.
     failing: bool,
@@ -255,14 +306,18 @@ impl Worker {
     fn run(mut self) {
         loop {
             self.gather();
-            let group = std::mem::take(&mut self.group);
+            let due = self.stopping || self.group.is_due();
+            let group = if due { std::mem::take(&mut self.group) } else { Group::default() };
             let drained = group.commits.is_empty() && self.stopping;
             self.commit(group);
             self.settle_doubt();
+            self.answer_fetches();
+            self.tend();
             if drained {
                 break;
             }
         }
+        self.backend.close();
         if let Some(doubt) = &self.doubt {
             tracing::error!("{}: {} commits stay in doubt until the next start", doubt.reason, doubt.commits.len());
         }
@@ -270,8 +325,9 @@ impl Worker {
 
     /// Fills the group: waits for a reason to make a transaction, then takes all that waits.
     fn gather(&mut self) {
-        while !(self.group.synced || self.group.full() || self.stopping) {
-            let deadline = self.group.deadline.into_iter().chain(self.doubt.as_ref().map(|doubt| doubt.next_try)).min();
+        while !(self.group.synced || self.group.full() || self.stopping || !self.fetches.is_empty()) {
+            let next_try = self.doubt.as_ref().map(|doubt| doubt.next_try);
+            let deadline = self.group.deadline.into_iter().chain(next_try.or(self.tend_at)).min();
             let order = match deadline {
                 None => self.taken.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(deadline) => self.taken.recv_timeout(deadline.saturating_duration_since(Instant::now())),
@@ -291,6 +347,7 @@ impl Worker {
     fn accept(&mut self, order: Order) {
         match order {
             Order::Commit(core, commit) => self.group.push(core, commit),
+            Order::Fetch(fetch) => self.fetches.push(fetch),
             Order::Stop => self.stopping = true,
         }
     }
@@ -300,10 +357,8 @@ impl Worker {
             return;
         }
         let Group { cores, commits, bytes, .. } = group;
-        if let Some(doubt) = &mut self.doubt {
-            doubt.cores.extend(cores);
-            doubt.commits.extend(commits);
-            return;
+        if self.doubt.is_some() {
+            return self.hold_off(cores, commits);
         }
         match self.backend.apply(&commits) {
             Ok(sync_ns) => {
@@ -324,25 +379,84 @@ impl Worker {
                     "{} commits are in doubt, and nothing can be stored until that is settled: {reason}",
                     commits.len()
                 );
-                self.doubt = Some(Doubt { cores, commits, reason, next_try: next_try() });
+                self.doubt = Some(Doubt { cores, commits, late: Group::default(), reason, next_try: next_try() });
             }
         }
+    }
+
+    /// While a transaction is in doubt: refuses what must be durable, and keeps the rest for later.
+    fn hold_off(&mut self, cores: Vec<CoreId>, commits: Vec<Commit>) {
+        let Some(doubt) = &mut self.doubt else { return };
+        let (mut whose, mut refused) = (Vec::new(), Vec::new());
+        for (core, commit) in cores.into_iter().zip(commits) {
+            match commit.durability {
+                Durability::RideAlong => doubt.late.push(core, commit),
+                Durability::Synced => {
+                    whose.push(core);
+                    refused.push(commit);
+                }
+            }
+        }
+        let reason = doubt.reason.clone();
+        self.answer(&whose, &refused, &Err(reason));
     }
 
     fn settle_doubt(&mut self) {
         let due = |doubt: &mut Doubt| self.stopping || Instant::now() >= doubt.next_try;
         let Some(mut doubt) = self.doubt.take_if(due) else { return };
         match self.backend.heal() {
-            Ok(()) => {
-                tracing::warn!("the disk works again: {} commits that were held back were not made", doubt.commits.len());
-                self.answer(&doubt.cores, &doubt.commits, &Err(doubt.reason));
+            Ok(settled) => {
+                let (word, result) = match settled {
+                    Settled::Made => ("had been made", Ok(())),
+                    Settled::NotMade => ("were not made", Err(doubt.reason)),
+                };
+                tracing::warn!("the store works again: {} commits that were in doubt {word}", doubt.commits.len());
+                self.answer(&doubt.cores, &doubt.commits, &result);
+                self.commit(doubt.late);
             }
             Err(reason) => {
-                tracing::error!("{} commits wait for the disk: {reason}", doubt.commits.len());
+                if doubt.reason != reason {
+                    tracing::error!("{} commits stay in doubt: {reason}", doubt.commits.len());
+                }
                 doubt.reason = reason;
                 doubt.next_try = next_try();
                 self.doubt = Some(doubt);
             }
+        }
+    }
+
+    /// A ride-along commit that waits is newer than what the back end has.
+    fn answer_fetches(&mut self) {
+        for Fetch { core, ticket, table, key } in std::mem::take(&mut self.fetches) {
+            let late = self.doubt.iter().flat_map(|doubt| &doubt.late.commits);
+            let mut writes = late.chain(&self.group.commits).flat_map(|commit| &commit.writes);
+            let result = match writes.rfind(|write| write.table == table && write.key == key) {
+                Some(write) => Ok(write.value.clone()),
+                None => self.backend.fetch(table, &key),
+            };
+            let bell = &mut self.bells[usize::from(core.0)];
+            match bell.give.try_send(Fetched { ticket, result }) {
+                Ok(()) => bell.rung = true,
+                Err(std::sync::mpsc::TrySendError::Full(_)) => panic!("a core has at most PORT_READS rows to take"),
+                // The core has ended and does not ask any more.
+                Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {}
+            }
+        }
+        self.ring();
+    }
+
+    /// Lets the back end do what is due by itself. A transaction in doubt comes first.
+    fn tend(&mut self) {
+        if self.doubt.is_none() && self.tend_at.is_some_and(|at| Instant::now() >= at) {
+            self.tend_at = self.backend.tend().map(|wait| Instant::now() + wait);
+        }
+        *self.counters.health.lock().unwrap_or_else(PoisonError::into_inner) = self.backend.health();
+    }
+
+    fn ring(&mut self) {
+        for bell in self.bells.iter_mut().filter(|bell| bell.rung) {
+            bell.rung = false;
+            (bell.wake)();
         }
     }
 
@@ -366,10 +480,7 @@ impl Worker {
                 Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {}
             }
         }
-        for bell in self.bells.iter_mut().filter(|bell| bell.rung) {
-            bell.rung = false;
-            (bell.wake)();
-        }
+        self.ring();
     }
 }
 

@@ -56,6 +56,10 @@ impl Control for Node {
         stage_histogram()
     }
 
+    fn store_up(&mut self) -> bool {
+        true
+    }
+
     fn certificate_seconds_left(&mut self) -> Option<i64> {
         Some(86_400)
     }

@@ -3,7 +3,7 @@
 use super::cluster::{self, Peer};
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
 use super::link;
-use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret};
+use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret, StoreKind};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
 use crate::base::network::Network;
@@ -167,6 +167,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_http(config)?;
     cluster::check(config)?;
     link::check(&config.link)?;
+    check_store(config)?;
     check_limits(config)
 }
 
@@ -297,6 +298,16 @@ fn check_http(config: &Config) -> Result<(), Fault> {
         }
         false => Ok(()),
     }
+}
+
+/// The URL itself is not looked at here: whoever connects says what is wrong with it.
+fn check_store(config: &Config) -> Result<(), Fault> {
+    let store = &config.store;
+    if store.kind == StoreKind::Postgres && store.url.is_none() {
+        let fix = "write where the database is, like url = \"postgres://fanal@127.0.0.1/fanal\"";
+        return Err(Fault::new("store.kind", "there is no store.url to it", fix));
+    }
+    Ok(())
 }
 
 /// The first of each pair may be at most the second.

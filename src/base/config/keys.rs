@@ -139,8 +139,13 @@ keys! {
         "\"/etc/ssl/certs/ca-certificates.crt\"";
 
     ["store"]
-    kind: Shape::OneOf(&["redb", "memory"]), "redb: a file in the data directory. memory: nothing is kept, for tests and \
-        measurements.";
+    kind: Shape::OneOf(&["redb", "postgres", "memory"]), "redb: a file in the data directory. postgres: a database, which many \
+        nodes may share. memory: nothing is kept, for tests and measurements.";
+    url: Shape::Text, "Where the database is. One on another machine needs sslmode=verify-full and sslrootcert=FILE, or \
+        sslmode=require, or sslmode=disable. A password that doesn't stand here is taken from PGPASSWORD.",
+        "\"postgres://fanal:...@db.example.org/fanal?sslmode=verify-full&sslrootcert=ca.pem\"";
+    timeout_ms: number(100, HOUR_MS), "How long a change may wait for the database, in milliseconds. 'storage_failed', and \
+        nothing was stored. Presence goes on.";
 
     ["cluster"]
     number: number(1, 65_535), "The cluster's number: each cluster has its own.", "1";

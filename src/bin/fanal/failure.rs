@@ -39,7 +39,7 @@ impl From<Fault> for Failure {
 fn excerpt(error: &ConfigError, text: &str) -> String {
     let mark = LabeledSpan::new_with_span(Some(error.fault.fix.clone()), error.span.clone());
     let diagnostic = MietteDiagnostic::new(error.fault.problem.clone()).with_label(mark);
-    let report = Report::new(diagnostic).with_source_code(NamedSource::new(&error.file, text.to_owned()));
+    let report = Report::new(diagnostic).with_source_code(NamedSource::new(&error.file, masked(text)));
     let theme = match std::io::stderr().is_terminal() {
         true => miette::GraphicalTheme::unicode(),
         false => miette::GraphicalTheme::unicode_nocolor(),
@@ -49,4 +49,26 @@ fn excerpt(error: &ConfigError, text: &str) -> String {
         Ok(()) => shown,
         Err(_) => String::new(),
     }
+}
+
+/// The file without the passwords of URLs, each place as long as before.
+fn masked(text: &str) -> String {
+    let mut masked = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let secret = line.split_once("://").and_then(|(scheme, rest)| {
+            let (login, _) = rest.rsplit_once('@')?;
+            let (user, password) = login.split_once(':')?;
+            let start = scheme.len() + 3 + user.len() + 1;
+            Some(start..start + password.len())
+        });
+        match secret {
+            Some(secret) => {
+                masked += &line[..secret.start];
+                masked.extend(std::iter::repeat_n('*', secret.len()));
+                masked += &line[secret.end..];
+            }
+            None => masked += line,
+        }
+    }
+    masked
 }

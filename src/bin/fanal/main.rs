@@ -10,6 +10,7 @@ mod serve;
 mod settings;
 mod sim;
 mod stats;
+mod store;
 mod token;
 mod user;
 
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::Args),
     /// Manage the users of a node, running or stopped.
     User(user::Args),
+    /// Move what a stopped node keeps between a data directory and a database, or check it.
+    Store(store::Args),
     /// Show what a running node is doing.
     Stats(stats::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
+        Command::Store(args) => store::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),

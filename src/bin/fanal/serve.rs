@@ -4,6 +4,7 @@ use crate::failure::Failure;
 use crate::settings::Settings;
 use fanal::base::config::{Config, Endpoint, StoreKind};
 use fanal::node::Node;
+use fanal::store::postgres::Target;
 use nix::sys::signal::{SigSet, Signal};
 use sd_notify::NotifyState;
 use std::io::Write;
@@ -60,6 +61,13 @@ fn reload(node: &Node) -> Result<(), Failure> {
 fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
     let kept = match config.store.kind {
         StoreKind::Redb => format!("data in {}", config.node.data.display()),
+        // The URL has been read before: a node runs.
+        StoreKind::Postgres => config
+            .store
+            .url
+            .as_ref()
+            .and_then(|url| Target::parse(&url.0).ok())
+            .map_or(String::new(), |database| format!("data in {}, keys in {}", database.place, config.node.data.display())),
         StoreKind::Memory => "keeping nothing".into(),
     };
     let cores = if node.cores == 1 { "1 core".into() } else { format!("{} cores", node.cores) };
@@ -67,9 +75,14 @@ fn greeting(config: &Config, node: &Node, admin: SocketAddr) -> String {
     text += &format!("{}\n", node.report);
     if config.login.token_keys.is_empty() || config.login.trunk_keys.is_empty() {
         text += match config.store.kind {
-            StoreKind::Redb => "not all log-in keys are configured: using random ones, kept in the data directory\n",
+            StoreKind::Redb | StoreKind::Postgres => {
+                "not all log-in keys are configured: using random ones, kept in the data directory\n"
+            }
             StoreKind::Memory => "not all log-in keys are configured: using random ones, forgotten when the node stops\n",
         };
+    }
+    if config.store.url.is_some() && config.store.kind != StoreKind::Postgres {
+        text += "warning: store.url is not used: for the database write store.kind = \"postgres\"\n";
     }
     text += &format!("TLS goes by {}\n", node.certificate);
     if let Some(service) = config.login.http.as_deref().and_then(|url| Endpoint::parse(url).ok()).filter(Endpoint::is_exposed) {

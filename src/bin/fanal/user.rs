@@ -1,4 +1,5 @@
-//! `fanal user`: the accounts of a node, in the data directory of a stopped one, through the admin address of a running one.
+//! `fanal user`: the accounts of a node, in the data directory or database of a stopped one, through the admin address of a running
+//! one.
 
 use crate::failure::Failure;
 use crate::settings::WhichNode;
@@ -8,8 +9,10 @@ use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use fanal::base::jid::Bare;
 use fanal::base::limits::PASSWORD_BYTES;
 use fanal::base::time::WallClock;
-use fanal::store::dir::OpenError;
+use fanal::node::database;
+use fanal::store::dir::{DataDir, OpenError};
 use fanal::store::offline::{Offline, OfflineError};
+use fanal::store::postgres::{PostgresStore, TOOL};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -30,7 +33,7 @@ pub struct Args {
     command: Command,
 }
 
-/// Each goes to the node at --admin when that is given; else to the data directory, or to the node that runs on it.
+/// Each goes to the node at --admin when that is given; else to the data directory or database, or to the node that runs on it.
 #[derive(clap::Subcommand)]
 enum Command {
     /// Add a user, or with --replace give one another password.
@@ -100,14 +103,24 @@ impl Target {
         if self.node_only { any_jid(text, &self.config) } else { read_jid(text, &self.config) }
     }
 
-    /// Takes the data directory with `open`; when a node runs on it, that node.
+    /// Takes the database, or the data directory with `open`; when a node runs on it, that node.
     fn open(&self, open: impl Fn(&Path) -> Result<Offline, OfflineError>) -> Result<Accounts, Failure> {
         let listen = &self.config.listen;
         let client = || Client::new(listen.admin, listen.admin_token.clone());
+        let data = &self.config.node.data;
         if self.node_only {
             return Ok(Accounts::Running(client()));
         }
-        match open(&self.config.node.data) {
+        if let Some(settings) = database(&self.config, TOOL, seed()?).map_err(Failure::line)? {
+            return match DataDir::user_of(data) {
+                Some(_) => Ok(Accounts::Running(client())),
+                None => {
+                    let store = PostgresStore::open_as_tool(settings).map_err(Failure::line)?;
+                    Ok(Accounts::Stopped(Offline::on(Box::new(store))))
+                }
+            };
+        }
+        match open(data) {
             Err(OfflineError::Open(busy @ OpenError::Busy { .. })) => match client().get("/healthz") {
                 Err(ClientError::Unreachable(address, _)) => Err(Failure::line(format!(
                     "{busy}. Its admin address is not {address}: give it with --admin or the node's --config"
@@ -247,6 +260,11 @@ fn credentials(password: &str) -> Result<ScramCredentials, Failure> {
     let mut salt = [0; SALT_BYTES];
     getrandom::fill(&mut salt).map_err(Failure::line)?;
     Ok(ScramCredentials::from_password(password, &salt, ITERATIONS))
+}
+
+/// For what is left to chance and no secret.
+pub fn seed() -> Result<u64, Failure> {
+    getrandom::u64().map_err(Failure::line)
 }
 
 pub fn now() -> WallClock {
