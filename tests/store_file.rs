@@ -337,7 +337,7 @@ fn a_file_of_a_newer_format_or_of_another_program_is_refused() {
     commit(&mut store, vec![put(Table::Meta, FORMAT_KEY.to_vec(), encode_u32(7))]);
     drop(store);
     let text = RedbStore::open_on(disk_of(&bytes_of(&disk)), "the file").err().expect("it's newer").to_string();
-    assert_eq!(text, "the file: the file has format 7, this fanal reads up to 2: start the newer fanal that wrote it");
+    assert_eq!(text, "the file: the data has format 7, this fanal reads up to 2: start the newer fanal that wrote it");
 
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("other.redb");

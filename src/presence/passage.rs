@@ -48,7 +48,7 @@ mod tests {
     use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId, Version};
     use crate::base::jid::Bare;
     use crate::presence::control::{Ask, Asker, Attach, EdgeRef, Note, SessionEvent, Snapshot, Update, UserRef, Way, WayKind};
-    use crate::presence::frame::Events;
+    use crate::presence::frame::{self, Events};
     use crate::presence::subscription::Action;
     use crate::wire::encode::{Encoder, PresenceFields};
     use crate::wire::event::Head;
@@ -101,7 +101,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn changed_bytes_never_make_unverified_presence(which in 0usize..6, changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4)) {
+        fn changed_bytes_never_make_unverified_presence(
+            which in 0usize..6,
+            changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+        ) {
             let mut bytes = encode(&controls()[which], Vec::new());
             for (at, byte) in changes {
                 let at = at % bytes.len();
@@ -109,7 +112,7 @@ mod tests {
             }
             match decode(&bytes) {
                 Ok(Control::Update { update, .. }) => prop_assert!(presence::read(&update.presence).is_ok()),
-                Ok(Control::Snapshot(snapshot)) => snapshot.events.iter().for_each(|event| _ = crate::presence::frame::event(event)),
+                Ok(Control::Snapshot(snapshot)) => snapshot.events.iter().for_each(|event| _ = frame::event(event)),
                 _ => {}
             }
         }
