@@ -9,9 +9,28 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct CoreId(pub u16);
 
-/// One fanal process of a cluster. Counted from 1; a node that belongs to no cluster is 0.
+/// One fanal process of a cluster. Counted from 1 to [`MOST_NODE`]; a node that belongs to no cluster is 0. Seen from a cluster,
+/// each other cluster is one more node, whatever is behind it: those have the numbers above.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
+
+/// The highest number of a node.
+pub const MOST_NODE: u16 = 0x7fff;
+/// The highest number of a cluster.
+pub const MOST_CLUSTER: u16 = 0x7fff;
+
+impl NodeId {
+    /// What stands for another cluster. Panics on a number that no cluster has.
+    pub fn of_cluster(number: u16) -> NodeId {
+        assert!((1..=MOST_CLUSTER).contains(&number), "clusters are numbered from 1 to {MOST_CLUSTER}");
+        NodeId(MOST_NODE + number)
+    }
+
+    /// The cluster that this stands for; `None`: it's a node.
+    pub fn cluster(self) -> Option<u16> {
+        self.0.checked_sub(MOST_NODE).filter(|&number| number > 0)
+    }
+}
 
 /// A core among all those of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -94,6 +113,14 @@ mod tests {
         let id = UserId::new(0xabcd, 0x1234, 0xdead_beef);
         assert_eq!((id.cluster(), id.slot(), id.serial()), (0xabcd, 0x1234, 0xdead_beef));
         assert_eq!(id.home(7), home_of_slot(0x1234, 7));
+    }
+
+    #[test]
+    fn a_cluster_seen_from_another_is_a_node_that_no_node_can_be() {
+        for number in [1, 7, MOST_CLUSTER] {
+            assert_eq!(NodeId::of_cluster(number).cluster(), Some(number));
+        }
+        assert!([0, 1, MOST_NODE].iter().all(|&node| NodeId(node).cluster().is_none()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `[cluster]`: which cluster and node this is, where the others are, and who keeps the table of owners.
 
 use super::{Config, Endpoint, Fault, StoreKind};
-use crate::base::id::NodeId;
+use crate::base::id::{MOST_NODE, NodeId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -50,7 +50,7 @@ impl Peer {
     /// `None`: it's not written like that.
     pub fn parse(text: &str) -> Option<Peer> {
         let (node, address) = text.split_once('=')?;
-        let node = node.parse().ok().filter(|number| *number > 0)?;
+        let node = node.parse().ok().filter(|number| (1..=MOST_NODE).contains(number))?;
         Some(Peer { node: NodeId(node), address: address.parse().ok()? })
     }
 }
@@ -188,7 +188,7 @@ mod tests {
         let base = "[cluster]\nnumber = 1\nnode = 1\n";
         assert!(fault("[cluster]\nnode = 1").contains("write cluster.number"));
         assert!(fault("[cluster]\nnumber = 1").contains("write cluster.node"));
-        assert!(fault("[cluster]\nnumber = 0").contains("from 1 to 65535"));
+        assert!(fault("[cluster]\nnumber = 0").contains("from 1 to 32767"));
         assert!(fault(base).contains("this one like \"1=127.0.0.1:7402\""));
         assert!(fault(&format!("{base}nodes = [\"1:127.0.0.1\"]")).contains("fanal.toml:4:9: cluster.nodes"));
         assert!(fault(&format!("{base}nodes = [\"1=127.0.0.1:1\", \"1=127.0.0.1:2\"]")).contains("number 1 stands there twice"));

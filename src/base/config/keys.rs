@@ -2,6 +2,7 @@
 //! documentation all come from this list.
 
 use super::{Config, Secret};
+use crate::base::id::{MOST_CLUSTER, MOST_NODE};
 use crate::base::limits::Limits;
 use std::fmt::Write;
 
@@ -148,8 +149,8 @@ keys! {
         nothing was stored. Presence goes on.";
 
     ["cluster"]
-    number: number(1, 65_535), "The cluster's number: each cluster has its own.", "1";
-    node: number(1, 65_535), "This node's number: each node of the cluster has its own, and keeps it with its data.", "1";
+    number: number(1, MOST_CLUSTER as u64), "The cluster's number: each cluster has its own.", "1";
+    node: number(1, MOST_NODE as u64), "This node's number: each node of the cluster has its own, and keeps it with its data.", "1";
     nodes: Shape::Nodes, "All nodes of the cluster: their numbers, and where the others connect to each. For embedded.",
         "[\"1=127.0.0.1:7402\"]";
     coordination: Shape::OneOf(&["embedded", "etcd"]), "Who keeps the table that says which node owns which users. embedded: the \
