@@ -3,13 +3,14 @@
 //! Lives on: the thread that starts the node. Serves Z1, Z4, G4. Invariant: every node of a cluster, configured alike, tells its
 //! cores the same.
 
+use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
 use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
 use crate::base::map::SLOTS;
 use crate::base::time::WallClock;
 use crate::link;
-use crate::shard::LinkTerms;
+use crate::shard::{LinkReport, LinkTerms, PeerReport};
 use crate::wire::link::Site;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
@@ -65,6 +66,40 @@ impl Membership {
     /// The other node that keeps the users of a slot; `None`: this one does.
     pub fn owner(&self, slot: u16) -> Option<NodeId> {
         self.owners.as_ref().map(|owners| owners[usize::from(slot)]).filter(|owner| *owner != self.node)
+    }
+}
+
+impl Membership {
+    /// What all cores know of the cluster, in the operator's words.
+    pub fn status(&self, report: LinkReport, encrypted: bool) -> ClusterStatus {
+        let terms = self.links.as_deref();
+        let address = |node| terms.and_then(|terms| terms.peers.iter().find(|(known, _)| *known == node));
+        let peer = |peer: PeerReport| NodeStatus {
+            number: peer.node.cluster().unwrap_or(peer.node.0),
+            is_cluster: peer.node.cluster().is_some(),
+            address: address(peer.node).map_or_else(String::new, |(_, address)| address.to_string()),
+            found: peer.gauges.link_found > 0,
+            since_ms: peer.since.map(|since| since.0),
+            epoch: peer.life.map(|life| life.epoch >> LIFE_BITS),
+            why: peer.why,
+            gauges: peer.gauges,
+            counts: peer.counts,
+        };
+        let failed = (report.tls_failed > 0).then(|| ("tls_failed".to_owned(), report.tls_failed));
+        let ended = report.ended.into_iter().map(|(reason, count)| (reason.metric().to_owned(), count));
+        ClusterStatus {
+            cluster: self.number,
+            node: self.node.0,
+            address: self.address.map(|address| address.to_string()),
+            epoch: terms.map_or(0, |terms| terms.epoch >> LIFE_BITS),
+            encrypted,
+            users: report.users,
+            relays: report.relays,
+            publishers_across: report.across,
+            nodes: report.peers.into_iter().map(peer).collect(),
+            ended: ended.chain(failed).collect(),
+            stranger: report.stranger,
+        }
     }
 }
 

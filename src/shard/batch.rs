@@ -68,6 +68,8 @@ pub enum Order {
         address: String,
     },
     Snapshot,
+    /// How the links are.
+    Links,
     /// The clients with the most load, at most this many.
     Clients {
         most: usize,

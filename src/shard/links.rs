@@ -11,7 +11,7 @@ use super::connection::Doorway;
 use crate::base::id::{ConnId, CoreId, NodeId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
-use crate::base::time::Time;
+use crate::base::time::{Time, WallClock};
 use crate::front::native::{Door, Parting};
 use crate::front::translate::{HANDSHAKE, Translate};
 use crate::link::{Ends, Incoming, Machine, Notice};
@@ -81,6 +81,8 @@ struct Reach {
     ready: bool,
     told: bool,
     found: bool,
+    /// When it was found or lost last.
+    since: Option<WallClock>,
 }
 
 impl Reach {
@@ -101,6 +103,15 @@ pub(super) struct Links {
 impl Links {
     pub fn lane(&mut self, key: (NodeId, u16)) -> Option<&mut Machine> {
         self.lanes.get_mut(&key)
+    }
+
+    pub fn lanes_to(&self, node: NodeId) -> impl Iterator<Item = &Machine> {
+        self.lanes.range((node, 0)..=(node, u16::MAX)).map(|(_, machine)| machine)
+    }
+
+    /// Another node's cores, whether it can be reached, and since when it can or can't be.
+    pub fn reach_of(&self, node: NodeId) -> (u16, bool, Option<WallClock>) {
+        self.reach.get(&node).map_or((0, false, None), |reach| (reach.cores, reach.found, reach.since))
     }
 }
 
@@ -296,7 +307,7 @@ impl Shard {
     }
 
     pub(super) fn hear_of_lane(&mut self, now: Time, LaneNews { node, lane, state }: LaneNews) {
-        let own = self.settings.cores;
+        let (own, wall) = (self.settings.cores, self.homes.place.wall(now));
         let reach = self.links.reach.entry(node).or_default();
         match state {
             LaneState::Up { cores } => {
@@ -326,13 +337,14 @@ impl Shard {
                     self.out.peers.remove(&node);
                 }
                 if std::mem::take(&mut reach.found) {
+                    reach.since = Some(wall);
                     self.peer_lost(now, node);
                 }
             }
         }
         let Some(reach) = self.links.reach.get_mut(&node) else { return };
         if reach.ready && !reach.found && reach.is_whole(own) {
-            reach.found = true;
+            (reach.found, reach.since) = (true, Some(wall));
             self.link_faults.better(node);
             let cores = reach.cores;
             self.peer_found(now, node, cores);
