@@ -83,7 +83,8 @@ fn see_each_other(one: &TestNode, two: &TestNode) {
     at_one.subscribe(&bob, "").unwrap();
     until(&mut at_two, |event| matches!(event, Event::Subscription(_)).then_some(()));
     at_two.approve(&ann).unwrap();
-    let mut sees = |show: Show| until(&mut at_one, |event| matches!(event, Event::Presence(event) if event.show == show).then_some(()));
+    let mut sees =
+        |show: Show| until(&mut at_one, |event| matches!(event, Event::Presence(event) if event.show == show).then_some(()));
     sees(Show::Available);
     at_two.set_presence(&Presence { show: Show::Away, ..Presence::default() }).unwrap();
     sees(Show::Away);

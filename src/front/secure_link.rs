@@ -32,9 +32,14 @@ pub struct SecureLink {
 enum Stage {
     /// Another node has dialled; nothing has come yet.
     Accepted(Arc<LinkCredentials>),
-    Tls { tls: Box<Tls>, has_heard: bool },
+    Tls {
+        tls: Box<Tls>,
+        has_heard: bool,
+    },
     /// The peer speaks without TLS. It hears so once.
-    Clear { is_told: bool },
+    Clear {
+        is_told: bool,
+    },
 }
 
 impl SecureLink {

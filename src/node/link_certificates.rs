@@ -74,8 +74,7 @@ fn load(files: &[PathBuf; 3], own: Site) -> Result<LinkIdentity, CertificateErro
         fs::read(path).map_err(|source| CertificateError::Read { key, path: path.display().to_string(), source })
     };
     let [ca, certificate, key] = files;
-    let (ca, chain, key) =
-        (read((ca, "link.ca"))?, read((certificate, "link.certificate"))?, read((key, "link.key"))?);
+    let (ca, chain, key) = (read((ca, "link.ca"))?, read((certificate, "link.certificate"))?, read((key, "link.key"))?);
     LinkIdentity::from_pem(&ca, &chain, &key, own)
         .map_err(|why| CertificateError::BadLink { place: certificate.display().to_string(), why })
 }
@@ -115,9 +114,7 @@ pub fn make_authority(dir: &Path, days: u32) -> Result<[PathBuf; 2], MakeError> 
 pub fn make_certificate(ca: &Path, dir: &Path, site: Site, days: u32) -> Result<[PathBuf; 3], MakeError> {
     let (ca_file, ca_key) = (ca.join(CA), ca.join(CA_KEY));
     let name = |path: &Path| path.display().to_string();
-    let read = |path: &Path| {
-        fs::read_to_string(path).map_err(|source| MakeError::File { path: name(path), what: "read", source })
-    };
+    let read = |path: &Path| fs::read_to_string(path).map_err(|source| MakeError::File { path: name(path), what: "read", source });
     let (authorities, key) = (read(&ca_file)?, read(&ca_key)?);
     let [certificate, secret] = vacant(dir, [NODE, NODE_KEY])?;
     let key = KeyPair::from_pem(&key).map_err(|why| MakeError::BadKey { path: name(&ca_key), why })?;

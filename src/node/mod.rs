@@ -99,7 +99,6 @@ pub struct Node {
     pub token_keys: Keys,
     pub trunk_keys: Keys,
     keeper: Arc<Keeper>,
-    membership: Arc<Membership>,
     /// Ends the daily look at the certificate when it is dropped.
     _daily: Sender<()>,
     threads: Vec<CoreThread>,
@@ -171,7 +170,6 @@ impl Node {
             trunk_keys,
             _daily: certificates::warn_daily(&keeper)?,
             keeper,
-            membership: Arc::new(membership),
             threads,
             commands,
             answers: Some(answered),
@@ -196,13 +194,7 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(
-            self.commands.clone(),
-            answers,
-            self.storage.readings(),
-            self.keeper.clone(),
-            self.membership.clone(),
-        )
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), self.keeper.clone())
     }
 
     /// Reads the certificate's files again, and gives what there is to say; no session ends.

@@ -23,9 +23,9 @@ pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 
 use crate::base::sealing::Sealing;
 use crate::front::binding::{Bindings, EndPoint};
+use crate::wire::link::Site;
 use exporter::Heard;
 use opening::Opening;
-use crate::wire::link::Site;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::EncryptError;

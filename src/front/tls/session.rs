@@ -143,13 +143,7 @@ fn flush<S: Process + Deref<Target: Deref<Target = CommonState>>>(session: &mut 
     }
 }
 
-fn write(
-    session: &mut impl Process,
-    incoming: &mut [u8],
-    words: Words<'_>,
-    room: usize,
-    out: &mut Vec<u8>,
-) -> Result<(), Fault> {
+fn write(session: &mut impl Process, incoming: &mut [u8], words: Words<'_>, room: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
     loop {
         // With what has come of the next record: rustls may know where in it a message of its own begins.
         let UnbufferedStatus { state, .. } = session.process(incoming);
