@@ -78,7 +78,7 @@ fn users(one: &TestNode, two: &TestNode) -> [(String, Client); 2] {
 }
 
 /// Users of both nodes make friends and see each other, once the link is there.
-fn see_each_other(one: &TestNode, two: &TestNode) {
+fn see_each_other(one: &TestNode, two: &TestNode) -> [Client; 2] {
     let [(ann, mut at_one), (bob, mut at_two)] = users(one, two);
     at_one.subscribe(&bob, "").unwrap();
     until(&mut at_two, |event| matches!(event, Event::Subscription(_)).then_some(()));
@@ -88,6 +88,7 @@ fn see_each_other(one: &TestNode, two: &TestNode) {
     sees(Show::Available);
     at_two.set_presence(&Presence { show: Show::Away, ..Presence::default() }).unwrap();
     sees(Show::Away);
+    [at_one, at_two]
 }
 
 /// Asks a node until what it says of its links has all these words in it.
@@ -216,4 +217,42 @@ fn g5_a_link_certificate_that_ends_soon_is_said_to_and_measured() {
     let metrics = Admin::new(admin, None).get("/metrics").unwrap();
     let left = metrics.lines().find_map(|line| line.strip_prefix("fanal_link_certificate_seconds_left ")).expect("it is measured");
     assert!((4 * 86_400..=5 * 86_400).contains(&left.parse::<i64>().unwrap()), "{left}");
+}
+
+/// G5: what people and Prometheus are told of the links, at both ends and of two lanes.
+#[test]
+fn g5_the_links_are_shown_as_a_table_and_measured() {
+    let cluster = Cluster::new();
+    cluster.certificate(1, "one");
+    cluster.certificate(2, "two");
+    let mut config = cluster.config(2, Some("two"));
+    config.node.cores = support::config(2).node.cores;
+    let ((one, at_one), (two, at_two)) = (start(&cluster.config(1, Some("one"))), start(&config));
+    let _here = see_each_other(&one, &two);
+    for (admin, other, own) in [(at_one, 1, 0), (at_two, 0, 1)] {
+        let address = admin.to_string();
+        let table = make(&["cluster", "status", "--admin", &address]);
+        let line =
+            |node: usize| table.lines().find(|line| line.starts_with(&format!("node {} ", node + 1))).expect("it has a line");
+        assert!(line(own).contains("this node") && line(own).contains(&cluster.peers[own].address.to_string()), "{table}");
+        assert!(line(other).contains(&cluster.peers[other].address.to_string()) && line(other).contains(" found "), "{table}");
+        assert!(line(other).contains("2 of 2") && table.contains("inside TLS"), "{table}");
+        let status = Admin::new(admin, None).cluster().unwrap();
+        assert_eq!((status.cluster, status.node as usize, status.nodes.len()), (1, own + 1, 1));
+        assert!(status.nodes[0].epoch.is_some() && status.nodes[0].since_ms.is_some());
+        let json = make(&["cluster", "status", "--json", "--admin", &address]);
+        assert!(json.contains("\"link_entries_sent\":"), "{json}");
+        let metrics = Admin::new(admin, None).get("/metrics").unwrap();
+        let value = |name: &str| -> u64 {
+            let name = format!("{name}{{node=\"{}\"}} ", other + 1);
+            let line = metrics.lines().find_map(|line| line.strip_prefix(&*name));
+            line.unwrap_or_else(|| panic!("no {name}in {metrics}")).parse().unwrap()
+        };
+        assert_eq!((value("fanal_link_lanes_up"), value("fanal_link_found")), (2, 1));
+        assert!(value("fanal_link_entries_sent_total") > 0 && value("fanal_link_connections_total") == 2);
+        assert!(value("fanal_link_bytes_received_total") > 0);
+    }
+    let told = Admin::new(at_one, None).cluster().unwrap();
+    assert_eq!((told.users, told.relays), (1, 1), "node 1 keeps ann, who watches bob of node 2");
+    assert_eq!(Admin::new(at_two, None).cluster().unwrap().publishers_across, 1);
 }

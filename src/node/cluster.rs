@@ -63,13 +63,6 @@ impl Membership {
         self.owners.clone()
     }
 
-    /// The other node that keeps the users of a slot; `None`: this one does.
-    pub fn owner(&self, slot: u16) -> Option<NodeId> {
-        self.owners.as_ref().map(|owners| owners[usize::from(slot)]).filter(|owner| *owner != self.node)
-    }
-}
-
-impl Membership {
     /// What all cores know of the cluster, in the operator's words.
     pub fn status(&self, report: LinkReport, encrypted: bool) -> ClusterStatus {
         let terms = self.links.as_deref();
@@ -126,7 +119,7 @@ mod tests {
     #[test]
     fn a_lone_node_owns_all_users_and_has_no_links() {
         let alone = membership("").unwrap();
-        assert!(alone.links.is_none() && alone.address.is_none() && alone.owner(7).is_none() && alone.owners().is_none());
+        assert!(alone.links.is_none() && alone.address.is_none() && alone.owners().is_none());
     }
 
     #[test]
@@ -134,7 +127,6 @@ mod tests {
         let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
         let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
         assert_eq!(one.owners(), two.owners());
-        assert!((0..=u16::MAX).all(|slot| one.owner(slot).is_some() != two.owner(slot).is_some()));
         let (links, others) = (one.links.unwrap(), two.links.unwrap());
         assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
         assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);

@@ -196,13 +196,8 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(
-            self.commands.clone(),
-            answers,
-            self.storage.readings(),
-            self.keeper.clone(),
-            self.membership.clone(),
-        )
+        let (keeper, membership) = (self.keeper.clone(), self.membership.clone());
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), keeper, membership)
     }
 
     /// Reads the certificate's files again, and gives what there is to say; no session ends.

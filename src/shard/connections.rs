@@ -234,7 +234,7 @@ impl Shard {
                 None => Flow::Next,
             },
             ClientFrame::SaslResponse(response) => {
-                self.sasl_response(now, conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
+                self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
                 Flow::Next
             }
             ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
