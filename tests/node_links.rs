@@ -6,11 +6,19 @@ use fanal::admin::client::Client as Admin;
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
 use fanal::base::id::{NodeId, slot_of};
+use fanal::base::reason::LinkReason;
 use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::wire::link::{Frame, Hello, Life, Purpose, Site};
 use fanal::wire::native::Show;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 use support::served::fanal;
 use support::{LONG, TestNode, config, until};
@@ -63,6 +71,32 @@ impl Cluster {
         }
         config
     }
+
+    /// What a node of this name answers to whoever has the certificate in a directory and says these bytes, until it closes.
+    fn speak(&self, files: &str, to: Site, bytes: &[u8]) -> Vec<u8> {
+        let read = |path: PathBuf| fs::read(path).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&read(self.at("ca").join("ca.pem"))).unwrap()).unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(&read(self.at(files).join("node.pem"))).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(&read(self.at(files).join("node.key"))).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
+        let config = Arc::new(builder.with_client_auth_cert(chain, key).unwrap());
+        let session = ClientConnection::new(config, to.certified_name().try_into().unwrap()).unwrap();
+        let address = self.peers.iter().find(|peer| peer.node == to.node).unwrap().address;
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let mut stream = StreamOwned::new(session, socket);
+        stream.write_all(bytes).unwrap();
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).unwrap();
+        said
+    }
+}
+
+/// Since when the first other node is as it is, in what a node says of its links.
+fn since(said: &str) -> Option<&str> {
+    said.split("\"since_ms\":").nth(1)?.split(',').next()
 }
 
 /// A user of node 1 at node 1, and one of node 2 at node 2.
@@ -139,6 +173,39 @@ fn z2_a_node_with_anothers_certificate_stays_out_and_both_say_why() {
     says(at_three, &["from 127.0.0.1: TLS has failed", "\"found\":false"]);
 }
 
+/// Z2: a node with a certificate of the same authority says to be another one. It gets nothing but the reason, and what it says is
+/// counted; the node that it wanted to be stays in.
+#[test]
+fn z2_a_hello_that_is_not_its_certificates_is_refused_and_counted() {
+    let cluster = Cluster::new();
+    for (node, out) in [(1, "one"), (2, "two"), (3, "three")] {
+        cluster.certificate(node, out);
+    }
+    let ((_one, at_one), (_two, at_two)) = (start(&cluster.config(1, Some("one"))), start(&cluster.config(2, Some("two"))));
+    let before = says(at_two, &["\"found\":true"]);
+    let [one, two] = [1, 2].map(|node| Site { cluster: 1, node: NodeId(node) });
+    let foreign = Site { cluster: 2, ..one };
+    for from in [one, foreign] {
+        let hello = Hello {
+            from,
+            to: two,
+            purpose: Purpose::of(from, two),
+            cores: 1,
+            lane: 0,
+            attempt: 9,
+            life: Life { epoch: u64::MAX, term: 0 },
+            known: None,
+            received: 0,
+            digest: [0; 32],
+        };
+        let said = cluster.speak("three", two, &Frame::Hello(hello).encode());
+        assert_eq!(said, Frame::Refusal(LinkReason::WrongCertificate).encode());
+    }
+    let after = says(at_two, &["\"wrong_certificate\":2", "the certificate of yet another one"]);
+    assert_eq!(since(&before), since(&after), "the link with the real one stays");
+    says(at_one, &["\"found\":true"]);
+}
+
 /// Z2: TLS at one end only is no link, whichever end that is.
 #[test]
 fn z2_a_node_without_tls_stays_out_and_both_say_why() {
@@ -184,7 +251,6 @@ fn z2_certificates_are_read_again_and_new_connections_go_by_them() {
     see_each_other(&one, &two);
     let before = says(at_one, &["\"found\":true"]);
     Admin::new(at_one, None).reload_certificate().unwrap();
-    let since = |said: &str| said.split("\"since_ms\":").nth(1).map(|rest| rest.split(',').next().unwrap().to_owned());
     assert_eq!(since(&before), since(&says(at_one, &["\"found\":true"])), "the link that is up stays");
 }
 
@@ -251,6 +317,10 @@ fn g5_the_links_are_shown_as_a_table_and_measured() {
         assert_eq!((value("fanal_link_lanes_up"), value("fanal_link_found")), (2, 1));
         assert!(value("fanal_link_entries_sent_total") > 0 && value("fanal_link_connections_total") == 2);
         assert!(value("fanal_link_bytes_received_total") > 0);
+    }
+    let stats = make(&["stats", "--admin", &at_one.to_string()]);
+    for counted in ["link_entries_sent ", "link_connections ", "relay_updates ", "relays "] {
+        assert!(stats.contains(counted), "{counted}: {stats}");
     }
     let told = Admin::new(at_one, None).cluster().unwrap();
     assert_eq!((told.users, told.relays), (1, 1), "node 1 keeps ann, who watches bob of node 2");

@@ -144,7 +144,7 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
             let health = desk.control.health();
             state(health.live && health.ready, "ready", health.why)
         }
-        (Route::Stats, _) => Ok(json(200, &Report::new(&desk.control.snapshots()?, &desk.control.node_counts()))),
+        (Route::Stats, _) => stats(desk),
         (Route::Histograms, _) => Ok(text(TEXT, desk.log.text())),
         (Route::Clients, _) => list_clients(desk, request),
         (Route::Users, "POST") => add_user(desk, request),
@@ -208,6 +208,12 @@ fn metrics(desk: &mut Desk, counts: ServerCounts) -> Result<Response, Response> 
         started,
     };
     Ok(text(prometheus::CONTENT_TYPE, prometheus::text(scrape)))
+}
+
+fn stats(desk: &mut Desk) -> Result<Response, Response> {
+    let mut report = Report::new(&desk.control.snapshots()?, &desk.control.node_counts());
+    desk.control.cluster()?.nodes.iter().for_each(|node| report.add_link(&node.counts));
+    Ok(json(200, &report))
 }
 
 fn links(status: ClusterStatus) -> prometheus::Links {
