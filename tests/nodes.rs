@@ -198,6 +198,18 @@ impl World {
         self.settle();
     }
 
+    /// A user begins to log in at a node by password.
+    fn knocks(&mut self, node: usize, name: &str) -> Client {
+        let core = usize::from(slot_of(jid(name).as_str()) % self.cores);
+        let conn = self.nodes[node].shards[core].accepted(self.now, IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let (client, jid, data) = (Client { node, core, conn }, jid(name), format!("n,,n={name},r=abc"));
+        let mechanism = "SCRAM-SHA-256";
+        let fields = LogInFields { jid: jid.as_str(), mechanism, data: data.as_bytes(), ..Default::default() };
+        self.say(client, |encoder, out| encoder.hello(out, Tag::request(1), "test"));
+        self.say(client, |encoder, out| encoder.log_in(out, Tag::request(2), &fields));
+        client
+    }
+
     fn subscription(&mut self, client: Client, action: Action, contact: &str) {
         let jid = jid(contact);
         let fields = SubscriptionFields { action, jid: jid.as_str(), ..Default::default() };
@@ -453,6 +465,23 @@ fn a_client_of_a_node_whose_home_is_gone_is_told_and_can_try_again() {
     world.revive(0, 2);
     let again = world.online(1, &ann);
     assert!(!world.heard(again).iter().any(|heard| matches!(heard, Heard::Error(_))));
+}
+
+/// M2.
+#[test]
+fn m2_who_waits_for_the_keys_of_a_home_that_is_lost_meanwhile_is_told_and_can_try_again() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let ann = world.name_on(0, 0);
+        world.cut(0, 1);
+        let client = world.knocks(1, &ann);
+        assert_eq!(world.heard(client), [Heard::Other], "the hello alone");
+        world.kill(0);
+        assert_eq!(world.heard(client), [Heard::Error(36)]);
+        world.revive(0, 2);
+        let again = world.knocks(1, &ann);
+        assert_eq!(world.heard(again), [Heard::Other, Heard::Other], "a challenge");
+    }
 }
 
 #[test]

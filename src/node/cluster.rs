@@ -31,16 +31,12 @@ impl Membership {
     /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
-    /// A link would go in the clear over a network; the store is one that others have, too.
+    /// The store is one that others have, too.
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
             return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, owners: None });
         };
-        if let Some(open) = cluster.nodes.iter().find(|peer| !peer.address.ip().is_loopback()) {
-            let problem = format!("{} is not on this machine, and links are not encrypted yet", open.address);
-            return Err(Fault::new("cluster.nodes", problem, "name loopback addresses"));
-        }
         if config.store.kind == StoreKind::Postgres {
             let problem = "nodes of a cluster have a store each, and can't share a database yet";
             return Err(Fault::new("store.kind", problem, "write redb"));
@@ -57,18 +53,13 @@ impl Membership {
         let mut nodes: Vec<NodeId> = cluster.nodes.iter().map(|peer| peer.node).collect();
         nodes.sort_unstable();
         let owners = (0..SLOTS).map(|slot| nodes[slot % nodes.len()]).collect();
-        let address = own.first().map(|peer| peer.address);
+        let address = config.link.listen.or_else(|| own.first().map(|peer| peer.address));
         Ok(Membership { number, node, address, links: Some(Arc::new(terms)), owners: Some(owners) })
     }
 
     /// Who owns each slot of user numbers; `None`: this node owns all.
     pub fn owners(&self) -> Option<Arc<[NodeId]>> {
         self.owners.clone()
-    }
-
-    /// The other node that keeps the users of a slot; `None`: this one does.
-    pub fn owner(&self, slot: u16) -> Option<NodeId> {
-        self.owners.as_ref().map(|owners| owners[usize::from(slot)]).filter(|owner| *owner != self.node)
     }
 }
 
@@ -77,9 +68,10 @@ const LIFE_BITS: u32 = 40;
 
 /// Of what all nodes of a cluster should be configured with alike.
 fn digest(config: &Config) -> [u8; 32] {
-    let mut cluster = config.cluster.clone();
+    let (mut cluster, mut link) = (config.cluster.clone(), config.link.clone());
     cluster.node = None;
-    let shared = (cluster, &config.link, &config.node.domain);
+    (link.listen, link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None, None);
+    let shared = (cluster, link, &config.node.domain);
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
 
@@ -94,7 +86,7 @@ mod tests {
     #[test]
     fn a_lone_node_owns_all_users_and_has_no_links() {
         let alone = membership("").unwrap();
-        assert!(alone.links.is_none() && alone.address.is_none() && alone.owner(7).is_none() && alone.owners().is_none());
+        assert!(alone.links.is_none() && alone.address.is_none() && alone.owners().is_none());
     }
 
     #[test]
@@ -102,15 +94,21 @@ mod tests {
         let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
         let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
         assert_eq!(one.owners(), two.owners());
-        assert!((0..=u16::MAX).all(|slot| one.owner(slot).is_some() != two.owner(slot).is_some()));
         let (links, others) = (one.links.unwrap(), two.links.unwrap());
         assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
         assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);
     }
 
     #[test]
-    fn links_do_not_go_in_the_clear_over_a_network() {
-        let text = "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\", \"2=192.0.2.1:7403\"]";
-        assert!(membership(text).err().unwrap().to_string().contains("192.0.2.1:7403"));
+    fn nodes_may_have_their_own_files_and_addresses_and_are_configured_alike() {
+        let text = |listen, file| {
+            format!(
+                "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=192.0.2.1:7402\"]\n\
+                 [link]\nlisten = \"{listen}\"\nca = \"{file}\"\ncertificate = \"{file}\"\nkey = \"{file}\""
+            )
+        };
+        let [one, two] = [("0.0.0.0:7402", "a"), ("0.0.0.0:7403", "b")].map(|(at, file)| membership(&text(at, file)).unwrap());
+        assert_eq!(one.address, "0.0.0.0:7402".parse().ok());
+        assert_eq!(one.links.unwrap().digest, two.links.unwrap().digest);
     }
 }

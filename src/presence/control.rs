@@ -4,6 +4,7 @@
 //! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
 //! a reference with a generation, so a late one never reaches a successor.
 
+use super::errand::{Answer, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
@@ -44,6 +45,13 @@ pub struct Asker {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
+    // Any core to a user's home, and back.
+    Errand(Box<Errand>),
+    Answered {
+        who: Who,
+        answer: Answer,
+    },
+
     // Edge to a user's home.
     Attach(Box<Attach>),
     Resume(Box<Resume>),

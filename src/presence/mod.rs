@@ -8,6 +8,7 @@ pub mod ask_first;
 pub mod cache;
 pub mod control;
 pub mod edge;
+pub mod errand;
 pub mod farewell;
 pub mod frame;
 pub mod home;
