@@ -275,7 +275,7 @@ pub fn rows(data: &[u8]) {
     reencode::<rows::Document>(value);
     let limits = Arc::new(Limits::default());
     let (domain, wall_at_zero) = ("localhost".to_owned(), WallClock(0));
-    let place = Place { cluster: 0, epoch: 1, domain, limits, wall_at_zero };
+    let place = Place { cluster: 0, directory: 0, epoch: 1, domain, limits, wall_at_zero };
     let mut homes = Homes::new(place, ahash::RandomState::with_seeds(1, 2, 3, 4), Secrets::new([7; 32]));
     for (table, key, value) in stored() {
         homes.load(table, &key, &value).expect("a sound row");

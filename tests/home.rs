@@ -58,7 +58,7 @@ fn user(n: usize) -> Bare {
 impl World {
     fn new(batch_bytes: u32) -> World {
         let limits = Arc::new(Limits::default());
-        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, directory: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         World {
             now: Time(1),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),

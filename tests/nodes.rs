@@ -331,7 +331,7 @@ fn shard(node: NodeId, core: CoreId, cores: u16, epoch: u32, owners: &Arc<[NodeI
         units: Units::default(),
         clock: || Time(0),
     };
-    let place = Place { cluster: 1, epoch, domain: DOMAIN.into(), limits, wall_at_zero: WALL };
+    let place = Place { cluster: 1, directory: 0, epoch, domain: DOMAIN.into(), limits, wall_at_zero: WALL };
     let mut shard = Shard::new(settings, place, Secrets::from_number(u64::from(node.0) << 16 | u64::from(core.0)));
     shard.out.map.set_owners(owners.clone());
     shard

@@ -10,6 +10,7 @@
 
 mod addresses;
 pub mod batch;
+mod border;
 mod clients;
 mod connection;
 mod connections;
@@ -228,7 +229,10 @@ impl Shard {
         let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
         let hasher = RandomState::with_seeds(number(low), number(high), 1, 2);
         let cores = settings.cores;
-        let map = Map::of_node(settings.node, settings.core, cores);
+        let mut map = Map::of_node(settings.node, settings.core, cores);
+        if place.directory != 0 {
+            (map.cluster, map.directory) = (place.cluster, place.directory);
+        }
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());

@@ -111,6 +111,8 @@ pub struct Tally {
 #[derive(Clone)]
 pub struct Place {
     pub cluster: u16,
+    /// The cluster that keeps the directory of users; 0: there is no cluster but this one.
+    pub directory: u16,
     /// The owner's epoch: higher at each start.
     pub epoch: u32,
     pub domain: String,

@@ -291,7 +291,7 @@ mod tests {
         let map = Map::alone(CoreId(0), 2);
         let there = Seat { core: CoreId(1), ..map.here };
         let limits = Arc::new(Limits::default());
-        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, directory: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         let hasher = RandomState::with_seed(1);
         let mut homes = Homes::new(place, hasher.clone(), Secrets::from_number(1));
         let (mut edge, mut out) = (Edge::new(&map, hasher), Outbox::new(map, &Limits::default(), 1500));
