@@ -313,7 +313,7 @@ fn shards(
         let core = CoreId(core);
         let place = Place {
             cluster: membership.number,
-            directory: 0,
+            directory: config.directory.cluster.unwrap_or_default(),
             epoch,
             domain: config.node.domain.clone(),
             limits: limits.clone(),

@@ -33,7 +33,7 @@ mod watch_over;
 
 pub use clients::ClientLine;
 pub use expect::EXPECTED;
-pub use links::LinkTerms;
+pub use links::{Between, LinkTerms};
 pub use operate::{Answer, UserLine};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -180,6 +180,8 @@ pub struct Shard {
     pub adoptions: Vec<(ConnId, RawSocket)>,
     /// Connections that are not to be read from now on (true), or are again, for the driver.
     pub pauses: Vec<(ConnId, bool)>,
+    /// What the operator is to be told, for the log.
+    pub warnings: Vec<String>,
     /// Descriptors that nobody needs any more, for the driver to close.
     pub orphans: Vec<RawSocket>,
     /// What there is to do with passwords, for another thread.
@@ -245,6 +247,7 @@ impl Shard {
             departures: Vec::new(),
             adoptions: Vec::new(),
             pauses: Vec::new(),
+            warnings: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
             questions: Vec::new(),

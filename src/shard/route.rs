@@ -18,6 +18,8 @@ impl Shard {
                 Entry::Control(control) => self.control(now, control),
                 Entry::FromNode(control) => self.heard_from_node(now, *control),
                 Entry::Lane(news) => self.hear_of_lane(now, news),
+                Entry::Clusters(clusters) => self.take_clusters(now, clusters),
+                Entry::Compare(cluster) => self.compare(cluster),
                 Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
