@@ -125,10 +125,7 @@ impl LinkReason {
     /// Whether it stays like this until somebody changes the configuration or stops a process.
     pub fn is_lasting(self) -> bool {
         use LinkReason::{NumberInUse, OldLife, SameNumbers, UnknownPeer, WrongCluster, WrongNode, WrongPurpose, WrongVersion};
-        matches!(
-            self,
-            NumberInUse | OldLife | SameNumbers | UnknownPeer | WrongCluster | WrongNode | WrongPurpose | WrongVersion
-        )
+        matches!(self, NumberInUse | OldLife | SameNumbers | UnknownPeer | WrongCluster | WrongNode | WrongPurpose | WrongVersion)
     }
 }
 

@@ -100,6 +100,11 @@ impl Faces {
         Faces { seen: HashMap::with_hasher(hasher.clone()), hasher }
     }
 
+    /// Whom they were for is gone.
+    pub fn clear(&mut self) {
+        self.seen.clear();
+    }
+
     /// What changes with an update, as far as it's known. Without a presence it's a session that was cut off.
     pub fn change(&mut self, head: Head, presence: Option<PresenceView<'_>>) -> Matter {
         let key = (head.user, head.session);

@@ -35,6 +35,21 @@ pub struct GatherCounters {
     pub refused: u64,
 }
 
+impl GatherCounters {
+    /// Adds another queue's numbers.
+    pub fn add(&mut self, other: &GatherCounters) {
+        let GatherCounters { updates, replaced, overtaken, others, messages, packed_bytes, packed_updates, refused } = other;
+        self.updates += updates;
+        self.replaced += replaced;
+        self.overtaken += overtaken;
+        self.others += others;
+        self.messages += messages;
+        self.packed_bytes += packed_bytes;
+        self.packed_updates += packed_updates;
+        self.refused += refused;
+    }
+}
+
 /// The queue of one destination.
 pub struct Gather {
     count: usize,
@@ -182,7 +197,8 @@ impl Gather {
         must_arrive
     }
 
-    fn clear(&mut self) {
+    /// Drops what waits: whom it was for is gone.
+    pub fn clear(&mut self) {
         self.rows.clear();
         self.places.clear();
         self.presences.clear();

@@ -163,7 +163,9 @@ mod tests {
         assert_eq!((one.own.clone(), one.identity, one.directory), (two.own.clone(), two.identity, 8));
         assert_ne!((one.own.identity, one.identity), (other.own.identity, other.identity));
         assert_eq!(one.at, [(NodeId(5), "127.0.0.1:7409".parse().unwrap())]);
-        assert!(membership("[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\"]").unwrap().links.unwrap().between.is_none());
+        assert!(
+            membership("[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\"]").unwrap().links.unwrap().between.is_none()
+        );
     }
 
     #[test]

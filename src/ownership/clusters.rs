@@ -81,6 +81,10 @@ impl Clusters {
         self.0.get(&number)
     }
 
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// All but this one: what a joining cluster is told.
     pub fn others(&self, number: u16) -> impl Iterator<Item = &Cluster> {
         self.0.values().filter(move |cluster| cluster.number != number)
@@ -104,9 +108,7 @@ impl Clusters {
             (None, None) => NUMBERS.into_iter().find(|number| !self.0.contains_key(number)).ok_or(Unnumbered::Full)?,
         };
         match self.get(number) {
-            Some(other) if other.identity != identity => {
-                Err(Unnumbered::InUse { number, by: other.place.nodes[0].1.to_string() })
-            }
+            Some(other) if other.identity != identity => Err(Unnumbered::InUse { number, by: other.place.nodes[0].1.to_string() }),
             _ => Ok(Cluster { number, identity, place }),
         }
     }

@@ -2,8 +2,8 @@
 
 use super::cluster::{self, Peer};
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
-use super::{directory, link};
 use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret, StoreKind};
+use super::{directory, link};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
 use crate::base::network::Network;

@@ -65,7 +65,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "Which node of which cluster this is. Without it, it's alone. The same on all its nodes, but for node; change what \
         is the same with all of them stopped.",
     ),
-    ("directory", "Which cluster knows the others, and what users each has. Without it there are no other clusters. The same on all nodes."),
+    (
+        "directory",
+        "Which cluster knows the others, and what users each has. Without it there are no other clusters. The same on all nodes.",
+    ),
     (
         "link",
         "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or \

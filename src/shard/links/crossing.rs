@@ -10,7 +10,7 @@ use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::Machine;
 use crate::link::classify::{Faces, Matter};
-use crate::link::gather::Gather;
+use crate::link::gather::{Gather, GatherCounters};
 use crate::presence::border;
 use crate::presence::control::{Control, WayKind};
 use crate::presence::frame::{self, Events};
@@ -33,12 +33,29 @@ pub(super) struct Crossings {
     waiting: BTreeMap<u16, Crossing>,
     packer: Option<Packer>,
     unpacker: Option<Unpacker>,
+    updates: u64,
+    entries: u64,
+    received: u64,
+}
+
+/// What went across, and came, as the core counts it.
+#[derive(Default)]
+pub struct Crossed {
+    /// At once: updates, and everything else.
+    pub updates: u64,
+    pub entries: u64,
+    /// Complex messages.
+    pub received: u64,
+    pub gathered: GatherCounters,
 }
 
 impl Crossings {
     /// A cluster is gone, and with it what waited for it.
     pub fn forget(&mut self, cluster: u16) {
-        self.waiting.remove(&cluster);
+        if let Some(crossing) = self.waiting.get_mut(&cluster) {
+            crossing.gather.clear();
+            crossing.faces.clear();
+        }
     }
 }
 
@@ -90,6 +107,14 @@ impl Shard {
         next
     }
 
+    /// What went across, and came.
+    pub fn crossings(&self) -> Crossed {
+        let Crossings { updates, entries, received, .. } = self.links.crossings;
+        let mut gathered = GatherCounters::default();
+        self.links.crossings.waiting.values().for_each(|crossing| gathered.add(crossing.gather.counters()));
+        Crossed { updates, entries, received, gathered }
+    }
+
     /// What waits for a cluster, out of its place while it is worked with; `None`: nothing ever waits here.
     fn crossing(&mut self, cluster: u16) -> Option<Crossing> {
         let between = self.settings.links.as_ref()?.between.as_ref().filter(|between| between.policy.is_patient())?;
@@ -104,27 +129,34 @@ impl Shard {
         self.terms().between.as_ref().is_none_or(|between| between.policy.class(matter).is_real_time)
     }
 
+    fn cross_at_once(&mut self, entry: &[u8], machine: &mut Machine) {
+        self.links.crossings.entries += 1;
+        self.must_send(entry, machine);
+    }
+
     fn cross(&mut self, now: Time, cluster: u16, control: Control, crossing: Option<&mut Crossing>, machine: &mut Machine) {
         let matter = matter_of(&control);
         let Some(entry) = border::encode(control, cluster, word::CROSSING.to_le_bytes().to_vec()) else { return };
-        let Some(Crossing { gather, .. }) = crossing else { return self.must_send(&entry, machine) };
+        let Some(Crossing { gather, .. }) = crossing else { return self.cross_at_once(&entry, machine) };
         if self.is_real_time(matter) {
             // What takes a right away must not come before what gave it, which may wait.
             if matter == Matter::Revocation && !gather.is_empty() {
                 self.send_gathered(gather, machine);
             }
-            self.must_send(&entry, machine);
+            self.cross_at_once(&entry, machine);
         } else if !gather.other(now, &entry) {
             self.send_gathered(gather, machine);
             if !gather.other(now, &entry) {
-                self.must_send(&entry, machine);
+                self.cross_at_once(&entry, machine);
             }
         }
     }
 
     fn cross_updates(&mut self, now: Time, cluster: u16, run: &[u8], crossing: Option<&mut Crossing>, machine: &mut Machine) {
         let node = NodeId::of_cluster(cluster);
-        let Some(Crossing { gather, faces }) = crossing else { return self.send_updates(node, run, machine) };
+        let Some(Crossing { gather, faces }) = crossing else {
+            return self.update_at_once(node, run, machine);
+        };
         let mut at_once = Vec::new();
         for update in frame::frames(run) {
             let head = frame::head(update);
@@ -138,7 +170,12 @@ impl Shard {
                 }
             }
         }
-        self.send_updates(node, &at_once, machine);
+        self.update_at_once(node, &at_once, machine);
+    }
+
+    fn update_at_once(&mut self, node: NodeId, run: &[u8], machine: &mut Machine) {
+        self.links.crossings.updates += frame::frames(run).count() as u64;
+        self.send_updates(node, run, machine);
     }
 
     /// Sends what has gathered. Updates alone wait until the lane takes them.
@@ -161,6 +198,7 @@ impl Shard {
     /// A complex message has come: each thing in it is taken as if it had come alone.
     pub(super) fn complex(&mut self, now: Time, lane: Lane, message: &[u8]) -> Result<(), BadPassage> {
         let between = self.terms().between.clone().filter(|_| !self.terms().is_inside(lane.0)).ok_or(BadPassage)?;
+        self.links.crossings.received += 1;
         let mut unpacker = self.links.crossings.unpacker.take().unwrap_or_else(|| between.unpacker());
         let read = unpacker.unpack(message).map_err(|_| BadPassage).and_then(|complex| {
             complex.others().try_for_each(|entry| match entry.split_first_chunk() {

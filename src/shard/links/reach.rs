@@ -203,6 +203,11 @@ impl Shard {
         }
     }
 
+    /// Other clusters that can be reached.
+    pub fn clusters_found(&self) -> usize {
+        self.links.routes.values().filter(|route| route.used.is_some()).count()
+    }
+
     /// Another node of this cluster came or went, or its lane broke: what passed through it on the way to or from other clusters may
     /// be lost, and it may be the home of those whom they watch.
     fn nodes_changed(&mut self) {
