@@ -165,12 +165,11 @@ mod tests {
     fn z12_a_change_of_text_alone_is_told_from_others() {
         let head = |show, flags| Head { user: UserId(1), version: Version::default(), session: SessionId(1), show, flags };
         let fields = fields();
-        let encode = |fields| Encoder::default().presence(&fields);
         let change = |show, flags, next: PresenceFields<'_>| {
             let mut faces = Faces::new(RandomState::with_seeds(1, 2, 3, 4));
-            let of = |bytes| Some(read(bytes).unwrap());
-            assert_eq!(faces.change(head(Show::Away, 0), of(&encode(fields))), Matter::Show, "it's the first");
-            faces.change(head(show, flags), of(&encode(next)))
+            let [first, next] = [fields, next].map(|fields| Encoder::default().presence(&fields));
+            assert_eq!(faces.change(head(Show::Away, 0), Some(read(&first).unwrap())), Matter::Show, "it's the first");
+            faces.change(head(show, flags), Some(read(&next).unwrap()))
         };
         assert_eq!(change(Show::Away, 0, PresenceFields { status: "back", ..fields }), Matter::StatusText);
         assert_eq!(change(Show::Away, 0, PresenceFields { status: "back", caps: "d", ..fields }), Matter::Details);

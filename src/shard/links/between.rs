@@ -1,7 +1,7 @@
 //! How clusters find each other: each logs in to the directory, and hears from it where all the others are.
 //!
-//! Lives on: the core of lane 0, which is the first of each node; the table that comes of it, every core. Serves Z1, Z2. A cluster's
-//! nodes dial those of the directory, by lane 0 only as long as they are not in the table. A cluster is told from any other with
+//! Lives on: the core of lane 0, which is the first of each node; the table that comes of it: every core. Serves Z1, Z2. A
+//! cluster's nodes dial those of the directory, by lane 0 only until they are told of them. A cluster is told from any other with
 //! its number by what its hello says of its identity: the directory and whoever has been told by it lets no other one in. Where
 //! two nodes of the directory have let in different clusters, the word of the lower one holds. Invariants: nobody but the directory
 //! is believed about other clusters; a cluster speaks only for itself when it logs in.

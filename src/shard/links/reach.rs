@@ -14,7 +14,7 @@ use crate::wire::link::{Hello, Site};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Presence is compared with another cluster's so often at most, whatever that asks for: what is asked meanwhile is done once, then.
+/// Presence is compared with another cluster's so often at most: what is asked for meanwhile is done once, then.
 const COMPARE_EVERY: Duration = Duration::from_millis(200);
 
 /// What a core tells the others of a lane.
@@ -208,8 +208,8 @@ impl Shard {
         self.links.routes.values().filter(|route| route.used.is_some()).count()
     }
 
-    /// Another node of this cluster came or went, or its lane broke: what passed through it on the way to or from other clusters may
-    /// be lost, and it may be the home of those whom they watch.
+    /// Another node of this cluster came or went, or its lane broke: what passed through it on the way to or from other clusters
+    /// may be lost, and it may be the home of those whom they watch.
     fn nodes_changed(&mut self) {
         let used = |(&cluster, route): (&u16, &Route)| Some(Site { cluster, node: route.used? });
         let sites: Vec<Site> = self.links.routes.iter().filter_map(used).collect();
