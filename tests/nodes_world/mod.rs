@@ -3,7 +3,7 @@
 //! slot's owner is.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use fanal::base::id::{ConnId, CoreId, NodeId, SessionId, UserId, slot_of};
+use fanal::base::id::{ConnId, CoreId, NodeId, SessionId, slot_of};
 use fanal::base::jid::Bare;
 use fanal::base::limits::Limits;
 use fanal::base::map::SLOTS;
@@ -21,14 +21,13 @@ use fanal::presence::passage;
 use fanal::shard::batch::Batch;
 use fanal::shard::{Settings, Shard};
 use fanal::store::memory::Memory;
-use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Completion, Durability, Table};
 use fanal::wire::decode::ServerFrame;
 use fanal::wire::encode::{Encoder, LogInFields, PresenceFields, SubscriptionFields, Tag};
 use fanal::wire::event::Event;
 use fanal::wire::frame::Chunk;
 use fanal::wire::native::{Action, Show};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
