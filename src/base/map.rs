@@ -88,6 +88,11 @@ impl Map {
         self.home_of_slot(slot_of(jid.as_str()))
     }
 
+    /// The other end of a subscription's way: a home in this cluster (0), or another cluster.
+    pub fn end(&self, cluster: u16, jid: &Bare) -> Seat {
+        if cluster == 0 { self.home_of(jid) } else { Seat::of_cluster(cluster) }
+    }
+
     /// The core of this node that stands for a user: the home, or what keeps in touch with it.
     #[inline]
     pub fn near(&self, user: UserId) -> Seat {

@@ -4,7 +4,7 @@
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route`
 //! (other cores and this one), `links` (other nodes' connections), `peers` (what
-//! other nodes say), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
+//! other nodes say), `border` (other clusters), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
 //! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
 //! everything addressed to this core itself has been worked off.
 
@@ -54,6 +54,7 @@ use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
 use crate::presence::control::{Asker, EdgeRef};
 use crate::presence::edge::Edge;
+use crate::presence::gateway::Gateway;
 use crate::presence::home::{Homes, Place};
 use crate::presence::outbox::Outbox;
 use crate::wire::encode::Encoder;
@@ -173,6 +174,8 @@ pub struct Shard {
     pub homes: Homes,
     pub edge: Edge,
     pub out: Outbox,
+    /// What is known of other clusters' users.
+    pub gateway: Gateway,
     pub recorder: Recorder,
     /// Connections that want to go to another core, for the driver to stop.
     pub departures: Vec<ConnId>,
@@ -240,6 +243,7 @@ impl Shard {
             edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
+            gateway: Gateway::new(hasher.clone(), place.epoch),
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
             out: Outbox::new(map, &settings.limits, settings.units.unit_bytes),
@@ -292,8 +296,9 @@ impl Shard {
         let deadline = self.watch_over(now);
         self.work_off(now);
         let links = self.go_on_with_links(now);
+        let clusters = self.go_on_with_clusters(now);
         self.work_off(now);
-        [handshakes, reading, deadline, links].into_iter().flatten().min()
+        [handshakes, reading, deadline, links, clusters].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

@@ -41,7 +41,9 @@ impl Shard {
 
     /// The store has answered.
     pub fn completed(&mut self, now: Time, completion: Completion) {
-        self.homes.complete(now, completion, &mut self.edge, &mut self.out);
+        if !self.homes.directory.complete(completion.ticket, completion.result.is_ok(), &mut self.out) {
+            self.homes.complete(now, completion, &mut self.edge, &mut self.out);
+        }
         self.work_off(now);
     }
 
@@ -76,7 +78,19 @@ impl Shard {
         self.out.bound[at].waiting += 1;
     }
 
+    /// An entry for this core; what is for a name may be for another cluster.
     pub(super) fn control(&mut self, now: Time, control: Control) {
+        match control {
+            Control::Way(_) | Control::Message(_) | Control::Question(_) | Control::Directed(_) if self.out.map.cluster != 0 => {
+                if let Some(control) = self.leave(now, control) {
+                    self.control_here(now, control);
+                }
+            }
+            control => self.control_here(now, control),
+        }
+    }
+
+    pub(super) fn control_here(&mut self, now: Time, control: Control) {
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Attach(attach) => homes.attach(now, *attach, edge, out),
@@ -109,6 +123,11 @@ impl Shard {
             Control::Revoke { publisher, subscriber, slot } => edge.revoke(slot, publisher, subscriber, homes, out),
             Control::Attached(attached) => self.attached(*attached),
             Control::ToSession { edge, event } => self.tell(edge, event),
+            Control::Entered(entered) => self.entered(now, *entered),
+            Control::Answer { number, cluster, answer } => self.answered_by(cluster, number, answer),
+            Control::Missed { publisher } => self.missed(publisher),
+            Control::WaysAgain { cluster } => self.ways_again(cluster),
+            Control::Directory(inquiry) => self.directory(now, *inquiry),
         }
     }
 

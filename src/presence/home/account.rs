@@ -39,9 +39,9 @@ impl Homes {
         *last = serial;
         let mut user = User::new(UserId::new(self.place.cluster, slot, serial), jid.clone());
         user.credentials = credentials.map(Box::new);
-        let write = account_row(&user, user.credentials.as_deref());
+        let writes = [Some(account_row(&user, user.credentials.as_deref())), self.unsettled_row(jid, user.id)];
         let at = self.insert(user);
-        self.store_change(at, Plan { writes: vec![write], ..Plan::default() }, Origin::Creation, out);
+        self.store_change(at, Plan { writes: writes.into_iter().flatten().collect(), ..Plan::default() }, Origin::Creation, out);
         Ok(at)
     }
 
@@ -72,6 +72,8 @@ impl Homes {
 
     /// A created account is stored: the operator who asked for it is told.
     pub(super) fn created(&mut self, at: UserRef, out: &mut Outbox) {
+        let jid = self.get(at).expect("a user being stored is there").jid.clone();
+        self.settle(&jid, at.user, out);
         for (waiter, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
             self.counters.registrations += u64::from(matches!(waiter, Waiter::Client(_)));
             waiter.answer(Ok(()), out);
@@ -114,6 +116,7 @@ impl Homes {
             crate::store::Durability::RideAlong,
         );
         let user = self.take(at).expect("being removed");
+        self.settle(&user.jid, UserId::NOBODY, out);
         self.drop_mailbox(&user);
         self.document_bytes -= user.document_bytes();
         plan.effects.into_iter().for_each(|effect| change::send_way(effect, out));

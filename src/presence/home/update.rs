@@ -177,6 +177,11 @@ impl Homes {
             // Of another node it's the core that stands for the publisher, whichever that is.
             let is_there = |seat: Seat| seat == to || elsewhere && seat.node == to.node;
             if !self.write_newest(at, session, |there| there.slot == slot && is_there(there.seat), &mut frame) {
+                let gateway = out.map.gateway(user);
+                if out.map.abroad(user).is_some() && gateway.node == to.node {
+                    // It only passed through here.
+                    out.send(gateway, Control::Missed { publisher: user });
+                }
                 continue;
             }
             if frame.is_empty() {
