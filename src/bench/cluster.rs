@@ -131,14 +131,16 @@ impl Fleet {
     /// Of one node. `known`: where the others connect to each.
     fn config(&self, cluster: usize, node: usize, core: u16, listen: SocketAddr, known: &[SocketAddr]) -> Config {
         let mut config = server::config(vec![core], Speaks::Native);
-        let of_cluster = |cluster: usize| known.chunks(usize::from(self.plan.nodes)).nth(cluster).expect("every cluster has nodes");
+        let peers = |cluster: usize| -> Vec<Peer> {
+            let addresses = known.chunks(usize::from(self.plan.nodes)).nth(cluster).expect("every cluster has nodes");
+            (1..).zip(addresses).map(|(node, &address)| Peer { node: NodeId(node), address }).collect()
+        };
         (config.cluster.number, config.cluster.node) = (Some(cluster as u16 + 1), Some(node as u16 + 1));
-        config.cluster.nodes =
-            (1..).zip(of_cluster(cluster)).map(|(node, &address)| Peer { node: NodeId(node), address }).collect();
+        config.cluster.nodes = peers(cluster);
         config.link.listen = Some(listen);
         config.directory.cluster = Some(1);
         if cluster > 0 {
-            config.directory.at = of_cluster(0).to_vec();
+            config.directory.at = peers(0);
         }
         if self.plan.patient {
             config.link.non_real_time = vec!["show".into()];
