@@ -1,6 +1,5 @@
 //! `GET /cluster`: how a node finds its cluster, for machines and for people.
 
-use crate::base::id::NodeId;
 use crate::metrics::fields::{LinkCounts, LinkGauges};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,7 +23,7 @@ pub struct ClusterStatus {
     pub relays: u64,
     /// Users of this node who are watched at other nodes.
     pub publishers_across: u64,
-    /// The other nodes, and clusters.
+    /// The other nodes of this cluster, and those of other clusters.
     pub nodes: Vec<NodeStatus>,
     /// Links turned away or ended, by reason.
     pub ended: BTreeMap<String, u64>,
@@ -35,9 +34,9 @@ pub struct ClusterStatus {
 /// What it knows of another one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// The number, of another cluster if that is what it is.
-    pub number: u16,
-    pub is_cluster: bool,
+    pub cluster: u16,
+    pub node: u16,
+    /// Empty: not known.
     pub address: String,
     /// Whether it can be reached by all of its lanes.
     pub found: bool,
@@ -49,13 +48,6 @@ pub struct NodeStatus {
     pub why: Option<String>,
     pub gauges: LinkGauges,
     pub counts: LinkCounts,
-}
-
-impl NodeStatus {
-    /// What it's called.
-    pub fn name(&self) -> String {
-        if self.is_cluster { NodeId::of_cluster(self.number).to_string() } else { NodeId(self.number).to_string() }
-    }
 }
 
 impl ClusterStatus {
@@ -78,10 +70,15 @@ impl ClusterStatus {
             let gauges = node.gauges;
             let since = node.since_ms.map_or_else(dash, |since| ago(now_ms.saturating_sub(since)));
             let rtt = if gauges.link_rtt_ns == 0 { dash() } else { format!("{:.2} ms", gauges.link_rtt_ns as f64 / 1e6) };
+            let state = match (node.found, gauges.link_used > 0) {
+                (false, _) => "not found",
+                (true, true) => "found",
+                (true, false) => "spare",
+            };
             text += &row([
-                node.name(),
+                self.name(node),
                 node.address.clone(),
-                if node.found { "found" } else { "not found" }.into(),
+                state.into(),
                 since,
                 node.epoch.map_or_else(dash, |epoch| epoch.to_string()),
                 format!("{} of {}", gauges.link_lanes_up, gauges.link_lanes),
@@ -91,7 +88,7 @@ impl ClusterStatus {
         }
         for node in self.nodes.iter().filter(|node| !node.found) {
             if let Some(why) = &node.why {
-                let _ = writeln!(text, "\n{}: {why}", node.name());
+                let _ = writeln!(text, "\n{}: {why}", self.name(node));
             }
         }
         if let Some(why) = &self.stranger {
@@ -102,6 +99,12 @@ impl ClusterStatus {
             let _ = writeln!(text, "\nconnections turned away or ended: {}", ended.join(", "));
         }
         text
+    }
+
+    /// What another node is called here.
+    fn name(&self, node: &NodeStatus) -> String {
+        let NodeStatus { cluster, node, .. } = node;
+        if *cluster == self.cluster { format!("node {node}") } else { format!("node {node} of {cluster}") }
     }
 }
 
@@ -122,10 +125,10 @@ mod tests {
 
     #[test]
     fn g5_the_table_says_who_is_there_since_when_and_why_another_is_not() {
-        let gauges = LinkGauges { link_lanes: 2, link_lanes_up: 2, link_rtt_ns: 120_000, ..LinkGauges::default() };
+        let gauges = LinkGauges { link_used: 1, link_lanes: 2, link_lanes_up: 2, link_rtt_ns: 120_000, ..LinkGauges::default() };
         let found = NodeStatus {
-            number: 2,
-            is_cluster: false,
+            cluster: 1,
+            node: 2,
             address: "10.0.0.2:7402".into(),
             found: true,
             since_ms: Some(1_000),
@@ -135,18 +138,18 @@ mod tests {
             counts: LinkCounts::default(),
         };
         let why = Some("its certificate has ended".to_owned());
-        let lost = NodeStatus { number: 7, is_cluster: true, found: false, since_ms: None, epoch: None, why, ..found.clone() };
+        let lost = NodeStatus { cluster: 7, found: false, since_ms: None, epoch: None, why, ..found.clone() };
         let ended = [("silent".to_owned(), 3)].into();
         let status = ClusterStatus { cluster: 1, node: 1, nodes: vec![found, lost], ended, ..ClusterStatus::default() };
         let table = status.table(3_601_000);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines.iter().any(|line| line.starts_with("node 1 ") && line.contains("this node")), "{table}");
-        let two = lines.iter().find(|line| line.starts_with("node 2 ")).unwrap();
+        let two = lines.iter().find(|line| line.starts_with("node 2  ")).unwrap();
         for word in ["10.0.0.2:7402", " found", "1 h", "2 of 2", "0.12 ms"] {
             assert!(two.contains(word), "{word}: {table}");
         }
-        assert!(lines.iter().any(|line| line.starts_with("cluster 7 ") && line.contains("not found")), "{table}");
-        assert!(table.contains("cluster 7: its certificate has ended") && table.contains("silent 3"), "{table}");
+        assert!(lines.iter().any(|line| line.starts_with("node 2 of 7 ") && line.contains("not found")), "{table}");
+        assert!(table.contains("node 2 of 7: its certificate has ended") && table.contains("silent 3"), "{table}");
         assert!(ClusterStatus::default().table(0).contains("alone"));
     }
 }

@@ -217,10 +217,7 @@ fn stats(desk: &mut Desk) -> Result<Response, Response> {
 }
 
 fn links(status: ClusterStatus) -> prometheus::Links {
-    let peer = |node: NodeStatus| {
-        let name = if node.is_cluster { format!("cluster-{}", node.number) } else { node.number.to_string() };
-        (name, node.counts, node.gauges)
-    };
+    let peer = |node: NodeStatus| ([node.cluster, node.node].map(|number| number.to_string()), node.counts, node.gauges);
     prometheus::Links { peers: status.nodes.into_iter().map(peer).collect(), ended: status.ended.into_iter().collect() }
 }
 

@@ -1,15 +1,15 @@
 //! How a core's links are, for the operator.
 //!
-//! Lives on: every core of a node that has links. Serves G5. Nothing that happens depends on it.
+//! Lives on: every core of a node that has links. Serves G5, Z2. Nothing that happens depends on it.
 
 use super::Shard;
-use crate::base::id::NodeId;
 use crate::base::reason::LinkReason;
 use crate::base::time::WallClock;
 use crate::link::LinkCounters;
 use crate::metrics::fields::{LinkCounts, LinkGauges};
-use crate::wire::link::{Hello, Life};
+use crate::wire::link::{Hello, Life, Site};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// What one core tells of its links.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,8 @@ pub struct LinkReport {
 /// What one core tells of one peer, by the lanes that it owns.
 #[derive(Clone, Debug)]
 pub struct PeerReport {
-    pub node: NodeId,
+    pub site: Site,
+    pub address: Option<SocketAddr>,
     /// When it was found or lost last.
     pub since: Option<WallClock>,
     pub life: Option<Life>,
@@ -41,12 +42,13 @@ pub struct PeerReport {
 }
 
 impl LinkReport {
-    /// Adds what another core tells; the first one that is added is the whole.
+    /// Adds what another core tells.
     pub fn add(&mut self, other: LinkReport) {
-        if self.peers.is_empty() {
-            self.peers = other.peers;
-        } else {
-            self.peers.iter_mut().zip(&other.peers).for_each(|(mine, more)| mine.add(more));
+        for peer in other.peers {
+            match self.peers.iter_mut().find(|known| known.site == peer.site) {
+                Some(known) => known.add(&peer),
+                None => self.peers.push(peer),
+            }
         }
         other.ended.into_iter().for_each(|(reason, count)| *self.ended.entry(reason).or_default() += count);
         self.tls_failed += other.tls_failed;
@@ -64,19 +66,20 @@ impl PeerReport {
         let whole = self.gauges;
         self.gauges.add(&other.gauges);
         self.gauges.link_found = whole.link_found.min(other.gauges.link_found);
+        self.gauges.link_used = whole.link_used.max(other.gauges.link_used);
         self.gauges.link_lanes = whole.link_lanes.max(other.gauges.link_lanes);
         self.gauges.link_rtt_ns = whole.link_rtt_ns.max(other.gauges.link_rtt_ns);
         self.since = self.since.max(other.since);
         self.life = self.life.max(other.life);
+        self.address = self.address.or(other.address);
         self.why = self.why.take().or_else(|| other.why.clone());
     }
 }
 
 impl Shard {
     /// How this core's links are.
-    pub fn link_report(&self) -> LinkReport {
-        let terms = self.settings.links.as_ref();
-        let peers = terms.iter().flat_map(|terms| &terms.peers).map(|(node, _)| self.peer_report(*node)).collect();
+    pub(in crate::shard) fn link_report(&self) -> LinkReport {
+        let peers = self.settings.links.iter().flat_map(|_| self.sites()).map(|(site, at)| self.peer_report(site, at)).collect();
         LinkReport {
             peers,
             ended: self.link_faults.counts.clone(),
@@ -88,19 +91,39 @@ impl Shard {
         }
     }
 
-    fn peer_report(&self, node: NodeId) -> PeerReport {
-        let (cores, found, since) = self.links.reach_of(node);
+    /// All nodes that there are to be lanes to, and where they are, as far as that is known.
+    fn sites(&self) -> BTreeMap<Site, Option<SocketAddr>> {
+        let terms = self.terms();
+        let inside = terms.peers.iter().map(|&(node, address)| (terms.inside(node), Some(address)));
+        let lanes = self.links.lanes.keys().map(|(site, _)| (*site, None));
+        let directory = terms.between.iter().flat_map(|between| {
+            between.at.iter().map(|&(node, address)| (Site { cluster: between.directory, node }, Some(address)))
+        });
+        let told = self.links.clusters.others(terms.me.cluster).flat_map(|other| {
+            other.place.nodes.iter().map(|&(node, address)| (Site { cluster: other.number, node }, Some(address)))
+        });
+        lanes.chain(directory).chain(told).chain(inside).collect()
+    }
+
+    fn peer_report(&self, site: Site, address: Option<SocketAddr>) -> PeerReport {
+        let reach = self.links.reach.get(&site);
+        let cores = reach.map_or(0, |reach| reach.cores);
         let lanes = if cores == 0 { 0 } else { Hello::lanes(self.settings.cores, cores) };
-        let put_off = self.out.peers.get(&node).map_or(0, |peer| peer.put_off.len());
+        let is_used = self.links.routes.get(&site.cluster).is_some_and(|route| route.used == Some(site.node));
+        let is_near = self.terms().is_inside(site) || is_used;
+        let peer = self.out.peers.get(&self.terms().peer(site)).filter(|_| is_near);
+        let put_off = peer.map_or(0, |peer| peer.put_off.len());
         let gauges = LinkGauges {
-            link_found: found.into(),
+            link_found: reach.is_some_and(|reach| reach.found).into(),
+            link_used: is_near.into(),
             link_lanes: lanes.into(),
             link_updates_waiting: put_off as u64,
             ..LinkGauges::default()
         };
-        let why = self.link_faults.why(node).map(str::to_owned);
-        let mut report = PeerReport { node, since, life: None, why, gauges, counts: LinkCounts::default() };
-        for machine in self.links.lanes_to(node) {
+        let why = self.link_faults.why(site).map(str::to_owned);
+        let since = reach.and_then(|reach| reach.since);
+        let mut report = PeerReport { site, address, since, life: None, why, gauges, counts: LinkCounts::default() };
+        for machine in self.links.lanes.range((site, 0)..=(site, u16::MAX)).map(|(_, machine)| machine) {
             let (entries, bytes) = machine.kept();
             report.counts.add(&counts(machine.counters()));
             report.life = report.life.max(machine.peer_life());
