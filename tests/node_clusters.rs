@@ -153,9 +153,18 @@ impl Place {
     }
 }
 
+/// `one` sees `other` from now on. The directory hears of a new user a moment after its first log-in: until then there is none.
 fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    one.1.subscribe(other.0, "").unwrap();
-    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
+    let end = Instant::now() + LONG;
+    loop {
+        assert!(Instant::now() < end, "{} is not asked by {}", other.0, one.0);
+        one.1.subscribe(other.0, "").unwrap();
+        let asked = |event: &Option<Event>| matches!(event, Some(Event::Subscription(request)) if request.jid == one.0);
+        let mut next = || other.1.next_event(Duration::from_millis(200)).unwrap();
+        if std::iter::repeat_with(&mut next).take_while(Option::is_some).any(|event| asked(&event)) {
+            break;
+        }
+    }
     other.1.approve(one.0).unwrap();
 }
 

@@ -153,7 +153,7 @@ impl Shard {
         }
     }
 
-    fn keeps_directory(&self) -> bool {
+    pub(super) fn keeps_directory(&self) -> bool {
         self.out.map.directory == self.out.map.cluster
     }
 

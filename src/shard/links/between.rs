@@ -95,11 +95,6 @@ impl Shard {
         &self.links.clusters
     }
 
-    fn keeps_directory(&self) -> bool {
-        let terms = self.terms();
-        terms.between.as_ref().is_some_and(|between| between.directory == terms.me.cluster)
-    }
-
     /// Whether a node is one that there may be lanes to.
     pub(super) fn is_known(&self, site: Site) -> bool {
         let is_awaited = |terms: &LinkTerms| {
@@ -260,6 +255,7 @@ impl Shard {
         sites.into_iter().for_each(|site| self.forget_site(now, site));
         let me = self.terms().me.cluster;
         for cluster in table.others(me) {
+            self.homes.directory.set_domains(cluster.number, cluster.place.domains.iter().cloned().collect());
             for &(node, _) in &cluster.place.nodes {
                 self.open_own_lanes(now, Site { cluster: cluster.number, node });
             }
