@@ -210,7 +210,7 @@ fn z8_a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_ex
     let kind = WayKind::Stanza(Action::Unsubscribed);
     let way = |sequence, kind| {
         let (from, to) = (bob.clone(), ann.clone());
-        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: Note::default(), sequence })
+        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: Note::default(), sequence, cluster: 0 })
     };
     world.homes.way(world.now, way(1, kind), &mut world.edge, &mut world.out);
     world.store(Err("the disk is full".into()));
@@ -218,7 +218,7 @@ fn z8_a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_ex
     world.subscription(&session, Action::Subscribe, &bob);
     world.store(Ok(()));
     let sent = world.user(&ann).rare.as_ref().expect("a request is under way").under_way[0].sequence;
-    let name = Box::new(WayName { from: ann.clone(), to: bob.clone(), sequence: sent });
+    let name = Box::new(WayName { from: ann.clone(), to: bob.clone(), sequence: sent, cluster: 0 });
     world.homes.way_done(world.now, name, &mut world.edge, &mut world.out);
     world.homes.way(world.now, way(2, WayKind::Stanza(Action::Subscribed)), &mut world.edge, &mut world.out);
     world.now = world.now + Duration::from_secs(1);
