@@ -226,6 +226,15 @@ impl Crossing {
         }
     }
 
+    /// Whoever waits for an answer to it, in the cluster that it has come from.
+    pub fn asker(&self, from: u16) -> Option<Asker> {
+        match self {
+            Crossing::Letter(letter) => Some(letter.ticket.asker(from)),
+            Crossing::Question(asked) => Some(asked.ticket.asker(from)),
+            _ => None,
+        }
+    }
+
     /// Whether it comes from nobody: an answer in the place of a user who does not exist.
     pub fn is_from_nobody(&self) -> bool {
         matches!(self, Crossing::Way(way) if way.from_user == UserId::NOBODY)
