@@ -12,6 +12,7 @@ use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
+use crate::base::map::Slots;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
 use crate::wire::native::{self, Access, MessageKind, Show};
@@ -160,8 +161,39 @@ pub enum Control {
     WaysAgain {
         cluster: u16,
     },
+    /// To a home: this way was sent to a cluster that its receiver is no longer of.
+    WayAgain(Box<WayName>),
+    /// To a gateway: something was sent to a cluster that this user is no longer of.
+    Astray(Box<Astray>),
+    /// To every core: the homes of these slots in another cluster may have forgotten who watches them.
+    Lapsed(Box<Lapsed>),
     /// To and from the directory.
     Directory(Box<Inquiry>),
+}
+
+/// Homes of another cluster that began anew, have come back or (`gone`) are out of its own reach.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lapsed {
+    pub cluster: u16,
+    pub slots: Slots,
+    pub gone: bool,
+}
+
+/// Something that found nobody where it was sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Astray {
+    pub jid: Bare,
+    /// The cluster that says so.
+    pub cluster: u16,
+    pub what: Strayed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Strayed {
+    /// What the gateway has a number for.
+    Ticket(u32),
+    Way(WayName),
+    Directed,
 }
 
 /// What has come from another cluster, on its way inside this one.
