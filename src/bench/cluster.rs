@@ -151,9 +151,9 @@ impl Fleet {
     /// Waits until every node has found all others that it is to find.
     fn find_each_other(&self, progress: &Progress) -> io::Result<()> {
         progress.begin("links", self.servers.len() as u64);
-        let (began, wanted) = (Instant::now(), u64::from(self.plan.nodes - 1 + self.plan.clusters - 1));
+        let (began, others) = (Instant::now(), self.servers.len() - 1);
         for (at, server) in self.servers.iter().enumerate() {
-            while server.gauge("peers_found")? != Some(wanted) {
+            while !server.has_found(others)? {
                 if began.elapsed() > STALL {
                     return Err(io::Error::other(format!("the nodes have not found each other in {} s", STALL.as_secs())));
                 }

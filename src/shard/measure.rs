@@ -65,6 +65,13 @@ impl Shard {
         counters.messages_kept = homes.messages_kept;
         counters.stanzas_refused = self.translators.stanzas_refused();
         counters.stale_entries = homes.stale;
+        let relays = self.homes.relays.counters;
+        counters.relay_updates = relays.updates;
+        counters.relay_stale = relays.stale;
+        counters.relay_answered = relays.answered;
+        counters.relay_asked = relays.asked;
+        counters.links_refused = self.link_faults.counts.values().sum();
+        counters.links_tls_failed = self.link_faults.tls_failed;
         counters.deliveries = edge.deliveries;
         counters.conflated = edge.conflated;
         counters.local_snapshots = edge.local_snapshots;
@@ -103,6 +110,8 @@ impl Shard {
             commits_waiting: self.homes.storing_count() as u64,
             clusters_known: self.clusters().count() as u64,
             clusters_found: self.clusters_found() as u64,
+            relays: self.homes.relays.count() as u64,
+            publishers_across: self.homes.across(&self.out) as u64,
             load_in: load.units_in,
             load_out: load.units_out,
             load_publications: load.publications,
