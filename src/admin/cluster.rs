@@ -1,6 +1,8 @@
 //! `GET /cluster`: how a node finds its cluster, for machines and for people.
 
+use crate::base::id::NodeId;
 use crate::metrics::fields::{LinkCounts, LinkGauges};
+use crate::wire::link::Site;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,7 +25,7 @@ pub struct ClusterStatus {
     pub relays: u64,
     /// Users of this node who are watched at other nodes.
     pub publishers_across: u64,
-    /// The other nodes of this cluster, and those of other clusters.
+    /// The other nodes, of this cluster and of others.
     pub nodes: Vec<NodeStatus>,
     /// Links turned away or ended, by reason.
     pub ended: BTreeMap<String, u64>,
@@ -34,9 +36,9 @@ pub struct ClusterStatus {
 /// What it knows of another one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeStatus {
-    pub cluster: u16,
+    /// Another one than that of the node that tells; `None`: the same.
+    pub cluster: Option<u16>,
     pub node: u16,
-    /// Empty: not known.
     pub address: String,
     /// Whether it can be reached by all of its lanes.
     pub found: bool,
@@ -48,6 +50,14 @@ pub struct NodeStatus {
     pub why: Option<String>,
     pub gauges: LinkGauges,
     pub counts: LinkCounts,
+}
+
+impl NodeStatus {
+    /// What it's called.
+    pub fn name(&self) -> String {
+        let node = NodeId(self.node);
+        self.cluster.map_or_else(|| node.to_string(), |cluster| Site { cluster, node }.to_string())
+    }
 }
 
 impl ClusterStatus {
@@ -70,15 +80,10 @@ impl ClusterStatus {
             let gauges = node.gauges;
             let since = node.since_ms.map_or_else(dash, |since| ago(now_ms.saturating_sub(since)));
             let rtt = if gauges.link_rtt_ns == 0 { dash() } else { format!("{:.2} ms", gauges.link_rtt_ns as f64 / 1e6) };
-            let state = match (node.found, gauges.link_used > 0) {
-                (false, _) => "not found",
-                (true, true) => "found",
-                (true, false) => "spare",
-            };
             text += &row([
-                self.name(node),
+                node.name(),
                 node.address.clone(),
-                state.into(),
+                if node.found { "found" } else { "not found" }.into(),
                 since,
                 node.epoch.map_or_else(dash, |epoch| epoch.to_string()),
                 format!("{} of {}", gauges.link_lanes_up, gauges.link_lanes),
@@ -88,7 +93,7 @@ impl ClusterStatus {
         }
         for node in self.nodes.iter().filter(|node| !node.found) {
             if let Some(why) = &node.why {
-                let _ = writeln!(text, "\n{}: {why}", self.name(node));
+                let _ = writeln!(text, "\n{}: {why}", node.name());
             }
         }
         if let Some(why) = &self.stranger {
@@ -100,16 +105,10 @@ impl ClusterStatus {
         }
         text
     }
-
-    /// What another node is called here.
-    fn name(&self, node: &NodeStatus) -> String {
-        let NodeStatus { cluster, node, .. } = node;
-        if *cluster == self.cluster { format!("node {node}") } else { format!("node {node} of {cluster}") }
-    }
 }
 
 fn row([name, address, state, since, epoch, lanes, rtt, waiting]: [String; 8]) -> String {
-    format!("{name:<13} {address:<22} {state:<10} {since:>10} {epoch:>6} {lanes:>9} {rtt:>11} {waiting:>8}\n")
+    format!("{name:<22} {address:<22} {state:<10} {since:>10} {epoch:>6} {lanes:>9} {rtt:>11} {waiting:>8}\n")
 }
 
 /// In the largest unit of which there is one.
@@ -125,9 +124,9 @@ mod tests {
 
     #[test]
     fn g5_the_table_says_who_is_there_since_when_and_why_another_is_not() {
-        let gauges = LinkGauges { link_used: 1, link_lanes: 2, link_lanes_up: 2, link_rtt_ns: 120_000, ..LinkGauges::default() };
+        let gauges = LinkGauges { link_lanes: 2, link_lanes_up: 2, link_rtt_ns: 120_000, ..LinkGauges::default() };
         let found = NodeStatus {
-            cluster: 1,
+            cluster: None,
             node: 2,
             address: "10.0.0.2:7402".into(),
             found: true,
@@ -138,18 +137,18 @@ mod tests {
             counts: LinkCounts::default(),
         };
         let why = Some("its certificate has ended".to_owned());
-        let lost = NodeStatus { cluster: 7, found: false, since_ms: None, epoch: None, why, ..found.clone() };
+        let lost = NodeStatus { cluster: Some(7), node: 1, found: false, since_ms: None, epoch: None, why, ..found.clone() };
         let ended = [("silent".to_owned(), 3)].into();
         let status = ClusterStatus { cluster: 1, node: 1, nodes: vec![found, lost], ended, ..ClusterStatus::default() };
         let table = status.table(3_601_000);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines.iter().any(|line| line.starts_with("node 1 ") && line.contains("this node")), "{table}");
-        let two = lines.iter().find(|line| line.starts_with("node 2  ")).unwrap();
+        let two = lines.iter().find(|line| line.starts_with("node 2 ")).unwrap();
         for word in ["10.0.0.2:7402", " found", "1 h", "2 of 2", "0.12 ms"] {
             assert!(two.contains(word), "{word}: {table}");
         }
-        assert!(lines.iter().any(|line| line.starts_with("node 2 of 7 ") && line.contains("not found")), "{table}");
-        assert!(table.contains("node 2 of 7: its certificate has ended") && table.contains("silent 3"), "{table}");
+        assert!(lines.iter().any(|line| line.starts_with("node 1 of cluster 7 ") && line.contains("not found")), "{table}");
+        assert!(table.contains("node 1 of cluster 7: its certificate has ended") && table.contains("silent 3"), "{table}");
         assert!(ClusterStatus::default().table(0).contains("alone"));
     }
 }

@@ -217,7 +217,10 @@ fn stats(desk: &mut Desk) -> Result<Response, Response> {
 }
 
 fn links(status: ClusterStatus) -> prometheus::Links {
-    let peer = |node: NodeStatus| ([node.cluster, node.node].map(|number| number.to_string()), node.counts, node.gauges);
+    let peer = |node: NodeStatus| {
+        let name = node.cluster.map_or_else(|| node.node.to_string(), |cluster| format!("{}-of-cluster-{cluster}", node.node));
+        (name, node.counts, node.gauges)
+    };
     prometheus::Links { peers: status.nodes.into_iter().map(peer).collect(), ended: status.ended.into_iter().collect() }
 }
 

@@ -160,10 +160,10 @@ fields! {
         messages_waiting_bytes, "bytes", "About the bytes of those messages";
         documents_bytes, "bytes", "Bytes of the documents of users of this core";
         commits_waiting, "commits", "Commits handed to the store and not answered yet";
-        relays, "relays", "Publishers of other nodes that are watched here";
-        publishers_across, "users", "Users of this node who are watched at other nodes";
         clusters_known, "clusters", "Other clusters that the directory has told of";
         clusters_found, "clusters", "Of them, those that can be reached";
+        relays, "relays", "Publishers of other nodes that are watched here";
+        publishers_across, "users", "Users of this node who are watched at other nodes";
         load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
         load_out, "units", "Load to clients in the last unit of time";
         load_publications, "updates", "Changes of presence published in the last unit of time";
@@ -202,7 +202,6 @@ fields! {
     /// How the links to one other node are.
     LinkGauges {
         link_found, "nodes", "1 while the node can be reached by all of its lanes";
-        link_used, "nodes", "1 for a node of this cluster, and for that node of another one by which it is spoken to";
         link_lanes, "lanes", "Lanes that there are to the node, as far as it is known";
         link_lanes_up, "lanes", "Of them, those that are up";
         link_rtt_ns, "nanoseconds", "The longest of the lanes' last round trips";

@@ -63,8 +63,8 @@ pub struct Scrape {
 /// The links to other nodes.
 #[derive(Debug, Default)]
 pub struct Links {
-    /// By the numbers of the other node's cluster and of itself.
-    pub peers: Vec<([String; 2], LinkCounts, LinkGauges)>,
+    /// By the other node's name.
+    pub peers: Vec<(String, LinkCounts, LinkGauges)>,
     /// Connections turned away or ended, by reason.
     pub ended: Vec<(String, u64)>,
 }
@@ -237,17 +237,17 @@ impl Collector for Links {
         }
         for (at, field) in LinkCounts::FIELDS.iter().enumerate() {
             let mut metric = encoder.encode_descriptor(field.name, &help(field), None, MetricType::Counter)?;
-            for ([cluster, node], counts, _) in &self.peers {
+            for (node, counts, _) in &self.peers {
                 let value = counts.values().nth(at).expect("as many values as fields");
-                ConstCounter::new(value).encode(metric.encode_family(&Labels(&[("cluster", cluster), ("node", node)]))?)?;
+                ConstCounter::new(value).encode(metric.encode_family(&Labels(&[("node", node)]))?)?;
             }
         }
         for (at, field) in LinkGauges::FIELDS.iter().enumerate() {
             let mut metric = encoder.encode_descriptor(field.name, &help(field), None, MetricType::Gauge)?;
-            for ([cluster, node], _, gauges) in &self.peers {
+            for (node, _, gauges) in &self.peers {
                 let value = gauges.values().nth(at).expect("as many values as fields");
                 let value = i64::try_from(value).unwrap_or(i64::MAX);
-                ConstGauge::new(value).encode(metric.encode_family(&Labels(&[("cluster", cluster), ("node", node)]))?)?;
+                ConstGauge::new(value).encode(metric.encode_family(&Labels(&[("node", node)]))?)?;
             }
         }
         let help = "Links turned away or ended, by reason.";

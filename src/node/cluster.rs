@@ -72,7 +72,7 @@ impl Membership {
     pub fn status(&self, report: LinkReport, encrypted: bool) -> ClusterStatus {
         let terms = self.links.as_deref();
         let peer = |peer: PeerReport| NodeStatus {
-            cluster: peer.site.cluster,
+            cluster: Some(peer.site.cluster).filter(|cluster| *cluster != self.number),
             node: peer.site.node.0,
             address: peer.address.map_or_else(String::new, |address| address.to_string()),
             found: peer.gauges.link_found > 0,
@@ -93,7 +93,7 @@ impl Membership {
             users: report.users,
             relays: report.relays,
             publishers_across: report.across,
-            nodes: report.peers.into_iter().map(peer).collect(),
+            nodes: report.peers.into_values().map(peer).collect(),
             ended: ended.chain(failed).collect(),
             stranger: report.stranger,
         }

@@ -1,6 +1,6 @@
 //! How a core's links are, for the operator.
 //!
-//! Lives on: every core of a node that has links. Serves G5, Z2. Nothing that happens depends on it.
+//! Lives on: every core of a node that has links. Serves G5. Nothing that happens depends on it.
 
 use super::Shard;
 use crate::base::reason::LinkReason;
@@ -9,12 +9,13 @@ use crate::link::LinkCounters;
 use crate::metrics::fields::{LinkCounts, LinkGauges};
 use crate::wire::link::{Hello, Life, Site};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::SocketAddr;
 
 /// What one core tells of its links.
 #[derive(Clone, Debug, Default)]
 pub struct LinkReport {
-    pub peers: Vec<PeerReport>,
+    pub peers: BTreeMap<Site, PeerReport>,
     /// Connections turned away or ended, by reason.
     pub ended: BTreeMap<LinkReason, u64>,
     /// Connections whose TLS has failed.
@@ -44,10 +45,10 @@ pub struct PeerReport {
 impl LinkReport {
     /// Adds what another core tells.
     pub fn add(&mut self, other: LinkReport) {
-        for peer in other.peers {
-            match self.peers.iter_mut().find(|known| known.site == peer.site) {
-                Some(known) => known.add(&peer),
-                None => self.peers.push(peer),
+        for (site, more) in other.peers {
+            match self.peers.entry(site) {
+                Entry::Vacant(vacant) => _ = vacant.insert(more),
+                Entry::Occupied(mut known) => known.get_mut().add(&more),
             }
         }
         other.ended.into_iter().for_each(|(reason, count)| *self.ended.entry(reason).or_default() += count);
@@ -66,20 +67,18 @@ impl PeerReport {
         let whole = self.gauges;
         self.gauges.add(&other.gauges);
         self.gauges.link_found = whole.link_found.min(other.gauges.link_found);
-        self.gauges.link_used = whole.link_used.max(other.gauges.link_used);
         self.gauges.link_lanes = whole.link_lanes.max(other.gauges.link_lanes);
         self.gauges.link_rtt_ns = whole.link_rtt_ns.max(other.gauges.link_rtt_ns);
         self.since = self.since.max(other.since);
         self.life = self.life.max(other.life);
-        self.address = self.address.or(other.address);
         self.why = self.why.take().or_else(|| other.why.clone());
     }
 }
 
 impl Shard {
     /// How this core's links are.
-    pub(in crate::shard) fn link_report(&self) -> LinkReport {
-        let peers = self.settings.links.iter().flat_map(|_| self.sites()).map(|(site, at)| self.peer_report(site, at)).collect();
+    pub fn link_report(&self) -> LinkReport {
+        let peers = self.linked_sites().into_iter().map(|site| (site, self.peer_report(site))).collect();
         LinkReport {
             peers,
             ended: self.link_faults.counts.clone(),
@@ -91,39 +90,20 @@ impl Shard {
         }
     }
 
-    /// All nodes that there are to be lanes to, and where they are, as far as that is known.
-    fn sites(&self) -> BTreeMap<Site, Option<SocketAddr>> {
-        let terms = self.terms();
-        let inside = terms.peers.iter().map(|&(node, address)| (terms.inside(node), Some(address)));
-        let lanes = self.links.lanes.keys().map(|(site, _)| (*site, None));
-        let directory = terms.between.iter().flat_map(|between| {
-            between.at.iter().map(|&(node, address)| (Site { cluster: between.directory, node }, Some(address)))
-        });
-        let told = self.links.clusters.others(terms.me.cluster).flat_map(|other| {
-            other.place.nodes.iter().map(|&(node, address)| (Site { cluster: other.number, node }, Some(address)))
-        });
-        lanes.chain(directory).chain(told).chain(inside).collect()
-    }
-
-    fn peer_report(&self, site: Site, address: Option<SocketAddr>) -> PeerReport {
-        let reach = self.links.reach.get(&site);
-        let cores = reach.map_or(0, |reach| reach.cores);
+    fn peer_report(&self, site: Site) -> PeerReport {
+        let (cores, found, since) = self.links.reach_of(site);
         let lanes = if cores == 0 { 0 } else { Hello::lanes(self.settings.cores, cores) };
-        let is_used = self.links.routes.get(&site.cluster).is_some_and(|route| route.used == Some(site.node));
-        let is_near = self.terms().is_inside(site) || is_used;
-        let peer = self.out.peers.get(&self.terms().peer(site)).filter(|_| is_near);
-        let put_off = peer.map_or(0, |peer| peer.put_off.len());
+        let put_off = self.put_off_for(site);
         let gauges = LinkGauges {
-            link_found: reach.is_some_and(|reach| reach.found).into(),
-            link_used: is_near.into(),
+            link_found: found.into(),
             link_lanes: lanes.into(),
             link_updates_waiting: put_off as u64,
             ..LinkGauges::default()
         };
         let why = self.link_faults.why(site).map(str::to_owned);
-        let since = reach.and_then(|reach| reach.since);
-        let mut report = PeerReport { site, address, since, life: None, why, gauges, counts: LinkCounts::default() };
-        for machine in self.links.lanes.range((site, 0)..=(site, u16::MAX)).map(|(_, machine)| machine) {
+        let mut report =
+            PeerReport { site, address: self.address_of(site), since, life: None, why, gauges, counts: LinkCounts::default() };
+        for machine in self.links.lanes_to(site) {
             let (entries, bytes) = machine.kept();
             report.counts.add(&counts(machine.counters()));
             report.life = report.life.max(machine.peer_life());
