@@ -3,10 +3,10 @@
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route`
-//! (other cores and this one), `links` (other nodes' connections), `peers` (what
-//! other nodes say), `border` (other clusters), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
-//! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
-//! everything addressed to this core itself has been worked off.
+//! (other cores and this one), `links` (other nodes' connections), `peers` (what other nodes say), `border` (other clusters),
+//! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
+//! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
+//! this core itself has been worked off.
 
 mod addresses;
 pub mod batch;
