@@ -111,6 +111,9 @@ impl CoreHost {
             // The control thread is gone only when the node stops: nobody waits for the answer then.
             _ = self.answers.send(Answered { core, ticket, answer });
         }
+        for remark in shard.take_remarks() {
+            tracing::warn!("{remark}");
+        }
         for orphan in std::mem::take(&mut shard.orphans) {
             socket::close(orphan);
         }
@@ -194,7 +197,8 @@ impl Host for CoreHost {
         let more = self.take_in(now);
         let deadline = self.shard.turn(now);
         self.hand_over(now);
-        self.shard.send_to_peers(now);
+        let waiting = self.shard.send_to_peers(now);
+        let deadline = [deadline, waiting].into_iter().flatten().min();
         self.publish(now);
         let busy = more || self.has_for_others() || !self.ports.all_sent();
         Turn { busy, deadline, stopping: self.shard.is_stopping() }

@@ -6,6 +6,7 @@
 
 use super::border::{Answer, Astray, Entered, Lapsed};
 use super::directory::Inquiry;
+use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
@@ -46,6 +47,13 @@ pub struct Asker {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
+    // Any core to a user's home, and back.
+    Errand(Box<Errand>),
+    Answered {
+        who: Who,
+        answer: errand::Answer,
+    },
+
     // Edge to a user's home.
     Attach(Box<Attach>),
     Resume(Box<Resume>),

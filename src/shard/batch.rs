@@ -4,15 +4,17 @@
 //! has been granted. Serves G3.
 
 use super::links::LaneNews;
-use crate::base::credentials::ScramCredentials;
 use crate::base::id::RawSocket;
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
+use crate::ownership::clusters::Clusters;
 use crate::presence::control::Control;
+use crate::presence::errand::What;
 use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Memory of a batch that is kept when it comes back empty.
 const KEPT_ENTRIES: usize = 4096;
@@ -29,6 +31,10 @@ pub enum Entry {
     FromNode(Box<Control>),
     /// What has become of a lane of another core.
     Lane(LaneNews),
+    /// The clusters that the directory has told of.
+    Clusters(Arc<Clusters>),
+    /// Updates from this cluster may have been lost.
+    Compare(u16),
     /// Updates of publishers of other nodes.
     Updates(Events),
     Adopt(Box<Adoption>),
@@ -55,18 +61,12 @@ pub struct Command {
 }
 
 pub enum Order {
-    AddUser {
+    /// Something of a user's home, wherever that is.
+    Errand {
         jid: Bare,
-        credentials: Option<ScramCredentials>,
-    },
-    RemoveUser {
-        jid: Bare,
+        what: What,
     },
     ListUsers,
-    Transfer {
-        jid: Bare,
-        address: String,
-    },
     Snapshot,
     /// The clients with the most load, at most this many.
     Clients {

@@ -33,7 +33,8 @@ impl Shard {
     /// A new connection. `None`: the core holds as many as it may, or as many from there.
     pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
         if self.settings.doors.listeners.get(listener) == Some(&Speaks::Link) {
-            return (!self.stopping).then(|| self.open_link(now, peer, Far::Unknown(Vec::new()), None));
+            return (!self.stopping)
+                .then(|| self.open_link(now, peer, Far::Unknown(Vec::new()), self.settings.doors.open(listener)));
         }
         if self.stopping || !self.has_room_for(peer) {
             self.recorder.dropped.count(self.no_room());
@@ -233,7 +234,7 @@ impl Shard {
                 None => Flow::Next,
             },
             ClientFrame::SaslResponse(response) => {
-                self.sasl_response(now, conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
+                self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
                 Flow::Next
             }
             ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
@@ -353,8 +354,8 @@ impl Shard {
     /// Nothing more comes from or goes to a connection.
     pub fn lost(&mut self, now: Time, conn: ConnId) {
         let Some(connection) = self.connection(conn) else { return };
-        if let Doorway::Link(Far::Lane(node, lane)) = connection.door {
-            self.link_lost(now, conn, node, lane);
+        if let Doorway::Link(Far::Lane(site, lane)) = connection.door {
+            self.link_lost(now, conn, site, lane);
         }
         self.settle_last(now, conn);
         self.drop_sessions(conn, Reason::ConnectionLost);

@@ -3,9 +3,10 @@
 use fanal::base::config::{Config, LogIn};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
-use fanal::front::token::Scope;
+use fanal::front::token::{Keys, Scope};
 use fanal::node::keys::NodeKeys;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,8 +47,14 @@ impl Served {
         let file = data.with_extension("toml");
         std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
         let mut command = fanal(&[]);
-        command.env("FANAL_CONFIG", file);
+        // For `log`.
+        command.env("FANAL_CONFIG", file).stderr(File::create(data.with_extension("log")).unwrap());
         Served::start_by(command, data, cores)
+    }
+
+    /// What a node with a configuration file has written to stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).unwrap()
     }
 
     fn start_by(mut command: Command, data: &Path, cores: usize) -> Served {
@@ -70,6 +77,12 @@ impl Served {
         let keys = NodeKeys::read(&LogIn::default(), &self.data).expect("a node that serves has made keys");
         let jid = Bare::new(jid).unwrap();
         keys.token.sign(Scope::User(&jid), WallClock(u64::MAX)).unwrap()
+    }
+
+    /// The same by a key that is configured.
+    pub fn token_by(&self, key: &str, jid: &str) -> String {
+        let keys = Keys::new([key]).unwrap();
+        keys.sign(Scope::User(&Bare::new(jid).unwrap()), WallClock(u64::MAX)).unwrap()
     }
 
     pub fn pid(&self) -> u32 {

@@ -66,6 +66,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         is the same with all of them stopped.",
     ),
     (
+        "directory",
+        "Which cluster knows the others, and what users each has. Without it there are no other clusters. The same on all nodes.",
+    ),
+    (
         "link",
         "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or \
         they warn.",
@@ -161,7 +165,21 @@ keys! {
     take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \
         Without it, they wait for their node.";
 
+    ["directory"]
+    cluster: number(1, MOST_CLUSTER as u64), "The number of the cluster that keeps the directory. This cluster's own number: it's \
+        here.", "2";
+    at: Shape::Nodes, "That cluster's nodes, as they stand in its cluster.nodes: here this cluster logs in, and hears where all \
+        the others are. Not where the directory is here.", "[\"1=127.0.0.1:7412\"]";
+
     ["link"]
+    listen: Shape::Address, "Where this node takes the links of others. Without it: at its own address in cluster.nodes.",
+        "\"0.0.0.0:7402\"";
+    ca: Shape::Text, "File with the certificates, as PEM, of the authorities that vouch for nodes: of this cluster (`fanal link ca` \
+        makes one), and of the clusters that it is linked with. With ca, certificate and key links go inside TLS.", "\"ca.pem\"";
+    certificate: Shape::Text, "File with this node's certificate for links, as PEM (`fanal link certificate`): it names the node \
+        as node-1.cluster-1.fanal. Read again on SIGHUP and on POST /certificate; links that are up stay.", "\"node.pem\"";
+    key: Shape::Text, "File with that certificate's private key, as PEM, not encrypted.", "\"node.key\"";
+    plain: Shape::Flag, "Whether links may leave this machine without TLS. Only inside something that encrypts.";
     heartbeat_ms: number(10, HOUR_MS), "How often a connection is pinged, in milliseconds.";
     silent_ms: number(20, HOUR_MS), "Silence at which a connection is ended and another one dialled, in milliseconds.";
     backoff_ms: number(1, HOUR_MS), "The longest wait before the first dial after a loss, in milliseconds; it doubles with each \

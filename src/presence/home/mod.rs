@@ -29,6 +29,7 @@ pub use news::Interests;
 
 use super::control::{UserRef, Way, WayName};
 use super::directory::Directory;
+use super::errand::Caller;
 use super::frame::Events;
 use super::relay::Relays;
 use super::user::{Session, User};
@@ -158,7 +159,7 @@ pub struct Homes {
     strays: BTreeMap<Bare, VecDeque<Change>>,
     stray_retries: VecDeque<(Time, Bare)>,
     /// Who waits for an account to be stored.
-    creations: Vec<(change::Waiter, UserRef)>,
+    creations: Vec<(Caller, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
     /// Ways from other nodes that have arrived, as long as they may come again.
