@@ -118,14 +118,14 @@ fn z8_a_cluster_that_claims_subscriptions_nobody_approved_is_told_nothing() {
     let (publisher, mallory) = (stage.ann.1, stage.mallory.1);
     for subscriber in [mallory, UserId::NOBODY] {
         stage.world.entries.clear();
-        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 7 });
+        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 7, known: None });
         let told = stage.told();
         assert!(told.len() == 4 && told.iter().all(|crossing| matches!(crossing, Crossing::Refused { .. })), "{told:?}");
     }
     for subscriber in [stage.bob.1, stage.ann.1, UserId::new(2, 0, 1)] {
-        stage.says_in_vain(&Crossing::Watch { publisher, subscriber, nonce: 7 });
+        stage.says_in_vain(&Crossing::Watch { publisher, subscriber, nonce: 7, known: None });
     }
-    stage.says_in_vain(&Crossing::Watch { publisher: stage.bob.1, subscriber: mallory, nonce: 7 });
+    stage.says_in_vain(&Crossing::Watch { publisher: stage.bob.1, subscriber: mallory, nonce: 7, known: None });
     stage.is_as_before();
 }
 
@@ -138,13 +138,13 @@ fn z6_a_cluster_whose_last_subscriber_is_revoked_gets_nothing_more_whatever_it_s
     stage.says(&stage.way((&mallory.0, mallory.1), WayKind::Stanza(subscription::Action::Subscribe)));
     let name = mallory.0.local().to_owned();
     stage.world.subscription(a, Action::Subscribed, &name);
-    stage.says(&Crossing::Watch { publisher, subscriber: mallory.1, nonce: 7 });
+    stage.says(&Crossing::Watch { publisher, subscriber: mallory.1, nonce: 7, known: None });
     let abroad = stage.world.abroad;
     stage.world.shows(a, Show::Away);
     assert_eq!(stage.world.abroad - abroad, 2, "to Bob's cluster and to Mallory's");
     stage.world.subscription(a, Action::Unsubscribed, &name);
     for subscriber in [mallory.1, UserId::NOBODY] {
-        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 8 });
+        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 8, known: None });
     }
     let abroad = stage.world.abroad;
     stage.world.shows(a, Show::Chat);

@@ -81,6 +81,8 @@ pub enum Control {
         seat: Seat,
         slot: u32,
         nonce: u32,
+        /// Whoever asks was granted the publisher before and has this state (`frame::digest`): if it's the same, no answer is wanted.
+        known: Option<u64>,
     },
     /// An edge has no subscriber of a publisher any more.
     Unwatch {

@@ -397,7 +397,7 @@ impl Shard {
     }
 
     /// The other clusters hear that a node of this one is back, or gone. Each node that notices says so, by its first core.
-    pub(super) fn tell_clusters(&mut self, node: NodeId, gone: bool) {
+    pub(super) fn tell_of_homes(&mut self, node: NodeId, gone: bool) {
         let cluster = self.out.map.cluster;
         let others: Vec<u16> = self.out.peers.keys().filter_map(|node| node.cluster()).collect();
         if cluster == 0 || node.cluster().is_some() || self.settings.core.0 != 0 || others.is_empty() {

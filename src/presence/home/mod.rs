@@ -58,6 +58,8 @@ pub struct HomeCounters {
     /// Watches answered: one per edge and publisher.
     pub watches: u64,
     pub refused_watches: u64,
+    /// Watches of relays that had missed nothing: they are not answered.
+    pub watches_same: u64,
     /// Probes by clients.
     pub probes: u64,
     pub changes: u64,
