@@ -348,3 +348,28 @@ fn z1_only_the_directory_is_believed_and_it_takes_no_names_from_their_clusters()
     stage.world.writes(ann, bob.0.local(), "still there?");
     assert_eq!(stage.world.heard(ann), [Heard::Done]);
 }
+
+/// Ways without end, which their sender never forgets: what is kept of them has a limit, and others' ways are taken in as before.
+#[test]
+fn z8_ways_that_a_cluster_never_forgets_are_kept_up_to_a_limit() {
+    let mut stage = Stage::new();
+    let mallory = stage.mallory.clone();
+    let Crossing::Way(way) = stage.way((&mallory.0, mallory.1), WayKind::Show) else { unreachable!("it is one") };
+    stage.world.cut_clusters(1, LIAR);
+    let (refused, most) = (stage.refused(), 65_536);
+    for sequence in 0..most + 10 {
+        let bytes = postcard::to_stdvec(&Crossing::Way(Box::new(Way { sequence, ..(*way).clone() }))).unwrap();
+        stage.world.nodes[0].shards[0].from_cluster(stage.world.now, LIAR, &bytes).unwrap();
+        if sequence % 4096 == 0 || sequence >= most - 1 {
+            stage.world.settle();
+        }
+    }
+    assert_eq!(stage.refused() - refused, 10);
+    stage.world.heard(stage.ann.2);
+    let (ann, bob) = (stage.ann.clone(), stage.bob.clone());
+    stage.world.subscription(bob.2, Action::Unsubscribe, ann.0.local());
+    stage.world.heard(ann.2);
+    let abroad = stage.world.abroad;
+    stage.world.shows(ann.2, Show::Away);
+    assert_eq!(stage.world.abroad, abroad, "Bob's way was taken in");
+}

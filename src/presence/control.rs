@@ -81,7 +81,7 @@ pub enum Control {
         seat: Seat,
         slot: u32,
         nonce: u32,
-        /// Whoever asks was granted the publisher before and has this state (`frame::digest`): if it's the same, no answer is wanted.
+        /// Whoever asks was granted the publisher before and knows this of it (`frame::digest`): if it's so, no answer is wanted.
         known: Option<u64>,
     },
     /// An edge has no subscriber of a publisher any more.

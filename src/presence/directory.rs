@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names of one core. At the limit: no more are taken, and clusters go on asking.
-pub const NAMES: usize = 1 << 25;
+pub const NAMES: usize = 1 << 23;
 /// How the keys of its rows in `Meta` begin.
 const KEY: &[u8] = b"directory:";
 

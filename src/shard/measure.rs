@@ -41,6 +41,24 @@ impl Shard {
         }
     }
 
+    /// What has to do with other clusters.
+    fn count_clusters(&mut self) {
+        let counters = &mut self.recorder.counters;
+        let (gateway, directory, relays) = (self.gateway.counters, &self.homes.directory, self.homes.relays.counters);
+        counters.border_refused = gateway.refused;
+        counters.border_unanswered = gateway.unanswered;
+        counters.directory_asked = gateway.asked;
+        counters.directory_given_up = gateway.given_up;
+        counters.directory_evicted = gateway.evicted;
+        counters.directory_corrected = gateway.corrected;
+        counters.names_located = directory.located;
+        counters.names_settled = directory.settled;
+        counters.names_denied = directory.denied;
+        counters.relays_asked = relays.asked;
+        counters.relays_answered = relays.answered;
+        counters.watches_same = self.homes.counters.watches_same;
+    }
+
     /// All of it, now. The driver's counters are the host's to fill in before.
     pub fn snapshot(&mut self, now: Time) -> Box<Snapshot> {
         let (homes, edge) = (self.homes.counters, self.edge.counters);
@@ -81,6 +99,7 @@ impl Shard {
         counters.complex_updates = crossings.gathered.packed_updates;
         counters.complex_bytes = crossings.gathered.packed_bytes;
         counters.message_units_out = self.out.lines.units();
+        self.count_clusters();
         let counted = self.counted();
         self.meter.look(now, counted);
         let load = self.meter.rate(now);

@@ -255,6 +255,7 @@ impl Shard {
         sites.into_iter().for_each(|site| self.forget_site(now, site));
         let me = self.terms().me.cluster;
         for cluster in table.others(me) {
+            self.homes.directory.set_domains(cluster.number, cluster.place.domains.iter().cloned().collect());
             for &(node, _) in &cluster.place.nodes {
                 self.open_own_lanes(now, Site { cluster: cluster.number, node });
             }
