@@ -283,6 +283,28 @@ fn z13_after_a_cut_only_what_changed_is_told() {
     assert!(none == 0 && (1..1500).contains(&three), "{none} and {three} bytes");
 }
 
+/// Z7: an update that is put off on its way inside the other cluster, by a node that keeps nothing of its publisher, is not lost.
+#[test]
+fn z7_an_update_that_can_not_be_passed_on_at_once_is_asked_for_when_it_can() {
+    let mut world = two(2);
+    // Bob's gateway is node 1 of the first cluster, and what his node sends comes to node 0.
+    let ((_, a), (_, b)) = friends(&mut world, (1, 1), 3);
+    world.cut(0, 1);
+    world.shows(b, Show::Away);
+    world.shows(b, Show::Chat);
+    assert_eq!(world.seen(a), []);
+    world.heal(0, 1);
+    assert_eq!(world.seen(a), [Show::Chat]);
+    let slow: Vec<_> = world.nodes[0].shards.iter_mut().flat_map(|shard| shard.out.peers.values_mut()).collect();
+    slow.into_iter().for_each(|peer| peer.slow = true);
+    world.shows(b, Show::Away);
+    assert_eq!(world.seen(a), []);
+    let slow: Vec<_> = world.nodes[0].shards.iter_mut().flat_map(|shard| shard.out.peers.values_mut()).collect();
+    slow.into_iter().for_each(|peer| peer.slow = false);
+    world.settle();
+    assert_eq!(world.seen(a), [Show::Away], "the gateway has asked for it");
+}
+
 /// Z13: a node of another cluster is gone: its users are shown as gone once, and are there again with it.
 #[test]
 fn z13_the_users_of_another_clusters_lost_node_go_once_and_come_back_with_it() {

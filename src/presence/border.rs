@@ -271,6 +271,15 @@ impl Crossing {
         }
     }
 
+    /// Whoever waits for an answer to it, in the cluster that it has come from.
+    pub fn asker(&self, from: u16) -> Option<Asker> {
+        match self {
+            Crossing::Letter(letter) => Some(letter.ticket.asker(from)),
+            Crossing::Question(asked) => Some(asked.ticket.asker(from)),
+            _ => None,
+        }
+    }
+
     /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
     pub fn takes_leave(&self) -> bool {
         let Crossing::Way(way) = self else { return false };
