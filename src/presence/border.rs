@@ -1,12 +1,12 @@
 //! What may cross between clusters: a language of its own, so that nothing else can be said, and the rules for what comes in.
 //!
-//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses, a session that waits for an answer is a number that only its
-//! own cluster understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
+//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses; a session that waits for an answer is a number that its own
+//! cluster alone understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
 //! by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
 
 use super::control::{
-    Answer, Asker, Astray, Content, Control, Directed, EdgeRef, Fetch, Fetched, Lapsed, Message, News, Question, SessionEvent,
-    Snapshot, Wanted, Way, WayKind, WayName,
+    Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted, Way,
+    WayKind, WayName,
 };
 use super::directory::Inquiry;
 use super::frame::{self, Events};
@@ -16,9 +16,10 @@ use super::subscription::Action;
 use crate::base::id::{CoreId, NodeId, Seat, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
-use crate::base::map::Map;
+use crate::base::map::{Map, Slots};
+use crate::base::reason::Reason;
 use crate::base::time::WallClock;
-use crate::wire::native;
+use crate::wire::native::{self, Access};
 use crate::wire::presence;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -94,6 +95,49 @@ pub struct Asked {
     pub about: Bare,
     pub what: Wanted,
     pub ticket: Ticket,
+}
+
+/// Homes of another cluster that began anew, have come back or (`gone`) are out of its own reach.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lapsed {
+    pub cluster: u16,
+    pub slots: Slots,
+    pub gone: bool,
+}
+
+/// Something that found nobody where it was sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Astray {
+    pub jid: Bare,
+    /// The cluster that says so.
+    pub cluster: u16,
+    pub what: Strayed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Strayed {
+    /// What the gateway has a number for.
+    Ticket(u32),
+    Way(WayName),
+    Directed,
+}
+
+/// What has come from another cluster, on its way inside this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entered {
+    pub cluster: u16,
+    /// It is known that it speaks for a user of that cluster.
+    pub vouched: bool,
+    pub crossing: Crossing,
+}
+
+/// What one cluster answers to a session of another one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Error(Reason, String),
+    Document { data: Vec<u8>, access: Access },
+    LastSeen { seconds: u64, status: String },
 }
 
 impl Ticket {

@@ -4,14 +4,14 @@
 //! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
 //! a reference with a generation, so a late one never reaches a successor.
 
-use super::border::Crossing;
+use super::border::{Answer, Astray, Entered, Lapsed};
 use super::directory::Inquiry;
+use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
-use crate::base::map::Slots;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
 use crate::wire::native::{self, Access, MessageKind, Show};
@@ -47,6 +47,13 @@ pub struct Asker {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
+    // Any core to a user's home, and back.
+    Errand(Box<Errand>),
+    Answered {
+        who: Who,
+        answer: errand::Answer,
+    },
+
     // Edge to a user's home.
     Attach(Box<Attach>),
     Resume(Box<Resume>),
@@ -161,49 +168,6 @@ pub enum Control {
     Lapsed(Box<Lapsed>),
     /// To and from the directory.
     Directory(Box<Inquiry>),
-}
-
-/// Homes of another cluster that began anew, have come back or (`gone`) are out of its own reach.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Lapsed {
-    pub cluster: u16,
-    pub slots: Slots,
-    pub gone: bool,
-}
-
-/// Something that found nobody where it was sent.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Astray {
-    pub jid: Bare,
-    /// The cluster that says so.
-    pub cluster: u16,
-    pub what: Strayed,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Strayed {
-    /// What the gateway has a number for.
-    Ticket(u32),
-    Way(WayName),
-    Directed,
-}
-
-/// What has come from another cluster, on its way inside this one.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Entered {
-    pub cluster: u16,
-    /// It is known that it speaks for a user of that cluster.
-    pub vouched: bool,
-    pub crossing: Crossing,
-}
-
-/// What one cluster answers to a session of another one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Answer {
-    Done,
-    Error(Reason, String),
-    Document { data: Vec<u8>, access: Access },
-    LastSeen { seconds: u64, status: String },
 }
 
 /// A log-in that was authenticated where the connection is.

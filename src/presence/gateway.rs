@@ -1,11 +1,11 @@
-//! What a core keeps of other clusters' users: which cluster each is of, as the directory said; what waits for it to say so; and who
-//! waits for an answer from another cluster.
+//! What a core keeps of other clusters' users: which cluster each is of, as the directory said; what waits for it to say so; and
+//! what waits for an answer from another cluster.
 //!
 //! Lives on: every core, for the names whose home it would be. Serves Z1, Z3, Z9. Invariants: the directory is asked once for each
 //! name that is known; everything here has a limit and, but for what is known, a time.
 
-use super::border::Ticket;
-use super::control::{Control, EdgeRef, Entered, WayName};
+use super::border::{Entered, Ticket};
+use super::control::{Control, EdgeRef, WayName};
 use super::directory::Inquiry;
 use super::outbox::Outbox;
 use crate::base::id::{Seat, UserId};

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod control;
 pub mod directory;
 pub mod edge;
+pub mod errand;
 pub mod farewell;
 pub mod frame;
 pub mod gateway;

@@ -10,8 +10,8 @@ use crate::base::id::{NodeId, Seat, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::border::{self, Crossing, FAR_SESSIONS};
-use crate::presence::control::{Answer, Asker, Astray, Control, Entered, Lapsed, SessionEvent, Strayed, UserRef};
+use crate::presence::border::{self, Answer, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Strayed};
+use crate::presence::control::{Asker, Control, SessionEvent, UserRef};
 use crate::presence::directory::Inquiry;
 use crate::presence::frame::{self, Events};
 use crate::presence::gateway::{Errand, Open};
@@ -211,8 +211,9 @@ impl Shard {
         }
     }
 
+    /// Whether there are clusters, and this one keeps their directory.
     pub(super) fn keeps_directory(&self) -> bool {
-        self.out.map.directory == self.out.map.cluster
+        self.out.map.directory != 0 && self.out.map.directory == self.out.map.cluster
     }
 
     /// What is for a name leaves if that is another cluster's. Gives back what stays.

@@ -7,6 +7,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::metrics::snapshot::Snapshot;
+use crate::presence::errand::Who;
 
 /// One user, for lists.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,8 +34,7 @@ impl Shard {
     /// Carries out an order. Some are answered later, when the store has them.
     pub fn command(&mut self, now: Time, Command { ticket, order }: Command) {
         match order {
-            Order::AddUser { jid, credentials } => self.homes.add_user(ticket, &jid, credentials, &mut self.out),
-            Order::RemoveUser { jid } => self.homes.delete_user(now, ticket, &jid, &mut self.edge, &mut self.out),
+            Order::Errand { jid, what } => self.send_errand(jid, Who::Operator { ticket }, what),
             Order::ListUsers => {
                 let users = self.homes.names().into_iter().filter_map(|jid| {
                     let user = self.homes.get(self.homes.by_name(&jid)?)?;
@@ -42,10 +42,6 @@ impl Shard {
                 });
                 let users = users.collect();
                 self.answers.push((ticket, Answer::Users(users)));
-            }
-            Order::Transfer { jid, address } => {
-                let told = self.homes.by_name(&jid).map_or(0, |at| self.homes.transfer(at, &address, &mut self.out));
-                self.answers.push((ticket, Answer::Transferred(told)));
             }
             Order::Snapshot => {
                 let snapshot = self.snapshot(now);

@@ -17,6 +17,7 @@ use crate::base::credentials::ScramCredentials;
 use crate::base::jid::Bare;
 use crate::base::random::Random;
 use crate::base::time::Time;
+use crate::presence::errand::What;
 use crate::shard::Answer;
 use crate::shard::batch::Order;
 use std::time::Duration;
@@ -126,7 +127,7 @@ impl World {
 
     fn add_user(&mut self, jid: &Bare) {
         let credentials = ScramCredentials::from_password("secret", b"sixteen bytes of", 1);
-        self.node.order(&self.env, jid, Order::AddUser { jid: jid.clone(), credentials: Some(credentials) });
+        self.node.order(&self.env, jid, Order::Errand { jid: jid.clone(), what: What::Create(Some(Box::new(credentials))) });
     }
 
     fn operate(&mut self) {
@@ -135,9 +136,13 @@ impl World {
             0 => self.add_user(&jid),
             1 => {
                 self.env.memories.wishes.remove(&jid);
-                self.node.order(&self.env, &jid, Order::RemoveUser { jid: jid.clone() });
+                self.node.order(&self.env, &jid, Order::Errand { jid: jid.clone(), what: What::Remove });
             }
-            _ => self.node.order(&self.env, &jid, Order::Transfer { jid: jid.clone(), address: "elsewhere:5290".into() }),
+            _ => self.node.order(
+                &self.env,
+                &jid,
+                Order::Errand { jid: jid.clone(), what: What::Transfer { address: "elsewhere:5290".into() } },
+            ),
         }
         self.env.trace.note(self.env.now, format_args!("the operator wants something of {jid}"));
     }

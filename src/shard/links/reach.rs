@@ -96,7 +96,7 @@ impl Shard {
                 }
                 // What answers it may be on its way before all lanes are up; it goes to the right core from the first on.
                 self.out.peers.entry(peer).or_default();
-                self.links.warned.remove(&site);
+                self.link_faults.better(site);
                 if self.has_all_lanes(site) {
                     self.open_own_lanes(now, site);
                 }

@@ -1,0 +1,350 @@
+//! A cluster that lies changes nothing that it may not: each lie is a test (issue 4, "Bad input and faults"). The liar is the third
+//! cluster; what it says comes to any core of the first one.
+
+mod nodes_world;
+
+use fanal::base::id::{SessionId, UserId, Version, slot_of};
+use fanal::base::jid::Bare;
+use fanal::presence::border::{Answer, Astray, Crossing, Letter, State, Strayed, Ticket};
+use fanal::presence::control::{Content, Directed, Fetch, Note, Way, WayKind, WayName};
+use fanal::presence::directory::Inquiry;
+use fanal::presence::frame::Events;
+use fanal::presence::subscription;
+use fanal::wire::encode::{PresenceFields, Tag};
+use fanal::wire::event::Head;
+use fanal::wire::native::{Access, Action, MessageKind, Show};
+use nodes_world::{Client, Heard, World, jid};
+
+const LIAR: u16 = 3;
+
+/// Ann is in the first cluster, Bob in the second; they see each other. Mallory is a user of the liar's.
+struct Stage {
+    world: World,
+    ann: (Bare, UserId, Client),
+    bob: (Bare, UserId, Client),
+    mallory: (Bare, UserId),
+}
+
+fn user(cluster: u16, jid: &Bare) -> UserId {
+    UserId::new(cluster, slot_of(jid.as_str()), 1)
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let mut world = World::clusters(3, 2, 2);
+        let (ann, bob, mallory) = (world.name_on(0, 0), world.name_on(2, 0), world.name_on(4, 0));
+        let (a, b, m) = (world.online(1, &ann), world.online(3, &bob), world.online(4, &mallory));
+        world.subscribes((&ann, a), (&bob, b));
+        world.subscribes((&bob, b), (&ann, a));
+        [a, b, m].into_iter().for_each(|client| _ = world.heard(client));
+        let (ann, bob, mallory) = (jid(&ann), jid(&bob), jid(&mallory));
+        let (ann, bob) = ((ann.clone(), user(1, &ann), a), (bob.clone(), user(2, &bob), b));
+        Stage { world, ann, bob, mallory: (mallory.clone(), user(LIAR, &mallory)) }
+    }
+
+    /// The liar says something to each core of the first cluster in turn.
+    fn says(&mut self, crossing: &Crossing) {
+        let bytes = postcard::to_stdvec(crossing).unwrap();
+        self.each_core(|shard, now| shard.from_cluster(now, LIAR, &bytes).unwrap());
+    }
+
+    fn each_core(&mut self, mut tell: impl FnMut(&mut fanal::shard::Shard, fanal::base::time::Time)) {
+        for (node, core) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            tell(&mut self.world.nodes[node].shards[core], self.world.now);
+            self.world.settle();
+        }
+    }
+
+    /// Everything that the liar has been told since, as it was said.
+    fn told(&mut self) -> Vec<Crossing> {
+        let entries = std::mem::take(&mut self.world.entries).into_iter();
+        entries.filter(|(_, to, _)| *to == LIAR).map(|(_, _, bytes)| postcard::from_bytes(&bytes).unwrap()).collect()
+    }
+
+    fn refused(&self) -> u64 {
+        self.world.nodes.iter().flat_map(|node| &node.shards).map(|shard| shard.gateway.counters.refused).sum()
+    }
+
+    /// Ann and Bob have heard nothing, and see each other as before; nobody else sees them.
+    fn is_as_before(&mut self) {
+        let ((_, _, a), (_, _, b)) = (self.ann.clone(), self.bob.clone());
+        assert_eq!((self.world.heard(a), self.world.heard(b)), (vec![], vec![]));
+        let abroad = self.world.abroad;
+        self.world.shows(a, Show::Away);
+        self.world.shows(b, Show::Chat);
+        assert_eq!((self.world.seen(a), self.world.seen(b)), (vec![Show::Chat], vec![Show::Away]));
+        assert_eq!(self.world.abroad - abroad, 2, "one to each of the two clusters");
+        self.world.shows(a, Show::Available);
+        self.world.shows(b, Show::Available);
+        self.world.heard(a);
+        self.world.heard(b);
+    }
+
+    /// Says it, and nothing follows but that it's counted.
+    fn says_in_vain(&mut self, crossing: &Crossing) {
+        let refused = self.refused();
+        self.world.entries.clear();
+        self.says(crossing);
+        assert_eq!(self.refused() - refused, 4, "{crossing:?}");
+        let told: Vec<_> = self.told().into_iter().filter(|crossing| !matches!(crossing, Crossing::Inquiry(_))).collect();
+        assert!(told.is_empty(), "{told:?}");
+        self.is_as_before();
+    }
+
+    fn letter(&self, from: &Bare, body: usize) -> Crossing {
+        let content = Content { kind: MessageKind::Chat, id: String::new(), body: vec![b'x'; body], extensions: String::new() };
+        let (from, to, from_resource) = (from.clone(), self.ann.0.clone(), "desk".to_owned());
+        let ticket = Ticket { place: 1 << 16, number: 1, wants: true };
+        Crossing::Letter(Box::new(Letter { from, from_resource, to, to_resource: None, content, ticket }))
+    }
+
+    fn way(&self, from: (&Bare, UserId), kind: WayKind) -> Crossing {
+        let ((from, from_user), (to, to_user)) = (from, (self.ann.0.clone(), self.ann.1));
+        let (from, note, sequence, cluster) = (from.clone(), Note::default(), 77, 0);
+        Crossing::Way(Box::new(Way { from, from_user, to, to_user, kind, note, sequence, cluster }))
+    }
+
+    fn event(&mut self, user: UserId, sequence: u32) -> Events {
+        let presence = self.world.encoder.presence(&PresenceFields { resource: "desk", show: Show::Away, ..Default::default() });
+        let head = Head { user, version: Version { epoch: 9, sequence }, session: SessionId(1), show: Show::Away, flags: 0 };
+        Events::of(head, &presence)
+    }
+}
+
+/// Z6, Z8: watches of somebody who has approved nobody there, under the number of anybody or of nobody.
+#[test]
+fn z8_a_cluster_that_claims_subscriptions_nobody_approved_is_told_nothing() {
+    let mut stage = Stage::new();
+    let (publisher, mallory) = (stage.ann.1, stage.mallory.1);
+    for subscriber in [mallory, UserId::NOBODY] {
+        stage.world.entries.clear();
+        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 7 });
+        let told = stage.told();
+        assert!(told.len() == 4 && told.iter().all(|crossing| matches!(crossing, Crossing::Refused { .. })), "{told:?}");
+    }
+    for subscriber in [stage.bob.1, stage.ann.1, UserId::new(2, 0, 1)] {
+        stage.says_in_vain(&Crossing::Watch { publisher, subscriber, nonce: 7 });
+    }
+    stage.says_in_vain(&Crossing::Watch { publisher: stage.bob.1, subscriber: mallory, nonce: 7 });
+    stage.is_as_before();
+}
+
+/// Z6: who was approved and is revoked gets nothing more, even if its cluster never lets go.
+#[test]
+fn z6_a_cluster_whose_last_subscriber_is_revoked_gets_nothing_more_whatever_it_says() {
+    let mut stage = Stage::new();
+    let (publisher, mallory, a) = (stage.ann.1, stage.mallory.clone(), stage.ann.2);
+    stage.world.nodes[0].shards[0].check();
+    stage.says(&stage.way((&mallory.0, mallory.1), WayKind::Stanza(subscription::Action::Subscribe)));
+    let name = mallory.0.local().to_owned();
+    stage.world.subscription(a, Action::Subscribed, &name);
+    stage.says(&Crossing::Watch { publisher, subscriber: mallory.1, nonce: 7 });
+    let abroad = stage.world.abroad;
+    stage.world.shows(a, Show::Away);
+    assert_eq!(stage.world.abroad - abroad, 2, "to Bob's cluster and to Mallory's");
+    stage.world.subscription(a, Action::Unsubscribed, &name);
+    for subscriber in [mallory.1, UserId::NOBODY] {
+        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 8 });
+    }
+    let abroad = stage.world.abroad;
+    stage.world.shows(a, Show::Chat);
+    assert_eq!(stage.world.abroad - abroad, 1, "to Bob's");
+}
+
+/// Z8: ways under the names or numbers of others.
+#[test]
+fn z8_a_cluster_that_speaks_for_users_it_does_not_own_changes_no_subscription() {
+    let mut stage = Stage::new();
+    let (ann, bob, mallory) = (stage.ann.clone(), stage.bob.clone(), stage.mallory.clone());
+    let ghost = Bare::new("ghost@example.org").unwrap();
+    for kind in [subscription::Action::Subscribe, subscription::Action::Subscribed, subscription::Action::Unsubscribe] {
+        let kind = WayKind::Stanza(kind);
+        for from in [
+            (&bob.0, bob.1),
+            (&bob.0, user(LIAR, &bob.0)),
+            (&bob.0, mallory.1),
+            (&ann.0, user(LIAR, &ann.0)),
+            (&mallory.0, UserId::NOBODY),
+            (&mallory.0, bob.1),
+        ] {
+            stage.says_in_vain(&stage.way(from, kind));
+        }
+    }
+    stage.says_in_vain(&stage.way((&bob.0, UserId::NOBODY), WayKind::Stanza(subscription::Action::Unsubscribed)));
+    stage.says_in_vain(&stage.way((&bob.0, user(LIAR, &bob.0)), WayKind::Hide));
+    stage.says_in_vain(&stage.way((&ghost, user(LIAR, &ghost)), WayKind::Stanza(subscription::Action::Subscribe)));
+}
+
+/// Z8: a way to another cluster is not confirmed by a third one.
+#[test]
+fn z8_a_cluster_that_confirms_ways_to_others_confirms_nothing() {
+    let mut stage = Stage::new();
+    let (a, b) = (stage.ann.2, stage.bob.2);
+    stage.world.cut_clusters(1, 2);
+    stage.world.subscription(a, Action::Unsubscribe, stage.bob.0.clone().local());
+    stage.world.heard(a);
+    for sequence in (1 << 40)..(1 << 40) + 20 {
+        let (from, to, cluster) = (stage.ann.0.clone(), stage.bob.0.clone(), 2);
+        stage.says(&Crossing::WayDone(Box::new(WayName { from, to, sequence, cluster })));
+    }
+    stage.world.heal_clusters(1, 2);
+    let abroad = stage.world.abroad;
+    stage.world.shows(b, Show::Away);
+    assert_eq!(stage.world.abroad, abroad, "Bob's home has heard of it");
+}
+
+/// Z9: messages, directed presence and questions under the names of others.
+#[test]
+fn z9_a_cluster_that_writes_under_other_names_is_not_heard() {
+    let mut stage = Stage::new();
+    let (ann, bob, mallory) = (stage.ann.clone(), stage.bob.clone(), stage.mallory.clone());
+    let a = ann.2;
+    stage.world.say(a, |encoder, out| encoder.document_set(out, Tag::request(7), "mood", b"secret", Access::Own));
+    stage.world.heard(a);
+    for from in [&bob.0, &ann.0, &jid("ghost")] {
+        stage.says_in_vain(&stage.letter(from, 1));
+        let presence = stage.world.encoder.presence(&PresenceFields { resource: "desk", ..Default::default() });
+        let (to, from_resource) = (ann.0.clone(), "desk".into());
+        let directed = Directed { from: from.clone(), from_resource, to, to_resource: None, presence };
+        stage.says_in_vain(&Crossing::Directed(Box::new(directed)));
+        let (names, session) = (vec![("mood".into(), true)], SessionId(1));
+        let fetch = Fetch { publisher: ann.1, from: from.clone(), from_user: user(LIAR, from), session, number: 1, names };
+        stage.says_in_vain(&Crossing::Fetch(Box::new(fetch)));
+    }
+    stage.says(&stage.letter(&mallory.0, 1));
+    assert_eq!(stage.world.heard(a).len(), 4, "what is its own's is");
+}
+
+/// Z7: the state and the updates of publishers of others, or of its own that nobody watches.
+#[test]
+fn z7_a_cluster_that_tells_of_publishers_it_does_not_own_is_not_believed() {
+    let mut stage = Stage::new();
+    let (ann, bob, mallory) = (stage.ann.clone(), stage.bob.clone(), stage.mallory.clone());
+    for publisher in [ann.1, bob.1] {
+        let (events, refused) = (stage.event(publisher, 50), stage.refused());
+        stage.each_core(|shard, now| shard.updates_from_cluster(now, LIAR, events.bytes().to_vec()).unwrap());
+        assert_eq!(stage.refused() - refused, 4);
+        stage.is_as_before();
+        let (subscriber, nonce) = (UserId::NOBODY, 1);
+        stage.says_in_vain(&Crossing::Revoke { publisher, subscriber: ann.1 });
+        stage.says_in_vain(&Crossing::Refused { publisher, subscriber, nonce });
+        for (publisher, jid) in [(publisher, bob.0.clone()), (mallory.1, bob.0.clone()), (user(LIAR, &bob.0), bob.0.clone())] {
+            let state = State { publisher, jid, subscriber, nonce, events: events.clone(), revoked: vec![ann.1] };
+            stage.says_in_vain(&Crossing::State(Box::new(state)));
+        }
+    }
+    // Its own, which nobody watches: it's told so, and nothing is kept.
+    let events = stage.event(mallory.1, 50);
+    stage.world.entries.clear();
+    stage.each_core(|shard, now| shard.updates_from_cluster(now, LIAR, events.bytes().to_vec()).unwrap());
+    let told = stage.told();
+    assert!(told.len() == 4 && told.iter().all(|crossing| matches!(crossing, Crossing::Unwatch { .. })), "{told:?}");
+    stage.is_as_before();
+}
+
+/// Z9: answers to what it was never asked, or to what another cluster was.
+#[test]
+fn z9_answers_to_tickets_that_a_cluster_never_got_reach_nobody() {
+    let mut stage = Stage::new();
+    let (a, bob) = (stage.ann.2, stage.bob.0.local().to_owned());
+    stage.world.cut_clusters(1, 2);
+    stage.world.writes(a, &bob, "for Bob");
+    let gateways = || (1..=2).flat_map(|node: u32| (0..2).map(move |core| node << 16 | core));
+    let first = 0x9e37_79b1_u32.wrapping_add(1);
+    for (place, number) in gateways().flat_map(|place| (0..3).map(move |n| (place, first.wrapping_add(n)))) {
+        let ticket = Ticket { place, number, wants: true };
+        stage.says(&Crossing::Answer { ticket, answer: Answer::Done });
+        let what = Strayed::Ticket(number);
+        stage.says(&Crossing::Astray(Box::new(Astray { jid: stage.bob.0.clone(), cluster: 2, what })));
+    }
+    for place in [0, 9 << 16, 1 << 16 | 7, u32::MAX] {
+        let ticket = Ticket { place, number: first, wants: true };
+        stage.says_in_vain_while_cut(&Crossing::Answer { ticket, answer: Answer::Done });
+    }
+    assert_eq!(stage.world.heard(a), [], "nobody has answered yet");
+    stage.world.heal_clusters(1, 2);
+    assert_eq!(stage.world.heard(a).last(), Some(&Heard::Done));
+}
+
+impl Stage {
+    fn says_in_vain_while_cut(&mut self, crossing: &Crossing) {
+        let refused = self.refused();
+        self.says(crossing);
+        assert_eq!(self.refused() - refused, 4, "{crossing:?}");
+    }
+}
+
+/// Huge sizes: what is longer than any client may send, more sessions than a user has, and lengths that aren't there.
+#[test]
+fn huge_sizes_are_refused_and_nothing_is_kept_of_them() {
+    let mut stage = Stage::new();
+    let mallory = stage.mallory.clone();
+    stage.says_in_vain(&stage.letter(&mallory.0, 70_000));
+    let note = Note::new("x".repeat(2_000));
+    let Crossing::Way(way) = stage.way((&mallory.0, mallory.1), WayKind::Stanza(subscription::Action::Subscribe)) else { return };
+    stage.says_in_vain(&Crossing::Way(Box::new(Way { note, ..*way })));
+    let bytes = postcard::to_stdvec(&stage.letter(&mallory.0, 10)).unwrap();
+    for at in 0..bytes.len() {
+        // Any length becomes an enormous one.
+        let claimed = [&bytes[..at], &[0xff, 0xff, 0xff, 0xff, 0x0f], &bytes[at + 1..]].concat();
+        stage.each_core(|shard, now| _ = shard.from_cluster(now, LIAR, &claimed));
+    }
+    assert!(stage.world.nodes[0].shards[0].from_cluster(stage.world.now, LIAR, &[]).is_err());
+    let a = stage.ann.2;
+    stage.world.heard(a);
+    stage.is_as_before();
+    // Ann watches Mallory, whose cluster makes up sessions.
+    let (anns, name) = (stage.ann.0.local().to_owned(), mallory.0.local().to_owned());
+    let m = stage.world.online(4, &name);
+    stage.world.subscribes((&anns, a), (&name, m));
+    let refused = stage.refused();
+    for session in 0..2_000 {
+        let presence = stage.world.encoder.presence(&PresenceFields { resource: "desk", ..Default::default() });
+        let (user, version) = (mallory.1, Version { epoch: 9, sequence: 1 });
+        let head = Head { user, version, session: SessionId(session), show: Show::Available, flags: 0 };
+        let (now, bytes) = (stage.world.now, Events::of(head, &presence).bytes().to_vec());
+        stage.world.nodes[0].shards[0].updates_from_cluster(now, LIAR, bytes).unwrap();
+    }
+    stage.world.settle();
+    assert!(stage.refused() - refused >= 2_000 - fanal::presence::border::FAR_SESSIONS as u64);
+}
+
+/// Replays and old epochs: an update that was told before, or belongs to an earlier life, is no news.
+#[test]
+fn replays_and_old_epochs_are_no_news() {
+    let mut stage = Stage::new();
+    let (a, b, bob) = (stage.ann.2, stage.bob.2, stage.bob.1);
+    stage.world.shows(b, Show::Away);
+    assert_eq!(stage.world.seen(a), [Show::Away]);
+    let presence = stage.world.encoder.presence(&PresenceFields { resource: "desk", show: Show::Chat, ..Default::default() });
+    for (epoch, sequence) in [(1, 1), (1, 2), (0, 99), (0, u32::MAX)] {
+        let head = Head { user: bob, version: Version { epoch, sequence }, session: SessionId(1), show: Show::Chat, flags: 0 };
+        let bytes = Events::of(head, &presence).bytes().to_vec();
+        stage.each_core(|shard, now| shard.updates_from_cluster(now, 2, bytes.clone()).unwrap());
+    }
+    assert_eq!(stage.world.seen(a), []);
+    // A way that comes twice is carried out once.
+    let mallory = stage.mallory.clone();
+    let way = stage.way((&mallory.0, mallory.1), WayKind::Stanza(subscription::Action::Subscribe));
+    stage.says(&way);
+    stage.says(&way);
+    assert_eq!(stage.world.heard(a).len(), 1, "one request");
+}
+
+/// Z1, Z3: whoever is no directory answers nothing, and takes no names; and the directory gives nobody's name to another.
+#[test]
+fn z1_only_the_directory_is_believed_and_it_takes_no_names_from_their_clusters() {
+    let mut stage = Stage::new();
+    let (bob, mallory) = (stage.bob.clone(), stage.mallory.clone());
+    stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Located { jid: bob.0.clone(), cluster: LIAR })));
+    stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Settle { jid: bob.0.clone(), user: bob.1, by: 2 })));
+    stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Settle { jid: bob.0.clone(), user: mallory.1, by: LIAR })));
+    stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Settled { jid: bob.0.clone(), user: bob.1, cluster: LIAR })));
+    for user in [user(LIAR, &bob.0), UserId::NOBODY] {
+        stage.says(&Crossing::Inquiry(Box::new(Inquiry::Settle { jid: bob.0.clone(), user, by: LIAR })));
+        stage.is_as_before();
+    }
+    let ann = stage.ann.2;
+    stage.world.writes(ann, bob.0.local(), "still there?");
+    assert_eq!(stage.world.heard(ann), [Heard::Done]);
+}
