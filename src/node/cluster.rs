@@ -3,6 +3,7 @@
 //! Lives on: the thread that starts the node. Serves Z1, Z4, G4. Invariant: every node of a cluster, configured alike, tells its
 //! cores the same.
 
+use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
 use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
@@ -11,7 +12,7 @@ use crate::base::time::WallClock;
 use crate::link;
 use crate::link::classify::Policy;
 use crate::ownership::clusters::{Cluster, Place};
-use crate::shard::{Between, LinkTerms};
+use crate::shard::{Between, LinkReport, LinkTerms, PeerReport};
 use crate::wire::link::Site;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -65,6 +66,37 @@ impl Membership {
     /// Who owns each slot of user numbers; `None`: this node owns all.
     pub fn owners(&self) -> Option<Arc<[NodeId]>> {
         self.owners.clone()
+    }
+
+    /// What all cores know of the cluster, in the operator's words.
+    pub fn status(&self, report: LinkReport, encrypted: bool) -> ClusterStatus {
+        let terms = self.links.as_deref();
+        let peer = |peer: PeerReport| NodeStatus {
+            cluster: Some(peer.site.cluster).filter(|cluster| *cluster != self.number),
+            node: peer.site.node.0,
+            address: peer.address.map_or_else(String::new, |address| address.to_string()),
+            found: peer.gauges.link_found > 0,
+            since_ms: peer.since.map(|since| since.0),
+            epoch: peer.life.map(|life| life.epoch >> LIFE_BITS),
+            why: peer.why,
+            gauges: peer.gauges,
+            counts: peer.counts,
+        };
+        let failed = (report.tls_failed > 0).then(|| ("tls_failed".to_owned(), report.tls_failed));
+        let ended = report.ended.into_iter().map(|(reason, count)| (reason.metric().to_owned(), count));
+        ClusterStatus {
+            cluster: self.number,
+            node: self.node.0,
+            address: self.address.map(|address| address.to_string()),
+            epoch: terms.map_or(0, |terms| terms.epoch >> LIFE_BITS),
+            encrypted,
+            users: report.users,
+            relays: report.relays,
+            publishers_across: report.across,
+            nodes: report.peers.into_values().map(peer).collect(),
+            ended: ended.chain(failed).collect(),
+            stranger: report.stranger,
+        }
     }
 }
 

@@ -99,6 +99,7 @@ pub struct Node {
     pub token_keys: Keys,
     pub trunk_keys: Keys,
     keeper: Arc<Keeper>,
+    membership: Arc<Membership>,
     /// Ends the daily look at the certificate when it is dropped.
     _daily: Sender<()>,
     threads: Vec<CoreThread>,
@@ -170,6 +171,7 @@ impl Node {
             trunk_keys,
             _daily: certificates::warn_daily(&keeper)?,
             keeper,
+            membership: Arc::new(membership),
             threads,
             commands,
             answers: Some(answered),
@@ -194,7 +196,8 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), self.keeper.clone())
+        let (keeper, membership) = (self.keeper.clone(), self.membership.clone());
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), keeper, membership)
     }
 
     /// Reads the certificate's files again, and gives what there is to say; no session ends.

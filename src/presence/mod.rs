@@ -23,3 +23,4 @@ pub mod relay;
 pub mod roster;
 pub mod subscription;
 pub mod user;
+pub mod way;

@@ -68,6 +68,8 @@ pub enum Order {
     },
     ListUsers,
     Snapshot,
+    /// How the links are.
+    Links,
     /// The clients with the most load, at most this many.
     Clients {
         most: usize,

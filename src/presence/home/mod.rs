@@ -271,6 +271,13 @@ impl Homes {
         self.users.get(at.slot as usize)?.as_ref().filter(|user| user.id == at.user)
     }
 
+    /// Users who are watched at other nodes.
+    pub fn across(&self, out: &super::outbox::Outbox) -> usize {
+        let here = out.map.here.node;
+        let is_across = |user: &&User| user.outbound.iter().any(|destination| destination.seat.node != here);
+        self.users.iter().flatten().filter(is_across).count()
+    }
+
     /// All users, in the order of their names.
     pub fn names(&self) -> Vec<Bare> {
         let mut names: Vec<Bare> = self.by_name.keys().cloned().collect();
