@@ -344,3 +344,31 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     drop((one, three, again));
     [near, first, second].into_iter().for_each(Served::stop);
 }
+
+/// Row Z13.
+#[test]
+fn z13_when_one_link_of_several_is_cut_nobody_is_shown_in_a_state_that_is_past() {
+    // The first cluster keeps the directory; what the second one's node has to its second node goes through a tap.
+    let (there, here) = (peers(2), peers(1));
+    let tap = Tap::before(there[1].address);
+    let at = [there[0], Peer { address: tap.address, ..there[1] }];
+    let [first, second] = [0, 1].map(|node| Place::start(&configured(1, &there, node, 1, (1, &there))));
+    let near = Place::start(&configured(2, &here, 0, 1, (1, &at)));
+    [&first, &second, &near].into_iter().for_each(|place| place.finds(1));
+    let (ann, bob, eve) = ("ann@localhost".to_owned(), name_on(1, 0, 2), name_on(0, 0, 2));
+    let (mut one, mut two, mut three) = (near.user(&ann), second.user(&bob), first.user(&eve));
+    befriend((&ann, &mut one), (&bob, &mut two));
+    sees(&mut one, Show::Available);
+    befriend((&ann, &mut one), (&eve, &mut three));
+    sees(&mut one, Show::Available);
+    tap.cut();
+    sees(&mut one, Show::Unavailable);
+    // Of the other node's users nothing is lost, whichever was used before.
+    show(&mut three, Show::Away);
+    sees(&mut one, Show::Away);
+    show(&mut two, Show::DoNotDisturb);
+    tap.heal();
+    sees(&mut one, Show::DoNotDisturb);
+    show(&mut two, Show::Chat);
+    sees(&mut one, Show::Chat);
+}

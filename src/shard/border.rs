@@ -403,10 +403,12 @@ impl Shard {
         if cluster == 0 || node.cluster().is_some() || self.settings.core.0 != 0 || others.is_empty() {
             return;
         }
-        let slots = self.out.map.slots_of(node);
-        for other in others {
-            let lapsed = Lapsed { cluster, slots: slots.clone(), gone };
-            self.out.send(Seat::of_cluster(other), Control::Lapsed(Box::new(lapsed)));
-        }
+        others.into_iter().for_each(|other| self.tell_cluster(other, node, gone));
+    }
+
+    /// Another cluster hears that a node of this one is back, or gone, or out of its reach.
+    pub(super) fn tell_cluster(&mut self, other: u16, node: NodeId, gone: bool) {
+        let lapsed = Lapsed { cluster: self.out.map.cluster, slots: self.out.map.slots_of(node), gone };
+        self.out.send(Seat::of_cluster(other), Control::Lapsed(Box::new(lapsed)));
     }
 }
