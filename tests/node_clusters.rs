@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
-use support::served::Served;
+use support::served::{Served, fanal};
 use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
 
@@ -371,4 +371,38 @@ fn z13_when_one_link_of_several_is_cut_nobody_is_shown_in_a_state_that_is_past()
     sees(&mut one, Show::DoNotDisturb);
     show(&mut two, Show::Chat);
     sees(&mut one, Show::Chat);
+}
+
+/// Runs a command that makes files for links.
+fn make(args: &[&str]) {
+    let output = fanal(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Row Z2.
+#[test]
+fn z2_clusters_with_authorities_of_their_own_see_each_other_inside_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (here, there) = (peers(1), peers(1));
+    for number in ["1", "2"] {
+        let (authority, node) = (at(&format!("ca{number}")), at(&format!("node{number}")));
+        make(&["link", "ca", "--out", &authority]);
+        make(&["link", "certificate", "--ca", &authority, "--cluster", number, "--node", "1", "--out", &node]);
+    }
+    let authorities = ["ca1", "ca2"].map(|ca| std::fs::read_to_string(dir.path().join(ca).join("ca.pem")).unwrap()).concat();
+    std::fs::write(at("all.pem"), authorities).unwrap();
+    let start = |number: u16, nodes: &[Peer]| {
+        let mut config = configured(number, nodes, 0, 2, (1, &here));
+        let files = dir.path().join(format!("node{number}"));
+        config.link.ca = Some(at("all.pem").into());
+        (config.link.certificate, config.link.key) = (Some(files.join("node.pem")), Some(files.join("node.key")));
+        Place::start(&config)
+    };
+    let (first, second) = (start(1, &here), start(2, &there));
+    [&first, &second].into_iter().for_each(|place| place.finds(1));
+    let (ann, bob) = ("ann@localhost", "bob@localhost");
+    let (mut one, mut two) = (first.user(ann), second.user(bob));
+    befriend((ann, &mut one), (bob, &mut two));
+    sees(&mut one, Show::Available);
 }
