@@ -250,6 +250,61 @@ fn z3_a_stale_entry_is_corrected_on_the_first_wrong_delivery() {
     assert_eq!(world.seen(a), [Show::Chat], "a way finds it, too");
 }
 
+/// Z13: who has missed nothing is told nothing; what crosses after a cut is in proportion to what changed.
+#[test]
+fn z13_after_a_cut_only_what_changed_is_told() {
+    let mut world = two(2);
+    let watcher = world.name_on(2, 0);
+    let w = world.online(2, &watcher);
+    let publishers: Vec<Client> = (0..40)
+        .map(|nth| {
+            let name = world.name_on(nth % 2, nth / 2);
+            let client = world.online(nth % 2, &name);
+            world.subscribes((&watcher, w), (&name, client));
+            client
+        })
+        .collect();
+    world.seen(w);
+    let mut told = |changes: usize| {
+        world.cut_clusters(1, 2);
+        publishers[..changes].iter().for_each(|client| world.shows(*client, Show::Away));
+        publishers[..changes].iter().for_each(|client| world.shows(*client, Show::Chat));
+        world.seen(w);
+        let (abroad, entries) = (world.abroad, world.entries.len());
+        // The updates that were put off are lost on the way.
+        for shard in world.nodes[..2].iter_mut().flat_map(|node| &mut node.shards) {
+            shard.out.peers.values_mut().for_each(|peer| peer.put_off.clear());
+        }
+        world.heal_clusters(1, 2);
+        assert_eq!((world.seen(w), world.abroad), (vec![Show::Chat; changes], abroad));
+        world.entries[entries..].iter().filter(|(from, ..)| *from == 1).map(|(.., bytes)| bytes.len()).sum::<usize>()
+    };
+    let (none, three) = (told(0), told(3));
+    assert!(none == 0 && (1..1500).contains(&three), "{none} and {three} bytes");
+}
+
+/// Z7: an update that is put off on its way inside the other cluster, by a node that keeps nothing of its publisher, is not lost.
+#[test]
+fn z7_an_update_that_can_not_be_passed_on_at_once_is_asked_for_when_it_can() {
+    let mut world = two(2);
+    // Bob's gateway is node 1 of the first cluster, and what his node sends comes to node 0.
+    let ((_, a), (_, b)) = friends(&mut world, (1, 1), 3);
+    world.cut(0, 1);
+    world.shows(b, Show::Away);
+    world.shows(b, Show::Chat);
+    assert_eq!(world.seen(a), []);
+    world.heal(0, 1);
+    assert_eq!(world.seen(a), [Show::Chat]);
+    let slow: Vec<_> = world.nodes[0].shards.iter_mut().flat_map(|shard| shard.out.peers.values_mut()).collect();
+    slow.into_iter().for_each(|peer| peer.slow = true);
+    world.shows(b, Show::Away);
+    assert_eq!(world.seen(a), []);
+    let slow: Vec<_> = world.nodes[0].shards.iter_mut().flat_map(|shard| shard.out.peers.values_mut()).collect();
+    slow.into_iter().for_each(|peer| peer.slow = false);
+    world.settle();
+    assert_eq!(world.seen(a), [Show::Away], "the gateway has asked for it");
+}
+
 /// Z13: a node of another cluster is gone: its users are shown as gone once, and are there again with it.
 #[test]
 fn z13_the_users_of_another_clusters_lost_node_go_once_and_come_back_with_it() {

@@ -118,14 +118,14 @@ fn z8_a_cluster_that_claims_subscriptions_nobody_approved_is_told_nothing() {
     let (publisher, mallory) = (stage.ann.1, stage.mallory.1);
     for subscriber in [mallory, UserId::NOBODY] {
         stage.world.entries.clear();
-        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 7 });
+        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 7, known: None });
         let told = stage.told();
         assert!(told.len() == 4 && told.iter().all(|crossing| matches!(crossing, Crossing::Refused { .. })), "{told:?}");
     }
     for subscriber in [stage.bob.1, stage.ann.1, UserId::new(2, 0, 1)] {
-        stage.says_in_vain(&Crossing::Watch { publisher, subscriber, nonce: 7 });
+        stage.says_in_vain(&Crossing::Watch { publisher, subscriber, nonce: 7, known: None });
     }
-    stage.says_in_vain(&Crossing::Watch { publisher: stage.bob.1, subscriber: mallory, nonce: 7 });
+    stage.says_in_vain(&Crossing::Watch { publisher: stage.bob.1, subscriber: mallory, nonce: 7, known: None });
     stage.is_as_before();
 }
 
@@ -138,13 +138,13 @@ fn z6_a_cluster_whose_last_subscriber_is_revoked_gets_nothing_more_whatever_it_s
     stage.says(&stage.way((&mallory.0, mallory.1), WayKind::Stanza(subscription::Action::Subscribe)));
     let name = mallory.0.local().to_owned();
     stage.world.subscription(a, Action::Subscribed, &name);
-    stage.says(&Crossing::Watch { publisher, subscriber: mallory.1, nonce: 7 });
+    stage.says(&Crossing::Watch { publisher, subscriber: mallory.1, nonce: 7, known: None });
     let abroad = stage.world.abroad;
     stage.world.shows(a, Show::Away);
     assert_eq!(stage.world.abroad - abroad, 2, "to Bob's cluster and to Mallory's");
     stage.world.subscription(a, Action::Unsubscribed, &name);
     for subscriber in [mallory.1, UserId::NOBODY] {
-        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 8 });
+        stage.says(&Crossing::Watch { publisher, subscriber, nonce: 8, known: None });
     }
     let abroad = stage.world.abroad;
     stage.world.shows(a, Show::Chat);
@@ -347,4 +347,29 @@ fn z1_only_the_directory_is_believed_and_it_takes_no_names_from_their_clusters()
     let ann = stage.ann.2;
     stage.world.writes(ann, bob.0.local(), "still there?");
     assert_eq!(stage.world.heard(ann), [Heard::Done]);
+}
+
+/// Ways without end, which their sender never forgets: what is kept of them has a limit, and others' ways are taken in as before.
+#[test]
+fn z8_ways_that_a_cluster_never_forgets_are_kept_up_to_a_limit() {
+    let mut stage = Stage::new();
+    let mallory = stage.mallory.clone();
+    let Crossing::Way(way) = stage.way((&mallory.0, mallory.1), WayKind::Show) else { unreachable!("it is one") };
+    stage.world.cut_clusters(1, LIAR);
+    let (refused, most) = (stage.refused(), 65_536);
+    for sequence in 0..most + 10 {
+        let bytes = postcard::to_stdvec(&Crossing::Way(Box::new(Way { sequence, ..(*way).clone() }))).unwrap();
+        stage.world.nodes[0].shards[0].from_cluster(stage.world.now, LIAR, &bytes).unwrap();
+        if sequence % 4096 == 0 || sequence >= most - 1 {
+            stage.world.settle();
+        }
+    }
+    assert_eq!(stage.refused() - refused, 10);
+    stage.world.heard(stage.ann.2);
+    let (ann, bob) = (stage.ann.clone(), stage.bob.clone());
+    stage.world.subscription(bob.2, Action::Unsubscribe, ann.0.local());
+    stage.world.heard(ann.2);
+    let abroad = stage.world.abroad;
+    stage.world.shows(ann.2, Show::Away);
+    assert_eq!(stage.world.abroad, abroad, "Bob's way was taken in");
 }

@@ -240,7 +240,7 @@ fn what_was_put_off_for_a_core_is_sent_once_although_it_watches_anew() {
     world.store(Ok(()));
     world.set_presence(&one, Show::Chat);
     let (publisher, subscriber, seat) = (one.at.user, two.at.user, seat(THERE));
-    let question = |slot, nonce| Question { subscriber, seat, slot, nonce };
+    let question = |slot, nonce| Question { subscriber, seat, slot, nonce, known: None };
     world.homes.watch(publisher, question(5, 1), &mut world.out);
     world.set_presence(&one, Show::Away);
     world.homes.unwatch(publisher, Destination { seat, slot: 5 }, &mut world.out);

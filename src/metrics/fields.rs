@@ -109,6 +109,16 @@ fields! {
         complex_updates, "updates", "Updates in them";
         complex_bytes, "bytes", "Bytes of them";
         complex_received, "messages", "Complex messages received from other clusters";
+        border_refused, "entries", "What another cluster said and may not: it changed nothing";
+        border_unanswered, "entries", "What was asked of other clusters and not answered in time, or could not wait for an answer";
+        directory_asked, "names", "Questions to the directory: which cluster a user is of";
+        directory_given_up, "entries", "What waited for the directory's answer in vain, or found no room to wait";
+        directory_evicted, "names", "Users whose clusters were forgotten to make room for others";
+        directory_corrected, "names", "Users who were of another cluster than was known";
+        names_located, "names", "Questions answered as the directory";
+        names_settled, "names", "Users who came to a cluster, or went, in this directory";
+        names_denied, "names", "Users that a cluster wanted and another one has, or that are not of its domains";
+        watches_same, "watches", "Relays that asked again and had missed nothing";
         receives, "receives", "Receives completed";
         bytes_in, "bytes", "Bytes received from connections";
         sends, "sends", "Sends completed";

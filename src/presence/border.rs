@@ -48,7 +48,7 @@ pub enum Crossing {
     Way(Box<Way>),
     WayDone(Box<WayName>),
     WayForgotten(Box<WayName>),
-    Watch { publisher: UserId, subscriber: UserId, nonce: u32 },
+    Watch { publisher: UserId, subscriber: UserId, nonce: u32, known: Option<u64> },
     Unwatch { publisher: UserId },
     State(Box<State>),
     Refused { publisher: UserId, subscriber: UserId, nonce: u32 },
@@ -184,7 +184,7 @@ impl Crossing {
             Control::Way(way) => Crossing::Way(way),
             Control::WayDone(name) => Crossing::WayDone(name),
             Control::WayForgotten(name) => Crossing::WayForgotten(name),
-            Control::Watch { publisher, subscriber, nonce, .. } => Crossing::Watch { publisher, subscriber, nonce },
+            Control::Watch { publisher, subscriber, nonce, known, .. } => Crossing::Watch { publisher, subscriber, nonce, known },
             Control::Unwatch { publisher, .. } => Crossing::Unwatch { publisher },
             Control::Snapshot(snapshot) => {
                 let Snapshot { publisher, jid, subscriber, nonce, events, mut revoked, .. } = *snapshot;
@@ -225,7 +225,9 @@ impl Crossing {
             Crossing::Way(way) => Control::Way(Box::new(Way { cluster: from, ..*way })),
             Crossing::WayDone(name) => Control::WayDone(Box::new(WayName { cluster: from, ..*name })),
             Crossing::WayForgotten(name) => Control::WayForgotten(Box::new(WayName { cluster: from, ..*name })),
-            Crossing::Watch { publisher, subscriber, nonce } => Control::Watch { publisher, subscriber, seat, slot, nonce },
+            Crossing::Watch { publisher, subscriber, nonce, known } => {
+                Control::Watch { publisher, subscriber, seat, slot, nonce, known }
+            }
             Crossing::Unwatch { publisher } => Control::Unwatch { publisher, seat, slot },
             Crossing::State(state) => {
                 let State { publisher, jid, subscriber, nonce, events, revoked } = *state;

@@ -82,6 +82,8 @@ pub enum Control {
         seat: Seat,
         slot: u32,
         nonce: u32,
+        /// Whoever asks was granted the publisher before and knows this of it (`frame::digest`): if it's so, no answer is wanted.
+        known: Option<u64>,
     },
     /// An edge has no subscriber of a publisher any more.
     Unwatch {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names of one core. At the limit: no more are taken, and clusters go on asking.
-pub const NAMES: usize = 1 << 25;
+pub const NAMES: usize = 1 << 23;
 /// How the keys of its rows in `Meta` begin.
 const KEY: &[u8] = b"directory:";
 
@@ -172,4 +172,71 @@ pub fn row_key(prefix: &[u8], jid: &Bare) -> Vec<u8> {
 pub fn read_row(name: &[u8], value: &[u8]) -> Option<(Bare, UserId)> {
     let jid = Bare::try_from(std::str::from_utf8(name).ok()?.to_owned()).ok()?;
     Some((jid, UserId(u64::from_le_bytes(value.try_into().ok()?))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::CoreId;
+    use crate::base::limits::Limits;
+    use ahash::RandomState;
+
+    fn directory() -> (Directory, Outbox) {
+        let mut map = Map::alone(CoreId(0), 1);
+        (map.cluster, map.directory) = (1, 1);
+        (Directory::new(RandomState::with_seed(1)), Outbox::new(map, &Limits::default(), 1500))
+    }
+
+    /// What became of a name that a cluster says it has, or (`NOBODY`) gives up; `None`: nothing was answered yet.
+    fn settle(directory: &mut Directory, out: &mut Outbox, jid: &str, by: u16, serial: u32, stored: bool) -> Option<u16> {
+        let jid = Bare::new(jid).unwrap();
+        let user = if serial == 0 { UserId::NOBODY } else { UserId::new(by, slot_of(jid.as_str()), serial) };
+        out.peers.entry(Seat::of_cluster(by).node).or_default();
+        directory.settle(jid, user, by, out);
+        for commit in std::mem::take(&mut out.commits) {
+            assert!(directory.complete(commit.ticket, stored, out));
+        }
+        let (mut parcels, _) = out.peers.get_mut(&Seat::of_cluster(by).node).unwrap().take();
+        match parcels.pop()? {
+            crate::presence::outbox::Parcel::Control(_, Control::Directory(inquiry)) => match *inquiry {
+                Inquiry::Settled { cluster, .. } => Some(cluster),
+                other => panic!("{other:?}"),
+            },
+            _ => panic!("only the directory speaks here"),
+        }
+    }
+
+    #[test]
+    fn z1_a_name_is_of_the_cluster_that_came_first_until_that_gives_it_up() {
+        let (mut directory, mut out) = directory();
+        assert_eq!(settle(&mut directory, &mut out, "ann@d", 2, 1, false), None, "it could not be stored");
+        assert_eq!(settle(&mut directory, &mut out, "ann@d", 2, 1, true), Some(2));
+        assert_eq!(settle(&mut directory, &mut out, "ann@d", 3, 1, true), Some(2));
+        assert_eq!(settle(&mut directory, &mut out, "ann@d", 3, 0, true), Some(2), "nobody gives up what is another's");
+        assert_eq!(settle(&mut directory, &mut out, "ann@d", 2, 0, true), Some(0));
+        assert_eq!(settle(&mut directory, &mut out, "ann@d", 3, 1, true), Some(3));
+        assert_eq!((directory.count(), directory.denied), (1, 1));
+    }
+
+    #[test]
+    fn z1_a_cluster_gets_names_of_its_own_domains_only() {
+        let (mut directory, mut out) = directory();
+        directory.set_domains(2, BTreeSet::from(["two.example".to_owned()]));
+        assert_eq!(settle(&mut directory, &mut out, "ann@one.example", 2, 1, true), Some(0));
+        assert_eq!(settle(&mut directory, &mut out, "ann@two.example", 2, 1, true), Some(2));
+    }
+
+    #[test]
+    fn what_was_stored_is_known_again_and_damage_is_an_error() {
+        let (mut directory, mut out) = directory();
+        let ann = Bare::new("ann@d").unwrap();
+        out.peers.entry(Seat::of_cluster(2).node).or_default();
+        directory.settle(ann.clone(), UserId::new(2, slot_of(ann.as_str()), 1), 2, &mut out);
+        let write = out.commits[0].writes[0].clone();
+        let mut loaded = Directory::new(RandomState::with_seed(1));
+        loaded.load(&write.key, write.value.as_ref().unwrap()).unwrap();
+        loaded.load(b"epoch", b"another's row").unwrap();
+        assert_eq!((loaded.cluster(&ann), loaded.count()), (2, 1));
+        assert!(loaded.load(b"directory:Ann@d", write.value.as_ref().unwrap()).is_err() && loaded.load(&write.key, b"1").is_err());
+    }
 }

@@ -107,6 +107,22 @@ pub fn is_farewell(head: &Head) -> bool {
     head.show == Show::Unavailable
 }
 
+/// What tells a state from another one: which sessions there are, and which versions of them, in any order.
+pub fn digest(block: &[u8]) -> u64 {
+    let mixed = |frame: &[u8]| {
+        let Head { session, version, .. } = head(frame);
+        let (session, version) = (u64::from(session.0), u64::from(version.epoch) << 32 | u64::from(version.sequence));
+        // The finish of splitmix64, twice: close numbers give unlike ones.
+        [session, version].into_iter().fold(u64::from(is_farewell(&head(frame))), |sum, number| {
+            let sum = (sum ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let sum = (sum ^ sum >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let sum = (sum ^ sum >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+            sum ^ sum >> 31
+        })
+    };
+    frames(block).fold(0, |sum, frame| sum.wrapping_add(mixed(frame)))
+}
+
 /// Everything behind the head.
 pub fn presence(frame: &[u8]) -> &[u8] {
     &frame[HEADER_BYTES + event::HEAD_BYTES..]
@@ -138,4 +154,24 @@ pub fn batch(to: &mut Vec<u8>, stream: u32, block: &[u8]) {
         writer.push(to, &frame[HEADER_BYTES..], streams);
     }
     writer.finish(to);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{SessionId, UserId, Version};
+
+    #[test]
+    fn z13_states_are_told_apart_by_sessions_and_versions_in_whatever_order() {
+        let frame = |session, epoch, sequence, show| {
+            let head = Head { user: UserId(7), version: Version { epoch, sequence }, session: SessionId(session), show, flags: 0 };
+            Events::of(head, &[1; 16]).bytes().to_vec()
+        };
+        let (one, two) = (frame(1, 1, 5, Show::Away), frame(2, 1, 5, Show::Away));
+        assert_eq!(digest(&[one.clone(), two.clone()].concat()), digest(&[two.clone(), one.clone()].concat()));
+        let states =
+            [Vec::new(), one, two, frame(1, 2, 5, Show::Away), frame(1, 1, 6, Show::Away), frame(1, 1, 5, Show::Unavailable)];
+        let digests: std::collections::BTreeSet<u64> = states.iter().map(|state| digest(state)).collect();
+        assert_eq!(digests.len(), states.len());
+    }
 }

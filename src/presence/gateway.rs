@@ -120,23 +120,21 @@ impl Gateway {
         self.tickets.len()
     }
 
-    pub fn learn(&mut self, jid: Bare, cluster: u16) {
-        if self.known.insert(jid.clone(), cluster).is_some() {
-            return;
+    /// The directory has said which other cluster a user is of; 0: of none.
+    fn learn(&mut self, jid: &Bare, cluster: u16) {
+        let before = match cluster {
+            0 => self.known.remove(jid),
+            cluster => self.known.insert(jid.clone(), cluster),
+        };
+        self.counters.corrected += u64::from(before.is_some_and(|before| before != cluster));
+        if before.is_none() && cluster != 0 {
+            self.order.push_back(jid.clone());
         }
-        self.order.push_back(jid);
-        while self.known.len() > KNOWN
+        // A name that was forgotten, and learnt again, stands there twice: then it goes early.
+        while self.order.len() > KNOWN
             && let Some(oldest) = self.order.pop_front()
         {
             self.counters.evicted += u64::from(self.known.remove(&oldest).is_some());
-        }
-    }
-
-    /// It is wrong.
-    pub fn forget(&mut self, jid: &Bare) {
-        if self.known.remove(jid).is_some() {
-            self.counters.corrected += 1;
-            self.order.retain(|known| known != jid);
         }
     }
 
@@ -166,8 +164,9 @@ impl Gateway {
         self.waiting.contains_key(jid)
     }
 
-    /// The directory has answered: what has waited for it, in order.
-    pub fn located(&mut self, jid: &Bare) -> Vec<Errand> {
+    /// The directory has answered, with another cluster or (0) none: what has waited for it, in order.
+    pub fn located(&mut self, jid: &Bare, cluster: u16) -> Vec<Errand> {
+        self.learn(jid, cluster);
         let errands = self.waiting.remove(jid).map(|asked| asked.errands).unwrap_or_default();
         self.errands -= errands.len();
         errands

@@ -29,6 +29,8 @@ pub struct Question {
     pub seat: Seat,
     pub slot: u32,
     pub nonce: u32,
+    /// What it knows of the publisher (`frame::digest`); if it's nothing else, it wants no answer.
+    pub known: Option<u64>,
 }
 
 impl Question {
@@ -106,7 +108,10 @@ impl Relays {
         });
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
-            answer(relay, question, out);
+            match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
+                true => add_destination(relay, question.destination()),
+                false => answer(relay, question, out),
+            }
         } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
             relay.waiting.push(question);
         } else {
@@ -154,7 +159,7 @@ impl Relays {
     pub fn refused(&mut self, publisher: UserId, nonce: u32, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
         let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else { return };
-        let (_, Question { subscriber, seat, slot, nonce }) = relay.asked.swap_remove(at);
+        let (_, Question { subscriber, seat, slot, nonce, .. }) = relay.asked.swap_remove(at);
         out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         self.go_on(publisher, out);
     }
@@ -197,11 +202,12 @@ impl Relays {
         for user in self.users(concerns) {
             let relay = self.relays.get_mut(&user).expect("listed");
             for &(nonce, Question { subscriber, .. }) in &relay.asked {
-                send_question(user, subscriber, nonce, out);
+                send_question(user, subscriber, nonce, None, out);
             }
             if relay.grant == Grant::Given {
                 self.next_nonce = self.next_nonce.wrapping_add(1);
-                send_question(user, UserId::NOBODY, self.next_nonce, out);
+                let known = frame::digest(relay.cache.bytes());
+                send_question(user, UserId::NOBODY, self.next_nonce, Some(known), out);
             }
         }
     }
@@ -241,20 +247,23 @@ pub const SLOT: u32 = 0;
 fn ask(relay: &mut Relay, question: Question, next_nonce: &mut u32, out: &mut Outbox) {
     *next_nonce = next_nonce.wrapping_add(1);
     relay.asked.push((*next_nonce, question));
-    send_question(relay.user, question.subscriber, *next_nonce, out);
+    send_question(relay.user, question.subscriber, *next_nonce, None, out);
 }
 
-fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, out: &mut Outbox) {
-    out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce });
+fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, known: Option<u64>, out: &mut Outbox) {
+    out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce, known });
+}
+
+fn add_destination(relay: &mut Relay, destination: Destination) {
+    if !relay.outbound.contains(&destination) {
+        relay.outbound.push(destination);
+    }
 }
 
 /// Answers an edge from what is kept.
 fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
-    let destination = question.destination();
-    if !relay.outbound.contains(&destination) {
-        relay.outbound.push(destination);
-    }
-    let Question { subscriber, seat, slot, nonce } = question;
+    add_destination(relay, question.destination());
+    let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.cache.bytes());
     let (behind, revoked) = (out.updates_for(seat), relay.ask_first.users().to_vec());

@@ -106,11 +106,8 @@ impl Shard {
             Whose::Ours if crossing.takes_leave() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
             Whose::Ours => self.gateway.counters.refused += 1,
             Whose::Theirs(_) if self.keeps_directory() => self.gateway.counters.refused += 1,
-            Whose::Theirs(_) | Whose::Unknown => {
-                // Whoever was another cluster's may be this one's now.
-                self.gateway.forget(&speaker);
-                self.enter_later(now, &speaker, Entered { cluster, vouched, crossing });
-            }
+            // Whoever was another cluster's may be this one's now.
+            Whose::Theirs(_) | Whose::Unknown => self.enter_later(now, &speaker, Entered { cluster, vouched, crossing }),
         }
     }
 
@@ -147,6 +144,12 @@ impl Shard {
     }
 
     fn deliver_here(&mut self, now: Time, Entered { cluster, crossing, .. }: Entered) {
+        if let Crossing::Way(way) = &crossing
+            && !self.homes.has_room_for_way(&way.to, cluster)
+        {
+            self.gateway.counters.refused += 1;
+            return;
+        }
         match crossing.enter(cluster) {
             control @ (Control::Snapshot(_) | Control::Refused { .. } | Control::Revoke { .. }) => {
                 self.heard_from_node(now, control)
@@ -159,9 +162,6 @@ impl Shard {
     /// Something was sent to a cluster that its receiver is not of: what was known is wrong, and the directory is asked anew (Z3).
     pub(super) fn astray(&mut self, now: Time, astray: Astray) {
         let Astray { jid, cluster, what } = astray;
-        if self.gateway.known(&jid) == Some(cluster) {
-            self.gateway.forget(&jid);
-        }
         let errand = match what {
             Strayed::Ticket(number) => match self.gateway.redeem(number, cluster) {
                 Some(open) => Errand::Leave(open.sent, cluster),
@@ -298,13 +298,10 @@ impl Shard {
     }
 
     fn located(&mut self, now: Time, jid: Bare, cluster: u16) {
-        let errands = self.gateway.located(&jid);
-        let is_theirs = cluster != 0 && cluster != self.out.map.cluster && self.homes.by_name(&jid).is_none();
-        if is_theirs {
-            self.gateway.learn(jid.clone(), cluster);
-        }
-        for errand in errands {
-            self.run_errand(now, errand, &jid, if is_theirs { cluster } else { 0 });
+        let is_theirs = cluster != self.out.map.cluster && self.homes.by_name(&jid).is_none();
+        let whose = if is_theirs { cluster } else { 0 };
+        for errand in self.gateway.located(&jid, whose) {
+            self.run_errand(now, errand, &jid, whose);
         }
     }
 
@@ -397,7 +394,7 @@ impl Shard {
     }
 
     /// The other clusters hear that a node of this one is back, or gone. Each node that notices says so, by its first core.
-    pub(super) fn tell_clusters(&mut self, node: NodeId, gone: bool) {
+    pub(super) fn tell_of_homes(&mut self, node: NodeId, gone: bool) {
         let cluster = self.out.map.cluster;
         let others: Vec<u16> = self.out.peers.keys().filter_map(|node| node.cluster()).collect();
         if cluster == 0 || node.cluster().is_some() || self.settings.core.0 != 0 || others.is_empty() {

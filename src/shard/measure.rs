@@ -41,6 +41,22 @@ impl Shard {
         }
     }
 
+    /// What has to do with other clusters.
+    fn count_clusters(&mut self) {
+        let counters = &mut self.recorder.counters;
+        let (gateway, directory) = (self.gateway.counters, &self.homes.directory);
+        counters.border_refused = gateway.refused;
+        counters.border_unanswered = gateway.unanswered;
+        counters.directory_asked = gateway.asked;
+        counters.directory_given_up = gateway.given_up;
+        counters.directory_evicted = gateway.evicted;
+        counters.directory_corrected = gateway.corrected;
+        counters.names_located = directory.located;
+        counters.names_settled = directory.settled;
+        counters.names_denied = directory.denied;
+        counters.watches_same = self.homes.counters.watches_same;
+    }
+
     /// What has happened on the way to other nodes and clusters.
     fn count_links(&mut self) {
         let (crossings, relays) = (self.crossings(), self.homes.relays.counters);
@@ -93,6 +109,7 @@ impl Shard {
         counters.stale_updates = edge.stale_updates;
         counters.farewells_overrun = edge.farewells_overrun;
         counters.message_units_out = self.out.lines.units();
+        self.count_clusters();
         let counted = self.counted();
         self.meter.look(now, counted);
         let load = self.meter.rate(now);

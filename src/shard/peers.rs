@@ -29,7 +29,7 @@ impl Shard {
         if let Some(cluster) = node.cluster() {
             self.cluster_found(cluster);
         }
-        self.tell_clusters(node, false);
+        self.tell_of_homes(node, false);
         self.work_off(now);
     }
 
@@ -47,7 +47,7 @@ impl Shard {
         if let Some(cluster) = node.cluster() {
             self.cluster_lost(cluster);
         }
-        self.tell_clusters(node, true);
+        self.tell_of_homes(node, true);
         self.work_off(now);
     }
 

@@ -101,8 +101,8 @@ impl Shard {
                 homes.update(now, at, session, &view, update.asker, edge, out);
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
-            Control::Watch { publisher, subscriber, seat, slot, nonce } => {
-                homes.watch(publisher, Question { subscriber, seat, slot, nonce }, out)
+            Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
+                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
             }
             Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),

@@ -156,10 +156,10 @@ impl World {
         if cluster == self.nodes[from].cluster { id } else { NodeId::of_cluster(cluster) }
     }
 
-    /// The node of a cluster that a node uses for all of that: each another one.
+    /// The node of a cluster that a node uses for all of that: each another one, and not the one that owns the same slots.
     fn uses(&self, from: usize, to: usize) -> bool {
         let (here, there) = (&self.nodes[from], &self.nodes[to]);
-        here.cluster == there.cluster || there.id.0 % self.per_cluster == here.id.0 % self.per_cluster
+        here.cluster == there.cluster || there.id.0 % self.per_cluster == (here.id.0 + 1) % self.per_cluster
     }
 
     /// Two clusters can't reach each other, and have not noticed for good.

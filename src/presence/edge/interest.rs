@@ -172,7 +172,7 @@ impl Edge {
         let (nonce, seat) = (self.next_nonce, out.map.here);
         self.asked.insert((slot, subscriber), nonce);
         let publisher = self.publishers[slot as usize].as_ref().expect("a watched publisher is kept").user;
-        out.send(out.map.near(publisher), Control::Watch { publisher, subscriber, seat, slot, nonce });
+        out.send(out.map.near(publisher), Control::Watch { publisher, subscriber, seat, slot, nonce, known: None });
     }
 
     /// Whether an answer is to the latest question about a subscriber.

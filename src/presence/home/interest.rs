@@ -3,7 +3,7 @@
 use super::Homes;
 use crate::base::id::UserId;
 use crate::presence::control::{Control, Snapshot};
-use crate::presence::frame::Events;
+use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Outbox;
 use crate::presence::relay::Question;
 use crate::presence::user::{Destination, User};
@@ -15,7 +15,7 @@ impl Homes {
             return self.relays.watch(publisher, question, out);
         }
         let epoch = self.place.epoch;
-        let Question { subscriber, seat, slot, nonce } = question;
+        let Question { subscriber, seat, slot, nonce, known } = question;
         let may_watch = |user: &&mut User| match subscriber {
             // A relay that was granted the publisher before. What a cluster says is not enough for that.
             UserId::NOBODY => match seat.node.cluster() {
@@ -35,6 +35,10 @@ impl Homes {
         let mut events = Events::default();
         user.events(epoch, &mut events);
         let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
+        if revoked.is_empty() && known == Some(frame::digest(events.bytes())) {
+            self.counters.watches_same += 1;
+            return;
+        }
         let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events, behind, revoked };
         out.send(seat, Control::Snapshot(Box::new(snapshot)));
         self.counters.watches += 1;

@@ -58,6 +58,8 @@ pub struct HomeCounters {
     /// Watches answered: one per edge and publisher.
     pub watches: u64,
     pub refused_watches: u64,
+    /// Watches of relays that had missed nothing: they are not answered.
+    pub watches_same: u64,
     /// Probes by clients.
     pub probes: u64,
     pub changes: u64,
@@ -164,6 +166,8 @@ pub struct Homes {
     set_out: Vec<(Way, Option<u64>)>,
     /// Ways from other nodes that have arrived, as long as they may come again.
     heard: BTreeSet<WayName>,
+    /// How many of them are from each other cluster.
+    heard_from: BTreeMap<u16, usize>,
     /// Deletions of what the start found and nobody needs.
     leftover: Vec<Write>,
     /// Sessions whose connection broke, in the order in which they end.
@@ -206,6 +210,7 @@ impl Homes {
             creations: Vec::new(),
             set_out: Vec::new(),
             heard: BTreeSet::new(),
+            heard_from: BTreeMap::new(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),
             secrets,

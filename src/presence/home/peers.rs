@@ -6,6 +6,7 @@
 use super::Homes;
 use super::change::way_row;
 use crate::base::id::{NodeId, SessionId, UserId};
+use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::presence::control::{Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
@@ -15,6 +16,11 @@ use crate::presence::outbox::Outbox;
 use crate::presence::relay::SLOT;
 use crate::presence::user::{UnderWay, User};
 use crate::store::Durability;
+use std::collections::VecDeque;
+
+/// Ways of one other cluster at one core whose senders have not said yet that they won't come again; and ways for one user that
+/// wait to be stored. At the limit: the next one from there is not taken in.
+const FAR_WAYS: usize = 65_536;
 
 impl Homes {
     /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
@@ -45,13 +51,28 @@ impl Homes {
     /// A way has arrived. From another node it may come again until that says that it won't.
     pub(super) fn note_heard(&mut self, name: &WayName, out: &Outbox) {
         if out.map.end(name.cluster, &name.from).node != out.map.here.node {
-            self.heard.insert(name.clone());
+            let is_new = self.heard.insert(name.clone());
+            if is_new && name.cluster != 0 {
+                *self.heard_from.entry(name.cluster).or_default() += 1;
+            }
         }
+    }
+
+    /// Whether another way from a cluster may be taken in for a user. One that is not is sent again when the clusters next meet.
+    pub fn has_room_for_way(&self, to: &Bare, cluster: u16) -> bool {
+        let user = self.by_name(to).and_then(|at| self.get(at));
+        let waiting = user.and_then(|user| user.rare.as_ref()).map_or(0, |rare| rare.waiting.len());
+        let strays = self.strays.get(to).map_or(0, VecDeque::len);
+        let heard = self.heard_from.get(&cluster).copied().unwrap_or(0);
+        waiting.max(strays) < FAR_WAYS && heard < FAR_WAYS
     }
 
     /// A way from another node will not come again.
     pub fn way_forgotten(&mut self, name: &WayName, out: &mut Outbox) {
         if self.heard.remove(name) {
+            if let Some(count) = self.heard_from.get_mut(&name.cluster) {
+                *count -= 1;
+            }
             out.commit(vec![way_row(name)], Durability::RideAlong);
         }
     }
@@ -70,7 +91,10 @@ impl Homes {
             let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
             let there = under_way.filter(|way| match node.cluster() {
                 // Of one whose receiver is not known yet, nobody knows the cluster either.
-                Some(cluster) => way.to_user == UserId::NOBODY || way.to_user.cluster() == cluster,
+                Some(cluster) => {
+                    let other = out.map.abroad(way.to_user);
+                    way.to_user == UserId::NOBODY || other.is_some_and(|other| other == cluster || cluster == out.map.directory)
+                }
                 None => out.map.home_of(&way.to).node == node,
             });
             ways.extend(there.map(|way| sent_again(user, way)));
