@@ -34,6 +34,7 @@ fn peers(nodes: usize) -> Vec<Peer> {
 /// A node with its admin API.
 struct Place {
     node: TestNode,
+    address: SocketAddr,
     admin: Admin,
 }
 
@@ -41,7 +42,7 @@ impl Place {
     fn start(config: &Config) -> Place {
         let mut node = TestNode::start(config);
         let address = node.0.as_mut().unwrap().start_admin(config).unwrap();
-        Place { node, admin: Admin::new(address, None) }
+        Place { node, address, admin: Admin::new(address, None) }
     }
 
     /// The sum over all cores.
@@ -230,7 +231,7 @@ fn tapped(change: impl Fn(&mut Config)) -> (Place, Place, Tap) {
     (first, second, tap)
 }
 
-/// Rows Z6, M4.
+/// Rows Z6, M4, Z1.
 #[test]
 fn z6_m4_an_update_crosses_once_with_one_subscriber_and_with_twenty() {
     let (first, second, tap) = tapped(|_| ());
@@ -254,6 +255,18 @@ fn z6_m4_an_update_crosses_once_with_one_subscriber_and_with_twenty() {
         }
     }
     assert_eq!(second.metric("across_updates_total"), tap.to_node.read()[1]);
+    // Both know whose it is, and whose nobody is.
+    for place in [&first, &second] {
+        let cluster = |jid| place.admin.locate(jid).unwrap().cluster;
+        assert_eq!(["pub@localhost", "sub3@localhost", "nobody@localhost"].map(cluster), [Some(2), Some(1), None]);
+        let address = place.address.to_string();
+        let says = |args: &[&str]| {
+            let output = fanal(&["directory", "lookup", "pub@localhost", "--admin", &address]).args(args).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(says(&[]), "pub@localhost is of cluster 2\n");
+        assert_eq!(says(&["--json"]), "{\"jid\":\"pub@localhost\",\"cluster\":2}\n");
+    }
 }
 
 /// Rows Z5, Z10, Z11, Z12.
