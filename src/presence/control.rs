@@ -163,6 +163,8 @@ pub enum Control {
     WaysAgain {
         cluster: u16,
     },
+    /// To a gateway: a way of this other cluster's user has arrived here. It leaves behind all that was for that user before.
+    WayConfirmed(Box<WayName>),
     /// To a home: this way was sent to a cluster that its receiver is no longer of.
     WayAgain(Box<WayName>),
     /// To a gateway: something was sent to a cluster that this user is no longer of.

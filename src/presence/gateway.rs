@@ -36,6 +36,8 @@ pub enum Errand {
     Leave(Control, u16),
     /// The same, of a way that its sender is to send again.
     Way(WayName, u16),
+    /// That a way has arrived: to its sender.
+    Confirm(Box<WayName>),
     /// It has come under this name.
     Enter(Entered),
     /// It has come for this name.

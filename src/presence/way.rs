@@ -3,6 +3,7 @@
 //! Lives on: every core; between cores, nodes and clusters as [`super::control::Control`]. Serves Z8. Invariant: a way is carried
 //! out once, however often it comes.
 
+use super::control::Control;
 use super::subscription::Action;
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
@@ -22,6 +23,13 @@ pub struct Way {
     pub sequence: u64,
     /// The cluster that it has come from; 0: this one.
     pub cluster: u16,
+}
+
+impl WayName {
+    /// What tells the sender's home that it has arrived.
+    pub fn done(self) -> Control {
+        if self.cluster == 0 { Control::WayDone(Box::new(self)) } else { Control::WayConfirmed(Box::new(self)) }
+    }
 }
 
 impl Way {

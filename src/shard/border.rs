@@ -11,7 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::border::{self, Answer, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Strayed};
-use crate::presence::control::{Asker, Control, SessionEvent, UserRef};
+use crate::presence::control::{Asker, Control, SessionEvent, UserRef, WayName};
 use crate::presence::directory::Inquiry;
 use crate::presence::errand::Answer::Located;
 use crate::presence::errand::Caller;
@@ -240,12 +240,23 @@ impl Shard {
         None
     }
 
+    /// A way has arrived whose sender is in another cluster. What answers it may not overtake this, nor the other way round.
+    pub(super) fn confirm(&mut self, now: Time, name: Box<WayName>) {
+        if !self.gateway.is_asking(&name.from) {
+            return self.send_to_cluster(now, name.cluster, Control::WayDone(name));
+        }
+        let jid = name.from.clone();
+        if let Err(errand) = self.gateway.wait(now, &jid, Errand::Confirm(name), &mut self.out) {
+            self.give_up(errand);
+        }
+    }
+
     fn send_to_cluster(&mut self, now: Time, cluster: u16, mut control: Control) {
         let seat = Seat::of_cluster(cluster);
         let refusal = match &control {
             _ if !self.out.peers.contains_key(&seat.node) => Some(Reason::HomeOutOfReach),
             // Ways are kept by their senders anyway.
-            Control::Way(_) => None,
+            Control::Way(_) | Control::WayDone(_) => None,
             _ => self.out.is_full(seat).then_some(Reason::Overloaded),
         };
         if let Some(reason) = refusal {
@@ -265,8 +276,12 @@ impl Shard {
 
     /// It does not get there: whoever waits is told, and what must get there will be sent again.
     fn refuse_to_leave(&mut self, cluster: u16, control: Control, reason: Reason) {
-        if let Control::Way(way) = &control {
-            let home = self.out.map.home_of(&way.from);
+        let home = match &control {
+            Control::Way(way) => Some(self.out.map.home_of(&way.from)),
+            Control::WayDone(name) => Some(self.out.map.home_of(&name.to)),
+            _ => None,
+        };
+        if let Some(home) = home {
             self.gateway.owe(cluster, home);
         } else if let Some(Asker { edge, request }) = border::asker_of(&control) {
             self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
@@ -277,6 +292,7 @@ impl Shard {
     fn give_up(&mut self, errand: Errand) {
         match errand {
             Errand::Leave(control, _) => self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach),
+            Errand::Confirm(name) => self.refuse_to_leave(name.cluster, Control::WayDone(name), Reason::HomeOutOfReach),
             Errand::Enter(entered) | Errand::Deliver(entered) => {
                 let Entered { cluster, crossing, .. } = entered;
                 if let Some(Asker { edge, request }) = border::asker_of(&crossing.enter(cluster)) {
@@ -335,6 +351,7 @@ impl Shard {
             Errand::Leave(control, but) if whose == but => self.refuse_to_leave(whose, control, Reason::NoSuchUser),
             Errand::Leave(control, _) if whose == 0 => self.control(now, control),
             Errand::Leave(control, _) => self.send_to_cluster(now, whose, control),
+            Errand::Confirm(name) => self.send_to_cluster(now, name.cluster, Control::WayDone(name)),
             Errand::Way(name, but) if whose != but => {
                 let home = self.out.map.home_of(&name.from);
                 self.out.send(home, Control::WayAgain(Box::new(name)));

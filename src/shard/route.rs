@@ -127,6 +127,7 @@ impl Shard {
             Control::Answer { number, cluster, answer } => self.answered_by(cluster, number, answer),
             Control::Missed { publisher } => self.missed(publisher),
             Control::WaysAgain { cluster } => self.ways_again(cluster),
+            Control::WayConfirmed(name) => self.confirm(now, name),
             Control::WayAgain(name) => homes.way_again(&name, out),
             Control::Astray(astray) => self.astray(now, *astray),
             Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),

@@ -124,7 +124,7 @@ impl Homes {
     /// A way had arrived here before the node's start, and its sender did not know it.
     pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
         self.note_heard(&name, out);
-        out.send(out.map.end(name.cluster, &name.from), Control::WayDone(name));
+        out.send(out.map.home_of(&name.from), name.done());
     }
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
@@ -154,7 +154,7 @@ impl Homes {
         }
         match strays.front() {
             Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
-                out.send(out.map.end(way.cluster, &way.from), Control::WayDone(Box::new(way.name())));
+                out.send(out.map.home_of(&way.from), way.name().done());
                 strays.pop_front();
                 self.store_stray(now, to, edge, out);
             }
@@ -218,7 +218,7 @@ impl Homes {
                     continue;
                 }
                 Change::Way(way) if self.heard.contains(&way.name()) => {
-                    out.send(out.map.end(way.cluster, &way.from), Control::WayDone(Box::new(way.name())));
+                    out.send(out.map.home_of(&way.from), way.name().done());
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
@@ -373,7 +373,7 @@ impl Waiter {
 pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
     match effect {
         Effect::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
-        Effect::WayDone(name) => out.send(out.map.end(name.cluster, &name.from), Control::WayDone(name)),
+        Effect::WayDone(name) => out.send(out.map.home_of(&name.from), name.done()),
         _ => unreachable!("only ways leave a user's home"),
     }
 }

@@ -81,9 +81,8 @@ impl Homes {
     /// arrived. And those that have arrived from there are told of once more.
     pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
         for name in &self.heard {
-            let home = out.map.end(name.cluster, &name.from);
-            if home.node == node {
-                out.send(home, Control::WayDone(Box::new(name.clone())));
+            if out.map.end(name.cluster, &name.from).node == node {
+                out.send(out.map.home_of(&name.from), name.clone().done());
             }
         }
         let mut ways: Vec<Way> = Vec::new();
