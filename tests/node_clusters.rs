@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
-use support::served::Served;
+use support::served::{Served, fanal};
 use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
 
@@ -34,6 +34,7 @@ fn peers(nodes: usize) -> Vec<Peer> {
 /// A node with its admin API.
 struct Place {
     node: TestNode,
+    address: SocketAddr,
     admin: Admin,
 }
 
@@ -41,7 +42,7 @@ impl Place {
     fn start(config: &Config) -> Place {
         let mut node = TestNode::start(config);
         let address = node.0.as_mut().unwrap().start_admin(config).unwrap();
-        Place { node, admin: Admin::new(address, None) }
+        Place { node, address, admin: Admin::new(address, None) }
     }
 
     /// The sum over all cores.
@@ -230,7 +231,7 @@ fn tapped(change: impl Fn(&mut Config)) -> (Place, Place, Tap) {
     (first, second, tap)
 }
 
-/// Rows Z6, M4.
+/// Rows Z6, M4, Z1.
 #[test]
 fn z6_m4_an_update_crosses_once_with_one_subscriber_and_with_twenty() {
     let (first, second, tap) = tapped(|_| ());
@@ -254,6 +255,18 @@ fn z6_m4_an_update_crosses_once_with_one_subscriber_and_with_twenty() {
         }
     }
     assert_eq!(second.metric("across_updates_total"), tap.to_node.read()[1]);
+    // Both know whose it is, and whose nobody is.
+    for place in [&first, &second] {
+        let cluster = |jid| place.admin.locate(jid).unwrap().cluster;
+        assert_eq!(["pub@localhost", "sub3@localhost", "nobody@localhost"].map(cluster), [Some(2), Some(1), None]);
+        let address = place.address.to_string();
+        let says = |args: &[&str]| {
+            let output = fanal(&["directory", "lookup", "pub@localhost", "--admin", &address]).args(args).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        assert_eq!(says(&[]), "pub@localhost is of cluster 2\n");
+        assert_eq!(says(&["--json"]), "{\"jid\":\"pub@localhost\",\"cluster\":2}\n");
+    }
 }
 
 /// Rows Z5, Z10, Z11, Z12.
@@ -343,4 +356,66 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     // A client that reads nothing holds its node up.
     drop((one, three, again));
     [near, first, second].into_iter().for_each(Served::stop);
+}
+
+/// Row Z13.
+#[test]
+fn z13_when_one_link_of_several_is_cut_nobody_is_shown_in_a_state_that_is_past() {
+    // The first cluster keeps the directory; what the second one's node has to its second node goes through a tap.
+    let (there, here) = (peers(2), peers(1));
+    let tap = Tap::before(there[1].address);
+    let at = [there[0], Peer { address: tap.address, ..there[1] }];
+    let [first, second] = [0, 1].map(|node| Place::start(&configured(1, &there, node, 1, (1, &there))));
+    let near = Place::start(&configured(2, &here, 0, 1, (1, &at)));
+    [&first, &second, &near].into_iter().for_each(|place| place.finds(1));
+    let (ann, bob, eve) = ("ann@localhost".to_owned(), name_on(1, 0, 2), name_on(0, 0, 2));
+    let (mut one, mut two, mut three) = (near.user(&ann), second.user(&bob), first.user(&eve));
+    befriend((&ann, &mut one), (&bob, &mut two));
+    sees(&mut one, Show::Available);
+    befriend((&ann, &mut one), (&eve, &mut three));
+    sees(&mut one, Show::Available);
+    tap.cut();
+    sees(&mut one, Show::Unavailable);
+    // Of the other node's users nothing is lost, whichever was used before.
+    show(&mut three, Show::Away);
+    sees(&mut one, Show::Away);
+    show(&mut two, Show::DoNotDisturb);
+    tap.heal();
+    sees(&mut one, Show::DoNotDisturb);
+    show(&mut two, Show::Chat);
+    sees(&mut one, Show::Chat);
+}
+
+/// Runs a command that makes files for links.
+fn make(args: &[&str]) {
+    let output = fanal(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Row Z2.
+#[test]
+fn z2_clusters_with_authorities_of_their_own_see_each_other_inside_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (here, there) = (peers(1), peers(1));
+    for number in ["1", "2"] {
+        let (authority, node) = (at(&format!("ca{number}")), at(&format!("node{number}")));
+        make(&["link", "ca", "--out", &authority]);
+        make(&["link", "certificate", "--ca", &authority, "--cluster", number, "--node", "1", "--out", &node]);
+    }
+    let authorities = ["ca1", "ca2"].map(|ca| std::fs::read_to_string(dir.path().join(ca).join("ca.pem")).unwrap()).concat();
+    std::fs::write(at("all.pem"), authorities).unwrap();
+    let start = |number: u16, nodes: &[Peer]| {
+        let mut config = configured(number, nodes, 0, 2, (1, &here));
+        let files = dir.path().join(format!("node{number}"));
+        config.link.ca = Some(at("all.pem").into());
+        (config.link.certificate, config.link.key) = (Some(files.join("node.pem")), Some(files.join("node.key")));
+        Place::start(&config)
+    };
+    let (first, second) = (start(1, &here), start(2, &there));
+    [&first, &second].into_iter().for_each(|place| place.finds(1));
+    let (ann, bob) = ("ann@localhost", "bob@localhost");
+    let (mut one, mut two) = (first.user(ann), second.user(bob));
+    befriend((ann, &mut one), (bob, &mut two));
+    sees(&mut one, Show::Available);
 }

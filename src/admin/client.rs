@@ -4,7 +4,7 @@
 //! to do.
 
 use super::http::percent_encode;
-use super::{ClientList, ClusterStatus, ErrorBody, NewUser, TransferOrder, UserPage, read_json};
+use super::{ClientList, ClusterStatus, ErrorBody, Location, NewUser, TransferOrder, UserPage, read_json};
 use crate::base::config::Secret;
 use crate::metrics::table::Report;
 use serde::Serialize;
@@ -82,6 +82,11 @@ impl Client {
         let order = TransferOrder { jid: jid.to_owned(), address: address.to_owned() };
         let told: std::collections::BTreeMap<String, usize> = self.read_json("POST", "/transfer", Some(to_json(&order)))?;
         told.get("sessions").copied().ok_or_else(|| self.not_a_node("no number of sessions in the answer"))
+    }
+
+    /// Which cluster a user is of.
+    pub fn locate(&self, jid: &str) -> Result<Location, ClientError> {
+        self.read_json("GET", &format!("/directory/{}", percent_encode(jid)), None)
     }
 
     /// Has the node read its TLS certificate again; what it says about it.

@@ -70,8 +70,19 @@ pub trait Control: Send {
     /// Tells a user's sessions to go on at `address` (host:port). The number of sessions told (C8).
     fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal>;
 
+    /// Which cluster a user is of (Z1); 0: this node is alone; `None`: of none.
+    fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, Refusal>;
+
     /// Reads the TLS certificate's files again; no session ends. What there is to say about it.
     fn reload_certificate(&mut self) -> Result<String, Refusal>;
+}
+
+/// `GET /directory/JID`: where a user is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Location {
+    pub jid: String,
+    /// 0: of this node, which is alone; `None`: there is no such user as far as the directory knows.
+    pub cluster: Option<u16>,
 }
 
 /// How the node is.

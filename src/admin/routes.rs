@@ -4,7 +4,8 @@
 
 use super::http::{Fault, Request, Response};
 use super::{
-    ClientList, ClusterStatus, Control, ErrorBody, NewUser, NodeStatus, Refusal, TransferOrder, UserEntry, UserPage, read_json,
+    ClientList, ClusterStatus, Control, ErrorBody, Location, NewUser, NodeStatus, Refusal, TransferOrder, UserEntry, UserPage,
+    read_json,
 };
 use crate::base::config::Secret;
 use crate::base::jid::Bare;
@@ -82,6 +83,7 @@ enum Route<'a> {
     Cluster,
     Users,
     User(&'a str),
+    Directory(&'a str),
     Transfer,
     Certificate,
 }
@@ -99,7 +101,10 @@ impl Route<'_> {
             "/users" => Route::Users,
             "/transfer" => Route::Transfer,
             "/certificate" => Route::Certificate,
-            other => Route::User(other.strip_prefix("/users/")?),
+            other => match other.strip_prefix("/directory/") {
+                Some(jid) => Route::Directory(jid),
+                None => Route::User(other.strip_prefix("/users/")?),
+            },
         })
     }
 
@@ -121,8 +126,8 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
     let no_route = || {
-        let known =
-            "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /users, /users/JID, /transfer, /certificate";
+        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /directory/JID, /users, /users/JID, \
+            /transfer, /certificate";
         error(404, format!("there is {known} here"))
     };
     let route = Route::of(&path).ok_or_else(no_route)?;
@@ -152,6 +157,10 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
         (Route::User(jid), _) => {
             desk.control.remove_user(&read_jid(jid)?)?;
             Ok(json(200, &serde_of("removed", jid)))
+        }
+        (Route::Directory(jid), _) => {
+            let cluster = desk.control.locate(&read_jid(jid)?)?;
+            Ok(json(200, &Location { jid: jid.to_owned(), cluster }))
         }
         (Route::Transfer, _) => transfer(desk, request),
         (Route::Cluster, _) => Ok(json(200, &desk.control.cluster()?)),

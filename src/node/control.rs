@@ -72,6 +72,15 @@ impl Controller {
         }
     }
 
+    /// Which cluster a user is of; `None`: of none.
+    pub fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, String> {
+        match self.errand(jid, What::Locate)? {
+            Answer::Located(cluster) => Ok(cluster),
+            Answer::Done(Err(why)) => Err(why),
+            other => Err(format!("the core answered {other:?}")),
+        }
+    }
+
     /// What every core has measured.
     pub fn snapshots(&mut self) -> Result<Vec<Snapshot>, String> {
         (0..self.cores.len())

@@ -106,6 +106,10 @@ impl Control for Controller {
         Ok(Controller::clients(self, most).map_err(Refusal::Unavailable)?.into_iter().map(entry).collect())
     }
 
+    fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, Refusal> {
+        Controller::locate(self, jid).map_err(Refusal::Unavailable)
+    }
+
     fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal> {
         match Controller::transfer(self, jid, address).map_err(Refusal::Unavailable)? {
             0 => Err(Refusal::Missing(format!("{jid} has no session here"))),

@@ -50,6 +50,8 @@ pub enum What {
     Remove,
     /// The user's sessions are to go on at this address.
     Transfer { address: String },
+    /// Which cluster the user is of.
+    Locate,
 }
 
 /// A hashed token as a client shows it ([`crate::base::hashed::Shown`]).
@@ -76,6 +78,8 @@ pub enum Answer {
     Done,
     /// So many sessions were told.
     Transferred(u64),
+    /// The user is of this cluster; `None`: of none.
+    Located(Option<u16>),
     /// `detail` is for the operator.
     Refused {
         reason: Reason,

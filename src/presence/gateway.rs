@@ -7,6 +7,7 @@
 use super::border::{Entered, Ticket};
 use super::control::{Control, EdgeRef, WayName};
 use super::directory::Inquiry;
+use super::errand::Caller;
 use super::outbox::Outbox;
 use crate::base::id::{Seat, UserId};
 use crate::base::jid::Bare;
@@ -43,6 +44,8 @@ pub enum Errand {
     Deliver(Entered),
     /// A publisher's state has come under this name: it's asked for again.
     Look(UserId),
+    /// Somebody asks whose it is.
+    Tell(Caller),
 }
 
 /// Something that waits for an answer of another cluster.

@@ -13,6 +13,8 @@ use crate::base::time::Time;
 use crate::presence::border::{self, Answer, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Strayed};
 use crate::presence::control::{Asker, Control, SessionEvent, UserRef, WayName};
 use crate::presence::directory::Inquiry;
+use crate::presence::errand::Answer::Located;
+use crate::presence::errand::Caller;
 use crate::presence::frame::{self, Events};
 use crate::presence::gateway::{Errand, Open};
 use crate::presence::passage::BadPassage;
@@ -298,7 +300,28 @@ impl Shard {
                     self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
                 }
             }
+            Errand::Tell(caller) => {
+                let why = "the directory can't be reached now: see `fanal cluster status`";
+                caller.refuse(Reason::HomeOutOfReach, why.to_owned(), &mut self.out);
+            }
             Errand::Way(..) | Errand::Look(_) => {}
+        }
+    }
+
+    /// Somebody asks which cluster a user is of.
+    pub(super) fn look_up(&mut self, now: Time, jid: Bare, caller: Caller) {
+        let whose = if self.out.map.cluster == 0 { Whose::Ours } else { self.whose(&jid) };
+        match whose {
+            Whose::Ours => {
+                let own = self.homes.by_name(&jid).map(|_| self.homes.place.cluster);
+                caller.answer(Located(own), &mut self.out);
+            }
+            Whose::Theirs(cluster) => caller.answer(Located(Some(cluster)), &mut self.out),
+            Whose::Unknown => {
+                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Tell(caller), &mut self.out) {
+                    self.give_up(errand);
+                }
+            }
         }
     }
 
@@ -340,6 +363,7 @@ impl Shard {
             Errand::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),
             Errand::Look(publisher) if whose != 0 && publisher.cluster() == whose => self.missed(publisher),
             Errand::Enter(_) | Errand::Look(_) => self.gateway.counters.refused += 1,
+            Errand::Tell(caller) => caller.answer(Located(Some(whose).filter(|&whose| whose != 0)), &mut self.out),
             Errand::Way(..) => {}
         }
     }
@@ -417,10 +441,12 @@ impl Shard {
         if cluster == 0 || node.cluster().is_some() || self.settings.core.0 != 0 || others.is_empty() {
             return;
         }
-        let slots = self.out.map.slots_of(node);
-        for other in others {
-            let lapsed = Lapsed { cluster, slots: slots.clone(), gone };
-            self.out.send(Seat::of_cluster(other), Control::Lapsed(Box::new(lapsed)));
-        }
+        others.into_iter().for_each(|other| self.tell_cluster(other, node, gone));
+    }
+
+    /// Another cluster hears that a node of this one is back, or gone, or out of its reach.
+    pub(super) fn tell_cluster(&mut self, other: u16, node: NodeId, gone: bool) {
+        let lapsed = Lapsed { cluster: self.out.map.cluster, slots: self.out.map.slots_of(node), gone };
+        self.out.send(Seat::of_cluster(other), Control::Lapsed(Box::new(lapsed)));
     }
 }

@@ -51,6 +51,7 @@ impl Shard {
                 let told = self.homes.by_name(&jid).map_or(0, |at| self.homes.transfer(at, &address, &mut self.out));
                 Answer::Transferred(told as u64)
             }
+            What::Locate => return self.look_up(now, jid, caller),
         };
         caller.answer(answer, &mut self.out);
     }
@@ -110,6 +111,7 @@ fn to_operator(answer: Answer) -> Option<ToOperator> {
         Answer::Done => Some(ToOperator::Done(Ok(()))),
         Answer::Refused { detail, .. } => Some(ToOperator::Done(Err(detail))),
         Answer::Transferred(told) => Some(ToOperator::Transferred(told as usize)),
+        Answer::Located(cluster) => Some(ToOperator::Located(cluster)),
         Answer::Keys { .. } | Answer::Checked(_) | Answer::Issued(_) => None,
     }
 }

@@ -101,7 +101,7 @@ impl Shard {
     /// A lane's connection was refused, or has ended.
     pub(super) fn link_ended(&mut self, now: Time, site: Site, reason: LinkReason) {
         *self.link_faults.counts.entry(reason).or_default() += 1;
-        if !matches!(reason, LinkReason::Replaced | LinkReason::OlderDial) {
+        if !matches!(reason, LinkReason::Replaced | LinkReason::OlderDial | LinkReason::Untold) {
             self.link_faults.say(now, Some(site), None, reason.text());
         }
     }

@@ -29,6 +29,8 @@ pub enum Answer {
     Clients(Vec<ClientLine>),
     /// How many sessions were told to go elsewhere.
     Transferred(usize),
+    /// The cluster that a user is of; `None`: of none.
+    Located(Option<u16>),
 }
 
 impl Shard {

@@ -6,8 +6,8 @@ use fanal::wire::frame::{Chunk, Frames};
 use fanal::wire::link::{self, Frame};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// What has gone one way.
 #[derive(Default)]
@@ -33,19 +33,43 @@ pub struct Tap {
     /// From those who connect to the node, and the other way.
     pub to_node: Arc<Counts>,
     pub from_node: Arc<Counts>,
+    line: Arc<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    is_cut: AtomicBool,
+    /// Both ends of each connection.
+    open: Mutex<Vec<TcpStream>>,
 }
 
 impl Tap {
+    /// Ends all connections, and lets no new one through until it's healed.
+    pub fn cut(&self) {
+        let mut open = self.line.open.lock().unwrap();
+        self.line.is_cut.store(true, Ordering::SeqCst);
+        open.drain(..).for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+    }
+
+    pub fn heal(&self) {
+        self.line.is_cut.store(false, Ordering::SeqCst);
+    }
+
     pub fn before(node: SocketAddr) -> Tap {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let tap = Tap { address, to_node: Arc::default(), from_node: Arc::default() };
-        let (to_node, from_node) = (tap.to_node.clone(), tap.from_node.clone());
+        let tap = Tap { address, to_node: Arc::default(), from_node: Arc::default(), line: Arc::default() };
+        let (to_node, from_node, line) = (tap.to_node.clone(), tap.from_node.clone(), tap.line.clone());
         std::thread::spawn(move || {
             for outside in listener.incoming().map_while(Result::ok) {
                 // The node may not be there yet: whoever dialled tries again.
                 let Ok(inside) = TcpStream::connect(node) else { continue };
+                let mut open = line.open.lock().unwrap();
+                if line.is_cut.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let [out_again, in_again] = [&outside, &inside].map(|stream| stream.try_clone().unwrap());
+                open.extend([&outside, &inside].map(|stream| stream.try_clone().unwrap()));
                 let (to_node, from_node) = (to_node.clone(), from_node.clone());
                 std::thread::spawn(move || pass(outside, in_again, &to_node));
                 std::thread::spawn(move || pass(inside, out_again, &from_node));

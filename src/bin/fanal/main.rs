@@ -6,6 +6,7 @@ mod bench;
 mod cluster;
 mod config;
 mod demo;
+mod directory;
 mod failure;
 mod link;
 mod serve;
@@ -44,6 +45,8 @@ enum Command {
     Store(store::Args),
     /// Show how a running node finds the others of its cluster.
     Cluster(cluster::Args),
+    /// Show which cluster a user is of.
+    Directory(directory::Args),
     /// Make certificates by which the nodes of a cluster prove to each other who they are.
     Link(link::Args),
     /// Show what a running node is doing.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::User(args) => user::run(args),
         Command::Store(args) => store::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Directory(args) => directory::run(args),
         Command::Link(args) => link::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),

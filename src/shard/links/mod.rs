@@ -50,6 +50,8 @@ mod word {
     pub const DENIED: u16 = u16::MAX - 3;
     /// Updates from another cluster may have been lost: compare.
     pub const AGAIN: u16 = u16::MAX - 4;
+    /// A node of this cluster can't reach another cluster.
+    pub const CUT_OFF: u16 = u16::MAX - 5;
     pub const CROSSING: u16 = 0;
 }
 
@@ -310,6 +312,7 @@ impl Shard {
             (word::CLUSTERS, _) => self.told_of_clusters(now, lane, said)?,
             (word::DENIED, false) => self.denied(lane, said)?,
             (word::AGAIN, _) => self.asked_again(site, said)?,
+            (word::CUT_OFF, true) => self.cut_off(site.node, said)?,
             (core, true) => self.from_node(now, CoreId(core), said)?,
             (word::CROSSING, false) => self.from_cluster(now, site.cluster, said)?,
             _ => return Err(BadPassage),
@@ -375,8 +378,9 @@ impl Shard {
         if terms.is_inside(site) {
             return named(&terms.peers);
         }
-        let told = self.links.clusters.get(site.cluster).and_then(|cluster| named(&cluster.place.nodes));
-        told.or_else(|| named(terms.between.as_ref()?.at_of(site.cluster)))
+        // What the operator has written here comes first: that may be another way to the same node.
+        let written = terms.between.as_ref().and_then(|between| named(between.at_of(site.cluster)));
+        written.or_else(|| named(&self.links.clusters.get(site.cluster)?.place.nodes))
     }
 
     /// Once a turn: looks after the lanes' time. Gives when it must again.

@@ -3,7 +3,8 @@
 //! Lives on: every core of a node that has links. Serves G4, M4, Z2, Z13. What becomes of a lane every core of this node hears.
 //! Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them is: so no two cores
 //! of this node disagree for longer than a turn of their rings. Of a cluster's nodes one is used, until that is gone; whenever
-//! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare.
+//! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare; a node
+//! that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is long past.
 
 use super::{Shard, word};
 use crate::base::id::{CoreId, NodeId};
@@ -201,6 +202,10 @@ impl Shard {
             None if before.is_some() => {
                 self.links.crossings.forget(cluster);
                 self.peer_lost(now, peer);
+                // Each core has lost it; one says so.
+                if self.settings.core == CoreId(0) {
+                    self.tell_nodes(word::CUT_OFF, cluster);
+                }
             }
             None => {}
         }
@@ -223,11 +228,25 @@ impl Shard {
     }
 
     fn ask_nodes_to_compare(&mut self, cluster: u16) {
+        self.tell_nodes(word::AGAIN, cluster);
+    }
+
+    /// Tells the other nodes of this cluster something about another one.
+    fn tell_nodes(&mut self, word: u16, cluster: u16) {
         let terms = self.terms();
         let inside = self.links.reach.iter().filter(|(site, reach)| terms.is_inside(**site) && reach.found);
         let sites: Vec<Site> = inside.map(|(site, _)| *site).collect();
-        let says = [word::AGAIN.to_le_bytes(), cluster.to_le_bytes()].concat();
+        let says = [word.to_le_bytes(), cluster.to_le_bytes()].concat();
         self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
+    }
+
+    /// Another node of this cluster can't reach another one. If this node can, that is to know: it hears nothing of those users.
+    pub(super) fn cut_off(&mut self, node: NodeId, said: &[u8]) -> Result<(), BadPassage> {
+        let cluster = said.try_into().map(u16::from_le_bytes).map_err(|_| BadPassage)?;
+        if self.links.routes.get(&cluster).is_some_and(|route| route.used.is_some()) {
+            self.tell_cluster(cluster, node, true);
+        }
+        Ok(())
     }
 
     /// Updates from another cluster may have been lost: that, or another node of this one, says so.
