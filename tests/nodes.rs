@@ -15,8 +15,8 @@ use fanal::metrics::meter::Units;
 use fanal::presence::home::Place;
 use fanal::presence::outbox::Parcel;
 use fanal::presence::passage;
-use fanal::shard::batch::Batch;
-use fanal::shard::{Settings, Shard};
+use fanal::shard::batch::{Batch, Command, Order};
+use fanal::shard::{Settings, Shard, Word};
 use fanal::store::memory::Memory;
 use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Completion, Durability, Table};
@@ -28,6 +28,7 @@ use fanal::wire::native::{Action, Show};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 const DOMAIN: &str = "example.org";
 const WALL: WallClock = WallClock(1_700_000_000_000);
@@ -196,6 +197,27 @@ impl World {
         self.now = Time(self.now.0 + 1_000_000);
         self.nodes[client.node].shards[client.core].received(self.now, client.conn, &bytes);
         self.settle();
+    }
+
+    fn owned_by(&mut self, owners: &Arc<[NodeId]>) {
+        (0..self.nodes.len()).for_each(|node| self.tell_owners(node, owners));
+    }
+
+    fn tell_owners(&mut self, node: usize, owners: &Arc<[NodeId]>) {
+        for shard in &mut self.nodes[node].shards {
+            shard.command(self.now, Command { ticket: 0, order: Order::Owners(owners.clone()) });
+        }
+        self.settle();
+    }
+
+    /// Slots that the cores of a node want owners for.
+    fn wanted(&mut self, node: usize) -> BTreeSet<u16> {
+        let words = self.nodes[node].shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.words));
+        let slots = words.map(|word| match word {
+            Word::Wanted(slots) => slots,
+            Word::Heard { .. } => panic!("nobody says anything of owners here"),
+        });
+        slots.flatten().collect()
     }
 
     /// A user begins to log in at a node by password.
@@ -481,6 +503,44 @@ fn m2_who_waits_for_the_keys_of_a_home_that_is_lost_meanwhile_is_told_and_can_tr
         world.revive(0, 2);
         let again = world.knocks(1, &ann);
         assert_eq!(world.heard(again), [Heard::Other, Heard::Other], "a challenge");
+    }
+}
+
+/// Z4: what is for a user of a slot without an owner waits for one, in its order, and not for ever; nobody comes into being meanwhile.
+#[test]
+fn z4_what_is_for_a_slot_without_an_owner_waits_until_it_has_one() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
+        let slot = slot_of(jid(&ann).as_str());
+        let b = world.online(1, &bob);
+        let owners = world.owners.clone();
+        let without = |slot: u16| -> Arc<[NodeId]> {
+            let owner = |(at, &node): (usize, &NodeId)| if at == usize::from(slot) { NodeId(0) } else { node };
+            owners.iter().enumerate().map(owner).collect()
+        };
+        world.owned_by(&without(slot));
+        let (a, early) = (world.online(1, &ann), world.heard(b).len());
+        world.subscription(b, Action::Subscribe, &ann);
+        world.subscription(b, Action::Subscribed, &ann);
+        assert_eq!((world.heard(a), early), (vec![Heard::Other], 2), "the hello alone");
+        assert_eq!(world.wanted(1), BTreeSet::from([slot]), "it is asked for once");
+        assert_eq!(world.nodes.iter().flat_map(|node| &node.shards).map(|shard| shard.homes.user_count()).sum::<usize>(), 1);
+        // Node 2 hears of the owner before that does.
+        world.tell_owners(1, &owners);
+        assert!(world.heard(a).is_empty());
+        world.tell_owners(0, &owners);
+        assert!(world.heard(a).len() >= 2, "it's in, and has been asked");
+        world.subscription(a, Action::Subscribed, &bob);
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
+        let cara = world.name_on(0, 1);
+        world.owned_by(&without(slot_of(jid(&cara).as_str())));
+        let late = world.knocks(1, &cara);
+        world.now = world.now + Duration::from_millis(Limits::default().log_in_ms.into());
+        world.settle();
+        assert_eq!(world.heard(late), [Heard::Other, Heard::Error(36)]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who lives where in a cluster, as one core knows it.
 //!
 //! Lives on: every core, in its outbox. Serves Z4, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
-//! same place; a user whom no node owns yet is looked for here.
+//! same place; a user of a slot that no node owns has no home.
 
 use super::id::{CoreId, NodeId, Seat, UserId, home_of_slot, slot_of};
 use super::jid::Bare;
@@ -17,7 +17,7 @@ pub struct Map {
     pub here: Seat,
     /// Of this node.
     pub cores: u16,
-    /// By slot; `None`: this node owns all.
+    /// By slot, `NodeId(0)` where there is none; `None`: this node owns all.
     owners: Option<Arc<[NodeId]>>,
     /// The cores of the other nodes, as far as they are known.
     others: BTreeMap<NodeId, u16>,
@@ -62,6 +62,12 @@ impl Map {
         Seat { node: self.here.node, core: user.home(self.cores) }
     }
 
+    /// Whether a slot has an owner.
+    #[inline]
+    pub fn is_owned(&self, slot: u16) -> bool {
+        self.owners.as_ref().is_none_or(|owners| owners[usize::from(slot)] != NodeId::default())
+    }
+
     /// Whether a user's home is on this node.
     pub fn is_here(&self, user: UserId) -> bool {
         self.owner(user.slot()) == self.here.node
@@ -69,12 +75,12 @@ impl Map {
 
     #[inline]
     fn owner(&self, slot: u16) -> NodeId {
-        let owner = self.owners.as_ref().map(|owners| owners[usize::from(slot)]);
-        owner.filter(|owner| *owner != NodeId::default()).unwrap_or(self.here.node)
+        self.owners.as_ref().map_or(self.here.node, |owners| owners[usize::from(slot)])
     }
 
+    /// Where the homes of a slot's users are.
     #[inline]
-    fn home_of_slot(&self, slot: u16) -> Seat {
+    pub fn home_of_slot(&self, slot: u16) -> Seat {
         let node = self.owner(slot);
         // Of a node that has never been heard of, any core: what is for it is not sent.
         let cores = if node == self.here.node { self.cores } else { self.others.get(&node).copied().unwrap_or(1) };
@@ -97,6 +103,7 @@ mod tests {
         assert_eq!(map.home(user), Seat { node: NodeId(2), core: CoreId(user.slot() % 5) });
         assert_eq!(map.home_of(&ann), map.home(user));
         assert!(!map.is_here(user) && map.near(user).node == NodeId(1));
-        assert!(map.is_here(UserId::new(1, user.slot().wrapping_add(1), 1)), "a slot that nobody owns");
+        let other = user.slot().wrapping_add(1);
+        assert!(!map.is_owned(other) && !map.is_here(UserId::new(1, other, 1)) && map.is_owned(user.slot()));
     }
 }

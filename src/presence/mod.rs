@@ -19,4 +19,5 @@ pub mod passage;
 pub mod relay;
 pub mod roster;
 pub mod subscription;
+mod target;
 pub mod user;

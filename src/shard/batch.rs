@@ -4,7 +4,7 @@
 //! has been granted. Serves G3.
 
 use super::links::LaneNews;
-use crate::base::id::RawSocket;
+use crate::base::id::{NodeId, RawSocket};
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
@@ -13,6 +13,7 @@ use crate::presence::errand::What;
 use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Memory of a batch that is kept when it comes back empty.
 const KEPT_ENTRIES: usize = 4096;
@@ -61,6 +62,13 @@ pub enum Order {
         what: What,
     },
     ListUsers,
+    /// Who owns each slot of users from now on.
+    Owners(Arc<[NodeId]>),
+    /// This is for the thread that keeps another node's table of owners.
+    Say {
+        to: NodeId,
+        bytes: Vec<u8>,
+    },
     Snapshot,
     /// The clients with the most load, at most this many.
     Clients {

@@ -8,6 +8,7 @@
 use super::Shard;
 use super::batch::Entry;
 use super::connection::Doorway;
+use super::owners::Word;
 use crate::base::id::{ConnId, CoreId, NodeId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
@@ -27,6 +28,8 @@ use std::net::SocketAddr;
 const HELLO_BYTES: usize = 1024;
 /// In place of a core, in an entry: all lanes are up at the node that says so, and each of its cores can answer.
 const READY: u16 = u16::MAX;
+/// The same: this is for the thread that keeps the table of owners.
+const OWNERS: u16 = u16::MAX - 1;
 /// Updates that go to another node as one.
 const RUN_BYTES: usize = 64 << 10;
 
@@ -232,6 +235,10 @@ impl Shard {
                         self.tell_of_lane(now, LaneNews { node: key.0, lane: key.1, state: LaneState::Ready });
                         Ok(())
                     }
+                    Some((&core, said)) if u16::from_le_bytes(core) == OWNERS => {
+                        self.words.push(Word::Heard { from: key.0, bytes: said.to_vec() });
+                        Ok(())
+                    }
                     Some((core, said)) => self.from_node(now, CoreId(u16::from_le_bytes(*core)), said),
                     None => Err(passage::BadPassage),
                 },
@@ -383,6 +390,14 @@ impl Shard {
                     self.send_updates(node, run, machine);
                 }
             }
+        }
+    }
+
+    /// Says something about owners to another node, by the first lane. While that is not up it is lost, and said again.
+    pub(super) fn say_of_owners(&mut self, to: NodeId, bytes: &[u8]) {
+        if let Some(machine) = self.links.lanes.get_mut(&(to, 0)).filter(|machine| machine.is_up()) {
+            // One that is refused is lost, too.
+            _ = machine.send(&[&OWNERS.to_le_bytes(), bytes].concat(), &mut self.out.lines);
         }
     }
 

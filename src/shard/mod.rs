@@ -4,7 +4,7 @@
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
 //! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections), `peers` (what
-//! other nodes say), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores
+//! other nodes say), `owners` (who owns which users), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores
 //! exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything
 //! addressed to this core itself has been worked off.
 
@@ -23,6 +23,7 @@ mod links;
 mod log_in;
 mod measure;
 mod operate;
+mod owners;
 mod peers;
 mod rates;
 mod register;
@@ -35,6 +36,7 @@ pub use clients::ClientLine;
 pub use expect::EXPECTED;
 pub use links::LinkTerms;
 pub use operate::{Answer, UserLine};
+pub use owners::Word;
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;
@@ -186,6 +188,9 @@ pub struct Shard {
     pub checks: Vec<PasswordTask>,
     /// What there is to ask the service outside.
     pub questions: Vec<hook::Question>,
+    /// For the thread that keeps the table of owners.
+    pub words: Vec<Word>,
+    waiting: owners::Waiting,
     /// Sessions of whose new passwords keys are being derived.
     deriving: Vec<EdgeRef>,
     registrations: register::Registrations,
@@ -245,6 +250,8 @@ impl Shard {
             orphans: Vec::new(),
             checks: Vec::new(),
             questions: Vec::new(),
+            words: Vec::new(),
+            waiting: owners::Waiting::default(),
             deriving: Vec::new(),
             registrations: register::Registrations::default(),
             answers: Vec::new(),

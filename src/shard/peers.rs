@@ -11,7 +11,6 @@ use crate::base::id::{CoreId, NodeId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::Control;
-use crate::presence::errand::Answer;
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
@@ -96,31 +95,15 @@ impl Shard {
             Control::Snapshot(snapshot) => homes.relays.snapshot(now, *snapshot, edge, out),
             Control::Refused { publisher, nonce, .. } => homes.relays.refused(publisher, nonce, out),
             Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
-            control => self.control(now, control),
+            control => self.control_from_elsewhere(now, control),
         }
     }
 
-    /// Answers what could not be sent because its node can't be reached.
-    pub(super) fn give_back(&mut self) {
+    /// Puts by what is for slots without owners, and answers what could not be sent because its node can't be reached.
+    pub(super) fn give_back(&mut self, now: Time) {
         for control in std::mem::take(&mut self.out.undelivered) {
-            let asker = match &control {
-                Control::Errand(errand) if errand.caller.seat == self.out.map.here => {
-                    let reason = Reason::HomeOutOfReach;
-                    let detail = format!("{}: {}", errand.jid, reason.text());
-                    self.answered(errand.caller.who, Answer::Refused { reason, detail });
-                    continue;
-                }
-                Control::Attach(attach) => attach.asker,
-                Control::Resume(resume) => resume.asker,
-                Control::Update { update, .. } => update.asker,
-                Control::Ask { asker, .. } => *asker,
-                Control::Message(message) => message.asker,
-                Control::Question(question) => question.asker,
-                // Ways are kept until their receiver says that they have arrived; all else is made good when the node is back.
-                _ => continue,
-            };
-            if asker.request != 0 && asker.edge.seat == self.out.map.here {
-                self.request_failed(asker.edge, asker.request, Reason::HomeOutOfReach, "");
+            if let Some(control) = self.put_by(now, control) {
+                self.give_up(control);
             }
         }
     }

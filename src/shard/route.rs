@@ -15,7 +15,7 @@ impl Shard {
     pub fn batch(&mut self, now: Time, batch: &mut Batch) {
         for entry in batch.entries.drain(..) {
             match entry {
-                Entry::Control(control) => self.control(now, control),
+                Entry::Control(control) => self.control_from_elsewhere(now, control),
                 Entry::FromNode(control) => self.heard_from_node(now, *control),
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
@@ -58,7 +58,7 @@ impl Shard {
                 }
             }
         }
-        self.give_back();
+        self.give_back(now);
         self.tell_doors();
         if !self.out.controls.is_empty() {
             self.work_off(now);
