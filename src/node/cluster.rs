@@ -52,16 +52,12 @@ impl Membership {
     /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
-    /// A link would go in the clear over a network; the store is one that others have, too.
+    /// The store is one that others have, too.
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
             return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, table: None });
         };
-        if let Some(open) = cluster.nodes.iter().find(|peer| !peer.address.ip().is_loopback()) {
-            let problem = format!("{} is not on this machine, and links are not encrypted yet", open.address);
-            return Err(Fault::new("cluster.nodes", problem, "name loopback addresses"));
-        }
         if cluster.take_over {
             let problem = "no node takes over the users of another one yet";
             return Err(Fault::new("cluster.take_over", problem, "take it out"));
@@ -91,7 +87,8 @@ impl Membership {
             start: terms.epoch,
             keeps: config.store.kind == StoreKind::Redb,
         };
-        Ok(Membership { number, node, address: Some(own.address), links: Some(Arc::new(terms)), table: Some(table) })
+        let address = config.link.listen.or(Some(own.address));
+        Ok(Membership { number, node, address, links: Some(Arc::new(terms)), table: Some(table) })
     }
 }
 
@@ -100,9 +97,10 @@ const LIFE_BITS: u32 = 40;
 
 /// Of what all nodes of a cluster should be configured with alike.
 fn digest(config: &Config) -> [u8; 32] {
-    let mut cluster = config.cluster.clone();
+    let (mut cluster, mut link) = (config.cluster.clone(), config.link.clone());
     cluster.node = None;
-    let shared = (cluster, &config.link, &config.node.domain);
+    (link.listen, link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None, None);
+    let shared = (cluster, link, &config.node.domain);
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
 
@@ -132,8 +130,15 @@ mod tests {
     }
 
     #[test]
-    fn links_do_not_go_in_the_clear_over_a_network() {
-        let text = "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\", \"2=192.0.2.1:7403\"]";
-        assert!(membership(text).err().unwrap().to_string().contains("192.0.2.1:7403"));
+    fn nodes_may_have_their_own_files_and_addresses_and_are_configured_alike() {
+        let text = |listen, file| {
+            format!(
+                "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=192.0.2.1:7402\"]\n\
+                 [link]\nlisten = \"{listen}\"\nca = \"{file}\"\ncertificate = \"{file}\"\nkey = \"{file}\""
+            )
+        };
+        let [one, two] = [("0.0.0.0:7402", "a"), ("0.0.0.0:7403", "b")].map(|(at, file)| membership(&text(at, file)).unwrap());
+        assert_eq!(one.address, "0.0.0.0:7402".parse().ok());
+        assert_eq!(one.links.unwrap().digest, two.links.unwrap().digest);
     }
 }

@@ -119,6 +119,9 @@ impl CoreHost {
             owners.take(&mut shard.words);
             owners.note_users(core.0.into(), shard.homes.user_count());
         }
+        for remark in shard.take_remarks() {
+            tracing::warn!("{remark}");
+        }
         for orphan in std::mem::take(&mut shard.orphans) {
             socket::close(orphan);
         }

@@ -14,8 +14,8 @@ use crate::base::random::Random;
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::front::native::{Door, Parting};
-use crate::front::translate::Translate;
-use crate::link::{Ends, Incoming, Machine, Notice, refuse};
+use crate::front::translate::{HANDSHAKE, Translate};
+use crate::link::{Ends, Incoming, Machine, Notice};
 use crate::presence::frame;
 use crate::presence::outbox::Parcel;
 use crate::presence::passage;
@@ -101,6 +101,12 @@ pub(super) struct Links {
     pub dials: Vec<(u64, SocketAddr)>,
 }
 
+impl Links {
+    pub fn lane(&mut self, key: (NodeId, u16)) -> Option<&mut Machine> {
+        self.lanes.get_mut(&key)
+    }
+}
+
 /// A dial's token says whose it is.
 fn token(node: NodeId, lane: u16) -> u64 {
     u64::from(node.0) << 16 | u64::from(lane)
@@ -149,10 +155,17 @@ impl Shard {
         if self.stopping || !self.links.lanes.contains_key(&(node, lane)) {
             return None;
         }
-        let conn = self.open_link(now, address.ip(), Far::Lane(node, lane), None);
+        let translator = self.dial_securely(now, (node, lane))?;
+        let conn = self.open_link(now, address.ip(), Far::Lane(node, lane), translator);
         let machine = self.links.lanes.get_mut(&(node, lane)).expect("looked up above");
         machine.dialled(now, conn, &mut self.out.lines);
         Some(conn)
+    }
+
+    /// The peer of this core's lanes that is this node.
+    pub(super) fn peer_at(&self, site: Site) -> Option<NodeId> {
+        let terms = self.settings.links.as_ref().filter(|terms| terms.me.cluster == site.cluster)?;
+        terms.peers.iter().map(|(node, _)| *node).find(|node| *node == site.node)
     }
 
     /// A connection of another node, or of whoever says so.
@@ -181,10 +194,11 @@ impl Shard {
             Far::Unknown(mut said) => {
                 said.extend_from_slice(bytes);
                 match Hello::peek(&said) {
+                    _ if said.starts_with(&[HANDSHAKE]) => self.turn_away(now, conn, None, LinkReason::NotAlike),
                     Ok(None) if said.len() <= HELLO_BYTES => self.set_door(conn, Doorway::Link(Far::Unknown(said))),
-                    Ok(None) => refuse(conn, LinkReason::TooLong, &mut self.out.lines),
+                    Ok(None) => self.turn_away(now, conn, None, LinkReason::TooLong),
                     Ok(Some(hello)) => self.meet(now, conn, hello, said),
-                    Err(reason) => refuse(conn, reason, &mut self.out.lines),
+                    Err(reason) => self.turn_away(now, conn, None, reason),
                 }
             }
         }
@@ -195,6 +209,7 @@ impl Shard {
         let Some(terms) = self.settings.links.clone() else { return };
         let (node, lane) = (hello.from.node, hello.lane);
         let reason = match terms.peers.iter().any(|(known, _)| *known == node) {
+            _ if !self.translators.is_peer(conn.slot, hello.from) => Some(LinkReason::WrongCertificate),
             _ if hello.from == terms.me => Some(LinkReason::SameNumbers),
             _ if hello.from.cluster != terms.me.cluster => Some(LinkReason::WrongCluster),
             true if lane >= Hello::lanes(self.settings.cores, hello.cores) => Some(LinkReason::WrongLane),
@@ -202,7 +217,7 @@ impl Shard {
             false => Some(LinkReason::UnknownPeer),
         };
         if let Some(reason) = reason {
-            return refuse(conn, reason, &mut self.out.lines);
+            return self.turn_away(now, conn, Some(hello.from), reason);
         }
         let core = CoreId(lane % self.settings.cores);
         if core != self.settings.core {
@@ -266,7 +281,7 @@ impl Shard {
                 let address = terms.iter().flat_map(|terms| &terms.peers).find(|(known, _)| *known == node);
                 return self.links.dials.extend(address.map(|(_, address)| (token(node, lane), *address)));
             }
-            Notice::Ended(_) => return,
+            Notice::Ended(reason) => return self.link_ended(now, node, reason),
             Notice::Up { .. } => LaneState::Up { cores },
             Notice::Resumed => LaneState::Resumed,
             Notice::Lost { .. } => LaneState::Down,
@@ -325,6 +340,7 @@ impl Shard {
         let Some(reach) = self.links.reach.get_mut(&node) else { return };
         if reach.ready && !reach.found && reach.is_whole(own) {
             reach.found = true;
+            self.link_faults.better(node);
             let cores = reach.cores;
             self.peer_found(now, node, cores);
         }

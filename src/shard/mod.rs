@@ -3,10 +3,10 @@
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
-//! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections), `peers` (what
-//! other nodes say), `owners` (who owns which users), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores
-//! exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything
-//! addressed to this core itself has been worked off.
+//! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections; `link_faults`:
+//! those that came to nothing), `peers` (what other nodes say), `owners` (who owns which users), `watch_over` (time), `operate` (the
+//! operator); `tell` turns what homes say into frames; `batch` is what cores exchange. Invariants: nothing here blocks, asks for the
+//! time, or touches another core's memory; after each input everything addressed to this core itself has been worked off.
 
 mod addresses;
 pub mod batch;
@@ -19,6 +19,7 @@ mod expect;
 mod handshakes;
 mod hashed;
 pub mod hook;
+mod link_faults;
 mod links;
 mod log_in;
 mod measure;
@@ -205,6 +206,7 @@ pub struct Shard {
     rates: rates::Rates,
     translators: translated::Translators,
     links: links::Links,
+    link_faults: link_faults::Faults,
     /// Of the connection whose words were taken last.
     sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
@@ -262,6 +264,7 @@ impl Shard {
             rates: rates::Rates::new(&settings.limits, hasher.clone()),
             translators: translated::Translators::default(),
             links: links::Links::default(),
+            link_faults: link_faults::Faults::default(),
             sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),

@@ -53,6 +53,13 @@ pub struct Site {
     pub node: NodeId,
 }
 
+impl Site {
+    /// What the certificate of this node calls it, among its alternative names.
+    pub fn certified_name(self) -> String {
+        format!("node-{}.cluster-{}.fanal", self.node.0, self.cluster)
+    }
+}
+
 /// Which run of a node: a later one is greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Life {

@@ -166,7 +166,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_tls(config)?;
     check_http(config)?;
     cluster::check(config)?;
-    link::check(&config.link)?;
+    link::check(config)?;
     check_store(config)?;
     check_limits(config)
 }

@@ -6,6 +6,7 @@ mod bench;
 mod config;
 mod demo;
 mod failure;
+mod link;
 mod serve;
 mod settings;
 mod sim;
@@ -40,6 +41,8 @@ enum Command {
     User(user::Args),
     /// Move what a stopped node keeps between a data directory and a database, or check it.
     Store(store::Args),
+    /// Make certificates by which the nodes of a cluster prove to each other who they are.
+    Link(link::Args),
     /// Show what a running node is doing.
     Stats(stats::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
         Command::Store(args) => store::run(args),
+        Command::Link(args) => link::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),

@@ -1,0 +1,134 @@
+//! Links that come to nothing: why, counted by reason, kept for whoever asks after a node, and said in the log.
+//!
+//! Lives on: every core of a node that has links. Serves Z2, G4, G5. Invariants: what strangers do is counted and said, and never
+//! kept by their names; the log hears of one peer every [`QUIET`] at most, and of the same thing once until it was better.
+
+use super::Shard;
+use super::connection::Doorway;
+use super::links::Far;
+use crate::base::id::{ConnId, NodeId};
+use crate::base::reason::LinkReason;
+use crate::base::time::Time;
+use crate::front::translate::Translate;
+use crate::link::refuse;
+use crate::wire::link::Site;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long the log hears nothing more of a peer.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What a core knows of them.
+#[derive(Default)]
+pub(super) struct Faults {
+    /// Connections turned away or ended, by reason, and whose TLS has failed.
+    pub counts: BTreeMap<LinkReason, u64>,
+    pub tls_failed: u64,
+    /// By configured peer; one place for everybody else.
+    said: BTreeMap<Option<NodeId>, Said>,
+    remarks: Vec<String>,
+}
+
+/// What was said of a peer last.
+struct Said {
+    why: String,
+    /// When the log heard of it.
+    logged: Option<Time>,
+    is_new: bool,
+}
+
+impl Faults {
+    /// Why the last connection of a peer came to nothing.
+    pub fn why(&self, node: NodeId) -> Option<&str> {
+        self.said.get(&Some(node)).map(|said| &*said.why)
+    }
+
+    /// A peer's link is up.
+    pub fn better(&mut self, node: NodeId) {
+        self.said.remove(&Some(node));
+    }
+
+    fn say(&mut self, now: Time, peer: Option<NodeId>, whose: &str, why: String) {
+        let said = self.said.entry(peer).or_insert_with(|| Said { why: String::new(), logged: None, is_new: true });
+        if said.why != why {
+            (said.why, said.is_new) = (why, true);
+        }
+        if said.is_new && said.logged.is_none_or(|logged| logged + QUIET <= now) {
+            (said.logged, said.is_new) = (Some(now), false);
+            self.remarks.push(format!("the link with {whose}: {}", said.why));
+        }
+    }
+}
+
+impl Shard {
+    /// What is to be said in the log.
+    pub fn take_remarks(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.link_faults.remarks)
+    }
+
+    /// The translator of a connection that was made for a lane. `None`: there can be none, and the lane knows it.
+    pub(super) fn dial_securely(&mut self, now: Time, key: (NodeId, u16)) -> Option<Option<Box<dyn Translate>>> {
+        let machine = self.links.lane(key)?;
+        let dialled = self.settings.doors.dial_link(machine.ends().peer);
+        dialled.inspect_err(|_| machine.dial_failed(now)).ok()
+    }
+
+    /// Refuses a connection that is no lane's. `from`: who it says to be.
+    pub(super) fn turn_away(&mut self, now: Time, conn: ConnId, from: Option<Site>, reason: LinkReason) {
+        refuse(conn, reason, &mut self.out.lines);
+        self.translators.end(conn.slot);
+        *self.link_faults.counts.entry(reason).or_default() += 1;
+        let known = from.and_then(|from| self.peer_at(from));
+        let address = self.peers[conn.slot as usize];
+        let whose = known.map_or_else(|| address.to_string(), |node| format!("{node}, from {address}"));
+        self.link_faults.say(now, known, &whose, reason.text().to_owned());
+    }
+
+    /// A lane's connection was refused, or has ended.
+    pub(super) fn link_ended(&mut self, now: Time, node: NodeId, reason: LinkReason) {
+        *self.link_faults.counts.entry(reason).or_default() += 1;
+        if !matches!(reason, LinkReason::Replaced | LinkReason::OlderDial) {
+            self.link_faults.say(now, Some(node), &node.to_string(), reason.text().to_owned());
+        }
+    }
+
+    /// What lies between a connection and its peer has failed, or has ended. False: it's no link's.
+    pub(super) fn link_broken(&mut self, now: Time, conn: ConnId, fault: Option<String>) -> bool {
+        let known = match self.connection(conn).map(|connection| &connection.door) {
+            Some(&Doorway::Link(Far::Lane(node, lane))) => {
+                self.link_lost(now, conn, node, lane);
+                Some(node)
+            }
+            Some(Doorway::Link(Far::Unknown(_))) => None,
+            _ => return false,
+        };
+        if let Some(why) = fault {
+            self.link_faults.tls_failed += 1;
+            let whose = known.map_or_else(|| self.peers[conn.slot as usize].to_string(), |node| node.to_string());
+            self.link_faults.say(now, known, &whose, format!("TLS has failed: {why}"));
+        }
+        self.shut(conn);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_hears_of_each_thing_once_and_of_nobody_too_often() {
+        let (mut faults, later) = (Faults::default(), Time::ZERO + QUIET);
+        let mut say = |now, peer, why: &str| {
+            faults.say(now, peer, "whoever", why.to_owned());
+            faults.remarks.drain(..).count()
+        };
+        let two = Some(NodeId(2));
+        assert_eq!([say(Time::ZERO, two, "a"), say(Time::ZERO, two, "a"), say(later, two, "a")], [1, 0, 0]);
+        assert_eq!([say(Time::ZERO, None, "a"), say(Time::ZERO, None, "b"), say(Time::ZERO, None, "c")], [1, 0, 0]);
+        assert_eq!([say(later, None, "c"), say(later + QUIET, None, "c")], [1, 0], "what was left out is said later");
+        assert_eq!((faults.why(NodeId(2)), faults.why(NodeId(3))), (Some("a"), None));
+        faults.better(NodeId(2));
+        assert_eq!((faults.why(NodeId(2)), faults.said.len()), (None, 1), "and strangers have one place");
+    }
+}
