@@ -215,7 +215,7 @@ impl World {
         let words = self.nodes[node].shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.words));
         let slots = words.map(|word| match word {
             Word::Wanted(slots) => slots,
-            Word::Heard { .. } => panic!("nobody says anything of owners here"),
+            Word::Heard { .. } | Word::Met(_) => panic!("nobody says anything of owners here"),
         });
         slots.flatten().collect()
     }

@@ -40,13 +40,11 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Hands over what a core says. What could not be taken stays.
+    /// Hands over what a core says. What it wants and could not be taken stays: all else is said again by whoever said it.
     pub fn take(&self, words: &mut Vec<Word>) {
-        while let Some(word) = words.pop() {
-            if let Err(TrySendError::Full(Heard::Word(word))) = self.put.try_send(Heard::Word(word)) {
+        for word in std::mem::take(words) {
+            if let Err(TrySendError::Full(Heard::Word(word @ Word::Wanted(_)))) = self.put.try_send(Heard::Word(word)) {
                 words.push(word);
-                // Other nodes say again what is lost; what this core wants it says once.
-                return words.retain(|word| matches!(word, Word::Wanted(_)));
             }
         }
     }
@@ -170,6 +168,8 @@ impl Engine {
     fn hear(&mut self, now: Time, word: Word) {
         match (word, &mut self.coordinator) {
             (Word::Wanted(slots), _) => slots.into_iter().for_each(|slot| self.follower.command(now, Command::Assign(slot))),
+            (Word::Met(node), _) if node == self.at => self.follower.met(now),
+            (Word::Met(_), _) => {}
             (Word::Heard { from, bytes }, Some(coordinator)) => {
                 decode(&bytes).into_iter().for_each(|ask| coordinator.ask(now, from, ask));
             }

@@ -101,6 +101,14 @@ impl Follower {
         self.claims.extend(slots);
     }
 
+    /// The coordinator can be reached now: what is not answered yet is asked again.
+    pub fn met(&mut self, now: Time) {
+        if self.joined.is_none() {
+            self.next_beat = now;
+        }
+        self.tick(now);
+    }
+
     /// The table as far as it's known.
     pub fn slots(&self) -> &Slots {
         &self.slots

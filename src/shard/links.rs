@@ -312,6 +312,9 @@ impl Shard {
                 self.out.peers.entry(node).or_default();
                 reach.cores = cores;
                 reach.up.insert(lane);
+                if (self.settings.core.0, lane) == (0, 0) {
+                    self.words.push(Word::Met(node));
+                }
                 let lanes = Hello::lanes(own, cores);
                 if let Some(terms) = self.settings.links.clone() {
                     // The other node has more cores: some of its lanes end here, too.

@@ -21,6 +21,8 @@ const WAITING: usize = 16_384;
 pub enum Word {
     /// Another node's thread said this to it.
     Heard { from: NodeId, bytes: Vec<u8> },
+    /// From now on another node's thread can be spoken to.
+    Met(NodeId),
     /// These slots have no owner.
     Wanted(BTreeSet<u16>),
 }
