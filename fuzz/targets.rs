@@ -28,7 +28,6 @@ use fanal::front::translate::{Core, Translate, Users};
 use fanal::front::ws::{self, WebSocket};
 use fanal::front::xmpp::{self, StartTls, Xmpp};
 use fanal::metrics::table::Report;
-use fanal::ownership::clusters::Clusters;
 use fanal::ownership::{Ask, Slots, Stored, Tell, decode as read_message, encode as write_message};
 use fanal::presence::home::{Homes, Place};
 use fanal::store::Table;
@@ -265,7 +264,6 @@ pub fn rows(data: &[u8]) {
     let table = Table::ALL[usize::from(*table) % Table::ALL.len()];
     let (key, value) = row.split_at(usize::from(*key_bytes).min(row.len()));
     _ = black_box(Stored::default().load(key, value));
-    _ = black_box(Clusters::default().load(key, value));
     reencode::<rows::Account>(value);
     reencode::<rows::Contact>(value);
     reencode::<rows::Request>(value);
@@ -275,7 +273,7 @@ pub fn rows(data: &[u8]) {
     reencode::<rows::Document>(value);
     let limits = Arc::new(Limits::default());
     let (domain, wall_at_zero) = ("localhost".to_owned(), WallClock(0));
-    let place = Place { cluster: 0, epoch: 1, domain, limits, wall_at_zero };
+    let place = Place { cluster: 0, directory: 0, epoch: 1, domain, limits, wall_at_zero };
     let mut homes = Homes::new(place, ahash::RandomState::with_seeds(1, 2, 3, 4), Secrets::new([7; 32]));
     for (table, key, value) in stored() {
         homes.load(table, &key, &value).expect("a sound row");

@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("front", &["base", "wire"]),
     ("ring", &["base"]),
     ("metrics", &["base"]),
-    ("shard", &["base", "wire", "presence", "link", "store", "front", "ring", "metrics", "link"]),
+    ("shard", &["base", "wire", "presence", "link", "store", "front", "ring", "metrics", "ownership"]),
     ("client", &["base", "wire"]),
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
     ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),

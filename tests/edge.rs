@@ -43,7 +43,7 @@ fn frame(user: UserId, sequence: u32) -> Events {
 impl World {
     fn new() -> World {
         let limits = Arc::new(Limits::default());
-        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, directory: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         World {
             edge: Edge::new(&Map::alone(HERE, 2), ahash::RandomState::with_seed(1)),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),

@@ -59,7 +59,7 @@ fn user(n: usize) -> Bare {
 impl World {
     fn new(batch_bytes: u32) -> World {
         let limits = Arc::new(Limits::default());
-        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, directory: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         World {
             now: Time(1),
             homes: Homes::new(place, ahash::RandomState::with_seed(1), Secrets::from_number(1)),
@@ -212,7 +212,7 @@ fn z8_a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_ex
     let kind = WayKind::Stanza(Action::Unsubscribed);
     let way = |sequence, kind| {
         let (from, to) = (bob.clone(), ann.clone());
-        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: Note::default(), sequence })
+        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: Note::default(), sequence, cluster: 0 })
     };
     world.homes.way(world.now, way(1, kind), &mut world.edge, &mut world.out);
     world.store(Err("the disk is full".into()));
@@ -220,7 +220,7 @@ fn z8_a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_ex
     world.subscription(&session, Action::Subscribe, &bob);
     world.store(Ok(()));
     let sent = world.user(&ann).rare.as_ref().expect("a request is under way").under_way[0].sequence;
-    let name = Box::new(WayName { from: ann.clone(), to: bob.clone(), sequence: sent });
+    let name = Box::new(WayName { from: ann.clone(), to: bob.clone(), sequence: sent, cluster: 0 });
     world.homes.way_done(world.now, name, &mut world.edge, &mut world.out);
     world.homes.way(world.now, way(2, WayKind::Stanza(Action::Subscribed)), &mut world.edge, &mut world.out);
     world.now = world.now + Duration::from_secs(1);

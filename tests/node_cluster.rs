@@ -3,7 +3,6 @@
 
 mod support;
 
-use fanal::admin;
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
 use fanal::base::id::NodeId;
@@ -17,7 +16,7 @@ use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::served::Served;
+use support::served::{Served, user_on, users};
 use support::{LONG, TestNode, config, until};
 
 /// Addresses that nobody uses, each of an address of the loopback network that only this test has.
@@ -78,27 +77,6 @@ impl Cluster {
         let at = &self.nodes[node];
         log_in(|| at.connect(), &at.token(jid), jid)
     }
-}
-
-/// The users of a node.
-fn users(node: &Served) -> BTreeSet<String> {
-    let page = admin::client::Client::new(node.admin, None).users(None).unwrap();
-    page.users.into_iter().map(|user| user.jid).collect()
-}
-
-/// A new user whose home is on the second of these nodes, made through the first.
-fn user_on(through: &Served, node: &Served, kind: &str) -> String {
-    let end = Instant::now() + LONG;
-    for n in 0.. {
-        let jid = format!("{kind}{n}@localhost");
-        // As long as the nodes have not found each other, some can't be made.
-        let made = admin::client::Client::new(through.admin, None).add_user(&jid, None).is_ok();
-        if made && users(node).contains(&jid) {
-            return jid;
-        }
-        assert!(Instant::now() < end, "it is given no users");
-    }
-    unreachable!("there is always another name")
 }
 
 /// A client logs in, as soon as its user's home can be reached.

@@ -7,12 +7,14 @@
 
 mod check;
 pub mod cluster;
+mod directory;
 mod endpoint;
 mod error;
 pub mod keys;
 mod link;
 
 pub use cluster::{Cluster, Coordination};
+pub use directory::Directory;
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, Fault};
 pub use link::{Compression, Link, WAITING};
@@ -33,6 +35,7 @@ pub struct Config {
     pub login: LogIn,
     pub store: Store,
     pub cluster: Cluster,
+    pub directory: Directory,
     pub link: Link,
     pub limits: Limits,
     pub metrics: Metrics,

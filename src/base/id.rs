@@ -49,6 +49,13 @@ pub struct Seat {
     pub core: CoreId,
 }
 
+impl Seat {
+    /// What stands for another cluster. Panics on a number that no cluster has.
+    pub fn of_cluster(number: u16) -> Seat {
+        Seat { node: NodeId::of_cluster(number), core: CoreId(0) }
+    }
+}
+
 /// A user, for ever: cluster (16 bits), slot (16 bits), serial within the slot (32 bits, from 1). 0 is nobody.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct UserId(pub u64);

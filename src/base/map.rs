@@ -1,9 +1,10 @@
 //! Who lives where in a cluster, as one core knows it.
 //!
-//! Lives on: every core, in its outbox. Serves Z4, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
-//! same place; a user of a slot that no node owns has no home.
+//! Lives on: every core, in its outbox. Serves Z4, Z7, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
+//! same place; what is for a slot that no node owns is its steward's. Users of other clusters have a **gateway**, the core that would be
+//! their home if they were of this one: all others go through it, and only that goes to the cluster.
 
-use super::id::{CoreId, NodeId, Seat, UserId, home_of_slot, slot_of};
+use super::id::{CoreId, MOST_CLUSTER, NodeId, Seat, UserId, home_of_slot, slot_of};
 use super::jid::Bare;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +18,14 @@ pub struct Map {
     pub here: Seat,
     /// Of this node.
     pub cores: u16,
+    /// The number of this cluster; 0: there is no other one.
+    pub cluster: u16,
+    /// The cluster that keeps the directory.
+    pub directory: u16,
     /// By slot, `NodeId(0)` where there is none; `None`: this node owns all.
     owners: Option<Arc<[NodeId]>>,
+    /// The node to which what is for slots without owners goes; `NodeId(0)`: it is not known yet whether they have some.
+    steward: NodeId,
     /// The cores of the other nodes, as far as they are known.
     others: BTreeMap<NodeId, u16>,
 }
@@ -31,7 +38,15 @@ impl Map {
 
     /// Of a node that owns all users as long as nothing else is said.
     pub fn of_node(node: NodeId, core: CoreId, cores: u16) -> Map {
-        Map { here: Seat { node, core }, cores, owners: None, others: BTreeMap::new() }
+        Map {
+            here: Seat { node, core },
+            cores,
+            cluster: 0,
+            directory: 0,
+            owners: None,
+            steward: NodeId::default(),
+            others: BTreeMap::new(),
+        }
     }
 
     /// Who owns each slot from now on; there are [`SLOTS`] of them.
@@ -40,20 +55,57 @@ impl Map {
         self.owners = Some(owners);
     }
 
+    /// Who looks after slots without owners. What is for them may be for other clusters' users: it's their gateway.
+    pub fn set_steward(&mut self, steward: NodeId) {
+        self.steward = steward;
+    }
+
     /// Another node has told how many cores it has.
     pub fn set_cores(&mut self, node: NodeId, cores: u16) {
         self.others.insert(node, cores);
     }
 
-    /// Where a user's home is.
+    /// Where a user's home is; of another cluster's user, the next on the way there: the gateway, and from that the cluster.
     #[inline]
     pub fn home(&self, user: UserId) -> Seat {
+        let seat = self.home_of_slot(user.slot());
+        match self.abroad(user) {
+            Some(cluster) if seat == self.here => Seat::of_cluster(cluster),
+            _ => seat,
+        }
+    }
+
+    /// Where a user's home is; of another cluster's user, the cluster.
+    pub fn straight(&self, user: UserId) -> Seat {
+        self.abroad(user).map_or_else(|| self.home_of_slot(user.slot()), Seat::of_cluster)
+    }
+
+    /// The home of a user of this cluster, and the gateway of others.
+    pub fn gateway(&self, user: UserId) -> Seat {
         self.home_of_slot(user.slot())
     }
 
-    /// Where the home of the user of this name is.
+    /// The other cluster that a user is of.
+    #[inline]
+    pub fn abroad(&self, user: UserId) -> Option<u16> {
+        let cluster = user.cluster();
+        (self.cluster != 0 && cluster != self.cluster && (1..=MOST_CLUSTER).contains(&cluster)).then_some(cluster)
+    }
+
+    /// Whether there is such a core, as far as is known here.
+    pub fn has(&self, seat: Seat) -> bool {
+        let cores = if seat.node == self.here.node { Some(self.cores) } else { self.others.get(&seat.node).copied() };
+        cores.is_some_and(|cores| seat.core.0 < cores)
+    }
+
+    /// Where the home of the user of this name is, or the gateway if the name is another cluster's.
     pub fn home_of(&self, jid: &Bare) -> Seat {
         self.home_of_slot(slot_of(jid.as_str()))
+    }
+
+    /// The other end of a subscription's way: a home in this cluster (0), or another cluster.
+    pub fn end(&self, cluster: u16, jid: &Bare) -> Seat {
+        if cluster == 0 { self.home_of(jid) } else { Seat::of_cluster(cluster) }
     }
 
     /// The core of this node that stands for a user: the home, or what keeps in touch with it.
@@ -68,14 +120,23 @@ impl Map {
         self.owners.as_ref().is_none_or(|owners| owners[usize::from(slot)] != NodeId::default())
     }
 
+    /// Whether it's known where to go with what is for a slot.
+    pub fn is_known(&self, slot: u16) -> bool {
+        self.owner(slot) != NodeId::default() || self.owners.is_none()
+    }
+
     /// Whether a user's home is on this node.
     pub fn is_here(&self, user: UserId) -> bool {
-        self.owner(user.slot()) == self.here.node
+        self.owner(user.slot()) == self.here.node && self.abroad(user).is_none()
     }
 
     #[inline]
     fn owner(&self, slot: u16) -> NodeId {
-        self.owners.as_ref().map_or(self.here.node, |owners| owners[usize::from(slot)])
+        match &self.owners {
+            None => self.here.node,
+            Some(owners) if owners[usize::from(slot)] == NodeId::default() => self.steward,
+            Some(owners) => owners[usize::from(slot)],
+        }
     }
 
     /// Where the homes of a slot's users are.
@@ -105,5 +166,22 @@ mod tests {
         assert!(!map.is_here(user) && map.near(user).node == NodeId(1));
         let other = user.slot().wrapping_add(1);
         assert!(!map.is_owned(other) && !map.is_here(UserId::new(1, other, 1)) && map.is_owned(user.slot()));
+        assert!(!map.is_known(other));
+        map.set_steward(NodeId(1));
+        assert!(map.is_known(other) && !map.is_owned(other) && map.home_of_slot(other).node == NodeId(1));
+    }
+
+    #[test]
+    fn z7_the_way_to_another_clusters_user_goes_through_the_gateway() {
+        let mut map = Map::of_node(NodeId(1), CoreId(1), 2);
+        map.set_owners((0..SLOTS).map(|slot| NodeId(1 + (slot / 2 % 2) as u16)).collect());
+        let [near, far] = [1, 2].map(|slot| UserId::new(9, slot, 1));
+        assert!(map.is_here(near), "there is no other cluster");
+        map.cluster = 3;
+        assert!(!map.is_here(near) && map.is_here(UserId::new(3, 1, 1)) && map.is_here(UserId::new(0, 1, 1)));
+        assert_eq!(map.home(near), Seat::of_cluster(9), "this core is the gateway");
+        assert_eq!((map.home(far), map.straight(far)), (Seat { node: NodeId(2), core: CoreId(0) }, Seat::of_cluster(9)));
+        assert_eq!(map.abroad(UserId::new(0xffff, 1, 1)), None, "no cluster has that number");
+        assert!(map.has(map.here) && !map.has(Seat { core: CoreId(2), ..map.here }) && !map.has(map.gateway(far)));
     }
 }

@@ -95,12 +95,15 @@ reasons! {
     WrongNode = 5, "wrong_node", "another node answers at this address: check the addresses and the node's number";
     WrongPurpose = 6, "wrong_purpose", "a link within a cluster met one between clusters: check the cluster's number";
     UnknownPeer = 7, "unknown_peer", "this node is not configured to speak with that one: name it in the configuration of both";
-    NotExpected = 8, "not_expected", "the node with the lower numbers dials: this one may not";
+    NotExpected = 8, "not_expected", "the other end of this link dials: this one may not";
     WrongLane = 9, "wrong_lane", "there is no such lane between these nodes: more than both have cores, or another one's";
     OldLife = 10, "old_life", "a later start of the same node was here before: stop the older process";
     OlderDial = 11, "older_dial", "a newer connection of the same lane is there already";
     WrongCertificate = 12, "wrong_certificate", "the other node's certificate is not of the node that it says it is: check its link.certificate";
     NotAlike = 13, "not_alike", "one of the nodes speaks inside TLS and the other one in the clear: give both their certificates";
+    NumberInUse = 14, "number_in_use", "another cluster has this cluster's number: give each cluster its own (cluster.number)";
+    NoRoom = 15, "no_room", "too many clusters log in to the directory at once: it is tried again";
+    Untold = 16, "untold", "the directory has not told that cluster of this one yet: it is tried again";
 
     Leaving = 30, "leaving", "the node is stopping";
     Replaced = 31, "replaced", "a newer connection of the same lane took its place";

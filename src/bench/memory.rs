@@ -323,7 +323,7 @@ fn shards(plan: &Plan) -> Vec<Shard> {
     let shard = |core| {
         let (core, domain, limits) = (CoreId(core), DOMAIN.to_owned(), limits.clone());
         let wall_at_zero = WallClock(1);
-        let place = Place { cluster: 0, epoch: 1, domain: domain.clone(), limits: limits.clone(), wall_at_zero };
+        let place = Place { cluster: 0, directory: 0, epoch: 1, domain: domain.clone(), limits: limits.clone(), wall_at_zero };
         let units = Units { unit_bytes: Config::default().metrics.meter_unit_bytes, ..Units::default() };
         let settings = Settings {
             links: None,

@@ -3,8 +3,12 @@
 //! Lives on: cores with a connection to another cluster. Pure: the operator's policy and the matter decide, nothing else.
 //! Invariant: what takes a right away, and what a log-in waits for, is real-time whatever the policy.
 
+use crate::base::id::{SessionId, UserId};
 use crate::wire::event::Head;
+use crate::wire::native::Show;
 use crate::wire::presence::{PresenceFields, PresenceView};
+use ahash::RandomState;
+use std::collections::HashMap;
 
 macro_rules! matters {
     ($($matter:ident = $word:literal, $is_presence:literal, $text:literal;)*) => {
@@ -81,24 +85,54 @@ impl Policy {
     }
 }
 
-/// What changed from one update of a session to the next, as far as it's known.
-pub fn change(last: Option<(Head, PresenceView<'_>)>, new: (Head, PresenceView<'_>)) -> Matter {
-    let Some((last_head, last)) = last else { return Matter::Show };
-    let (head, new) = new;
-    if (last_head.show, last_head.flags) != (head.show, head.flags) || last.resource != new.resource {
-        return Matter::Show;
+/// Sessions of which it's known what they looked like. At the limit: all is forgotten, and what comes next is real-time.
+pub const FACES: usize = 1 << 20;
+
+/// What each session looked like when a cluster was last told of it, so that a change has a name.
+pub struct Faces {
+    /// Hashes of who and how available it is, and of everything else but the status text.
+    seen: HashMap<(UserId, SessionId), (u64, u64), RandomState>,
+    hasher: RandomState,
+}
+
+impl Faces {
+    pub fn new(hasher: RandomState) -> Faces {
+        Faces { seen: HashMap::with_hasher(hasher.clone()), hasher }
     }
-    let (last, new) = (last.fields(), new.fields());
-    let is_but_text = PresenceFields { status: "", ..last } == PresenceFields { status: "", ..new };
-    if is_but_text && last.status != new.status { Matter::StatusText } else { Matter::Details }
+
+    /// Whom they were for is gone.
+    pub fn clear(&mut self) {
+        self.seen.clear();
+    }
+
+    /// What changes with an update, as far as it's known. Without a presence it's a session that was cut off.
+    pub fn change(&mut self, head: Head, presence: Option<PresenceView<'_>>) -> Matter {
+        let key = (head.user, head.session);
+        let Some(presence) = presence.filter(|_| head.show != Show::Unavailable) else {
+            self.seen.remove(&key);
+            return Matter::Show;
+        };
+        let fields = presence.fields();
+        let look = self.hasher.hash_one((head.show.0, head.flags, fields.resource));
+        let PresenceFields { priority, idle_since, caps, payload, stamp, extensions, .. } = fields;
+        let rest = self.hasher.hash_one((priority, idle_since, caps, payload, stamp, extensions));
+        if self.seen.len() >= FACES {
+            self.seen.clear();
+        }
+        match self.seen.insert(key, (look, rest)) {
+            Some((before, _)) if before != look => Matter::Show,
+            Some((_, before)) if before == rest => Matter::StatusText,
+            Some(_) => Matter::Details,
+            None => Matter::Show,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{SessionId, UserId, Version};
+    use crate::base::id::Version;
     use crate::wire::encode::Encoder;
-    use crate::wire::native::Show;
     use crate::wire::presence::read;
 
     #[test]
@@ -128,15 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_text_alone_is_told_from_others() {
+    fn z12_a_change_of_text_alone_is_told_from_others() {
         let head = |show, flags| Head { user: UserId(1), version: Version::default(), session: SessionId(1), show, flags };
-        let fields = PresenceFields { resource: "desk", status: "lunch", caps: "c", ..Default::default() };
-        let encode = |fields| Encoder::default().presence(&fields);
-        let old = encode(fields);
-        let change = |show, flags, fields| {
-            let new = encode(fields);
-            let of = |bytes| read(bytes).unwrap();
-            super::change(Some((head(Show::Away, 0), of(&old))), (head(show, flags), of(&new)))
+        let fields = fields();
+        let change = |show, flags, next: PresenceFields<'_>| {
+            let mut faces = Faces::new(RandomState::with_seeds(1, 2, 3, 4));
+            let [first, next] = [fields, next].map(|fields| Encoder::default().presence(&fields));
+            assert_eq!(faces.change(head(Show::Away, 0), Some(read(&first).unwrap())), Matter::Show, "it's the first");
+            faces.change(head(show, flags), Some(read(&next).unwrap()))
         };
         assert_eq!(change(Show::Away, 0, PresenceFields { status: "back", ..fields }), Matter::StatusText);
         assert_eq!(change(Show::Away, 0, PresenceFields { status: "back", caps: "d", ..fields }), Matter::Details);
@@ -144,7 +177,20 @@ mod tests {
         assert_eq!(change(Show::Chat, 0, PresenceFields { status: "back", ..fields }), Matter::Show);
         assert_eq!(change(Show::Away, 2, fields), Matter::Show);
         assert_eq!(change(Show::Away, 0, PresenceFields { resource: "phone", ..fields }), Matter::Show);
-        let first = (head(Show::Away, 0), read(&old).unwrap());
-        assert_eq!(super::change(None, first), Matter::Show);
+        assert_eq!(change(Show::Unavailable, 0, fields), Matter::Show);
+    }
+
+    fn fields() -> PresenceFields<'static> {
+        PresenceFields { resource: "desk", status: "lunch", caps: "c", ..Default::default() }
+    }
+
+    #[test]
+    fn who_comes_back_is_news_whatever_was_known() {
+        let bytes = Encoder::default().presence(&fields());
+        let head = |show| Head { user: UserId(1), version: Version::default(), session: SessionId(1), show, flags: 0 };
+        let mut faces = Faces::new(RandomState::with_seeds(1, 2, 3, 4));
+        for (show, presence) in [(Show::Away, true), (Show::Unavailable, false), (Show::Away, true)] {
+            assert_eq!(faces.change(head(show), presence.then(|| read(&bytes).unwrap())), Matter::Show);
+        }
     }
 }

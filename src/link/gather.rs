@@ -35,6 +35,21 @@ pub struct GatherCounters {
     pub refused: u64,
 }
 
+impl GatherCounters {
+    /// Adds another queue's numbers.
+    pub fn add(&mut self, other: &GatherCounters) {
+        let GatherCounters { updates, replaced, overtaken, others, messages, packed_bytes, packed_updates, refused } = other;
+        self.updates += updates;
+        self.replaced += replaced;
+        self.overtaken += overtaken;
+        self.others += others;
+        self.messages += messages;
+        self.packed_bytes += packed_bytes;
+        self.packed_updates += packed_updates;
+        self.refused += refused;
+    }
+}
+
 /// The queue of one destination.
 pub struct Gather {
     count: usize,
@@ -79,6 +94,11 @@ impl Gather {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether there is more in it than updates.
+    pub fn must_arrive(&self) -> bool {
+        !self.others.is_empty()
     }
 
     /// About the bytes of what waits, before they are packed.
@@ -168,7 +188,7 @@ impl Gather {
 
     /// Appends a complex message of all that waits. True: there is more in it than updates, so it must arrive.
     pub fn take(&mut self, packer: &mut Packer, out: &mut Vec<u8>) -> bool {
-        let (start, must_arrive) = (out.len(), !self.others.is_empty());
+        let (start, must_arrive) = (out.len(), self.must_arrive());
         packer.pack(out, self.others.iter().map(|other| &other[..]), &mut self.rows, &self.presences);
         self.counters.messages += 1;
         self.counters.packed_bytes += (out.len() - start) as u64;
@@ -177,19 +197,8 @@ impl Gather {
         must_arrive
     }
 
-    /// The sessions whose newest update waits, for an owner that can't send: they are to be put off like others, and what waits of
-    /// them is dropped. What is no update goes on waiting.
-    pub fn put_off(&mut self) -> impl Iterator<Item = Head> {
-        let rows = std::mem::take(&mut self.rows);
-        self.places.clear();
-        self.presences.clear();
-        self.numbers.clear();
-        self.bytes = self.others.iter().map(|other| ROW_BYTES + other.len()).sum();
-        self.since = self.since.filter(|_| !self.others.is_empty());
-        rows.into_iter().map(|row| row.head)
-    }
-
-    fn clear(&mut self) {
+    /// Drops what waits: whom it was for is gone.
+    pub fn clear(&mut self) {
         self.rows.clear();
         self.places.clear();
         self.presences.clear();
@@ -275,15 +284,5 @@ mod tests {
         gather.update(Time(0), head(1, 1), &presence(""));
         gather.overtaken(UserId(1), SessionId(1));
         assert_eq!((gather.deadline(), gather.bytes()), (Time::MAX, 0));
-    }
-
-    #[test]
-    fn updates_can_be_put_off_and_what_is_none_goes_on_waiting() {
-        let mut gather = gather();
-        gather.update(Time(0), head(1, 1), &presence(""));
-        gather.other(Time(5), b"stays");
-        assert_eq!(gather.put_off().collect::<Vec<_>>(), [head(1, 1)]);
-        assert_eq!((gather.len(), gather.deadline() < Time::MAX), (1, true));
-        assert_eq!(take(&mut gather), (vec![b"stays".to_vec()], vec![], true));
     }
 }

@@ -142,7 +142,7 @@ pub struct Machine {
 impl Machine {
     /// The end that dials wants to at once, or nearly so.
     pub fn new(now: Time, ends: Ends, settings: Settings, random: Random) -> Machine {
-        let mut backoff = ends.dials().then(|| Backoff::new(settings.backoff, settings.backoff_max, random));
+        let mut backoff = ends.dials.then(|| Backoff::new(settings.backoff, settings.backoff_max, random));
         backoff.iter_mut().for_each(|backoff| backoff.want(now));
         Machine {
             ends,
@@ -226,7 +226,7 @@ impl Machine {
     /// A connection came whose first frame says that it is for this lane. Its bytes come to `next` from the first on.
     /// The end that dials takes none.
     pub fn accepted(&mut self, now: Time, conn: ConnId, lines: &mut Lines) {
-        if self.ends.dials() {
+        if self.ends.dials {
             part(&mut self.counters, conn, &Frame::Refusal(LinkReason::NotExpected), lines);
             self.counters.refusals += 1;
             self.notices.push_back(Notice::Ended(LinkReason::NotExpected));

@@ -92,15 +92,10 @@ pub struct Ends {
     pub cores: u16,
     /// This start of the node: from 1, and greater with each.
     pub epoch: u64,
-    /// Of the configuration that both should share.
+    /// Of the configuration that both should share; to another cluster, what tells this one from any other of its number.
     pub digest: [u8; 32],
-}
-
-impl Ends {
-    /// The lower one dials.
-    pub fn dials(&self) -> bool {
-        self.me < self.peer
-    }
+    /// Whether this end dials. The other one never does.
+    pub dials: bool,
 }
 
 /// Something the owner must know.

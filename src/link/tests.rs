@@ -20,7 +20,7 @@ fn settings() -> Settings {
 }
 
 fn ends(me: Site, peer: Site, epoch: u64) -> Ends {
-    Ends { me, peer, lane: 0, cores: 2, epoch, digest: [0; 32] }
+    Ends { me, peer, lane: 0, cores: 2, epoch, digest: [0; 32], dials: me < peer }
 }
 
 /// One end with its lines, and what its owner has heard and said.

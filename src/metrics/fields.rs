@@ -91,6 +91,16 @@ fields! {
         throttled_user_frames, "pauses", "The same for limits.user_frames_per_second";
         throttled_address_bytes, "pauses", "The same because its address was above limits.address_bytes_per_second";
         throttled_address_frames, "pauses", "The same for limits.address_frames_per_second";
+        across_updates, "updates", "Updates sent to other clusters at once: one to each, whoever subscribes there";
+        across_entries, "entries", "Everything else sent to other clusters at once";
+        gathered_updates, "updates", "Updates to other clusters that might wait (link.non_real_time)";
+        gathered_replaced, "updates", "Of them, those that took the place of an older one";
+        gathered_overtaken, "updates", "Of them, those that one which might not wait made needless";
+        gathered_entries, "entries", "Everything else that might wait";
+        complex_messages, "messages", "Complex messages sent to other clusters";
+        complex_updates, "updates", "Updates in them";
+        complex_bytes, "bytes", "Bytes of them";
+        complex_received, "messages", "Complex messages received from other clusters";
         receives, "receives", "Receives completed";
         bytes_in, "bytes", "Bytes received from connections";
         sends, "sends", "Sends completed";
@@ -142,6 +152,8 @@ fields! {
         messages_waiting_bytes, "bytes", "About the bytes of those messages";
         documents_bytes, "bytes", "Bytes of the documents of users of this core";
         commits_waiting, "commits", "Commits handed to the store and not answered yet";
+        clusters_known, "clusters", "Other clusters that the directory has told of";
+        clusters_found, "clusters", "Of them, those that can be reached";
         load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
         load_out, "units", "Load to clients in the last unit of time";
         load_publications, "updates", "Changes of presence published in the last unit of time";

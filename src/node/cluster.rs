@@ -9,11 +9,15 @@ use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
 use crate::base::time::WallClock;
 use crate::link;
+use crate::link::classify::Policy;
+use crate::ownership::clusters::{Cluster, Place};
 use crate::ownership::{Myself, Terms};
-use crate::shard::LinkTerms;
+use crate::shard::{Between, LinkTerms};
 use crate::wire::link::Site;
 use sha2::{Digest, Sha256};
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A node's place in its cluster.
@@ -52,7 +56,7 @@ impl Membership {
     /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
-    /// The store is one that others have, too.
+    /// The store is one that others have, too; the dictionary can't be used.
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
@@ -74,6 +78,7 @@ impl Membership {
             digest: digest(config),
             settings: link::Settings::new(&config.link, &config.limits),
             peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
+            between: between(config)?,
         };
         let (Some(own), Some(coordinator)) = (own.first(), cluster.coordinator()) else {
             let problem = "a node does not ask etcd who owns which users yet";
@@ -95,12 +100,48 @@ impl Membership {
 /// Milliseconds of the wall clock that stand in a life's number: 34 years.
 const LIFE_BITS: u32 = 40;
 
+/// What this node is told of other clusters; `None`: there are none.
+fn between(config: &Config) -> Result<Option<Between>, Fault> {
+    let (Some(number), Some(directory)) = (config.cluster.number, config.directory.cluster) else { return Ok(None) };
+    let named = |peers: &[Peer]| peers.iter().map(|peer| (peer.node, peer.address)).collect();
+    let identity = identity(config);
+    let place = Place { domains: vec![config.node.domain.clone()], nodes: named(&config.cluster.nodes) };
+    let dictionary = match &config.link.dictionary {
+        Some(file) => std::fs::read(file).map_err(|why| unusable(file, &why))?,
+        None => Vec::new(),
+    };
+    let between = Between {
+        own: Cluster { number, identity: Between::short(&identity), place },
+        identity,
+        directory,
+        at: named(&config.directory.at),
+        policy: Policy::new(config.link.non_real_time.iter().map(String::as_str)),
+        link: config.link.clone(),
+        dictionary,
+    };
+    between.try_out().map_err(|why| unusable(config.link.dictionary.as_deref().unwrap_or("zstd".as_ref()), &why))?;
+    Ok(Some(between))
+}
+
+fn unusable(dictionary: &Path, why: &io::Error) -> Fault {
+    let problem = format!("{} can't be used: {why}", dictionary.display());
+    Fault::new("link.dictionary", problem, "name a file that `zstd --train` made, or take it out")
+}
+
+/// What tells a cluster from any other one that is configured with the same number: its users' domain, and where its first node is.
+/// So it stays the same when other nodes come and go.
+fn identity(config: &Config) -> [u8; 32] {
+    let first = config.cluster.nodes.iter().min_by_key(|peer| peer.node).copied();
+    let shared = (&config.node.domain, first.map(String::from));
+    Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
+}
+
 /// Of what all nodes of a cluster should be configured with alike.
 fn digest(config: &Config) -> [u8; 32] {
     let (mut cluster, mut link) = (config.cluster.clone(), config.link.clone());
     cluster.node = None;
     (link.listen, link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None, None);
-    let shared = (cluster, link, &config.node.domain);
+    let shared = (cluster, &config.directory, link, &config.node.domain);
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
 
@@ -140,5 +181,29 @@ mod tests {
         let [one, two] = [("0.0.0.0:7402", "a"), ("0.0.0.0:7403", "b")].map(|(at, file)| membership(&text(at, file)).unwrap());
         assert_eq!(one.address, "0.0.0.0:7402".parse().ok());
         assert_eq!(one.links.unwrap().digest, two.links.unwrap().digest);
+    }
+
+    #[test]
+    fn z2_nodes_configured_alike_tell_the_directory_the_same_and_another_cluster_something_else() {
+        let between = |node: u16, first: &str| {
+            let nodes = format!("nodes = [\"1={first}\", \"2=127.0.0.1:7403\"]");
+            let directory = "[directory]\ncluster = 8\nat = [\"5=127.0.0.1:7409\"]";
+            let text = format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}\n{directory}");
+            membership(&text).unwrap().links.unwrap().between.clone().unwrap()
+        };
+        let [one, two, other] = [(1, "127.0.0.1:7402"), (2, "127.0.0.1:7402"), (1, "127.0.0.1:7404")].map(|(n, at)| between(n, at));
+        assert_eq!((one.own.clone(), one.identity, one.directory), (two.own.clone(), two.identity, 8));
+        assert_ne!((one.own.identity, one.identity), (other.own.identity, other.identity));
+        assert_eq!(one.at, [(NodeId(5), "127.0.0.1:7409".parse().unwrap())]);
+        assert!(
+            membership("[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\"]").unwrap().links.unwrap().between.is_none()
+        );
+    }
+
+    #[test]
+    fn a_dictionary_that_is_not_there_is_a_fault() {
+        let text = "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\"]\n[directory]\ncluster = 9\n\
+            [link]\ndictionary = \"/nowhere/presence.dictionary\"";
+        assert!(membership(text).err().unwrap().to_string().contains("/nowhere/presence.dictionary"));
     }
 }

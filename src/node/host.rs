@@ -205,7 +205,8 @@ impl Host for CoreHost {
         let more = self.take_in(now);
         let deadline = self.shard.turn(now);
         self.hand_over(now);
-        self.shard.send_to_peers(now);
+        let waiting = self.shard.send_to_peers(now);
+        let deadline = [deadline, waiting].into_iter().flatten().min();
         self.publish(now);
         let busy = more || self.has_for_others() || !self.ports.all_sent();
         Turn { busy, deadline, stopping: self.shard.is_stopping() }

@@ -322,8 +322,14 @@ fn shards(
     let wall_at_zero = WallClock(clock::wall().0 - clock::now().0 / 1_000_000);
     let shard = |core| {
         let core = CoreId(core);
-        let place =
-            Place { cluster: membership.number, epoch, domain: config.node.domain.clone(), limits: limits.clone(), wall_at_zero };
+        let place = Place {
+            cluster: membership.number,
+            directory: config.directory.cluster.unwrap_or_default(),
+            epoch,
+            domain: config.node.domain.clone(),
+            limits: limits.clone(),
+            wall_at_zero,
+        };
         let settings = Settings {
             links: membership.links.clone(),
             node: membership.node,

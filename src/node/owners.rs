@@ -161,7 +161,7 @@ impl Engine {
         self.exchange(now);
         if std::mem::take(&mut self.has_news) {
             let owners: Arc<[NodeId]> = self.owners.clone().into();
-            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners(owners.clone())));
+            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward: self.at }));
         }
     }
 
@@ -212,7 +212,8 @@ impl Engine {
                 Event::NotJoined(why) | Event::Refused(_, why) => tracing::warn!("the cluster: {why}"),
                 Event::Away(true) => tracing::warn!("the cluster: node {}, which keeps the table of owners, is away", self.at.0),
                 Event::Away(false) => tracing::info!("the cluster: node {} is there again", self.at.0),
-                Event::Joined { .. } | Event::Fenced | Event::Member(_) | Event::Forgotten(_) => {}
+                Event::Joined { .. } => self.has_news = true,
+                Event::Fenced | Event::Member(_) | Event::Forgotten(_) => {}
             }
         }
     }

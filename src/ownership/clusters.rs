@@ -1,34 +1,61 @@
-//! The numbers of clusters, and where each is: what a directory keeps of them.
+//! The numbers of clusters, and where each is: what a directory keeps of them, and what it tells all clusters.
 //!
-//! Lives on: the node that has the directory. Serves Z1 (numbers every cluster so that each number is unique; gives a joining
-//! cluster the addresses of all the others). Pure: what is to be stored is given out as rows, and counts once `put` was called
-//! after that. Invariants: a number has one holder until an operator takes it away; a cluster keeps its number whatever its
-//! addresses become.
+//! Lives on: every core of a node that knows of other clusters. Serves Z1 (numbers every cluster so that each number is unique;
+//! gives a joining cluster the addresses of all the others). Pure. The table is made anew from log-ins when the directory's nodes
+//! have all been stopped; the others keep what they were told. Invariants: a number has one holder as long as one of the
+//! directory's nodes lives; a cluster keeps its number whatever its nodes become.
 
-use crate::store::rows::{BadRow, Row};
-use crate::store::{Table, Write};
+use crate::base::id::{MOST_CLUSTER, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Clusters of one directory. At the limit: the next one is refused, `Unnumbered::Full`.
 pub const CLUSTERS: usize = 4_096;
-/// Addresses of one cluster. At the limit: it's refused, `Unnumbered::Malformed`.
-pub const CLUSTER_ADDRESSES: usize = 64;
-const CLUSTER_KEY: &[u8] = b"cluster:";
+/// Nodes of one cluster. At the limit: it's refused, `Unnumbered::Malformed`.
+pub const CLUSTER_NODES: usize = 64;
+/// Domains of one cluster's users. At the limit: the same.
+pub const CLUSTER_DOMAINS: usize = 16;
+const NUMBERS: std::ops::RangeInclusive<u16> = 1..=MOST_CLUSTER;
+/// Bytes of a domain. At the limit: the same.
+const DOMAIN_BYTES: usize = 1023;
 
 /// A cluster that a directory knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cluster {
     /// From 1.
     pub number: u16,
-    /// A random number that stays with the cluster's table of owners.
+    /// What tells it from any other one that is configured with the same number.
     pub identity: u64,
-    /// Where other clusters connect to it: its nodes.
-    pub addresses: Vec<SocketAddr>,
+    pub place: Place,
 }
 
-impl Row for Cluster {}
+/// Where a cluster is, and whose.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// The part behind the @ of its users.
+    pub domains: Vec<String>,
+    /// Its nodes, and where others connect to each.
+    pub nodes: Vec<(NodeId, SocketAddr)>,
+}
+
+impl Place {
+    fn is_sound(&self) -> bool {
+        let Place { domains, nodes } = self;
+        let mut numbers: Vec<NodeId> = nodes.iter().map(|(node, _)| *node).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let are_nodes = numbers.iter().all(|node| node.0 > 0 && node.cluster().is_none());
+        (1..=CLUSTER_NODES).contains(&nodes.len())
+            && (numbers.len() == nodes.len() && are_nodes)
+            && (1..=CLUSTER_DOMAINS).contains(&domains.len())
+            && domains.iter().all(|domain| (1..=DOMAIN_BYTES).contains(&domain.len()))
+    }
+
+    pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        self.nodes.iter().find(|(known, _)| *known == node).map(|(_, address)| *address)
+    }
+}
 
 /// Why a cluster can't have a number. Each names the thing, the reason and the fix.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
@@ -37,11 +64,11 @@ pub enum Unnumbered {
     InUse { number: u16, by: String },
     #[error("cluster.number = {number}: this cluster is number {has} already, and its users carry that: write {has}")]
     HasAnother { number: u16, has: u16 },
-    #[error("cluster.number: 0 is nobody's number: write one from 1, or none, to be given one")]
-    Zero,
+    #[error("cluster.number: {0} is nobody's number: write one from 1 to {MOST_CLUSTER}, or none, to be given one")]
+    Nobodys(u16),
     #[error("the directory has {CLUSTERS} clusters already: have one forgotten that will never return")]
     Full,
-    #[error("a cluster has 1 to {CLUSTER_ADDRESSES} addresses: name some of its nodes")]
+    #[error("a cluster has 1 to {CLUSTER_NODES} nodes with numbers of their own, and 1 to {CLUSTER_DOMAINS} domains: name some")]
     Malformed,
 }
 
@@ -54,6 +81,10 @@ impl Clusters {
         self.0.get(&number)
     }
 
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// All but this one: what a joining cluster is told.
     pub fn others(&self, number: u16) -> impl Iterator<Item = &Cluster> {
         self.0.values().filter(move |cluster| cluster.number != number)
@@ -63,75 +94,39 @@ impl Clusters {
     ///
     /// # Errors
     /// It can't have it.
-    pub fn claim(&self, number: Option<u16>, identity: u64, addresses: Vec<SocketAddr>) -> Result<Cluster, Unnumbered> {
-        if addresses.is_empty() || addresses.len() > CLUSTER_ADDRESSES {
+    pub fn claim(&self, number: Option<u16>, identity: u64, place: Place) -> Result<Cluster, Unnumbered> {
+        if !place.is_sound() {
             return Err(Unnumbered::Malformed);
         }
         let mine = self.0.values().find(|cluster| cluster.identity == identity).map(|cluster| cluster.number);
         let number = match (number, mine) {
-            (Some(0), _) => return Err(Unnumbered::Zero),
+            (Some(number), _) if !NUMBERS.contains(&number) => return Err(Unnumbered::Nobodys(number)),
             (Some(number), Some(has)) if number != has => return Err(Unnumbered::HasAnother { number, has }),
             (_, Some(has)) => has,
             (_, None) if self.0.len() >= CLUSTERS => return Err(Unnumbered::Full),
             (Some(number), None) => number,
-            (None, None) => (1..=u16::MAX).find(|number| !self.0.contains_key(number)).ok_or(Unnumbered::Full)?,
+            (None, None) => NUMBERS.into_iter().find(|number| !self.0.contains_key(number)).ok_or(Unnumbered::Full)?,
         };
         match self.get(number) {
-            Some(other) if other.identity != identity => {
-                Err(Unnumbered::InUse { number, by: other.addresses.first().map(SocketAddr::to_string).unwrap_or_default() })
-            }
-            _ => Ok(Cluster { number, identity, addresses }),
+            Some(other) if other.identity != identity => Err(Unnumbered::InUse { number, by: other.place.nodes[0].1.to_string() }),
+            _ => Ok(Cluster { number, identity, place }),
         }
     }
 
-    /// It's stored: from now on the directory knows it.
-    pub fn put(&mut self, cluster: Cluster) {
+    /// From now on it's known. False: it was, like this.
+    pub fn put(&mut self, cluster: Cluster) -> bool {
+        let is_news = self.get(cluster.number) != Some(&cluster);
         self.0.insert(cluster.number, cluster);
+        is_news
     }
-
-    /// An operator says that it will never return: its number is free.
-    pub fn forget(&mut self, number: u16) -> Option<Cluster> {
-        self.0.remove(&number)
-    }
-
-    /// Takes a row of `Meta`; those that are about something else are left out.
-    ///
-    /// # Errors
-    /// It's one of these rows, and can't be read.
-    pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRow> {
-        let Some(number) = key.strip_prefix(CLUSTER_KEY) else { return Ok(()) };
-        let number = u16::from_be_bytes(number.try_into().map_err(|_| BadRow::Key)?);
-        let cluster = Cluster::decode(value)?;
-        if cluster.number != number {
-            return Err(BadRow::Key);
-        }
-        self.put(cluster);
-        Ok(())
-    }
-}
-
-impl Cluster {
-    /// The row that is to be stored before it's known.
-    pub fn write(&self) -> Write {
-        Write { table: Table::Meta, key: key(self.number), value: Some(self.encode()) }
-    }
-
-    /// The change that is to be stored before it's forgotten.
-    pub fn removal(&self) -> Write {
-        Write { table: Table::Meta, key: key(self.number), value: None }
-    }
-}
-
-fn key(number: u16) -> Vec<u8> {
-    [CLUSTER_KEY, &number.to_be_bytes()].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn at(port: u16) -> Vec<SocketAddr> {
-        vec![SocketAddr::from(([127, 0, 0, 1], port))]
+    fn at(port: u16) -> Place {
+        Place { domains: vec!["example.org".into()], nodes: vec![(NodeId(1), SocketAddr::from(([127, 0, 0, 1], port)))] }
     }
 
     fn join(clusters: &mut Clusters, number: Option<u16>, identity: u64) -> Result<u16, Unnumbered> {
@@ -151,26 +146,34 @@ mod tests {
         let by = "127.0.0.1:20".to_owned();
         assert_eq!(join(&mut clusters, Some(2), 99), Err(Unnumbered::InUse { number: 2, by }));
         assert_eq!(join(&mut clusters, Some(7), 20), Err(Unnumbered::HasAnother { number: 7, has: 2 }));
-        assert_eq!(join(&mut clusters, Some(0), 99), Err(Unnumbered::Zero));
-        assert_eq!(clusters.claim(None, 99, Vec::new()), Err(Unnumbered::Malformed));
+        for number in [0, MOST_CLUSTER + 1] {
+            assert_eq!(join(&mut clusters, Some(number), 99), Err(Unnumbered::Nobodys(number)));
+        }
         assert_eq!(clusters.others(2).map(|other| other.number).collect::<Vec<_>>(), [1, 3]);
-        clusters.put(clusters.claim(Some(2), 20, at(21)).unwrap());
-        assert_eq!(clusters.get(2).map(|cluster| cluster.addresses.clone()), Some(at(21)), "it has moved");
-        clusters.forget(2);
-        assert_eq!(join(&mut clusters, Some(2), 99), Ok(2));
+        let moved = clusters.claim(Some(2), 20, at(21)).unwrap();
+        assert!(clusters.put(moved.clone()) && !clusters.put(moved));
+        assert_eq!(clusters.get(2).map(|cluster| cluster.place.clone()), Some(at(21)), "it has moved");
     }
 
     #[test]
-    fn what_was_stored_is_known_again_and_damage_is_an_error() {
-        let mut clusters = Clusters::default();
-        join(&mut clusters, Some(258), 7).unwrap();
-        let write = clusters.get(258).unwrap().write();
-        let mut loaded = Clusters::default();
-        loaded.load(&write.key, write.value.as_ref().unwrap()).unwrap();
-        loaded.load(b"epoch", b"another's row").unwrap();
-        assert_eq!(loaded, clusters);
-        assert!(loaded.load(b"cluster:1", &[]).is_err() && loaded.load(b"cluster:\0\x01", write.value.as_ref().unwrap()).is_err());
-        assert_eq!((clusters.get(258).unwrap().removal().key, clusters.get(258).unwrap().removal().value), (write.key, None));
+    fn a_place_that_makes_no_sense_is_refused() {
+        let [one, other] = [1, 2].map(|port| at(port).nodes[0]);
+        let place = |nodes: Vec<_>, domains: &[&str]| Place { nodes, domains: domains.iter().map(|&d| d.to_owned()).collect() };
+        let many: Vec<_> = (1..=CLUSTER_NODES as u16 + 1).map(|node| (NodeId(node), one.1)).collect();
+        let wrong = [
+            place(vec![], &["d"]),
+            place(many, &["d"]),
+            place(vec![one, other], &["d"]),
+            place(vec![(NodeId(0), one.1)], &["d"]),
+            place(vec![(NodeId::of_cluster(1), one.1)], &["d"]),
+            place(vec![one], &[]),
+            place(vec![one], &[""]),
+            place(vec![one], &["d"; CLUSTER_DOMAINS + 1]),
+            place(vec![one], &[&"d".repeat(DOMAIN_BYTES + 1)]),
+        ];
+        for place in wrong {
+            assert_eq!(Clusters::default().claim(Some(1), 1, place.clone()), Err(Unnumbered::Malformed), "{place:?}");
+        }
     }
 
     #[test]

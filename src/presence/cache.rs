@@ -36,7 +36,9 @@ impl Cache {
     #[inline]
     pub fn put(&mut self, head: &Head, frame: &[u8]) -> bool {
         match self.find(head.session) {
-            Some((_, kept)) if kept.version >= head.version => return false,
+            Some((_, kept)) if kept.version > head.version => return false,
+            // A farewell in the place of a home that is out of reach has the version of what it ends, which may come back with it.
+            Some((_, kept)) if kept.version == head.version && is_farewell(&kept) == is_farewell(head) => return false,
             Some((at, _)) if at.len() == frame.len() && !is_farewell(head) => self.0[at].copy_from_slice(frame),
             Some((at, _)) => {
                 self.0.drain(at);
@@ -133,6 +135,15 @@ mod tests {
         assert_eq!(kept(&cache), [(1, 3, false, 16), (2, 2, false, 8)]);
         assert!(put(&mut cache, 1, 4, Show::Away, 9));
         assert_eq!(kept(&cache), [(2, 2, false, 8), (1, 4, false, 72)]);
+    }
+
+    #[test]
+    fn z13_a_session_whose_home_was_out_of_reach_goes_and_comes_back_with_one_version() {
+        let mut cache = Cache::default();
+        assert!(put(&mut cache, 1, 5, Show::Away, 1));
+        assert!(put(&mut cache, 1, 5, Show::Unavailable, 0) && !put(&mut cache, 1, 5, Show::Unavailable, 0));
+        assert!(put(&mut cache, 1, 5, Show::Away, 1) && !put(&mut cache, 1, 5, Show::Away, 1));
+        assert_eq!(kept(&cache), [(1, 5, false, 8)]);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
 //! a reference with a generation, so a late one never reaches a successor.
 
-use super::errand::{Answer, Errand, Who};
+use super::border::Crossing;
+use super::directory::Inquiry;
+use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
 use crate::base::credentials::ScramCredentials;
@@ -49,7 +51,7 @@ pub enum Control {
     Errand(Box<Errand>),
     Answered {
         who: Who,
-        answer: Answer,
+        answer: errand::Answer,
     },
 
     // Edge to a user's home.
@@ -140,6 +142,44 @@ pub enum Control {
         edge: EdgeRef,
         event: SessionEvent,
     },
+
+    // Between the cores of a cluster, of other clusters.
+    /// Something has come from another cluster.
+    Entered(Box<Entered>),
+    /// The answer of another cluster to what this core has a number for.
+    Answer {
+        number: u32,
+        cluster: u16,
+        answer: Answer,
+    },
+    /// To the gateway: updates of this publisher were lost on their way through this cluster.
+    Missed {
+        publisher: UserId,
+    },
+    /// To a home: ways to another cluster were lost while it was out of reach, and it's back.
+    WaysAgain {
+        cluster: u16,
+    },
+    /// To and from the directory.
+    Directory(Box<Inquiry>),
+}
+
+/// What has come from another cluster, on its way inside this one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entered {
+    pub cluster: u16,
+    /// It is known that it speaks for a user of that cluster.
+    pub vouched: bool,
+    pub crossing: Crossing,
+}
+
+/// What one cluster answers to a session of another one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Error(Reason, String),
+    Document { data: Vec<u8>, access: Access },
+    LastSeen { seconds: u64, status: String },
 }
 
 /// A log-in that was authenticated where the connection is.
@@ -282,6 +322,8 @@ pub struct Way {
     pub kind: WayKind,
     pub note: Note,
     pub sequence: u64,
+    /// The cluster that it has come from; 0: this one.
+    pub cluster: u16,
 }
 
 /// What goes with a subscription stanza.
@@ -341,8 +383,6 @@ pub struct Fetch {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Fetched {
     pub fetch: Fetch,
-    /// Whose they are.
-    pub jid: Bare,
     pub documents: Vec<(Box<str>, Vec<u8>)>,
 }
 
@@ -352,6 +392,8 @@ pub struct WayName {
     pub from: Bare,
     pub to: Bare,
     pub sequence: u64,
+    /// The cluster at the way's other end; 0: this one.
+    pub cluster: u16,
 }
 
 impl Message {
@@ -372,7 +414,7 @@ impl Message {
 
 impl Way {
     pub fn name(&self) -> WayName {
-        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence }
+        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence, cluster: self.cluster }
     }
 }
 

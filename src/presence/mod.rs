@@ -5,12 +5,15 @@
 //! wants done elsewhere. Serves Z6-Z8, J1, J6, J10, M3, M4, G1, G2.
 
 pub mod ask_first;
+pub mod border;
 pub mod cache;
 pub mod control;
+pub mod directory;
 pub mod edge;
 pub mod errand;
 pub mod farewell;
 pub mod frame;
+pub mod gateway;
 pub mod home;
 pub mod mailbox;
 pub mod missed;

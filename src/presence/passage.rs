@@ -33,6 +33,10 @@ fn is_sound(control: &Control) -> bool {
         Control::Update { update, .. } => sound(&update.presence),
         Control::Attach(attach) => attach.presence.is_empty() || sound(&attach.presence),
         Control::Directed(directed) => sound(&directed.presence),
+        Control::Entered(entered) => match &entered.crossing {
+            super::border::Crossing::Directed(directed) => sound(&directed.presence),
+            _ => true,
+        },
         Control::ToSession { event: super::control::SessionEvent::Directed(directed), .. } => sound(&directed.presence),
         Control::Ask { ask, .. } => match &**ask {
             super::control::Ask::Directed { presence, .. } => sound(presence),
@@ -69,7 +73,16 @@ mod tests {
         let head = Head { user: at.user, version, session: SessionId(1), show: Show::Away, flags: 0 };
         let (events, note) = (Events::of(head, &presence()), Note::new("hello"));
         let kind = WayKind::Stanza(Action::Subscribe);
-        let way = Way { from: ann.clone(), from_user: at.user, to: bob.clone(), to_user: UserId::NOBODY, kind, note, sequence: 11 };
+        let way = Way {
+            from: ann.clone(),
+            from_user: at.user,
+            to: bob.clone(),
+            to_user: UserId::NOBODY,
+            kind,
+            note,
+            sequence: 11,
+            cluster: 0,
+        };
         let (publisher, subscriber) = (at.user, UserId(4));
         let attach = Attach { jid: ann.clone(), resource: "r".into(), create: true, asker, data: vec![1], presence: presence() };
         let session = SessionId(1);

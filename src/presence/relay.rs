@@ -159,6 +159,13 @@ impl Relays {
         self.go_on(publisher, out);
     }
 
+    /// Whether a publisher's update may be taken in: somebody watches it here, and it has not more than so many sessions.
+    pub fn takes(&self, user: UserId, session: SessionId, most: usize) -> Option<bool> {
+        let relay = self.relays.get(&user)?;
+        let known = relay.cache.of_session(session).is_some();
+        Some(known || frame::frames(relay.cache.bytes()).count() < most)
+    }
+
     /// The home has taken an approval back: every edge must know before the next update.
     pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };

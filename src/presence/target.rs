@@ -32,7 +32,12 @@ impl Control {
             | Control::Snapshot(_)
             | Control::Refused { .. }
             | Control::Revoke { .. }
-            | Control::ToSession { .. } => None,
+            | Control::ToSession { .. }
+            | Control::Entered(_)
+            | Control::Answer { .. }
+            | Control::Missed { .. }
+            | Control::WaysAgain { .. }
+            | Control::Directory(_) => None,
         }
     }
 }

@@ -380,6 +380,11 @@ impl User {
         item.is_some_and(|item| item.state.has(State::FROM) && !self.has_blocked(&item.jid))
     }
 
+    /// Whether anybody of a cluster gets our presence.
+    pub fn approves_some_of(&self, cluster: u16) -> bool {
+        self.roster.from().any(|item| item.user.cluster() == cluster && !self.has_blocked(&item.jid))
+    }
+
     /// The same of a user whose number is not known.
     pub fn approves_name(&self, subscriber: &Bare) -> bool {
         self.roster.by_jid(subscriber).is_some_and(|item| item.state.has(State::FROM)) && !self.has_blocked(subscriber)
@@ -424,7 +429,7 @@ mod tests {
     fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
         let jid = |name| Bare::new(name).unwrap();
         let (from_user, to_user) = (UserId(1), UserId(2));
-        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence }
+        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence, cluster: 0 }
     }
 
     const SUBSCRIBE: WayKind = WayKind::Stanza(Action::Subscribe);

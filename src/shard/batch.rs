@@ -8,6 +8,7 @@ use crate::base::id::{NodeId, RawSocket};
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
+use crate::ownership::clusters::Clusters;
 use crate::presence::control::Control;
 use crate::presence::errand::What;
 use crate::presence::frame::Events;
@@ -30,6 +31,10 @@ pub enum Entry {
     FromNode(Box<Control>),
     /// What has become of a lane of another core.
     Lane(LaneNews),
+    /// The clusters that the directory has told of.
+    Clusters(Arc<Clusters>),
+    /// Updates from this cluster may have been lost.
+    Compare(u16),
     /// Updates of publishers of other nodes.
     Updates(Events),
     Adopt(Box<Adoption>),
@@ -62,8 +67,11 @@ pub enum Order {
         what: What,
     },
     ListUsers,
-    /// Who owns each slot of users from now on.
-    Owners(Arc<[NodeId]>),
+    /// Who owns each slot of users from now on, and who looks after the others.
+    Owners {
+        owners: Arc<[NodeId]>,
+        steward: NodeId,
+    },
     /// This is for the thread that keeps another node's table of owners.
     Say {
         to: NodeId,

@@ -354,8 +354,8 @@ impl Shard {
     /// Nothing more comes from or goes to a connection.
     pub fn lost(&mut self, now: Time, conn: ConnId) {
         let Some(connection) = self.connection(conn) else { return };
-        if let Doorway::Link(Far::Lane(node, lane)) = connection.door {
-            self.link_lost(now, conn, node, lane);
+        if let Doorway::Link(Far::Lane(site, lane)) = connection.door {
+            self.link_lost(now, conn, site, lane);
         }
         self.settle_last(now, conn);
         self.drop_sessions(conn, Reason::ConnectionLost);

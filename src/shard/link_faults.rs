@@ -5,8 +5,8 @@
 
 use super::Shard;
 use super::connection::Doorway;
-use super::links::Far;
-use crate::base::id::{ConnId, NodeId};
+use super::links::{Far, Lane};
+use crate::base::id::ConnId;
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::front::translate::Translate;
@@ -25,7 +25,7 @@ pub(super) struct Faults {
     pub counts: BTreeMap<LinkReason, u64>,
     pub tls_failed: u64,
     /// By configured peer; one place for everybody else.
-    said: BTreeMap<Option<NodeId>, Said>,
+    said: BTreeMap<Option<Site>, Said>,
     remarks: Vec<String>,
 }
 
@@ -39,23 +39,29 @@ struct Said {
 
 impl Faults {
     /// Why the last connection of a peer came to nothing.
-    pub fn why(&self, node: NodeId) -> Option<&str> {
-        self.said.get(&Some(node)).map(|said| &*said.why)
+    pub fn why(&self, site: Site) -> Option<&str> {
+        self.said.get(&Some(site)).map(|said| &*said.why)
     }
 
     /// A peer's link is up.
-    pub fn better(&mut self, node: NodeId) {
-        self.said.remove(&Some(node));
+    pub fn better(&mut self, site: Site) {
+        self.said.remove(&Some(site));
     }
 
-    fn say(&mut self, now: Time, peer: Option<NodeId>, whose: &str, why: String) {
+    /// The log is to hear this.
+    pub fn remark(&mut self, remark: String) {
+        self.remarks.push(remark);
+    }
+
+    fn say(&mut self, now: Time, peer: Option<Site>, whose: &str, why: String) {
         let said = self.said.entry(peer).or_insert_with(|| Said { why: String::new(), logged: None, is_new: true });
         if said.why != why {
             (said.why, said.is_new) = (why, true);
         }
         if said.is_new && said.logged.is_none_or(|logged| logged + QUIET <= now) {
             (said.logged, said.is_new) = (Some(now), false);
-            self.remarks.push(format!("the link with {whose}: {}", said.why));
+            let remark = format!("the link with {whose}: {}", said.why);
+            self.remark(remark);
         }
     }
 }
@@ -67,8 +73,8 @@ impl Shard {
     }
 
     /// The translator of a connection that was made for a lane. `None`: there can be none, and the lane knows it.
-    pub(super) fn dial_securely(&mut self, now: Time, key: (NodeId, u16)) -> Option<Option<Box<dyn Translate>>> {
-        let machine = self.links.lane(key)?;
+    pub(super) fn dial_securely(&mut self, now: Time, lane: Lane) -> Option<Option<Box<dyn Translate>>> {
+        let machine = self.links.lane(lane)?;
         let dialled = self.settings.doors.dial_link(machine.ends().peer);
         dialled.inspect_err(|_| machine.dial_failed(now)).ok()
     }
@@ -78,33 +84,33 @@ impl Shard {
         refuse(conn, reason, &mut self.out.lines);
         self.translators.end(conn.slot);
         *self.link_faults.counts.entry(reason).or_default() += 1;
-        let known = from.and_then(|from| self.peer_at(from));
+        let known = from.filter(|from| self.is_known(*from));
         let address = self.peers[conn.slot as usize];
-        let whose = known.map_or_else(|| address.to_string(), |node| format!("{node}, from {address}"));
+        let whose = known.map_or_else(|| address.to_string(), |site| format!("{site}, from {address}"));
         self.link_faults.say(now, known, &whose, reason.text().to_owned());
     }
 
     /// A lane's connection was refused, or has ended.
-    pub(super) fn link_ended(&mut self, now: Time, node: NodeId, reason: LinkReason) {
+    pub(super) fn link_ended(&mut self, now: Time, site: Site, reason: LinkReason) {
         *self.link_faults.counts.entry(reason).or_default() += 1;
         if !matches!(reason, LinkReason::Replaced | LinkReason::OlderDial) {
-            self.link_faults.say(now, Some(node), &node.to_string(), reason.text().to_owned());
+            self.link_faults.say(now, Some(site), &site.to_string(), reason.text().to_owned());
         }
     }
 
     /// What lies between a connection and its peer has failed, or has ended. False: it's no link's.
     pub(super) fn link_broken(&mut self, now: Time, conn: ConnId, fault: Option<String>) -> bool {
         let known = match self.connection(conn).map(|connection| &connection.door) {
-            Some(&Doorway::Link(Far::Lane(node, lane))) => {
-                self.link_lost(now, conn, node, lane);
-                Some(node)
+            Some(&Doorway::Link(Far::Lane(site, lane))) => {
+                self.link_lost(now, conn, site, lane);
+                Some(site)
             }
             Some(Doorway::Link(Far::Unknown(_))) => None,
             _ => return false,
         };
         if let Some(why) = fault {
             self.link_faults.tls_failed += 1;
-            let whose = known.map_or_else(|| self.peers[conn.slot as usize].to_string(), |node| node.to_string());
+            let whose = known.map_or_else(|| self.peers[conn.slot as usize].to_string(), |site| site.to_string());
             self.link_faults.say(now, known, &whose, format!("TLS has failed: {why}"));
         }
         self.shut(conn);
@@ -115,6 +121,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::NodeId;
 
     #[test]
     fn the_log_hears_of_each_thing_once_and_of_nobody_too_often() {
@@ -123,12 +130,13 @@ mod tests {
             faults.say(now, peer, "whoever", why.to_owned());
             faults.remarks.drain(..).count()
         };
-        let two = Some(NodeId(2));
+        let site = |node| Site { cluster: 1, node: NodeId(node) };
+        let two = Some(site(2));
         assert_eq!([say(Time::ZERO, two, "a"), say(Time::ZERO, two, "a"), say(later, two, "a")], [1, 0, 0]);
         assert_eq!([say(Time::ZERO, None, "a"), say(Time::ZERO, None, "b"), say(Time::ZERO, None, "c")], [1, 0, 0]);
         assert_eq!([say(later, None, "c"), say(later + QUIET, None, "c")], [1, 0], "what was left out is said later");
-        assert_eq!((faults.why(NodeId(2)), faults.why(NodeId(3))), (Some("a"), None));
-        faults.better(NodeId(2));
-        assert_eq!((faults.why(NodeId(2)), faults.said.len()), (None, 1), "and strangers have one place");
+        assert_eq!((faults.why(site(2)), faults.why(site(3))), (Some("a"), None));
+        faults.better(site(2));
+        assert_eq!((faults.why(site(2)), faults.said.len()), (None, 1), "and strangers have one place");
     }
 }

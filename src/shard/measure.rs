@@ -44,6 +44,7 @@ impl Shard {
     /// All of it, now. The driver's counters are the host's to fill in before.
     pub fn snapshot(&mut self, now: Time) -> Box<Snapshot> {
         let (homes, edge) = (self.homes.counters, self.edge.counters);
+        let crossings = self.crossings();
         let counters = &mut self.recorder.counters;
         counters.updates = homes.updates;
         counters.put_off = homes.put_off;
@@ -69,6 +70,16 @@ impl Shard {
         counters.local_snapshots = edge.local_snapshots;
         counters.stale_updates = edge.stale_updates;
         counters.farewells_overrun = edge.farewells_overrun;
+        counters.across_updates = crossings.updates;
+        counters.across_entries = crossings.entries;
+        counters.complex_received = crossings.received;
+        counters.gathered_updates = crossings.gathered.updates;
+        counters.gathered_replaced = crossings.gathered.replaced;
+        counters.gathered_overtaken = crossings.gathered.overtaken;
+        counters.gathered_entries = crossings.gathered.others;
+        counters.complex_messages = crossings.gathered.messages;
+        counters.complex_updates = crossings.gathered.packed_updates;
+        counters.complex_bytes = crossings.gathered.packed_bytes;
         counters.message_units_out = self.out.lines.units();
         let counted = self.counted();
         self.meter.look(now, counted);
@@ -90,6 +101,8 @@ impl Shard {
             messages_waiting_bytes: self.homes.kept_size().1 as u64,
             documents_bytes: self.homes.document_bytes() as u64,
             commits_waiting: self.homes.storing_count() as u64,
+            clusters_known: self.clusters().count() as u64,
+            clusters_found: self.clusters_found() as u64,
             load_in: load.units_in,
             load_out: load.units_out,
             load_publications: load.publications,

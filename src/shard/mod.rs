@@ -4,12 +4,14 @@
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
 //! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections; `link_faults`:
-//! those that came to nothing), `peers` (what other nodes say), `owners` (who owns which users), `watch_over` (time), `operate` (the
-//! operator); `tell` turns what homes say into frames; `batch` is what cores exchange. Invariants: nothing here blocks, asks for the
-//! time, or touches another core's memory; after each input everything addressed to this core itself has been worked off.
+//! those that came to nothing), `peers` (what other nodes say), `owners` (who owns which users), `border` (other clusters),
+//! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
+//! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
+//! this core itself has been worked off.
 
 mod addresses;
 pub mod batch;
+mod border;
 mod clients;
 mod connection;
 mod connections;
@@ -35,7 +37,7 @@ mod watch_over;
 
 pub use clients::ClientLine;
 pub use expect::EXPECTED;
-pub use links::LinkTerms;
+pub use links::{Between, LinkTerms};
 pub use operate::{Answer, UserLine};
 pub use owners::Word;
 
@@ -57,6 +59,7 @@ use crate::metrics::meter::{Meter, Taken, Units};
 use crate::metrics::recorder::Recorder;
 use crate::presence::control::{Asker, EdgeRef};
 use crate::presence::edge::Edge;
+use crate::presence::gateway::Gateway;
 use crate::presence::home::{Homes, Place};
 use crate::presence::outbox::Outbox;
 use crate::wire::encode::Encoder;
@@ -176,6 +179,8 @@ pub struct Shard {
     pub homes: Homes,
     pub edge: Edge,
     pub out: Outbox,
+    /// What is known of other clusters' users.
+    pub gateway: Gateway,
     pub recorder: Recorder,
     /// Connections that want to go to another core, for the driver to stop.
     pub departures: Vec<ConnId>,
@@ -236,12 +241,16 @@ impl Shard {
         let number = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
         let hasher = RandomState::with_seeds(number(low), number(high), 1, 2);
         let cores = settings.cores;
-        let map = Map::of_node(settings.node, settings.core, cores);
+        let mut map = Map::of_node(settings.node, settings.core, cores);
+        if place.directory != 0 {
+            (map.cluster, map.directory) = (place.cluster, place.directory);
+        }
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
+            gateway: Gateway::new(hasher.clone(), place.epoch),
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
             out: Outbox::new(map, &settings.limits, settings.units.unit_bytes),
@@ -296,8 +305,9 @@ impl Shard {
         let deadline = self.watch_over(now);
         self.work_off(now);
         let links = self.go_on_with_links(now);
+        let clusters = self.go_on_with_clusters(now);
         self.work_off(now);
-        [handshakes, reading, deadline, links].into_iter().flatten().min()
+        [handshakes, reading, deadline, links, clusters].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

@@ -1,19 +1,21 @@
-//! Who owns which users, as this core is told; and what is for users of slots that nobody owns yet, or not that this core knew.
+//! Who owns which users, as this core is told; and what waits until it's known, or until a slot has an owner.
 //!
-//! Lives on: every core of a cluster's node. Serves Z4, M1. What is for such a slot waits here, and the slot is asked for; once it
-//! has an owner all goes there, in its order. Invariants: nobody comes into being where no owner is; what waits is refused in the
-//! end, and what can't be, because nobody waits for it, is made good when the owners are known.
+//! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
+//! keeps the table: there are no users in them. Who is to come into being there waits at the steward until the slot has an owner,
+//! and goes there. Invariants: nobody comes into being where no owner is; what was sent to where a slot was before goes on to where
+//! it is; what waits is refused in the end, and what can't be, because nobody waits for it, is made good when the owners are known.
 
 use super::Shard;
-use crate::base::id::NodeId;
+use crate::base::id::{NodeId, slot_of};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, SessionEvent};
+use crate::presence::errand::What;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What may wait for owners, on one core. At the limit: refused, `home_out_of_reach`.
+/// What may wait, on one core. At the limit: refused, `home_out_of_reach`.
 const WAITING: usize = 16_384;
 
 /// What a core says to the thread that keeps the table.
@@ -39,38 +41,50 @@ pub(super) struct Waiting {
 }
 
 impl Shard {
-    /// From now on these own the slots.
-    pub(super) fn set_owners(&mut self, now: Time, owners: Arc<[NodeId]>) {
+    /// From now on these own the slots, and this node looks after the others.
+    pub(super) fn set_owners(&mut self, now: Time, owners: Arc<[NodeId]>, steward: NodeId) {
+        let before = self.out.map.clone();
         self.out.map.set_owners(owners);
-        let (waiting, map) = (std::mem::take(&mut self.waiting.controls), self.out.map.clone());
+        self.out.map.set_steward(steward);
+        let map = self.out.map.clone();
         self.waiting.wanted.retain(|&slot| !map.is_owned(slot));
-        for (until, control) in waiting {
-            match control.slot().filter(|&slot| map.is_owned(slot)) {
+        for (until, control) in std::mem::take(&mut self.waiting.controls) {
+            match control.slot().filter(|&slot| map.is_known(slot) && !self.comes_too_early(&control)) {
                 Some(slot) => self.out.send(map.home_of_slot(slot), control),
                 None => self.waiting.controls.push_back((until, control)),
             }
         }
-        if std::mem::take(&mut self.waiting.missed) {
-            let Shard { homes, out, .. } = self;
-            homes.relays.ask_again(|_| true, out);
+        let Shard { homes, out, waiting, .. } = self;
+        let missed = std::mem::take(&mut waiting.missed);
+        homes.relays.ask_again(|user| missed || before.home(user).node != map.home(user).node, out);
+        if missed {
             let nodes: Vec<NodeId> = out.peers.keys().copied().chain([map.here.node]).collect();
             nodes.into_iter().for_each(|node| homes.ways_again(node, out));
         }
         self.work_off(now);
     }
 
-    /// Takes in what is for a slot without an owner. Gives it back otherwise, or when too much waits.
-    pub(super) fn put_by(&mut self, now: Time, control: Control) -> Option<Control> {
-        let Some(slot) = control.slot().filter(|&slot| !self.out.map.is_owned(slot)) else { return Some(control) };
-        if self.waiting.controls.len() >= WAITING {
-            return Some(control);
-        }
-        if self.waiting.wanted.insert(slot) {
+    /// Whether somebody would come into being in a slot that nobody owns.
+    pub(super) fn comes_too_early(&self, control: &Control) -> bool {
+        let jid = match control {
+            Control::Attach(attach) if attach.create => &attach.jid,
+            Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
+            _ => return false,
+        };
+        !self.out.map.is_owned(slot_of(jid.as_str())) && self.homes.by_name(jid).is_none()
+    }
+
+    /// What can't be sent or done waits until more is known, or is refused.
+    pub(super) fn wait_for_owner(&mut self, now: Time, control: Control) {
+        let is_early = self.comes_too_early(&control);
+        let Some(slot) = control.slot().filter(|_| self.waiting.controls.len() < WAITING) else {
+            return self.give_up_control(control);
+        };
+        if is_early && self.waiting.wanted.insert(slot) {
             self.want(slot);
         }
         let until = now + Duration::from_millis(self.settings.limits.log_in_ms.into());
         self.waiting.controls.push_back((until, control));
-        None
     }
 
     fn want(&mut self, slot: u16) {
@@ -80,14 +94,15 @@ impl Shard {
         }
     }
 
-    /// What came from elsewhere for a user of this core, or so it was thought there.
+    /// What came from elsewhere for a user of this core, or so it was thought there: it goes on to the owner, or waits until this
+    /// core knows of that, too. An owner stays one, so it gets there.
     pub(super) fn control_from_elsewhere(&mut self, now: Time, control: Control) {
-        match self.put_by(now, control) {
-            Some(control) if control.slot().is_none_or(|slot| self.out.map.home_of_slot(slot).node == self.out.map.here.node) => {
-                self.control(now, control);
-            }
-            Some(control) => self.give_up(control),
-            None => {}
+        let map = &self.out.map;
+        let slot = control.slot().filter(|&slot| map.home_of_slot(slot).node != map.here.node);
+        match slot {
+            None => self.control(now, control),
+            Some(slot) if map.is_owned(slot) => self.out.send(map.home_of_slot(slot), control),
+            Some(_) => self.wait_for_owner(now, control),
         }
     }
 
@@ -97,13 +112,13 @@ impl Shard {
             if let Some(slot) = control.slot() {
                 self.waiting.wanted.remove(&slot);
             }
-            self.give_up(control);
+            self.give_up_control(control);
         }
         self.waiting.controls.front().map(|(until, _)| *until)
     }
 
     /// Tells whoever waits for it that the user's home can't be reached.
-    pub(super) fn give_up(&mut self, control: Control) {
+    pub(super) fn give_up_control(&mut self, control: Control) {
         let reason = Reason::HomeOutOfReach;
         let asker = match &control {
             Control::Errand(errand) => {

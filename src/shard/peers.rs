@@ -25,6 +25,9 @@ impl Shard {
         let map = out.map.clone();
         homes.relays.ask_again(|user| map.home(user).node == node, out);
         homes.ways_again(node, out);
+        if let Some(cluster) = node.cluster() {
+            self.cluster_found(cluster);
+        }
         self.work_off(now);
     }
 
@@ -39,6 +42,9 @@ impl Shard {
             self.session_ended(session, Reason::HomeOutOfReach);
         }
         self.give_up_errands(node);
+        if let Some(cluster) = node.cluster() {
+            self.cluster_lost(cluster);
+        }
         self.work_off(now);
     }
 
@@ -66,25 +72,31 @@ impl Shard {
     pub fn updates_from_node(&mut self, now: Time, frames: Vec<u8>) -> Result<(), BadPassage> {
         let events = Events::try_from(frames).map_err(|_| BadPassage)?;
         for event in events.iter() {
-            let core = self.out.map.near(frame::head(event).user).core;
-            if core == self.settings.core {
-                self.update_from_node(now, event);
-                continue;
-            }
-            match self.entries[usize::from(core.0)].last_mut() {
-                Some(Entry::Updates(block)) => block.append(event),
-                _ => {
-                    let mut block = Events::default();
-                    block.append(event);
-                    self.put_aside(core, Entry::Updates(block));
-                }
-            }
+            self.update_inside(now, self.out.map.near(frame::head(event).user).core, event);
         }
         self.work_off(now);
         Ok(())
     }
 
+    /// An update from elsewhere goes to the core of this node that stands for its publisher.
+    pub(super) fn update_inside(&mut self, now: Time, core: CoreId, event: &[u8]) {
+        if core == self.settings.core {
+            return self.update_from_node(now, event);
+        }
+        match self.entries[usize::from(core.0)].last_mut() {
+            Some(Entry::Updates(block)) => block.append(event),
+            _ => {
+                let mut block = Events::default();
+                block.append(event);
+                self.put_aside(core, Entry::Updates(block));
+            }
+        }
+    }
+
     pub(super) fn update_from_node(&mut self, now: Time, event: &[u8]) {
+        if !self.is_welcome(event) {
+            return;
+        }
         let Shard { homes, edge, out, .. } = self;
         homes.relays.update(now, event, edge, out);
     }
@@ -99,11 +111,12 @@ impl Shard {
         }
     }
 
-    /// Puts by what is for slots without owners, and answers what could not be sent because its node can't be reached.
+    /// Puts by what nobody knows yet where to go with, and answers what could not be sent because its node can't be reached.
     pub(super) fn give_back(&mut self, now: Time) {
         for control in std::mem::take(&mut self.out.undelivered) {
-            if let Some(control) = self.put_by(now, control) {
-                self.give_up(control);
+            match control.slot().is_some_and(|slot| !self.out.map.is_known(slot)) {
+                true => self.wait_for_owner(now, control),
+                false => self.give_up_control(control),
             }
         }
     }

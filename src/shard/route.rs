@@ -18,6 +18,8 @@ impl Shard {
                 Entry::Control(control) => self.control_from_elsewhere(now, control),
                 Entry::FromNode(control) => self.heard_from_node(now, *control),
                 Entry::Lane(news) => self.hear_of_lane(now, news),
+                Entry::Clusters(clusters) => self.take_clusters(now, clusters),
+                Entry::Compare(cluster) => self.compare(cluster),
                 Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
@@ -39,7 +41,9 @@ impl Shard {
 
     /// The store has answered.
     pub fn completed(&mut self, now: Time, completion: Completion) {
-        self.homes.complete(now, completion, &mut self.edge, &mut self.out);
+        if !self.homes.directory.complete(completion.ticket, completion.result.is_ok(), &mut self.out) {
+            self.homes.complete(now, completion, &mut self.edge, &mut self.out);
+        }
         self.work_off(now);
     }
 
@@ -72,7 +76,22 @@ impl Shard {
         self.out.bound[at].waiting += 1;
     }
 
+    /// An entry for this core; what is for a name may be for another cluster.
     pub(super) fn control(&mut self, now: Time, control: Control) {
+        match control {
+            Control::Way(_) | Control::Message(_) | Control::Question(_) | Control::Directed(_) if self.out.map.cluster != 0 => {
+                if let Some(control) = self.leave(now, control) {
+                    self.control_here(now, control);
+                }
+            }
+            control => self.control_here(now, control),
+        }
+    }
+
+    pub(super) fn control_here(&mut self, now: Time, control: Control) {
+        if self.comes_too_early(&control) {
+            return self.wait_for_owner(now, control);
+        }
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),
@@ -107,6 +126,11 @@ impl Shard {
             Control::Revoke { publisher, subscriber, slot } => edge.revoke(slot, publisher, subscriber, homes, out),
             Control::Attached(attached) => self.attached(*attached),
             Control::ToSession { edge, event } => self.tell(edge, event),
+            Control::Entered(entered) => self.entered(now, *entered),
+            Control::Answer { number, cluster, answer } => self.answered_by(cluster, number, answer),
+            Control::Missed { publisher } => self.missed(publisher),
+            Control::WaysAgain { cluster } => self.ways_again(cluster),
+            Control::Directory(inquiry) => self.directory(now, *inquiry),
         }
     }
 

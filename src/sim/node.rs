@@ -153,7 +153,7 @@ impl Node {
 
 fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
     let (cores, domain, limits) = (env.mix.cores, DOMAIN.to_owned(), Arc::new(env.mix.limits.clone()));
-    let place = Place { cluster: 0, epoch, domain: domain.clone(), limits: limits.clone(), wall_at_zero: WALL };
+    let place = Place { cluster: 0, directory: 0, epoch, domain: domain.clone(), limits: limits.clone(), wall_at_zero: WALL };
     let decoys = Decoys::new([7; 32]);
     let (token_keys, trunk_keys, units) = (keys(), keys(), Units::default());
     let settings = Settings {

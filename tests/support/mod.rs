@@ -5,6 +5,7 @@ pub mod certified;
 pub mod postgres;
 pub mod raw;
 pub mod served;
+pub mod tap;
 pub mod web;
 pub mod xmpp;
 

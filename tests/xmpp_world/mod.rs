@@ -86,7 +86,8 @@ impl World {
             units: Units::default(),
             clock: || Time(0),
         };
-        let place = Place { cluster: 0, epoch: 1, domain: DOMAIN.into(), limits, wall_at_zero: WallClock(1_700_000_000_000) };
+        let place =
+            Place { cluster: 0, directory: 0, epoch: 1, domain: DOMAIN.into(), limits, wall_at_zero: WallClock(1_700_000_000_000) };
         let shard = Shard::new(settings, place, Secrets::from_number(1));
         World { shard, store: Memory::default(), now: Time(1), heard: BTreeMap::new(), closed: Vec::new(), users: 0 }
     }

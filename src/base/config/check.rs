@@ -2,8 +2,8 @@
 
 use super::cluster::{self, Peer};
 use super::keys::{self, KEYS, Key, SECTIONS, Shape};
-use super::link;
 use super::{Config, ConfigError, Cores, Endpoint, Fault, Listen, Secret, StoreKind};
+use super::{directory, link};
 use crate::base::jid::Bare;
 use crate::base::limits::{LEAST_STANZA_BYTES, Limits, STANZA_FRAME_BYTES};
 use crate::base::network::Network;
@@ -166,6 +166,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_tls(config)?;
     check_http(config)?;
     cluster::check(config)?;
+    directory::check(config)?;
     link::check(config)?;
     check_store(config)?;
     check_limits(config)

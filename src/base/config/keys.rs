@@ -66,6 +66,10 @@ pub const SECTIONS: &[(&str, &str)] = &[
         is the same with all of them stopped.",
     ),
     (
+        "directory",
+        "Which cluster knows the others, and what users each has. Without it there are no other clusters. The same on all nodes.",
+    ),
+    (
         "link",
         "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or \
         they warn.",
@@ -160,6 +164,12 @@ keys! {
         whole seconds. Then its users are shown offline.";
     take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \
         Without it, they wait for their node.";
+
+    ["directory"]
+    cluster: number(1, MOST_CLUSTER as u64), "The number of the cluster that keeps the directory. This cluster's own number: it's \
+        here.", "2";
+    at: Shape::Nodes, "That cluster's nodes, as they stand in its cluster.nodes: here this cluster logs in, and hears where all \
+        the others are. Not where the directory is here.", "[\"1=127.0.0.1:7412\"]";
 
     ["link"]
     listen: Shape::Address, "Where this node takes the links of others. Without it: at its own address in cluster.nodes.",

@@ -7,8 +7,9 @@ use fanal::node::Node;
 use fanal::store::postgres::Target;
 use nix::sys::signal::{SigSet, Signal};
 use sd_notify::NotifyState;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use tracing_subscriber::EnvFilter;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -16,7 +17,9 @@ Examples:
   fanal serve
   fanal serve --cores 0,1 --data /var/lib/fanal --domain example.org
   fanal serve --xmpp 0.0.0.0:5222 --xmpps 0.0.0.0:5223 --ws 0.0.0.0:7480 --domain example.org
-  fanal serve --config fanal.toml --native 0.0.0.0:7400")]
+  fanal serve --config fanal.toml --native 0.0.0.0:7400
+
+What goes wrong while it runs goes to stderr, as much of it as FANAL_LOG says (error, warn, info, ...).")]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -24,6 +27,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let config = args.settings.load()?;
+    keep_log();
     let ends = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     let signals = SigSet::from_iter(ends.iter().chain([Signal::SIGHUP]));
     // Before any thread is there, so that every one inherits it and the wait below gets the signal.
@@ -45,6 +49,14 @@ pub fn run(args: Args) -> Result<(), Failure> {
     say(&format!("{signal}: closing every session; again to end at once\n"))?;
     node.stop().map_err(|error| Failure::line(format!("a core had failed: {error}. The log above says where")))?;
     say("stopped\n")
+}
+
+/// Lines for stderr from here on.
+fn keep_log() {
+    let filter = std::env::var("FANAL_LOG").unwrap_or_else(|_| "warn,fanal=info".into());
+    let filter = EnvFilter::builder().parse_lossy(filter);
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(ansi).with_target(false).with_env_filter(filter).init();
 }
 
 /// A certificate that can't be used is no reason to end: the old one still works.

@@ -40,9 +40,9 @@ impl Homes {
         *last = serial;
         let mut user = User::new(UserId::new(self.place.cluster, slot, serial), jid.clone());
         user.credentials = credentials;
-        let write = account_row(&user, user.credentials.as_deref());
+        let writes = [Some(account_row(&user, user.credentials.as_deref())), self.unsettled_row(jid, user.id)];
         let at = self.insert(user);
-        self.store_change(at, Plan { writes: vec![write], ..Plan::default() }, Origin::Creation, out);
+        self.store_change(at, Plan { writes: writes.into_iter().flatten().collect(), ..Plan::default() }, Origin::Creation, out);
         Ok(at)
     }
 
@@ -71,6 +71,8 @@ impl Homes {
 
     /// A created account is stored: whoever asked for it is told.
     pub(super) fn created(&mut self, at: UserRef, out: &mut Outbox) {
+        let jid = self.get(at).expect("a user being stored is there").jid.clone();
+        self.settle(&jid, at.user, out);
         for (caller, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
             self.counters.registrations += u64::from(matches!(caller.who, Who::Client { .. }));
             answer(caller, Ok(()), out);
@@ -102,6 +104,7 @@ impl Homes {
             crate::store::Durability::RideAlong,
         );
         let user = self.take(at).expect("being removed");
+        self.settle(&user.jid, UserId::NOBODY, out);
         self.drop_mailbox(&user);
         self.document_bytes -= user.document_bytes();
         plan.effects.into_iter().for_each(|effect| change::send_way(effect, out));

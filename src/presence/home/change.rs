@@ -8,7 +8,7 @@ use super::plan::{Edit, Effect, Plan, Whom};
 use super::reply::{done, refuse};
 use super::update::revoke_directed;
 use super::{Homes, account, interest, news, plan};
-use crate::base::id::SessionId;
+use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -124,7 +124,7 @@ impl Homes {
     /// A way had arrived here before the node's start, and its sender did not know it.
     pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
         self.note_heard(&name, out);
-        out.send(out.map.home_of(&name.from), Control::WayDone(name));
+        out.send(out.map.end(name.cluster, &name.from), Control::WayDone(name));
     }
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
@@ -154,7 +154,7 @@ impl Homes {
         }
         match strays.front() {
             Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
-                out.send(out.map.home_of(&way.from), Control::WayDone(Box::new(way.name())));
+                out.send(out.map.end(way.cluster, &way.from), Control::WayDone(Box::new(way.name())));
                 strays.pop_front();
                 self.store_stray(now, to, edge, out);
             }
@@ -213,17 +213,22 @@ impl Homes {
                     }
                 },
                 Change::WayDone(name) => {
-                    rare.under_way.retain(|way| way.sequence != name.sequence);
+                    rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
                     forget_way(name, &mut self.storing, out);
                     continue;
                 }
                 Change::Way(way) if self.heard.contains(&way.name()) => {
-                    out.send(out.map.home_of(&way.from), Control::WayDone(Box::new(way.name())));
+                    out.send(out.map.end(way.cluster, &way.from), Control::WayDone(Box::new(way.name())));
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
                 Change::Remove(caller) => (account::plan_removal(user, next_way), Origin::Removal(Waiter::Operator(caller))),
             };
+            let mut planned = planned;
+            if let Origin::Removal(_) = origin {
+                let jid = user.jid.clone();
+                planned.writes.extend(self.unsettled_row(&jid, UserId::NOBODY));
+            }
             if planned.writes.is_empty() {
                 self.carry_out(now, at, planned, origin, edge, out);
                 continue;
@@ -249,7 +254,7 @@ impl Homes {
             Some(Waits::Message(keeping)) => return self.kept(*keeping, completion.result, out),
             // Not deleted, its row is found at the next start, and the way sets out again.
             Some(Waits::Forgotten(_)) if completion.result.is_err() => return,
-            Some(Waits::Forgotten(name)) => return out.send(out.map.home_of(&name.to), Control::WayForgotten(name)),
+            Some(Waits::Forgotten(name)) => return out.send(out.map.end(name.cluster, &name.to), Control::WayForgotten(name)),
             Some(Waits::User(at)) => at,
         };
         let Some(user) = self.user(at) else { return };
@@ -368,7 +373,7 @@ impl Waiter {
 pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
     match effect {
         Effect::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
-        Effect::WayDone(name) => out.send(out.map.home_of(&name.from), Control::WayDone(name)),
+        Effect::WayDone(name) => out.send(out.map.end(name.cluster, &name.from), Control::WayDone(name)),
         _ => unreachable!("only ways leave a user's home"),
     }
 }
@@ -378,7 +383,7 @@ pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
 /// once it has gone for good.
 fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
     let writes = vec![way_row(&name)];
-    if out.map.home_of(&name.to).node == out.map.here.node {
+    if out.map.end(name.cluster, &name.to).node == out.map.here.node {
         out.commit(writes, Durability::RideAlong);
     } else {
         let ticket = out.commit(writes, Durability::Synced);

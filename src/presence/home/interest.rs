@@ -17,8 +17,11 @@ impl Homes {
         let epoch = self.place.epoch;
         let Question { subscriber, seat, slot, nonce } = question;
         let may_watch = |user: &&mut User| match subscriber {
-            // A relay that was granted the publisher before: only nodes of this cluster come here.
-            UserId::NOBODY => seat.node != out.map.here.node && user.roster.from().next().is_some(),
+            // A relay that was granted the publisher before. What a cluster says is not enough for that.
+            UserId::NOBODY => match seat.node.cluster() {
+                Some(cluster) => user.approves_some_of(cluster),
+                None => seat.node != out.map.here.node && user.roster.from().next().is_some(),
+            },
             subscriber => user.approves(subscriber),
         };
         let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)).filter(may_watch) else {
@@ -47,11 +50,15 @@ impl Homes {
 }
 
 /// A subscriber may see the user no more: every edge that has the user in its table must know before the next update.
-pub(super) fn revoke(user: &User, subscriber: UserId, out: &mut Outbox) {
+pub(super) fn revoke(user: &mut User, subscriber: UserId, out: &mut Outbox) {
     if subscriber == UserId::NOBODY {
         return;
     }
     for &Destination { seat, slot } in &user.outbound {
         out.send(seat, Control::Revoke { publisher: user.id, subscriber, slot });
+    }
+    // A cluster without subscribers gets nothing more, whatever it says.
+    if let Some(cluster) = out.map.abroad(subscriber).filter(|&cluster| !user.approves_some_of(cluster)) {
+        user.outbound.retain(|destination| destination.seat.node.cluster() != Some(cluster));
     }
 }

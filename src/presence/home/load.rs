@@ -28,6 +28,8 @@ impl Homes {
                     let known = self.serials.entry(slot).or_insert(0);
                     *known = serial.max(*known);
                 }
+                self.directory.load(key, value).map_err(|e| read(&e))?;
+                self.load_unsettled(key, value).map_err(|e| read(&e))?;
             }
             Table::Accounts => {
                 let jid = jid(rows::split_user(key).map_err(|e| read(&e))?)?;
@@ -74,7 +76,8 @@ impl Homes {
                 let kind = WayKind::from_number(row.kind).ok_or_else(|| read(&"an unknown kind of way"))?;
                 let rows::Way { note: text, from_user, to_user, arrived, extensions, .. } = row;
                 let note = Note { text, extensions };
-                let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence };
+                let cluster = if from_user.cluster() == self.place.cluster { 0 } else { from_user.cluster() };
+                let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence, cluster };
                 self.set_out.push((way, arrived));
             }
             Table::Messages => self.load_message(key, value)?,
@@ -126,6 +129,8 @@ impl Homes {
         if !leftover.is_empty() {
             out.commit(leftover, Durability::RideAlong);
         }
+        self.directory.start(&out.map);
+        self.start_settling(out);
         let mut ways = std::mem::take(&mut self.set_out);
         ways.sort_by_key(|(way, _)| way.sequence);
         for (way, arrived) in ways {

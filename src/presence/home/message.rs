@@ -106,7 +106,7 @@ impl Homes {
         content: Content,
         out: &mut Outbox,
     ) {
-        if to.domain() != self.place.domain {
+        if !self.place.reaches(&to) {
             return refuse(asker, Reason::NoSuchUser, to.to_string(), out);
         }
         if out.is_full(out.map.home_of(&to)) {
@@ -209,7 +209,7 @@ impl Homes {
         out: &mut Outbox,
     ) {
         let most = self.place.limits.directed_per_session as usize;
-        if to.0.domain() != self.place.domain {
+        if !self.place.reaches(&to.0) {
             return refuse(asker, Reason::NoSuchUser, to.0.to_string(), out);
         }
         if out.is_full(out.map.home_of(&to.0)) {

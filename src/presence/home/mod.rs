@@ -4,7 +4,7 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
 //! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `load` (after a start). Invariants: a user's changes happen one after the other, each after it was stored; what follows
+//! go), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's changes happen one after the other, each after it was stored; what follows
 //! from a change happens after it.
 
 mod account;
@@ -20,6 +20,7 @@ mod peers;
 mod plan;
 mod question;
 mod reply;
+mod settle;
 mod tokens;
 mod update;
 
@@ -27,6 +28,7 @@ pub use change::{Change, Storing};
 pub use news::Interests;
 
 use super::control::{UserRef, Way, WayName};
+use super::directory::Directory;
 use super::errand::Caller;
 use super::frame::Events;
 use super::relay::Relays;
@@ -112,6 +114,8 @@ pub struct Tally {
 #[derive(Clone)]
 pub struct Place {
     pub cluster: u16,
+    /// The cluster that keeps the directory of users; 0: there is no cluster but this one.
+    pub directory: u16,
     /// The owner's epoch: higher at each start.
     pub epoch: u32,
     pub domain: String,
@@ -121,6 +125,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether a user of this name may be in a cluster that this one knows of.
+    pub fn reaches(&self, jid: &Bare) -> bool {
+        self.directory != 0 || jid.domain() == self.domain
+    }
+
     pub fn wall(&self, now: Time) -> WallClock {
         WallClock(self.wall_at_zero.0 + now.0 / 1_000_000)
     }
@@ -131,6 +140,10 @@ pub struct Homes {
     pub place: Place,
     /// What stands for publishers whose homes are on other nodes.
     pub relays: Relays,
+    /// Which user is of which cluster, if this one keeps that.
+    pub directory: Directory,
+    /// Users that have come or gone of which the directory does not know yet.
+    unsettled: BTreeMap<Bare, UserId>,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -179,6 +192,8 @@ impl Homes {
             document_bytes: 0,
             place,
             relays: Relays::new(hasher.clone()),
+            directory: Directory::new(hasher.clone()),
+            unsettled: BTreeMap::new(),
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),

@@ -12,7 +12,6 @@ use super::Homes;
 use super::question::may_read;
 use super::reply::{done, refuse, tell};
 use crate::base::id::{Seat, SessionId, UserId};
-use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS};
 use crate::base::reason::Reason;
 use crate::presence::control::{Ask, Asker, Control, Fetch, Fetched, News, SessionEvent, UserRef};
@@ -167,8 +166,7 @@ impl Homes {
     pub fn fetch(&mut self, fetch: Fetch, out: &mut Outbox) {
         let user = self.by_user(fetch.publisher).and_then(|at| self.get(at));
         let Some(user) = user.filter(|user| user.jid == fetch.from || user.approves(fetch.from_user)) else {
-            let jid = fetch.from.clone();
-            return answer(fetch, jid, Vec::new(), out);
+            return answer(fetch, Vec::new(), out);
         };
         let document = |(name, changed): &(Box<str>, bool)| {
             let found = user.documents().iter().find(|document| document.name == *name && !document.is_hidden());
@@ -179,16 +177,18 @@ impl Homes {
             }
         };
         let documents = fetch.names.iter().filter_map(document).collect();
-        let jid = user.jid.clone();
-        answer(fetch, jid, documents, out);
+        answer(fetch, documents, out);
     }
 
     /// The answer.
     pub fn fetched(&mut self, fetched: Fetched, out: &mut Outbox) {
         let piece = self.place.limits.piece_bytes as usize;
-        let Fetched { fetch, jid, documents } = fetched;
+        let Fetched { fetch, documents } = fetched;
         let Some(user) = self.by_user(fetch.from_user).and_then(|at| self.user(at)) else { return };
-        let sees = user.id == fetch.publisher || user.roster.by_user(fetch.publisher).is_some_and(|item| user.sees(item));
+        let item = user.roster.by_user(fetch.publisher).filter(|item| user.sees(item));
+        let sees = user.id == fetch.publisher || item.is_some();
+        // Under the name by which the user knows the publisher, whatever the other end says.
+        let jid = item.map_or(&user.jid, |item| &item.jid).clone();
         let Some(session) = user.session(fetch.session) else { return };
         let (edge, may_be_told) = (session.edge, session.available && session.withheld().is_none());
         let Some(interests) = interests(session) else { return };
@@ -258,15 +258,15 @@ pub(super) fn spread(user: &User, name: &str, widely: bool, out: &mut Outbox) {
     let mut by_home: BTreeMap<Seat, Vec<UserId>> = BTreeMap::new();
     let contacts = user.roster.from().filter(|item| widely && item.user != UserId::NOBODY && !user.has_blocked(&item.jid));
     for subscriber in contacts.map(|item| item.user).chain([user.id]) {
-        by_home.entry(out.map.home(subscriber)).or_default().push(subscriber);
+        by_home.entry(out.map.straight(subscriber)).or_default().push(subscriber);
     }
     for (home, subscribers) in by_home {
         out.send(home, Control::News(Box::new(News { publisher: user.id, name: name.into(), subscribers })));
     }
 }
 
-fn answer(fetch: Fetch, jid: Bare, documents: Vec<(Box<str>, Vec<u8>)>, out: &mut Outbox) {
-    out.send(out.map.home(fetch.from_user), Control::Fetched(Box::new(Fetched { fetch, jid, documents })));
+fn answer(fetch: Fetch, documents: Vec<(Box<str>, Vec<u8>)>, out: &mut Outbox) {
+    out.send(out.map.straight(fetch.from_user), Control::Fetched(Box::new(Fetched { fetch, documents })));
 }
 
 /// Asks for what a session is to be told next, if it may be told something.
@@ -284,5 +284,5 @@ fn tell_next(user: &mut User, id: SessionId, out: &mut Outbox) {
     let named = interests.names.iter().enumerate().filter(|(place, _)| due.names & 1 << place != 0);
     let names = named.map(|(place, name)| (name.clone(), due.changed & 1 << place != 0)).collect();
     let fetch = Fetch { publisher, from, from_user, session: id, number, names };
-    out.send(out.map.home(publisher), Control::Fetch(Box::new(fetch)));
+    out.send(out.map.straight(publisher), Control::Fetch(Box::new(fetch)));
 }

@@ -5,7 +5,7 @@
 
 use super::Homes;
 use super::change::way_row;
-use crate::base::id::{NodeId, SessionId};
+use crate::base::id::{NodeId, SessionId, UserId};
 use crate::base::time::Time;
 use crate::presence::control::{Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
@@ -43,22 +43,23 @@ impl Homes {
 
     /// A way has arrived. From another node it may come again until that says that it won't.
     pub(super) fn note_heard(&mut self, name: &WayName, out: &Outbox) {
-        if out.map.home_of(&name.from).node != out.map.here.node {
+        if out.map.end(name.cluster, &name.from).node != out.map.here.node {
             self.heard.insert(name.clone());
         }
     }
 
     /// A way from another node will not come again.
     pub fn way_forgotten(&mut self, name: &WayName, out: &mut Outbox) {
-        self.heard.remove(name);
-        out.commit(vec![way_row(name)], Durability::RideAlong);
+        if self.heard.remove(name) {
+            out.commit(vec![way_row(name)], Durability::RideAlong);
+        }
     }
 
     /// Subscription changes that are under way to users of another node set out again: their receivers know those that have
     /// arrived. And those that have arrived from there are told of once more.
     pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
         for name in &self.heard {
-            let home = out.map.home_of(&name.from);
+            let home = out.map.end(name.cluster, &name.from);
             if home.node == node {
                 out.send(home, Control::WayDone(Box::new(name.clone())));
             }
@@ -66,7 +67,11 @@ impl Homes {
         let mut ways: Vec<Way> = Vec::new();
         for user in self.users.iter().flatten() {
             let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-            let there = under_way.filter(|way| out.map.home_of(&way.to).node == node);
+            let there = under_way.filter(|way| match node.cluster() {
+                // Of one whose receiver is not known yet, nobody knows the cluster either.
+                Some(cluster) => way.to_user == UserId::NOBODY || way.to_user.cluster() == cluster,
+                None => out.map.home_of(&way.to).node == node,
+            });
             ways.extend(there.map(|way| Way {
                 from: user.jid.clone(),
                 from_user: user.id,
@@ -75,6 +80,7 @@ impl Homes {
                 kind: way.kind,
                 note: way.note.clone(),
                 sequence: way.sequence,
+                cluster: 0,
             }));
         }
         ways.sort_unstable_by_key(|way| way.sequence);

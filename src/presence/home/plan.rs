@@ -96,15 +96,26 @@ impl Plan {
         next_way: &mut u64,
     ) {
         *next_way += 1;
-        let way = Way { from: from.clone(), from_user, to: to.clone(), to_user, kind, note: note.clone(), sequence: *next_way };
+        let way = Way {
+            from: from.clone(),
+            from_user,
+            to: to.clone(),
+            to_user,
+            kind,
+            note: note.clone(),
+            sequence: *next_way,
+            cluster: 0,
+        };
         self.put_way(&way, None);
         self.effects.push(Effect::Way(Box::new(way)));
     }
 
     fn put_way(&mut self, way: &Way, arrived: Option<u64>) {
-        let Way { from, from_user, to, to_user, kind, note, sequence } = way;
+        let Way { from, from_user, to, to_user, kind, note, sequence, .. } = way;
         let Note { text: note, extensions } = if arrived.is_none() { note.clone() } else { Note::default() };
-        let row = rows::Way { kind: kind.number(), note, from_user: *from_user, to_user: *to_user, arrived, extensions };
+        // One from nobody of another cluster: where it came from is found again.
+        let from_user = if *from_user == UserId::NOBODY { UserId::new(way.cluster, 0, 0) } else { *from_user };
+        let row = rows::Way { kind: kind.number(), note, from_user, to_user: *to_user, arrived, extensions };
         self.put(Table::Ways, rows::way_key(from, to, *sequence), row.encode());
     }
 
@@ -187,7 +198,7 @@ fn subscription_asked(
     if *contact == user.jid {
         return Err((Reason::BadRequest, "nobody subscribes to oneself: own sessions see each other anyway".into()));
     }
-    if contact.domain() != place.domain {
+    if !place.reaches(contact) {
         return Err((Reason::NoSuchUser, format!("{contact} is not of {}", place.domain)));
     }
     for (what, text, most) in [("note", &note.text, TEXT_BYTES), ("extensions", &note.extensions, SUBSCRIPTION_EXTENSION_BYTES)] {
@@ -263,7 +274,7 @@ fn roster_remove(user: &User, place: &Place, contact: &Bare, next_way: &mut u64)
         plan.effects.push(Effect::Unsee(item.user));
     }
     plan.effects.push(Effect::PushRemoved(contact.clone()));
-    if contact.domain() == place.domain {
+    if place.reaches(contact) {
         let ways = [(removal.unsubscribe, Action::Unsubscribe), (removal.unsubscribed, Action::Unsubscribed)];
         for (_, action) in ways.into_iter().filter(|(wanted, _)| *wanted) {
             plan.send((&user.jid, user.id), (contact, item.user), WayKind::Stanza(action), &Note::default(), next_way);
@@ -310,7 +321,7 @@ fn plan_block(plan: &mut Plan, user: &User, place: &Place, jid: &Bare, blocked: 
             (false, _, to) => plan.effects.extend(to.then_some(Effect::See(item.user))),
         }
     }
-    if jid.domain() == place.domain {
+    if place.reaches(jid) {
         let kind = if blocked { WayKind::Hide } else { WayKind::Show };
         let contact_user = item.map_or(UserId::NOBODY, |item| item.user);
         plan.send((&user.jid, user.id), (jid, contact_user), kind, &Note::default(), next_way);

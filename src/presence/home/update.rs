@@ -177,6 +177,11 @@ impl Homes {
             // Of another node it's the core that stands for the publisher, whichever that is.
             let is_there = |seat: Seat| seat == to || elsewhere && seat.node == to.node;
             if !self.write_newest(at, session, |there| there.slot == slot && is_there(there.seat), &mut frame) {
+                let gateway = out.map.gateway(user);
+                if out.map.abroad(user).is_some() && gateway.node == to.node {
+                    // It only passed through here.
+                    out.send(gateway, Control::Missed { publisher: user });
+                }
                 continue;
             }
             if frame.is_empty() {
@@ -291,7 +296,7 @@ mod tests {
         let map = Map::alone(CoreId(0), 2);
         let there = Seat { core: CoreId(1), ..map.here };
         let limits = Arc::new(Limits::default());
-        let place = Place { cluster: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
+        let place = Place { cluster: 0, directory: 0, epoch: 1, domain: "d".into(), limits, wall_at_zero: WallClock::default() };
         let hasher = RandomState::with_seed(1);
         let mut homes = Homes::new(place, hasher.clone(), Secrets::from_number(1));
         let (mut edge, mut out) = (Edge::new(&map, hasher), Outbox::new(map, &Limits::default(), 1500));

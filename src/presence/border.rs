@@ -1,0 +1,373 @@
+//! What may cross between clusters: a language of its own, so that nothing else can be said, and the rules for what comes in.
+//!
+//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses, a session that waits for an answer is a number that only its
+//! own cluster understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
+//! by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
+
+use super::control::{
+    Answer, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted,
+    Way, WayKind, WayName,
+};
+use super::directory::Inquiry;
+use super::frame::{self, Events};
+use super::passage::BadPassage;
+use super::relay::SLOT;
+use super::subscription::Action;
+use crate::base::id::{CoreId, NodeId, Seat, UserId, slot_of};
+use crate::base::jid::Bare;
+use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
+use crate::base::map::Map;
+use crate::base::reason::Reason;
+use crate::base::time::WallClock;
+use crate::wire::native;
+use crate::wire::presence;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Sessions of one publisher of another cluster. At the limit: what says that there are more is refused.
+pub const FAR_SESSIONS: usize = 256;
+/// What a frame has beside a presence.
+pub const FRAME_BYTES: usize = 64;
+
+/// It says what no cluster may, and is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lie;
+
+/// Whoever waits for an answer in another cluster: the core there, and a number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ticket {
+    pub place: u32,
+    pub number: u32,
+    /// It's told of success, too.
+    pub wants: bool,
+}
+
+/// Something on its way from one cluster to another.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Crossing {
+    Way(Box<Way>),
+    WayDone(Box<WayName>),
+    WayForgotten(Box<WayName>),
+    Watch { publisher: UserId, subscriber: UserId, nonce: u32 },
+    Unwatch { publisher: UserId },
+    State(Box<State>),
+    Refused { publisher: UserId, subscriber: UserId, nonce: u32 },
+    Revoke { publisher: UserId, subscriber: UserId },
+    Letter(Box<Letter>),
+    Question(Box<Asked>),
+    Directed(Box<Directed>),
+    News(Box<News>),
+    Fetch(Box<Fetch>),
+    Fetched(Box<Fetched>),
+    Answer { ticket: Ticket, answer: Answer },
+    Inquiry(Box<Inquiry>),
+}
+
+/// A publisher's state: a snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct State {
+    pub publisher: UserId,
+    pub jid: Bare,
+    pub subscriber: UserId,
+    pub nonce: u32,
+    pub events: Events,
+    pub revoked: Vec<UserId>,
+}
+
+/// A message.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Letter {
+    pub from: Bare,
+    pub from_resource: String,
+    pub to: Bare,
+    pub to_resource: Option<String>,
+    pub content: Content,
+    pub ticket: Ticket,
+}
+
+/// A question about a user.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Asked {
+    pub from: Bare,
+    pub from_user: UserId,
+    pub about: Bare,
+    pub what: Wanted,
+    pub ticket: Ticket,
+}
+
+impl Ticket {
+    /// What stands in a session's place while something that it asked is in another cluster.
+    pub fn edge(here: Seat, number: u32) -> EdgeRef {
+        EdgeRef { seat: here, slot: u32::from(here.node.0) << 16 | u32::from(here.core.0), generation: number }
+    }
+
+    /// The core that knows it.
+    pub fn seat(self) -> Seat {
+        Seat { node: NodeId((self.place >> 16) as u16), core: CoreId(self.place as u16) }
+    }
+
+    fn of(asker: Asker) -> Ticket {
+        Ticket { place: asker.edge.slot, number: asker.edge.generation, wants: asker.request != 0 }
+    }
+
+    fn asker(self, cluster: u16) -> Asker {
+        let edge = EdgeRef { seat: Seat::of_cluster(cluster), slot: self.place, generation: self.number };
+        Asker { edge, request: u32::from(self.wants) }
+    }
+}
+
+/// Appends what crosses to another cluster. `None`: such a thing never does.
+pub fn encode(control: Control, to: u16, into: Vec<u8>) -> Option<Vec<u8>> {
+    let crossing = Crossing::of(control, to)?;
+    Some(postcard::to_extend(&crossing, into).expect("crossings are plain values, and memory takes them all"))
+}
+
+/// Reads what has come from another cluster.
+///
+/// # Errors
+/// It is nothing that crosses.
+pub fn decode(bytes: &[u8]) -> Result<Crossing, BadPassage> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((crossing, [])) => Ok(crossing),
+        _ => Err(BadPassage),
+    }
+}
+
+impl Crossing {
+    fn of(control: Control, to: u16) -> Option<Crossing> {
+        Some(match control {
+            Control::Way(way) => Crossing::Way(way),
+            Control::WayDone(name) => Crossing::WayDone(name),
+            Control::WayForgotten(name) => Crossing::WayForgotten(name),
+            Control::Watch { publisher, subscriber, nonce, .. } => Crossing::Watch { publisher, subscriber, nonce },
+            Control::Unwatch { publisher, .. } => Crossing::Unwatch { publisher },
+            Control::Snapshot(snapshot) => {
+                let Snapshot { publisher, jid, subscriber, nonce, events, mut revoked, .. } = *snapshot;
+                // Whom else the publisher has revoked is no business of that cluster.
+                revoked.retain(|user| user.cluster() == to);
+                Crossing::State(Box::new(State { publisher, jid, subscriber, nonce, events, revoked }))
+            }
+            Control::Refused { publisher, subscriber, nonce, .. } => Crossing::Refused { publisher, subscriber, nonce },
+            Control::Revoke { publisher, subscriber, .. } => Crossing::Revoke { publisher, subscriber },
+            Control::Message(message) => {
+                let Message { from, from_resource, to, to_resource, content, asker, .. } = *message;
+                let (from_resource, ticket) = (from_resource.into(), Ticket::of(asker));
+                Crossing::Letter(Box::new(Letter { from, from_resource, to, to_resource, content, ticket }))
+            }
+            Control::Question(question) => {
+                let Question { from, from_user, about, what, asker } = *question;
+                Crossing::Question(Box::new(Asked { from, from_user, about, what, ticket: Ticket::of(asker) }))
+            }
+            Control::Directed(directed) => Crossing::Directed(directed),
+            Control::News(news) => Crossing::News(news),
+            Control::Fetch(fetch) => Crossing::Fetch(fetch),
+            Control::Fetched(fetched) => Crossing::Fetched(fetched),
+            Control::ToSession { edge, event } => {
+                let ticket = Ticket { place: edge.slot, number: edge.generation, wants: false };
+                Crossing::Answer { ticket, answer: Answer::of(event)? }
+            }
+            Control::Directory(inquiry) => Crossing::Inquiry(inquiry),
+            _ => return None,
+        })
+    }
+
+    /// As it is said inside. `from`: the cluster that it has come from.
+    pub fn enter(self, from: u16) -> Control {
+        let (seat, slot) = (Seat::of_cluster(from), SLOT);
+        match self {
+            Crossing::Way(way) => Control::Way(Box::new(Way { cluster: from, ..*way })),
+            Crossing::WayDone(name) => Control::WayDone(Box::new(WayName { cluster: from, ..*name })),
+            Crossing::WayForgotten(name) => Control::WayForgotten(Box::new(WayName { cluster: from, ..*name })),
+            Crossing::Watch { publisher, subscriber, nonce } => Control::Watch { publisher, subscriber, seat, slot, nonce },
+            Crossing::Unwatch { publisher } => Control::Unwatch { publisher, seat, slot },
+            Crossing::State(state) => {
+                let State { publisher, jid, subscriber, nonce, events, revoked } = *state;
+                Control::Snapshot(Box::new(Snapshot { publisher, jid, subscriber, slot, nonce, events, behind: 0, revoked }))
+            }
+            Crossing::Refused { publisher, subscriber, nonce } => Control::Refused { publisher, subscriber, slot, nonce },
+            Crossing::Revoke { publisher, subscriber } => Control::Revoke { publisher, subscriber, slot },
+            Crossing::Letter(letter) => {
+                let Letter { from: sender, from_resource, to, to_resource, content, ticket } = *letter;
+                let (given, stamp, copy) = (Vec::new(), WallClock::default(), native::Copy::None);
+                let (from_resource, asker) = (from_resource.into(), ticket.asker(from));
+                let message = Message { from: sender, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, copy };
+                Control::Message(Box::new(message))
+            }
+            Crossing::Question(asked) => {
+                let Asked { from: asks, from_user, about, what, ticket } = *asked;
+                Control::Question(Box::new(Question { from: asks, from_user, about, what, asker: ticket.asker(from) }))
+            }
+            Crossing::Directed(directed) => Control::Directed(directed),
+            Crossing::News(news) => Control::News(news),
+            Crossing::Fetch(fetch) => Control::Fetch(fetch),
+            Crossing::Fetched(fetched) => Control::Fetched(fetched),
+            Crossing::Answer { ticket, answer } => Control::Answer { number: ticket.number, cluster: from, answer },
+            Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
+        }
+    }
+
+    /// Whose name it comes under: a user who must be of the cluster that it comes from.
+    pub fn speaker(&self) -> Option<&Bare> {
+        match self {
+            Crossing::Way(way) => Some(&way.from),
+            Crossing::WayDone(name) => Some(&name.to),
+            Crossing::WayForgotten(name) => Some(&name.from),
+            Crossing::State(state) => Some(&state.jid),
+            Crossing::Letter(letter) => Some(&letter.from),
+            Crossing::Question(asked) => Some(&asked.from),
+            Crossing::Directed(directed) => Some(&directed.from),
+            Crossing::Fetch(fetch) => Some(&fetch.from),
+            _ => None,
+        }
+    }
+
+    /// Whether it comes from nobody: an answer in the place of a user who does not exist.
+    pub fn is_from_nobody(&self) -> bool {
+        matches!(self, Crossing::Way(way) if way.from_user == UserId::NOBODY)
+    }
+
+    /// The name of the user of this cluster whom it is for, if it's a name that says it.
+    pub fn addressee(&self) -> Option<&Bare> {
+        match self {
+            Crossing::Way(way) => Some(&way.to),
+            Crossing::Letter(letter) => Some(&letter.to),
+            Crossing::Question(asked) => Some(&asked.about),
+            Crossing::Directed(directed) => Some(&directed.to),
+            _ => None,
+        }
+    }
+
+    /// The core that it is for.
+    pub fn target(&self, map: &Map) -> Seat {
+        match self {
+            Crossing::WayDone(name) => map.home_of(&name.from),
+            Crossing::WayForgotten(name) => map.home_of(&name.to),
+            Crossing::Watch { publisher, .. }
+            | Crossing::Unwatch { publisher }
+            | Crossing::Refused { publisher, .. }
+            | Crossing::Revoke { publisher, .. } => map.gateway(*publisher),
+            Crossing::State(state) => map.gateway(state.publisher),
+            Crossing::News(news) => news.subscribers.first().map_or(map.here, |user| map.gateway(*user)),
+            Crossing::Fetch(fetch) => map.gateway(fetch.publisher),
+            Crossing::Fetched(fetched) => map.gateway(fetched.fetch.from_user),
+            Crossing::Answer { ticket, .. } => ticket.seat(),
+            Crossing::Inquiry(inquiry) => map.home_of(inquiry.jid()),
+            Crossing::Way(way) => map.home_of(&way.to),
+            Crossing::Letter(letter) => map.home_of(&letter.to),
+            Crossing::Question(asked) => map.home_of(&asked.about),
+            Crossing::Directed(directed) => map.home_of(&directed.to),
+        }
+    }
+
+    /// News for users of several cores are several.
+    pub fn split(self, map: &Map) -> Vec<Crossing> {
+        let Crossing::News(news) = self else { return vec![self] };
+        let mut by_home: BTreeMap<Seat, Vec<UserId>> = BTreeMap::new();
+        let News { publisher, name, subscribers } = *news;
+        subscribers.into_iter().for_each(|user| by_home.entry(map.gateway(user)).or_default().push(user));
+        let news = |subscribers| Crossing::News(Box::new(News { publisher, name: name.clone(), subscribers }));
+        by_home.into_values().map(news).collect()
+    }
+
+    /// Looks at what can be seen without asking anybody: whose numbers they are, and how much it is.
+    ///
+    /// # Errors
+    /// No cluster may say that, or not this one.
+    pub fn check(&self, from: u16, map: &Map, limits: &Limits) -> Result<(), Lie> {
+        let theirs = |user: UserId| user.cluster() == from && user.serial() != 0;
+        let named = |user: UserId, jid: &Bare| theirs(user) && user.slot() == slot_of(jid.as_str());
+        let ours = |user: UserId| user.cluster() == map.cluster;
+        let maybe = |user: UserId, of: &dyn Fn(UserId) -> bool| user == UserId::NOBODY || of(user);
+        let frame = limits.frame_bytes as usize;
+        let short = |resource: &str| resource.len() <= JID_PART_BYTES && !resource.chars().any(char::is_control);
+        let sound = match self {
+            Crossing::Way(way) => {
+                let denial = way.from_user == UserId::NOBODY && way.kind == WayKind::Stanza(Action::Unsubscribed);
+                let fits = way.note.text.len() <= TEXT_BYTES && way.note.extensions.len() <= SUBSCRIPTION_EXTENSION_BYTES;
+                (denial || named(way.from_user, &way.from)) && maybe(way.to_user, &ours) && fits
+            }
+            Crossing::WayDone(_) | Crossing::WayForgotten(_) => true,
+            Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),
+            Crossing::Unwatch { publisher } => ours(*publisher),
+            Crossing::State(state) => {
+                let fits = |event: &[u8]| frame::head(event).user == state.publisher && event.len() <= frame + FRAME_BYTES;
+                let all_fit = state.events.iter().all(fits) && state.events.iter().count() <= FAR_SESSIONS;
+                named(state.publisher, &state.jid) && maybe(state.subscriber, &ours) && all_fit
+            }
+            Crossing::Refused { publisher, .. } | Crossing::Revoke { publisher, .. } => theirs(*publisher),
+            Crossing::Letter(letter) => {
+                let Content { id, body, extensions, .. } = &letter.content;
+                let resources = short(&letter.from_resource) && letter.to_resource.as_deref().is_none_or(short);
+                resources && id.len() + body.len() + extensions.len() <= frame
+            }
+            Crossing::Question(asked) => {
+                let fits = !matches!(&asked.what, Wanted::Document(name) if name.len() > DOCUMENT_NAME_BYTES);
+                named(asked.from_user, &asked.from) && fits
+            }
+            Crossing::Directed(directed) => {
+                let resources = short(&directed.from_resource) && directed.to_resource.as_deref().is_none_or(short);
+                resources && directed.presence.len() <= frame && presence::read(&directed.presence).is_ok()
+            }
+            Crossing::News(news) => {
+                theirs(news.publisher) && news.name.len() <= DOCUMENT_NAME_BYTES && news.subscribers.iter().all(|user| ours(*user))
+            }
+            Crossing::Fetch(fetch) => {
+                let fits = fetch.names.len() <= INTERESTS && fetch.names.iter().all(|(name, _)| name.len() <= DOCUMENT_NAME_BYTES);
+                ours(fetch.publisher) && named(fetch.from_user, &fetch.from) && fits
+            }
+            Crossing::Fetched(fetched) => {
+                let bytes: usize = fetched.documents.iter().map(|(_, data)| data.len()).sum();
+                let fits = bytes <= limits.document_bytes_per_user as usize && fetched.documents.len() <= INTERESTS;
+                theirs(fetched.fetch.publisher) && ours(fetched.fetch.from_user) && fits
+            }
+            Crossing::Answer { ticket, answer } => {
+                let fits = match answer {
+                    Answer::Done => true,
+                    Answer::Error(reason, detail) => !reason.closes() && detail.len() <= TEXT_BYTES,
+                    Answer::Document { data, .. } => data.len() <= limits.document_bytes_per_user as usize,
+                    Answer::LastSeen { status, .. } => status.len() <= frame,
+                };
+                fits && map.has(ticket.seat())
+            }
+            Crossing::Inquiry(inquiry) => inquiry.check(from, map),
+        };
+        if sound { Ok(()) } else { Err(Lie) }
+    }
+}
+
+impl Answer {
+    /// `None`: it answers nothing that is asked across.
+    fn of(event: SessionEvent) -> Option<Answer> {
+        Some(match event {
+            SessionEvent::Done { .. } => Answer::Done,
+            SessionEvent::Error { reason, mut detail, .. } => {
+                let end = detail.floor_char_boundary(TEXT_BYTES);
+                detail.truncate(end);
+                Answer::Error(reason, detail)
+            }
+            SessionEvent::Document { data, access, .. } => Answer::Document { data, access },
+            SessionEvent::LastSeen { seconds, status, .. } => Answer::LastSeen { seconds, status },
+            _ => return None,
+        })
+    }
+
+    /// What the session is told that has asked this about somebody; `None`: it has asked something else.
+    pub fn event(self, request: u32, about: Option<(&Bare, &Wanted)>) -> Option<SessionEvent> {
+        Some(match (self, about) {
+            (Answer::Done, None) => SessionEvent::Done { request },
+            (Answer::Error(reason, detail), _) => SessionEvent::Error { request, reason, detail },
+            (Answer::Document { data, access }, Some((jid, Wanted::Document(name)))) => {
+                SessionEvent::Document { request, jid: jid.clone(), name: name.clone(), data, access }
+            }
+            (Answer::LastSeen { seconds, status }, Some((jid, Wanted::LastSeen))) => {
+                SessionEvent::LastSeen { request, jid: jid.clone(), seconds, status }
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Whoever waits is told that the other cluster can't be asked.
+pub fn out_of_reach(asker: Asker) -> SessionEvent {
+    SessionEvent::Error { request: asker.request, reason: Reason::HomeOutOfReach, detail: String::new() }
+}

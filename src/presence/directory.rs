@@ -1,0 +1,175 @@
+//! The directory: which cluster each user is of. First come, first served.
+//!
+//! Lives on: the cores of the cluster that keeps it, each for the names whose home it would be. Serves Z1, Z3. Invariants: a name
+//! has one cluster until that gives it up; what was answered is stored.
+
+use super::control::Control;
+use super::outbox::Outbox;
+use crate::base::id::{Seat, UserId, slot_of};
+use crate::base::jid::Bare;
+use crate::base::map::Map;
+use crate::store::{Durability, Table, Write};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Names of one core. At the limit: no more are taken, and clusters go on asking.
+pub const NAMES: usize = 1 << 25;
+/// How the keys of its rows in `Meta` begin.
+const KEY: &[u8] = b"directory:";
+
+/// What clusters and the directory say to each other.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Inquiry {
+    /// `by`: the cluster that asks.
+    Locate { jid: Bare, by: u16 },
+    /// 0: of none.
+    Located { jid: Bare, cluster: u16 },
+    /// A cluster has this user now, or (`NOBODY`) no longer.
+    Settle { jid: Bare, user: UserId, by: u16 },
+    /// The cluster that has it.
+    Settled { jid: Bare, user: UserId, cluster: u16 },
+}
+
+impl Inquiry {
+    pub fn jid(&self) -> &Bare {
+        match self {
+            Inquiry::Locate { jid, .. }
+            | Inquiry::Located { jid, .. }
+            | Inquiry::Settle { jid, .. }
+            | Inquiry::Settled { jid, .. } => jid,
+        }
+    }
+
+    /// The same, as it comes from a cluster.
+    pub fn by(self, cluster: u16) -> Inquiry {
+        match self {
+            Inquiry::Locate { jid, .. } => Inquiry::Locate { jid, by: cluster },
+            Inquiry::Settle { jid, user, .. } => Inquiry::Settle { jid, user, by: cluster },
+            answer => answer,
+        }
+    }
+
+    /// Whether a cluster may say that to this one.
+    pub fn check(&self, from: u16, map: &Map) -> bool {
+        match self {
+            Inquiry::Locate { .. } => map.directory == map.cluster,
+            Inquiry::Settle { jid, user, .. } => {
+                let own = user.cluster() == from && user.slot() == slot_of(jid.as_str()) && user.serial() != 0;
+                map.directory == map.cluster && (own || *user == UserId::NOBODY)
+            }
+            Inquiry::Located { .. } | Inquiry::Settled { .. } => map.directory == from,
+        }
+    }
+}
+
+/// What a core of the directory knows.
+#[derive(Debug)]
+pub struct Directory {
+    names: HashMap<Bare, UserId, ahash::RandomState>,
+    /// Answers that wait for the store.
+    storing: BTreeMap<u64, (Bare, UserId, u16)>,
+    /// The domains of each cluster; of one that isn't here, any.
+    domains: BTreeMap<u16, BTreeSet<String>>,
+    /// Names asked for, settled, and not given to a cluster because of another one or of their domain.
+    pub located: u64,
+    pub settled: u64,
+    pub denied: u64,
+}
+
+impl Directory {
+    pub fn new(hasher: ahash::RandomState) -> Directory {
+        let (names, storing, domains) = (HashMap::with_hasher(hasher), BTreeMap::new(), BTreeMap::new());
+        Directory { names, storing, domains, located: 0, settled: 0, denied: 0 }
+    }
+
+    /// A cluster has logged in with these domains: it gets no names of others.
+    pub fn set_domains(&mut self, cluster: u16, domains: BTreeSet<String>) {
+        self.domains.insert(cluster, domains);
+    }
+
+    pub fn count(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The cluster of a user; 0: of none.
+    pub fn cluster(&self, jid: &Bare) -> u16 {
+        self.names.get(jid).map_or(0, |user| user.cluster())
+    }
+
+    /// Takes a row of `Meta`, if it's one of these.
+    ///
+    /// # Errors
+    /// It is, and can't be read.
+    pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        let Some(name) = key.strip_prefix(KEY) else { return Ok(()) };
+        let (jid, user) = read_row(name, value).ok_or("a name of the directory")?;
+        self.names.insert(jid, user);
+        Ok(())
+    }
+
+    /// Everything is loaded: what other cores of the node look after is left to them.
+    pub fn start(&mut self, map: &Map) {
+        self.names.retain(|jid, _| map.home_of(jid).core == map.here.core);
+    }
+
+    pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
+        self.located += 1;
+        let cluster = self.cluster(&jid);
+        answer(Inquiry::Located { jid, cluster }, by, out);
+    }
+
+    /// A cluster has a user, or no longer.
+    pub fn settle(&mut self, jid: Bare, user: UserId, by: u16, out: &mut Outbox) {
+        let holder = self.cluster(&jid);
+        let is_foreign = self.domains.get(&by).is_some_and(|domains| !domains.contains(jid.domain()));
+        let is_gone = user == UserId::NOBODY;
+        if is_gone && holder != by || self.names.get(&jid) == Some(&user) {
+            return answer(Inquiry::Settled { jid, user, cluster: holder }, by, out);
+        }
+        if is_foreign || holder != 0 && holder != by {
+            self.denied += 1;
+            return answer(Inquiry::Settled { jid, user, cluster: holder }, by, out);
+        }
+        if !is_gone && self.names.len() >= NAMES {
+            self.denied += 1;
+            return;
+        }
+        let value = (!is_gone).then(|| user.0.to_le_bytes().to_vec());
+        let ticket = out.commit(vec![Write { table: Table::Meta, key: row_key(KEY, &jid), value }], Durability::Synced);
+        // From now on nobody else gets it; whoever asks before it is stored is told what will be.
+        match is_gone {
+            true => _ = self.names.remove(&jid),
+            false => _ = self.names.insert(jid.clone(), user),
+        }
+        self.storing.insert(ticket, (jid, user, by));
+    }
+
+    /// The store has answered. False: it was about something else.
+    pub fn complete(&mut self, ticket: u64, stored: bool, out: &mut Outbox) -> bool {
+        let Some((jid, user, by)) = self.storing.remove(&ticket) else { return false };
+        if stored {
+            self.settled += 1;
+            let cluster = if user == UserId::NOBODY { 0 } else { by };
+            answer(Inquiry::Settled { jid, user, cluster }, by, out);
+        } else if self.names.get(&jid) == Some(&user) {
+            self.names.remove(&jid);
+        }
+        true
+    }
+}
+
+fn answer(inquiry: Inquiry, to: u16, out: &mut Outbox) {
+    let seat = if to == out.map.cluster { out.map.here } else { Seat::of_cluster(to) };
+    out.send(seat, Control::Directory(Box::new(inquiry)));
+}
+
+/// The key of a row of `Meta` that belongs to a name.
+pub fn row_key(prefix: &[u8], jid: &Bare) -> Vec<u8> {
+    [prefix, jid.as_str().as_bytes()].concat()
+}
+
+/// The name and the number in such a row.
+pub fn read_row(name: &[u8], value: &[u8]) -> Option<(Bare, UserId)> {
+    let jid = Bare::try_from(std::str::from_utf8(name).ok()?.to_owned()).ok()?;
+    Some((jid, UserId(u64::from_le_bytes(value.try_into().ok()?))))
+}

@@ -1,0 +1,232 @@
+//! What a core keeps of other clusters' users: which cluster each is of, as the directory said; what waits for it to say so; and who
+//! waits for an answer from another cluster.
+//!
+//! Lives on: every core, for the names whose home it would be. Serves Z1, Z3, Z9. Invariants: the directory is asked once for each
+//! name that is known; everything here has a limit and, but for what is known, a time.
+
+use super::border::Ticket;
+use super::control::{Asker, Control, EdgeRef, Entered, Wanted};
+use super::directory::Inquiry;
+use super::outbox::Outbox;
+use crate::base::id::{Seat, UserId};
+use crate::base::jid::Bare;
+use crate::base::time::Time;
+use ahash::RandomState;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+/// Names whose clusters one core knows. At the limit: the one known longest is forgotten, and asked for again.
+const KNOWN: usize = 1 << 20;
+/// What waits for the directory at one core. At the limit: it is given up, as if the directory were out of reach.
+const WAITING: usize = 16_384;
+/// Who waits for answers at one core. At the limit: nothing that wants one leaves.
+const TICKETS: usize = 65_536;
+/// The directory is asked again after this long, and given up after that.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const GIVE_UP: Duration = Duration::from_secs(20);
+/// An answer that takes longer is not waited for.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What is to be done once the directory has said whose a name is.
+#[derive(Debug)]
+pub enum Errand {
+    /// It is for the user of this name, wherever that is.
+    Leave(Control),
+    /// It has come under this name.
+    Enter(Entered),
+    /// A publisher's state has come under this name: it's asked for again.
+    Look(UserId),
+}
+
+/// Somebody who waits for an answer of another cluster.
+#[derive(Debug)]
+pub struct Open {
+    pub cluster: u16,
+    pub asker: Asker,
+    /// What was asked about whom; nothing: a message.
+    pub about: Option<(Bare, Wanted)>,
+    since: Time,
+}
+
+#[derive(Debug)]
+struct Asked {
+    errands: Vec<Errand>,
+    since: Time,
+    asked: Time,
+}
+
+/// What gateways count.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct GatewayCounters {
+    /// The directory was asked.
+    pub asked: u64,
+    /// Names forgotten for others.
+    pub evicted: u64,
+    /// What was given up because the directory said nothing, or too much waited.
+    pub given_up: u64,
+    /// Answers that did not come in time, or too many that were waited for.
+    pub unanswered: u64,
+    /// What another cluster said and may not.
+    pub refused: u64,
+    /// Names that were known to be of another cluster than they are.
+    pub corrected: u64,
+}
+
+pub struct Gateway {
+    known: HashMap<Bare, u16, RandomState>,
+    /// The same in the order in which they became known.
+    order: VecDeque<Bare>,
+    waiting: BTreeMap<Bare, Asked>,
+    errands: usize,
+    tickets: BTreeMap<u32, Open>,
+    next_ticket: u32,
+    /// Homes whose ways were not sent because a cluster was out of reach.
+    owed: BTreeSet<(u16, Seat)>,
+    pub counters: GatewayCounters,
+}
+
+impl Gateway {
+    /// `epoch`: of the node's life. The numbers of another one are not known.
+    pub fn new(hasher: RandomState, epoch: u32) -> Gateway {
+        Gateway {
+            known: HashMap::with_hasher(hasher),
+            order: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            errands: 0,
+            tickets: BTreeMap::new(),
+            next_ticket: epoch.wrapping_mul(0x9e37_79b1),
+            owed: BTreeSet::new(),
+            counters: GatewayCounters::default(),
+        }
+    }
+
+    /// The cluster that a user is of, if the directory has said so.
+    pub fn known(&self, jid: &Bare) -> Option<u16> {
+        self.known.get(jid).copied()
+    }
+
+    pub fn known_count(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn ticket_count(&self) -> usize {
+        self.tickets.len()
+    }
+
+    pub fn learn(&mut self, jid: Bare, cluster: u16) {
+        if self.known.insert(jid.clone(), cluster).is_some() {
+            return;
+        }
+        self.order.push_back(jid);
+        while self.known.len() > KNOWN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.counters.evicted += u64::from(self.known.remove(&oldest).is_some());
+        }
+    }
+
+    /// It is wrong.
+    pub fn forget(&mut self, jid: &Bare) {
+        if self.known.remove(jid).is_some() {
+            self.counters.corrected += 1;
+            self.order.retain(|known| known != jid);
+        }
+    }
+
+    /// Something waits until the directory has said whose a name is.
+    ///
+    /// # Errors
+    /// There is no room, or the directory can't be reached: gives it back.
+    pub fn wait(&mut self, now: Time, jid: &Bare, errand: Errand, out: &mut Outbox) -> Result<(), Errand> {
+        let seat = Seat::of_cluster(out.map.directory);
+        if self.errands >= WAITING || !out.peers.contains_key(&seat.node) {
+            self.counters.given_up += 1;
+            return Err(errand);
+        }
+        self.errands += 1;
+        if let Some(asked) = self.waiting.get_mut(jid) {
+            asked.errands.push(errand);
+            return Ok(());
+        }
+        self.counters.asked += 1;
+        ask(jid, out);
+        self.waiting.insert(jid.clone(), Asked { errands: vec![errand], since: now, asked: now });
+        Ok(())
+    }
+
+    /// Whether something waits for a name: what comes behind it waits, too.
+    pub fn is_asking(&self, jid: &Bare) -> bool {
+        self.waiting.contains_key(jid)
+    }
+
+    /// The directory has answered: what has waited for it, in order.
+    pub fn located(&mut self, jid: &Bare) -> Vec<Errand> {
+        let errands = self.waiting.remove(jid).map(|asked| asked.errands).unwrap_or_default();
+        self.errands -= errands.len();
+        errands
+    }
+
+    /// Keeps in mind who waits for an answer from a cluster. `None`: too many do.
+    pub fn issue(&mut self, now: Time, cluster: u16, asker: Asker, about: Option<(Bare, Wanted)>, here: Seat) -> Option<EdgeRef> {
+        if self.tickets.len() >= TICKETS {
+            self.counters.unanswered += 1;
+            return None;
+        }
+        self.next_ticket = self.next_ticket.wrapping_add(1);
+        self.tickets.insert(self.next_ticket, Open { cluster, asker, about, since: now });
+        Some(Ticket::edge(here, self.next_ticket))
+    }
+
+    /// A cluster has answered. `None`: nobody waits for that from it.
+    pub fn redeem(&mut self, number: u32, cluster: u16) -> Option<Open> {
+        let is_theirs = self.tickets.get(&number).is_some_and(|open| open.cluster == cluster);
+        if is_theirs { self.tickets.remove(&number) } else { None }
+    }
+
+    /// A cluster is out of reach: those who wait for its answers, and what waits for its directory.
+    pub fn lost(&mut self, cluster: u16, directory: u16) -> (Vec<Open>, Vec<Errand>) {
+        let open = self.tickets.extract_if(.., |_, open| open.cluster == cluster).map(|(_, open)| open).collect();
+        let errands = if cluster == directory { self.give_up(|_| true) } else { Vec::new() };
+        (open, errands)
+    }
+
+    /// A home's way could not be sent to a cluster.
+    pub fn owe(&mut self, cluster: u16, home: Seat) {
+        self.owed.insert((cluster, home));
+    }
+
+    /// A cluster is back: the homes that are to send their ways again.
+    pub fn owed(&mut self, cluster: u16) -> Vec<Seat> {
+        self.owed.extract_if(.., |(of, _)| *of == cluster).map(|(_, home)| home).collect()
+    }
+
+    /// What was waited for too long, and when to look again.
+    pub fn tick(&mut self, now: Time, out: &mut Outbox) -> (Vec<Open>, Vec<Errand>, Option<Time>) {
+        let mut late = Vec::new();
+        while let Some(first) = self.tickets.first_entry().filter(|first| first.get().since + ANSWER <= now) {
+            self.counters.unanswered += 1;
+            late.push(first.remove());
+        }
+        let errands = self.give_up(|asked| asked.since + GIVE_UP <= now);
+        for (jid, asked) in self.waiting.iter_mut().filter(|(_, asked)| asked.asked + ASK_AGAIN <= now) {
+            asked.asked = now;
+            ask(jid, out);
+        }
+        let ticket = self.tickets.first_key_value().map(|(_, open)| open.since + ANSWER);
+        let question = self.waiting.values().map(|asked| asked.asked + ASK_AGAIN).min();
+        (late, errands, [ticket, question].into_iter().flatten().min())
+    }
+
+    fn give_up(&mut self, which: impl Fn(&Asked) -> bool) -> Vec<Errand> {
+        let errands: Vec<Errand> =
+            self.waiting.extract_if(.., |_, asked| which(asked)).flat_map(|(_, asked)| asked.errands).collect();
+        self.errands -= errands.len();
+        self.counters.given_up += errands.len() as u64;
+        errands
+    }
+}
+
+fn ask(jid: &Bare, out: &mut Outbox) {
+    let inquiry = Inquiry::Locate { jid: jid.clone(), by: out.map.cluster };
+    out.send(Seat::of_cluster(out.map.directory), Control::Directory(Box::new(inquiry)));
+}

@@ -1,0 +1,322 @@
+//! The border to other clusters: what comes over it is checked and finds its way inside, what is for their users leaves.
+//!
+//! Lives on: every core. Serves Z3, Z6, Z7, Z8, Z9, Z13. What comes arrives at any core of any node. Where it names who says it, it
+//! goes first to the core that knows whose that name is, its gateway, and then to the core that it's for. What is for a name goes
+//! to the core that would be its home, and leaves from there if the name is another cluster's. Invariants: nothing that has come
+//! from one cluster goes on to another one; what another cluster may not say changes nothing and is counted.
+
+use super::Shard;
+use crate::base::id::{NodeId, Seat, UserId};
+use crate::base::jid::Bare;
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::border::{self, Crossing, FAR_SESSIONS};
+use crate::presence::control::{Answer, Asker, Control, Entered, SessionEvent, UserRef, Wanted};
+use crate::presence::directory::Inquiry;
+use crate::presence::frame::{self, Events};
+use crate::presence::gateway::{Errand, Open};
+use crate::presence::passage::BadPassage;
+use crate::presence::relay::SLOT;
+
+/// Where a user is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    /// Of this cluster, or of none.
+    Ours,
+    /// Of another cluster.
+    Theirs(u16),
+    /// The directory must be asked.
+    Unknown,
+}
+
+impl Shard {
+    /// Another cluster says something (`border::encode`), to whichever core it came.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn from_cluster(&mut self, now: Time, cluster: u16, bytes: &[u8]) -> Result<(), BadPassage> {
+        let crossing = border::decode(bytes)?;
+        if self.out.map.cluster == 0 || crossing.check(cluster, &self.out.map, &self.settings.limits).is_err() {
+            self.gateway.counters.refused += 1;
+            return Ok(());
+        }
+        for crossing in crossing.split(&self.out.map) {
+            let speaker = crossing.speaker().map(|jid| self.out.map.home_of(jid));
+            let (vouched, seat) = (speaker.is_none(), speaker.unwrap_or_else(|| crossing.target(&self.out.map)));
+            self.out.send(seat, Control::Entered(Box::new(Entered { cluster, vouched, crossing })));
+        }
+        self.work_off(now);
+        Ok(())
+    }
+
+    /// Updates of another cluster's publishers, as event frames.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn updates_from_cluster(&mut self, now: Time, cluster: u16, frames: Vec<u8>) -> Result<(), BadPassage> {
+        let events = Events::try_from(frames).map_err(|_| BadPassage)?;
+        let most = self.settings.limits.frame_bytes as usize + border::FRAME_BYTES;
+        for event in events.iter() {
+            let user = frame::head(event).user;
+            if self.out.map.abroad(user) != Some(cluster) || event.len() > most {
+                self.gateway.counters.refused += 1;
+                continue;
+            }
+            let gateway = self.out.map.gateway(user);
+            if gateway.node == self.settings.node {
+                self.update_inside(now, gateway.core, event);
+            } else {
+                // What is put off on the way there is lost, and the gateway asks for it (`Control::Missed`).
+                self.out.update(gateway, SLOT, UserRef { user, slot: SLOT }, now, event);
+            }
+        }
+        self.work_off(now);
+        Ok(())
+    }
+
+    /// An update of a publisher of another cluster, at its gateway.
+    pub(super) fn is_welcome(&mut self, event: &[u8]) -> bool {
+        let head = frame::head(event);
+        let (publisher, map) = (head.user, &self.out.map);
+        let Some(cluster) = map.abroad(publisher).filter(|_| map.gateway(publisher) == map.here) else { return true };
+        match self.homes.relays.takes(publisher, head.session, FAR_SESSIONS) {
+            Some(true) => true,
+            Some(false) => {
+                self.gateway.counters.refused += 1;
+                false
+            }
+            None => {
+                // Nobody watches it here any more, and its home does not know.
+                let seat = self.out.map.here;
+                self.out.send(Seat::of_cluster(cluster), Control::Unwatch { publisher, seat, slot: SLOT });
+                false
+            }
+        }
+    }
+
+    /// Something has come from another cluster, and is here because this core knows whose name it comes under, or is for this core.
+    pub(super) fn entered(&mut self, now: Time, entered: Entered) {
+        let Entered { cluster, vouched, crossing } = entered;
+        if vouched {
+            return match crossing.enter(cluster) {
+                control @ (Control::Snapshot(_) | Control::Refused { .. } | Control::Revoke { .. }) => {
+                    self.heard_from_node(now, control)
+                }
+                // It does not leave again, whosever the name is.
+                control => self.control_here(now, control),
+            };
+        }
+        let Some(speaker) = crossing.speaker().cloned() else { return };
+        let whose = if self.gateway.is_asking(&speaker) { Whose::Unknown } else { self.whose(&speaker) };
+        match whose {
+            Whose::Theirs(known) if known == cluster => self.let_in(cluster, crossing),
+            Whose::Ours if crossing.is_from_nobody() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
+            Whose::Ours => self.gateway.counters.refused += 1,
+            Whose::Theirs(_) if self.keeps_directory() => self.gateway.counters.refused += 1,
+            Whose::Theirs(_) | Whose::Unknown => {
+                // Whoever was another cluster's may be this one's now.
+                self.gateway.forget(&speaker);
+                self.enter_later(now, &speaker, Entered { cluster, vouched, crossing });
+            }
+        }
+    }
+
+    fn enter_later(&mut self, now: Time, speaker: &Bare, entered: Entered) {
+        let errand = match entered.crossing {
+            // What comes behind it would overtake it.
+            Crossing::State(state) => Errand::Look(state.publisher),
+            crossing => Errand::Enter(Entered { crossing, ..entered }),
+        };
+        if let Err(errand) = self.gateway.wait(now, speaker, errand, &mut self.out) {
+            self.give_up(errand);
+        }
+    }
+
+    /// It speaks for a user of its cluster.
+    fn let_in(&mut self, cluster: u16, crossing: Crossing) {
+        let seat = crossing.target(&self.out.map);
+        self.out.send(seat, Control::Entered(Box::new(Entered { cluster, vouched: true, crossing })));
+    }
+
+    /// Where the user of a name is, as far as this core can say, which must be the one that would be the user's home.
+    fn whose(&self, jid: &Bare) -> Whose {
+        let own = self.out.map.cluster;
+        let known = match self.keeps_directory() {
+            _ if self.homes.by_name(jid).is_some() => Some(own),
+            true => Some(self.homes.directory.cluster(jid)),
+            false => self.gateway.known(jid),
+        };
+        match known {
+            None => Whose::Unknown,
+            Some(cluster) if cluster == 0 || cluster == own => Whose::Ours,
+            Some(cluster) => Whose::Theirs(cluster),
+        }
+    }
+
+    /// Whether there are clusters, and this one keeps their directory.
+    pub(super) fn keeps_directory(&self) -> bool {
+        self.out.map.directory != 0 && self.out.map.directory == self.out.map.cluster
+    }
+
+    /// What is for a name leaves if that is another cluster's. Gives back what stays.
+    pub(super) fn leave(&mut self, now: Time, control: Control) -> Option<Control> {
+        let jid = match &control {
+            Control::Way(way) => way.to.clone(),
+            Control::Message(message) => message.to.clone(),
+            Control::Question(question) => question.about.clone(),
+            Control::Directed(directed) => directed.to.clone(),
+            _ => return Some(control),
+        };
+        let whose = if self.gateway.is_asking(&jid) { Whose::Unknown } else { self.whose(&jid) };
+        match whose {
+            Whose::Ours => return Some(control),
+            Whose::Theirs(cluster) => self.send_to_cluster(now, cluster, control),
+            Whose::Unknown => {
+                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Leave(control), &mut self.out) {
+                    self.give_up(errand);
+                }
+            }
+        }
+        None
+    }
+
+    fn send_to_cluster(&mut self, now: Time, cluster: u16, mut control: Control) {
+        let seat = Seat::of_cluster(cluster);
+        let refusal = match &control {
+            _ if !self.out.peers.contains_key(&seat.node) => Some(Reason::HomeOutOfReach),
+            // Ways are kept by their senders anyway.
+            Control::Way(_) => None,
+            _ => self.out.is_full(seat).then_some(Reason::Overloaded),
+        };
+        if let Some(reason) = refusal {
+            return self.refuse_to_leave(cluster, control, reason);
+        }
+        let about = match &control {
+            Control::Question(question) => Some((question.about.clone(), question.what.clone())),
+            _ => None,
+        };
+        if let Some(asker) = asker(&mut control) {
+            let Some(edge) = self.gateway.issue(now, cluster, *asker, about, self.out.map.here) else {
+                return self.refuse_to_leave(cluster, control, Reason::Overloaded);
+            };
+            asker.edge = edge;
+        }
+        self.out.send(seat, control);
+    }
+
+    /// It does not get there: whoever waits is told, and what must get there will be sent again.
+    fn refuse_to_leave(&mut self, cluster: u16, mut control: Control, reason: Reason) {
+        if let Control::Way(way) = &control {
+            let home = self.out.map.home_of(&way.from);
+            self.gateway.owe(cluster, home);
+        } else if let Some(&mut Asker { edge, request }) = asker(&mut control) {
+            self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
+        }
+    }
+
+    fn give_up(&mut self, errand: Errand) {
+        if let Errand::Leave(control) = errand {
+            self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach);
+        }
+    }
+
+    /// A word of the directory, or for it.
+    pub(super) fn directory(&mut self, now: Time, inquiry: Inquiry) {
+        let Shard { homes, out, .. } = self;
+        match inquiry {
+            Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
+            Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
+            Inquiry::Settled { jid, user, .. } => homes.settled(jid, user, out),
+            Inquiry::Located { jid, cluster } => self.located(now, jid, cluster),
+        }
+    }
+
+    fn located(&mut self, now: Time, jid: Bare, cluster: u16) {
+        let errands = self.gateway.located(&jid);
+        let is_theirs = cluster != 0 && cluster != self.out.map.cluster && self.homes.by_name(&jid).is_none();
+        if is_theirs {
+            self.gateway.learn(jid.clone(), cluster);
+        }
+        for errand in errands {
+            match errand {
+                Errand::Leave(control) if is_theirs => self.send_to_cluster(now, cluster, control),
+                Errand::Leave(control) => self.control_here(now, control),
+                Errand::Enter(entered) if is_theirs && entered.cluster == cluster => {
+                    self.let_in(cluster, entered.crossing);
+                }
+                Errand::Enter(entered) if cluster == 0 && entered.crossing.is_from_nobody() => {
+                    self.let_in(entered.cluster, entered.crossing);
+                }
+                Errand::Look(publisher) if is_theirs && publisher.cluster() == cluster => {
+                    self.homes.relays.ask_again(|user| user == publisher, &mut self.out);
+                }
+                Errand::Enter(_) | Errand::Look(_) => self.gateway.counters.refused += 1,
+            }
+        }
+    }
+
+    /// A cluster has answered what a session here, or at another core, has asked.
+    pub(super) fn answered_by(&mut self, cluster: u16, number: u32, answer: Answer) {
+        let Some(Open { asker: Asker { edge, request }, about, .. }) = self.gateway.redeem(number, cluster) else {
+            self.gateway.counters.refused += 1;
+            return;
+        };
+        let about = about.as_ref().map(|(jid, what): &(Bare, Wanted)| (jid, what));
+        match answer.event(request, about) {
+            Some(SessionEvent::Done { request: 0 }) => {}
+            Some(event) => self.out.tell(edge, event),
+            None => self.gateway.counters.refused += 1,
+        }
+    }
+
+    /// Another cluster can be reached again.
+    pub(super) fn cluster_found(&mut self, cluster: u16) {
+        for home in self.gateway.owed(cluster) {
+            self.out.send(home, Control::WaysAgain { cluster });
+        }
+        if cluster == self.out.map.directory {
+            self.homes.settle_all(&mut self.out);
+        }
+    }
+
+    /// Another cluster is out of reach.
+    pub(super) fn cluster_lost(&mut self, cluster: u16) {
+        let (open, errands) = self.gateway.lost(cluster, self.out.map.directory);
+        self.tell_in_vain(open);
+        errands.into_iter().for_each(|errand| self.give_up(errand));
+    }
+
+    /// Looks after the time of what waits for other clusters. Gives when it must again.
+    pub(super) fn go_on_with_clusters(&mut self, now: Time) -> Option<Time> {
+        let (late, errands, next) = self.gateway.tick(now, &mut self.out);
+        self.tell_in_vain(late);
+        errands.into_iter().for_each(|errand| self.give_up(errand));
+        next
+    }
+
+    /// No answer will come. Who wanted to hear only of errors hears nothing: there may have been none.
+    fn tell_in_vain(&mut self, open: Vec<Open>) {
+        for Open { asker, .. } in open.into_iter().filter(|open| open.asker.request != 0) {
+            self.out.tell(asker.edge, border::out_of_reach(asker));
+        }
+    }
+
+    /// Updates of another cluster's publisher were lost on their way to this core.
+    pub(super) fn missed(&mut self, publisher: UserId) {
+        self.homes.relays.ask_again(|user| user == publisher, &mut self.out);
+    }
+
+    /// Ways to users of another cluster set out again.
+    pub(super) fn ways_again(&mut self, cluster: u16) {
+        self.homes.ways_again(NodeId::of_cluster(cluster), &mut self.out);
+    }
+}
+
+/// Whoever waits for an answer to it.
+fn asker(control: &mut Control) -> Option<&mut Asker> {
+    match control {
+        Control::Message(message) => Some(&mut message.asker),
+        Control::Question(question) => Some(&mut question.asker),
+        _ => None,
+    }
+}

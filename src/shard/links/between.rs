@@ -1,0 +1,273 @@
+//! How clusters find each other: each logs in to the directory, and hears from it where all the others are.
+//!
+//! Lives on: the core of lane 0, which is the first of each node; the table that comes of it: every core. Serves Z1, Z2. A
+//! cluster's nodes dial those of the directory, by lane 0 only until they are told of them. A cluster is told from any other with
+//! its number by what its hello says of its identity: the directory and whoever has been told by it lets no other one in. Where
+//! two nodes of the directory have let in different clusters, the word of the lower one holds. Invariants: nobody but the directory
+//! is believed about other clusters; a cluster speaks only for itself when it logs in.
+
+use super::{Lane, LinkTerms, Shard, word};
+use crate::base::config::{self, Compression};
+use crate::base::id::NodeId;
+use crate::base::reason::LinkReason;
+use crate::base::time::Time;
+use crate::link::classify::Policy;
+use crate::ownership::clusters::{Cluster, Clusters, Unnumbered};
+use crate::presence::passage::BadPassage;
+use crate::shard::batch::Entry;
+use crate::shard::owners::Word;
+use crate::wire::complex::{Packer, Unpacker};
+use crate::wire::link::{Hello, Purpose, Site};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Clusters that have said hello to the directory and no more. At the limit: the next one is refused, `NoRoom`.
+const LOG_INS: usize = 64;
+/// The lane by which clusters log in.
+const LOG_IN_LANE: u16 = 0;
+
+/// What a node is told of other clusters at its start.
+#[derive(Clone, Debug)]
+pub struct Between {
+    /// This cluster, as the others are to know it.
+    pub own: Cluster,
+    /// What tells it from any other one with its number; the beginning of it is `own.identity`.
+    pub identity: [u8; 32],
+    /// The cluster that keeps the directory, and its nodes, if that isn't this one.
+    pub directory: u16,
+    pub at: Vec<(NodeId, SocketAddr)>,
+    /// What may wait for a complex message, and how those are made.
+    pub policy: Policy,
+    pub link: config::Link,
+    /// For zstd; empty: none.
+    pub dictionary: Vec<u8>,
+}
+
+impl Between {
+    /// The number by which the directory knows an identity.
+    pub fn short(identity: &[u8; 32]) -> u64 {
+        u64::from_le_bytes(*identity.first_chunk().expect("it has 32 bytes"))
+    }
+
+    /// Whether a node dials another cluster's. Who logs in knows where the directory is, not the other way round.
+    pub(super) fn dials(&self, me: Site, site: Site) -> bool {
+        match self.directory {
+            directory if directory == me.cluster => false,
+            directory => directory == site.cluster || me < site,
+        }
+    }
+
+    /// The nodes of a cluster as far as they are known from the start.
+    pub(super) fn at_of(&self, cluster: u16) -> &[(NodeId, SocketAddr)] {
+        if cluster == self.directory { &self.at } else { &[] }
+    }
+
+    /// # Panics
+    /// When zstd has no memory: whoever made this has tried.
+    pub(super) fn packer(&self) -> Packer {
+        Packer::new(self.link.compression, self.trained()).expect("it was tried at the start")
+    }
+
+    /// # Panics
+    /// As `packer`.
+    pub(super) fn unpacker(&self) -> Unpacker {
+        Unpacker::new(&self.dictionary).expect("it was tried at the start")
+    }
+
+    /// # Errors
+    /// zstd can't use the dictionary, or has no memory.
+    pub fn try_out(&self) -> std::io::Result<()> {
+        Packer::new(self.link.compression, self.trained()).and(Unpacker::new(&self.dictionary).map(drop))
+    }
+
+    fn trained(&self) -> &[u8] {
+        if self.link.compression == Compression::Zstd { &self.dictionary } else { &[] }
+    }
+}
+
+/// Clusters that are about to log in here, and what their hellos said of their identities.
+#[derive(Default)]
+pub(super) struct LogIns(BTreeMap<u16, u64>);
+
+impl Shard {
+    /// The other clusters that this core has been told of.
+    pub fn clusters(&self) -> &Clusters {
+        &self.links.clusters
+    }
+
+    /// Whether a node is one that there may be lanes to.
+    pub(in crate::shard) fn is_known(&self, site: Site) -> bool {
+        let is_awaited = |terms: &LinkTerms| {
+            let at = terms.between.as_ref().map_or(&[][..], |between| between.at_of(site.cluster));
+            at.iter().any(|(node, _)| *node == site.node)
+        };
+        self.has_all_lanes(site) || is_awaited(self.terms()) || self.links.log_ins.0.contains_key(&site.cluster)
+    }
+
+    /// Whether each core may have lanes to it: it's of this cluster, or the directory has told of it.
+    pub(super) fn has_all_lanes(&self, site: Site) -> bool {
+        let told = || self.links.clusters.get(site.cluster).is_some_and(|other| other.place.address(site.node).is_some());
+        self.terms().is_inside(site) || told()
+    }
+
+    /// The first words with the directory.
+    pub(super) fn begin_between(&mut self, now: Time) {
+        let Some(between) = self.terms().between.clone().filter(|_| self.settings.core.0 == LOG_IN_LANE) else { return };
+        for (node, _) in between.at {
+            self.open_lane(now, (Site { cluster: between.directory, node }, LOG_IN_LANE));
+        }
+    }
+
+    /// Whether another cluster's node may have a lane here.
+    pub(super) fn admit_cluster(&mut self, hello: &Hello) -> Result<(), LinkReason> {
+        let Site { cluster, node } = hello.from;
+        let keeps_directory = self.keeps_directory();
+        if self.terms().between.is_none() || hello.purpose != Purpose::Between {
+            return Err(LinkReason::WrongCluster);
+        }
+        let identity = Between::short(&hello.digest);
+        let logs_in = keeps_directory && hello.lane == LOG_IN_LANE;
+        let log_ins = &mut self.links.log_ins.0;
+        let known = self.links.clusters.get(cluster);
+        match known.map(|known| known.identity).or_else(|| log_ins.get(&cluster).copied()) {
+            Some(known) if known != identity => Err(LinkReason::NumberInUse),
+            Some(_) if logs_in || known.is_some_and(|known| known.place.address(node).is_some()) => Ok(()),
+            Some(_) => Err(LinkReason::Untold),
+            None if !logs_in => Err(LinkReason::Untold),
+            None if log_ins.len() >= LOG_INS => Err(LinkReason::NoRoom),
+            None => {
+                log_ins.insert(cluster, identity);
+                Ok(())
+            }
+        }
+    }
+
+    /// A lane is up: what there is to say about clusters is said.
+    pub(super) fn introduce(&mut self, site: Site, lane: u16) {
+        if lane != LOG_IN_LANE || self.settings.core.0 != LOG_IN_LANE {
+            return;
+        }
+        if self.terms().is_inside(site) {
+            self.words.push(Word::Met(site.node));
+        }
+        let terms = self.terms();
+        let Some(between) = &terms.between else { return };
+        if terms.is_inside(site) && self.keeps_directory() {
+            self.tell_clusters(site);
+        } else if site.cluster == between.directory {
+            let place = postcard::to_extend(&between.own.place, word::JOIN.to_le_bytes().to_vec());
+            self.links.words.push((site, place.expect("a place is plain values")));
+        }
+    }
+
+    /// A cluster logs in.
+    pub(super) fn join(&mut self, now: Time, (site, lane): Lane, said: &[u8]) -> Result<(), BadPassage> {
+        if lane != LOG_IN_LANE || !self.keeps_directory() {
+            return Err(BadPassage);
+        }
+        let place = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        let known = self.links.clusters.get(site.cluster).map(|known| known.identity);
+        let identity = known.or_else(|| self.links.log_ins.0.get(&site.cluster).copied()).ok_or(BadPassage)?;
+        match self.links.clusters.claim(Some(site.cluster), identity, place) {
+            Ok(cluster) => {
+                self.links.log_ins.0.remove(&site.cluster);
+                if !self.learn(now, vec![cluster]) {
+                    self.tell_clusters(site);
+                }
+            }
+            Err(why) => {
+                self.link_faults.remark(format!("cluster {} can't log in: {why}", site.cluster));
+                let why = postcard::to_extend(&why, word::DENIED.to_le_bytes().to_vec()).expect("a reason is plain values");
+                self.links.words.push((site, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory has said no.
+    pub(super) fn denied(&mut self, (site, lane): Lane, said: &[u8]) -> Result<(), BadPassage> {
+        if lane != LOG_IN_LANE || !self.is_directory(site) {
+            return Err(BadPassage);
+        }
+        let why: Unnumbered = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        self.link_faults.remark(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
+        Ok(())
+    }
+
+    fn is_directory(&self, site: Site) -> bool {
+        self.terms().between.as_ref().is_some_and(|between| between.directory == site.cluster)
+    }
+
+    /// The directory tells of clusters; or one of its nodes another one.
+    pub(super) fn told_of_clusters(&mut self, now: Time, (site, lane): Lane, said: &[u8]) -> Result<(), BadPassage> {
+        if lane != LOG_IN_LANE || !self.is_directory(site) {
+            return Err(BadPassage);
+        }
+        let told: Vec<Cluster> = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        let (terms, known) = (self.terms(), &self.links.clusters);
+        let is_believed = |cluster: &Cluster| {
+            // Between nodes of the directory the word of the lower one holds.
+            let is_new = known.get(cluster.number).is_none();
+            cluster.number != terms.me.cluster && (!terms.is_inside(site) || is_new || site.node < terms.me.node)
+        };
+        let sound = |cluster: Cluster| Clusters::default().claim(Some(cluster.number), cluster.identity, cluster.place);
+        let believed = told.into_iter().filter(is_believed).map(sound).collect::<Result<_, _>>().map_err(|_| BadPassage)?;
+        self.learn(now, believed);
+        Ok(())
+    }
+
+    /// Takes in what is true of clusters from now on, and tells all who are to know. False: it's nothing new.
+    fn learn(&mut self, now: Time, clusters: Vec<Cluster>) -> bool {
+        let mut table = (*self.links.clusters).clone();
+        let news = clusters.into_iter().filter(|cluster| table.put(cluster.clone())).count();
+        if news == 0 {
+            return false;
+        }
+        let table = Arc::new(table);
+        self.tell_cores(|| Entry::Clusters(table.clone()));
+        self.take_clusters(now, table);
+        if self.keeps_directory() {
+            let sites: Vec<Site> = self.links.reach.keys().copied().collect();
+            sites.into_iter().for_each(|site| self.tell_clusters(site));
+        }
+        true
+    }
+
+    /// Tells a node of all clusters but its own: only the directory does.
+    fn tell_clusters(&mut self, site: Site) {
+        let Some(between) = &self.terms().between else { return };
+        let others = self.links.clusters.others(site.cluster).chain((site.cluster != between.own.number).then_some(&between.own));
+        let told = postcard::to_extend(&others.collect::<Vec<_>>(), word::CLUSTERS.to_le_bytes().to_vec());
+        self.links.words.push((site, told.expect("clusters are plain values")));
+    }
+
+    /// Every core has the same table: lanes are opened to whom it names, and closed to whom it doesn't name any more.
+    pub(in crate::shard) fn take_clusters(&mut self, now: Time, table: Arc<Clusters>) {
+        let before = std::mem::replace(&mut self.links.clusters, table.clone());
+        let was_another = |site: &Site| {
+            let identity = |clusters: &Clusters| clusters.get(site.cluster).map(|cluster| cluster.identity);
+            identity(&before).is_some_and(|before| identity(&table) != Some(before))
+        };
+        let is_over = |shard: &Shard, site: &Site| was_another(site) || !shard.is_known(*site);
+        let lanes: Vec<Lane> = self.links.lanes.keys().copied().filter(|(site, _)| is_over(self, site)).collect();
+        for lane in lanes {
+            let machine = self.links.lanes.remove(&lane);
+            machine.into_iter().for_each(|mut machine| machine.leave(&mut self.out.lines));
+        }
+        let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| is_over(self, site)).collect();
+        sites.into_iter().for_each(|site| self.forget_site(now, site));
+        let me = self.terms().me.cluster;
+        for cluster in table.others(me) {
+            for &(node, _) in &cluster.place.nodes {
+                self.open_own_lanes(now, Site { cluster: cluster.number, node });
+            }
+            self.choose(now, cluster.number);
+        }
+    }
+
+    /// A lane of a cluster that has not logged in yet is gone: it may begin anew, or another one of its number.
+    pub(super) fn log_in_lost(&mut self, site: Site) {
+        self.links.log_ins.0.remove(&site.cluster);
+    }
+}

@@ -1,0 +1,294 @@
+//! How far other nodes can be reached, and by which of its nodes another cluster is spoken to.
+//!
+//! Lives on: every core of a node that has links. Serves G4, M4, Z2, Z13. What becomes of a lane every core of this node hears.
+//! Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them is: so no two cores
+//! of this node disagree for longer than a turn of their rings. Of a cluster's nodes one is used, until that is gone; whenever
+//! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare.
+
+use super::{Shard, word};
+use crate::base::id::{CoreId, NodeId};
+use crate::base::time::Time;
+use crate::presence::passage::BadPassage;
+use crate::shard::batch::Entry;
+use crate::wire::link::{Hello, Site};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Presence is compared with another cluster's so often at most: what is asked for meanwhile is done once, then.
+const COMPARE_EVERY: Duration = Duration::from_millis(200);
+
+/// What a core tells the others of a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneNews {
+    pub site: Site,
+    pub lane: u16,
+    pub state: LaneState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LaneState {
+    /// To a node of so many cores.
+    Up {
+        cores: u16,
+    },
+    /// The other node can answer by all of its cores.
+    Ready,
+    /// After a break; updates may have been lost.
+    Resumed,
+    Down,
+}
+
+/// How far a node can be reached.
+#[derive(Default)]
+pub(super) struct Reach {
+    pub cores: u16,
+    up: BTreeSet<u16>,
+    /// The other node has said that it's ready, and has been told that this one is.
+    ready: bool,
+    pub told: bool,
+    found: bool,
+}
+
+impl Reach {
+    /// Whether all lanes are up, at this end.
+    pub fn is_whole(&self, own: u16) -> bool {
+        self.cores > 0 && (0..Hello::lanes(own, self.cores)).all(|lane| self.up.contains(&lane))
+    }
+}
+
+/// The way to another cluster.
+#[derive(Default)]
+pub(super) struct Route {
+    /// The node by which it's spoken to.
+    pub used: Option<NodeId>,
+    /// Since when there is a reason to compare, and when that was done last.
+    again: bool,
+    compared: Option<Time>,
+}
+
+/// A cluster's nodes in the order in which a node prefers them: so that those of one cluster spread over those of the other.
+fn preferred(nodes: &[NodeId], own: NodeId) -> impl Iterator<Item = NodeId> {
+    nodes.iter().copied().cycle().skip(usize::from(own.0) % nodes.len().max(1)).take(nodes.len())
+}
+
+impl Shard {
+    /// Every core of this node hears of a lane of this core.
+    pub(super) fn tell_of_lane(&mut self, now: Time, news: LaneNews) {
+        self.tell_cores(|| Entry::Lane(news));
+        self.hear_of_lane(now, news);
+    }
+
+    /// Tells all other cores of this node something.
+    pub(super) fn tell_cores(&mut self, entry: impl Fn() -> Entry) {
+        let (own, cores) = (self.settings.core, self.settings.cores);
+        (0..cores).map(CoreId).filter(|&core| core != own).for_each(|core| self.put_aside(core, entry()));
+    }
+
+    pub(in crate::shard) fn hear_of_lane(&mut self, now: Time, LaneNews { site, lane, state }: LaneNews) {
+        let (peer, inside) = (self.terms().peer(site), self.terms().is_inside(site));
+        let reach = self.links.reach.entry(site).or_default();
+        match state {
+            LaneState::Up { cores } => {
+                reach.cores = cores;
+                reach.up.insert(lane);
+                if inside {
+                    self.out.map.set_cores(peer, cores);
+                }
+                // What answers it may be on its way before all lanes are up; it goes to the right core from the first on.
+                self.out.peers.entry(peer).or_default();
+                self.link_faults.better(site);
+                if self.has_all_lanes(site) {
+                    self.open_own_lanes(now, site);
+                }
+                self.introduce(site, lane);
+            }
+            LaneState::Ready => reach.ready = true,
+            LaneState::Resumed if reach.found => {
+                let cores = reach.cores;
+                self.resumed(now, site, cores);
+            }
+            LaneState::Resumed => {}
+            LaneState::Down => {
+                reach.up.remove(&lane);
+                (reach.ready, reach.told) = (false, false);
+                let was_found = std::mem::take(&mut reach.found);
+                let is_away = |(other, reach): (&Site, &Reach)| self.terms().peer(*other) != peer || reach.up.is_empty();
+                if self.links.reach.iter().all(is_away) {
+                    self.out.peers.remove(&peer);
+                }
+                if was_found {
+                    self.site_lost(now, site);
+                }
+                self.log_in_lost(site);
+                if !self.is_known(site) {
+                    self.links.reach.remove(&site);
+                }
+            }
+        }
+        let own = self.settings.cores;
+        let Some(reach) = self.links.reach.get_mut(&site) else { return };
+        if reach.ready && !reach.found && reach.is_whole(own) {
+            reach.found = true;
+            let cores = reach.cores;
+            self.site_found(now, site, cores);
+        }
+    }
+
+    fn site_found(&mut self, now: Time, site: Site, cores: u16) {
+        match self.terms().is_inside(site) {
+            true => {
+                self.peer_found(now, site.node, cores);
+                self.nodes_changed();
+            }
+            false => self.choose(now, site.cluster),
+        }
+    }
+
+    fn site_lost(&mut self, now: Time, site: Site) {
+        match self.terms().is_inside(site) {
+            true => {
+                self.peer_lost(now, site.node);
+                self.nodes_changed();
+            }
+            false => self.choose(now, site.cluster),
+        }
+    }
+
+    fn resumed(&mut self, now: Time, site: Site, cores: u16) {
+        match self.terms().is_inside(site) {
+            true => {
+                self.peer_found(now, site.node, cores);
+                self.nodes_changed();
+            }
+            // Each core of this node hears of it; the other nodes only here.
+            false => {
+                self.compare(site.cluster);
+                self.ask_nodes_to_compare(site.cluster);
+            }
+        }
+    }
+
+    /// Forgets a node that is no node of its cluster any more.
+    pub(super) fn forget_site(&mut self, now: Time, site: Site) {
+        if self.links.reach.remove(&site).is_some_and(|reach| reach.found) {
+            self.site_lost(now, site);
+        }
+    }
+
+    /// Chooses the node by which a cluster is spoken to, if the one that was is gone.
+    pub(super) fn choose(&mut self, now: Time, cluster: u16) {
+        let own = self.terms().me.node;
+        let found = self.links.reach.iter().filter(|(site, reach)| site.cluster == cluster && reach.found);
+        let found: Vec<NodeId> = found.map(|(site, _)| site.node).collect();
+        let known = self.links.clusters.get(cluster).map_or(&[][..], |cluster| &cluster.place.nodes);
+        let nodes: Vec<NodeId> = known.iter().map(|(node, _)| *node).collect();
+        let route = self.links.routes.entry(cluster).or_default();
+        if route.used.is_some_and(|used| found.contains(&used)) {
+            return;
+        }
+        let before = route.used;
+        route.used = preferred(&nodes, own).find(|node| found.contains(node));
+        let peer = NodeId::of_cluster(cluster);
+        match route.used {
+            Some(node) => {
+                // What went by the node before may not have arrived.
+                self.ask_to_compare(Site { cluster, node });
+                self.peer_found(now, peer, 1);
+            }
+            None if before.is_some() => {
+                self.links.crossings.forget(cluster);
+                self.peer_lost(now, peer);
+            }
+            None => {}
+        }
+    }
+
+    /// Other clusters that can be reached.
+    pub fn clusters_found(&self) -> usize {
+        self.links.routes.values().filter(|route| route.used.is_some()).count()
+    }
+
+    /// Another node of this cluster came or went, or its lane broke: what passed through it on the way to or from other clusters
+    /// may be lost, and it may be the home of those whom they watch.
+    fn nodes_changed(&mut self) {
+        let used = |(&cluster, route): (&u16, &Route)| Some(Site { cluster, node: route.used? });
+        let sites: Vec<Site> = self.links.routes.iter().filter_map(used).collect();
+        for site in sites {
+            self.compare(site.cluster);
+            self.ask_to_compare(site);
+        }
+    }
+
+    /// Tells another cluster that updates to it may have been lost.
+    fn ask_to_compare(&mut self, site: Site) {
+        self.links.words.push((site, word::AGAIN.to_le_bytes().to_vec()));
+    }
+
+    fn ask_nodes_to_compare(&mut self, cluster: u16) {
+        let terms = self.terms();
+        let inside = self.links.reach.iter().filter(|(site, reach)| terms.is_inside(**site) && reach.found);
+        let sites: Vec<Site> = inside.map(|(site, _)| *site).collect();
+        let says = [word::AGAIN.to_le_bytes(), cluster.to_le_bytes()].concat();
+        self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
+    }
+
+    /// Updates from another cluster may have been lost: that, or another node of this one, says so.
+    pub(super) fn asked_again(&mut self, site: Site, said: &[u8]) -> Result<(), BadPassage> {
+        let cluster = match (self.terms().is_inside(site), said) {
+            (true, &[low, high]) => u16::from_le_bytes([low, high]),
+            (false, []) => site.cluster,
+            _ => return Err(BadPassage),
+        };
+        self.tell_cores(|| Entry::Compare(cluster));
+        self.compare(cluster);
+        if cluster == site.cluster {
+            self.ask_nodes_to_compare(cluster);
+        }
+        Ok(())
+    }
+
+    /// Compares with a cluster what is kept of it, soon.
+    pub(in crate::shard) fn compare(&mut self, cluster: u16) {
+        if let Some(route) = self.links.routes.get_mut(&cluster) {
+            route.again = true;
+        }
+    }
+
+    /// Compares what there is to compare. Gives when there will be more of it.
+    pub(super) fn compare_again(&mut self, now: Time) -> Option<Time> {
+        let (mut due, mut next) = (Vec::new(), None);
+        for (&cluster, route) in self.links.routes.iter_mut().filter(|(_, route)| route.again) {
+            let at = route.compared.map_or(now, |compared| compared + COMPARE_EVERY);
+            if at <= now {
+                (route.again, route.compared) = (false, Some(now));
+                due.extend(route.used.map(|_| cluster));
+            } else {
+                next = Some(next.map_or(at, |next: Time| next.min(at)));
+            }
+        }
+        due.into_iter().for_each(|cluster| self.peer_found(now, NodeId::of_cluster(cluster), 1));
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn z2_nodes_of_a_cluster_prefer_different_nodes_of_another() {
+        let order = |nodes: &[u16], own| {
+            let nodes: Vec<NodeId> = nodes.iter().copied().map(NodeId).collect();
+            preferred(&nodes, NodeId(own)).map(|node| node.0).collect::<Vec<_>>()
+        };
+        assert_eq!([1, 2, 3, 4].map(|own| order(&[3, 5, 9], own)), [[5, 9, 3], [9, 3, 5], [3, 5, 9], [5, 9, 3]]);
+        assert_eq!((order(&[7], 2), order(&[], 2)), (vec![7], vec![]));
+    }
+
+    #[test]
+    fn a_node_is_whole_when_each_lane_of_either_end_is_up() {
+        let reach = |cores, up: &[u16]| Reach { cores, up: up.iter().copied().collect(), ..Reach::default() };
+        assert!(!reach(0, &[]).is_whole(1) && reach(1, &[0]).is_whole(1) && !reach(1, &[0]).is_whole(2));
+        assert!(reach(1, &[0, 1]).is_whole(2) && !reach(3, &[0, 2]).is_whole(1) && reach(3, &[0, 1, 2]).is_whole(1));
+    }
+}

@@ -1,0 +1,326 @@
+//! Clusters as they are: real nodes, sockets, links over io_uring; each cluster logs in to the directory (Z1, Z2), and users of
+//! different ones see each other and write to each other.
+
+mod support;
+
+use fanal::admin::client::Client as Admin;
+use fanal::base::config::cluster::Peer;
+use fanal::base::config::{Config, Secret};
+use fanal::base::id::NodeId;
+use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::wire::native::Show;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+use support::served::{Served, user_on};
+use support::tap::Tap;
+use support::{LONG, TestNode, config, until};
+
+/// The key of log-in tokens at every node.
+const KEY: &str = "the same key at every node, for tests";
+
+/// Addresses that nobody uses.
+fn addresses(nodes: usize) -> Vec<SocketAddr> {
+    let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
+}
+
+fn peers(nodes: usize) -> Vec<Peer> {
+    (1..).zip(addresses(nodes)).map(|(node, address)| Peer { node: NodeId(node), address }).collect()
+}
+
+/// A node with its admin API.
+struct Place {
+    node: TestNode,
+    admin: Admin,
+}
+
+impl Place {
+    fn start(config: &Config) -> Place {
+        let mut node = TestNode::start(config);
+        let address = node.0.as_mut().unwrap().start_admin(config).unwrap();
+        Place { node, admin: Admin::new(address, None) }
+    }
+
+    /// The sum over all cores.
+    fn metric(&self, name: &str) -> u64 {
+        let text = self.admin.get("/metrics").unwrap();
+        let samples = text.lines().filter(|line| line.starts_with(&format!("fanal_{name}{{")));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    }
+
+    /// Waits until every core of the node has found so many other clusters.
+    fn finds(&self, clusters: u64) {
+        let cores = u64::from(self.node.node().cores);
+        eventually(|| self.metric("clusters_found") == clusters * cores, || format!("{} found", self.metric("clusters_found")));
+    }
+}
+
+fn eventually(is_so: impl Fn() -> bool, what: impl Fn() -> String) {
+    let end = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < end, "{}", what());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// How the nodes of one cluster are configured; the directory's nodes come from the first cluster.
+fn configured(number: u16, nodes: &[Peer], node: usize, cores: usize, directory: (u16, &[Peer])) -> Config {
+    let mut config = config(cores);
+    config.listen.admin = "127.0.0.1:0".parse().unwrap();
+    (config.cluster.number, config.cluster.node) = (Some(number), Some(nodes[node].node.0));
+    config.cluster.nodes = nodes.to_vec();
+    config.directory.cluster = Some(directory.0);
+    if directory.0 != number {
+        config.directory.at = directory.1.to_vec();
+    }
+    config.login.token_keys = vec![Secret::new(KEY).unwrap()];
+    config
+}
+
+/// Clusters with numbers of their own, the cores of each node of each; the first keeps the directory.
+struct Clusters(Vec<Vec<Place>>);
+
+impl Clusters {
+    fn start(clusters: &[(u16, &[usize])]) -> Clusters {
+        let nodes: Vec<Vec<Peer>> = clusters.iter().map(|(_, cores)| peers(cores.len())).collect();
+        let directory = (clusters[0].0, &nodes[0][..]);
+        let place = |at: usize, node: usize| {
+            let (number, cores) = clusters[at];
+            Place::start(&configured(number, &nodes[at], node, cores[node], directory))
+        };
+        let all = (0..clusters.len()).map(|at| (0..clusters[at].1.len()).map(|node| place(at, node)).collect()).collect();
+        let clusters = Clusters(all);
+        let others = clusters.0.len() as u64 - 1;
+        clusters.0.iter().flatten().for_each(|place| place.finds(others));
+        clusters
+    }
+}
+
+/// Rows Z1, Z2.
+#[test]
+fn z1_z2_clusters_log_in_to_the_directory_and_every_node_finds_all_others() {
+    // The directory's number may be lower or higher than the others'; nodes may have different cores.
+    Clusters::start(&[(1, &[1]), (2, &[1])]);
+    Clusters::start(&[(9, &[2, 1]), (2, &[1, 2])]);
+    Clusters::start(&[(5, &[1]), (7, &[1, 1]), (3, &[2])]);
+}
+
+/// Rows Z1, Z2.
+#[test]
+fn z1_a_second_cluster_of_the_same_number_stays_out_and_the_first_goes_on() {
+    let directory = peers(2);
+    let start = |number: u16, nodes: &[Peer], node: usize| Place::start(&configured(number, nodes, node, 1, (1, &directory)));
+    let [first, second] = [start(1, &directory, 0), start(1, &directory, 1)];
+    let holder = start(7, &peers(1), 0);
+    holder.finds(1);
+    let data = tempfile::tempdir().unwrap();
+    let late = Served::start_with_config(&data.path().join("late"), 1, &configured(7, &peers(1), 0, 1, (1, &directory)));
+    let other = start(8, &peers(1), 0);
+    other.finds(2);
+    holder.finds(2);
+    [&first, &second].into_iter().for_each(|node| node.finds(2));
+    eventually(|| late.log().contains("another cluster has this cluster's number"), || late.log());
+    assert!(Admin::new(late.admin, None).get("/metrics").unwrap().contains("fanal_clusters_known{core=\"0\"} 0"));
+    late.stop();
+}
+
+/// A client logs in, as soon as its user's home can be reached.
+fn log_in(address: &str, token: &str, jid: &str) -> Client {
+    let end = Instant::now() + LONG;
+    loop {
+        let mut client = Client::connect(address, LONG).unwrap();
+        match client.log_in(jid, LogIn::Token(token), "desk") {
+            Ok(_) => {
+                client.set_presence(&Presence::default()).unwrap();
+                return client;
+            }
+            Err(error) => assert!(Instant::now() < end, "{jid}: {error}"),
+        }
+    }
+}
+
+impl Place {
+    fn user(&self, jid: &str) -> Client {
+        log_in(&self.node.address(), &self.node.token(jid), jid)
+    }
+}
+
+fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
+    one.1.subscribe(other.0, "").unwrap();
+    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
+    other.1.approve(one.0).unwrap();
+}
+
+fn sees(client: &mut Client, show: Show) {
+    until(client, |event| match event {
+        Event::Presence(event) if event.show == show => Some(()),
+        _ => None,
+    });
+}
+
+fn show(client: &mut Client, show: Show) {
+    client.set_presence(&Presence { show, ..Presence::default() }).unwrap();
+}
+
+fn writes(client: &mut Client, status: &str) {
+    client.set_presence(&Presence { status: status.into(), ..Presence::default() }).unwrap();
+}
+
+fn hears(client: &mut Client, body: &str) {
+    until(client, |event| match event {
+        Event::Message(message) if message.body == body.as_bytes() => Some(()),
+        _ => None,
+    });
+}
+
+/// Rows Z8, Z9.
+#[test]
+fn z8_z9_users_of_different_clusters_subscribe_see_and_write_to_each_other() {
+    let clusters = Clusters::start(&[(4, &[1, 2]), (2, &[2])]);
+    let [first, second] = [&clusters.0[0], &clusters.0[1]];
+    for (nth, node) in [0, 1, 0, 1].into_iter().enumerate() {
+        let (ann, bob) = (format!("ann{nth}@localhost"), format!("bob{nth}@localhost"));
+        let (mut one, mut two) = (first[node].user(&ann), second[0].user(&bob));
+        befriend((&ann, &mut one), (&bob, &mut two));
+        sees(&mut one, Show::Available);
+        show(&mut two, Show::Away);
+        sees(&mut one, Show::Away);
+        befriend((&bob, &mut two), (&ann, &mut one));
+        sees(&mut two, Show::Available);
+        one.send_message(&bob, "1", b"to the other cluster").unwrap();
+        hears(&mut two, "to the other cluster");
+        two.send_message(&ann, "2", b"and back").unwrap();
+        hears(&mut one, "and back");
+        two.log_out("").unwrap();
+        sees(&mut one, Show::Unavailable);
+    }
+}
+
+/// Two clusters of one node each; what goes between them is counted on the wire, between the second and the first, the directory's.
+fn tapped(change: impl Fn(&mut Config)) -> (Place, Place, Tap) {
+    let (directory, other) = (peers(1), peers(1));
+    let tap = Tap::before(directory[0].address);
+    let start = |number: u16, nodes: &[Peer], directory: &[Peer]| {
+        let mut config = configured(number, nodes, 0, 1, (1, directory));
+        change(&mut config);
+        Place::start(&config)
+    };
+    let first = start(1, &directory, &directory);
+    let second = start(2, &other, &[Peer { node: NodeId(1), address: tap.address }]);
+    [&first, &second].into_iter().for_each(|place| place.finds(1));
+    (first, second, tap)
+}
+
+/// Rows Z6, M4.
+#[test]
+fn z6_m4_an_update_crosses_once_with_one_subscriber_and_with_twenty() {
+    let (first, second, tap) = tapped(|_| ());
+    let publisher = "pub@localhost";
+    let mut speaker = second.user(publisher);
+    let mut subscribers: Vec<Client> = Vec::new();
+    for nth in 0..20 {
+        let name = format!("sub{nth}@localhost");
+        let mut subscriber = first.user(&name);
+        befriend((&name, &mut subscriber), (publisher, &mut speaker));
+        sees(&mut subscriber, Show::Available);
+        subscribers.push(subscriber);
+        if nth == 0 || nth == 19 {
+            let before = tap.to_node.read();
+            for kind in [Show::Away, Show::Available] {
+                show(&mut speaker, kind);
+                subscribers.iter_mut().for_each(|subscriber| sees(subscriber, kind));
+            }
+            let [frames, updates, complex] = before;
+            assert_eq!(tap.to_node.read(), [frames + 2, updates + 2, complex], "{} subscribers", nth + 1);
+        }
+    }
+    assert_eq!(second.metric("across_updates_total"), tap.to_node.read()[1]);
+}
+
+/// Rows Z5, Z10, Z11, Z12.
+#[test]
+fn z10_z12_changes_of_status_text_gather_and_real_time_things_go_past_them() {
+    let (first, second, tap) = tapped(|config| {
+        config.link.non_real_time = vec!["status_text".into()];
+        (config.link.complex_count, config.link.complex_ms) = (2, 3_600_000);
+    });
+    let names = ["bob@localhost", "eve@localhost"];
+    let [mut bob, mut eve] = names.map(|name| second.user(name));
+    let mut ann = first.user("ann@localhost");
+    befriend(("ann@localhost", &mut ann), (names[0], &mut bob));
+    sees(&mut ann, Show::Available);
+    befriend(("ann@localhost", &mut ann), (names[1], &mut eve));
+    sees(&mut ann, Show::Available);
+    let before = tap.to_node.read();
+    writes(&mut bob, "at lunch");
+    // One waits, for an hour; nothing else does.
+    bob.ping().unwrap();
+    bob.send_message("ann@localhost", "1", b"I'm at lunch").unwrap();
+    hears(&mut ann, "I'm at lunch");
+    show(&mut eve, Show::Away);
+    sees(&mut ann, Show::Away);
+    let [frames, updates, complex] = before;
+    assert_eq!(tap.to_node.read(), [frames + 1, updates + 1, complex], "the text waits");
+    // The second closes the message; the newest of each is in it.
+    writes(&mut bob, "at coffee");
+    bob.ping().unwrap();
+    show(&mut eve, Show::Available);
+    sees(&mut ann, Show::Available);
+    writes(&mut eve, "reading");
+    let mut texts = [(); 2].map(|()| {
+        until(&mut ann, |event| match event {
+            Event::Presence(event) => event.presence.map(|presence| presence.status).filter(|status| !status.is_empty()),
+            _ => None,
+        })
+    });
+    texts.sort();
+    assert_eq!(texts, ["at coffee", "reading"]);
+    assert_eq!(tap.to_node.read(), [frames + 2, updates + 2, complex + 1]);
+    let counted = ["gathered_updates_total", "gathered_replaced_total", "complex_messages_total", "complex_updates_total"];
+    assert_eq!(counted.map(|name| second.metric(name)), [3, 1, 1, 2]);
+    assert_eq!(first.metric("complex_received_total"), 1);
+}
+
+/// Above what the requirement says, for a machine that does not let the survivors run.
+const LATE: Duration = Duration::from_secs(2);
+
+/// Row Z13.
+#[test]
+fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back_and_the_rest_goes_on() {
+    let data = tempfile::tempdir().unwrap();
+    let (here, there) = (peers(1), peers(2));
+    let serve = |number: u16, nodes: &[Peer], node: usize| {
+        let mut config = configured(number, nodes, node, 1, (1, &here));
+        config.store = Config::default().store;
+        config.listen = Config::default().listen;
+        Served::start_with_config(&data.path().join(format!("{number}-{node}")), 1, &config)
+    };
+    let near = serve(1, &here, 0);
+    // The second one is the one that the near node prefers.
+    let (first, second) = (serve(2, &there, 0), serve(2, &there, 1));
+    let user = |node: &Served, jid: &str| log_in(&node.native.to_string(), &node.token_by(KEY, jid), jid);
+    let (ann, bob, eve) = ("ann@localhost".to_owned(), user_on(&first, &second, "bob"), user_on(&second, &first, "eve"));
+    let (mut one, mut two, mut three) = (user(&near, &ann), user(&second, &bob), user(&first, &eve));
+    befriend((&ann, &mut one), (&bob, &mut two));
+    sees(&mut one, Show::Available);
+    befriend((&ann, &mut one), (&eve, &mut three));
+    sees(&mut one, Show::Available);
+    let killed = Instant::now();
+    kill(Pid::from_raw(second.pid() as i32), Signal::SIGKILL).unwrap();
+    sees(&mut one, Show::Unavailable);
+    assert!(killed.elapsed() < Duration::from_secs(3) + LATE, "{:?}", killed.elapsed());
+    // What goes to the other cluster goes by its other node.
+    show(&mut three, Show::Away);
+    sees(&mut one, Show::Away);
+    one.send_message(&eve, "1", b"are you there?").unwrap();
+    hears(&mut three, "are you there?");
+    drop(second);
+    let second = serve(2, &there, 1);
+    let again = user(&second, &bob);
+    sees(&mut one, Show::Available);
+    // A client that reads nothing holds its node up.
+    drop((one, three, again));
+    [near, first, second].into_iter().for_each(Served::stop);
+}

@@ -1,0 +1,434 @@
+//! Several nodes in memory, of one cluster or of several: real shards with their rings, stores of their own, and between the nodes
+//! the bytes that a link carries. No socket, no clock. A client connects to any node of its user's cluster; the home is where the
+//! slot's owner is.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use fanal::base::id::{ConnId, CoreId, NodeId, SessionId, slot_of};
+use fanal::base::jid::Bare;
+use fanal::base::limits::Limits;
+use fanal::base::map::SLOTS;
+use fanal::base::secrets::Secrets;
+use fanal::base::time::{Time, WallClock};
+use fanal::client::codec::Codec;
+use fanal::front::doors::{Doors, Speaks};
+use fanal::front::sasl::Decoys;
+use fanal::front::token::{Keys, Scope};
+use fanal::metrics::meter::Units;
+use fanal::presence::border;
+use fanal::presence::home::Place;
+use fanal::presence::outbox::Parcel;
+use fanal::presence::passage;
+use fanal::shard::batch::Batch;
+use fanal::shard::{Settings, Shard};
+use fanal::store::memory::Memory;
+use fanal::store::{Backend, Completion, Durability, Table};
+use fanal::wire::decode::ServerFrame;
+use fanal::wire::encode::{Encoder, LogInFields, PresenceFields, SubscriptionFields, Tag};
+use fanal::wire::event::Event;
+use fanal::wire::frame::Chunk;
+use fanal::wire::native::{Action, Show};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+pub const DOMAIN: &str = "example.org";
+pub const WALL: WallClock = WallClock(1_700_000_000_000);
+
+fn keys() -> Keys {
+    Keys::new([[7; 32]]).unwrap()
+}
+
+pub struct Node {
+    pub cluster: u16,
+    pub id: NodeId,
+    pub shards: Vec<Shard>,
+    pub store: Memory,
+}
+
+pub struct World {
+    pub nodes: Vec<Node>,
+    /// Alike in every cluster.
+    pub owners: Arc<[NodeId]>,
+    pub cores: u16,
+    pub now: Time,
+    /// Of each cluster.
+    per_cluster: u16,
+    /// The cluster that keeps the directory; 0: there is one cluster, and none.
+    directory: u16,
+    /// Pairs of nodes that can't reach each other.
+    cut: BTreeSet<(u16, u16)>,
+    pub encoder: Encoder,
+    /// Frames of updates that crossed between nodes of a cluster, and between clusters.
+    pub crossed: usize,
+    pub abroad: usize,
+    /// Entries between clusters, and their bytes.
+    pub entries: Vec<(u16, u16, Vec<u8>)>,
+}
+
+/// A connection to a core of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Client {
+    pub node: usize,
+    pub core: usize,
+    pub conn: ConnId,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    Presence { session: SessionId, show: Show },
+    Error(u16),
+    Other,
+}
+
+pub fn jid(name: &str) -> Bare {
+    Bare::new(&format!("{name}@{DOMAIN}")).unwrap()
+}
+
+impl World {
+    /// One cluster with the nodes 1, 2, ... with so many cores each. Slots belong to the nodes in turn.
+    pub fn new(nodes: u16, cores: u16) -> World {
+        World::of(1, nodes, cores, 0)
+    }
+
+    /// Clusters 1, 2, ... with so many nodes each; the first keeps the directory.
+    pub fn clusters(clusters: u16, nodes: u16, cores: u16) -> World {
+        World::of(clusters, nodes, cores, 1)
+    }
+
+    fn of(clusters: u16, per_cluster: u16, cores: u16, directory: u16) -> World {
+        let owners: Arc<[NodeId]> = (0..SLOTS).map(|slot| NodeId(1 + (slot / 7) as u16 % per_cluster)).collect();
+        let (now, crossed, abroad, entries, encoder) = (Time(1), 0, 0, Vec::new(), Encoder::default());
+        let (nodes, cut) = (Vec::new(), BTreeSet::new());
+        let mut world = World { nodes, owners, cores, now, per_cluster, directory, cut, encoder, crossed, abroad, entries };
+        for (cluster, node) in (1..=clusters).flat_map(|cluster| (1..=per_cluster).map(move |node| (cluster, node))) {
+            let node = world.node(cluster, NodeId(node), 1, Memory::default());
+            world.nodes.push(node);
+        }
+        world.each_pair(|world, from, to| world.find(from, to));
+        world.settle();
+        world
+    }
+
+    /// A node in one of its lives.
+    fn node(&self, cluster: u16, id: NodeId, epoch: u32, store: Memory) -> Node {
+        let shard = |core| self.shard(cluster, id, CoreId(core), epoch);
+        let mut shards: Vec<Shard> = (0..self.cores).map(shard).collect();
+        for table in Table::ALL {
+            let mut row = |key: &[u8], value: &[u8]| {
+                let owner = std::str::from_utf8(key.split(|&byte| byte == 0).next().unwrap()).unwrap_or_default();
+                let core = usize::from(slot_of(owner) % self.cores);
+                let cores = if table == Table::Meta { 0..shards.len() } else { core..core + 1 };
+                shards[cores].iter_mut().for_each(|shard| shard.homes.load(table, key, value).unwrap());
+                Ok(())
+            };
+            store.load(table, &mut row, &mut |_, _| ()).unwrap();
+        }
+        shards.iter_mut().for_each(|shard| shard.homes.start(&mut shard.out));
+        Node { cluster, id, shards, store }
+    }
+
+    pub fn each_pair(&mut self, mut visit: impl FnMut(&mut World, usize, usize)) {
+        for from in 0..self.nodes.len() {
+            (0..self.nodes.len()).filter(|&to| to != from).for_each(|to| visit(self, from, to));
+        }
+    }
+
+    pub fn find(&mut self, from: usize, to: usize) {
+        let (now, node) = (self.now, self.seen_as(from, to));
+        let cores = if node.cluster().is_none() { self.cores } else { 1 };
+        self.nodes[from].shards.iter_mut().for_each(|shard| shard.peer_found(now, node, cores));
+    }
+
+    /// What a node calls another one.
+    fn seen_as(&self, from: usize, to: usize) -> NodeId {
+        let Node { cluster, id, .. } = self.nodes[to];
+        if cluster == self.nodes[from].cluster { id } else { NodeId::of_cluster(cluster) }
+    }
+
+    /// The node of a cluster that a node uses for all of that: each another one.
+    fn uses(&self, from: usize, to: usize) -> bool {
+        let (here, there) = (&self.nodes[from], &self.nodes[to]);
+        here.cluster == there.cluster || there.id.0 % self.per_cluster == here.id.0 % self.per_cluster
+    }
+
+    /// Two clusters can't reach each other, and have not noticed for good.
+    pub fn cut_clusters(&mut self, one: u16, other: u16) {
+        self.each_pair(|world, from, to| {
+            if (world.nodes[from].cluster, world.nodes[to].cluster) == (one, other) {
+                world.cut(from, to);
+            }
+        });
+    }
+
+    pub fn heal_clusters(&mut self, one: u16, other: u16) {
+        self.each_pair(|world, from, to| {
+            if (world.nodes[from].cluster, world.nodes[to].cluster) == (one, other) {
+                world.heal(from, to);
+            }
+        });
+    }
+
+    /// A cluster has given another one up.
+    pub fn lose_cluster(&mut self, at: u16, lost: u16) {
+        let (now, lost) = (self.now, NodeId::of_cluster(lost));
+        for node in self.nodes.iter_mut().filter(|node| node.cluster == at) {
+            node.shards.iter_mut().for_each(|shard| shard.peer_lost(now, lost));
+        }
+        self.settle();
+    }
+
+    /// Two nodes can't reach each other; what updates were between them is lost.
+    pub fn cut(&mut self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let node = self.seen_as(from, to);
+            self.cut.insert((from as u16, to as u16));
+            let peers = self.nodes[from].shards.iter_mut().filter_map(|shard| shard.out.peers.get_mut(&node));
+            peers.for_each(|peer| peer.slow = true);
+        }
+    }
+
+    pub fn heal(&mut self, one: usize, other: usize) {
+        for (from, to) in [(one, other), (other, one)] {
+            let node = self.seen_as(from, to);
+            self.cut.remove(&(from as u16, to as u16));
+            for shard in &mut self.nodes[from].shards {
+                if let Some(peer) = shard.out.peers.get_mut(&node) {
+                    peer.slow = false;
+                }
+            }
+            self.find(from, to);
+        }
+        self.settle();
+    }
+
+    /// A node is gone, and the others of its cluster have noticed.
+    pub fn kill(&mut self, node: usize) {
+        let (now, id) = (self.now, self.nodes[node].id);
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            self.cut.insert((node as u16, other as u16));
+            self.cut.insert((other as u16, node as u16));
+            if self.nodes[other].cluster == self.nodes[node].cluster {
+                self.nodes[other].shards.iter_mut().for_each(|shard| shard.peer_lost(now, id));
+            }
+        }
+        self.settle();
+    }
+
+    /// It comes back, with what its store has.
+    pub fn revive(&mut self, node: usize, epoch: u32) {
+        let Node { cluster, id, .. } = self.nodes[node];
+        let store = std::mem::take(&mut self.nodes[node].store);
+        self.nodes[node] = self.node(cluster, id, epoch, store);
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            self.cut.remove(&(node as u16, other as u16));
+            self.cut.remove(&(other as u16, node as u16));
+            self.find(node, other);
+            self.find(other, node);
+        }
+        self.settle();
+    }
+
+    /// A name whose user's home is on a node.
+    pub fn name_on(&self, node: usize, nth: usize) -> String {
+        let Node { cluster, id, .. } = self.nodes[node];
+        let here = |name: &String| self.owners[usize::from(slot_of(jid(name).as_str()))] == id;
+        (0..).map(|n| format!("u{n}.{cluster}")).filter(here).nth(nth).unwrap()
+    }
+
+    /// A user logs in at a node and is available.
+    pub fn online(&mut self, node: usize, name: &str) -> Client {
+        let core = usize::from(slot_of(jid(name).as_str()) % self.cores);
+        let conn = self.nodes[node].shards[core].accepted(self.now, IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let client = Client { node, core, conn };
+        let token = keys().sign(Scope::User(&jid(name)), WallClock(WALL.0 + 1_000_000)).unwrap();
+        let presence = self.encoder.presence(&PresenceFields { resource: "desk", ..Default::default() });
+        let jid = jid(name);
+        let fields = LogInFields {
+            jid: jid.as_str(),
+            mechanism: fanal::front::Mechanism::Token.name(),
+            data: token.as_bytes(),
+            resource: "desk",
+            presence: &presence,
+            ..Default::default()
+        };
+        self.say(client, |encoder, out| encoder.hello(out, Tag::request(1), "test"));
+        self.say(client, |encoder, out| encoder.log_in(out, Tag::request(2), &fields));
+        client
+    }
+
+    pub fn say(&mut self, client: Client, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        write(&mut self.encoder, &mut bytes);
+        self.now = Time(self.now.0 + 1_000_000);
+        self.nodes[client.node].shards[client.core].received(self.now, client.conn, &bytes);
+        self.settle();
+    }
+
+    /// A user begins to log in at a node by password.
+    pub fn knocks(&mut self, node: usize, name: &str) -> Client {
+        let core = usize::from(slot_of(jid(name).as_str()) % self.cores);
+        let conn = self.nodes[node].shards[core].accepted(self.now, IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let (client, jid, data) = (Client { node, core, conn }, jid(name), format!("n,,n={name},r=abc"));
+        let mechanism = "SCRAM-SHA-256";
+        let fields = LogInFields { jid: jid.as_str(), mechanism, data: data.as_bytes(), ..Default::default() };
+        self.say(client, |encoder, out| encoder.hello(out, Tag::request(1), "test"));
+        self.say(client, |encoder, out| encoder.log_in(out, Tag::request(2), &fields));
+        client
+    }
+
+    pub fn subscription(&mut self, client: Client, action: Action, contact: &str) {
+        let jid = jid(contact);
+        let fields = SubscriptionFields { action, jid: jid.as_str(), ..Default::default() };
+        self.say(client, |encoder, out| encoder.subscription(out, Tag::request(3), &fields));
+    }
+
+    /// `watcher` sees `publisher` from now on.
+    pub fn subscribes(&mut self, watcher: (&str, Client), publisher: (&str, Client)) {
+        self.subscription(watcher.1, Action::Subscribe, publisher.0);
+        self.subscription(publisher.1, Action::Subscribed, watcher.0);
+    }
+
+    pub fn shows(&mut self, client: Client, show: Show) {
+        let fields = PresenceFields { resource: "desk", show, ..Default::default() };
+        self.say(client, |encoder, out| encoder.set_presence(out, Tag::request(0), &fields));
+    }
+
+    /// What a client has heard since it was last asked.
+    pub fn heard(&mut self, client: Client) -> Vec<Heard> {
+        let shard = &mut self.nodes[client.node].shards[client.core];
+        let Some(bytes) = shard.take(self.now, client.conn.slot) else { return Vec::new() };
+        let (mut heard, mut codec, mut chunk) = (Vec::new(), Codec::default(), Chunk::new(&bytes));
+        let presence = |event: Event<'_>| Heard::Presence { session: event.head.session, show: event.head.show };
+        while let Some(received) = codec.next(&mut chunk).unwrap() {
+            match received.frame {
+                ServerFrame::Event(event) => heard.push(presence(event)),
+                ServerFrame::EventBatch(batch) => heard.extend(batch.iter().map(|event| presence(event.unwrap()))),
+                ServerFrame::Error(error) => heard.push(Heard::Error(error.reason())),
+                _ => heard.push(Heard::Other),
+            }
+        }
+        shard.out.lines.sent(client.conn.slot, bytes);
+        heard
+    }
+
+    /// The presence it has heard of.
+    pub fn seen(&mut self, client: Client) -> Vec<Show> {
+        let shows = self.heard(client).into_iter().filter_map(|heard| match heard {
+            Heard::Presence { show, .. } => Some(show),
+            _ => None,
+        });
+        shows.collect()
+    }
+
+    /// Everything that follows happens.
+    pub fn settle(&mut self) {
+        while (0..self.nodes.len()).fold(false, |busy, node| self.store(node) | self.rings(node) | self.links(node) | busy) {}
+        for node in &self.nodes {
+            node.shards.iter().for_each(Shard::check);
+        }
+    }
+
+    pub fn store(&mut self, node: usize) -> bool {
+        let (now, Node { shards, store, .. }) = (self.now, &mut self.nodes[node]);
+        let mut busy = false;
+        for shard in shards {
+            shard.turn(now);
+            for commit in std::mem::take(&mut shard.out.commits) {
+                store.apply(std::slice::from_ref(&commit)).unwrap();
+                if commit.durability == Durability::Synced {
+                    let completion = Completion { core: shard.settings.core, ticket: commit.ticket, result: Ok(()) };
+                    shard.completed(now, completion);
+                }
+                busy = true;
+            }
+        }
+        busy
+    }
+
+    pub fn rings(&mut self, node: usize) -> bool {
+        let (now, shards) = (self.now, &mut self.nodes[node].shards);
+        let mut busy = false;
+        for from in 0..shards.len() {
+            for to in (0..shards.len()).filter(|&to| to != from) {
+                let mut batch = Batch::default();
+                if shards[from].has_for(CoreId(to as u16)) {
+                    shards[from].fill(now, CoreId(to as u16), &mut batch);
+                    shards[to].batch(now, &mut batch);
+                    busy = true;
+                }
+            }
+        }
+        busy
+    }
+
+    /// What cores say to other nodes arrives at the cores with the same numbers there.
+    pub fn links(&mut self, from: usize) -> bool {
+        let (now, mut busy) = (self.now, false);
+        let nodes = self.nodes.len();
+        for (core, to) in (0..usize::from(self.cores)).flat_map(|core| (0..nodes).map(move |to| (core, to))) {
+            let node = self.seen_as(from, to);
+            if self.cut.contains(&(from as u16, to as u16)) || !self.uses(from, to) {
+                continue;
+            }
+            let Some(peer) = self.nodes[from].shards[core].peer(now, node) else { continue };
+            let ((parcels, updates), mut rest) = (peer.take(), 0);
+            let (here, foreign) = (self.nodes[from].cluster, node.cluster());
+            let there = &mut self.nodes[to].shards[core];
+            for parcel in parcels {
+                match (parcel, foreign) {
+                    (Parcel::Control(_, control), Some(cluster)) => {
+                        let bytes = border::encode(control, cluster, Vec::new()).expect("it may cross");
+                        there.from_cluster(now, here, &bytes).unwrap();
+                        self.entries.push((here, cluster, bytes));
+                    }
+                    (Parcel::Updates(bytes), Some(_)) => {
+                        self.abroad += fanal::presence::frame::frames(&updates[rest..rest + bytes]).count();
+                        there.updates_from_cluster(now, here, updates[rest..rest + bytes].to_vec()).unwrap();
+                        rest += bytes;
+                    }
+                    (Parcel::Control(core, control), None) => {
+                        there.from_node(now, core, &passage::encode(&control, Vec::new())).unwrap()
+                    }
+                    (Parcel::Updates(bytes), None) => {
+                        self.crossed += fanal::presence::frame::frames(&updates[rest..rest + bytes]).count();
+                        there.updates_from_node(now, updates[rest..rest + bytes].to_vec()).unwrap();
+                        rest += bytes;
+                    }
+                }
+            }
+            busy = true;
+        }
+        busy
+    }
+
+    fn shard(&self, cluster: u16, node: NodeId, core: CoreId, epoch: u32) -> Shard {
+        let World { cores, directory, .. } = *self;
+        let limits = Arc::new(Limits::default());
+        let settings = Settings {
+            links: None,
+            node,
+            core,
+            cores,
+            domain: DOMAIN.into(),
+            limits: limits.clone(),
+            token_keys: keys(),
+            trunk_keys: Keys::default(),
+            doors: Doors { listeners: vec![Speaks::Native], ..Doors::default() },
+            plain: true,
+            open_registration: false,
+            hook: false,
+            decoys: Decoys::new([7; 32]),
+            sample: 0,
+            units: Units::default(),
+            clock: || Time(0),
+        };
+        let place = Place { cluster, directory, epoch, domain: DOMAIN.into(), limits, wall_at_zero: WALL };
+        let mut shard = Shard::new(
+            settings,
+            place,
+            Secrets::from_number(u64::from(cluster) << 32 | u64::from(node.0) << 16 | u64::from(core.0)),
+        );
+        shard.out.map.set_owners(self.owners.clone());
+        shard
+    }
+}
