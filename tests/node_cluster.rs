@@ -5,14 +5,18 @@ mod support;
 
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
-use fanal::base::id::{NodeId, slot_of};
+use fanal::base::id::NodeId;
+use fanal::base::jid::Bare;
 use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::node::control::Controller;
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use support::served::Served;
+use support::served::{Served, user_on, users};
 use support::{LONG, TestNode, config, until};
 
 /// Addresses that nobody uses, each of an address of the loopback network that only this test has.
@@ -26,15 +30,19 @@ struct Cluster {
     nodes: Vec<TestNode>,
     cores: Vec<usize>,
     peers: Vec<Peer>,
+    controls: Vec<Controller>,
+    /// Names that were made up.
+    names: u32,
 }
 
 impl Cluster {
     fn start(cores: &[usize]) -> Cluster {
         let addresses = addresses(cores.len());
         let peers = (1..).zip(addresses).map(|(node, address)| Peer { node: NodeId(node), address }).collect();
-        let mut cluster = Cluster { nodes: Vec::new(), cores: cores.to_vec(), peers };
+        let mut cluster = Cluster { nodes: Vec::new(), cores: cores.to_vec(), peers, controls: Vec::new(), names: 0 };
         for node in 0..cores.len() {
-            let started = cluster.node(node);
+            let mut started = cluster.node(node);
+            cluster.controls.push(started.0.as_mut().unwrap().control());
             cluster.nodes.push(started);
         }
         cluster
@@ -48,20 +56,27 @@ impl Cluster {
         TestNode::start(&config)
     }
 
-    fn name_on(&self, node: usize, nth: usize) -> String {
-        name_on(node, nth, self.peers.len())
+    /// A new user whose home is on a node.
+    fn name_on(&mut self, node: usize) -> String {
+        let end = Instant::now() + LONG;
+        loop {
+            assert!(Instant::now() < end, "node {node} is given no users");
+            self.names += 1;
+            let jid = Bare::new(&format!("u{}@localhost", self.names)).unwrap();
+            self.controls[0]
+                .add_user(&jid, None)
+                .or_else(|why| if why.contains("can't be reached") { Ok(()) } else { Err(why) })
+                .unwrap();
+            if self.controls[node].users().unwrap().iter().any(|line| line.jid == jid) {
+                return jid.to_string();
+            }
+        }
     }
 
     fn user(&self, node: usize, jid: &str) -> Client {
         let at = &self.nodes[node];
         log_in(|| at.connect(), &at.token(jid), jid)
     }
-}
-
-/// The name of a user whose home is on a node.
-fn name_on(node: usize, nth: usize, nodes: usize) -> String {
-    let here = |name: &String| usize::from(slot_of(name)) % nodes == node;
-    (0..).map(|n| format!("u{n}@localhost")).filter(here).nth(nth).unwrap()
 }
 
 /// A client logs in, as soon as its user's home can be reached.
@@ -99,9 +114,9 @@ fn show(client: &mut Client, show: Show) {
 #[test]
 fn m2_clients_of_different_nodes_see_each_other() {
     for cores in [&[1, 1][..], &[2, 2], &[1, 2], &[2, 1, 2]] {
-        let cluster = Cluster::start(cores);
+        let mut cluster = Cluster::start(cores);
         for (a, b) in [(0, 1), (1, 0), (0, 0)] {
-            let (ann, bob) = (cluster.name_on(0, a * 2 + b), cluster.name_on(1, a * 2 + b));
+            let (ann, bob) = (cluster.name_on(0), cluster.name_on(1));
             let (mut one, mut two) = (cluster.user(a, &ann), cluster.user(b, &bob));
             befriend((&ann, &mut one), (&bob, &mut two));
             sees(&mut one, Show::Available);
@@ -113,36 +128,76 @@ fn m2_clients_of_different_nodes_see_each_other() {
     }
 }
 
+fn peers(nodes: usize) -> Vec<Peer> {
+    (1..).zip(addresses(nodes)).map(|(node, address)| Peer { node: NodeId(node), address }).collect()
+}
+
+/// A node of its own process, with a store of its own.
+fn serve(data: &Path, peers: &[Peer], node: usize) -> Served {
+    let mut config = Config::default();
+    (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
+    config.cluster.nodes = peers.to_vec();
+    Served::start_with_config(&data.join(node.to_string()), 1, &config)
+}
+
+/// Z4, M1.
+#[test]
+fn z4_a_node_that_joins_later_is_given_users_and_after_a_restart_all_are_where_they_were() {
+    let data = tempfile::tempdir().unwrap();
+    let peers = peers(3);
+    let serve = |node| serve(data.path(), &peers, node);
+    let (first, second) = (serve(0), serve(1));
+    let names = [user_on(&second, &first, "a"), user_on(&first, &second, "b")];
+    let third = serve(2);
+    let late = user_on(&second, &third, "c");
+    let nodes = [first, second, third];
+    let before: Vec<BTreeSet<String>> = nodes.iter().map(users).collect();
+    let all = before.iter().flatten().collect::<BTreeSet<_>>().len();
+    assert_eq!(before.iter().map(BTreeSet::len).sum::<usize>(), all, "everybody has one home");
+    nodes.into_iter().for_each(Served::stop);
+    // The one that keeps the table comes last.
+    let mut nodes = [2, 1, 0].map(serve);
+    nodes.reverse();
+    for name in names.iter().chain([&late]) {
+        for node in &nodes {
+            drop(log_in(|| Client::connect(&node.native.to_string(), LONG).unwrap(), &node.token(name), name));
+        }
+    }
+    assert_eq!(nodes.iter().map(users).collect::<Vec<_>>(), before);
+    nodes.into_iter().for_each(Served::stop);
+}
+
 /// Above what the requirement says, for a machine that does not let the survivor run.
 const LATE: Duration = Duration::from_secs(2);
 
+/// Z13, whichever node it is: the first one keeps the table of owners.
 #[test]
 fn z13_the_users_of_a_killed_node_are_shown_as_gone_within_three_seconds_and_come_back_with_it() {
+    [1, 0].into_iter().for_each(is_missed);
+}
+
+fn is_missed(lost: usize) {
     let data = tempfile::tempdir().unwrap();
-    let peers: Vec<Peer> = (1..).zip(addresses(2)).map(|(node, address)| Peer { node: NodeId(node), address }).collect();
-    let serve = |node: usize| {
-        let mut config = Config::default();
-        (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
-        config.cluster.nodes = peers.clone();
-        Served::start_with_config(&data.path().join(node.to_string()), 1, &config)
-    };
+    let peers = peers(2);
+    let serve = |node| serve(data.path(), &peers, node);
     let user =
         |node: &Served, jid: &str| log_in(|| Client::connect(&node.native.to_string(), LONG).unwrap(), &node.token(jid), jid);
-    let (ann, bob) = (name_on(0, 0, 2), name_on(1, 0, 2));
-    let (first, second) = (serve(0), serve(1));
-    let (mut one, mut two) = (user(&first, &ann), user(&second, &bob));
+    let (stays, falls) = (serve(1 - lost), serve(lost));
+    let (ann, bob) = (user_on(&stays, &stays, "ann"), user_on(&stays, &falls, "bob"));
+    let (mut one, mut two) = (user(&stays, &ann), user(&falls, &bob));
     befriend((&ann, &mut one), (&bob, &mut two));
     sees(&mut one, Show::Available);
     let killed = Instant::now();
-    kill(Pid::from_raw(second.pid() as i32), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(falls.pid() as i32), Signal::SIGKILL).unwrap();
     sees(&mut one, Show::Unavailable);
     assert!(killed.elapsed() < Duration::from_secs(3) + LATE, "{:?}", killed.elapsed());
-    drop(second);
-    let second = serve(1);
-    let again = user(&second, &bob);
+    drop(falls);
+    let falls = serve(lost);
+    let again = user(&falls, &bob);
     sees(&mut one, Show::Available);
+    user_on(&stays, &falls, "cara");
     // A client that reads nothing holds its node up.
     drop((one, again));
-    first.stop();
-    second.stop();
+    stays.stop();
+    falls.stop();
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
-use support::served::{Served, fanal};
+use support::served::{Served, fanal, user_on};
 use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
 
@@ -128,12 +128,6 @@ fn z1_a_second_cluster_of_the_same_number_stays_out_and_the_first_goes_on() {
     late.stop();
 }
 
-/// The name of a user whose home is on a node of this many.
-fn name_on(node: usize, nth: usize, nodes: usize) -> String {
-    let here = |name: &String| usize::from(slot_of(name)) % nodes == node;
-    (0..).map(|n| format!("u{n}@localhost")).filter(here).nth(nth).unwrap()
-}
-
 /// A client logs in, as soon as its user's home can be reached.
 fn log_in(address: &str, token: &str, jid: &str) -> Client {
     let end = Instant::now() + LONG;
@@ -198,9 +192,8 @@ fn z8_z9_users_of_different_clusters_subscribe_see_and_write_to_each_other() {
     let clusters = Clusters::start(&[(4, &[1, 2]), (2, &[2])]);
     let [first, second] = [&clusters.0[0], &clusters.0[1]];
     for (nth, node) in [0, 1, 0, 1].into_iter().enumerate() {
-        // A user whose home is on this node, and logs in at the other one.
-        let (ann, bob) = (name_on(node, nth, 2), format!("bob{nth}@localhost"));
-        let (mut one, mut two) = (first[1 - node].user(&ann), second[0].user(&bob));
+        let (ann, bob) = (format!("ann{nth}@localhost"), format!("bob{nth}@localhost"));
+        let (mut one, mut two) = (first[node].user(&ann), second[0].user(&bob));
         befriend((&ann, &mut one), (&bob, &mut two));
         sees(&mut one, Show::Available);
         show(&mut two, Show::Away);
@@ -331,8 +324,9 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     // The second one is the one that the near node prefers.
     let (first, second) = (serve(2, &there, 0), serve(2, &there, 1));
     let user = |node: &Served, jid: &str| log_in(&node.native.to_string(), &node.token_by(KEY, jid), jid);
+    let (bob, eve) = (user_on(&first, &second, "bob"), user_on(&second, &first, "eve"));
     // Who stands for ann in the other cluster is its first node.
-    let (ann, bob, eve) = (name_on(0, 0, 2), name_on(1, 0, 2), name_on(0, 1, 2));
+    let ann = (0..).map(|n| format!("ann{n}@localhost")).find(|name| slot_of(name) == slot_of(&eve)).unwrap();
     let (mut one, mut two, mut three) = (user(&near, &ann), user(&second, &bob), user(&first, &eve));
     befriend((&ann, &mut one), (&bob, &mut two));
     sees(&mut one, Show::Available);

@@ -409,6 +409,24 @@ fn a_node_with_other_terms_and_an_earlier_life_are_refused() {
     assert_eq!(refusal(&mut world, terms(true), myself(0, 1, 0)), [Event::NotJoined(Refusal::Malformed)], "another number");
 }
 
+/// Z4.
+#[test]
+fn z4_a_slot_whose_users_are_on_a_nodes_disk_is_that_nodes_unless_it_has_an_owner() {
+    let mut world = settled(2, false);
+    world.command(1, Command::Assign(5));
+    world.heal(500);
+    assert_eq!(world.coordinator.slots().owner(5).map(|(node, _)| node), Some(NodeId(1)));
+    world.command(1, Command::Report { users: 0, free: 0 });
+    world.command(2, Command::Report { users: 1_000, free: 0 });
+    world.peers.get_mut(&2).unwrap().follower.claim([5, 7, 40_000]);
+    world.heal(2_000);
+    let owner = |world: &World, slot| world.coordinator.slots().owner(slot).map(|(node, _)| node);
+    assert_eq!([5, 7, 40_000].map(|slot| owner(&world, slot)), [Some(NodeId(1)), Some(NodeId(2)), Some(NodeId(2))]);
+    let revision = world.coordinator.slots().revision();
+    world.heal(5_000);
+    assert_eq!(world.coordinator.slots().revision(), revision, "it is claimed once");
+}
+
 #[test]
 fn a_store_that_fails_changes_nothing_and_is_said() {
     let mut world = settled(1, false);

@@ -1,7 +1,7 @@
 //! Who lives where in a cluster, as one core knows it.
 //!
 //! Lives on: every core, in its outbox. Serves Z4, Z7, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
-//! same place; a user whom no node owns yet is looked for here. Users of other clusters have a **gateway**, the core that would be
+//! same place; what is for a slot that no node owns is its steward's. Users of other clusters have a **gateway**, the core that would be
 //! their home if they were of this one: all others go through it, and only that goes to the cluster.
 
 use super::id::{CoreId, MOST_CLUSTER, NodeId, Seat, UserId, home_of_slot, slot_of};
@@ -53,8 +53,10 @@ pub struct Map {
     pub cluster: u16,
     /// The cluster that keeps the directory.
     pub directory: u16,
-    /// By slot; `None`: this node owns all.
+    /// By slot, `NodeId(0)` where there is none; `None`: this node owns all.
     owners: Option<Arc<[NodeId]>>,
+    /// The node to which what is for slots without owners goes; `NodeId(0)`: it is not known yet whether they have some.
+    steward: NodeId,
     /// The cores of the other nodes, as far as they are known.
     others: BTreeMap<NodeId, u16>,
 }
@@ -67,13 +69,26 @@ impl Map {
 
     /// Of a node that owns all users as long as nothing else is said.
     pub fn of_node(node: NodeId, core: CoreId, cores: u16) -> Map {
-        Map { here: Seat { node, core }, cores, cluster: 0, directory: 0, owners: None, others: BTreeMap::new() }
+        Map {
+            here: Seat { node, core },
+            cores,
+            cluster: 0,
+            directory: 0,
+            owners: None,
+            steward: NodeId::default(),
+            others: BTreeMap::new(),
+        }
     }
 
     /// Who owns each slot from now on; there are [`SLOTS`] of them.
     pub fn set_owners(&mut self, owners: Arc<[NodeId]>) {
         assert_eq!(owners.len(), SLOTS, "every slot is named");
         self.owners = Some(owners);
+    }
+
+    /// Who looks after slots without owners. What is for them may be for other clusters' users: it's their gateway.
+    pub fn set_steward(&mut self, steward: NodeId) {
+        self.steward = steward;
     }
 
     /// Another node has told how many cores it has.
@@ -142,6 +157,17 @@ impl Map {
         Seat { node: self.here.node, core: user.home(self.cores) }
     }
 
+    /// Whether a slot has an owner.
+    #[inline]
+    pub fn is_owned(&self, slot: u16) -> bool {
+        self.owners.as_ref().is_none_or(|owners| owners[usize::from(slot)] != NodeId::default())
+    }
+
+    /// Whether it's known where to go with what is for a slot.
+    pub fn is_known(&self, slot: u16) -> bool {
+        self.owner(slot) != NodeId::default() || self.owners.is_none()
+    }
+
     /// Whether a user's home is on this node.
     pub fn is_here(&self, user: UserId) -> bool {
         self.owner(user.slot()) == self.here.node && self.abroad(user).is_none()
@@ -149,12 +175,16 @@ impl Map {
 
     #[inline]
     fn owner(&self, slot: u16) -> NodeId {
-        let owner = self.owners.as_ref().map(|owners| owners[usize::from(slot)]);
-        owner.filter(|owner| *owner != NodeId::default()).unwrap_or(self.here.node)
+        match &self.owners {
+            None => self.here.node,
+            Some(owners) if owners[usize::from(slot)] == NodeId::default() => self.steward,
+            Some(owners) => owners[usize::from(slot)],
+        }
     }
 
+    /// Where the homes of a slot's users are.
     #[inline]
-    fn home_of_slot(&self, slot: u16) -> Seat {
+    pub fn home_of_slot(&self, slot: u16) -> Seat {
         let node = self.owner(slot);
         // Of a node that has never been heard of, any core: what is for it is not sent.
         let cores = if node == self.here.node { self.cores } else { self.others.get(&node).copied().unwrap_or(1) };
@@ -177,7 +207,11 @@ mod tests {
         assert_eq!(map.home(user), Seat { node: NodeId(2), core: CoreId(user.slot() % 5) });
         assert_eq!(map.home_of(&ann), map.home(user));
         assert!(!map.is_here(user) && map.near(user).node == NodeId(1));
-        assert!(map.is_here(UserId::new(1, user.slot().wrapping_add(1), 1)), "a slot that nobody owns");
+        let other = user.slot().wrapping_add(1);
+        assert!(!map.is_owned(other) && !map.is_here(UserId::new(1, other, 1)) && map.is_owned(user.slot()));
+        assert!(!map.is_known(other));
+        map.set_steward(NodeId(1));
+        assert!(map.is_known(other) && !map.is_owned(other) && map.home_of_slot(other).node == NodeId(1));
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! What a node of a cluster tells its cores at the start: who the others are, where they are, and who owns which users.
+//! What a node of a cluster knows at the start: who the others are, where they are, and who keeps the table of owners.
 //!
 //! Lives on: the thread that starts the node. Serves Z1, Z4, G4. Invariant: every node of a cluster, configured alike, tells its
 //! cores the same.
 
+use super::listeners::Listening;
 use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
 use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
-use crate::base::map::SLOTS;
 use crate::base::time::WallClock;
 use crate::link;
 use crate::link::classify::Policy;
 use crate::ownership::clusters::{Cluster, Place};
+use crate::ownership::{Myself, Terms};
 use crate::shard::{Between, LinkReport, LinkTerms, PeerReport};
 use crate::wire::link::Site;
 use sha2::{Digest, Sha256};
@@ -28,7 +29,27 @@ pub(super) struct Membership {
     /// Where the other nodes connect.
     pub address: Option<SocketAddr>,
     pub links: Option<Arc<LinkTerms>>,
-    owners: Option<Arc<[NodeId]>>,
+    pub table: Option<TablePlace>,
+}
+
+/// Where the table of owners is kept, and what this node says of itself there.
+pub(super) struct TablePlace {
+    pub terms: Terms,
+    /// The node that keeps it.
+    pub at: NodeId,
+    node: NodeId,
+    link: SocketAddr,
+    start: u64,
+    keeps: bool,
+}
+
+impl TablePlace {
+    /// `identity` as in `Life`.
+    pub fn myself(&self, cores: u16, identity: u64, listening: &[Listening]) -> Myself {
+        let doors = listening.iter().map(|door| (door.speaks.name().to_owned(), door.address)).collect();
+        let &TablePlace { node, link, start, keeps, .. } = self;
+        Myself { node, identity, start, keeps, cores, link, doors }
+    }
 }
 
 impl Membership {
@@ -40,8 +61,12 @@ impl Membership {
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
-            return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, owners: None });
+            return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, table: None });
         };
+        if cluster.take_over {
+            let problem = "no node takes over the users of another one yet";
+            return Err(Fault::new("cluster.take_over", problem, "take it out"));
+        }
         if config.store.kind == StoreKind::Postgres {
             let problem = "nodes of a cluster have a store each, and can't share a database yet";
             return Err(Fault::new("store.kind", problem, "write redb"));
@@ -56,16 +81,20 @@ impl Membership {
             peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
             between: between(config)?,
         };
-        let mut nodes: Vec<NodeId> = cluster.nodes.iter().map(|peer| peer.node).collect();
-        nodes.sort_unstable();
-        let owners = (0..SLOTS).map(|slot| nodes[slot % nodes.len()]).collect();
-        let address = config.link.listen.or_else(|| own.first().map(|peer| peer.address));
-        Ok(Membership { number, node, address, links: Some(Arc::new(terms)), owners: Some(owners) })
-    }
-
-    /// Who owns each slot of user numbers; `None`: this node owns all.
-    pub fn owners(&self) -> Option<Arc<[NodeId]>> {
-        self.owners.clone()
+        let (Some(own), Some(coordinator)) = (own.first(), cluster.coordinator()) else {
+            let problem = "a node does not ask etcd who owns which users yet";
+            return Err(Fault::new("cluster.coordination", problem, "write embedded, and cluster.nodes"));
+        };
+        let table = TablePlace {
+            terms: Terms { lease_ms: cluster.lease_ms, take_over: false },
+            at: coordinator.node,
+            node,
+            link: own.address,
+            start: terms.epoch,
+            keeps: config.store.kind == StoreKind::Redb,
+        };
+        let address = config.link.listen.or(Some(own.address));
+        Ok(Membership { number, node, address, links: Some(Arc::new(terms)), table: Some(table) })
     }
 
     /// What all cores know of the cluster, in the operator's words.
@@ -159,14 +188,15 @@ mod tests {
     #[test]
     fn a_lone_node_owns_all_users_and_has_no_links() {
         let alone = membership("").unwrap();
-        assert!(alone.links.is_none() && alone.address.is_none() && alone.owners().is_none());
+        assert!(alone.links.is_none() && alone.address.is_none() && alone.table.is_none());
     }
 
     #[test]
-    fn nodes_configured_alike_agree_on_who_owns_what() {
+    fn nodes_configured_alike_agree_on_who_keeps_the_table() {
         let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
         let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
-        assert_eq!(one.owners(), two.owners());
+        let [first, second] = [&one, &two].map(|place| place.table.as_ref().unwrap());
+        assert_eq!((first.at, second.at, first.terms), (NodeId(1), NodeId(1), second.terms));
         let (links, others) = (one.links.unwrap(), two.links.unwrap());
         assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
         assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);

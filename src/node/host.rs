@@ -4,6 +4,7 @@
 //! of others leaves with it.
 
 use super::hook::Hook;
+use super::owners::Desk;
 use super::passwords::Passwords;
 use super::replies::Reply;
 use crate::base::id::{ConnId, CoreId, RawSocket};
@@ -43,6 +44,7 @@ pub struct CoreHost {
     replies: Receiver<Reply>,
     commands: Receiver<Command>,
     answers: Sender<Answered>,
+    owners: Option<Desk>,
     /// What the driver counted, as of its last turn.
     pub drive: DriveCounters,
 }
@@ -57,12 +59,14 @@ pub struct Ends {
     pub replies: Receiver<Reply>,
     pub commands: Receiver<Command>,
     pub answers: Sender<Answered>,
+    /// The thread that keeps the table of owners, in a cluster.
+    pub owners: Option<Desk>,
 }
 
 impl CoreHost {
     pub fn new(shard: Shard, ends: Ends) -> CoreHost {
-        let Ends { ports, store, passwords, hook, replies, commands, answers } = ends;
-        CoreHost { shard, ports, store, passwords, hook, replies, commands, answers, drive: DriveCounters::default() }
+        let Ends { ports, store, passwords, hook, replies, commands, answers, owners } = ends;
+        CoreHost { shard, ports, store, passwords, hook, replies, commands, answers, owners, drive: DriveCounters::default() }
     }
 
     /// Takes in what came from other threads. True: there may be more.
@@ -110,6 +114,10 @@ impl CoreHost {
         for (ticket, answer) in std::mem::take(&mut shard.answers) {
             // The control thread is gone only when the node stops: nobody waits for the answer then.
             _ = self.answers.send(Answered { core, ticket, answer });
+        }
+        if let Some(owners) = &self.owners {
+            owners.take(&mut shard.words);
+            owners.note_users(core.0.into(), shard.homes.user_count());
         }
         for remark in shard.take_remarks() {
             tracing::warn!("{remark}");

@@ -3,6 +3,7 @@
 use crate::base::config::LogIn;
 use crate::base::secrets::Secrets;
 use crate::front::token::{KeyTooShort, Keys};
+use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -59,6 +60,12 @@ impl NodeKeys {
     /// The same for tools that only read: an error when no node has made the keys yet.
     pub fn read(login: &LogIn, dir: &Path) -> Result<NodeKeys, KeyError> {
         NodeKeys::join(login, &Made::read(dir)?)
+    }
+
+    /// A number that stays with the data directory; where nothing is kept, with the process.
+    pub fn identity(&self) -> u64 {
+        let hash = Sha256::digest([b"identity", &self.decoys[..]].concat());
+        u64::from_le_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
     }
 
     fn join(login: &LogIn, made: &Made) -> Result<NodeKeys, KeyError> {

@@ -12,8 +12,10 @@ mod host;
 pub mod keys;
 pub mod link_certificates;
 mod listeners;
+mod load;
 mod names;
 mod operator;
+mod owners;
 mod passwords;
 mod replies;
 mod timed;
@@ -25,7 +27,7 @@ pub use listeners::Listening;
 
 use crate::admin;
 use crate::base::config::{self, Config, Cores, Fault, KernelTls, StoreKind};
-use crate::base::id::{CoreId, home_of_slot, slot_of};
+use crate::base::id::CoreId;
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
@@ -40,15 +42,16 @@ use crate::presence::home::Place;
 use crate::ring::mesh::mesh;
 use crate::shard::batch::Command;
 use crate::shard::{Settings, Shard};
+use crate::store::Backend;
 use crate::store::dir::{DataDir, OpenError};
 use crate::store::memory::Memory;
 use crate::store::postgres::{self, PostgresStore};
 use crate::store::redb::RedbStore;
-use crate::store::thread::{Figures, StorageThread};
-use crate::store::{Backend, Table};
+use crate::store::thread::{Figures, StorageThread, Wake};
 use certificates::{CertificateError, Keeper};
 use cluster::Membership;
 use host::Ends;
+use owners::Owners;
 use replies::Replies;
 use std::io;
 use std::net::SocketAddr;
@@ -102,6 +105,7 @@ pub struct Node {
     membership: Arc<Membership>,
     /// Ends the daily look at the certificate when it is dropped.
     _daily: Sender<()>,
+    owners: Option<Owners>,
     threads: Vec<CoreThread>,
     commands: Vec<(Sender<Command>, Bell)>,
     answers: Option<Receiver<Answered>>,
@@ -135,11 +139,15 @@ impl Node {
         let mut doors = doors(config, &listening, terms.in_kernel(report.seals));
         doors.links = keeper.links.as_ref().map(|links| links.credentials.clone());
         let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
-        load(&*backend, &mut shards)?;
+        let kept = load::load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
-        let wakes = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Box<dyn Fn() + Send>).collect();
-        let (storage, stores) = StorageThread::start(backend, wakes)?;
+        let opening = membership.table.as_ref().map(|_| owners::Opening::new(cores));
+        let wakes = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Wake);
+        let (storage, mut stores) =
+            StorageThread::start(backend, wakes.chain(opening.iter().map(owners::Opening::wake)).collect())?;
+        let opening = opening.map(|opening| (opening, stores.pop().expect("the last one is for the owners")));
+        let desk = opening.as_ref().map(|(opening, _)| opening.desk());
         let (replies, replied) = Replies::new(&bells);
         let hook = hook::start(config, &replies)?;
         let passwords = passwords::start(replies)?;
@@ -151,7 +159,7 @@ impl Node {
             let (order, orders) = channel();
             commands.push((order, bell.clone()));
             let (passwords, hook, answers) = (passwords.clone(), hook.clone(), answers.clone());
-            let ends = Ends { ports, store, passwords, hook, replies, commands: orders, answers };
+            let ends = Ends { ports, store, passwords, hook, replies, commands: orders, answers, owners: desk.clone() };
             let name = format!("fanal-core-{}", shard.settings.core.0);
             let host = CoreHost::new(shard, ends);
             let work = move || async move {
@@ -160,6 +168,13 @@ impl Node {
             };
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
+        let owners = match (opening, &membership.table) {
+            (Some((opening, port)), Some(table)) => {
+                let me = table.myself(cores, keys.identity(), &listening);
+                Some(opening.start(table, me, kept, port, commands.clone())?)
+            }
+            _ => None,
+        };
         let (token_keys, trunk_keys) = (keys.token, keys.trunk);
         let keeper = Arc::new(keeper);
         Ok(Node {
@@ -172,6 +187,7 @@ impl Node {
             _daily: certificates::warn_daily(&keeper)?,
             keeper,
             membership: Arc::new(membership),
+            owners,
             threads,
             commands,
             answers: Some(answered),
@@ -229,6 +245,7 @@ impl Node {
     /// A core had ended badly.
     pub fn stop(self) -> io::Result<Stopped> {
         drop(self.admin);
+        self.owners.into_iter().for_each(Owners::stop);
         for (orders, bell) in &self.commands {
             // A core that is gone has stopped.
             _ = orders.send(Command { ticket: 0, order: crate::shard::batch::Order::Stop });
@@ -334,37 +351,7 @@ fn shards(
             units: Units { unit_bytes: config.metrics.meter_unit_bytes, unit_ms: config.metrics.meter_unit_ms },
             clock: clock::now,
         };
-        let mut shard = Shard::new(settings, place, secrets.fork());
-        if let Some(owners) = membership.owners() {
-            shard.out.map.set_owners(owners);
-        }
-        shard
+        Shard::new(settings, place, secrets.fork())
     };
     (0..cores).map(shard).collect()
-}
-
-/// Gives every stored row to the core whose it is. Facts about the deployment go to all.
-fn load(backend: &dyn Backend, shards: &mut [Shard]) -> Result<(), StartError> {
-    let cores = shards.len() as u16;
-    for table in Table::ALL {
-        let mut bad = None;
-        let mut row = |key: &[u8], value: &[u8]| {
-            let owner = key.split(|&byte| byte == 0).next().unwrap_or_default();
-            let owner = std::str::from_utf8(owner).unwrap_or_default();
-            let home = home_of_slot(slot_of(owner), cores);
-            let at_home = |shard: &Shard| table == Table::Meta || shard.settings.core == home;
-            for shard in shards.iter_mut().filter(|shard| at_home(shard)) {
-                if let Err(why) = shard.homes.load(table, key, value) {
-                    bad.get_or_insert(why);
-                }
-            }
-            Ok(())
-        };
-        backend.load(table, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
-        if let Some(why) = bad {
-            return Err(StartError::Load(format!("{why}. Restore the store from a backup, or delete the row")));
-        }
-    }
-    shards.iter_mut().for_each(|shard| shard.homes.start(&mut shard.out));
-    Ok(())
 }

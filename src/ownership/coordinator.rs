@@ -50,6 +50,8 @@ struct Lease {
 struct Waiting {
     joins: BTreeMap<NodeId, (Member, u64, u32)>,
     slots: BTreeSet<u16>,
+    /// Slots whose users' rows a node has.
+    claims: BTreeMap<u16, NodeId>,
     /// Who is to be forgotten, and who asked for it.
     forget: BTreeMap<NodeId, NodeId>,
     rebalance: Option<NodeId>,
@@ -125,11 +127,14 @@ impl Coordinator {
                 }
             }
             Ask::Assign { life, slots } if self.holds(now, from, life) => self.waiting.slots.extend(slots),
+            Ask::Claim { life, slots } if self.holds(now, from, life) => {
+                slots.into_iter().for_each(|slot| _ = self.waiting.claims.entry(slot).or_insert(from));
+            }
             Ask::Leave { life } if self.holds(now, from, life) => self.lose(from),
             Ask::Rebalance { life } if self.holds(now, from, life) => self.waiting.rebalance = Some(from),
             Ask::Forget { life, node } if self.holds(now, from, life) => _ = self.waiting.forget.insert(node, from),
             // Whoever does not hold a lease hears so on its next beat.
-            Ask::Assign { .. } | Ask::Leave { .. } | Ask::Rebalance { .. } | Ask::Forget { .. } => {}
+            Ask::Assign { .. } | Ask::Claim { .. } | Ask::Leave { .. } | Ask::Rebalance { .. } | Ask::Forget { .. } => {}
         }
         self.tick(now);
     }
@@ -261,6 +266,8 @@ impl Coordinator {
                 plan.assign(choose::take_over(&self.slots, lost, &mut loads));
             }
         }
+        let claims = std::mem::take(&mut self.waiting.claims);
+        plan.assign(claims.into_iter().filter(|(slot, _)| self.slots.owner(*slot).is_none()));
         self.plan_moves(&mut plan);
         self.plan_assigning(now, &mut plan, &mut loads);
         self.plan_rebalancing(&mut plan, &loads);

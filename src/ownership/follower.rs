@@ -62,6 +62,8 @@ pub struct Follower {
     has_left: bool,
     next_beat: Time,
     wanted: BTreeSet<u16>,
+    /// Slots whose users' rows are here.
+    claims: BTreeSet<u16>,
     /// What was said last about why it can't join.
     said: Option<Refusal>,
     asks: Vec<Ask>,
@@ -85,12 +87,26 @@ impl Follower {
             has_left: false,
             next_beat: now,
             wanted: BTreeSet::new(),
+            claims: BTreeSet::new(),
             said: None,
             asks: Vec::new(),
             events: Vec::new(),
         };
         follower.tick(now);
         follower
+    }
+
+    /// The rows of these slots' users are on this node's disk: it's to be their owner if nobody is.
+    pub fn claim(&mut self, slots: impl IntoIterator<Item = u16>) {
+        self.claims.extend(slots);
+    }
+
+    /// The coordinator can be reached now: what is not answered yet is asked again.
+    pub fn met(&mut self, now: Time) {
+        if self.joined.is_none() {
+            self.next_beat = now;
+        }
+        self.tick(now);
     }
 
     /// The table as far as it's known.
@@ -177,6 +193,9 @@ impl Follower {
         if !self.wanted.is_empty() {
             self.asks.push(Ask::Assign { life, slots: self.wanted.iter().take(DELTA_ASSIGNMENTS).copied().collect() });
         }
+        if !self.claims.is_empty() {
+            self.asks.push(Ask::Claim { life, slots: self.claims.iter().take(DELTA_ASSIGNMENTS).copied().collect() });
+        }
     }
 
     /// Takes what the coordinator tells.
@@ -198,7 +217,7 @@ impl Follower {
             Tell::Welcome { .. } | Tell::Held { .. } | Tell::Rejoin { .. } | Tell::NotJoined { .. } => {}
             Tell::Delta(delta) => match self.slots.apply(&delta) {
                 Applied::New(lines) if !lines.is_empty() => {
-                    lines.iter().for_each(|line| _ = self.wanted.remove(&line.slot));
+                    lines.iter().for_each(|line| _ = self.wanted.remove(&line.slot) | self.claims.remove(&line.slot));
                     self.events.push(Event::Changed(lines));
                 }
                 // The next beat says up to where the table is known.

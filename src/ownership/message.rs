@@ -37,6 +37,11 @@ pub enum Ask {
         life: Life,
         slots: Vec<u16>,
     },
+    /// The rows of these slots' users are on my disk: where they have no owner, they are mine.
+    Claim {
+        life: Life,
+        slots: Vec<u16>,
+    },
     Leave {
         life: Life,
     },

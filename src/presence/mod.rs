@@ -22,5 +22,6 @@ pub mod passage;
 pub mod relay;
 pub mod roster;
 pub mod subscription;
+mod target;
 pub mod user;
 pub mod way;

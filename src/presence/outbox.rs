@@ -136,7 +136,7 @@ pub struct Outbox {
     pub bound: Vec<Bound>,
     /// Other nodes of the cluster that can be reached.
     pub peers: BTreeMap<NodeId, Peer>,
-    /// What was for a node that can't be reached.
+    /// What was for a node that can't be reached, or for a slot without an owner.
     pub undelivered: Vec<Control>,
     /// In order; those for this core itself are worked off before the step ends.
     pub controls: Vec<(CoreId, Control)>,
@@ -194,6 +194,8 @@ impl Outbox {
         }
         match self.peers.get(&seat.node).filter(|peer| peer.found) {
             Some(peer) => peer.full.then_some(Reason::Overloaded),
+            // It waits until the slot has an owner.
+            None if seat.node == NodeId::default() => None,
             None => Some(Reason::HomeOutOfReach),
         }
     }

@@ -4,7 +4,7 @@
 //! has been granted. Serves G3.
 
 use super::links::LaneNews;
-use crate::base::id::RawSocket;
+use crate::base::id::{NodeId, RawSocket};
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
@@ -67,6 +67,16 @@ pub enum Order {
         what: What,
     },
     ListUsers,
+    /// Who owns each slot of users from now on, and who looks after the others.
+    Owners {
+        owners: Arc<[NodeId]>,
+        steward: NodeId,
+    },
+    /// This is for the thread that keeps another node's table of owners.
+    Say {
+        to: NodeId,
+        bytes: Vec<u8>,
+    },
     Snapshot,
     /// How the links are.
     Links,

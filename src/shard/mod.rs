@@ -4,10 +4,10 @@
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
 //! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections; `link_faults`:
-//! those that came to nothing; `link_report`: how they are), `peers` (what other nodes say), `border` (other clusters),
-//! `watch_over` (time), `operate` (the
-//! operator); `tell` turns what homes say into frames; `batch` is what cores exchange. Invariants: nothing here blocks, asks for
-//! the time, or touches another core's memory; after each input everything addressed to this core itself has been worked off.
+//! those that came to nothing; `link_report`: how they are), `peers` (what other nodes say), `owners` (who owns which users),
+//! `border` (other clusters), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
+//! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
+//! everything addressed to this core itself has been worked off.
 
 mod addresses;
 pub mod batch;
@@ -27,6 +27,7 @@ mod links;
 mod log_in;
 mod measure;
 mod operate;
+mod owners;
 mod peers;
 mod rates;
 mod register;
@@ -40,6 +41,7 @@ pub use expect::EXPECTED;
 pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
 pub use operate::{Answer, UserLine};
+pub use owners::Word;
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;
@@ -194,6 +196,9 @@ pub struct Shard {
     pub checks: Vec<PasswordTask>,
     /// What there is to ask the service outside.
     pub questions: Vec<hook::Question>,
+    /// For the thread that keeps the table of owners.
+    pub words: Vec<Word>,
+    waiting: owners::Waiting,
     /// Sessions of whose new passwords keys are being derived.
     deriving: Vec<EdgeRef>,
     registrations: register::Registrations,
@@ -258,6 +263,8 @@ impl Shard {
             orphans: Vec::new(),
             checks: Vec::new(),
             questions: Vec::new(),
+            words: Vec::new(),
+            waiting: owners::Waiting::default(),
             deriving: Vec::new(),
             registrations: register::Registrations::default(),
             answers: Vec::new(),

@@ -58,6 +58,8 @@ impl Shard {
                 let clients = self.heaviest(now, most);
                 self.answers.push((ticket, Answer::Clients(clients)));
             }
+            Order::Owners { owners, steward } => self.set_owners(now, owners, steward),
+            Order::Say { to, bytes } => self.say_of_owners(to, &bytes),
             Order::Stop => self.stop(),
         }
         self.work_off(now);

@@ -10,8 +10,7 @@ use super::batch::Entry;
 use crate::base::id::{CoreId, NodeId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Control, SessionEvent};
-use crate::presence::errand::Answer;
+use crate::presence::control::Control;
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
@@ -110,38 +109,16 @@ impl Shard {
             Control::Snapshot(snapshot) => homes.relays.snapshot(now, *snapshot, edge, out),
             Control::Refused { publisher, nonce, .. } => homes.relays.refused(publisher, nonce, out),
             Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
-            control => self.control(now, control),
+            control => self.control_from_elsewhere(now, control),
         }
     }
 
-    /// Answers what could not be sent because its node can't be reached.
-    pub(super) fn give_back(&mut self) {
+    /// Puts by what nobody knows yet where to go with, and answers what could not be sent because its node can't be reached.
+    pub(super) fn give_back(&mut self, now: Time) {
         for control in std::mem::take(&mut self.out.undelivered) {
-            let asker = match &control {
-                Control::Errand(errand) if errand.caller.seat == self.out.map.here => {
-                    let reason = Reason::HomeOutOfReach;
-                    let detail = format!("{}: {}", errand.jid, reason.text());
-                    self.answered(errand.caller.who, Answer::Refused { reason, detail });
-                    continue;
-                }
-                Control::Attach(attach) => attach.asker,
-                Control::Resume(resume) => resume.asker,
-                Control::Update { update, .. } => update.asker,
-                Control::Ask { asker, .. } => *asker,
-                Control::Message(message) => message.asker,
-                Control::Question(question) => question.asker,
-                Control::Entered(entered) => match entered.crossing.asker(entered.cluster) {
-                    Some(asker) => asker,
-                    None => continue,
-                },
-                // Ways are kept until their receiver says that they have arrived; all else is made good when the node is back.
-                _ => continue,
-            };
-            let (request, reason) = (asker.request, Reason::HomeOutOfReach);
-            if asker.edge.seat.node.cluster().is_some() {
-                self.out.tell(asker.edge, SessionEvent::Error { request, reason, detail: String::new() });
-            } else if request != 0 && asker.edge.seat == self.out.map.here {
-                self.request_failed(asker.edge, request, reason, "");
+            match control.slot().is_some_and(|slot| !self.out.map.is_known(slot)) {
+                true => self.wait_for_owner(now, control),
+                false => self.give_up_control(control),
             }
         }
     }

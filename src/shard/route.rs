@@ -15,7 +15,7 @@ impl Shard {
     pub fn batch(&mut self, now: Time, batch: &mut Batch) {
         for entry in batch.entries.drain(..) {
             match entry {
-                Entry::Control(control) => self.control(now, control),
+                Entry::Control(control) => self.control_from_elsewhere(now, control),
                 Entry::FromNode(control) => self.heard_from_node(now, *control),
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
@@ -62,7 +62,7 @@ impl Shard {
                 }
             }
         }
-        self.give_back();
+        self.give_back(now);
         self.tell_doors();
         if !self.out.controls.is_empty() {
             self.work_off(now);
@@ -89,6 +89,9 @@ impl Shard {
     }
 
     pub(super) fn control_here(&mut self, now: Time, control: Control) {
+        if self.comes_too_early(&control) {
+            return self.wait_for_owner(now, control);
+        }
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),

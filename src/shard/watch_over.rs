@@ -23,8 +23,9 @@ impl Shard {
         self.send_to_drained();
         let detached = self.homes.end_detached(now, &mut self.edge, &mut self.out);
         let retries = self.homes.retry(now, &mut self.edge, &mut self.out);
+        let waiting = self.end_waiting(now);
         let next_look = self.look_round(now);
-        [detached, retries, next_look].into_iter().flatten().min()
+        [detached, retries, waiting, next_look].into_iter().flatten().min()
     }
 
     /// Clients that never read: presence has been conflated for them, and still there is too much.

@@ -1,16 +1,18 @@
 //! The binary as a child process.
 
+use super::LONG;
 use fanal::base::config::{Config, LogIn};
 use fanal::base::jid::Bare;
 use fanal::base::time::WallClock;
 use fanal::front::token::{Keys, Scope};
 use fanal::node::keys::NodeKeys;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 /// A command of the binary, whatever the environment says.
 pub fn fanal(args: &[&str]) -> Command {
@@ -108,4 +110,25 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The users of a node.
+pub fn users(node: &Served) -> BTreeSet<String> {
+    let page = fanal::admin::client::Client::new(node.admin, None).users(None).unwrap();
+    page.users.into_iter().map(|user| user.jid).collect()
+}
+
+/// A new user whose home is on the second of these nodes, made through the first.
+pub fn user_on(through: &Served, node: &Served, kind: &str) -> String {
+    let end = Instant::now() + LONG;
+    for n in 0.. {
+        let jid = format!("{kind}{n}@localhost");
+        // As long as the nodes have not found each other, some can't be made.
+        let made = fanal::admin::client::Client::new(through.admin, None).add_user(&jid, None).is_ok();
+        if made && users(node).contains(&jid) {
+            return jid;
+        }
+        assert!(Instant::now() < end, "it is given no users");
+    }
+    unreachable!("there is always another name")
 }

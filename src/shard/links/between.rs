@@ -15,6 +15,7 @@ use crate::link::classify::Policy;
 use crate::ownership::clusters::{Cluster, Clusters, Unnumbered};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
+use crate::shard::owners::Word;
 use crate::wire::complex::{Packer, Unpacker};
 use crate::wire::link::{Hello, Purpose, Site};
 use std::collections::BTreeMap;
@@ -146,6 +147,9 @@ impl Shard {
     pub(super) fn introduce(&mut self, site: Site, lane: u16) {
         if lane != LOG_IN_LANE || self.settings.core.0 != LOG_IN_LANE {
             return;
+        }
+        if self.terms().is_inside(site) {
+            self.words.push(Word::Met(site.node));
         }
         let terms = self.terms();
         let Some(between) = &terms.between else { return };

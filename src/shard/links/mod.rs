@@ -16,6 +16,7 @@ pub use reach::LaneNews;
 
 use super::Shard;
 use super::connection::Doorway;
+use super::owners::Word;
 use crate::base::id::{ConnId, CoreId, NodeId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
@@ -52,6 +53,8 @@ mod word {
     pub const AGAIN: u16 = u16::MAX - 4;
     /// A node of this cluster can't reach another cluster.
     pub const CUT_OFF: u16 = u16::MAX - 5;
+    /// This is for the thread that keeps the table of owners.
+    pub const OWNERS: u16 = u16::MAX - 6;
     pub const CROSSING: u16 = 0;
 }
 
@@ -313,6 +316,7 @@ impl Shard {
             (word::DENIED, false) => self.denied(lane, said)?,
             (word::AGAIN, _) => self.asked_again(site, said)?,
             (word::CUT_OFF, true) => self.cut_off(site.node, said)?,
+            (word::OWNERS, true) => self.words.push(Word::Heard { from: site.node, bytes: said.to_vec() }),
             (core, true) => self.from_node(now, CoreId(core), said)?,
             (word::CROSSING, false) => self.from_cluster(now, site.cluster, said)?,
             _ => return Err(BadPassage),

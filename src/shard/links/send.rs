@@ -37,6 +37,12 @@ impl Shard {
         next
     }
 
+    /// Says something about owners to another node, by the first lane. While that is not up it is lost, and said again.
+    pub(in crate::shard) fn say_of_owners(&mut self, node: NodeId, bytes: &[u8]) {
+        let site = Site { node, ..self.terms().me };
+        self.links.words.push((site, [&word::OWNERS.to_le_bytes(), bytes].concat()));
+    }
+
     /// Sends an entry. If more waits than may, or it is longer than a frame, both ends begin anew.
     pub(super) fn must_send(&mut self, entry: &[u8], machine: &mut Machine) {
         if machine.send(entry, &mut self.out.lines).is_err() {

@@ -1,0 +1,145 @@
+//! Who owns which users, as this core is told; and what waits until it's known, or until a slot has an owner.
+//!
+//! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
+//! keeps the table: there are no users in them. Who is to come into being there waits at the steward until the slot has an owner,
+//! and goes there. Invariants: nobody comes into being where no owner is; what was sent to where a slot was before goes on to where
+//! it is; what waits is refused in the end, and what can't be, because nobody waits for it, is made good when the owners are known.
+
+use super::Shard;
+use crate::base::id::{NodeId, slot_of};
+use crate::base::reason::Reason;
+use crate::base::time::Time;
+use crate::presence::control::{Asker, Control, SessionEvent};
+use crate::presence::errand::What;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What may wait, on one core. At the limit: refused, `home_out_of_reach`.
+const WAITING: usize = 16_384;
+
+/// What a core says to the thread that keeps the table.
+#[derive(Debug)]
+pub enum Word {
+    /// Another node's thread said this to it.
+    Heard { from: NodeId, bytes: Vec<u8> },
+    /// From now on another node's thread can be spoken to.
+    Met(NodeId),
+    /// These slots have no owner.
+    Wanted(BTreeSet<u16>),
+}
+
+/// What waits for owners.
+#[derive(Default)]
+pub(super) struct Waiting {
+    /// Until when, in order.
+    controls: VecDeque<(Time, Control)>,
+    /// Slots that have been asked for.
+    wanted: BTreeSet<u16>,
+    /// Something that nobody waits for was given up.
+    missed: bool,
+}
+
+impl Shard {
+    /// From now on these own the slots, and this node looks after the others.
+    pub(super) fn set_owners(&mut self, now: Time, owners: Arc<[NodeId]>, steward: NodeId) {
+        let before = self.out.map.clone();
+        self.out.map.set_owners(owners);
+        self.out.map.set_steward(steward);
+        let map = self.out.map.clone();
+        self.waiting.wanted.retain(|&slot| !map.is_owned(slot));
+        for (until, control) in std::mem::take(&mut self.waiting.controls) {
+            match control.slot().filter(|&slot| map.is_known(slot) && !self.comes_too_early(&control)) {
+                Some(slot) => self.out.send(map.home_of_slot(slot), control),
+                None => self.waiting.controls.push_back((until, control)),
+            }
+        }
+        let Shard { homes, out, waiting, .. } = self;
+        let missed = std::mem::take(&mut waiting.missed);
+        homes.relays.ask_again(|user| missed || before.home(user).node != map.home(user).node, out);
+        if missed {
+            let nodes: Vec<NodeId> = out.peers.keys().copied().chain([map.here.node]).collect();
+            nodes.into_iter().for_each(|node| homes.ways_again(node, out));
+        }
+        self.work_off(now);
+    }
+
+    /// Whether somebody would come into being in a slot that nobody owns.
+    pub(super) fn comes_too_early(&self, control: &Control) -> bool {
+        let jid = match control {
+            Control::Attach(attach) if attach.create => &attach.jid,
+            Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
+            _ => return false,
+        };
+        !self.out.map.is_owned(slot_of(jid.as_str())) && self.homes.by_name(jid).is_none()
+    }
+
+    /// What can't be sent or done waits until more is known, or is refused.
+    pub(super) fn wait_for_owner(&mut self, now: Time, control: Control) {
+        let is_early = self.comes_too_early(&control);
+        let Some(slot) = control.slot().filter(|_| self.waiting.controls.len() < WAITING) else {
+            return self.give_up_control(control);
+        };
+        if is_early && self.waiting.wanted.insert(slot) {
+            self.want(slot);
+        }
+        let until = now + Duration::from_millis(self.settings.limits.log_in_ms.into());
+        self.waiting.controls.push_back((until, control));
+    }
+
+    fn want(&mut self, slot: u16) {
+        match self.words.last_mut() {
+            Some(Word::Wanted(slots)) => _ = slots.insert(slot),
+            _ => self.words.push(Word::Wanted(BTreeSet::from([slot]))),
+        }
+    }
+
+    /// What came from elsewhere for a user of this core, or so it was thought there: it goes on to the owner, or waits until this
+    /// core knows of that, too. An owner stays one, so it gets there.
+    pub(super) fn control_from_elsewhere(&mut self, now: Time, control: Control) {
+        let map = &self.out.map;
+        let slot = control.slot().filter(|&slot| map.home_of_slot(slot).node != map.here.node);
+        match slot {
+            None => self.control(now, control),
+            Some(slot) if map.is_owned(slot) => self.out.send(map.home_of_slot(slot), control),
+            Some(_) => self.wait_for_owner(now, control),
+        }
+    }
+
+    /// Refuses what has waited for too long. Gives when to look again.
+    pub(super) fn end_waiting(&mut self, now: Time) -> Option<Time> {
+        while let Some((_, control)) = self.waiting.controls.pop_front_if(|(until, _)| *until <= now) {
+            if let Some(slot) = control.slot() {
+                self.waiting.wanted.remove(&slot);
+            }
+            self.give_up_control(control);
+        }
+        self.waiting.controls.front().map(|(until, _)| *until)
+    }
+
+    /// Tells whoever waits for it that the user's home can't be reached.
+    pub(super) fn give_up_control(&mut self, control: Control) {
+        let reason = Reason::HomeOutOfReach;
+        let asker = match &control {
+            Control::Errand(errand) => {
+                return errand.caller.refuse(reason, format!("{}: {}", errand.jid, reason.text()), &mut self.out);
+            }
+            Control::Attach(attach) => attach.asker,
+            Control::Resume(resume) => resume.asker,
+            Control::Update { update, .. } => update.asker,
+            Control::Ask { asker, .. } => *asker,
+            Control::Message(message) => message.asker,
+            Control::Question(question) => question.asker,
+            Control::Entered(entered) => match entered.crossing.asker(entered.cluster) {
+                Some(asker) => asker,
+                None => return,
+            },
+            // Ways are kept until their receiver says that they have arrived; all else is made good when the home can be reached.
+            _ => return self.waiting.missed = true,
+        };
+        let Asker { edge, request } = asker;
+        if request != 0 || edge.seat.node.cluster().is_some() {
+            self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
+        }
+    }
+}

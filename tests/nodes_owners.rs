@@ -1,0 +1,123 @@
+//! Slots without owners, and owners that some cores know before others (Z4, M1): nodes in memory.
+
+mod nodes_world;
+
+use fanal::base::id::{NodeId, slot_of};
+use fanal::base::limits::Limits;
+use fanal::shard::Word;
+use fanal::shard::batch::{Command, Order};
+use fanal::wire::native::{Action, Show};
+use nodes_world::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Cores of a node are told of owners. Node 1 looks after slots without any.
+fn tell(world: &mut World, node: usize, owners: &Arc<[NodeId]>, steward: u16) {
+    for shard in &mut world.nodes[node].shards {
+        let order = Order::Owners { owners: owners.clone(), steward: NodeId(steward) };
+        shard.command(world.now, Command { ticket: 0, order });
+    }
+    world.settle();
+}
+
+/// Slots that the cores of a node want owners for.
+fn wanted(world: &mut World, node: usize) -> BTreeSet<u16> {
+    let words = world.nodes[node].shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.words));
+    let slots = words.map(|word| match word {
+        Word::Wanted(slots) => slots,
+        Word::Heard { .. } | Word::Met(_) => panic!("nobody says anything of owners here"),
+    });
+    slots.flatten().collect()
+}
+
+/// The owners, but this slot has none.
+fn without(world: &World, name: &str) -> (u16, Arc<[NodeId]>) {
+    let slot = slot_of(jid(name).as_str());
+    let owner = |(at, &node): (usize, &NodeId)| if at == usize::from(slot) { NodeId(0) } else { node };
+    (slot, world.owners.iter().enumerate().map(owner).collect())
+}
+
+fn users(world: &World) -> Vec<usize> {
+    world.nodes.iter().map(|node| node.shards.iter().map(|shard| shard.homes.user_count()).sum()).collect()
+}
+
+/// Z4.
+#[test]
+fn z4_who_comes_into_being_waits_for_an_owner_and_what_is_said_meanwhile_finds_the_user() {
+    for cores in [1, 2] {
+        let mut world = World::new(3, cores);
+        let (ann, bob) = (world.name_on(1, 0), world.name_on(2, 0));
+        let owners = world.owners.clone();
+        let (slot, open) = without(&world, &ann);
+        (0..3).for_each(|node| tell(&mut world, node, &open, 1));
+        let b = world.online(2, &bob);
+        world.heard(b);
+        let a = world.online(2, &ann);
+        assert_eq!((world.heard(a), users(&world)), (vec![Heard::Other], vec![0, 0, 1]), "the hello alone");
+        assert_eq!((0..3).map(|node| wanted(&mut world, node)).collect::<Vec<_>>(), [[slot].into(), [].into(), [].into()]);
+        // The steward hears of the owner first, then a third node, and the owner last.
+        tell(&mut world, 0, &owners, 1);
+        tell(&mut world, 2, &owners, 1);
+        assert!(users(&world)[1] <= 1);
+        tell(&mut world, 1, &owners, 1);
+        assert_eq!(users(&world), [0, 1, 1]);
+        world.subscribes((&bob, b), (&ann, a));
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
+    }
+}
+
+/// Z4.
+#[test]
+fn z4_before_a_node_knows_the_owners_all_waits_and_not_for_ever() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let (ann, bob, cara) = (world.name_on(0, 0), world.name_on(1, 0), world.name_on(0, 1));
+        let (owners, b) = (world.owners.clone(), world.online(1, &bob));
+        world.heard(b);
+        let (slot, open) = without(&world, &ann);
+        tell(&mut world, 1, &open, 0);
+        let a = world.online(1, &ann);
+        world.subscription(b, Action::Subscribe, &ann);
+        world.subscription(b, Action::Subscribed, &ann);
+        assert_eq!(world.heard(a), [Heard::Other], "the hello alone");
+        assert!(wanted(&mut world, 1).is_subset(&[slot].into()));
+        tell(&mut world, 1, &owners, 1);
+        assert!(world.heard(a).len() >= 2, "it's in, and has been asked");
+        world.subscription(a, Action::Subscribed, &bob);
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
+        let (_, open) = without(&world, &cara);
+        tell(&mut world, 1, &open, 0);
+        let late = world.knocks(1, &cara);
+        world.now = world.now + Duration::from_millis(Limits::default().log_in_ms.into());
+        world.settle();
+        assert_eq!(world.heard(late), [Heard::Other, Heard::Error(36)]);
+    }
+}
+
+/// Z7: the steward is the gateway for other clusters' users in slots without owners, until they have some.
+#[test]
+fn z7_a_gateway_moves_with_its_slot() {
+    for cores in [1, 2] {
+        let mut world = World::clusters(2, 2, cores);
+        let (ann, bob) = (world.name_on(0, 0), world.name_on(3, 0));
+        let owners = world.owners.clone();
+        let (_, open) = without(&world, &bob);
+        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &open, 1));
+        let (a, b) = (world.online(1, &ann), world.online(2, &bob));
+        world.subscribes((&ann, a), (&bob, b));
+        world.seen(a);
+        world.shows(b, Show::Away);
+        assert_eq!(world.seen(a), [Show::Away]);
+        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &owners, 1));
+        world.seen(a);
+        world.shows(b, Show::Chat);
+        assert_eq!(world.seen(a), [Show::Chat]);
+        world.say(b, |encoder, out| encoder.log_out(out, fanal::wire::encode::Tag::request(9), "bye"));
+        assert_eq!(world.seen(a), [Show::Unavailable]);
+    }
+}
