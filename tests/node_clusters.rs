@@ -7,6 +7,7 @@ use fanal::admin::client::Client as Admin;
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
 use fanal::base::id::NodeId;
+use fanal::base::reason::Reason;
 use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
@@ -147,9 +148,18 @@ impl Place {
     }
 }
 
+/// `one` sees `other` from now on. The directory hears of a new user a moment after its first log-in: until then there is none.
 fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    one.1.subscribe(other.0, "").unwrap();
-    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
+    let end = Instant::now() + LONG;
+    loop {
+        assert!(Instant::now() < end, "{} is not asked by {}", other.0, one.0);
+        one.1.subscribe(other.0, "").unwrap();
+        let asked = |event: &Option<Event>| matches!(event, Some(Event::Subscription(request)) if request.jid == one.0);
+        let mut next = || other.1.next_event(Duration::from_millis(200)).unwrap();
+        if std::iter::repeat_with(&mut next).take_while(Option::is_some).any(|event| asked(&event)) {
+            break;
+        }
+    }
     other.1.approve(one.0).unwrap();
 }
 
@@ -301,6 +311,7 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     // The second one is the one that the near node prefers.
     let (first, second) = (serve(2, &there, 0), serve(2, &there, 1));
     let user = |node: &Served, jid: &str| log_in(&node.native.to_string(), &node.token_by(KEY, jid), jid);
+    // Who stands for ann in the other cluster is its first node, which looks after slots without users.
     let (ann, bob, eve) = ("ann@localhost".to_owned(), user_on(&first, &second, "bob"), user_on(&second, &first, "eve"));
     let (mut one, mut two, mut three) = (user(&near, &ann), user(&second, &bob), user(&first, &eve));
     befriend((&ann, &mut one), (&bob, &mut two));
@@ -316,6 +327,8 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     sees(&mut one, Show::Away);
     one.send_message(&eve, "1", b"are you there?").unwrap();
     hears(&mut three, "are you there?");
+    let refused = one.send_message(&bob, "2", b"and you?").unwrap_err();
+    assert!(refused.to_string().contains(Reason::HomeOutOfReach.text()), "{refused}");
     drop(second);
     let second = serve(2, &there, 1);
     let again = user(&second, &bob);

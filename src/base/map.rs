@@ -1,16 +1,47 @@
 //! Who lives where in a cluster, as one core knows it.
 //!
 //! Lives on: every core, in its outbox. Serves Z4, Z7, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
-//! same place; what is for a slot that no node owns is its steward's. Users of other clusters have a **gateway**, the core that would be
-//! their home if they were of this one: all others go through it, and only that goes to the cluster.
+//! same place; what is for a slot that no node owns is its steward's. Users of other clusters have a **gateway**, the core that would
+//! be their home if they were of this one: all others go through it, and only that goes to the cluster.
 
 use super::id::{CoreId, MOST_CLUSTER, NodeId, Seat, UserId, home_of_slot, slot_of};
 use super::jid::Bare;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The owner of each slot of user numbers.
 pub const SLOTS: usize = 1 << 16;
+
+/// A set of slots, a bit for each.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
+pub struct Slots(Box<[u8]>);
+
+impl Slots {
+    fn of(has: impl Fn(u16) -> bool) -> Slots {
+        let eight = |byte: usize| (0..8).fold(0, |bits, bit| bits | u8::from(has((byte * 8 + bit) as u16)) << bit);
+        Slots((0..SLOTS / 8).map(eight).collect())
+    }
+
+    pub fn has(&self, slot: u16) -> bool {
+        self.0[usize::from(slot / 8)] >> (slot % 8) & 1 == 1
+    }
+}
+
+impl From<Slots> for Vec<u8> {
+    fn from(slots: Slots) -> Vec<u8> {
+        slots.0.into()
+    }
+}
+
+impl TryFrom<Vec<u8>> for Slots {
+    type Error = &'static str;
+
+    fn try_from(bits: Vec<u8>) -> Result<Slots, &'static str> {
+        if bits.len() == SLOTS / 8 { Ok(Slots(bits.into())) } else { Err("not a bit for each slot") }
+    }
+}
 
 /// A core's map of its cluster.
 #[derive(Clone, Debug)]
@@ -78,6 +109,18 @@ impl Map {
     /// Where a user's home is; of another cluster's user, the cluster.
     pub fn straight(&self, user: UserId) -> Seat {
         self.abroad(user).map_or_else(|| self.home_of_slot(user.slot()), Seat::of_cluster)
+    }
+
+    /// The slots of a node of this cluster.
+    pub fn slots_of(&self, node: NodeId) -> Slots {
+        Slots::of(|slot| self.owner(slot) == node)
+    }
+
+    /// All cores of this cluster, as far as they are known.
+    pub fn seats(&self) -> Vec<Seat> {
+        let others = self.others.iter().filter(|(node, _)| node.cluster().is_none()).map(|(node, cores)| (*node, *cores));
+        let nodes = others.filter(|(node, _)| *node != self.here.node).chain([(self.here.node, self.cores)]);
+        nodes.flat_map(|(node, cores)| (0..cores).map(move |core| Seat { node, core: CoreId(core) })).collect()
     }
 
     /// The home of a user of this cluster, and the gateway of others.
@@ -182,6 +225,12 @@ mod tests {
         assert_eq!(map.home(near), Seat::of_cluster(9), "this core is the gateway");
         assert_eq!((map.home(far), map.straight(far)), (Seat { node: NodeId(2), core: CoreId(0) }, Seat::of_cluster(9)));
         assert_eq!(map.abroad(UserId::new(0xffff, 1, 1)), None, "no cluster has that number");
-        assert!(map.has(map.here) && !map.has(Seat { core: CoreId(2), ..map.here }) && !map.has(map.gateway(far)));
+        let slots = map.slots_of(NodeId(2));
+        assert!(slots.has(2) && slots.has(3) && !slots.has(1) && Slots::try_from(Vec::from(slots.clone())) == Ok(slots));
+        assert!(Slots::try_from(vec![0; 7]).is_err());
+        map.set_cores(NodeId(2), 1);
+        map.set_cores(NodeId::of_cluster(9), 1);
+        assert_eq!(map.seats().len(), 3, "clusters have none here");
+        assert!(map.has(map.here) && !map.has(Seat { core: CoreId(2), ..map.here }) && map.has(map.gateway(far)));
     }
 }

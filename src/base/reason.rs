@@ -99,7 +99,7 @@ reasons! {
     WrongLane = 9, "wrong_lane", "there is no such lane between these nodes: more than both have cores, or another one's";
     OldLife = 10, "old_life", "a later start of the same node was here before: stop the older process";
     OlderDial = 11, "older_dial", "a newer connection of the same lane is there already";
-    WrongCertificate = 12, "wrong_certificate", "the other node's certificate is not of the node that it says it is: check its link.certificate";
+    WrongCertificate = 12, "wrong_certificate", "the other node has the certificate of yet another one: check its link.certificate";
     NotAlike = 13, "not_alike", "one of the nodes speaks inside TLS and the other one in the clear: give both their certificates";
     NumberInUse = 14, "number_in_use", "another cluster has this cluster's number: give each cluster its own (cluster.number)";
     NoRoom = 15, "no_room", "too many clusters log in to the directory at once: it is tried again";

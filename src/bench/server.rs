@@ -168,6 +168,13 @@ impl Server {
         self.admin.is_some()
     }
 
+    /// Whether it has found all nodes that it is to find, of which there are so many.
+    pub fn has_found(&self, others: usize) -> io::Result<bool> {
+        let Some(admin) = &self.admin else { return Ok(true) };
+        let status = admin.cluster().map_err(io::Error::other)?;
+        Ok(status.nodes.len() == others && status.nodes.iter().all(|node| node.found))
+    }
+
     /// Makes the accounts of users of the benchmark. Gives how many were not there before.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! cores the same.
 
 use super::listeners::Listening;
+use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
 use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
@@ -12,7 +13,7 @@ use crate::link;
 use crate::link::classify::Policy;
 use crate::ownership::clusters::{Cluster, Place};
 use crate::ownership::{Myself, Terms};
-use crate::shard::{Between, LinkTerms};
+use crate::shard::{Between, LinkReport, LinkTerms, PeerReport};
 use crate::wire::link::Site;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -94,6 +95,37 @@ impl Membership {
         };
         let address = config.link.listen.or(Some(own.address));
         Ok(Membership { number, node, address, links: Some(Arc::new(terms)), table: Some(table) })
+    }
+
+    /// What all cores know of the cluster, in the operator's words.
+    pub fn status(&self, report: LinkReport, encrypted: bool) -> ClusterStatus {
+        let terms = self.links.as_deref();
+        let peer = |peer: PeerReport| NodeStatus {
+            cluster: Some(peer.site.cluster).filter(|cluster| *cluster != self.number),
+            node: peer.site.node.0,
+            address: peer.address.map_or_else(String::new, |address| address.to_string()),
+            found: peer.gauges.link_found > 0,
+            since_ms: peer.since.map(|since| since.0),
+            epoch: peer.life.map(|life| life.epoch >> LIFE_BITS),
+            why: peer.why,
+            gauges: peer.gauges,
+            counts: peer.counts,
+        };
+        let failed = (report.tls_failed > 0).then(|| ("tls_failed".to_owned(), report.tls_failed));
+        let ended = report.ended.into_iter().map(|(reason, count)| (reason.metric().to_owned(), count));
+        ClusterStatus {
+            cluster: self.number,
+            node: self.node.0,
+            address: self.address.map(|address| address.to_string()),
+            epoch: terms.map_or(0, |terms| terms.epoch >> LIFE_BITS),
+            encrypted,
+            users: report.users,
+            relays: report.relays,
+            publishers_across: report.across,
+            nodes: report.peers.into_values().map(peer).collect(),
+            ended: ended.chain(failed).collect(),
+            stranger: report.stranger,
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 
 use super::Answered;
 use super::certificates::Keeper;
+use super::cluster::Membership;
+use crate::admin::ClusterStatus;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
 use crate::base::jid::Bare;
@@ -11,7 +13,7 @@ use crate::drive::Bell;
 use crate::metrics::snapshot::Snapshot;
 use crate::presence::errand::What;
 use crate::shard::batch::{Command, Order};
-use crate::shard::{Answer, ClientLine, UserLine};
+use crate::shard::{Answer, ClientLine, LinkReport, UserLine};
 use crate::store::thread::Readings;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -25,6 +27,7 @@ pub struct Controller {
     answers: Receiver<Answered>,
     pub(super) store: Readings,
     pub(super) keeper: Arc<Keeper>,
+    membership: Arc<Membership>,
     next_ticket: u64,
 }
 
@@ -34,8 +37,9 @@ impl Controller {
         answers: Receiver<Answered>,
         store: Readings,
         keeper: Arc<Keeper>,
+        membership: Arc<Membership>,
     ) -> Controller {
-        Controller { cores, answers, store, keeper, next_ticket: 1 }
+        Controller { cores, answers, store, keeper, membership, next_ticket: 1 }
     }
 
     pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {
@@ -90,6 +94,18 @@ impl Controller {
         clients.sort_by_key(|client| std::cmp::Reverse(client.load.weight()));
         clients.truncate(most);
         Ok(clients)
+    }
+
+    /// What the cores know of the cluster, as one.
+    pub fn cluster(&mut self) -> Result<ClusterStatus, String> {
+        let mut whole = LinkReport::default();
+        for core in 0..self.cores.len() {
+            match self.ask(core, Order::Links)? {
+                Answer::Links(report) => whole.add(*report),
+                other => return Err(format!("core {core} answered {other:?}")),
+            }
+        }
+        Ok(self.membership.status(whole, self.keeper.links.is_some()))
     }
 
     fn change(&mut self, jid: &Bare, what: What) -> Result<(), String> {

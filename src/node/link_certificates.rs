@@ -89,7 +89,7 @@ pub enum MakeError {
     #[error("{path} is no key of an authority: {why}. Name the directory that `fanal link ca` has made")]
     BadKey { path: String, why: rcgen::Error },
     #[error("{ca} and {key} don't belong together: {why}. Name the directory that `fanal link ca` has made")]
-    BadPair { ca: String, key: String, why: BadCredentials },
+    BadPair { ca: String, key: String, why: Box<BadCredentials> },
     #[error("it can't be made: {0}")]
     Make(#[from] rcgen::Error),
 }
@@ -122,7 +122,7 @@ pub fn make_certificate(ca: &Path, dir: &Path, site: Site, days: u32) -> Result<
     let own = KeyPair::generate()?;
     let made = node(site, days)?.signed_by(&own, &issuer)?.pem();
     LinkIdentity::from_pem(authorities.as_bytes(), made.as_bytes(), own.serialize_pem().as_bytes(), site)
-        .map_err(|why| MakeError::BadPair { ca: name(&ca_file), key: name(&ca_key), why })?;
+        .map_err(|why| MakeError::BadPair { ca: name(&ca_file), key: name(&ca_key), why: Box::new(why) })?;
     keep(&secret, &own.serialize_pem())?;
     keep(&certificate, &made)?;
     Ok([ca_file, certificate, secret])

@@ -1,12 +1,12 @@
 //! What may cross between clusters: a language of its own, so that nothing else can be said, and the rules for what comes in.
 //!
-//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses, a session that waits for an answer is a number that only its
-//! own cluster understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
+//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses, a session that waits for an answer is a number that only
+//! its own cluster understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
 //! by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
 
 use super::control::{
-    Answer, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted,
-    Way, WayKind, WayName,
+    Answer, Asker, Astray, Content, Control, Directed, EdgeRef, Fetch, Fetched, Lapsed, Message, News, Question, SessionEvent,
+    Snapshot, Wanted, Way, WayKind, WayName,
 };
 use super::directory::Inquiry;
 use super::frame::{self, Events};
@@ -17,7 +17,6 @@ use crate::base::id::{CoreId, NodeId, Seat, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::map::Map;
-use crate::base::reason::Reason;
 use crate::base::time::WallClock;
 use crate::wire::native;
 use crate::wire::presence;
@@ -60,6 +59,8 @@ pub enum Crossing {
     Fetch(Box<Fetch>),
     Fetched(Box<Fetched>),
     Answer { ticket: Ticket, answer: Answer },
+    Astray(Box<Astray>),
+    Lapsed(Box<Lapsed>),
     Inquiry(Box<Inquiry>),
 }
 
@@ -166,6 +167,8 @@ impl Crossing {
                 let ticket = Ticket { place: edge.slot, number: edge.generation, wants: false };
                 Crossing::Answer { ticket, answer: Answer::of(event)? }
             }
+            Control::Astray(astray) => Crossing::Astray(astray),
+            Control::Lapsed(lapsed) => Crossing::Lapsed(lapsed),
             Control::Directory(inquiry) => Crossing::Inquiry(inquiry),
             _ => return None,
         })
@@ -202,6 +205,8 @@ impl Crossing {
             Crossing::Fetch(fetch) => Control::Fetch(fetch),
             Crossing::Fetched(fetched) => Control::Fetched(fetched),
             Crossing::Answer { ticket, answer } => Control::Answer { number: ticket.number, cluster: from, answer },
+            Crossing::Astray(astray) => Control::Astray(Box::new(Astray { cluster: from, ..*astray })),
+            Crossing::Lapsed(lapsed) => Control::Lapsed(Box::new(Lapsed { cluster: from, ..*lapsed })),
             Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
         }
     }
@@ -211,7 +216,6 @@ impl Crossing {
         match self {
             Crossing::Way(way) => Some(&way.from),
             Crossing::WayDone(name) => Some(&name.to),
-            Crossing::WayForgotten(name) => Some(&name.from),
             Crossing::State(state) => Some(&state.jid),
             Crossing::Letter(letter) => Some(&letter.from),
             Crossing::Question(asked) => Some(&asked.from),
@@ -221,9 +225,19 @@ impl Crossing {
         }
     }
 
-    /// Whether it comes from nobody: an answer in the place of a user who does not exist.
-    pub fn is_from_nobody(&self) -> bool {
-        matches!(self, Crossing::Way(way) if way.from_user == UserId::NOBODY)
+    /// Whoever waits for an answer to it, in the cluster that it has come from.
+    pub fn asker(&self, from: u16) -> Option<Asker> {
+        match self {
+            Crossing::Letter(letter) => Some(letter.ticket.asker(from)),
+            Crossing::Question(asked) => Some(asked.ticket.asker(from)),
+            _ => None,
+        }
+    }
+
+    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
+    pub fn takes_leave(&self) -> bool {
+        let Crossing::Way(way) = self else { return false };
+        matches!(way.kind, WayKind::Stanza(Action::Unsubscribe | Action::Unsubscribed) | WayKind::Show)
     }
 
     /// The name of the user of this cluster whom it is for, if it's a name that says it.
@@ -237,7 +251,7 @@ impl Crossing {
         }
     }
 
-    /// The core that it is for.
+    /// The core that it is for; this one, if it's for several (`spread`).
     pub fn target(&self, map: &Map) -> Seat {
         match self {
             Crossing::WayDone(name) => map.home_of(&name.from),
@@ -247,10 +261,11 @@ impl Crossing {
             | Crossing::Refused { publisher, .. }
             | Crossing::Revoke { publisher, .. } => map.gateway(*publisher),
             Crossing::State(state) => map.gateway(state.publisher),
-            Crossing::News(news) => news.subscribers.first().map_or(map.here, |user| map.gateway(*user)),
             Crossing::Fetch(fetch) => map.gateway(fetch.publisher),
             Crossing::Fetched(fetched) => map.gateway(fetched.fetch.from_user),
             Crossing::Answer { ticket, .. } => ticket.seat(),
+            Crossing::Astray(astray) => map.home_of(&astray.jid),
+            Crossing::News(_) | Crossing::Lapsed(_) => map.here,
             Crossing::Inquiry(inquiry) => map.home_of(inquiry.jid()),
             Crossing::Way(way) => map.home_of(&way.to),
             Crossing::Letter(letter) => map.home_of(&letter.to),
@@ -259,14 +274,19 @@ impl Crossing {
         }
     }
 
-    /// News for users of several cores are several.
-    pub fn split(self, map: &Map) -> Vec<Crossing> {
-        let Crossing::News(news) = self else { return vec![self] };
-        let mut by_home: BTreeMap<Seat, Vec<UserId>> = BTreeMap::new();
-        let News { publisher, name, subscribers } = *news;
-        subscribers.into_iter().for_each(|user| by_home.entry(map.gateway(user)).or_default().push(user));
-        let news = |subscribers| Crossing::News(Box::new(News { publisher, name: name.clone(), subscribers }));
-        by_home.into_values().map(news).collect()
+    /// The same for all that it's for: news for users of several cores are several, and some things are for every core.
+    pub fn spread(self, map: &Map) -> Vec<(Seat, Crossing)> {
+        match self {
+            Crossing::News(news) => {
+                let mut by_home: BTreeMap<Seat, Vec<UserId>> = BTreeMap::new();
+                let News { publisher, name, subscribers } = *news;
+                subscribers.into_iter().for_each(|user| by_home.entry(map.gateway(user)).or_default().push(user));
+                let news = |subscribers| Crossing::News(Box::new(News { publisher, name: name.clone(), subscribers }));
+                by_home.into_iter().map(|(home, subscribers)| (home, news(subscribers))).collect()
+            }
+            Crossing::Lapsed(lapsed) => map.seats().into_iter().map(|seat| (seat, Crossing::Lapsed(lapsed.clone()))).collect(),
+            one => vec![(one.speaker().map_or_else(|| one.target(map), |jid| map.home_of(jid)), one)],
+        }
     }
 
     /// Looks at what can be seen without asking anybody: whose numbers they are, and how much it is.
@@ -286,7 +306,7 @@ impl Crossing {
                 let fits = way.note.text.len() <= TEXT_BYTES && way.note.extensions.len() <= SUBSCRIPTION_EXTENSION_BYTES;
                 (denial || named(way.from_user, &way.from)) && maybe(way.to_user, &ours) && fits
             }
-            Crossing::WayDone(_) | Crossing::WayForgotten(_) => true,
+            Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,
             Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),
             Crossing::Unwatch { publisher } => ours(*publisher),
             Crossing::State(state) => {
@@ -351,23 +371,33 @@ impl Answer {
         })
     }
 
-    /// What the session is told that has asked this about somebody; `None`: it has asked something else.
-    pub fn event(self, request: u32, about: Option<(&Bare, &Wanted)>) -> Option<SessionEvent> {
-        Some(match (self, about) {
-            (Answer::Done, None) => SessionEvent::Done { request },
-            (Answer::Error(reason, detail), _) => SessionEvent::Error { request, reason, detail },
-            (Answer::Document { data, access }, Some((jid, Wanted::Document(name)))) => {
-                SessionEvent::Document { request, jid: jid.clone(), name: name.clone(), data, access }
-            }
-            (Answer::LastSeen { seconds, status }, Some((jid, Wanted::LastSeen))) => {
-                SessionEvent::LastSeen { request, jid: jid.clone(), seconds, status }
+    /// What the session is told that has sent this; `None`: it has asked something else.
+    pub fn event(self, sent: &Control) -> Option<SessionEvent> {
+        Some(match (self, sent) {
+            (Answer::Done, Control::Message(message)) => SessionEvent::Done { request: message.asker.request },
+            (Answer::Error(reason, detail), _) => SessionEvent::Error { request: asker_of(sent)?.request, reason, detail },
+            (answer, Control::Question(question)) => {
+                let (request, jid) = (question.asker.request, question.about.clone());
+                match (answer, &question.what) {
+                    (Answer::Document { data, access }, Wanted::Document(name)) => {
+                        SessionEvent::Document { request, jid, name: name.clone(), data, access }
+                    }
+                    (Answer::LastSeen { seconds, status }, Wanted::LastSeen) => {
+                        SessionEvent::LastSeen { request, jid, seconds, status }
+                    }
+                    _ => return None,
+                }
             }
             _ => return None,
         })
     }
 }
 
-/// Whoever waits is told that the other cluster can't be asked.
-pub fn out_of_reach(asker: Asker) -> SessionEvent {
-    SessionEvent::Error { request: asker.request, reason: Reason::HomeOutOfReach, detail: String::new() }
+/// Whoever waits for an answer to it.
+pub fn asker_of(control: &Control) -> Option<Asker> {
+    match control {
+        Control::Message(message) => Some(message.asker),
+        Control::Question(question) => Some(question.asker),
+        _ => None,
+    }
 }

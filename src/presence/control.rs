@@ -9,9 +9,11 @@ use super::directory::Inquiry;
 use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
+pub use super::way::{Note, Way, WayKind, WayName};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
+use crate::base::map::Slots;
 use crate::base::reason::Reason;
 use crate::base::time::WallClock;
 use crate::wire::native::{self, Access, MessageKind, Show};
@@ -160,8 +162,39 @@ pub enum Control {
     WaysAgain {
         cluster: u16,
     },
+    /// To a home: this way was sent to a cluster that its receiver is no longer of.
+    WayAgain(Box<WayName>),
+    /// To a gateway: something was sent to a cluster that this user is no longer of.
+    Astray(Box<Astray>),
+    /// To every core: the homes of these slots in another cluster may have forgotten who watches them.
+    Lapsed(Box<Lapsed>),
     /// To and from the directory.
     Directory(Box<Inquiry>),
+}
+
+/// Homes of another cluster that began anew, have come back or (`gone`) are out of its own reach.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Lapsed {
+    pub cluster: u16,
+    pub slots: Slots,
+    pub gone: bool,
+}
+
+/// Something that found nobody where it was sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Astray {
+    pub jid: Bare,
+    /// The cluster that says so.
+    pub cluster: u16,
+    pub what: Strayed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Strayed {
+    /// What the gateway has a number for.
+    Ticket(u32),
+    Way(WayName),
+    Directed,
 }
 
 /// What has come from another cluster, on its way inside this one.
@@ -310,36 +343,6 @@ pub enum Ask {
     },
 }
 
-/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
-/// the change it makes, deleted when its sender has heard of that.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Way {
-    pub from: Bare,
-    pub from_user: UserId,
-    pub to: Bare,
-    /// `NOBODY` when the sender does not know it.
-    pub to_user: UserId,
-    pub kind: WayKind,
-    pub note: Note,
-    pub sequence: u64,
-    /// The cluster that it has come from; 0: this one.
-    pub cluster: u16,
-}
-
-/// What goes with a subscription stanza.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Note {
-    pub text: String,
-    /// XML elements.
-    pub extensions: String,
-}
-
-impl Note {
-    pub fn new(text: impl Into<String>) -> Note {
-        Note { text: text.into(), extensions: String::new() }
-    }
-}
-
 /// One user asks about another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Question {
@@ -386,16 +389,6 @@ pub struct Fetched {
     pub documents: Vec<(Box<str>, Vec<u8>)>,
 }
 
-/// What tells one way from all others.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct WayName {
-    pub from: Bare,
-    pub to: Bare,
-    pub sequence: u64,
-    /// The cluster at the way's other end; 0: this one.
-    pub cluster: u16,
-}
-
 impl Message {
     /// XEP-0280: what people say to each other, unless they want it to stay between two sessions.
     pub fn is_copied(&self) -> bool {
@@ -409,45 +402,6 @@ impl Message {
         let from = self.from.as_str().len() + self.from_resource.len();
         let Content { id, body, extensions, .. } = &self.content;
         128 + from + self.to.as_str().len() + id.len() + body.len() + extensions.len()
-    }
-}
-
-impl Way {
-    pub fn name(&self) -> WayName {
-        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence, cluster: self.cluster }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum WayKind {
-    Stanza(Action),
-    /// The sender blocked the receiver.
-    Hide,
-    /// The sender unblocked the receiver.
-    Show,
-}
-
-impl WayKind {
-    /// Whether the receiver may see the sender no more.
-    pub fn revokes(self) -> bool {
-        matches!(self, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed))
-    }
-
-    /// The number in a stored way.
-    pub fn number(self) -> u8 {
-        match self {
-            WayKind::Stanza(action) => action as u8,
-            WayKind::Hide => 4,
-            WayKind::Show => 5,
-        }
-    }
-
-    pub fn from_number(number: u8) -> Option<WayKind> {
-        match number {
-            4 => Some(WayKind::Hide),
-            5 => Some(WayKind::Show),
-            _ => Action::from_number(number).map(WayKind::Stanza),
-        }
     }
 }
 

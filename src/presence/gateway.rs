@@ -5,7 +5,7 @@
 //! name that is known; everything here has a limit and, but for what is known, a time.
 
 use super::border::Ticket;
-use super::control::{Asker, Control, EdgeRef, Entered, Wanted};
+use super::control::{Control, EdgeRef, Entered, WayName};
 use super::directory::Inquiry;
 use super::outbox::Outbox;
 use crate::base::id::{Seat, UserId};
@@ -19,8 +19,9 @@ use std::time::Duration;
 const KNOWN: usize = 1 << 20;
 /// What waits for the directory at one core. At the limit: it is given up, as if the directory were out of reach.
 const WAITING: usize = 16_384;
-/// Who waits for answers at one core. At the limit: nothing that wants one leaves.
+/// What waits for answers at one core, and about its bytes. At the limit: nothing that wants one leaves.
 const TICKETS: usize = 65_536;
+const TICKET_BYTES: usize = 64 << 20;
 /// The directory is asked again after this long, and given up after that.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(20);
@@ -30,21 +31,25 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// What is to be done once the directory has said whose a name is.
 #[derive(Debug)]
 pub enum Errand {
-    /// It is for the user of this name, wherever that is.
-    Leave(Control),
+    /// It is for the user of this name, wherever that is; but not with this cluster (0: none), which has said so.
+    Leave(Control, u16),
+    /// The same, of a way that its sender is to send again.
+    Way(WayName, u16),
     /// It has come under this name.
     Enter(Entered),
+    /// It has come for this name.
+    Deliver(Entered),
     /// A publisher's state has come under this name: it's asked for again.
     Look(UserId),
 }
 
-/// Somebody who waits for an answer of another cluster.
+/// Something that waits for an answer of another cluster.
 #[derive(Debug)]
 pub struct Open {
-    pub cluster: u16,
-    pub asker: Asker,
-    /// What was asked about whom; nothing: a message.
-    pub about: Option<(Bare, Wanted)>,
+    cluster: u16,
+    /// As it was sent here: a message or a question.
+    pub sent: Control,
+    bytes: usize,
     since: Time,
 }
 
@@ -79,6 +84,7 @@ pub struct Gateway {
     waiting: BTreeMap<Bare, Asked>,
     errands: usize,
     tickets: BTreeMap<u32, Open>,
+    ticket_bytes: usize,
     next_ticket: u32,
     /// Homes whose ways were not sent because a cluster was out of reach.
     owed: BTreeSet<(u16, Seat)>,
@@ -94,6 +100,7 @@ impl Gateway {
             waiting: BTreeMap::new(),
             errands: 0,
             tickets: BTreeMap::new(),
+            ticket_bytes: 0,
             next_ticket: epoch.wrapping_mul(0x9e37_79b1),
             owed: BTreeSet::new(),
             counters: GatewayCounters::default(),
@@ -166,26 +173,35 @@ impl Gateway {
         errands
     }
 
-    /// Keeps in mind who waits for an answer from a cluster. `None`: too many do.
-    pub fn issue(&mut self, now: Time, cluster: u16, asker: Asker, about: Option<(Bare, Wanted)>, here: Seat) -> Option<EdgeRef> {
-        if self.tickets.len() >= TICKETS {
+    /// Keeps in mind what waits for an answer from a cluster, and gives it a number. `None`: there is no room, or no answer.
+    pub fn issue(&mut self, now: Time, cluster: u16, control: &Control, here: Seat) -> Option<EdgeRef> {
+        let (sent, bytes) = match control {
+            Control::Message(message) => (Control::Message(message.clone()), message.frame_bytes()),
+            Control::Question(question) => (Control::Question(question.clone()), size_of::<Open>()),
+            _ => return None,
+        };
+        if self.tickets.len() >= TICKETS || self.ticket_bytes + bytes > TICKET_BYTES {
             self.counters.unanswered += 1;
             return None;
         }
         self.next_ticket = self.next_ticket.wrapping_add(1);
-        self.tickets.insert(self.next_ticket, Open { cluster, asker, about, since: now });
+        self.ticket_bytes += bytes;
+        self.tickets.insert(self.next_ticket, Open { cluster, sent, bytes, since: now });
         Some(Ticket::edge(here, self.next_ticket))
     }
 
     /// A cluster has answered. `None`: nobody waits for that from it.
     pub fn redeem(&mut self, number: u32, cluster: u16) -> Option<Open> {
-        let is_theirs = self.tickets.get(&number).is_some_and(|open| open.cluster == cluster);
-        if is_theirs { self.tickets.remove(&number) } else { None }
+        let open = self.tickets.get(&number).filter(|open| open.cluster == cluster)?;
+        self.ticket_bytes -= open.bytes;
+        self.tickets.remove(&number)
     }
 
-    /// A cluster is out of reach: those who wait for its answers, and what waits for its directory.
+    /// A cluster is out of reach: what waits for its answers, and for its directory.
     pub fn lost(&mut self, cluster: u16, directory: u16) -> (Vec<Open>, Vec<Errand>) {
-        let open = self.tickets.extract_if(.., |_, open| open.cluster == cluster).map(|(_, open)| open).collect();
+        let numbers: Vec<u32> =
+            self.tickets.iter().filter(|(_, open)| open.cluster == cluster).map(|(&number, _)| number).collect();
+        let open = numbers.into_iter().filter_map(|number| self.redeem(number, cluster)).collect();
         let errands = if cluster == directory { self.give_up(|_| true) } else { Vec::new() };
         (open, errands)
     }
@@ -205,6 +221,7 @@ impl Gateway {
         let mut late = Vec::new();
         while let Some(first) = self.tickets.first_entry().filter(|first| first.get().since + ANSWER <= now) {
             self.counters.unanswered += 1;
+            self.ticket_bytes -= first.get().bytes;
             late.push(first.remove());
         }
         let errands = self.give_up(|asked| asked.since + GIVE_UP <= now);

@@ -24,3 +24,4 @@ pub mod roster;
 pub mod subscription;
 mod target;
 pub mod user;
+pub mod way;

@@ -37,7 +37,10 @@ impl Control {
             | Control::Answer { .. }
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
-            | Control::Directory(_) => None,
+            | Control::Directory(_)
+            | Control::WayAgain(_)
+            | Control::Astray(_)
+            | Control::Lapsed(_) => None,
         }
     }
 }

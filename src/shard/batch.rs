@@ -78,6 +78,8 @@ pub enum Order {
         bytes: Vec<u8>,
     },
     Snapshot,
+    /// How the links are.
+    Links,
     /// The clients with the most load, at most this many.
     Clients {
         most: usize,

@@ -11,7 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::border::{self, Crossing, FAR_SESSIONS};
-use crate::presence::control::{Answer, Asker, Control, Entered, SessionEvent, UserRef, Wanted};
+use crate::presence::control::{Answer, Asker, Astray, Control, Entered, Lapsed, SessionEvent, Strayed, UserRef};
 use crate::presence::directory::Inquiry;
 use crate::presence::frame::{self, Events};
 use crate::presence::gateway::{Errand, Open};
@@ -40,9 +40,8 @@ impl Shard {
             self.gateway.counters.refused += 1;
             return Ok(());
         }
-        for crossing in crossing.split(&self.out.map) {
-            let speaker = crossing.speaker().map(|jid| self.out.map.home_of(jid));
-            let (vouched, seat) = (speaker.is_none(), speaker.unwrap_or_else(|| crossing.target(&self.out.map)));
+        for (seat, crossing) in crossing.spread(&self.out.map) {
+            let vouched = crossing.speaker().is_none();
             self.out.send(seat, Control::Entered(Box::new(Entered { cluster, vouched, crossing })));
         }
         self.work_off(now);
@@ -98,19 +97,13 @@ impl Shard {
     pub(super) fn entered(&mut self, now: Time, entered: Entered) {
         let Entered { cluster, vouched, crossing } = entered;
         if vouched {
-            return match crossing.enter(cluster) {
-                control @ (Control::Snapshot(_) | Control::Refused { .. } | Control::Revoke { .. }) => {
-                    self.heard_from_node(now, control)
-                }
-                // It does not leave again, whosever the name is.
-                control => self.control_here(now, control),
-            };
+            return self.deliver(now, Entered { cluster, vouched, crossing });
         }
         let Some(speaker) = crossing.speaker().cloned() else { return };
         let whose = if self.gateway.is_asking(&speaker) { Whose::Unknown } else { self.whose(&speaker) };
         match whose {
             Whose::Theirs(known) if known == cluster => self.let_in(cluster, crossing),
-            Whose::Ours if crossing.is_from_nobody() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
+            Whose::Ours if crossing.takes_leave() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
             Whose::Ours => self.gateway.counters.refused += 1,
             Whose::Theirs(_) if self.keeps_directory() => self.gateway.counters.refused += 1,
             Whose::Theirs(_) | Whose::Unknown => {
@@ -118,6 +111,71 @@ impl Shard {
                 self.gateway.forget(&speaker);
                 self.enter_later(now, &speaker, Entered { cluster, vouched, crossing });
             }
+        }
+    }
+
+    /// It may come in, and is for this core.
+    fn deliver(&mut self, now: Time, entered: Entered) {
+        let missing = entered.crossing.addressee().filter(|jid| self.homes.by_name(jid).is_none()).cloned();
+        match missing {
+            None => self.deliver_here(now, entered),
+            Some(jid) if self.keeps_directory() => {
+                let cluster = self.homes.directory.cluster(&jid);
+                self.deliver_or_return(now, &jid, cluster, entered);
+            }
+            // What the cluster that sent it knows of the name may be old, and what this one knows too.
+            Some(jid) => {
+                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Deliver(entered), &mut self.out) {
+                    self.give_up(errand);
+                }
+            }
+        }
+    }
+
+    /// It is for somebody who is not here but, as the directory says, in a cluster.
+    fn deliver_or_return(&mut self, now: Time, jid: &Bare, whose: u16, entered: Entered) {
+        let Entered { cluster, crossing, .. } = entered;
+        if whose == 0 || whose == self.out.map.cluster {
+            return self.deliver_here(now, Entered { cluster, vouched: true, crossing });
+        }
+        let what = match crossing.enter(cluster) {
+            Control::Way(way) => Strayed::Way(way.name()),
+            control => border::asker_of(&control).map_or(Strayed::Directed, |asker| Strayed::Ticket(asker.edge.generation)),
+        };
+        let astray = Astray { jid: jid.clone(), cluster, what };
+        self.out.send(Seat::of_cluster(cluster), Control::Astray(Box::new(astray)));
+    }
+
+    fn deliver_here(&mut self, now: Time, Entered { cluster, crossing, .. }: Entered) {
+        match crossing.enter(cluster) {
+            control @ (Control::Snapshot(_) | Control::Refused { .. } | Control::Revoke { .. }) => {
+                self.heard_from_node(now, control)
+            }
+            // It does not leave again, whosever the name is.
+            control => self.control_here(now, control),
+        }
+    }
+
+    /// Something was sent to a cluster that its receiver is not of: what was known is wrong, and the directory is asked anew (Z3).
+    pub(super) fn astray(&mut self, now: Time, astray: Astray) {
+        let Astray { jid, cluster, what } = astray;
+        if self.gateway.known(&jid) == Some(cluster) {
+            self.gateway.forget(&jid);
+        }
+        let errand = match what {
+            Strayed::Ticket(number) => match self.gateway.redeem(number, cluster) {
+                Some(open) => Errand::Leave(open.sent, cluster),
+                None => return self.gateway.counters.refused += 1,
+            },
+            Strayed::Way(name) => Errand::Way(name, cluster),
+            Strayed::Directed => return,
+        };
+        if self.keeps_directory() {
+            let whose = self.homes.directory.cluster(&jid);
+            return self.run_errand(now, errand, &jid, whose);
+        }
+        if let Err(errand) = self.gateway.wait(now, &jid, errand, &mut self.out) {
+            self.give_up(errand);
         }
     }
 
@@ -172,7 +230,7 @@ impl Shard {
             Whose::Ours => return Some(control),
             Whose::Theirs(cluster) => self.send_to_cluster(now, cluster, control),
             Whose::Unknown => {
-                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Leave(control), &mut self.out) {
+                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Leave(control, 0), &mut self.out) {
                     self.give_up(errand);
                 }
             }
@@ -191,32 +249,40 @@ impl Shard {
         if let Some(reason) = refusal {
             return self.refuse_to_leave(cluster, control, reason);
         }
-        let about = match &control {
-            Control::Question(question) => Some((question.about.clone(), question.what.clone())),
-            _ => None,
-        };
-        if let Some(asker) = asker(&mut control) {
-            let Some(edge) = self.gateway.issue(now, cluster, *asker, about, self.out.map.here) else {
-                return self.refuse_to_leave(cluster, control, Reason::Overloaded);
-            };
-            asker.edge = edge;
+        if let Some(edge) = self.gateway.issue(now, cluster, &control, self.out.map.here) {
+            match &mut control {
+                Control::Message(message) => message.asker.edge = edge,
+                Control::Question(question) => question.asker.edge = edge,
+                _ => {}
+            }
+        } else if border::asker_of(&control).is_some() {
+            return self.refuse_to_leave(cluster, control, Reason::Overloaded);
         }
         self.out.send(seat, control);
     }
 
     /// It does not get there: whoever waits is told, and what must get there will be sent again.
-    fn refuse_to_leave(&mut self, cluster: u16, mut control: Control, reason: Reason) {
+    fn refuse_to_leave(&mut self, cluster: u16, control: Control, reason: Reason) {
         if let Control::Way(way) = &control {
             let home = self.out.map.home_of(&way.from);
             self.gateway.owe(cluster, home);
-        } else if let Some(&mut Asker { edge, request }) = asker(&mut control) {
+        } else if let Some(Asker { edge, request }) = border::asker_of(&control) {
             self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
         }
     }
 
+    /// The directory says nothing. What came from another cluster is lost: ways are sent again when their clusters meet.
     fn give_up(&mut self, errand: Errand) {
-        if let Errand::Leave(control) = errand {
-            self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach);
+        match errand {
+            Errand::Leave(control, _) => self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach),
+            Errand::Enter(entered) | Errand::Deliver(entered) => {
+                let Entered { cluster, crossing, .. } = entered;
+                if let Some(Asker { edge, request }) = border::asker_of(&crossing.enter(cluster)) {
+                    let reason = Reason::HomeOutOfReach;
+                    self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
+                }
+            }
+            Errand::Way(..) | Errand::Look(_) => {}
         }
     }
 
@@ -226,7 +292,7 @@ impl Shard {
         match inquiry {
             Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
-            Inquiry::Settled { jid, user, .. } => homes.settled(jid, user, out),
+            Inquiry::Settled { jid, user, cluster } => homes.settled(jid, user, cluster, out),
             Inquiry::Located { jid, cluster } => self.located(now, jid, cluster),
         }
     }
@@ -238,33 +304,39 @@ impl Shard {
             self.gateway.learn(jid.clone(), cluster);
         }
         for errand in errands {
-            match errand {
-                Errand::Leave(control) if is_theirs => self.send_to_cluster(now, cluster, control),
-                Errand::Leave(control) => self.control_here(now, control),
-                Errand::Enter(entered) if is_theirs && entered.cluster == cluster => {
-                    self.let_in(cluster, entered.crossing);
-                }
-                Errand::Enter(entered) if cluster == 0 && entered.crossing.is_from_nobody() => {
-                    self.let_in(entered.cluster, entered.crossing);
-                }
-                Errand::Look(publisher) if is_theirs && publisher.cluster() == cluster => {
-                    self.homes.relays.ask_again(|user| user == publisher, &mut self.out);
-                }
-                Errand::Enter(_) | Errand::Look(_) => self.gateway.counters.refused += 1,
+            self.run_errand(now, errand, &jid, if is_theirs { cluster } else { 0 });
+        }
+    }
+
+    /// The directory has said which other cluster a user is of; 0: of none.
+    fn run_errand(&mut self, now: Time, errand: Errand, jid: &Bare, whose: u16) {
+        match errand {
+            Errand::Leave(control, 0) if whose == 0 => self.control_here(now, control),
+            Errand::Leave(control, but) if whose == but => self.refuse_to_leave(whose, control, Reason::NoSuchUser),
+            Errand::Leave(control, _) if whose == 0 => self.control(now, control),
+            Errand::Leave(control, _) => self.send_to_cluster(now, whose, control),
+            Errand::Way(name, but) if whose != but => {
+                let home = self.out.map.home_of(&name.from);
+                self.out.send(home, Control::WayAgain(Box::new(name)));
             }
+            Errand::Enter(entered) if whose != 0 && entered.cluster == whose => self.let_in(whose, entered.crossing),
+            Errand::Enter(entered) if whose == 0 && entered.crossing.takes_leave() && self.homes.by_name(jid).is_none() => {
+                self.let_in(entered.cluster, entered.crossing);
+            }
+            Errand::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),
+            Errand::Look(publisher) if whose != 0 && publisher.cluster() == whose => self.missed(publisher),
+            Errand::Enter(_) | Errand::Look(_) => self.gateway.counters.refused += 1,
+            Errand::Way(..) => {}
         }
     }
 
     /// A cluster has answered what a session here, or at another core, has asked.
     pub(super) fn answered_by(&mut self, cluster: u16, number: u32, answer: Answer) {
-        let Some(Open { asker: Asker { edge, request }, about, .. }) = self.gateway.redeem(number, cluster) else {
-            self.gateway.counters.refused += 1;
-            return;
-        };
-        let about = about.as_ref().map(|(jid, what): &(Bare, Wanted)| (jid, what));
-        match answer.event(request, about) {
+        let Some(open) = self.gateway.redeem(number, cluster) else { return self.gateway.counters.refused += 1 };
+        let Some(asker) = border::asker_of(&open.sent) else { return };
+        match answer.event(&open.sent) {
             Some(SessionEvent::Done { request: 0 }) => {}
-            Some(event) => self.out.tell(edge, event),
+            Some(event) => self.out.tell(asker.edge, event),
             None => self.gateway.counters.refused += 1,
         }
     }
@@ -296,8 +368,9 @@ impl Shard {
 
     /// No answer will come. Who wanted to hear only of errors hears nothing: there may have been none.
     fn tell_in_vain(&mut self, open: Vec<Open>) {
-        for Open { asker, .. } in open.into_iter().filter(|open| open.asker.request != 0) {
-            self.out.tell(asker.edge, border::out_of_reach(asker));
+        for asker in open.iter().filter_map(|open| border::asker_of(&open.sent)).filter(|asker| asker.request != 0) {
+            let (request, reason) = (asker.request, Reason::HomeOutOfReach);
+            self.out.tell(asker.edge, SessionEvent::Error { request, reason, detail: String::new() });
         }
     }
 
@@ -310,13 +383,30 @@ impl Shard {
     pub(super) fn ways_again(&mut self, cluster: u16) {
         self.homes.ways_again(NodeId::of_cluster(cluster), &mut self.out);
     }
-}
 
-/// Whoever waits for an answer to it.
-fn asker(control: &mut Control) -> Option<&mut Asker> {
-    match control {
-        Control::Message(message) => Some(&mut message.asker),
-        Control::Question(question) => Some(&mut question.asker),
-        _ => None,
+    /// Homes in another cluster may have forgotten who watches their users, or may be gone.
+    pub(super) fn lapsed(&mut self, now: Time, lapsed: &Lapsed) {
+        let Shard { homes, edge, out, .. } = self;
+        let (map, there) = (out.map.clone(), Seat::of_cluster(lapsed.cluster));
+        let concerns = |user: UserId| map.home(user) == there && lapsed.slots.has(user.slot());
+        if lapsed.gone {
+            homes.relays.lost(now, concerns, edge, out);
+        }
+        homes.relays.ask_again(concerns, out);
+        homes.ways_again(there.node, out);
+    }
+
+    /// The other clusters hear that a node of this one is back, or gone. Each node that notices says so, by its first core.
+    pub(super) fn tell_clusters(&mut self, node: NodeId, gone: bool) {
+        let cluster = self.out.map.cluster;
+        let others: Vec<u16> = self.out.peers.keys().filter_map(|node| node.cluster()).collect();
+        if cluster == 0 || node.cluster().is_some() || self.settings.core.0 != 0 || others.is_empty() {
+            return;
+        }
+        let slots = self.out.map.slots_of(node);
+        for other in others {
+            let lapsed = Lapsed { cluster, slots: slots.clone(), gone };
+            self.out.send(Seat::of_cluster(other), Control::Lapsed(Box::new(lapsed)));
+        }
     }
 }

@@ -32,15 +32,14 @@ enum Flow {
 impl Shard {
     /// A new connection. `None`: the core holds as many as it may, or as many from there.
     pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
-        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Link) {
-            return (!self.stopping)
-                .then(|| self.open_link(now, peer, Far::Unknown(Vec::new()), self.settings.doors.open(listener)));
-        }
         if self.stopping || !self.has_room_for(peer) {
             self.recorder.dropped.count(self.no_room());
             return None;
         }
         let translator = self.settings.doors.open(listener);
+        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Link) {
+            return Some(self.open_link(now, peer, Far::Unknown(Vec::new()), translator));
+        }
         Some(self.open(now, peer, seconds(now), Door::default(), translator))
     }
 

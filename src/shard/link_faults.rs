@@ -13,6 +13,7 @@ use crate::front::translate::Translate;
 use crate::link::refuse;
 use crate::wire::link::Site;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long the log hears nothing more of a peer.
@@ -43,6 +44,11 @@ impl Faults {
         self.said.get(&Some(site)).map(|said| &*said.why)
     }
 
+    /// The same of whoever is not configured, or has not said who it is.
+    pub fn stranger(&self) -> Option<&str> {
+        self.said.get(&None).map(|said| &*said.why)
+    }
+
     /// A peer's link is up.
     pub fn better(&mut self, site: Site) {
         self.said.remove(&Some(site));
@@ -53,14 +59,18 @@ impl Faults {
         self.remarks.push(remark);
     }
 
-    fn say(&mut self, now: Time, peer: Option<Site>, whose: &str, why: String) {
+    fn say(&mut self, now: Time, peer: Option<Site>, from: Option<IpAddr>, why: &str) {
+        let why = from.map_or_else(|| why.to_owned(), |from| format!("from {from}: {why}"));
         let said = self.said.entry(peer).or_insert_with(|| Said { why: String::new(), logged: None, is_new: true });
         if said.why != why {
             (said.why, said.is_new) = (why, true);
         }
         if said.is_new && said.logged.is_none_or(|logged| logged + QUIET <= now) {
             (said.logged, said.is_new) = (Some(now), false);
-            let remark = format!("the link with {whose}: {}", said.why);
+            let remark = match peer {
+                Some(peer) => format!("the link with {peer}: {}", said.why),
+                None => format!("a link {}", said.why),
+            };
             self.remark(remark);
         }
     }
@@ -85,16 +95,14 @@ impl Shard {
         self.translators.end(conn.slot);
         *self.link_faults.counts.entry(reason).or_default() += 1;
         let known = from.filter(|from| self.is_known(*from));
-        let address = self.peers[conn.slot as usize];
-        let whose = known.map_or_else(|| address.to_string(), |site| format!("{site}, from {address}"));
-        self.link_faults.say(now, known, &whose, reason.text().to_owned());
+        self.link_faults.say(now, known, Some(self.peers[conn.slot as usize]), reason.text());
     }
 
     /// A lane's connection was refused, or has ended.
     pub(super) fn link_ended(&mut self, now: Time, site: Site, reason: LinkReason) {
         *self.link_faults.counts.entry(reason).or_default() += 1;
         if !matches!(reason, LinkReason::Replaced | LinkReason::OlderDial) {
-            self.link_faults.say(now, Some(site), &site.to_string(), reason.text().to_owned());
+            self.link_faults.say(now, Some(site), None, reason.text());
         }
     }
 
@@ -110,8 +118,8 @@ impl Shard {
         };
         if let Some(why) = fault {
             self.link_faults.tls_failed += 1;
-            let whose = known.map_or_else(|| self.peers[conn.slot as usize].to_string(), |site| site.to_string());
-            self.link_faults.say(now, known, &whose, format!("TLS has failed: {why}"));
+            let from = known.is_none().then(|| self.peers[conn.slot as usize]);
+            self.link_faults.say(now, known, from, &format!("TLS has failed: {why}"));
         }
         self.shut(conn);
         true
@@ -127,7 +135,7 @@ mod tests {
     fn the_log_hears_of_each_thing_once_and_of_nobody_too_often() {
         let (mut faults, later) = (Faults::default(), Time::ZERO + QUIET);
         let mut say = |now, peer, why: &str| {
-            faults.say(now, peer, "whoever", why.to_owned());
+            faults.say(now, peer, None, why);
             faults.remarks.drain(..).count()
         };
         let site = |node| Site { cluster: 1, node: NodeId(node) };
@@ -135,7 +143,7 @@ mod tests {
         assert_eq!([say(Time::ZERO, two, "a"), say(Time::ZERO, two, "a"), say(later, two, "a")], [1, 0, 0]);
         assert_eq!([say(Time::ZERO, None, "a"), say(Time::ZERO, None, "b"), say(Time::ZERO, None, "c")], [1, 0, 0]);
         assert_eq!([say(later, None, "c"), say(later + QUIET, None, "c")], [1, 0], "what was left out is said later");
-        assert_eq!((faults.why(site(2)), faults.why(site(3))), (Some("a"), None));
+        assert_eq!([faults.why(site(2)), faults.why(site(3)), faults.stranger()], [Some("a"), None, Some("c")]);
         faults.better(site(2));
         assert_eq!((faults.why(site(2)), faults.said.len()), (None, 1), "and strangers have one place");
     }

@@ -4,10 +4,10 @@
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
 //! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections; `link_faults`:
-//! those that came to nothing), `peers` (what other nodes say), `owners` (who owns which users), `border` (other clusters),
-//! `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is what cores exchange.
-//! Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input everything addressed to
-//! this core itself has been worked off.
+//! those that came to nothing; `link_report`: how they are), `peers` (what other nodes say), `owners` (who owns which users),
+//! `border` (other clusters), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
+//! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
+//! everything addressed to this core itself has been worked off.
 
 mod addresses;
 pub mod batch;
@@ -22,6 +22,7 @@ mod handshakes;
 mod hashed;
 pub mod hook;
 mod link_faults;
+mod link_report;
 mod links;
 mod log_in;
 mod measure;
@@ -37,6 +38,7 @@ mod watch_over;
 
 pub use clients::ClientLine;
 pub use expect::EXPECTED;
+pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
 pub use operate::{Answer, UserLine};
 pub use owners::Word;

@@ -1,7 +1,7 @@
 //! What the operator wants of a core, and what it answers.
 
 use super::batch::{Command, Order};
-use super::{ClientLine, Shard};
+use super::{ClientLine, LinkReport, Shard};
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -24,6 +24,7 @@ pub enum Answer {
     Done(Result<(), String>),
     Users(Vec<UserLine>),
     Snapshot(Box<Snapshot>),
+    Links(Box<LinkReport>),
     /// The heaviest first.
     Clients(Vec<ClientLine>),
     /// How many sessions were told to go elsewhere.
@@ -46,6 +47,10 @@ impl Shard {
             Order::Snapshot => {
                 let snapshot = self.snapshot(now);
                 self.answers.push((ticket, Answer::Snapshot(snapshot)));
+            }
+            Order::Links => {
+                let report = Box::new(self.link_report());
+                self.answers.push((ticket, Answer::Links(report)));
             }
             Order::Clients { most } => {
                 let clients = self.heaviest(now, most);

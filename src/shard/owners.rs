@@ -130,11 +130,15 @@ impl Shard {
             Control::Ask { asker, .. } => *asker,
             Control::Message(message) => message.asker,
             Control::Question(question) => question.asker,
+            Control::Entered(entered) => match entered.crossing.asker(entered.cluster) {
+                Some(asker) => asker,
+                None => return,
+            },
             // Ways are kept until their receiver says that they have arrived; all else is made good when the home can be reached.
             _ => return self.waiting.missed = true,
         };
         let Asker { edge, request } = asker;
-        if request != 0 {
+        if request != 0 || edge.seat.node.cluster().is_some() {
             self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
         }
     }

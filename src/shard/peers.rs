@@ -28,6 +28,7 @@ impl Shard {
         if let Some(cluster) = node.cluster() {
             self.cluster_found(cluster);
         }
+        self.tell_clusters(node, false);
         self.work_off(now);
     }
 
@@ -45,6 +46,7 @@ impl Shard {
         if let Some(cluster) = node.cluster() {
             self.cluster_lost(cluster);
         }
+        self.tell_clusters(node, true);
         self.work_off(now);
     }
 

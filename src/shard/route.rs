@@ -130,6 +130,9 @@ impl Shard {
             Control::Answer { number, cluster, answer } => self.answered_by(cluster, number, answer),
             Control::Missed { publisher } => self.missed(publisher),
             Control::WaysAgain { cluster } => self.ways_again(cluster),
+            Control::WayAgain(name) => homes.way_again(&name, out),
+            Control::Astray(astray) => self.astray(now, *astray),
+            Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
             Control::Directory(inquiry) => self.directory(now, *inquiry),
         }
     }

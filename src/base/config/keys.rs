@@ -174,7 +174,7 @@ keys! {
     ["link"]
     listen: Shape::Address, "Where this node takes the links of others. Without it: at its own address in cluster.nodes.",
         "\"0.0.0.0:7402\"";
-    ca: Shape::Text, "File with the certificates, as PEM, of the authorities that vouch for nodes: of this cluster (`fanal link ca` \
+    ca: Shape::Text, "File with the certificates (PEM) of the authorities that vouch for nodes: of this cluster (`fanal link ca` \
         makes one), and of the clusters that it is linked with. With ca, certificate and key links go inside TLS.", "\"ca.pem\"";
     certificate: Shape::Text, "File with this node's certificate for links, as PEM (`fanal link certificate`): it names the node \
         as node-1.cluster-1.fanal. Read again on SIGHUP and on POST /certificate; links that are up stay.", "\"node.pem\"";

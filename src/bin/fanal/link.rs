@@ -16,7 +16,7 @@ For links to other clusters put their ca.pem behind your own in the same file.
 Examples:
   fanal link ca --out authority
   fanal link certificate --ca authority --cluster 1 --node 2 --out node-2
-  fanal link certificate --ca authority --cluster 1 --node 2 --out node-2-renewed --days 90")]
+  fanal link certificate --ca authority --cluster 1 --node 2 --out renewed --days 90")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,

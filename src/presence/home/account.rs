@@ -34,6 +34,10 @@ impl Homes {
         if jid.domain() != self.place.domain {
             return Err(Reason::NoSuchUser);
         }
+        let taken_by = self.directory.cluster(jid);
+        if taken_by != 0 && taken_by != self.place.cluster {
+            return Err(Reason::UserExists);
+        }
         let slot = slot_of(jid.as_str());
         let last = self.serials.entry(slot).or_insert(0);
         let serial = last.checked_add(1).ok_or(Reason::Overloaded)?;

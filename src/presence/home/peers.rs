@@ -13,6 +13,7 @@ use crate::presence::frame;
 use crate::presence::missed::Ended;
 use crate::presence::outbox::Outbox;
 use crate::presence::relay::SLOT;
+use crate::presence::user::{UnderWay, User};
 use crate::store::Durability;
 
 impl Homes {
@@ -72,18 +73,24 @@ impl Homes {
                 Some(cluster) => way.to_user == UserId::NOBODY || way.to_user.cluster() == cluster,
                 None => out.map.home_of(&way.to).node == node,
             });
-            ways.extend(there.map(|way| Way {
-                from: user.jid.clone(),
-                from_user: user.id,
-                to: way.to.clone(),
-                to_user: way.to_user,
-                kind: way.kind,
-                note: way.note.clone(),
-                sequence: way.sequence,
-                cluster: 0,
-            }));
+            ways.extend(there.map(|way| sent_again(user, way)));
         }
         ways.sort_unstable_by_key(|way| way.sequence);
         ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
     }
+
+    /// A way has found nobody in the cluster that it was sent to.
+    pub fn way_again(&mut self, name: &WayName, out: &mut Outbox) {
+        let user = self.by_name(&name.from).and_then(|at| self.get(at));
+        let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
+        let mut found = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);
+        if let (Some(user), Some(way)) = (user, found.next()) {
+            out.send(out.map.home_of(&way.to), Control::Way(Box::new(sent_again(user, way))));
+        }
+    }
+}
+
+fn sent_again(user: &User, way: &UnderWay) -> Way {
+    let UnderWay { to, to_user, kind, note, sequence, .. } = way.clone();
+    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0 }
 }

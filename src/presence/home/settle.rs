@@ -33,9 +33,10 @@ impl Homes {
         self.unsettled.iter().for_each(|(jid, user)| send(jid, *user, out));
     }
 
-    /// It knows.
-    pub fn settled(&mut self, jid: Bare, user: UserId, out: &mut Outbox) {
-        if self.unsettled.get(&jid) == Some(&user) {
+    /// It knows; if it does not agree, because another cluster has this user, it's told again another time.
+    pub fn settled(&mut self, jid: Bare, user: UserId, cluster: u16, out: &mut Outbox) {
+        let agrees = user == UserId::NOBODY || cluster == self.place.cluster;
+        if agrees && self.unsettled.get(&jid) == Some(&user) {
             self.unsettled.remove(&jid);
             out.commit(vec![Write { table: Table::Meta, key: row_key(KEY, &jid), value: None }], Durability::RideAlong);
         }

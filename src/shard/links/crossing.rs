@@ -136,6 +136,11 @@ impl Shard {
 
     fn cross(&mut self, now: Time, cluster: u16, control: Control, crossing: Option<&mut Crossing>, machine: &mut Machine) {
         let matter = matter_of(&control);
+        let mut crossing = crossing;
+        if let (Control::Snapshot(snapshot), Some(Crossing { faces, .. })) = (&control, &mut crossing) {
+            let events = snapshot.events.iter().map(|event| (frame::head(event), frame::event(event).presence));
+            events.for_each(|(head, presence)| _ = faces.change(head, presence));
+        }
         let Some(entry) = border::encode(control, cluster, word::CROSSING.to_le_bytes().to_vec()) else { return };
         let Some(Crossing { gather, .. }) = crossing else { return self.cross_at_once(&entry, machine) };
         if self.is_real_time(matter) {

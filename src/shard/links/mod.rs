@@ -20,7 +20,7 @@ use super::owners::Word;
 use crate::base::id::{ConnId, CoreId, NodeId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
-use crate::base::time::Time;
+use crate::base::time::{Time, WallClock};
 use crate::front::native::{Door, Parting};
 use crate::front::translate::{HANDSHAKE, Translate};
 use crate::link::{Ends, Incoming, Machine, Notice};
@@ -31,7 +31,7 @@ use crate::wire::link::{Hello, Site};
 use between::LogIns;
 use crossing::Crossings;
 use reach::{LaneState, Reach, Route};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -116,6 +116,15 @@ pub(super) struct Links {
 impl Links {
     pub fn lane(&mut self, lane: Lane) -> Option<&mut Machine> {
         self.lanes.get_mut(&lane)
+    }
+
+    pub fn lanes_to(&self, site: Site) -> impl Iterator<Item = &Machine> {
+        self.lanes.range((site, 0)..=(site, u16::MAX)).map(|(_, machine)| machine)
+    }
+
+    /// Another node's cores, whether it can be reached, and since when it can or can't be.
+    pub fn reach_of(&self, site: Site) -> (u16, bool, Option<WallClock>) {
+        self.reach.get(&site).map_or((0, false, None), |reach| (reach.cores, reach.found, reach.since))
     }
 }
 
@@ -332,7 +341,7 @@ impl Shard {
         let mut tell = |state| self.tell_of_lane(now, LaneNews { site, lane: number, state });
         match notice {
             Notice::Dial => {
-                let address = self.address(site);
+                let address = self.address_of(site);
                 self.links.dials.extend(address.map(|address| (token(lane), address)));
             }
             Notice::Ended(reason) => self.link_ended(now, site, reason),
@@ -346,8 +355,25 @@ impl Shard {
         }
     }
 
+    /// All nodes that there are links to, or are to be.
+    pub(super) fn linked_sites(&self) -> BTreeSet<Site> {
+        let Some(terms) = &self.settings.links else { return BTreeSet::new() };
+        let told = self.links.clusters.others(terms.me.cluster);
+        let told =
+            told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
+        terms.peers.iter().map(|(node, _)| terms.inside(*node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+    }
+
+    /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
+    pub(super) fn put_off_for(&self, site: Site) -> usize {
+        let peer = self.terms().peer(site);
+        let is_used =
+            peer.cluster().is_none_or(|cluster| self.links.routes.get(&cluster).is_some_and(|route| route.used == Some(site.node)));
+        self.out.peers.get(&peer).filter(|_| is_used).map_or(0, |peer| peer.put_off.len())
+    }
+
     /// Where a node is.
-    fn address(&self, site: Site) -> Option<SocketAddr> {
+    pub(super) fn address_of(&self, site: Site) -> Option<SocketAddr> {
         let terms = self.terms();
         let named = |nodes: &[(NodeId, SocketAddr)]| nodes.iter().find(|(node, _)| *node == site.node).map(|(_, address)| *address);
         if terms.is_inside(site) {
