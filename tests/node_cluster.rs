@@ -147,11 +147,11 @@ fn z4_a_node_that_joins_later_is_given_users_and_after_a_restart_all_are_where_t
     let peers = peers(3);
     let serve = |node| serve(data.path(), &peers, node);
     let (first, second) = (serve(0), serve(1));
-    let names = [user_on(&second, &first, "a"), user_on(&first, &second, "b")];
+    let names = [user_on(second.admin, first.admin, "a"), user_on(first.admin, second.admin, "b")];
     let third = serve(2);
-    let late = user_on(&second, &third, "c");
+    let late = user_on(second.admin, third.admin, "c");
     let nodes = [first, second, third];
-    let before: Vec<BTreeSet<String>> = nodes.iter().map(users).collect();
+    let before: Vec<BTreeSet<String>> = nodes.iter().map(|node| users(node.admin)).collect();
     let all = before.iter().flatten().collect::<BTreeSet<_>>().len();
     assert_eq!(before.iter().map(BTreeSet::len).sum::<usize>(), all, "everybody has one home");
     nodes.into_iter().for_each(Served::stop);
@@ -163,7 +163,7 @@ fn z4_a_node_that_joins_later_is_given_users_and_after_a_restart_all_are_where_t
             drop(log_in(|| Client::connect(&node.native.to_string(), LONG).unwrap(), &node.token(name), name));
         }
     }
-    assert_eq!(nodes.iter().map(users).collect::<Vec<_>>(), before);
+    assert_eq!(nodes.iter().map(|node| users(node.admin)).collect::<Vec<_>>(), before);
     nodes.into_iter().for_each(Served::stop);
 }
 
@@ -183,7 +183,7 @@ fn is_missed(lost: usize) {
     let user =
         |node: &Served, jid: &str| log_in(|| Client::connect(&node.native.to_string(), LONG).unwrap(), &node.token(jid), jid);
     let (stays, falls) = (serve(1 - lost), serve(lost));
-    let (ann, bob) = (user_on(&stays, &stays, "ann"), user_on(&stays, &falls, "bob"));
+    let (ann, bob) = (user_on(stays.admin, stays.admin, "ann"), user_on(stays.admin, falls.admin, "bob"));
     let (mut one, mut two) = (user(&stays, &ann), user(&falls, &bob));
     befriend((&ann, &mut one), (&bob, &mut two));
     sees(&mut one, Show::Available);
@@ -195,7 +195,7 @@ fn is_missed(lost: usize) {
     let falls = serve(lost);
     let again = user(&falls, &bob);
     sees(&mut one, Show::Available);
-    user_on(&stays, &falls, "cara");
+    user_on(stays.admin, falls.admin, "cara");
     // A client that reads nothing holds its node up.
     drop((one, again));
     stays.stop();

@@ -6,7 +6,7 @@ mod support;
 use fanal::admin::client::Client as Admin;
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
-use fanal::base::id::{NodeId, slot_of};
+use fanal::base::id::NodeId;
 use fanal::base::reason::Reason;
 use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::wire::native::Show;
@@ -324,9 +324,9 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     // The second one is the one that the near node prefers.
     let (first, second) = (serve(2, &there, 0), serve(2, &there, 1));
     let user = |node: &Served, jid: &str| log_in(&node.native.to_string(), &node.token_by(KEY, jid), jid);
-    let (bob, eve) = (user_on(&first, &second, "bob"), user_on(&second, &first, "eve"));
-    // Who stands for ann in the other cluster is its first node.
-    let ann = (0..).map(|n| format!("ann{n}@localhost")).find(|name| slot_of(name) == slot_of(&eve)).unwrap();
+    // Who stands for ann in the other cluster is its first node, which looks after slots without users.
+    let (ann, bob, eve) =
+        ("ann@localhost".to_owned(), user_on(first.admin, second.admin, "bob"), user_on(second.admin, first.admin, "eve"));
     let (mut one, mut two, mut three) = (user(&near, &ann), user(&second, &bob), user(&first, &eve));
     befriend((&ann, &mut one), (&bob, &mut two));
     sees(&mut one, Show::Available);
@@ -362,7 +362,8 @@ fn z13_when_one_link_of_several_is_cut_nobody_is_shown_in_a_state_that_is_past()
     let [first, second] = [0, 1].map(|node| Place::start(&configured(1, &there, node, 1, (1, &there))));
     let near = Place::start(&configured(2, &here, 0, 1, (1, &at)));
     [&first, &second, &near].into_iter().for_each(|place| place.finds(1));
-    let (ann, bob, eve) = ("ann@localhost".to_owned(), name_on(1, 0, 2), name_on(0, 0, 2));
+    let (ann, bob, eve) =
+        ("ann@localhost".to_owned(), user_on(first.address, second.address, "bob"), user_on(second.address, first.address, "eve"));
     let (mut one, mut two, mut three) = (near.user(&ann), second.user(&bob), first.user(&eve));
     befriend((&ann, &mut one), (&bob, &mut two));
     sees(&mut one, Show::Available);

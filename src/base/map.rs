@@ -1,8 +1,8 @@
 //! Who lives where in a cluster, as one core knows it.
 //!
 //! Lives on: every core, in its outbox. Serves Z4, Z7, M1, M2. Pure. Invariants: a name and the number of the same user lead to the
-//! same place; what is for a slot that no node owns is its steward's. Users of other clusters have a **gateway**, the core that would be
-//! their home if they were of this one: all others go through it, and only that goes to the cluster.
+//! same place; what is for a slot that no node owns is its steward's. Users of other clusters have a **gateway**, the core that
+//! would be their home if they were of this one: all others go through it, and only that goes to the cluster.
 
 use super::id::{CoreId, MOST_CLUSTER, NodeId, Seat, UserId, home_of_slot, slot_of};
 use super::jid::Bare;

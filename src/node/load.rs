@@ -1,7 +1,7 @@
 //! After a start: everything stored goes to the cores.
 //!
-//! Lives on: the thread that starts the node. Serves J10, Z4. Invariant: a row that can't be read stops the start; a damaged store is
-//! never silently emptied.
+//! Lives on: the thread that starts the node. Serves J10, Z4. Invariant: a row that can't be read stops the start; a damaged store
+//! is never silently emptied.
 
 use super::StartError;
 use crate::base::id::{NodeId, home_of_slot, slot_of};

@@ -143,11 +143,9 @@ impl Node {
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
         let opening = membership.table.as_ref().map(|_| owners::Opening::new(cores));
-        let wakes = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Wake);
-        let (storage, mut stores) =
-            StorageThread::start(backend, wakes.chain(opening.iter().map(owners::Opening::wake)).collect())?;
-        let opening = opening.map(|opening| (opening, stores.pop().expect("the last one is for the owners")));
-        let desk = opening.as_ref().map(|(opening, _)| opening.desk());
+        let desk = opening.as_ref().map(owners::Opening::desk);
+        let (storage, mut stores) = StorageThread::start(backend, wakes(&bells, opening.as_ref()))?;
+        let port = opening.as_ref().and_then(|_| stores.pop());
         let (replies, replied) = Replies::new(&bells);
         let hook = hook::start(config, &replies)?;
         let passwords = passwords::start(replies)?;
@@ -168,26 +166,21 @@ impl Node {
             };
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
-        let owners = match (opening, &membership.table) {
-            (Some((opening, port)), Some(table)) => {
-                let me = table.myself(cores, keys.identity(), &listening);
-                Some(opening.start(table, me, kept, port, commands.clone())?)
-            }
-            _ => None,
-        };
-        let (token_keys, trunk_keys) = (keys.token, keys.trunk);
+        let owners = opening.zip(port).zip(membership.table.as_ref()).map(|((opening, port), table)| {
+            opening.start(table, table.myself(cores, keys.identity(), &listening), kept, port, commands.clone())
+        });
         let keeper = Arc::new(keeper);
         Ok(Node {
             listening,
             cores,
             report,
             certificate,
-            token_keys,
-            trunk_keys,
+            token_keys: keys.token,
+            trunk_keys: keys.trunk,
             _daily: certificates::warn_daily(&keeper)?,
             keeper,
             membership: Arc::new(membership),
-            owners,
+            owners: owners.transpose()?,
             threads,
             commands,
             answers: Some(answered),
@@ -260,6 +253,12 @@ impl Node {
         self.storage.stop();
         Ok(Stopped { hosts, store: readings.figures() })
     }
+}
+
+/// What the store rings after its answers: the cores' bells, and the thread of owners last, if there is one.
+fn wakes(bells: &[Bell], opening: Option<&owners::Opening>) -> Vec<Wake> {
+    let cores = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Wake);
+    cores.chain(opening.map(owners::Opening::wake)).collect()
 }
 
 /// The processors of a node with these cores.

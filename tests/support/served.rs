@@ -113,18 +113,18 @@ impl Drop for Served {
 }
 
 /// The users of a node.
-pub fn users(node: &Served) -> BTreeSet<String> {
-    let page = fanal::admin::client::Client::new(node.admin, None).users(None).unwrap();
+pub fn users(admin: SocketAddr) -> BTreeSet<String> {
+    let page = fanal::admin::client::Client::new(admin, None).users(None).unwrap();
     page.users.into_iter().map(|user| user.jid).collect()
 }
 
 /// A new user whose home is on the second of these nodes, made through the first.
-pub fn user_on(through: &Served, node: &Served, kind: &str) -> String {
+pub fn user_on(through: SocketAddr, node: SocketAddr, kind: &str) -> String {
     let end = Instant::now() + LONG;
     for n in 0.. {
         let jid = format!("{kind}{n}@localhost");
         // As long as the nodes have not found each other, some can't be made.
-        let made = fanal::admin::client::Client::new(through.admin, None).add_user(&jid, None).is_ok();
+        let made = fanal::admin::client::Client::new(through, None).add_user(&jid, None).is_ok();
         if made && users(node).contains(&jid) {
             return jid;
         }
