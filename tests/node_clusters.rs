@@ -12,7 +12,8 @@ use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 use support::served::{Served, fanal, user_on};
 use support::tap::Tap;
@@ -21,10 +22,16 @@ use support::{LONG, TestNode, config, until};
 /// The key of log-in tokens at every node.
 const KEY: &str = "the same key at every node, for tests";
 
-/// Addresses that nobody uses.
+/// Addresses that nobody uses: each of an address of the loopback network that only it has, so that no node's other doors, which
+/// are all on 127.0.0.1, can be given the same port.
 fn addresses(nodes: usize) -> Vec<SocketAddr> {
-    let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let address = |_| {
+        let [low, high, ..] = std::process::id().to_le_bytes();
+        let own = Ipv4Addr::new(127, high, low, NEXT.fetch_add(1, Ordering::Relaxed));
+        TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
+    };
+    (0..nodes).map(address).collect()
 }
 
 fn peers(nodes: usize) -> Vec<Peer> {
