@@ -125,9 +125,16 @@ pub fn frames(bytes: &[u8], mut each: impl FnMut(Header, &[u8])) -> usize {
     used
 }
 
-/// From the node's numbers of users to ours: two reads of small tables, since the generator asks for every delivery.
+/// From the nodes' numbers of users to ours: two reads of small tables, since the generator asks for every delivery.
 #[derive(Default)]
 pub struct Directory {
+    /// By cluster, of which there are few.
+    clusters: Vec<Numbers>,
+}
+
+/// The numbers of one cluster's users.
+struct Numbers {
+    cluster: u16,
     /// By slot: where its users begin, and the lowest serial among them.
     slots: Vec<(u32, u32)>,
     users: Vec<u32>,
@@ -137,9 +144,23 @@ const NO_USER: u32 = u32::MAX;
 
 impl Directory {
     /// Of users by our number and the node's.
-    pub fn new(ids: Vec<(u32, UserId)>) -> Directory {
+    pub fn new(mut ids: Vec<(u32, UserId)>) -> Directory {
+        ids.sort_unstable_by_key(|(_, id)| id.cluster());
+        Directory { clusters: ids.chunk_by(|(_, one), (_, other)| one.cluster() == other.cluster()).map(Numbers::new).collect() }
+    }
+
+    /// Our number of a user; `None` when it's none of the crowd.
+    #[inline]
+    pub fn find(&self, id: UserId) -> Option<u32> {
+        self.clusters.iter().find(|numbers| numbers.cluster == id.cluster())?.find(id)
+    }
+}
+
+impl Numbers {
+    /// Of at least one user.
+    fn new(ids: &[(u32, UserId)]) -> Numbers {
         let mut ranges = vec![(u32::MAX, 0); 1 << 16];
-        for (_, id) in &ids {
+        for (_, id) in ids {
             let (least, most) = &mut ranges[usize::from(id.slot())];
             (*least, *most) = ((*least).min(id.serial()), (*most).max(id.serial()));
         }
@@ -150,16 +171,15 @@ impl Directory {
             start += if least <= most { most - least + 1 } else { 0 };
         }
         let mut users = vec![NO_USER; start as usize];
-        for (user, id) in ids {
+        for &(user, id) in ids {
             let (start, least) = slots[usize::from(id.slot())];
             users[(start + id.serial() - least) as usize] = user;
         }
-        Directory { slots, users }
+        Numbers { cluster: ids[0].1.cluster(), slots, users }
     }
 
-    /// Our number of a user; `None` when it's none of the crowd.
     #[inline]
-    pub fn find(&self, id: UserId) -> Option<u32> {
+    fn find(&self, id: UserId) -> Option<u32> {
         let (start, least) = self.slots[usize::from(id.slot())];
         let at = u64::from(start) + u64::from(id.serial().checked_sub(least)?);
         self.users.get(at as usize).copied().filter(|&user| user != NO_USER)
@@ -172,11 +192,13 @@ mod tests {
 
     #[test]
     fn every_user_is_found_by_its_number_and_nobody_else() {
-        let ids: Vec<_> = (0..1000u32).map(|user| (user, UserId::new(0, (user % 300) as u16, 7 + user / 300))).collect();
+        let id = |user: u32| UserId::new((user % 2) as u16, (user / 2 % 300) as u16, 7 + user / 600);
+        let ids: Vec<_> = (0..1000).map(|user| (user, id(user))).collect();
         let directory = Directory::new(ids.clone());
         for (user, id) in ids {
             assert_eq!(directory.find(id), Some(user));
         }
+        assert_eq!(directory.find(UserId::new(2, 5, 7)), None, "of another cluster");
         assert_eq!(directory.find(UserId::new(0, 5, 1)), None);
         assert_eq!(directory.find(UserId::new(0, 40_000, 1)), None);
     }
