@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import json
 import os
 import pathlib
 import re
@@ -20,6 +21,7 @@ NODES = [(cluster, node) for cluster in (1, 2) for node in (1, 2)]
 LINK, NATIVE, ADMIN, XMPP = 7402, 7400, 7401, 5222
 TRAFFIC = 20  # users of each cluster, who subscribe to all of the other's
 PATIENCE = 30
+WHILE = 2  # seconds that traffic is left to itself
 PURPOSE_AT = 16 + 4 + 2  # of a link's hello: head, magic, version
 
 began = time.monotonic()
@@ -177,7 +179,7 @@ class Node:
             lines[-1] += f'\nca = "{DATA}/ca.pem"\ncertificate = "{directory}/node.pem"\nkey = "{directory}/node.key"'
         native, xmpp = net.address(place, NATIVE), net.address(place, XMPP)
         lines.append(f'[listen]\nnative = "{native}"\nadmin = "{self.admin()}"\nxmpp = "{xmpp}"')
-        lines.append("[login]\nplain = true\nregistration = true")
+        lines.append("[login]\nplain = true\nopen_registration = true\n\n[limits]\nregistrations_per_minute = 1000")
         config = directory / "fanal.toml"
         config.write_text("\n\n".join(lines) + "\n")
         self.log = open(directory / "log", "w+")
@@ -194,8 +196,15 @@ class Node:
         """Within a namespace of its own a node is managed over its loopback."""
         return f"127.0.0.1:{ADMIN}" if self.net.command(self.place) else self.net.address(self.place, ADMIN)
 
-    def status(self):
-        return run(*self.net.command(self.place), FANAL, "cluster", "status", "--admin", self.admin())
+    def status(self, *options):
+        return run(*self.net.command(self.place), FANAL, "cluster", "status", "--admin", self.admin(), *options)
+
+    def await_others(self):
+        end = time.monotonic() + PATIENCE
+        while [node["found"] for node in json.loads(self.status("--json"))["nodes"]] != [True] * (len(NODES) - 1):
+            if time.monotonic() > end:
+                sys.exit(f"{self.name} has not found all others: {self.status()}")
+            time.sleep(0.05)
 
 
 class User:
@@ -300,6 +309,8 @@ def play(net, nodes, secure, given):
         nodes.append(Node(net, place, secure))
     for node in nodes:
         node.await_serving()
+    for node in nodes:
+        node.await_others()
     tell("two clusters of two nodes serve; cluster 1 keeps the directory, and cluster 2 has logged in there")
     ann, bob = User(net, (1, 1), "ann"), User(net, (2, 2), "bob")
     tell(f"ann is at {ann.where}, bob at {bob.where}; bob asks to see ann, and ann lets him, and the other way round")
@@ -309,6 +320,7 @@ def play(net, nodes, secure, given):
     until_sees(bob, ann, "there", since)
     until_sees(ann, bob, "there", since)
     stop = traffic(net)
+    time.sleep(WHILE)
     print(nodes[0].status())
     change(ann, bob, "away", "back soon")
     tell(f"the link between the clusters is cut for {given.cut:.0f} s" + (", all packets are dropped" if secure else ""))
@@ -326,6 +338,7 @@ def play(net, nodes, secure, given):
     until_sees(bob, ann, 'dnd ("in a meeting")', since)
     until_sees(ann, bob, "there", since)
     change(ann, bob, "chat", "free again")
+    time.sleep(WHILE)
     stop()
     print(nodes[0].status())
     if given.keep:
