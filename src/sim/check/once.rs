@@ -6,15 +6,15 @@ use std::collections::BTreeSet;
 
 #[derive(Default)]
 pub struct Crossings {
-    seen: BTreeSet<(CoreId, UserId, SessionId, Version)>,
+    seen: BTreeSet<((usize, CoreId), UserId, SessionId, Version)>,
 }
 
 impl Crossings {
     /// A core reads an update of another core's user.
-    pub fn crossed(&mut self, to: CoreId, publisher: UserId, session: SessionId, version: Version) -> Held {
+    pub fn crossed(&mut self, to: (usize, CoreId), publisher: UserId, session: SessionId, version: Version) -> Held {
         let first = self.seen.insert((to, publisher, session, version));
         Check::OneUpdatePerBoundary
-            .holds(first, || format!("{version:?} of {session:?} of {publisher:?} came to core {} twice", to.0))
+            .holds(first, || format!("{version:?} of {session:?} of {publisher:?} came to core {to:?} twice"))
     }
 
     /// How many updates have crossed.
