@@ -4,8 +4,8 @@ mod nodes_world;
 
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::Tag;
-use fanal::wire::native::{Action, Show};
-use nodes_world::{Client, World};
+use fanal::wire::native::{Access, Action, Show};
+use nodes_world::{Client, Heard, World, jid};
 
 /// Two clusters of two nodes each: 0 and 1 are of the first, which keeps the directory, 2 and 3 of the second.
 fn two(cores: u16) -> World {
@@ -151,4 +151,183 @@ fn z13_what_happened_while_two_clusters_were_apart_is_made_good() {
     world.subscription(b, Action::Unsubscribe, &ann);
     world.heal_clusters(1, 2);
     assert_eq!((world.seen(a), world.seen(b)), (vec![Show::Chat], vec![]), "Bob has unsubscribed, and Ann sees him again");
+}
+
+/// Z9: what is no presence goes by the receiver's cluster, and then its node; what becomes of it is told where it was asked.
+#[test]
+fn z9_messages_go_to_the_cluster_and_node_of_their_receiver_and_errors_come_back() {
+    for cores in [1, 2] {
+        let mut world = two(cores);
+        let ((ann, a), (bob, b)) = friends(&mut world, (0, 1), 3);
+        world.writes(a, &bob, "hello");
+        let from = format!("{}/desk", jid(&ann));
+        assert_eq!((world.heard(b), world.heard(a)), (vec![Heard::Message(from, b"hello".to_vec())], vec![Heard::Done]));
+        world.writes(b, &ann, "and you");
+        let from = format!("{}/desk", jid(&bob));
+        assert_eq!((world.heard(a), world.heard(b)), (vec![Heard::Message(from, b"and you".to_vec())], vec![Heard::Done]));
+        world.writes(a, "nobody.2", "hello");
+        assert_eq!(world.heard(a), [Heard::Error(3)], "no_such_user");
+        let block = jid(&ann);
+        world.say(b, |encoder, out| encoder.block(out, Tag::request(7), block.as_str(), true));
+        world.heard(a);
+        world.writes(a, &bob, "hello?");
+        assert_eq!(world.heard(a), [Heard::Error(4)], "recipient_unavailable, by the other cluster");
+        assert!(world.nodes.iter().flat_map(|node| &node.shards).all(|shard| shard.gateway.ticket_count() == 0));
+    }
+}
+
+/// Z9: so do questions and directed presence, and documents that change.
+#[test]
+fn z9_questions_documents_and_directed_presence_cross() {
+    let mut world = two(2);
+    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1), 3);
+    let bobs = jid(&bob);
+    world.say(a, |encoder, out| encoder.interests(out, Tag::request(7), &["mood"]));
+    world.heard(a);
+    let entries = world.entries.len();
+    world.say(b, |encoder, out| encoder.document_set(out, Tag::request(7), "mood", b"good", Access::Contacts));
+    assert_eq!(world.heard(a), [Heard::DocumentChanged(bobs.to_string(), b"good".to_vec())]);
+    assert_eq!(world.entries.len() - entries, 3, "news, a question, and its answer");
+    world.say(a, |encoder, out| encoder.document_get(out, Tag::request(7), bobs.as_str(), "mood"));
+    assert_eq!(world.heard(a), [Heard::Document(bobs.to_string(), b"good".to_vec())]);
+    world.say(a, |encoder, out| encoder.last_seen_get(out, Tag::request(7), bobs.as_str()));
+    assert_eq!(world.heard(a), [Heard::LastSeen(bobs.to_string())]);
+    let other = world.online(2, &world.name_on(2, 7));
+    world.heard(other);
+    world.say(other, |encoder, out| encoder.document_get(out, Tag::request(7), jid(&ann).as_str(), "mood"));
+    assert_eq!(world.heard(other), [Heard::Error(28)], "not_found, and nobody can tell why");
+    let presence = world.encoder.presence(&fanal::wire::encode::PresenceFields { resource: "desk", ..Default::default() });
+    world.heard(b);
+    world.say(other, |encoder, out| encoder.directed_presence(out, Tag::request(7), jid(&ann).as_str(), &presence));
+    assert!(matches!(&world.heard(a)[..], [Heard::Directed(_)]));
+}
+
+/// Z8: an account that is removed is gone from both clusters' tables, and from the directory (Z1).
+#[test]
+fn z8_an_account_that_is_removed_is_gone_from_both_ends_and_the_directory() {
+    for (one, other) in [(0, 2), (2, 0)] {
+        let mut world = two(2);
+        let ((ann, a), (_, b)) = friends(&mut world, (one, one), other);
+        world.say(a, |encoder, out| encoder.account_remove(out, Tag::request(7)));
+        assert_eq!(world.seen(b), [Show::Unavailable]);
+        assert_eq!((tables(&world, 1), tables(&world, 2)), ((0, 0), (0, 0)));
+        let mut prefix = b"directory:".to_vec();
+        prefix.extend_from_slice(jid(&ann).as_str().as_bytes());
+        assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, &prefix)).sum::<usize>(), 0);
+        assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
+        assert_eq!((0..4).map(|node| rows(&world, node, Table::Ways, b"")).sum::<usize>(), 0);
+    }
+}
+
+/// Z3: who has moved is found by the second cluster's answer to the first thing that went astray, and that gets there.
+#[test]
+fn z3_a_stale_entry_is_corrected_on_the_first_wrong_delivery() {
+    let mut world = World::clusters(3, 2, 1);
+    let (ann, bob) = (world.name_on(2, 0), world.name_on(4, 0));
+    let (a, b) = (world.online(2, &ann), world.online(4, &bob));
+    world.writes(a, &bob, "one");
+    assert_eq!(world.heard(a).last(), Some(&Heard::Done));
+    world.say(b, |encoder, out| encoder.account_remove(out, Tag::request(7)));
+    // The same name, in the directory's own cluster.
+    let moved = world.online(0, &bob);
+    world.heard(moved);
+    let corrected = |world: &World| world.nodes.iter().flat_map(|n| &n.shards).map(|s| s.gateway.counters.corrected).sum::<u64>();
+    assert_eq!(corrected(&world), 0);
+    world.writes(a, &bob, "two");
+    let from = format!("{}/desk", jid(&ann));
+    assert_eq!((world.heard(moved), world.heard(a)), (vec![Heard::Message(from.clone(), b"two".to_vec())], vec![Heard::Done]));
+    assert_eq!(corrected(&world), 1);
+    let entries = world.entries.len();
+    world.writes(a, &bob, "three");
+    assert_eq!((world.heard(moved), world.entries.len() - entries), (vec![Heard::Message(from, b"three".to_vec())], 2));
+    world.say(moved, |encoder, out| encoder.account_remove(out, Tag::request(7)));
+    let moved = world.online(5, &bob);
+    world.heard(moved);
+    world.subscription(a, Action::Subscribe, &bob);
+    world.subscription(moved, Action::Subscribed, &ann);
+    world.seen(a);
+    world.shows(moved, Show::Chat);
+    assert_eq!(world.seen(a), [Show::Chat], "a way finds it, too");
+}
+
+/// Z13: a node of another cluster is gone: its users are shown as gone once, and are there again with it.
+#[test]
+fn z13_the_users_of_another_clusters_lost_node_go_once_and_come_back_with_it() {
+    let mut world = two(2);
+    let ((ann, _), (_, b)) = friends(&mut world, (0, 0), 2);
+    world.kill(0);
+    assert_eq!(world.seen(b), [Show::Unavailable], "exactly once");
+    world.revive(0, 2);
+    assert_eq!(world.seen(b), [], "the last that is known of her is that she's gone");
+    let a = world.online(0, &ann);
+    assert_eq!(world.seen(b), [Show::Available]);
+    world.shows(a, Show::Away);
+    assert_eq!(world.seen(b), [Show::Away]);
+}
+
+/// Z13: the node of a gateway begins anew, and with it what it kept of other clusters' users.
+#[test]
+fn z13_a_gateway_that_begins_anew_asks_for_everything_again() {
+    let mut world = two(2);
+    let (bob, gateway) = (world.name_on(2, 0), 0);
+    let b = world.online(2, &bob);
+    let ann = world.name_on(1, 0);
+    let a = world.online(1, &ann);
+    world.subscribes((&ann, a), (&bob, b));
+    world.seen(a);
+    world.kill(gateway);
+    assert_eq!(world.seen(a), [Show::Unavailable], "whoever told of him is gone");
+    world.shows(b, Show::Away);
+    assert_eq!(world.seen(a), []);
+    world.revive(gateway, 2);
+    assert_eq!(world.seen(a), [Show::Away]);
+    world.shows(b, Show::Chat);
+    assert_eq!(world.seen(a), [Show::Chat]);
+}
+
+/// Z1, Z9: while the directory is out of reach, what is known goes on, and the rest is refused; accounts are settled later.
+#[test]
+fn z1_without_the_directory_known_users_are_reached_and_others_are_refused() {
+    let mut world = World::clusters(3, 1, 1);
+    let (ann, bob) = (world.name_on(1, 0), world.name_on(2, 0));
+    let (a, b) = (world.online(1, &ann), world.online(2, &bob));
+    world.subscribes((&ann, a), (&bob, b));
+    world.heard(a);
+    for cluster in [2, 3] {
+        world.cut_clusters(cluster, 1);
+        world.lose_cluster(cluster, 1);
+    }
+    world.writes(a, &bob, "hello");
+    assert_eq!(world.heard(a), [Heard::Done]);
+    let (eve, stranger) = (world.name_on(2, 3), world.name_on(1, 4));
+    let e = world.online(2, &eve);
+    let s = world.online(1, &stranger);
+    world.heard(s);
+    world.writes(s, &eve, "hello");
+    assert_eq!(world.heard(s), [Heard::Error(36)], "home_out_of_reach");
+    world.subscription(s, Action::Subscribe, &eve);
+    assert_eq!(rows(&world, 2, Table::Meta, b"unsettled:"), 1);
+    world.heal_clusters(3, 1);
+    world.heal_clusters(2, 1);
+    assert_eq!(rows(&world, 2, Table::Meta, b"unsettled:"), 0);
+    world.subscription(e, Action::Subscribed, &stranger);
+    assert_eq!(world.seen(s), [Show::Available], "the way was kept, and found its receiver");
+}
+
+/// Z9: a cluster that can't be reached says so at once, and who waits for its answer hears when it's lost.
+#[test]
+fn z9_who_waits_for_a_cluster_that_is_lost_is_told() {
+    let mut world = two(1);
+    let ((_, a), (bob, _)) = friends(&mut world, (2, 2), 0);
+    world.heard(a);
+    world.cut_clusters(1, 2);
+    world.writes(a, &bob, "hello");
+    assert_eq!(world.heard(a), []);
+    world.lose_cluster(2, 1);
+    assert_eq!(world.heard(a).last(), Some(&Heard::Error(36)));
+    world.writes(a, &bob, "hello");
+    assert_eq!(world.heard(a), [Heard::Error(36)]);
+    world.heal_clusters(2, 1);
+    world.writes(a, &bob, "hello");
+    assert_eq!(world.heard(a).last(), Some(&Heard::Done));
 }

@@ -7,6 +7,7 @@ use fanal::admin::client::Client as Admin;
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
 use fanal::base::id::{NodeId, slot_of};
+use fanal::base::reason::Reason;
 use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
@@ -317,7 +318,8 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     // The second one is the one that the near node prefers.
     let (first, second) = (serve(2, &there, 0), serve(2, &there, 1));
     let user = |node: &Served, jid: &str| log_in(&node.native.to_string(), &node.token_by(KEY, jid), jid);
-    let (ann, bob, eve) = ("ann@localhost".to_owned(), name_on(1, 0, 2), name_on(0, 0, 2));
+    // Who stands for ann in the other cluster is its first node.
+    let (ann, bob, eve) = (name_on(0, 0, 2), name_on(1, 0, 2), name_on(0, 1, 2));
     let (mut one, mut two, mut three) = (user(&near, &ann), user(&second, &bob), user(&first, &eve));
     befriend((&ann, &mut one), (&bob, &mut two));
     sees(&mut one, Show::Available);
@@ -332,6 +334,8 @@ fn z13_a_killed_nodes_users_are_shown_as_gone_in_the_other_cluster_and_come_back
     sees(&mut one, Show::Away);
     one.send_message(&eve, "1", b"are you there?").unwrap();
     hears(&mut three, "are you there?");
+    let refused = one.send_message(&bob, "2", b"and you?").unwrap_err();
+    assert!(refused.to_string().contains(Reason::HomeOutOfReach.text()), "{refused}");
     drop(second);
     let second = serve(2, &there, 1);
     let again = user(&second, &bob);

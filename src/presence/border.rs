@@ -216,7 +216,6 @@ impl Crossing {
         match self {
             Crossing::Way(way) => Some(&way.from),
             Crossing::WayDone(name) => Some(&name.to),
-            Crossing::WayForgotten(name) => Some(&name.from),
             Crossing::State(state) => Some(&state.jid),
             Crossing::Letter(letter) => Some(&letter.from),
             Crossing::Question(asked) => Some(&asked.from),
@@ -226,9 +225,19 @@ impl Crossing {
         }
     }
 
-    /// Whether it comes from nobody: an answer in the place of a user who does not exist.
-    pub fn is_from_nobody(&self) -> bool {
-        matches!(self, Crossing::Way(way) if way.from_user == UserId::NOBODY)
+    /// Whoever waits for an answer to it, in the cluster that it has come from.
+    pub fn asker(&self, from: u16) -> Option<Asker> {
+        match self {
+            Crossing::Letter(letter) => Some(letter.ticket.asker(from)),
+            Crossing::Question(asked) => Some(asked.ticket.asker(from)),
+            _ => None,
+        }
+    }
+
+    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
+    pub fn takes_leave(&self) -> bool {
+        let Crossing::Way(way) = self else { return false };
+        matches!(way.kind, WayKind::Stanza(Action::Unsubscribe | Action::Unsubscribed) | WayKind::Show)
     }
 
     /// The name of the user of this cluster whom it is for, if it's a name that says it.

@@ -103,7 +103,7 @@ impl Shard {
         let whose = if self.gateway.is_asking(&speaker) { Whose::Unknown } else { self.whose(&speaker) };
         match whose {
             Whose::Theirs(known) if known == cluster => self.let_in(cluster, crossing),
-            Whose::Ours if crossing.is_from_nobody() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
+            Whose::Ours if crossing.takes_leave() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
             Whose::Ours => self.gateway.counters.refused += 1,
             Whose::Theirs(_) if self.keeps_directory() => self.gateway.counters.refused += 1,
             Whose::Theirs(_) | Whose::Unknown => {
@@ -319,7 +319,7 @@ impl Shard {
                 self.out.send(home, Control::WayAgain(Box::new(name)));
             }
             Errand::Enter(entered) if whose != 0 && entered.cluster == whose => self.let_in(whose, entered.crossing),
-            Errand::Enter(entered) if whose == 0 && entered.crossing.is_from_nobody() && self.homes.by_name(jid).is_none() => {
+            Errand::Enter(entered) if whose == 0 && entered.crossing.takes_leave() && self.homes.by_name(jid).is_none() => {
                 self.let_in(entered.cluster, entered.crossing);
             }
             Errand::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),

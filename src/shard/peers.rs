@@ -10,7 +10,7 @@ use super::batch::Entry;
 use crate::base::id::{CoreId, NodeId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::Control;
+use crate::presence::control::{Control, SessionEvent};
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
@@ -122,11 +122,18 @@ impl Shard {
                 Control::Ask { asker, .. } => *asker,
                 Control::Message(message) => message.asker,
                 Control::Question(question) => question.asker,
+                Control::Entered(entered) => match entered.crossing.asker(entered.cluster) {
+                    Some(asker) => asker,
+                    None => continue,
+                },
                 // Ways are kept until their receiver says that they have arrived; all else is made good when the node is back.
                 _ => continue,
             };
-            if asker.request != 0 && asker.edge.seat == self.out.map.here {
-                self.request_failed(asker.edge, asker.request, Reason::HomeOutOfReach, "");
+            let (request, reason) = (asker.request, Reason::HomeOutOfReach);
+            if asker.edge.seat.node.cluster().is_some() {
+                self.out.tell(asker.edge, SessionEvent::Error { request, reason, detail: String::new() });
+            } else if request != 0 && asker.edge.seat == self.out.map.here {
+                self.request_failed(asker.edge, request, reason, "");
             }
         }
     }

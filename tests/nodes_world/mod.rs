@@ -23,10 +23,10 @@ use fanal::shard::{Settings, Shard};
 use fanal::store::memory::Memory;
 use fanal::store::{Backend, Completion, Durability, Table};
 use fanal::wire::decode::ServerFrame;
-use fanal::wire::encode::{Encoder, LogInFields, PresenceFields, SubscriptionFields, Tag};
+use fanal::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use fanal::wire::event::Event;
 use fanal::wire::frame::Chunk;
-use fanal::wire::native::{Action, Show};
+use fanal::wire::native::{Action, MessageKind, Show};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -75,8 +75,19 @@ pub struct Client {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
-    Presence { session: SessionId, show: Show },
+    Presence {
+        session: SessionId,
+        show: Show,
+    },
     Error(u16),
+    /// From whom, and what.
+    Message(String, Vec<u8>),
+    Directed(String),
+    /// Of whom, and what it says.
+    Document(String, Vec<u8>),
+    DocumentChanged(String, Vec<u8>),
+    LastSeen(String),
+    Done,
     Other,
 }
 
@@ -292,11 +303,33 @@ impl World {
                 ServerFrame::Event(event) => heard.push(presence(event)),
                 ServerFrame::EventBatch(batch) => heard.extend(batch.iter().map(|event| presence(event.unwrap()))),
                 ServerFrame::Error(error) => heard.push(Heard::Error(error.reason())),
+                ServerFrame::Message(message) => {
+                    let body = message.body().map(|body| body.bytes().to_vec()).unwrap_or_default();
+                    heard.push(Heard::Message(message.from().unwrap_or_default().to_owned(), body));
+                }
+                ServerFrame::DirectedPresence { from, .. } => heard.push(Heard::Directed(from.to_owned())),
+                ServerFrame::Document(document) => {
+                    let data = document.data().map(|data| data.bytes().to_vec()).unwrap_or_default();
+                    heard.push(Heard::Document(document.jid().to_owned(), data));
+                }
+                ServerFrame::DocumentChanged(document) => {
+                    let data = document.data().map(|data| data.bytes().to_vec()).unwrap_or_default();
+                    heard.push(Heard::DocumentChanged(document.jid().to_owned(), data));
+                }
+                ServerFrame::LastSeen(last) => heard.push(Heard::LastSeen(last.jid().to_owned())),
+                ServerFrame::Done => heard.push(Heard::Done),
                 _ => heard.push(Heard::Other),
             }
         }
         shard.out.lines.sent(client.conn.slot, bytes);
         heard
+    }
+
+    /// Sends a message and asks to be told what becomes of it.
+    pub fn writes(&mut self, client: Client, to: &str, body: &str) {
+        let jid = jid(to);
+        let fields = MessageFields { to: jid.as_str(), body: body.as_bytes(), kind: MessageKind::Chat, ..Default::default() };
+        self.say(client, |encoder, out| encoder.message(out, Tag::request(5), &fields));
     }
 
     /// The presence it has heard of.

@@ -150,7 +150,7 @@ impl Shard {
         let terms = self.terms();
         let Some(between) = &terms.between else { return };
         if terms.is_inside(site) && self.keeps_directory() {
-            self.tell_clusters(site);
+            self.tell_table(site);
         } else if site.cluster == between.directory {
             let place = postcard::to_extend(&between.own.place, word::JOIN.to_le_bytes().to_vec());
             self.links.words.push((site, place.expect("a place is plain values")));
@@ -169,7 +169,7 @@ impl Shard {
             Ok(cluster) => {
                 self.links.log_ins.0.remove(&site.cluster);
                 if !self.learn(now, vec![cluster]) {
-                    self.tell_clusters(site);
+                    self.tell_table(site);
                 }
             }
             Err(why) => {
@@ -225,13 +225,13 @@ impl Shard {
         self.take_clusters(now, table);
         if self.keeps_directory() {
             let sites: Vec<Site> = self.links.reach.keys().copied().collect();
-            sites.into_iter().for_each(|site| self.tell_clusters(site));
+            sites.into_iter().for_each(|site| self.tell_table(site));
         }
         true
     }
 
     /// Tells a node of all clusters but its own: only the directory does.
-    fn tell_clusters(&mut self, site: Site) {
+    fn tell_table(&mut self, site: Site) {
         let Some(between) = &self.terms().between else { return };
         let others = self.links.clusters.others(site.cluster).chain((site.cluster != between.own.number).then_some(&between.own));
         let told = postcard::to_extend(&others.collect::<Vec<_>>(), word::CLUSTERS.to_le_bytes().to_vec());

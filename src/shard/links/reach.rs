@@ -208,15 +208,10 @@ impl Shard {
         self.links.routes.values().filter(|route| route.used.is_some()).count()
     }
 
-    /// Another node of this cluster came or went, or its lane broke: what passed through it on the way to or from other clusters
-    /// may be lost, and it may be the home of those whom they watch.
+    /// Another node of this cluster came or went, or its lane broke: what passed through it on the way from other clusters may be
+    /// lost. They hear of it otherwise (`tell_clusters`).
     fn nodes_changed(&mut self) {
-        let used = |(&cluster, route): (&u16, &Route)| Some(Site { cluster, node: route.used? });
-        let sites: Vec<Site> = self.links.routes.iter().filter_map(used).collect();
-        for site in sites {
-            self.compare(site.cluster);
-            self.ask_to_compare(site);
-        }
+        self.links.routes.values_mut().for_each(|route| route.again = true);
     }
 
     /// Tells another cluster that updates to it may have been lost.
