@@ -72,6 +72,13 @@ impl Options {
     pub fn new(seed: u64) -> Options {
         Options { seed, steps: STEPS, nodes: None, clusters: None, canary: None, tail: TAIL }
     }
+
+    /// The command that runs this.
+    pub fn command(&self) -> String {
+        let forced = |word: &str, number: Option<usize>| number.map_or(String::new(), |number| format!(" --{word} {number}"));
+        let (nodes, clusters) = (forced("nodes", self.nodes), forced("clusters", self.clusters));
+        format!("fanal sim --seed {} --steps {}{nodes}{clusters}", self.seed, self.steps)
+    }
 }
 
 /// What a run that held came to.
@@ -108,9 +115,8 @@ impl Summary {
 impl Failed {
     /// The command that runs it again.
     pub fn command(&self) -> String {
-        let forced = |word: &str, number: Option<usize>| number.map_or(String::new(), |number| format!(" --{word} {number}"));
-        let (nodes, clusters) = (forced("nodes", self.nodes), forced("clusters", self.clusters));
-        format!("fanal sim --seed {} --steps {}{nodes}{clusters}", self.seed, self.steps)
+        let Failed { seed, steps, nodes, clusters, .. } = *self;
+        Options { steps, nodes, clusters, ..Options::new(seed) }.command()
     }
 }
 
