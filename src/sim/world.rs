@@ -142,9 +142,12 @@ impl World {
         self.order(jid, Order::AddUser { jid: jid.clone(), credentials: Some(credentials) });
     }
 
-    /// The operator speaks with the node that keeps the user.
+    /// The operator speaks with the node that keeps the user, if it's there.
     fn order(&mut self, jid: &Bare, order: Order) {
-        self.nodes.home(jid).order(&self.env, jid, order);
+        let node = self.nodes.home(jid);
+        if node.down_until.is_none() {
+            node.order(&self.env, jid, order);
+        }
     }
 
     fn operate(&mut self) {
@@ -195,7 +198,8 @@ impl World {
     fn cut(&mut self) {
         let env = &mut self.env;
         let all = env.shape.cores.len() as u64;
-        let (from, to) = (env.random.below(all) as usize, env.random.below(all) as usize);
+        let from = env.random.below(all);
+        let (from, to) = (from as usize, ((from + 1 + env.random.below(all - 1)) % all) as usize);
         let (until, both) = (env.now + env.shape.cut.mul_f64(env.random.unit()), env.random.one_in(2));
         env.trace.note(env.now, format_args!("nothing gets from node {from} to {to} until {until:?}, nor back: {both}"));
         env.count(if both { Happening::Cut } else { Happening::OneWayCut });
