@@ -6,9 +6,10 @@
 
 use super::check::Held;
 use super::counts::Happening;
+use super::dials::Dialling;
 use super::disk::Answered;
 use super::links::End;
-use super::dials::Dialling;
+use super::spy::Spy;
 use super::{Canary, Env};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::time::Time;
@@ -110,7 +111,7 @@ impl Core {
     pub fn turn(&mut self, env: &mut Env) -> Held {
         let ended = self.shard.homes.counters.log_outs;
         self.send(env);
-        self.receive(env);
+        self.receive(env)?;
         self.meet(env);
         self.take_in(env)?;
         self.shard.turn(env.now);
@@ -171,7 +172,7 @@ impl Core {
         }
     }
 
-    fn receive(&mut self, env: &mut Env) {
+    fn receive(&mut self, env: &mut Env) -> Held {
         for slot in self.slots() {
             let conn = &self.conns[&slot];
             let (id, state, link, end) = (conn.id, conn.state, conn.link, conn.end);
@@ -181,6 +182,7 @@ impl Core {
             let most = if env.calm { 65_536 } else { 1 + env.random.below(env.mix.piece) as usize };
             let bytes = env.links.read(link, end, env.now, most);
             let (ended, is_left) = (env.links.is_over(link, end, env.now), env.links.is_left(link, end, env.now));
+            Spy::look(env, link, end, &bytes)?;
             if !bytes.is_empty() && state != State::Farewell && !self.shard.out.lines.is_closing(slot) {
                 env.trace.bytes(u64::from(slot), &bytes);
                 self.shard.received(env.now, id, &bytes);
@@ -190,6 +192,7 @@ impl Core {
                 self.end(env, slot);
             }
         }
+        Ok(())
     }
 
     fn take_in(&mut self, env: &mut Env) -> Held {
@@ -365,6 +368,7 @@ impl Core {
             self.shard.lost(env.now, conn.id);
         }
         env.links.leave(conn.link, conn.end);
+        env.spy.forget(conn.link, conn.end);
         self.shard.out.lines.discard(slot);
         if !conn.sending.is_empty() {
             self.buffers_out -= 1;

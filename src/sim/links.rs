@@ -102,6 +102,11 @@ impl Links {
         self.next
     }
 
+    /// From which node to which the bytes that this end reads come.
+    pub fn way_to(&self, number: i32, end: End) -> Option<(usize, usize)> {
+        self.links.get(&number)?.way_to(end)
+    }
+
     pub fn is_between_nodes(&self, number: i32) -> bool {
         self.links.get(&number).is_some_and(Link::is_between_nodes)
     }

@@ -17,6 +17,7 @@ mod mix;
 mod node;
 mod nodes;
 mod shape;
+mod spy;
 mod trace;
 mod world;
 
@@ -153,6 +154,7 @@ pub struct Env {
     mix: mix::Mix,
     shape: shape::Shape,
     links: links::Links,
+    spy: spy::Spy,
     /// By node, all of these.
     disks: Vec<disk::Disk>,
     /// Each node's life, counted from 1.

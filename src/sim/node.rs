@@ -52,7 +52,8 @@ impl Node {
         let mut secrets = Secrets::from_number(env.random.next_u64());
         let terms = env.shape.terms(number, epoch, &env.mix.limits);
         let cores = env.shape.cores[number];
-        let mut shards: Vec<Shard> = (0..cores).map(|core| shard(env, (number, CoreId(core)), epoch, &terms, &mut secrets)).collect();
+        let mut shards: Vec<Shard> =
+            (0..cores).map(|core| shard(env, (number, CoreId(core)), epoch, &terms, &mut secrets)).collect();
         load(env, number, &mut shards);
         count_ways(env, number);
         env.memories.approvals.started(&env.disks[number].memory, |jid| env.shape.home(jid) == number);

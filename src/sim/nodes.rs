@@ -2,15 +2,16 @@
 //!
 //! Lives on: the simulator. Invariant: a user is looked for where the shape says that the home is, and nowhere else.
 
+use super::Env;
 use super::check::Held;
 use super::core::Core;
 use super::node::Node;
 use super::shape::Shape;
-use super::Env;
 use crate::base::id::{NodeId, UserId};
 use crate::base::jid::Bare;
 use crate::presence::user::User;
 use crate::store::memory::Memory;
+use crate::store::rows::{self, Row};
 use crate::store::{Backend, Commit, Durability, Table, Write};
 
 pub struct Nodes {
@@ -79,14 +80,21 @@ impl Nodes {
     }
 }
 
-/// What all disks have, each user's rows at the user's home.
+/// What all disks have, each user's rows at the user's home. A way that has arrived at another node has a row at both ends, of
+/// which the sender's may be left where a store did not delete it: what counts is that it has arrived.
 pub fn all_stored(env: &Env) -> Memory {
     let mut all = Memory::default();
     for disk in &env.disks {
-        let row = |table: Table| disk.memory.rows(table).map(move |(key, value)| (table, key.to_vec(), value.to_vec()));
-        let rows = Table::ALL.into_iter().flat_map(row);
-        let writes: Vec<Write> = rows.map(|(table, key, value)| Write { table, key, value: Some(value) }).collect();
+        let has_arrived = |key: &[u8]| all.get(Table::Ways, key).is_some_and(|row| way(row).arrived.is_some());
+        let rows = |table| disk.memory.rows(table).filter(move |(key, _)| table != Table::Ways || !has_arrived(key));
+        let write = |table, key: &[u8], value: &[u8]| Write { table, key: key.to_vec(), value: Some(value.to_vec()) };
+        let all_rows = |table| rows(table).map(move |(key, value)| write(table, key, value));
+        let writes: Vec<Write> = Table::ALL.into_iter().flat_map(all_rows).collect();
         all.apply(&[Commit { ticket: 0, writes, durability: Durability::Synced }]).expect("memory without a fault takes it");
     }
     all
+}
+
+fn way(row: &[u8]) -> rows::Way {
+    rows::Way::decode(row).expect("rows are sound")
 }

@@ -24,6 +24,8 @@ use std::time::Duration;
 const PORT: u16 = 7402;
 /// What may be let wait for other clusters.
 const WAITING: [&str; 7] = ["show", "status_text", "details", "inactive", "subscriptions", "messages", "questions"];
+/// An answer of another cluster that takes longer is not waited for (`presence::gateway`).
+const ANSWERS_IN: Duration = Duration::from_secs(31);
 /// Slots that one node has in a row.
 const ROW: usize = 7;
 
@@ -69,7 +71,8 @@ impl Shape {
     /// `cores`: of a node that is alone.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let (drawn_clusters, drawn_nodes) = *random.pick(&[(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1)]).expect("there are some");
+        let (drawn_clusters, drawn_nodes) =
+            *random.pick(&[(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1)]).expect("there are some");
         let is_alone = random.one_in(2);
         let (clusters, nodes) = match (clusters, nodes) {
             (None, None) if is_alone => (1, 1),
@@ -204,11 +207,13 @@ impl Shape {
         }
     }
 
-    /// For how long nothing may get through or be heard of before both ends are sure to have given each other up, and found again.
+    /// How long it may take until all have found each other again, or given up what they wait for.
     pub fn settles_in(&self) -> Duration {
-        let Link { silent_ms, backoff_max_ms, grace_ms, complex_ms, .. } = self.link;
-        let ms = if self.is_alone() { 0 } else { silent_ms + 2 * backoff_max_ms + grace_ms + complex_ms };
-        Duration::from_millis(u64::from(ms))
+        match (self.clusters, self.nodes) {
+            (1, 1) => Duration::ZERO,
+            (1, _) => Duration::from_secs(5),
+            _ => ANSWERS_IN,
+        }
     }
 }
 

@@ -48,6 +48,7 @@ impl World {
             mix,
             shape,
             links: Links::default(),
+            spy: Default::default(),
             disks: (0..all).map(|_| Disk::default()).collect(),
             lives: vec![0; all],
             is_up: vec![false; all],
@@ -234,7 +235,7 @@ impl World {
             if !busy && self.env.now >= until {
                 return Ok(());
             }
-            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 50 });
+            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
         }
         Check::AllComesToRest.holds(false, || format!("after {PATIENCE} rounds there is still something to do"))
     }

@@ -73,8 +73,10 @@ impl Approvals {
         self.told.apply(&[Commit { ticket: 0, writes, durability: Durability::Synced }]).expect("a copy has no faults");
         let has = users(self);
         self.removed.extend(had.iter().map(|(_, user)| *user).filter(|user| !has.iter().any(|(_, there)| there == user)));
-        let approved: BTreeSet<(UserId, UserId)> =
-            has.iter().flat_map(|(owner, user)| self.subscribers(owner).into_iter().map(|subscriber| (*user, subscriber))).collect();
+        let approved: BTreeSet<(UserId, UserId)> = has
+            .iter()
+            .flat_map(|(owner, user)| self.subscribers(owner).into_iter().map(|subscriber| (*user, subscriber)))
+            .collect();
         for &pair in self.approved.difference(&approved) {
             self.fences.extend(self.last_said.get(&pair.0).map(|fence| (pair, fence.clone())));
         }
