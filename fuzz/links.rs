@@ -37,7 +37,7 @@ pub fn lane(data: &[u8]) {
     let settings = Settings::new(&Link { entries: 16, entry_bytes: 65_536, ..Link::default() }, &limits);
     let (low, high) = (Site { cluster: 1, node: NodeId(1) }, Site { cluster: 1, node: NodeId(2) });
     let (me, peer) = if how & 1 == 0 { (high, low) } else { (low, high) };
-    let ends = Ends { me, peer, lane: 0, cores: 2, epoch: 9, digest: [0; 32] };
+    let ends = Ends { me, peer, lane: 0, cores: 2, epoch: 9, digest: [0; 32], dials: me < peer };
     let (mut machine, mut lines) = (Machine::new(Time(0), ends, settings, Random::new(1)), Lines::default());
     let conn = lines.open(settings.marks());
     match how & 2 == 0 {

@@ -11,6 +11,7 @@ use fanal::node::keys::NodeKeys;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use support::served::{Served, fanal};
@@ -401,4 +402,43 @@ fn every_subcommand_explains_itself() {
     for default in [listen.native.to_string(), listen.admin.to_string(), text(&node.data).to_owned(), node.domain] {
         assert!(serve.contains(&format!("[default: {default}]")), "{default} is not in: {serve}");
     }
+}
+
+/// Z2: what a cluster's nodes prove themselves with.
+#[test]
+fn z2_link_makes_authorities_and_certificates_for_this_user_alone_and_writes_over_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, one, two, three) = (path("authority"), path("one"), path("two"), path("three"));
+    assert!(printed(&["link", "ca", "--out", &ca]).contains("ca.key: its key"));
+    let of = |ca, node, out| ["link", "certificate", "--ca", ca, "--cluster", "3", "--node", node, "--out", out];
+    let said = printed(&of(&ca, "2", &one));
+    let table: toml::Table = said.parse().expect("what it says can stand in the configuration");
+    assert_eq!(table["link"]["certificate"].as_str(), Some(&*format!("{one}/node.pem")), "{said}");
+    assert!(said.contains("node-2.cluster-3.fanal"), "{said}");
+    for file in [format!("{ca}/ca.key"), format!("{ca}/ca.pem"), format!("{one}/node.key"), format!("{one}/node.pem")] {
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    for again in [&["link", "ca", "--out", &ca][..], &of(&ca, "2", &one)] {
+        assert!(refused(again).0.contains("is there already"));
+    }
+    let json = printed(&[&of(&ca, "1", &two)[..], &["--json"]].concat());
+    assert!(json.starts_with('{') && json.contains(&format!("\"key\":\"{two}/node.key\"")), "{json}");
+    printed(&["link", "ca", "--out", &path("other")]);
+    std::fs::copy(path("other/ca.key"), path("authority/ca.key")).unwrap();
+    let (mixed, _) = refused(&of(&ca, "3", &three));
+    assert!(mixed.contains("don't belong together") && mixed.contains("fanal link ca"), "{mixed}");
+    assert!(refused(&of(&three, "3", &three)).0.contains("ca.pem can't be read"));
+}
+
+/// G5: a node without a cluster says so; one that does not answer is named.
+#[test]
+fn g5_cluster_status_of_a_node_that_is_alone_or_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Served::start(&folder.path().join("data"), 1);
+    let admin = node.admin.to_string();
+    assert!(printed(&["cluster", "status", "--admin", &admin]).contains("this node is alone"));
+    assert!(printed(&["cluster", "status", "--json", "--admin", &admin]).contains("\"cluster\":0"));
+    node.stop();
+    assert!(refused(&["cluster", "status", "--admin", &admin]).0.contains(&admin));
 }

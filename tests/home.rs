@@ -11,6 +11,7 @@ use fanal::presence::control::{
     Ask, Asker, Attach, Attached, Content, Control, EdgeRef, Note, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
 };
 use fanal::presence::edge::Edge;
+use fanal::presence::errand::{Answer, Caller, Who};
 use fanal::presence::home::{Homes, Place};
 use fanal::presence::outbox::Outbox;
 use fanal::presence::relay::Question;
@@ -79,6 +80,7 @@ impl World {
                     Control::Way(way) => homes.way(*now, way, edge, out),
                     Control::WayDone(name) => homes.way_done(*now, name, edge, out),
                     Control::Message(message) => homes.message(*now, message, out),
+                    Control::Answered { answer, .. } => assert!(matches!(answer, Answer::Done)),
                     other => panic!("{other:?}"),
                 }
             }
@@ -369,7 +371,8 @@ fn nothing_waits_any_more_for_a_user_who_is_removed() {
     write(&mut world, &one, &bob, "not acknowledged");
     world.set_presence(&two, Show::Unavailable);
     write(&mut world, &one, &bob, "with the store");
-    world.homes.delete_user(world.now, 1, &bob, &mut world.edge, &mut world.out);
+    let operator = Caller { seat: world.out.map.here, who: Who::Operator { ticket: 1 } };
+    world.homes.delete_user(world.now, operator, &bob, &mut world.edge, &mut world.out);
     write(&mut world, &one, &bob, "too late");
     let put: Vec<_> = world.out.commits.iter().flat_map(|commit| &commit.writes).filter(|w| w.table == Table::Messages).collect();
     assert_eq!(put.iter().map(|write| write.value.is_some()).collect::<Vec<_>>(), [true, false]);

@@ -7,9 +7,9 @@ use fanal::base::id::CoreId;
 use fanal::base::limits::Limits;
 use fanal::base::reason::Reason;
 use fanal::base::time::{Time, WallClock};
-use fanal::metrics::fields::{Counters, Gauges, NodeCount};
+use fanal::metrics::fields::{Counters, Gauges, LinkCounts, LinkGauges, NodeCount};
 use fanal::metrics::process::Process;
-use fanal::metrics::prometheus::{self, Scrape};
+use fanal::metrics::prometheus::{self, Links, Scrape};
 use fanal::metrics::recorder::Recorder;
 use fanal::metrics::stage::{Stage, stage_histogram};
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,9 +104,17 @@ fn scrape() -> BTreeMap<String, f64> {
         cores: snapshots,
         node: vec![NodeCount { name: "store_rows", help: "Rows written", value: 11 }],
         store_syncs,
+        links: Links {
+            peers: vec![
+                ("2".into(), LinkCounts { link_dials: 3, ..LinkCounts::default() }, LinkGauges::default()),
+                ("cluster-7".into(), LinkCounts::default(), LinkGauges { link_found: 1, ..LinkGauges::default() }),
+            ],
+            ended: vec![("silent".into(), 4)],
+        },
         limits: keys::limits(&Limits { sessions_per_user: 7, ..Limits::default() }),
         store_up: true,
         certificate_seconds_left: Some(-5),
+        link_certificate_seconds_left: Some(6),
         process: Some(Process::read().unwrap()),
         started: WallClock(1_700_000_000_123),
     });
@@ -131,6 +139,18 @@ fn the_text_keeps_the_rules_and_has_every_name_for_every_core() {
     for key in keys::KEYS.iter().filter(|key| key.section == "limits" && matches!(key.shape, keys::Shape::Number { .. })) {
         assert!(series.contains_key(&format!("fanal_limit{{key=\"{}\"}}", key.name)), "{}", key.name);
     }
+    for node in ["2", "cluster-7"] {
+        for field in LinkCounts::FIELDS {
+            assert!(series.contains_key(&format!("fanal_{}_total{{node=\"{node}\"}}", field.name)), "{}", field.name);
+        }
+        for field in LinkGauges::FIELDS {
+            assert!(series.contains_key(&format!("fanal_{}{{node=\"{node}\"}}", field.name)), "{}", field.name);
+        }
+    }
+    let of_links =
+        ["fanal_link_dials_total{node=\"2\"}", "fanal_link_found{node=\"cluster-7\"}", "fanal_link_ended_total{reason=\"silent\"}"];
+    assert_eq!(of_links.map(|name| series[name]), [3.0, 1.0, 4.0]);
+    assert_eq!((series["fanal_certificate_seconds_left"], series["fanal_link_certificate_seconds_left"]), (-5.0, 6.0));
     assert_eq!(series["fanal_limit{key=\"sessions_per_user\"}"], 7.0);
     assert_eq!(series["fanal_updates_total{core=\"1\"}"], 7.0);
     assert_eq!(series["fanal_bytes_out_total{core=\"1\"}"], (1u64 << 40) as f64);

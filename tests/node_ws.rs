@@ -11,9 +11,9 @@ use fanal::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, T
 use fanal::wire::frame::Chunk;
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use support::web::{close_code, frame, read_to_end, upgrade};
+use support::web::{Patient, close_code, frame, read_to_end, upgrade};
 use support::*;
 use tungstenite::client::ClientRequestBuilder;
 use tungstenite::protocol::frame::CloseFrame;
@@ -40,36 +40,6 @@ fn tcp(node: &TestNode) -> TcpStream {
     let socket = TcpStream::connect(door(node)).expect("the node listens");
     socket.set_read_timeout(Some(LONG)).unwrap();
     socket
-}
-
-/// A socket of a process whose cores are interrupted by signals now and then.
-struct Patient(TcpStream);
-
-impl Patient {
-    fn retry<T>(mut work: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
-        loop {
-            match work() {
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
-        }
-    }
-}
-
-impl Read for Patient {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        Patient::retry(|| self.0.read(buffer))
-    }
-}
-
-impl Write for Patient {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-        Patient::retry(|| self.0.write(buffer))
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0.flush()
-    }
 }
 
 fn open(node: &TestNode, path: &str, protocol: &str) -> WebSocket<Patient> {

@@ -128,6 +128,23 @@ fn a_client_of_a_node_whose_home_is_gone_is_told_and_can_try_again() {
     assert!(!world.heard(again).iter().any(|heard| matches!(heard, Heard::Error(_))));
 }
 
+/// M2.
+#[test]
+fn m2_who_waits_for_the_keys_of_a_home_that_is_lost_meanwhile_is_told_and_can_try_again() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let ann = world.name_on(0, 0);
+        world.cut(0, 1);
+        let client = world.knocks(1, &ann);
+        assert_eq!(world.heard(client), [Heard::Other], "the hello alone");
+        world.kill(0);
+        assert_eq!(world.heard(client), [Heard::Error(36)]);
+        world.revive(0, 2);
+        let again = world.knocks(1, &ann);
+        assert_eq!(world.heard(again), [Heard::Other, Heard::Other], "a challenge");
+    }
+}
+
 #[test]
 fn z8_a_way_is_carried_out_once_though_it_comes_twice() {
     let mut world = World::new(2, 1);

@@ -16,7 +16,7 @@ fn log_in(terms: Terms, password: &str, credentials: Option<&ScramCredentials>) 
     let (mut first, mut last) = (Vec::new(), Vec::new());
     session.step(None, &mut first).unwrap();
     let (decoys, user) = (Decoys::new([7; 32]), Bare::new("user@localhost").unwrap());
-    let (scram, challenge) = Scram::start(terms, &first, &user, credentials, &decoys, [3; NONCE_BYTES]).unwrap();
+    let (scram, challenge) = Scram::start(terms, &first, &user, &decoys.or(credentials, &user), [3; NONCE_BYTES]).unwrap();
     session.step(Some(&challenge), &mut last).unwrap();
     let Some(signature) = scram.finish(&last) else { return false };
     session.step(Some(&signature), &mut Vec::new()).unwrap().is_finished()

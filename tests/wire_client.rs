@@ -148,10 +148,10 @@ impl Server {
             }
             (Some(Mechanism::Token), Some(user)) => keys().verify_user(data, user, WallClock(0)).is_ok(),
             (Some(Mechanism::Plain), Some(user)) => plain_password(data, user)
-                .is_some_and(|password| PlainCheck::new(password, user, credentials.as_ref(), &decoys).run()),
+                .is_some_and(|password| PlainCheck::new(password.to_owned(), decoys.or(credentials.as_ref(), user)).run()),
             (Some(Mechanism::Scram { hash, bound }), Some(user)) => {
                 let terms = Terms { hash, bound, channel: Bindings::default() };
-                if let Some((scram, challenge)) = Scram::start(terms, data, user, credentials.as_ref(), &decoys, [3; 18]) {
+                if let Some((scram, challenge)) = Scram::start(terms, data, user, &decoys.or(credentials.as_ref(), user), [3; 18]) {
                     self.scram = Some(scram);
                     self.encoder.sasl_challenge(out, tag, &challenge);
                     return Verdict::Challenged;

@@ -3,6 +3,7 @@ mod xmpp_world;
 
 use fanal::base::jid::Bare;
 use fanal::front::xmpp::StartTls;
+use fanal::presence::errand::What;
 use fanal::shard::batch::Order;
 use xmpp_world::*;
 
@@ -440,7 +441,7 @@ fn c8_r5_a_session_that_is_to_move_is_told_where_and_its_stream_ends() {
     let (mut world, alice, bob) = two_friends();
     let (jid, address) = (Bare::new("alice@example.org").unwrap(), "[2001:db8::1]:5222".to_owned());
     world.heard(bob);
-    world.order(Order::Transfer { jid, address });
+    world.order(Order::Errand { jid, what: What::Transfer { address } });
     assert_eq!(
         world.heard(alice),
         "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>[2001:db8::1]:5222</see-other-host>\

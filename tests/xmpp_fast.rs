@@ -5,6 +5,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use fanal::base::credentials::Hash;
 use fanal::base::jid::Bare;
 use fanal::base::time::Time;
+use fanal::presence::errand::What;
 use fanal::shard::batch::Order;
 use fanal::store::{Backend, Table};
 use xmpp_world::*;
@@ -184,7 +185,7 @@ fn xep_0484_another_password_voids_all_tokens_and_so_does_the_accounts_end() {
         let heard = asked(&mut world, with_password("bob", &format!("{}{WANTED}", agent("phone"))));
         self::token(&heard)
     };
-    world.order(Order::RemoveUser { jid: Bare::new("bob@example.org").unwrap() });
+    world.order(Order::Errand { jid: Bare::new("bob@example.org").unwrap(), what: What::Remove });
     world.account("bob");
     let heard = asked(&mut world, with_token("bob", &bobs, "", &agent("phone")));
     assert!(heard.contains("<not-authorized "), "{heard}");
@@ -214,7 +215,7 @@ fn xep_0484_tokens_outlive_a_restart_and_take_no_document_of_the_user() {
     }
     again.now = world.now;
     assert!(is_in(&mut again, &token, "", "phone"));
-    again.order(Order::RemoveUser { jid: Bare::new("alice@example.org").unwrap() });
+    again.order(Order::Errand { jid: Bare::new("alice@example.org").unwrap(), what: What::Remove });
     assert_eq!(again.shard.homes.document_bytes(), 0);
 }
 

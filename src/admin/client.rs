@@ -4,7 +4,7 @@
 //! to do.
 
 use super::http::percent_encode;
-use super::{ClientList, ErrorBody, NewUser, TransferOrder, UserPage, read_json};
+use super::{ClientList, ClusterStatus, ErrorBody, NewUser, TransferOrder, UserPage, read_json};
 use crate::base::config::Secret;
 use crate::metrics::table::Report;
 use serde::Serialize;
@@ -70,6 +70,11 @@ impl Client {
     /// The clients with the most load, the heaviest first (C1).
     pub fn clients(&self, limit: usize) -> Result<ClientList, ClientError> {
         self.read_json("GET", &format!("/clients?limit={limit}"), None)
+    }
+
+    /// How the node finds its cluster.
+    pub fn cluster(&self) -> Result<ClusterStatus, ClientError> {
+        self.read_json("GET", "/cluster", None)
     }
 
     /// Tells a user's sessions to go on at another node; how many were told.

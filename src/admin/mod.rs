@@ -7,9 +7,12 @@
 //! It is plain blocking code with one thread per connection: there are few of them, and no loop to keep free.
 
 pub mod client;
+mod cluster;
 pub mod http;
 mod routes;
 pub mod server;
+
+pub use cluster::{ClusterStatus, NodeStatus};
 
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
@@ -43,6 +46,12 @@ pub trait Control: Send {
 
     /// Seconds until the TLS certificate ends, below 0 afterwards; `None`: it doesn't say.
     fn certificate_seconds_left(&mut self) -> Option<i64>;
+
+    /// The same of the certificate for links; `None`: there is none, too.
+    fn link_certificate_seconds_left(&mut self) -> Option<i64>;
+
+    /// How this node finds its cluster.
+    fn cluster(&mut self) -> Result<ClusterStatus, Refusal>;
 
     fn health(&mut self) -> Health;
 

@@ -3,7 +3,9 @@
 //! Lives on: the thread of the connection, which holds the desk while it answers.
 
 use super::http::{Fault, Request, Response};
-use super::{ClientList, Control, ErrorBody, NewUser, Refusal, TransferOrder, UserEntry, UserPage, read_json};
+use super::{
+    ClientList, ClusterStatus, Control, ErrorBody, NewUser, NodeStatus, Refusal, TransferOrder, UserEntry, UserPage, read_json,
+};
 use crate::base::config::Secret;
 use crate::base::jid::Bare;
 use crate::base::time::WallClock;
@@ -77,6 +79,7 @@ enum Route<'a> {
     Stats,
     Histograms,
     Clients,
+    Cluster,
     Users,
     User(&'a str),
     Transfer,
@@ -92,6 +95,7 @@ impl Route<'_> {
             "/stats" => Route::Stats,
             "/histograms" => Route::Histograms,
             "/clients" => Route::Clients,
+            "/cluster" => Route::Cluster,
             "/users" => Route::Users,
             "/transfer" => Route::Transfer,
             "/certificate" => Route::Certificate,
@@ -117,7 +121,8 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
     let no_route = || {
-        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /users, /users/JID, /transfer and /certificate";
+        let known =
+            "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /users, /users/JID, /transfer, /certificate";
         error(404, format!("there is {known} here"))
     };
     let route = Route::of(&path).ok_or_else(no_route)?;
@@ -139,7 +144,7 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
             let health = desk.control.health();
             state(health.live && health.ready, "ready", health.why)
         }
-        (Route::Stats, _) => Ok(json(200, &Report::new(&desk.control.snapshots()?, &desk.control.node_counts()))),
+        (Route::Stats, _) => stats(desk),
         (Route::Histograms, _) => Ok(text(TEXT, desk.log.text())),
         (Route::Clients, _) => list_clients(desk, request),
         (Route::Users, "POST") => add_user(desk, request),
@@ -149,6 +154,7 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
             Ok(json(200, &serde_of("removed", jid)))
         }
         (Route::Transfer, _) => transfer(desk, request),
+        (Route::Cluster, _) => Ok(json(200, &desk.control.cluster()?)),
         (Route::Certificate, _) => Ok(json(200, &serde_of("certificate", &desk.control.reload_certificate()?))),
     }
 }
@@ -185,10 +191,37 @@ fn metrics(desk: &mut Desk, counts: ServerCounts) -> Result<Response, Response> 
     let node = desk.control.node_counts().into_iter().chain(counts).collect();
     let (store_syncs, process) = (desk.control.store_syncs(), Process::read().ok());
     let certificate_seconds_left = desk.control.certificate_seconds_left();
+    let link_certificate_seconds_left = desk.control.link_certificate_seconds_left();
+    let links = links(desk.control.cluster()?);
     let store_up = desk.control.store_up();
     let (limits, started) = (desk.limits.clone(), desk.started);
-    let scrape = prometheus::Scrape { cores, node, store_syncs, store_up, limits, certificate_seconds_left, process, started };
+    let scrape = prometheus::Scrape {
+        cores,
+        node,
+        links,
+        store_syncs,
+        store_up,
+        limits,
+        certificate_seconds_left,
+        link_certificate_seconds_left,
+        process,
+        started,
+    };
     Ok(text(prometheus::CONTENT_TYPE, prometheus::text(scrape)))
+}
+
+fn stats(desk: &mut Desk) -> Result<Response, Response> {
+    let mut report = Report::new(&desk.control.snapshots()?, &desk.control.node_counts());
+    desk.control.cluster()?.nodes.iter().for_each(|node| report.add_link(&node.counts));
+    Ok(json(200, &report))
+}
+
+fn links(status: ClusterStatus) -> prometheus::Links {
+    let peer = |node: NodeStatus| {
+        let name = node.cluster.map_or_else(|| node.node.to_string(), |cluster| format!("{}-of-cluster-{cluster}", node.node));
+        (name, node.counts, node.gauges)
+    };
+    prometheus::Links { peers: status.nodes.into_iter().map(peer).collect(), ended: status.ended.into_iter().collect() }
 }
 
 fn state(good: bool, name: &str, why: String) -> Result<Response, Response> {

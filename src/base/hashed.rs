@@ -46,7 +46,7 @@ pub struct Shown<'a> {
 }
 
 /// What came of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Outcome {
     Good {
         /// By which the server proves that it has the token, too.
@@ -60,7 +60,7 @@ pub enum Outcome {
 }
 
 /// A token, and when it ends.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Token {
     pub text: String,
     pub until: WallClock,

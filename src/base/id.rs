@@ -4,6 +4,7 @@
 //! anybody. Invariant: `UserId::slot` of a user == `slot_of` of the user's bare JID.
 
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// One shard: a pinned thread that owns its users. Counted from 0 within a node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -29,6 +30,15 @@ impl NodeId {
     /// The cluster that this stands for; `None`: it's a node.
     pub fn cluster(self) -> Option<u16> {
         self.0.checked_sub(MOST_NODE).filter(|&number| number > 0)
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cluster() {
+            Some(cluster) => write!(f, "cluster {cluster}"),
+            None => write!(f, "node {}", self.0),
+        }
     }
 }
 

@@ -99,9 +99,11 @@ reasons! {
     WrongLane = 9, "wrong_lane", "there is no such lane between these nodes: more than both have cores, or another one's";
     OldLife = 10, "old_life", "a later start of the same node was here before: stop the older process";
     OlderDial = 11, "older_dial", "a newer connection of the same lane is there already";
-    NumberInUse = 12, "number_in_use", "another cluster has this cluster's number: give each cluster its own (cluster.number)";
-    NoRoom = 13, "no_room", "too many clusters log in to the directory at once: it is tried again";
-    Untold = 14, "untold", "the directory has not told that cluster of this one yet: it is tried again";
+    WrongCertificate = 12, "wrong_certificate", "the other node has the certificate of yet another one: check its link.certificate";
+    NotAlike = 13, "not_alike", "one of the nodes speaks inside TLS and the other one in the clear: give both their certificates";
+    NumberInUse = 14, "number_in_use", "another cluster has this cluster's number: give each cluster its own (cluster.number)";
+    NoRoom = 15, "no_room", "too many clusters log in to the directory at once: it is tried again";
+    Untold = 16, "untold", "the directory has not told that cluster of this one yet: it is tried again";
 
     Leaving = 30, "leaving", "the node is stopping";
     Replaced = 31, "replaced", "a newer connection of the same lane took its place";
@@ -120,12 +122,6 @@ impl LinkReason {
     /// Whether the other node broke the rules, so that nothing it said before can be relied on.
     pub fn is_violation(self) -> bool {
         self as u16 >= 50
-    }
-
-    /// Whether it stays like this until somebody changes the configuration or stops a process.
-    pub fn is_lasting(self) -> bool {
-        use LinkReason::{NumberInUse, OldLife, SameNumbers, UnknownPeer, WrongCluster, WrongNode, WrongPurpose, WrongVersion};
-        matches!(self, NumberInUse | OldLife | SameNumbers | UnknownPeer | WrongCluster | WrongNode | WrongPurpose | WrongVersion)
     }
 }
 

@@ -73,8 +73,14 @@ pub struct Crowd {
 impl Crowd {
     /// The users of these numbers; nobody is there yet. Everywhere else they are counted from the first of them.
     pub fn new(access: Access, users: Range<u32>, trunks: u32) -> io::Result<Crowd> {
+        let targets = vec![access.target];
+        Crowd::at(targets, access, users, trunks)
+    }
+
+    /// The same at several nodes instead of one: connection n is to the target n, counted around.
+    pub fn at(targets: Vec<SocketAddr>, access: Access, users: Range<u32>, trunks: u32) -> io::Result<Crowd> {
         let (first, users) = (users.start, users.len() as u32);
-        let wires = Wires::to(access.target, access.tls)?;
+        let wires = Wires::to_all(targets, access.tls)?;
         let (places, directory) = (Places { trunks: trunks.min(users) }, Directory::default());
         let (encoder, tally, logged_in) = (Encoder::default(), Tally::new(users, UNDER_WAY), Vec::new());
         Ok(Crowd { access, wires, first, places, directory, encoder, tally, logged_in })
@@ -122,7 +128,8 @@ impl Crowd {
         self.wires.send(self.places.of(user).0, &out)
     }
 
-    fn say_subscription(&mut self, user: u32, action: Action, whom: u32) -> io::Result<()> {
+    /// A user's request about another one.
+    pub fn say_subscription(&mut self, user: u32, action: Action, whom: u32) -> io::Result<()> {
         let jid = self.access.jid(self.first + whom);
         let fields = SubscriptionFields { action, jid: &jid, ..SubscriptionFields::default() };
         self.say(user, |encoder, out, tag| encoder.subscription(out, tag, &fields))

@@ -7,6 +7,7 @@
 //! own sweep (`benches/floor.rs`). `memory` is presence without sockets. `private` is what `wires` put below all of that when it
 //! is said inside TLS. `report` says what was found.
 
+pub mod cluster;
 pub mod crowd;
 pub mod dialect;
 pub mod fanout;
@@ -28,5 +29,6 @@ mod stanzas;
 pub mod steps;
 pub mod storm;
 pub mod talk;
+mod tap;
 pub mod wires;
 pub mod xmpp;

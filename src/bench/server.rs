@@ -96,7 +96,7 @@ struct Running(std::process::Child);
 struct Dir(PathBuf);
 
 /// The configuration of a benchmark's node: no limit of a single client is in the way of what is measured.
-fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
+pub fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
     let mut config = Config::default();
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     (config.listen.native, config.listen.admin) = (any_port, any_port);
@@ -125,7 +125,14 @@ fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
 impl Server {
     /// Starts `fanal serve` from the same executable on these processors, in a directory of its own.
     fn start(cores: Vec<u16>, speaks: Speaks, tls: bool) -> io::Result<Server> {
-        let mut config = config(cores, speaks);
+        Server::of(config(cores, speaks), speaks, tls)
+    }
+
+    /// Starts a node with this configuration; its data are in a directory of its own.
+    ///
+    /// # Errors
+    /// It did not start; it has said why on stderr.
+    pub fn of(mut config: Config, speaks: Speaks, tls: bool) -> io::Result<Server> {
         let dir = Dir::new()?;
         config.node.data = dir.0.join("data");
         std::fs::write(dir.config(), toml::to_string(&config).map_err(io::Error::other)?)?;
@@ -159,6 +166,13 @@ impl Server {
     /// Whether it is known where the node is managed.
     pub fn is_managed(&self) -> bool {
         self.admin.is_some()
+    }
+
+    /// Whether it has found all nodes that it is to find, of which there are so many.
+    pub fn has_found(&self, others: usize) -> io::Result<bool> {
+        let Some(admin) = &self.admin else { return Ok(true) };
+        let status = admin.cluster().map_err(io::Error::other)?;
+        Ok(status.nodes.len() == others && status.nodes.iter().all(|node| node.found))
     }
 
     /// Makes the accounts of users of the benchmark. Gives how many were not there before.

@@ -178,6 +178,11 @@ impl<T: Traffic> Talk<T> {
         Ok(Counted { updates: self.updates - updates, deliveries: self.deliveries - deliveries, seconds, latency, carried })
     }
 
+    /// Updates so far.
+    pub fn said(&self) -> u64 {
+        self.updates
+    }
+
     /// Deliveries so far.
     pub fn delivered(&self) -> u64 {
         self.deliveries

@@ -35,7 +35,8 @@ struct Wire {
 
 /// Connections, numbered from 0 in the order in which they were opened.
 pub struct Wires {
-    target: SocketAddr,
+    /// By turns.
+    targets: Vec<SocketAddr>,
     wires: Vec<Wire>,
     epoll: Epoll,
     blocked: Vec<u32>,
@@ -51,11 +52,20 @@ pub struct Wires {
 impl Wires {
     /// None yet. `tls`: they will begin with a handshake, and everything is said inside.
     pub fn to(target: SocketAddr, tls: bool) -> io::Result<Wires> {
+        Wires::to_all(vec![target], tls)
+    }
+
+    /// The same to several: connection n is to the target n, counted around.
+    ///
+    /// # Panics
+    /// There is no target.
+    pub fn to_all(targets: Vec<SocketAddr>, tls: bool) -> io::Result<Wires> {
+        assert!(!targets.is_empty(), "a connection is to somebody");
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let tls = tls.then(private::config).transpose()?;
         let (wires, blocked, read) = (Vec::new(), Vec::new(), vec![0; READ_BYTES]);
         let (sealed, plain) = (Vec::new(), Vec::new());
-        Ok(Wires { target, wires, epoll, blocked, read, tls, sealed, plain, carried: Carried::default() })
+        Ok(Wires { targets, wires, epoll, blocked, read, tls, sealed, plain, carried: Carried::default() })
     }
 
     /// Opens one more.
@@ -64,12 +74,13 @@ impl Wires {
     /// Names the target and the likely fix.
     pub fn connect(&mut self) -> io::Result<u32> {
         let number = self.wires.len();
-        let stream = connect(self.target, number).map_err(|error| {
+        let target = self.targets[number % self.targets.len()];
+        let stream = connect(target, number).map_err(|error| {
             let fix = match error.raw_os_error() {
                 Some(libc::EMFILE) => "raise the limit with `ulimit -n`, or use fewer users or --trunk",
                 _ => "is the node running, and is this the address of the door that is measured?",
             };
-            io::Error::other(format!("connection {number} to {} failed: {error}; {fix}", self.target))
+            io::Error::other(format!("connection {number} to {target} failed: {error}; {fix}"))
         })?;
         self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
         let tls = self.tls.clone().map(Private::new).transpose()?.map(Box::new);

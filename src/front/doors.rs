@@ -8,11 +8,15 @@ use super::native::NativeFrames;
 #[cfg(feature = "runtime")]
 use super::secure::Secure;
 #[cfg(feature = "runtime")]
-use super::tls::{Application, Terms};
+use super::secure_link::SecureLink;
+#[cfg(feature = "runtime")]
+use super::tls::{Application, LinkCredentials, Terms};
 use super::translate::{Channel, Translate};
 use super::ws::{self, WebSocket};
 use super::xmpp::{self, Xmpp};
+use crate::base::reason::Reason;
 use crate::wire::form::{Form, Writer};
+use crate::wire::link::Site;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -60,6 +64,9 @@ pub struct Doors {
     /// The terms of handshakes; `None` where there is no TLS.
     #[cfg(feature = "runtime")]
     pub tls: Option<Terms>,
+    /// How links prove who they are; `None`: they go in the clear.
+    #[cfg(feature = "runtime")]
+    pub links: Option<Arc<LinkCredentials>>,
 }
 
 impl Doors {
@@ -69,7 +76,8 @@ impl Doors {
     pub fn open(&self, listener: usize) -> Option<Box<dyn Translate>> {
         let xmpp = || Box::new(Xmpp::new(self.xmpp.clone().expect("an XMPP door has its rules")));
         match self.listeners.get(listener)? {
-            Speaks::Native | Speaks::Link => None,
+            Speaks::Native => None,
+            Speaks::Link => self.accept_link(),
             Speaks::Xmpp => Some(self.until_asked(xmpp())),
             Speaks::Xmpps => Some(self.at_once(xmpp())),
             Speaks::WebSocket => {
@@ -98,6 +106,20 @@ impl Doors {
         Some(Box::new(Secure::direct(terms, Application::Native, Box::new(NativeFrames))))
     }
 
+    fn accept_link(&self) -> Option<Box<dyn Translate>> {
+        let credentials = self.links.clone()?;
+        Some(Box::new(SecureLink::accepted(credentials)))
+    }
+
+    /// The translator of a connection to another node; `None`: it goes in the clear.
+    ///
+    /// Errors: `TlsFailed`: it may not go in the clear, and can't begin otherwise.
+    pub fn dial_link(&self, to: Site) -> Result<Option<Box<dyn Translate>>, Reason> {
+        let Some(credentials) = &self.links else { return Ok(None) };
+        let dialled = SecureLink::dialled(credentials, to).map_err(|_| Reason::TlsFailed)?;
+        Ok(Some(Box::new(dialled)))
+    }
+
     fn until_asked(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {
         match &self.tls {
             Some(terms) => Box::new(Secure::later(terms.clone(), Application::Xmpp, inner)),
@@ -123,6 +145,14 @@ impl Doors {
 impl Doors {
     pub fn open_native_tls(&self) -> Option<Box<dyn Translate>> {
         None
+    }
+
+    fn accept_link(&self) -> Option<Box<dyn Translate>> {
+        None
+    }
+
+    pub fn dial_link(&self, _to: Site) -> Result<Option<Box<dyn Translate>>, Reason> {
+        Ok(None)
     }
 
     fn until_asked(&self, inner: Box<Xmpp>) -> Box<dyn Translate> {

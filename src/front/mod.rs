@@ -11,6 +11,8 @@ pub mod sasl;
 #[cfg(feature = "runtime")]
 pub mod secure;
 #[cfg(feature = "runtime")]
+pub mod secure_link;
+#[cfg(feature = "runtime")]
 pub mod tls;
 pub mod token;
 pub mod translate;

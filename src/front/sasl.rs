@@ -51,7 +51,8 @@ impl Decoys {
         }
     }
 
-    fn or(&self, credentials: Option<&ScramCredentials>, user: &Bare) -> ScramCredentials {
+    /// An account's credentials, with what it lacks; or what is made up for who has none.
+    pub fn or(&self, credentials: Option<&ScramCredentials>, user: &Bare) -> ScramCredentials {
         let decoy = self.credentials(user);
         match credentials {
             // An account from before SHA-1: its salt stays the same for both, and nobody gets in by SHA-1.
@@ -86,23 +87,22 @@ pub struct Scram {
 impl Scram {
     /// Takes the client's first message; gives the challenge to send. `None`: the log-in has failed.
     ///
-    /// `credentials` are those of the account, `None` when there is no such user. `nonce` must be random.
+    /// `credentials` are those of the account, or made up ([`Decoys::or`]) when there is no such user. `nonce` must be random.
     pub fn start(
         terms: Terms,
         message: &[u8],
         user: &Bare,
-        credentials: Option<&ScramCredentials>,
-        decoys: &Decoys,
+        credentials: &ScramCredentials,
         nonce: [u8; NONCE_BYTES],
     ) -> Option<(Scram, Vec<u8>)> {
-        Scram::start_with(terms, message, user, decoys.or(credentials, user), &BASE64_STANDARD.encode(nonce))
+        Scram::start_with(terms, message, user, credentials, &BASE64_STANDARD.encode(nonce))
     }
 
     fn start_with(
         terms: Terms,
         message: &[u8],
         user: &Bare,
-        credentials: ScramCredentials,
+        credentials: &ScramCredentials,
         nonce: &str,
     ) -> Option<(Scram, Vec<u8>)> {
         let message = text(message)?;
@@ -164,8 +164,8 @@ pub struct PlainCheck {
 
 impl PlainCheck {
     /// `credentials` as for [`Scram::start`].
-    pub fn new(password: &str, user: &Bare, credentials: Option<&ScramCredentials>, decoys: &Decoys) -> PlainCheck {
-        PlainCheck { credentials: decoys.or(credentials, user), password: password.to_owned() }
+    pub fn new(password: String, credentials: ScramCredentials) -> PlainCheck {
+        PlainCheck { credentials, password }
     }
 
     /// Whether the password is right. Takes about a millisecond, for a user that doesn't exist too: never call it on a core.
@@ -240,7 +240,7 @@ mod tests {
 
     fn exchange() -> (Scram, Vec<u8>) {
         let user = Bare::new("user@localhost").unwrap();
-        Scram::start_with(PLAINLY, FIRST.as_bytes(), &user, credentials(), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap()
+        Scram::start_with(PLAINLY, FIRST.as_bytes(), &user, &credentials(), "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0").unwrap()
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         let credentials = ScramCredentials::from_password("pencil", &BASE64_STANDARD.decode("QSXCR+Q6sek8bf92").unwrap(), 4096);
         let terms = Terms { hash: Hash::Sha1, ..PLAINLY };
         let first = b"n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL";
-        let (scram, challenge) = Scram::start_with(terms, first, &user, credentials, "3rfcNHYJY1ZVvWVs7j").unwrap();
+        let (scram, challenge) = Scram::start_with(terms, first, &user, &credentials, "3rfcNHYJY1ZVvWVs7j").unwrap();
         assert_eq!(challenge, b"r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096");
         let last = b"c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=";
         assert_eq!(scram.finish(last).unwrap(), b"v=rmF9pqV8S7suAoZWja4dJRkFsKQ=");
@@ -269,7 +269,7 @@ mod tests {
     fn log_in(terms: Terms, flag: &str, data: &[u8]) -> Option<Vec<u8>> {
         let (user, header) = (Bare::new("user@localhost").unwrap(), format!("{flag},,"));
         let first = format!("{header}n=user,r=abc");
-        let (scram, challenge) = Scram::start_with(terms, first.as_bytes(), &user, credentials(), "def")?;
+        let (scram, challenge) = Scram::start_with(terms, first.as_bytes(), &user, &credentials(), "def")?;
         let binding = BASE64_STANDARD.encode([header.as_bytes(), data].concat());
         let last = format!("c={binding},r=abcdef");
         let said = format!("n=user,r=abc,{},{last}", String::from_utf8(challenge).unwrap());
@@ -359,9 +359,9 @@ mod tests {
         let broken = ["", "n", "n,", "n,,", "n,,n", "n,,n=", "n,,n=user", "n,,n=user,r=", "n,a,n=user,r=x", "n,,n=u=2Cs=,r=x"];
         let refused = ["p=tls-exporter,,n=user,r=x", "n,a=other@localhost,n=user,r=x", "n,,n=other,r=x", "n,,m=1,n=user,r=x"];
         for message in broken.into_iter().chain(refused) {
-            assert!(Scram::start_with(PLAINLY, message.as_bytes(), &user, credentials(), "n").is_none(), "{message:?}");
+            assert!(Scram::start_with(PLAINLY, message.as_bytes(), &user, &credentials(), "n").is_none(), "{message:?}");
         }
-        assert!(Scram::start_with(PLAINLY, &[b'n'; MESSAGE_BYTES + 1], &user, credentials(), "n").is_none());
+        assert!(Scram::start_with(PLAINLY, &[b'n'; MESSAGE_BYTES + 1], &user, &credentials(), "n").is_none());
         for message in ["", "c", "c=", "c=biws", "c=biws,r", "c=biws,r=", ",p=", "c=biws,r=x,p=", "c=biws,r=x,p=!"] {
             assert_eq!(exchange().0.finish(message.as_bytes()), None, "{message:?}");
         }
@@ -386,7 +386,7 @@ mod tests {
         let fields = |challenge: &[u8]| String::from_utf8(challenge.to_vec()).unwrap().split_once(",s=").unwrap().1.to_owned();
         for hash in [Hash::Sha1, Hash::Sha256] {
             let terms = Terms { hash, ..PLAINLY };
-            let challenge = |nonce| Scram::start(terms, b"n,,n=nobody,r=x", &user, None, &decoys, nonce).unwrap();
+            let challenge = |nonce| Scram::start(terms, b"n,,n=nobody,r=x", &user, &decoys.or(None, &user), nonce).unwrap();
             let (scram, first) = challenge([1; NONCE_BYTES]);
             let (_, second) = challenge([2; NONCE_BYTES]);
             assert_eq!(fields(&first), fields(&second), "the salt stays the same");
@@ -394,7 +394,7 @@ mod tests {
             let final_message = format!("c=biws,r={},p={}", scram.nonce, BASE64_STANDARD.encode(vec![0; hash.bytes()]));
             assert_eq!(scram.finish(final_message.as_bytes()), None);
         }
-        assert!(!PlainCheck::new("pencil", &user, None, &decoys).run());
+        assert!(!PlainCheck::new("pencil".into(), decoys.or(None, &user)).run());
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
         let (decoys, user) = (Decoys::new([7; 32]), Bare::new("user@localhost").unwrap());
         let check = |message: &str| {
             let password = plain_password(message.as_bytes(), &user)?;
-            Some(PlainCheck::new(password, &user, Some(&credentials()), &decoys).run())
+            Some(PlainCheck::new(password.to_owned(), decoys.or(Some(&credentials()), &user)).run())
         };
         assert_eq!(check("\0user\0pencil"), Some(true));
         assert_eq!(check("user@localhost\0user@localhost\0pencil"), Some(true));

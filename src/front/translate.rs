@@ -14,6 +14,7 @@ use crate::front::binding::Bindings;
 use crate::front::json;
 use crate::front::xmpp::Memory;
 use crate::wire::form::Form;
+use crate::wire::link::Site;
 
 /// The first byte of a TLS handshake (RFC 8446 5.1). Nothing that is spoken in the clear begins so: the length of a native frame's
 /// body is a multiple of 8, and everything else is text.
@@ -87,6 +88,11 @@ pub trait Translate: Send {
         Channel::Clear
     }
 
+    /// Whether the peer has proved to be this node.
+    fn is_peer(&self, _site: Site) -> bool {
+        false
+    }
+
     /// About the microseconds of a core that a handshake may take with the peer's next bytes; 0: none is to come.
     fn handshake_us(&self) -> u32 {
         0
@@ -115,6 +121,8 @@ pub struct Core<'a> {
     pub follow: &'a mut Vec<u8>,
     /// Counted by `received`: replies that can wait for company, since nobody waits for them.
     pub unhurried: usize,
+    /// Set by `received` where another node's TLS has failed: why, for the operator.
+    pub fault: Option<String>,
     /// Set by `send`: what the kernel needs to encrypt everything that goes out behind what was appended.
     pub sealing: Option<Box<Sealing>>,
     /// Set by `send`: the reason to end the connection with, once what was appended has gone out and `follow` was worked off. The
@@ -130,7 +138,7 @@ impl<'a> Core<'a> {
         (xmpp, json): (&'a mut Memory, &'a mut json::Memory),
         follow: &'a mut Vec<u8>,
     ) -> Core<'a> {
-        Core { wall_ms: 0, uptime_ms: 0, random, users, xmpp, json, follow, unhurried: 0, sealing: None, end: None }
+        Core { wall_ms: 0, uptime_ms: 0, random, users, xmpp, json, follow, unhurried: 0, fault: None, sealing: None, end: None }
     }
 
     /// Lends what a core of no node would.

@@ -164,6 +164,11 @@ impl Machine {
         &self.counters
     }
 
+    /// The peer's life, while it is up.
+    pub fn peer_life(&self) -> Option<Life> {
+        self.pair.peer()
+    }
+
     /// Cores of the peer's node; 0: it has never said.
     pub fn peer_cores(&self) -> u16 {
         self.peer_cores

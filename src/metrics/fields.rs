@@ -3,6 +3,7 @@
 //! Lives on: every core, inside its `Recorder`. Invariants: a counter only grows; the order of `FIELDS` is that of `values`.
 
 use crate::base::reason::Reason;
+use serde::{Deserialize, Serialize};
 
 /// What an operator is told about a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +26,8 @@ pub struct NodeCount {
 macro_rules! fields {
     ($(#[$about:meta])* $group:ident { $($name:ident, $unit:literal, $help:literal;)* }) => {
         $(#[$about])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+        #[serde(default)]
         pub struct $group { $(#[doc = $help] pub $name: u64,)* }
 
         impl $group {
@@ -59,6 +61,12 @@ fields! {
         local_snapshots, "snapshots", "Last presences answered from what the subscriber's core knew already";
         stale_updates, "updates", "Updates that arrived older than what was known, or for a publisher nobody watches any more";
         stale_entries, "entries", "Entries from other cores for users or sessions that are gone";
+        relay_updates, "updates", "Updates of other nodes' publishers taken in";
+        relay_stale, "updates", "Of them, those that were no news";
+        relay_answered, "watches", "Interests in publishers of other nodes answered from what is kept here";
+        relay_asked, "watches", "Interests in publishers of other nodes that their homes were asked about";
+        links_refused, "connections", "Links turned away or ended, whoever dialled: fanal_link_ended tells why";
+        links_tls_failed, "connections", "Links whose TLS has failed";
         farewells_overrun, "connections", "Slow connections that could not be told of every user who left";
         watches, "watches", "Interests of a core in a publisher that were granted, one per core and publisher";
         watches_refused, "watches", "Interests of a core in a publisher that no approved subscription allows";
@@ -154,10 +162,52 @@ fields! {
         commits_waiting, "commits", "Commits handed to the store and not answered yet";
         clusters_known, "clusters", "Other clusters that the directory has told of";
         clusters_found, "clusters", "Of them, those that can be reached";
+        relays, "relays", "Publishers of other nodes that are watched here";
+        publishers_across, "users", "Users of this node who are watched at other nodes";
         load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
         load_out, "units", "Load to clients in the last unit of time";
         load_publications, "updates", "Changes of presence published in the last unit of time";
         load_published_bytes, "bytes", "Bytes of presence published in the last unit of time";
+    }
+}
+
+fields! {
+    /// What has happened on the links to one other node since this one started, over all lanes.
+    LinkCounts {
+        link_entries_sent, "entries", "Requests and answers sent to another node";
+        link_entries_received, "entries", "Requests and answers received from another node";
+        link_entries_repeated, "entries", "Of those sent, sent once more after a break";
+        link_entries_dropped, "entries", "Received once more, and dropped";
+        link_entries_returned, "entries", "Not acknowledged by a node that is gone";
+        link_entries_refused, "entries", "Refused at link.entries or link.entry_bytes";
+        link_updates_sent, "messages", "Messages with updates sent to another node";
+        link_updates_received, "messages", "Messages with updates received from another node";
+        link_put_off, "messages", "Messages with updates put off: no connection, or a slow one";
+        link_complex_sent, "messages", "Complex messages sent";
+        link_complex_received, "messages", "Complex messages received";
+        link_bytes_sent, "bytes", "Bytes of all of those, before they are encrypted";
+        link_bytes_received, "bytes", "The same of what was received";
+        link_dials, "connections", "Connections asked for";
+        link_dials_failed, "connections", "Of them, those that were not, or were not agreed on";
+        link_connections, "connections", "Connections agreed on";
+        link_resumed, "connections", "Of them, those that went on where another had broken";
+        link_silences, "connections", "Connections ended because nothing came";
+        link_refusals, "connections", "Connections refused at either end before anything was agreed on";
+        link_violations, "connections", "Connections ended because the other node broke the rules";
+        link_losses, "losses", "Times that a lane was given up, or another life of the node came";
+    }
+}
+
+fields! {
+    /// How the links to one other node are.
+    LinkGauges {
+        link_found, "nodes", "1 while the node can be reached by all of its lanes";
+        link_lanes, "lanes", "Lanes that there are to the node, as far as it is known";
+        link_lanes_up, "lanes", "Of them, those that are up";
+        link_rtt_ns, "nanoseconds", "The longest of the lanes' last round trips";
+        link_entries_waiting, "entries", "Requests and answers that the node has not acknowledged";
+        link_entry_bytes_waiting, "bytes", "Their bytes";
+        link_updates_waiting, "updates", "Sessions whose newest state waits for the link";
     }
 }
 
@@ -215,7 +265,7 @@ mod tests {
     #[test]
     fn names_are_unique_and_fit_prometheus() {
         let mut seen = std::collections::BTreeSet::new();
-        for field in Counters::FIELDS.iter().chain(Gauges::FIELDS) {
+        for field in Counters::FIELDS.iter().chain(Gauges::FIELDS).chain(LinkCounts::FIELDS).chain(LinkGauges::FIELDS) {
             assert!(seen.insert(field.name), "{} twice", field.name);
             assert!(field.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", field.name);
             assert!(!field.name.ends_with("_total") && !field.help.is_empty() && !field.help.ends_with('.'), "{}", field.name);

@@ -4,7 +4,7 @@
 //! stages come twice: as a classic histogram, from which Prometheus makes quantiles of any interval, and as quantiles since the
 //! start, which are exact to 1 %.
 
-use super::fields::{Counters, Field, Gauges, NodeCount};
+use super::fields::{Counters, Field, Gauges, LinkCounts, LinkGauges, NodeCount};
 use super::process::Process;
 use super::snapshot::Snapshot;
 use super::stage::Stage;
@@ -43,6 +43,7 @@ pub struct Scrape {
     pub cores: Vec<Snapshot>,
     /// Counts of the node as a whole. Their names differ from those of `Counters`.
     pub node: Vec<NodeCount>,
+    pub links: Links,
     /// Waits of the store for the disk, in nanoseconds.
     pub store_syncs: Histogram<u64>,
     /// Whether the store can be reached.
@@ -51,10 +52,21 @@ pub struct Scrape {
     pub limits: Vec<(&'static str, u64)>,
     /// Left out when the certificate doesn't say.
     pub certificate_seconds_left: Option<i64>,
+    /// The same of the one for links.
+    pub link_certificate_seconds_left: Option<i64>,
     /// Left out when it can't be read.
     pub process: Option<Process>,
     /// When the process began.
     pub started: WallClock,
+}
+
+/// The links to other nodes.
+#[derive(Debug, Default)]
+pub struct Links {
+    /// By the other node's name.
+    pub peers: Vec<(String, LinkCounts, LinkGauges)>,
+    /// Connections turned away or ended, by reason.
+    pub ended: Vec<(String, u64)>,
 }
 
 /// The whole answer to a scrape.
@@ -66,8 +78,12 @@ pub fn text(scrape: Scrape) -> String {
         counts: scrape.node,
         store_syncs: scrape.store_syncs,
         store_up: scrape.store_up,
-        certificate_seconds_left: scrape.certificate_seconds_left,
+        certificates: [
+            ("certificate_seconds_left", scrape.certificate_seconds_left),
+            ("link_certificate_seconds_left", scrape.link_certificate_seconds_left),
+        ],
     }));
+    fanal.register_collector(Box::new(scrape.links));
     fanal.register_collector(Box::new(OfConfig(scrape.limits)));
     if let Some(process) = scrape.process {
         registry.sub_registry_with_prefix("process").register_collector(Box::new(OfProcess(process, scrape.started)));
@@ -189,7 +205,7 @@ struct OfNode {
     counts: Vec<NodeCount>,
     store_syncs: Histogram<u64>,
     store_up: bool,
-    certificate_seconds_left: Option<i64>,
+    certificates: [(&'static str, Option<i64>); 2],
 }
 
 impl Collector for OfNode {
@@ -198,9 +214,10 @@ impl Collector for OfNode {
             let metric = encoder.encode_descriptor(count.name, &format!("{}.", count.help), None, MetricType::Counter)?;
             ConstCounter::new(count.value).encode(metric)?;
         }
-        if let Some(left) = self.certificate_seconds_left {
-            let help = "Seconds until the TLS certificate ends, below 0 afterwards.";
-            let metric = encoder.encode_descriptor("certificate_seconds_left", help, None, MetricType::Gauge)?;
+        for (name, left) in self.certificates {
+            let Some(left) = left else { continue };
+            let help = "Seconds until the TLS certificate ends, below 0 afterwards; link_: the one for links.";
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(left).encode(metric)?;
         }
         let help = "1 while the store can be reached, 0 while its database is away.";
@@ -210,6 +227,35 @@ impl Collector for OfNode {
         let (sum, buckets) = buckets(&self.store_syncs);
         let mut metric = encoder.encode_descriptor("store_sync_seconds", help, None, MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(sum, self.store_syncs.len(), &buckets, None)
+    }
+}
+
+impl Collector for Links {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        if self.peers.is_empty() {
+            return Ok(());
+        }
+        for (at, field) in LinkCounts::FIELDS.iter().enumerate() {
+            let mut metric = encoder.encode_descriptor(field.name, &help(field), None, MetricType::Counter)?;
+            for (node, counts, _) in &self.peers {
+                let value = counts.values().nth(at).expect("as many values as fields");
+                ConstCounter::new(value).encode(metric.encode_family(&Labels(&[("node", node)]))?)?;
+            }
+        }
+        for (at, field) in LinkGauges::FIELDS.iter().enumerate() {
+            let mut metric = encoder.encode_descriptor(field.name, &help(field), None, MetricType::Gauge)?;
+            for (node, _, gauges) in &self.peers {
+                let value = gauges.values().nth(at).expect("as many values as fields");
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                ConstGauge::new(value).encode(metric.encode_family(&Labels(&[("node", node)]))?)?;
+            }
+        }
+        let help = "Links turned away or ended, by reason.";
+        let mut metric = encoder.encode_descriptor("link_ended", help, None, MetricType::Counter)?;
+        for (reason, count) in &self.ended {
+            ConstCounter::new(*count).encode(metric.encode_family(&Labels(&[("reason", reason)]))?)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Lives on: the control thread makes the `Report`, the command line prints it. Pure.
 
-use super::fields::{Counters, Field, Gauges, NodeCount};
+use super::fields::{Counters, Field, Gauges, LinkCounts, NodeCount};
 use super::snapshot::Snapshot;
 use super::stage::Stage;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Report {
     pub sample_every: u32,
     pub cores: Vec<Part>,
     pub all: Part,
-    /// What no core counts: the store. Since the start, too.
+    /// What no core counts by itself: the store, and the links to all other nodes. Since the start, too.
     pub node: BTreeMap<String, u64>,
 }
 
@@ -55,6 +55,13 @@ impl Report {
             cores: snapshots.iter().map(Part::new).collect(),
             all: all.as_ref().map_or_else(Part::nothing, Part::new),
             node: node.iter().map(|count| (count.name.to_owned(), count.value)).collect(),
+        }
+    }
+
+    /// Adds what has happened on the links to another node.
+    pub fn add_link(&mut self, counts: &LinkCounts) {
+        for (name, count) in named(LinkCounts::FIELDS, counts.values()) {
+            *self.node.entry(name).or_default() += count;
         }
     }
 

@@ -1,13 +1,16 @@
-//! Where the node's certificate comes from: files of the operator's, or one that signs itself, made once and kept.
+//! Where the node's certificate comes from: files of the operator's, or one that signs itself, made once and kept. That of its
+//! links is read again with it.
 //!
 //! Lives on: the thread that starts the node, and the control thread. Serves G5. Invariants: a certificate that can't be read
 //! never takes the place of one that works; the made one's key is readable by this user alone; `reload` ends no session; of one
 //! that ends soon is warned when it is read, and every day.
 
 use super::keys::write_secret;
+use super::link_certificates::LinkKeeper;
 use crate::base::config::{Config, StoreKind};
+use crate::base::time::WallClock;
 use crate::drive::clock;
-use crate::front::tls::{BadIdentity, Certificates, Identity};
+use crate::front::tls::{BadCredentials, BadIdentity, Certificates, Identity};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -18,7 +21,7 @@ use std::{fs, io};
 
 /// The file in the data directory: certificate and key, as PEM.
 const FILE: &str = "certificate.pem";
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// How long before a certificate's end the node begins to warn.
 const WARN: Duration = Duration::from_secs(14 * 86_400);
 
@@ -35,6 +38,8 @@ pub enum CertificateError {
     Write { path: String, source: io::Error },
     #[error("a self-signed certificate can't be made: {0}. Set tls.certificate and tls.key")]
     Make(String),
+    #[error("{place}: {why}. `fanal link ca` and `fanal link certificate` make what [link] needs")]
+    BadLink { place: String, why: BadCredentials },
     #[error("TLS can't be set up: {0}")]
     Terms(#[from] rustls::Error),
 }
@@ -44,8 +49,33 @@ pub struct Keeper {
     pub certificates: Arc<Certificates>,
     source: Source,
     domain: String,
-    /// When the certificate ends, in milliseconds since 1970; 0: it doesn't say.
-    ends: AtomicU64,
+    end: End,
+    /// `None`: links go in the clear, or there are none.
+    pub links: Option<LinkKeeper>,
+}
+
+/// When a certificate ends, in milliseconds since 1970; 0: it doesn't say.
+#[derive(Default)]
+pub(super) struct End(AtomicU64);
+
+impl End {
+    pub fn set(&self, ends: Option<WallClock>) {
+        self.0.store(ends.unwrap_or_default().0, Relaxed);
+    }
+
+    /// Seconds until then, below 0 afterwards; `None`: it doesn't say.
+    pub fn seconds_left(&self) -> Option<i64> {
+        let ends = self.0.load(Relaxed);
+        (ends != 0).then(|| (ends / 1000).cast_signed() - (clock::wall().0 / 1000).cast_signed())
+    }
+
+    /// What there is to say about a certificate that ends soon, and whom it concerns.
+    pub fn warning(&self, whom: &str) -> Option<String> {
+        let left = self.seconds_left().filter(|left| *left < WARN.as_secs().cast_signed())?;
+        let days = left.unsigned_abs() / DAY.as_secs();
+        let when = if left < 0 { format!("has ended {days} days ago") } else { format!("ends in {days} days") };
+        Some(format!("it {when}: put a new one in its place and send SIGHUP, or {whom} will refuse it"))
+    }
 }
 
 enum Source {
@@ -67,8 +97,9 @@ impl Keeper {
             _ => Source::Made(Some(config.node.data.join(FILE))),
         };
         let (identity, said) = source.load(&domain)?;
-        let ends = AtomicU64::new(identity.ends.unwrap_or_default().0);
-        let keeper = Keeper { certificates: Arc::new(Certificates::new(identity)), source, domain, ends };
+        let (end, links) = (End::default(), LinkKeeper::open(config)?);
+        end.set(identity.ends);
+        let keeper = Keeper { certificates: Arc::new(Certificates::new(identity)), source, domain, end, links };
         let said = keeper.with_warning(said);
         Ok((keeper, said))
     }
@@ -76,32 +107,35 @@ impl Keeper {
     /// Reads the files again: handshakes from now on go by what is there, sessions go on as they are. Gives what there is to say.
     ///
     /// # Errors
-    /// The files can't be used; the certificate stays as it was.
+    /// The files can't be used; everything stays as it was.
     pub fn reload(&self) -> Result<String, CertificateError> {
         let (identity, said) = self.source.load(&self.domain)?;
-        self.ends.store(identity.ends.unwrap_or_default().0, Relaxed);
+        if let Some(links) = &self.links {
+            links.replace(links.read()?);
+        }
+        self.end.set(identity.ends);
         self.certificates.replace(identity);
         Ok(self.with_warning(said))
     }
 
     /// Seconds until the certificate ends, below 0 afterwards; `None`: it doesn't say.
     pub fn seconds_left(&self) -> Option<i64> {
-        let ends = self.ends.load(Relaxed);
-        (ends != 0).then(|| (ends / 1000).cast_signed() - (clock::wall().0 / 1000).cast_signed())
+        self.end.seconds_left()
     }
 
-    /// What there is to say about a certificate that ends soon.
-    fn warning(&self) -> Option<String> {
-        let left = self.seconds_left().filter(|left| *left < WARN.as_secs().cast_signed())?;
-        let days = left.unsigned_abs() / DAY.as_secs();
-        let when = if left < 0 { format!("has ended {days} days ago") } else { format!("ends in {days} days") };
-        Some(format!("it {when}: put a new one in its place and send SIGHUP, or clients that check will refuse it"))
+    /// The same of the certificate for links; `None`: there is none, too.
+    pub fn link_seconds_left(&self) -> Option<i64> {
+        self.links.as_ref()?.end.seconds_left()
     }
 
     fn with_warning(&self, said: String) -> String {
-        self.warning().map_or_else(|| said.clone(), |warning| format!("{said}; {warning}"))
+        let said = self.end.warning(CLIENTS).map_or_else(|| said.clone(), |warning| format!("{said}; {warning}"));
+        self.links.as_ref().map_or_else(|| said.clone(), |links| format!("{said}; {}", links.said()))
     }
 }
+
+/// Who refuses a node's certificate that has ended.
+const CLIENTS: &str = "clients that check";
 
 /// Warns every day in the log, until what this gives is dropped.
 pub fn warn_daily(keeper: &Arc<Keeper>) -> io::Result<Sender<()>> {
@@ -109,8 +143,12 @@ pub fn warn_daily(keeper: &Arc<Keeper>) -> io::Result<Sender<()>> {
     let keeper: Weak<Keeper> = Arc::downgrade(keeper);
     std::thread::Builder::new().name("fanal-certificate".into()).spawn(move || {
         while stopped.recv_timeout(DAY) == Err(RecvTimeoutError::Timeout) {
-            if let Some(warning) = keeper.upgrade().and_then(|keeper| keeper.warning()) {
+            let Some(keeper) = keeper.upgrade() else { continue };
+            if let Some(warning) = keeper.end.warning(CLIENTS) {
                 tracing::warn!("the TLS certificate: {warning}");
+            }
+            if let Some(warning) = keeper.links.as_ref().and_then(LinkKeeper::warning) {
+                tracing::warn!("the certificate for links: {warning}");
             }
         }
     })?;

@@ -3,6 +3,7 @@
 //! Lives on: the thread that starts the node. Serves Z1, Z4, G4. Invariant: every node of a cluster, configured alike, tells its
 //! cores the same.
 
+use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
 use crate::base::config::{Config, Fault, StoreKind};
 use crate::base::id::NodeId;
@@ -11,7 +12,7 @@ use crate::base::time::WallClock;
 use crate::link;
 use crate::link::classify::Policy;
 use crate::ownership::clusters::{Cluster, Place};
-use crate::shard::{Between, LinkTerms};
+use crate::shard::{Between, LinkReport, LinkTerms, PeerReport};
 use crate::wire::link::Site;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -35,18 +36,12 @@ impl Membership {
     /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
-    /// A link would go in the clear over a network; the store is one that others have, too; the dictionary can't be used.
+    /// The store is one that others have, too; the dictionary can't be used.
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
             return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, owners: None });
         };
-        for (key, nodes) in [("cluster.nodes", &cluster.nodes), ("directory.at", &config.directory.at)] {
-            if let Some(open) = nodes.iter().find(|peer| !peer.address.ip().is_loopback()) {
-                let problem = format!("{} is not on this machine, and links are not encrypted yet", open.address);
-                return Err(Fault::new(key, problem, "name loopback addresses"));
-            }
-        }
         if config.store.kind == StoreKind::Postgres {
             let problem = "nodes of a cluster have a store each, and can't share a database yet";
             return Err(Fault::new("store.kind", problem, "write redb"));
@@ -64,7 +59,7 @@ impl Membership {
         let mut nodes: Vec<NodeId> = cluster.nodes.iter().map(|peer| peer.node).collect();
         nodes.sort_unstable();
         let owners = (0..SLOTS).map(|slot| nodes[slot % nodes.len()]).collect();
-        let address = own.first().map(|peer| peer.address);
+        let address = config.link.listen.or_else(|| own.first().map(|peer| peer.address));
         Ok(Membership { number, node, address, links: Some(Arc::new(terms)), owners: Some(owners) })
     }
 
@@ -73,9 +68,35 @@ impl Membership {
         self.owners.clone()
     }
 
-    /// The other node that keeps the users of a slot; `None`: this one does.
-    pub fn owner(&self, slot: u16) -> Option<NodeId> {
-        self.owners.as_ref().map(|owners| owners[usize::from(slot)]).filter(|owner| *owner != self.node)
+    /// What all cores know of the cluster, in the operator's words.
+    pub fn status(&self, report: LinkReport, encrypted: bool) -> ClusterStatus {
+        let terms = self.links.as_deref();
+        let peer = |peer: PeerReport| NodeStatus {
+            cluster: Some(peer.site.cluster).filter(|cluster| *cluster != self.number),
+            node: peer.site.node.0,
+            address: peer.address.map_or_else(String::new, |address| address.to_string()),
+            found: peer.gauges.link_found > 0,
+            since_ms: peer.since.map(|since| since.0),
+            epoch: peer.life.map(|life| life.epoch >> LIFE_BITS),
+            why: peer.why,
+            gauges: peer.gauges,
+            counts: peer.counts,
+        };
+        let failed = (report.tls_failed > 0).then(|| ("tls_failed".to_owned(), report.tls_failed));
+        let ended = report.ended.into_iter().map(|(reason, count)| (reason.metric().to_owned(), count));
+        ClusterStatus {
+            cluster: self.number,
+            node: self.node.0,
+            address: self.address.map(|address| address.to_string()),
+            epoch: terms.map_or(0, |terms| terms.epoch >> LIFE_BITS),
+            encrypted,
+            users: report.users,
+            relays: report.relays,
+            publishers_across: report.across,
+            nodes: report.peers.into_values().map(peer).collect(),
+            ended: ended.chain(failed).collect(),
+            stranger: report.stranger,
+        }
     }
 }
 
@@ -120,9 +141,10 @@ fn identity(config: &Config) -> [u8; 32] {
 
 /// Of what all nodes of a cluster should be configured with alike.
 fn digest(config: &Config) -> [u8; 32] {
-    let mut cluster = config.cluster.clone();
+    let (mut cluster, mut link) = (config.cluster.clone(), config.link.clone());
     cluster.node = None;
-    let shared = (cluster, &config.directory, &config.link, &config.node.domain);
+    (link.listen, link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None, None);
+    let shared = (cluster, &config.directory, link, &config.node.domain);
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
 
@@ -137,7 +159,7 @@ mod tests {
     #[test]
     fn a_lone_node_owns_all_users_and_has_no_links() {
         let alone = membership("").unwrap();
-        assert!(alone.links.is_none() && alone.address.is_none() && alone.owner(7).is_none() && alone.owners().is_none());
+        assert!(alone.links.is_none() && alone.address.is_none() && alone.owners().is_none());
     }
 
     #[test]
@@ -145,10 +167,22 @@ mod tests {
         let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
         let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
         assert_eq!(one.owners(), two.owners());
-        assert!((0..=u16::MAX).all(|slot| one.owner(slot).is_some() != two.owner(slot).is_some()));
         let (links, others) = (one.links.unwrap(), two.links.unwrap());
         assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
         assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);
+    }
+
+    #[test]
+    fn nodes_may_have_their_own_files_and_addresses_and_are_configured_alike() {
+        let text = |listen, file| {
+            format!(
+                "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=192.0.2.1:7402\"]\n\
+                 [link]\nlisten = \"{listen}\"\nca = \"{file}\"\ncertificate = \"{file}\"\nkey = \"{file}\""
+            )
+        };
+        let [one, two] = [("0.0.0.0:7402", "a"), ("0.0.0.0:7403", "b")].map(|(at, file)| membership(&text(at, file)).unwrap());
+        assert_eq!(one.address, "0.0.0.0:7402".parse().ok());
+        assert_eq!(one.links.unwrap().digest, two.links.unwrap().digest);
     }
 
     #[test]
@@ -173,11 +207,5 @@ mod tests {
         let text = "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\"]\n[directory]\ncluster = 9\n\
             [link]\ndictionary = \"/nowhere/presence.dictionary\"";
         assert!(membership(text).err().unwrap().to_string().contains("/nowhere/presence.dictionary"));
-    }
-
-    #[test]
-    fn links_do_not_go_in_the_clear_over_a_network() {
-        let text = "[cluster]\nnumber = 9\nnode = 1\nnodes = [\"1=127.0.0.1:7402\", \"2=192.0.2.1:7403\"]";
-        assert!(membership(text).err().unwrap().to_string().contains("192.0.2.1:7403"));
     }
 }

@@ -5,13 +5,15 @@
 use super::Answered;
 use super::certificates::Keeper;
 use super::cluster::Membership;
+use crate::admin::ClusterStatus;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::drive::Bell;
 use crate::metrics::snapshot::Snapshot;
+use crate::presence::errand::What;
 use crate::shard::batch::{Command, Order};
-use crate::shard::{Answer, ClientLine, UserLine};
+use crate::shard::{Answer, ClientLine, LinkReport, UserLine};
 use crate::store::thread::Readings;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -41,11 +43,11 @@ impl Controller {
     }
 
     pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {
-        self.change(jid, Order::AddUser { jid: jid.clone(), credentials })
+        self.change(jid, What::Create(credentials.map(Box::new)))
     }
 
     pub fn remove_user(&mut self, jid: &Bare) -> Result<(), String> {
-        self.change(jid, Order::RemoveUser { jid: jid.clone() })
+        self.change(jid, What::Remove)
     }
 
     /// All users, in the order of their names.
@@ -63,9 +65,9 @@ impl Controller {
 
     /// Tells a user's sessions to go on elsewhere; gives how many there were.
     pub fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, String> {
-        let order = Order::Transfer { jid: jid.clone(), address: address.to_owned() };
-        match self.ask(self.home(jid)?, order)? {
+        match self.errand(jid, What::Transfer { address: address.to_owned() })? {
             Answer::Transferred(told) => Ok(told),
+            Answer::Done(Err(why)) => Err(why),
             other => Err(format!("the core answered {other:?}")),
         }
     }
@@ -94,20 +96,29 @@ impl Controller {
         Ok(clients)
     }
 
-    fn change(&mut self, jid: &Bare, order: Order) -> Result<(), String> {
-        match self.ask(self.home(jid)?, order)? {
+    /// What the cores know of the cluster, as one.
+    pub fn cluster(&mut self) -> Result<ClusterStatus, String> {
+        let mut whole = LinkReport::default();
+        for core in 0..self.cores.len() {
+            match self.ask(core, Order::Links)? {
+                Answer::Links(report) => whole.add(*report),
+                other => return Err(format!("core {core} answered {other:?}")),
+            }
+        }
+        Ok(self.membership.status(whole, self.keeper.links.is_some()))
+    }
+
+    fn change(&mut self, jid: &Bare, what: What) -> Result<(), String> {
+        match self.errand(jid, what)? {
             Answer::Done(result) => result,
             other => Err(format!("the core answered {other:?}")),
         }
     }
 
-    /// The core whose user this is.
-    fn home(&self, jid: &Bare) -> Result<usize, String> {
-        let slot = slot_of(jid.as_str());
-        match self.membership.owner(slot) {
-            Some(other) => Err(format!("{jid} is kept by node {} of this cluster: ask that node", other.0)),
-            None => Ok(usize::from(home_of_slot(slot, self.cores.len() as u16).0)),
-        }
+    /// Goes by the core whose user it would be here to the one whose it is.
+    fn errand(&mut self, jid: &Bare, what: What) -> Result<Answer, String> {
+        let near = home_of_slot(slot_of(jid.as_str()), self.cores.len() as u16);
+        self.ask(usize::from(near.0), Order::Errand { jid: jid.clone(), what })
     }
 
     fn ask(&mut self, core: usize, order: Order) -> Result<Answer, String> {

@@ -111,11 +111,11 @@ impl CoreHost {
             // The control thread is gone only when the node stops: nobody waits for the answer then.
             _ = self.answers.send(Answered { core, ticket, answer });
         }
+        for remark in shard.take_remarks() {
+            tracing::warn!("{remark}");
+        }
         for orphan in std::mem::take(&mut shard.orphans) {
             socket::close(orphan);
-        }
-        for warning in std::mem::take(&mut shard.warnings) {
-            tracing::warn!("{warning}");
         }
     }
 

@@ -10,6 +10,7 @@ pub mod etcd;
 mod hook;
 mod host;
 pub mod keys;
+pub mod link_certificates;
 mod listeners;
 mod names;
 mod operator;
@@ -131,7 +132,8 @@ impl Node {
         let membership = Membership::of(config, epoch, clock::wall())?;
         let (listening, listeners) = listeners::open(&config.listen, membership.address, processors.len())?;
         let terms = Terms::new(keeper.certificates.clone()).map_err(CertificateError::from)?;
-        let doors = doors(config, &listening, terms.in_kernel(report.seals));
+        let mut doors = doors(config, &listening, terms.in_kernel(report.seals));
+        doors.links = keeper.links.as_ref().map(|links| links.credentials.clone());
         let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
         load(&*backend, &mut shards)?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
@@ -194,13 +196,8 @@ impl Node {
     /// When it was taken before.
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
-        control::Controller::new(
-            self.commands.clone(),
-            answers,
-            self.storage.readings(),
-            self.keeper.clone(),
-            self.membership.clone(),
-        )
+        let (keeper, membership) = (self.keeper.clone(), self.membership.clone());
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), keeper, membership)
     }
 
     /// Reads the certificate's files again, and gives what there is to say; no session ends.
@@ -273,7 +270,7 @@ fn doors(config: &Config, listening: &[Listening], tls: Terms) -> Doors {
     ws.xmpp = Some(xmpp.clone());
     (ws.origins, ws.url) = (config.listen.ws_origins.clone(), config.listen.ws_url.clone());
     let listeners = listening.iter().map(|door| door.speaks).collect();
-    Doors { listeners, private: !config.login.plain, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls) }
+    Doors { listeners, private: !config.login.plain, xmpp: Some(xmpp), ws: Some(Arc::new(ws)), tls: Some(tls), links: None }
 }
 
 fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend>, keys::NodeKeys), StartError> {

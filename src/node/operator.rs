@@ -3,7 +3,7 @@
 //! Lives on: the control thread. Serves C8 (transfer), G5.
 
 use super::control::Controller;
-use crate::admin::{ClientEntry, Control, Health, Refusal, UserLine};
+use crate::admin::{ClientEntry, ClusterStatus, Control, Health, Refusal, UserLine};
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::jid::Bare;
 use crate::metrics::fields::NodeCount;
@@ -52,6 +52,14 @@ impl Control for Controller {
 
     fn certificate_seconds_left(&mut self) -> Option<i64> {
         self.keeper.seconds_left()
+    }
+
+    fn link_certificate_seconds_left(&mut self) -> Option<i64> {
+        self.keeper.link_seconds_left()
+    }
+
+    fn cluster(&mut self) -> Result<ClusterStatus, Refusal> {
+        Controller::cluster(self).map_err(Refusal::Unavailable)
     }
 
     fn health(&mut self) -> Health {

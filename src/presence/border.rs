@@ -1,7 +1,7 @@
 //! What may cross between clusters: a language of its own, so that nothing else can be said, and the rules for what comes in.
 //!
-//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses, a session that waits for an answer is a number that only its
-//! own cluster understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
+//! Lives on: every core. Serves Z5-Z9, M4. Invariants: no seat crosses, a session that waits for an answer is a number that only
+//! its own cluster understands; who is in another cluster speaks for its own users alone, and to users of this one. Names are looked at
 //! by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
 
 use super::control::{

@@ -6,8 +6,10 @@
 
 use super::border::Crossing;
 use super::directory::Inquiry;
+use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
+pub use super::way::{Note, Way, WayKind, WayName};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
@@ -47,6 +49,13 @@ pub struct Asker {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Control {
+    // Any core to a user's home, and back.
+    Errand(Box<Errand>),
+    Answered {
+        who: Who,
+        answer: errand::Answer,
+    },
+
     // Edge to a user's home.
     Attach(Box<Attach>),
     Resume(Box<Resume>),
@@ -334,36 +343,6 @@ pub enum Ask {
     },
 }
 
-/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
-/// the change it makes, deleted when its sender has heard of that.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Way {
-    pub from: Bare,
-    pub from_user: UserId,
-    pub to: Bare,
-    /// `NOBODY` when the sender does not know it.
-    pub to_user: UserId,
-    pub kind: WayKind,
-    pub note: Note,
-    pub sequence: u64,
-    /// The cluster that it has come from; 0: this one.
-    pub cluster: u16,
-}
-
-/// What goes with a subscription stanza.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-pub struct Note {
-    pub text: String,
-    /// XML elements.
-    pub extensions: String,
-}
-
-impl Note {
-    pub fn new(text: impl Into<String>) -> Note {
-        Note { text: text.into(), extensions: String::new() }
-    }
-}
-
 /// One user asks about another.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Question {
@@ -410,16 +389,6 @@ pub struct Fetched {
     pub documents: Vec<(Box<str>, Vec<u8>)>,
 }
 
-/// What tells one way from all others.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub struct WayName {
-    pub from: Bare,
-    pub to: Bare,
-    pub sequence: u64,
-    /// The cluster at the way's other end; 0: this one.
-    pub cluster: u16,
-}
-
 impl Message {
     /// XEP-0280: what people say to each other, unless they want it to stay between two sessions.
     pub fn is_copied(&self) -> bool {
@@ -433,45 +402,6 @@ impl Message {
         let from = self.from.as_str().len() + self.from_resource.len();
         let Content { id, body, extensions, .. } = &self.content;
         128 + from + self.to.as_str().len() + id.len() + body.len() + extensions.len()
-    }
-}
-
-impl Way {
-    pub fn name(&self) -> WayName {
-        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence, cluster: self.cluster }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum WayKind {
-    Stanza(Action),
-    /// The sender blocked the receiver.
-    Hide,
-    /// The sender unblocked the receiver.
-    Show,
-}
-
-impl WayKind {
-    /// Whether the receiver may see the sender no more.
-    pub fn revokes(self) -> bool {
-        matches!(self, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed))
-    }
-
-    /// The number in a stored way.
-    pub fn number(self) -> u8 {
-        match self {
-            WayKind::Stanza(action) => action as u8,
-            WayKind::Hide => 4,
-            WayKind::Show => 5,
-        }
-    }
-
-    pub fn from_number(number: u8) -> Option<WayKind> {
-        match number {
-            4 => Some(WayKind::Hide),
-            5 => Some(WayKind::Show),
-            _ => Action::from_number(number).map(WayKind::Stanza),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::missed::Ended;
 use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId};
 use crate::base::limits::Limits;
 use crate::base::map::Map;
+use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::store::{Commit, Durability, Write};
 use crate::wire::lines::Lines;
@@ -140,8 +141,6 @@ pub struct Outbox {
     /// In order; those for this core itself are worked off before the step ends.
     pub controls: Vec<(CoreId, Control)>,
     pub commits: Vec<Commit>,
-    /// Answers to the operator's requests, by their tickets.
-    pub answers: Vec<(u64, Result<(), String>)>,
     next_ticket: u64,
     /// Bytes of updates for one core above which they are put off.
     batch_bytes: usize,
@@ -160,7 +159,6 @@ impl Outbox {
             undelivered: Vec::new(),
             controls: Vec::new(),
             commits: Vec::new(),
-            answers: Vec::new(),
             next_ticket: 1,
             batch_bytes: limits.ring_batch_bytes as usize,
             most_waiting: limits.ring_control as usize,
@@ -185,9 +183,18 @@ impl Outbox {
     /// Whether a core has so much to take that nothing may be begun that adds to it. What goes on, or comes to its end, still may.
     #[inline]
     pub fn is_full(&self, seat: Seat) -> bool {
-        match seat.node == self.map.here.node {
-            true => self.bound[usize::from(seat.core.0)].waiting >= self.most_waiting,
-            false => self.peers.get(&seat.node).is_none_or(|peer| peer.full || !peer.found),
+        self.refusal(seat).is_some()
+    }
+
+    /// Why nothing may be begun with a core that adds to what it has to take.
+    #[inline]
+    pub fn refusal(&self, seat: Seat) -> Option<Reason> {
+        if seat.node == self.map.here.node {
+            return (self.bound[usize::from(seat.core.0)].waiting >= self.most_waiting).then_some(Reason::Overloaded);
+        }
+        match self.peers.get(&seat.node).filter(|peer| peer.found) {
+            Some(peer) => peer.full.then_some(Reason::Overloaded),
+            None => Some(Reason::HomeOutOfReach),
         }
     }
 

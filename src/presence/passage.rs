@@ -49,9 +49,11 @@ fn is_sound(control: &Control) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::hashed::Outcome;
     use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId, Version};
     use crate::base::jid::Bare;
     use crate::presence::control::{Ask, Asker, Attach, EdgeRef, Note, SessionEvent, Snapshot, Update, UserRef, Way, WayKind};
+    use crate::presence::errand::{Answer, Caller, Errand, What, Who};
     use crate::presence::frame::{self, Events};
     use crate::presence::subscription::Action;
     use crate::wire::encode::{Encoder, PresenceFields};
@@ -84,11 +86,13 @@ mod tests {
         let (publisher, subscriber) = (at.user, UserId(4));
         let attach = Attach { jid: ann.clone(), resource: "r".into(), create: true, asker, data: vec![1], presence: presence() };
         let session = SessionId(1);
+        let caller = Caller { seat: edge.seat, who: Who::Client { slot: 1, generation: 2, nonce: 3 } };
+        let what = What::Issue { client: "telescope".into(), bound: true };
         vec![
             Control::Way(Box::new(way)),
             Control::Attach(Box::new(attach)),
             Control::Update { at, session, update: Box::new(Update { presence: presence(), asker }) },
-            Control::Ask { at, session, asker, ask: Box::new(Ask::Probe { publisher: bob }) },
+            Control::Ask { at, session, asker, ask: Box::new(Ask::Probe { publisher: bob.clone() }) },
             Control::Snapshot(Box::new(Snapshot {
                 publisher,
                 jid: ann,
@@ -100,6 +104,8 @@ mod tests {
                 revoked: vec![],
             })),
             Control::ToSession { edge, event: SessionEvent::Events(events) },
+            Control::Errand(Box::new(Errand { jid: bob, caller, what })),
+            Control::Answered { who: caller.who, answer: Answer::Checked(Outcome::Good { answer: vec![3], due: true }) },
         ]
     }
 
@@ -115,7 +121,7 @@ mod tests {
     proptest! {
         #[test]
         fn changed_bytes_never_make_unverified_presence(
-            which in 0usize..6,
+            which in 0usize..8,
             changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4),
         ) {
             let mut bytes = encode(&controls()[which], Vec::new());

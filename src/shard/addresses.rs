@@ -64,10 +64,10 @@ impl Shard {
         if self.stopping { Reason::ShuttingDown } else { Reason::TooManyConnections }
     }
 
-    /// What a connection is told that was not let in, in the words of its door: nothing where TLS comes first.
+    /// What a connection is told that was not let in, in the words of its door: nothing where TLS comes first, or another node.
     pub fn refusal(&mut self, now: Time, listener: usize) -> Vec<u8> {
         let (mut error, mut said) = (Vec::new(), Vec::new());
-        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Xmpps) {
+        if matches!(self.settings.doors.listeners.get(listener), Some(Speaks::Xmpps | Speaks::Link)) {
             return said;
         }
         let reason = self.no_room();

@@ -4,13 +4,13 @@
 //! has been granted. Serves G3.
 
 use super::links::LaneNews;
-use crate::base::credentials::ScramCredentials;
 use crate::base::id::RawSocket;
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
 use crate::ownership::clusters::Clusters;
 use crate::presence::control::Control;
+use crate::presence::errand::What;
 use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
 use std::net::IpAddr;
@@ -61,19 +61,15 @@ pub struct Command {
 }
 
 pub enum Order {
-    AddUser {
+    /// Something of a user's home, wherever that is.
+    Errand {
         jid: Bare,
-        credentials: Option<ScramCredentials>,
-    },
-    RemoveUser {
-        jid: Bare,
+        what: What,
     },
     ListUsers,
-    Transfer {
-        jid: Bare,
-        address: String,
-    },
     Snapshot,
+    /// How the links are.
+    Links,
     /// The clients with the most load, at most this many.
     Clients {
         most: usize,

@@ -211,8 +211,9 @@ impl Shard {
         }
     }
 
+    /// Whether there are clusters, and this one keeps their directory.
     pub(super) fn keeps_directory(&self) -> bool {
-        self.out.map.directory == self.out.map.cluster
+        self.out.map.directory != 0 && self.out.map.directory == self.out.map.cluster
     }
 
     /// What is for a name leaves if that is another cluster's. Gives back what stays.

@@ -32,14 +32,14 @@ enum Flow {
 impl Shard {
     /// A new connection. `None`: the core holds as many as it may, or as many from there.
     pub fn accepted(&mut self, now: Time, peer: IpAddr, listener: usize) -> Option<ConnId> {
-        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Link) {
-            return (!self.stopping).then(|| self.open_link(now, peer, Far::Unknown(Vec::new()), None));
-        }
         if self.stopping || !self.has_room_for(peer) {
             self.recorder.dropped.count(self.no_room());
             return None;
         }
         let translator = self.settings.doors.open(listener);
+        if self.settings.doors.listeners.get(listener) == Some(&Speaks::Link) {
+            return Some(self.open_link(now, peer, Far::Unknown(Vec::new()), translator));
+        }
         Some(self.open(now, peer, seconds(now), Door::default(), translator))
     }
 
@@ -233,7 +233,7 @@ impl Shard {
                 None => Flow::Next,
             },
             ClientFrame::SaslResponse(response) => {
-                self.sasl_response(now, conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
+                self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
                 Flow::Next
             }
             ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),

@@ -5,6 +5,8 @@ use super::connection::Doorway;
 use super::entrant::{Entrant, Tokens};
 use super::hook::Proof;
 use super::{PasswordTask, Shard, Whose, Work, Worked};
+use crate::base::credentials::ScramCredentials;
+use crate::base::hashed::Token;
 use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -13,6 +15,7 @@ use crate::front::Mechanism;
 use crate::front::native::Door;
 use crate::front::sasl::{self, PlainCheck, Scram, Terms};
 use crate::presence::control::{Asker, Attach, Control, EdgeRef, Resume, SessionEnd, UserRef};
+use crate::presence::errand::What;
 use crate::wire::encode::Tag;
 use crate::wire::lines::Marks;
 use crate::wire::native;
@@ -45,6 +48,8 @@ struct LogIn {
 
 /// What a log-in under way waits for.
 enum Step {
+    /// The user's home, which has been asked something.
+    Home { nonce: u32, then: Then },
     /// The client's proof.
     Proof(Scram),
     /// Another thread, which checks a password, or the service outside.
@@ -55,36 +60,85 @@ enum Step {
     Bind { create: bool },
 }
 
-/// The log-ins under way, by connection slot.
-pub(super) struct LogIns(HashMap<ConnId, LogIn, RandomState>);
+/// What is done with the home's answer.
+pub(super) enum Then {
+    /// The challenge follows from the keys; with the client's first message.
+    Scram(Terms, Vec<u8>),
+    /// This password is checked.
+    Plain(String),
+    Hashed {
+        bound: bool,
+    },
+    /// The client is told its new token. As in `admit`.
+    Token {
+        create: bool,
+        data: Vec<u8>,
+    },
+    /// The account is there.
+    Registered,
+}
+
+/// The log-ins under way, by connection: one each, and none outlives its connection.
+pub(super) struct LogIns {
+    under_way: HashMap<ConnId, LogIn, RandomState>,
+    last_nonce: u32,
+}
 
 impl LogIns {
     pub(super) fn new(hasher: RandomState) -> LogIns {
-        LogIns(HashMap::with_hasher(hasher))
+        LogIns { under_way: HashMap::with_hasher(hasher), last_nonce: 0 }
+    }
+
+    /// A connection waits for its user's home. Gives what the answer must name.
+    pub(super) fn waits_for_home(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, then: Then) -> u32 {
+        self.last_nonce = self.last_nonce.wrapping_add(1);
+        let nonce = self.last_nonce;
+        self.under_way.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Home { nonce, then } });
+        nonce
+    }
+
+    /// An answer has come; `None`: nobody waits for it any more.
+    pub(super) fn go_on(&mut self, conn: ConnId, answered: u32) -> Option<(Entrant, u32, Then)> {
+        let waits = |log_in: &LogIn| matches!(log_in.waits_for, Step::Home { nonce, .. } if nonce == answered);
+        self.under_way.get(&conn).filter(|log_in| waits(log_in))?;
+        let LogIn { entrant, request, waits_for: Step::Home { then, .. } } = self.under_way.remove(&conn)? else { return None };
+        Some((entrant, request, then))
+    }
+
+    /// Who waits for the homes of such users, and the nonces.
+    pub(super) fn waiting(&self, is_meant: impl Fn(&Bare) -> bool) -> Vec<(ConnId, u32)> {
+        let waiting = self.under_way.iter().filter(|(_, log_in)| is_meant(&log_in.entrant.jid));
+        let waiting = waiting.filter_map(|(&conn, log_in)| match log_in.waits_for {
+            Step::Home { nonce, .. } => Some((conn, nonce)),
+            _ => None,
+        });
+        let mut waiting: Vec<(ConnId, u32)> = waiting.collect();
+        waiting.sort_unstable_by_key(|(conn, _)| conn.slot);
+        waiting
     }
 
     /// A connection waits for the keys of a new account.
     pub(super) fn registers(&mut self, conn: ConnId, jid: Bare, request: u32) {
         let entrant = Entrant { jid, resource: String::new(), presence: Vec::new(), bind_later: false, tokens: Tokens::none() };
-        self.0.insert(conn, LogIn { entrant, request, waits_for: Step::Derive });
+        self.under_way.insert(conn, LogIn { entrant, request, waits_for: Step::Derive });
     }
 
     /// A connection waits for what others say of it.
     pub(super) fn waits_for_check(&mut self, conn: ConnId, tag: Tag, entrant: Entrant) {
-        self.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
+        self.under_way.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Check });
     }
 
     pub(super) fn is_registering(&self, conn: ConnId) -> bool {
-        self.0.get(&conn).is_some_and(|log_in| matches!(log_in.waits_for, Step::Derive))
+        self.under_way.get(&conn).is_some_and(|log_in| matches!(log_in.waits_for, Step::Derive))
     }
 
-    /// It waits no more. Gives the name and the number of the request.
-    pub(super) fn registered(&mut self, conn: ConnId) -> Option<(Bare, u32)> {
-        self.0.remove(&conn).map(|log_in| (log_in.entrant.jid, log_in.request))
+    /// It waits no more. Gives who it is and the number of the request.
+    pub(super) fn take(&mut self, conn: ConnId) -> Option<(Entrant, u32)> {
+        self.under_way.remove(&conn).map(|log_in| (log_in.entrant, log_in.request))
     }
 
     pub(super) fn forget(&mut self, conn: ConnId) {
-        self.0.remove(&conn);
+        self.under_way.remove(&conn);
     }
 }
 
@@ -126,17 +180,17 @@ impl Shard {
         }
         match mechanism {
             Mechanism::Token => match self.settings.token_keys.verify_user(data, &entrant.jid, self.homes.place.wall(now)) {
-                Ok(()) => self.admit(now, conn, tag, entrant, true, Vec::new()),
+                Ok(()) => self.admit(conn, tag, entrant, true, Vec::new()),
                 Err(fault) => self.foreign_token(conn, tag, entrant, data, fault),
             },
             Mechanism::Scram { hash, bound } => {
                 let terms = Terms { hash, bound, channel: channel.bindings() };
-                self.scram_first(conn, tag, entrant, terms, data);
+                self.ask_home(conn, tag, entrant, What::Keys, Then::Scram(terms, data.to_vec()));
             }
             Mechanism::Plain => self.plain(conn, tag, entrant, data),
             Mechanism::Hashed { bound } => {
                 let channel = channel.bindings().exporter.filter(|_| bound);
-                self.hashed(now, conn, tag, entrant, channel, data);
+                self.hashed(conn, tag, entrant, channel, data);
             }
             Mechanism::Trunk => unreachable!("handled above"),
         }
@@ -160,13 +214,20 @@ impl Shard {
         if jid.domain() == self.settings.domain { Ok(jid) } else { Err((Reason::LogInFailed, "")) }
     }
 
-    fn scram_first(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, terms: Terms, data: &[u8]) {
-        let (nonce, jid) = (self.nonce(), &entrant.jid);
-        let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        match Scram::start(terms, data, jid, credentials, &self.settings.decoys, nonce) {
+    pub(super) fn scram_first(
+        &mut self,
+        conn: ConnId,
+        tag: Tag,
+        entrant: Entrant,
+        terms: Terms,
+        data: &[u8],
+        credentials: &ScramCredentials,
+    ) {
+        let nonce = self.nonce();
+        match Scram::start(terms, data, &entrant.jid, credentials, nonce) {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
             Some((scram, challenge)) => {
-                self.log_ins.0.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Proof(scram) });
+                self.log_ins.under_way.insert(conn, LogIn { entrant, request: tag.request, waits_for: Step::Proof(scram) });
                 self.outcomes.push((conn, Outcome::Challenged));
                 self.frames.clear();
                 self.encoder.sasl_challenge(&mut self.frames, tag, &challenge);
@@ -175,44 +236,54 @@ impl Shard {
         }
     }
 
-    pub(super) fn sasl_response(&mut self, now: Time, conn: ConnId, tag: Tag, data: &[u8]) {
-        let finished = self.log_ins.0.remove(&conn).and_then(|log_in| match log_in.waits_for {
+    pub(super) fn sasl_response(&mut self, conn: ConnId, tag: Tag, data: &[u8]) {
+        let finished = self.log_ins.under_way.remove(&conn).and_then(|log_in| match log_in.waits_for {
             Step::Proof(scram) => Some((scram.finish(data)?, log_in.entrant)),
-            Step::Check | Step::Derive | Step::Bind { .. } => None,
+            Step::Home { .. } | Step::Check | Step::Derive | Step::Bind { .. } => None,
         });
         match finished {
             None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
-            Some((signature, entrant)) => self.admit(now, conn, tag, entrant, false, signature),
+            Some((signature, entrant)) => self.admit(conn, tag, entrant, false, signature),
         }
     }
 
-    /// A password takes a millisecond to check: another thread does it. Of a user without one here, the service is asked.
     fn plain(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, data: &[u8]) {
-        let jid = &entrant.jid;
-        let Some(password) = sasl::plain_password(data, jid) else {
-            return self.refuse_log_in(conn, tag, Reason::LogInFailed, "");
-        };
-        let credentials = self.homes.by_name(jid).and_then(|at| self.homes.get(at)).and_then(|user| user.credentials.as_deref());
-        if self.settings.hook && credentials.is_none() {
-            return self.ask_hook(conn, tag, entrant, Proof::Password(password.to_owned()));
+        match sasl::plain_password(data, &entrant.jid).map(str::to_owned) {
+            Some(password) => self.ask_home(conn, tag, entrant, What::Keys, Then::Plain(password)),
+            None => self.refuse_log_in(conn, tag, Reason::LogInFailed, ""),
         }
-        let check = PlainCheck::new(password, jid, credentials, &self.settings.decoys);
+    }
+
+    /// A password takes a millisecond to check: another thread does it. Of a user who has none, the service is asked.
+    pub(super) fn check_plain(
+        &mut self,
+        conn: ConnId,
+        tag: Tag,
+        entrant: Entrant,
+        password: String,
+        credentials: ScramCredentials,
+        known: bool,
+    ) {
+        if self.settings.hook && !known {
+            return self.ask_hook(conn, tag, entrant, Proof::Password(password));
+        }
+        let check = PlainCheck::new(password, credentials);
         self.log_ins.waits_for_check(conn, tag, entrant);
         self.checks.push(PasswordTask { whose: Whose::Connection(conn), work: Work::Check(check) });
     }
 
     /// Others have said whether somebody may log in. `None`: they have too much to do.
-    pub(super) fn checked(&mut self, now: Time, conn: ConnId, worked: Option<Worked>) {
+    pub(super) fn checked(&mut self, conn: ConnId, worked: Option<Worked>) {
         let (outcome, create) = match worked {
             Some(Worked::Checked(right)) => (if right { Ok(()) } else { Err(Reason::LogInFailed) }, false),
             Some(Worked::Judged { verdict, nanos }) => (self.judged(verdict, nanos), true),
             Some(Worked::Derived(_)) | None => (Err(Reason::Overloaded), false),
         };
         // It may have gone meanwhile.
-        let Some(LogIn { entrant, request, .. }) = self.log_ins.0.remove(&conn) else { return };
+        let Some(LogIn { entrant, request, .. }) = self.log_ins.under_way.remove(&conn) else { return };
         let tag = Tag { stream: 0, request };
         match outcome {
-            Ok(()) => self.admit(now, conn, tag, entrant, create, Vec::new()),
+            Ok(()) => self.admit(conn, tag, entrant, create, Vec::new()),
             Err(reason) => self.refuse_log_in(conn, tag, reason, ""),
         }
     }
@@ -236,9 +307,9 @@ impl Shard {
         let refusal = match self.entrant(log_in, presence) {
             Err(refusal) => Some(refusal),
             Ok(entrant) if entrant.bind_later => Some((Reason::BadRequest, "a trunk's streams are bound at once")),
-            Ok(entrant) if self.out.is_full(self.out.map.home_of(&entrant.jid)) => Some((Reason::Overloaded, "")),
             Ok(entrant) => {
-                let refusal = self.stream_refusal(conn, tag);
+                let full = self.out.refusal(self.out.map.home_of(&entrant.jid)).map(|reason| (reason, ""));
+                let refusal = full.or_else(|| self.stream_refusal(conn, tag));
                 if refusal.is_none() {
                     self.attach(conn, tag, entrant, true, Vec::new());
                 }
@@ -259,17 +330,35 @@ impl Shard {
     }
 
     /// The client is who it says.
-    pub(super) fn admit(&mut self, now: Time, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
+    pub(super) fn admit(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
         if !entrant.bind_later {
             return self.attach(conn, tag, entrant, create, data);
         }
-        let token = self.token_for(now, &entrant);
+        match entrant.tokens.wanted.filter(|_| self.token_life() > 0) {
+            None => self.authenticated(conn, tag, entrant, create, &data, None),
+            Some(bound) => {
+                let what = What::Issue { client: entrant.tokens.client.clone(), bound };
+                self.ask_home(conn, tag, entrant, what, Then::Token { create, data });
+            }
+        }
+    }
+
+    /// The client hears that it may bind a session, and its new token.
+    pub(super) fn authenticated(
+        &mut self,
+        conn: ConnId,
+        tag: Tag,
+        entrant: Entrant,
+        create: bool,
+        data: &[u8],
+        token: Option<&Token>,
+    ) {
         let log_in = LogIn { entrant, request: tag.request, waits_for: Step::Bind { create } };
-        self.log_ins.0.insert(conn, log_in);
+        self.log_ins.under_way.insert(conn, log_in);
         self.outcomes.push((conn, Outcome::Authenticated));
         self.frames.clear();
-        let token = token.as_ref().map(|token| (token.text.as_str(), token.until.0));
-        self.encoder.authenticated(&mut self.frames, tag, &data, token);
+        let token = token.map(|token| (token.text.as_str(), token.until.0));
+        self.encoder.authenticated(&mut self.frames, tag, data, token);
         self.out.lines.append(conn.slot, &self.frames);
     }
 
@@ -278,7 +367,7 @@ impl Shard {
         if let Err((reason, detail)) = fits(resource, presence) {
             return self.refuse_log_in(conn, tag, reason, detail);
         }
-        let Some(LogIn { entrant, waits_for: Step::Bind { create }, .. }) = self.log_ins.0.get(&conn) else {
+        let Some(LogIn { entrant, waits_for: Step::Bind { create }, .. }) = self.log_ins.under_way.get(&conn) else {
             unreachable!("the door lets nobody bind who was not admitted")
         };
         let presence = presence.map_or(Vec::new(), |presence| presence.bytes.to_vec());
@@ -319,8 +408,8 @@ impl Shard {
             return Some(near);
         }
         let home = self.out.map.home_of(&jid);
-        if self.out.is_full(home) {
-            self.refuse_log_in(conn, tag, Reason::Overloaded, "");
+        if let Some(reason) = self.out.refusal(home) {
+            self.refuse_log_in(conn, tag, reason, "");
             return None;
         }
         if let Some((reason, detail)) = self.stream_refusal(conn, tag) {

@@ -41,10 +41,32 @@ impl Shard {
         }
     }
 
+    /// What has happened on the way to other nodes and clusters.
+    fn count_links(&mut self) {
+        let (crossings, relays) = (self.crossings(), self.homes.relays.counters);
+        let counters = &mut self.recorder.counters;
+        counters.relay_updates = relays.updates;
+        counters.relay_stale = relays.stale;
+        counters.relay_answered = relays.answered;
+        counters.relay_asked = relays.asked;
+        counters.links_refused = self.link_faults.counts.values().sum();
+        counters.links_tls_failed = self.link_faults.tls_failed;
+        counters.across_updates = crossings.updates;
+        counters.across_entries = crossings.entries;
+        counters.complex_received = crossings.received;
+        counters.gathered_updates = crossings.gathered.updates;
+        counters.gathered_replaced = crossings.gathered.replaced;
+        counters.gathered_overtaken = crossings.gathered.overtaken;
+        counters.gathered_entries = crossings.gathered.others;
+        counters.complex_messages = crossings.gathered.messages;
+        counters.complex_updates = crossings.gathered.packed_updates;
+        counters.complex_bytes = crossings.gathered.packed_bytes;
+    }
+
     /// All of it, now. The driver's counters are the host's to fill in before.
     pub fn snapshot(&mut self, now: Time) -> Box<Snapshot> {
         let (homes, edge) = (self.homes.counters, self.edge.counters);
-        let crossings = self.crossings();
+        self.count_links();
         let counters = &mut self.recorder.counters;
         counters.updates = homes.updates;
         counters.put_off = homes.put_off;
@@ -70,16 +92,6 @@ impl Shard {
         counters.local_snapshots = edge.local_snapshots;
         counters.stale_updates = edge.stale_updates;
         counters.farewells_overrun = edge.farewells_overrun;
-        counters.across_updates = crossings.updates;
-        counters.across_entries = crossings.entries;
-        counters.complex_received = crossings.received;
-        counters.gathered_updates = crossings.gathered.updates;
-        counters.gathered_replaced = crossings.gathered.replaced;
-        counters.gathered_overtaken = crossings.gathered.overtaken;
-        counters.gathered_entries = crossings.gathered.others;
-        counters.complex_messages = crossings.gathered.messages;
-        counters.complex_updates = crossings.gathered.packed_updates;
-        counters.complex_bytes = crossings.gathered.packed_bytes;
         counters.message_units_out = self.out.lines.units();
         let counted = self.counted();
         self.meter.look(now, counted);
@@ -103,6 +115,8 @@ impl Shard {
             commits_waiting: self.homes.storing_count() as u64,
             clusters_known: self.clusters().count() as u64,
             clusters_found: self.clusters_found() as u64,
+            relays: self.homes.relays.count() as u64,
+            publishers_across: self.homes.across(&self.out) as u64,
             load_in: load.units_in,
             load_out: load.units_out,
             load_publications: load.publications,

@@ -2,11 +2,12 @@
 //! commits and answers come out. The drivers (`drive`, `sim`) differ in nothing but where those come from and go to.
 //!
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
-//! (clients; `translated` for those who don't speak native frames; `rates`, `handshakes` and `addresses` bound them), `route`
-//! (other cores and this one), `links` (other nodes' connections), `peers` (what
-//! other nodes say), `border` (other clusters), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
-//! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
-//! everything addressed to this core itself has been worked off.
+//! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
+//! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections; `link_faults`:
+//! those that came to nothing; `link_report`: how they are), `peers` (what other nodes say), `border` (other clusters),
+//! `watch_over` (time), `operate` (the
+//! operator); `tell` turns what homes say into frames; `batch` is what cores exchange. Invariants: nothing here blocks, asks for
+//! the time, or touches another core's memory; after each input everything addressed to this core itself has been worked off.
 
 mod addresses;
 pub mod batch;
@@ -15,10 +16,13 @@ mod clients;
 mod connection;
 mod connections;
 mod entrant;
+mod errands;
 mod expect;
 mod handshakes;
 mod hashed;
 pub mod hook;
+mod link_faults;
+mod link_report;
 mod links;
 mod log_in;
 mod measure;
@@ -33,6 +37,7 @@ mod watch_over;
 
 pub use clients::ClientLine;
 pub use expect::EXPECTED;
+pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
 pub use operate::{Answer, UserLine};
 
@@ -183,8 +188,6 @@ pub struct Shard {
     pub adoptions: Vec<(ConnId, RawSocket)>,
     /// Connections that are not to be read from now on (true), or are again, for the driver.
     pub pauses: Vec<(ConnId, bool)>,
-    /// What the operator is to be told, for the log.
-    pub warnings: Vec<String>,
     /// Descriptors that nobody needs any more, for the driver to close.
     pub orphans: Vec<RawSocket>,
     /// What there is to do with passwords, for another thread.
@@ -205,6 +208,7 @@ pub struct Shard {
     rates: rates::Rates,
     translators: translated::Translators,
     links: links::Links,
+    link_faults: link_faults::Faults,
     /// Of the connection whose words were taken last.
     sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
@@ -251,7 +255,6 @@ impl Shard {
             departures: Vec::new(),
             adoptions: Vec::new(),
             pauses: Vec::new(),
-            warnings: Vec::new(),
             orphans: Vec::new(),
             checks: Vec::new(),
             questions: Vec::new(),
@@ -265,6 +268,7 @@ impl Shard {
             rates: rates::Rates::new(&settings.limits, hasher.clone()),
             translators: translated::Translators::default(),
             links: links::Links::default(),
+            link_faults: link_faults::Faults::default(),
             sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
             handshakes: handshakes::Handshakes::new(hasher),

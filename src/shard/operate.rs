@@ -1,12 +1,13 @@
 //! What the operator wants of a core, and what it answers.
 
 use super::batch::{Command, Order};
-use super::{ClientLine, Shard};
+use super::{ClientLine, LinkReport, Shard};
 use crate::base::id::{ConnId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::metrics::snapshot::Snapshot;
+use crate::presence::errand::Who;
 
 /// One user, for lists.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,7 @@ pub enum Answer {
     Done(Result<(), String>),
     Users(Vec<UserLine>),
     Snapshot(Box<Snapshot>),
+    Links(Box<LinkReport>),
     /// The heaviest first.
     Clients(Vec<ClientLine>),
     /// How many sessions were told to go elsewhere.
@@ -33,8 +35,7 @@ impl Shard {
     /// Carries out an order. Some are answered later, when the store has them.
     pub fn command(&mut self, now: Time, Command { ticket, order }: Command) {
         match order {
-            Order::AddUser { jid, credentials } => self.homes.add_user(ticket, &jid, credentials, &mut self.out),
-            Order::RemoveUser { jid } => self.homes.delete_user(now, ticket, &jid, &mut self.edge, &mut self.out),
+            Order::Errand { jid, what } => self.send_errand(jid, Who::Operator { ticket }, what),
             Order::ListUsers => {
                 let users = self.homes.names().into_iter().filter_map(|jid| {
                     let user = self.homes.get(self.homes.by_name(&jid)?)?;
@@ -43,13 +44,13 @@ impl Shard {
                 let users = users.collect();
                 self.answers.push((ticket, Answer::Users(users)));
             }
-            Order::Transfer { jid, address } => {
-                let told = self.homes.by_name(&jid).map_or(0, |at| self.homes.transfer(at, &address, &mut self.out));
-                self.answers.push((ticket, Answer::Transferred(told)));
-            }
             Order::Snapshot => {
                 let snapshot = self.snapshot(now);
                 self.answers.push((ticket, Answer::Snapshot(snapshot)));
+            }
+            Order::Links => {
+                let report = Box::new(self.link_report());
+                self.answers.push((ticket, Answer::Links(report)));
             }
             Order::Clients { most } => {
                 let clients = self.heaviest(now, most);

@@ -11,6 +11,7 @@ use crate::base::id::{CoreId, NodeId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Control, SessionEvent};
+use crate::presence::errand::Answer;
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
@@ -42,6 +43,7 @@ impl Shard {
         for session in self.edge.sessions_of_homes(|user| map.home(user).node == node) {
             self.session_ended(session, Reason::HomeOutOfReach);
         }
+        self.give_up_errands(node);
         if let Some(cluster) = node.cluster() {
             self.cluster_lost(cluster);
         }
@@ -116,6 +118,12 @@ impl Shard {
     pub(super) fn give_back(&mut self) {
         for control in std::mem::take(&mut self.out.undelivered) {
             let asker = match &control {
+                Control::Errand(errand) if errand.caller.seat == self.out.map.here => {
+                    let reason = Reason::HomeOutOfReach;
+                    let detail = format!("{}: {}", errand.jid, reason.text());
+                    self.answered(errand.caller.who, Answer::Refused { reason, detail });
+                    continue;
+                }
                 Control::Attach(attach) => attach.asker,
                 Control::Resume(resume) => resume.asker,
                 Control::Update { update, .. } => update.asker,

@@ -5,6 +5,7 @@
 //! session has one password under way at most.
 
 use super::addresses::network;
+use super::log_in::Then;
 use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, CoreId};
@@ -12,7 +13,8 @@ use crate::base::jid::Bare;
 use crate::base::limits::PASSWORD_BYTES;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Ask, Asker, Control, EdgeRef};
+use crate::presence::control::{Ask, Asker, Control};
+use crate::presence::errand::What;
 use crate::wire::encode::Tag;
 use crate::wire::native;
 use std::collections::BTreeMap;
@@ -113,24 +115,21 @@ impl Shard {
     /// The other thread has done something with a password; `None`: it had too much to do.
     pub fn worked(&mut self, now: Time, whose: Whose, worked: Option<Worked>) {
         match (whose, worked) {
-            (Whose::Connection(conn), Some(Worked::Derived(credentials))) => self.register_with(conn, Some(*credentials)),
+            (Whose::Connection(conn), Some(Worked::Derived(credentials))) => self.register_with(conn, Some(credentials)),
             (Whose::Connection(conn), None) if self.log_ins.is_registering(conn) => self.register_with(conn, None),
-            (Whose::Connection(conn), worked) => self.checked(now, conn, worked),
+            (Whose::Connection(conn), worked) => self.checked(conn, worked),
             (Whose::Session(asker), Some(Worked::Derived(credentials))) => self.change_password(asker, Some(credentials)),
             (Whose::Session(asker), _) => self.change_password(asker, None),
         }
         self.work_off(now);
     }
 
-    fn register_with(&mut self, conn: ConnId, credentials: Option<ScramCredentials>) {
-        let Some((jid, request)) = self.log_ins.registered(conn) else { return };
+    fn register_with(&mut self, conn: ConnId, credentials: Option<Box<ScramCredentials>>) {
+        let Some((entrant, request)) = self.log_ins.take(conn) else { return };
         let tag = Tag::request(request);
         match credentials {
             None => self.refuse_log_in(conn, tag, Reason::Overloaded, ""),
-            Some(credentials) => {
-                let edge = self.edge.open(conn, 0);
-                self.homes.register(Asker { edge, request }, &jid, credentials, &mut self.out);
-            }
+            Some(_) => self.ask_home(conn, tag, entrant, What::Create(credentials), Then::Registered),
         }
     }
 
@@ -144,17 +143,6 @@ impl Shard {
                 self.out.send(seat, Control::Ask { at: home.at(), session: home.session, asker, ask });
             }
             _ => self.request_failed(asker.edge, asker.request, Reason::Overloaded, ""),
-        }
-    }
-
-    /// An account was made: the connection that asked for it may log in.
-    pub(super) fn account_made(&mut self, edge: EdgeRef, conn: ConnId, request: u32) {
-        self.edge.close(edge, &mut self.out);
-        self.outcomes.push((conn, super::log_in::Outcome::Registered));
-        if request != 0 {
-            self.frames.clear();
-            self.encoder.done(&mut self.frames, Tag::request(request));
-            self.out.lines.append(conn.slot, &self.frames);
         }
     }
 }

@@ -67,8 +67,6 @@ impl Shard {
         if !self.out.controls.is_empty() {
             self.work_off(now);
         }
-        let answers = std::mem::take(&mut self.out.answers);
-        self.answers.extend(answers.into_iter().map(|(ticket, result)| (ticket, super::Answer::Done(result))));
     }
 
     /// Keeps an entry for another core until its batch takes it.
@@ -93,6 +91,8 @@ impl Shard {
     pub(super) fn control_here(&mut self, now: Time, control: Control) {
         let Shard { homes, edge, out, .. } = self;
         match control {
+            Control::Errand(errand) => self.errand(now, *errand),
+            Control::Answered { who, answer } => self.answered(who, answer),
             Control::Attach(attach) => homes.attach(now, *attach, edge, out),
             Control::Resume(resume) => homes.resume(*resume, out),
             Control::Detach { at, session, edge: from, end } => homes.detach(now, at, session, from, end, edge, out),

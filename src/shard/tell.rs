@@ -39,11 +39,10 @@ impl Shard {
     /// A home has something for a session.
     pub(super) fn tell(&mut self, edge: EdgeRef, event: SessionEvent) {
         let Some(session) = self.edge.get(edge) else { return };
-        let (conn, stream, has_home) = (session.conn, session.stream, session.home.is_some());
+        let (conn, stream) = (session.conn, session.stream);
         self.frames.clear();
         let (out, encoder) = (&mut self.frames, &mut self.encoder);
         match event {
-            SessionEvent::Done { request } if !has_home => return self.account_made(edge, conn, request),
             // Only the answer about an account comes unasked.
             SessionEvent::Done { request: 0 } => return,
             SessionEvent::Error { request, reason, detail } => {

@@ -17,6 +17,7 @@ use crate::front::xmpp::Memory;
 use crate::presence::edge::Edge;
 use crate::wire::form::Form;
 use crate::wire::frame::each_whole;
+use crate::wire::link::Site;
 use std::time::Duration;
 
 /// The translators of a core's connections, and buffers that they share.
@@ -41,6 +42,8 @@ const COMPANY: Duration = Duration::from_millis(10);
 /// What a translator has asked for.
 pub(super) struct After {
     end: Option<Reason>,
+    /// Why another node's TLS has failed.
+    fault: Option<String>,
     /// Replies that can wait.
     unhurried: usize,
 }
@@ -95,6 +98,12 @@ impl Translators {
         self.xmpp.refused
     }
 
+    /// Whether a connection's peer can be this node. One that need not prove it can be any.
+    pub fn is_peer(&self, slot: u32, site: Site) -> bool {
+        let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
+        translator.is_none_or(|translator| translator.is_peer(site))
+    }
+
     /// What lies between a connection and its peer.
     pub fn channel(&self, slot: u32) -> Channel {
         let translator = self.by_slot.get(slot as usize).and_then(Option::as_ref);
@@ -134,6 +143,7 @@ impl Shard {
         }
         if let Err(reason) = read
             && self.hears(conn)
+            && !self.link_broken(now, conn, after.fault)
         {
             self.end_connection(conn, reason, "");
         }
@@ -180,6 +190,7 @@ impl Shard {
         }
         if let Some(reason) = end
             && self.hears(conn)
+            && !self.link_broken(now, conn, None)
         {
             self.end_connection(conn, reason, "");
         }
@@ -203,7 +214,7 @@ impl Shard {
         let (xmpp, json) = (&mut translators.xmpp, &mut translators.json);
         let mut core = Core { wall_ms, uptime_ms, ..Core::lending(&mut random, users, (xmpp, json), follow) };
         let done = work(&mut core);
-        let (after, sealing) = (After { end: core.end, unhurried: core.unhurried }, core.sealing);
+        let (after, sealing) = (After { end: core.end, fault: core.fault, unhurried: core.unhurried }, core.sealing);
         self.sealing = sealing.or(self.sealing.take());
         (done, after)
     }

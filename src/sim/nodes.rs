@@ -29,11 +29,6 @@ impl Nodes {
         self.nodes.iter().flat_map(|node| &node.cores)
     }
 
-    /// The node where a user's home is.
-    pub fn home(&mut self, jid: &Bare) -> &mut Node {
-        &mut self.nodes[self.shape.home(jid)]
-    }
-
     /// A user at home.
     pub fn user(&self, jid: &Bare) -> Option<&User> {
         self.nodes[self.shape.home(jid)].user(jid)

@@ -20,6 +20,7 @@ use crate::base::credentials::ScramCredentials;
 use crate::base::jid::Bare;
 use crate::base::random::Random;
 use crate::base::time::Time;
+use crate::presence::errand::What;
 use crate::shard::Answer;
 use crate::shard::batch::Order;
 use std::time::Duration;
@@ -140,14 +141,17 @@ impl World {
 
     fn add_user(&mut self, jid: &Bare) {
         let credentials = ScramCredentials::from_password("secret", b"sixteen bytes of", 1);
-        self.order(jid, Order::AddUser { jid: jid.clone(), credentials: Some(credentials) });
+        self.order(jid, What::Create(Some(Box::new(credentials))));
     }
 
-    /// The operator speaks with the node that keeps the user, if it's there.
-    fn order(&mut self, jid: &Bare, order: Order) {
-        let node = self.nodes.home(jid);
-        if node.down_until.is_none() {
-            node.order(&self.env, jid, order);
+    /// The operator speaks with a node of the user's cluster, mostly the one that keeps the user.
+    fn order(&mut self, jid: &Bare, what: What) {
+        let env = &mut self.env;
+        let home = env.shape.home(jid);
+        let up: Vec<usize> = env.shape.of_cluster(env.shape.cluster_of(home)).filter(|&node| env.is_up[node]).collect();
+        let asked = if up.len() > 1 && env.random.one_in(4) { env.random.pick(&up).copied() } else { Some(home) };
+        if let Some(node) = asked.filter(|node| up.contains(node)) {
+            self.nodes.nodes[node].order(env, jid, Order::Errand { jid: jid.clone(), what });
         }
     }
 
@@ -157,9 +161,9 @@ impl World {
             0 => self.add_user(&jid),
             1 => {
                 self.env.memories.wishes.remove(&jid);
-                self.order(&jid, Order::RemoveUser { jid: jid.clone() });
+                self.order(&jid, What::Remove);
             }
-            _ => self.order(&jid, Order::Transfer { jid: jid.clone(), address: "elsewhere:5290".into() }),
+            _ => self.order(&jid, What::Transfer { address: "elsewhere:5290".into() }),
         }
         self.env.trace.note(self.env.now, format_args!("the operator wants something of {jid}"));
     }

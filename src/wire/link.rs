@@ -22,6 +22,7 @@ use crate::base::id::NodeId;
 use crate::base::reason::LinkReason;
 use crate::wire::frame::{self, padded, write_counted};
 use crate::wire::native::Kind;
+use std::fmt;
 
 /// Version of the link protocol.
 pub const LINK_VERSION: u16 = 1;
@@ -51,6 +52,19 @@ const PONG: Kind = Kind(138);
 pub struct Site {
     pub cluster: u16,
     pub node: NodeId,
+}
+
+impl Site {
+    /// What the certificate of this node calls it, among its alternative names.
+    pub fn certified_name(self) -> String {
+        format!("node-{}.cluster-{}.fanal", self.node.0, self.cluster)
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of cluster {}", self.node, self.cluster)
+    }
 }
 
 /// Which run of a node: a later one is greater.

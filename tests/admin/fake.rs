@@ -1,7 +1,7 @@
 //! A made-up node, and raw HTTP to its admin API.
 
 use fanal::admin::server::{Server, Settings};
-use fanal::admin::{ClientEntry, Control, Health, Refusal, UserLine};
+use fanal::admin::{ClientEntry, ClusterStatus, Control, Health, Refusal, UserLine};
 use fanal::base::config::Secret;
 use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
@@ -62,6 +62,14 @@ impl Control for Node {
 
     fn certificate_seconds_left(&mut self) -> Option<i64> {
         Some(86_400)
+    }
+
+    fn link_certificate_seconds_left(&mut self) -> Option<i64> {
+        None
+    }
+
+    fn cluster(&mut self) -> Result<ClusterStatus, Refusal> {
+        Ok(ClusterStatus::default())
     }
 
     fn health(&mut self) -> Health {

@@ -275,6 +275,18 @@ impl World {
         self.settle();
     }
 
+    /// A user begins to log in at a node by password.
+    pub fn knocks(&mut self, node: usize, name: &str) -> Client {
+        let core = usize::from(slot_of(jid(name).as_str()) % self.cores);
+        let conn = self.nodes[node].shards[core].accepted(self.now, IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let (client, jid, data) = (Client { node, core, conn }, jid(name), format!("n,,n={name},r=abc"));
+        let mechanism = "SCRAM-SHA-256";
+        let fields = LogInFields { jid: jid.as_str(), mechanism, data: data.as_bytes(), ..Default::default() };
+        self.say(client, |encoder, out| encoder.hello(out, Tag::request(1), "test"));
+        self.say(client, |encoder, out| encoder.log_in(out, Tag::request(2), &fields));
+        client
+    }
+
     pub fn subscription(&mut self, client: Client, action: Action, contact: &str) {
         let jid = jid(contact);
         let fields = SubscriptionFields { action, jid: jid.as_str(), ..Default::default() };

@@ -1,6 +1,6 @@
 //! Bytes of WebSockets, sound or not.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// The request that opens one.
@@ -31,4 +31,34 @@ pub fn close_code(answer: &[u8]) -> Option<u16> {
 /// Frames with a mask of zeros, so that what they hold can be read here.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
+/// A socket of a process whose cores are interrupted by signals now and then.
+pub struct Patient(pub TcpStream);
+
+impl Patient {
+    fn retry<T>(mut work: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+        loop {
+            match work() {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        Patient::retry(|| self.0.read(buffer))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        Patient::retry(|| self.0.write(buffer))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }

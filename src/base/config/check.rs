@@ -167,7 +167,7 @@ pub(super) fn together(config: &Config) -> Result<(), Fault> {
     check_http(config)?;
     cluster::check(config)?;
     directory::check(config)?;
-    link::check(&config.link)?;
+    link::check(config)?;
     check_store(config)?;
     check_limits(config)
 }

@@ -172,6 +172,14 @@ keys! {
         the others are. Not where the directory is here.", "[\"1=127.0.0.1:7412\"]";
 
     ["link"]
+    listen: Shape::Address, "Where this node takes the links of others. Without it: at its own address in cluster.nodes.",
+        "\"0.0.0.0:7402\"";
+    ca: Shape::Text, "File with the certificates (PEM) of the authorities that vouch for nodes: of this cluster (`fanal link ca` \
+        makes one), and of the clusters that it is linked with. With ca, certificate and key links go inside TLS.", "\"ca.pem\"";
+    certificate: Shape::Text, "File with this node's certificate for links, as PEM (`fanal link certificate`): it names the node \
+        as node-1.cluster-1.fanal. Read again on SIGHUP and on POST /certificate; links that are up stay.", "\"node.pem\"";
+    key: Shape::Text, "File with that certificate's private key, as PEM, not encrypted.", "\"node.key\"";
+    plain: Shape::Flag, "Whether links may leave this machine without TLS. Only inside something that encrypts.";
     heartbeat_ms: number(10, HOUR_MS), "How often a connection is pinged, in milliseconds.";
     silent_ms: number(20, HOUR_MS), "Silence at which a connection is ended and another one dialled, in milliseconds.";
     backoff_ms: number(1, HOUR_MS), "The longest wait before the first dial after a loss, in milliseconds; it doubles with each \

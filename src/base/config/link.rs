@@ -1,13 +1,28 @@
 //! `[link]`: what nodes and clusters say to each other, and when they give each other up.
 
-use super::Fault;
+use super::{Config, Fault};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// Units stand in the names; without one it's a count. All of it is of one lane of a link.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Link {
+    /// Where this node takes other nodes' links; none: at its own entry in `cluster.nodes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// PEM: the authorities of this cluster, and of others that it is linked with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// PEM: this node's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// PEM: its private key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Whether links may go over a network in the clear.
+    pub plain: bool,
     /// A Ping goes out so often.
     pub heartbeat_ms: u32,
     /// Silence at which a connection is ended.
@@ -52,6 +67,11 @@ pub enum Compression {
 impl Default for Link {
     fn default() -> Link {
         Link {
+            listen: None,
+            ca: None,
+            certificate: None,
+            key: None,
+            plain: false,
             heartbeat_ms: 400,
             silent_ms: 1_500,
             backoff_ms: 50,
@@ -69,8 +89,20 @@ impl Default for Link {
     }
 }
 
+impl Link {
+    /// The files by which links prove who they are: authorities, certificate, key. `None`: links go in the clear.
+    pub fn files(&self) -> Option<[&Path; 3]> {
+        Some([self.ca.as_deref()?, self.certificate.as_deref()?, self.key.as_deref()?])
+    }
+}
+
+/// What makes certificates for links.
+const MAKE: &str = "`fanal link ca` makes an authority, and `fanal link certificate` a certificate for each node";
+
 /// What no single key can tell.
-pub(super) fn check(link: &Link) -> Result<(), Fault> {
+pub(super) fn check(config: &Config) -> Result<(), Fault> {
+    let link = &config.link;
+    check_tls(config)?;
     if let Some(word) = link.non_real_time.iter().find(|word| !WAITING.contains(&word.as_str())) {
         let fix = format!("known are {}; everything else is real-time always", WAITING.join(", "));
         return Err(Fault::new("link.non_real_time", format!("there is nothing called \"{word}\""), fix));
@@ -85,6 +117,30 @@ pub(super) fn check(link: &Link) -> Result<(), Fault> {
         Some((low, value, high, most, why)) => {
             let problem = format!("{value} is more than {high} = {most}");
             Err(Fault::new(format!("link.{low}"), problem, format!("make {low} at most {high}, {why}")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Links go inside TLS, or stay on this machine.
+fn check_tls(config: &Config) -> Result<(), Fault> {
+    let link = &config.link;
+    let files = [("ca", &link.ca), ("certificate", &link.certificate), ("key", &link.key)];
+    if let Some((given, _)) = files.iter().find(|(_, file)| file.is_some()) {
+        return match files.iter().find(|(_, file)| file.is_none()) {
+            Some((missing, _)) => {
+                let problem = format!("there is no link.{missing} to it");
+                Err(Fault::new(format!("link.{given}"), problem, format!("name all three files: {MAKE}")))
+            }
+            None => Ok(()),
+        };
+    }
+    let nodes = config.cluster.nodes.iter().map(|peer| ("cluster.nodes", peer.address));
+    let mut addresses = nodes.chain(link.listen.map(|listen| ("link.listen", listen)));
+    match addresses.find(|(_, address)| !link.plain && !address.ip().is_loopback()) {
+        Some((key, open)) => {
+            let problem = format!("{open} is not on this machine alone, and links in the clear can be read and forged on the way");
+            Err(Fault::new(key, problem, format!("set link.ca, link.certificate and link.key: {MAKE}")))
         }
         None => Ok(()),
     }

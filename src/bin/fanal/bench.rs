@@ -10,7 +10,7 @@ use fanal::bench::pub_sub::Bus;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::round::Schedule;
 use fanal::bench::server::Bench;
-use fanal::bench::{fanout, idle, memory, sockets, storm};
+use fanal::bench::{cluster, fanout, idle, memory, sockets, storm};
 use fanal::drive::pin;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -24,7 +24,8 @@ Examples:
   fanal bench fanout --target 127.0.0.1:7400 --data fanal-data
   fanal bench fanout --door ws --tls --window 8
   fanal bench storm --users 10000
-  fanal bench memory --users 1000000 --subscribers 2")]
+  fanal bench memory --users 1000000 --subscribers 2
+  fanal bench cluster --clusters 2 --nodes 2 --users 1000 --subscribers 20")]
 pub struct Args {
     #[command(subcommand)]
     kind: Kind,
@@ -42,6 +43,8 @@ enum Kind {
     Idle(Idle),
     /// The same frames and sockets without presence: the physical limit of a fan-out.
     Floor(Floor),
+    /// Users of one cluster change presence, their subscribers are in others: what crosses, read on the wire, and what it takes.
+    Cluster(Cluster),
 }
 
 /// What every kind takes.
@@ -198,6 +201,36 @@ struct Floor {
     common: Common,
 }
 
+#[derive(clap::Args)]
+struct Cluster {
+    /// Clusters: the users of the first one speak, those of the others listen.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=16))]
+    clusters: u16,
+    /// Nodes of each cluster, each a process on a processor of its own as far as there are any.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    nodes: u16,
+    /// Users of each cluster.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    users: u32,
+    /// Subscribers of each user of the first cluster, in each other cluster.
+    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    subscribers: u32,
+    #[command(flatten)]
+    pacing: Pacing,
+    /// Let changes wait for complex messages (link.non_real_time = ["show"]), so that many cross as one.
+    #[arg(long)]
+    patient: bool,
+    /// Don't lead the links through what reads them: faster, and nothing is known of what crossed.
+    #[arg(long)]
+    untapped: bool,
+    /// Processor of the load generator. By default the kernel chooses.
+    #[arg(long, value_name = "N")]
+    load_core: Option<usize>,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
 /// The greatest number taken on the command line.
 const MOST: f64 = 1e9;
 
@@ -208,6 +241,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Kind::Storm(args) => (args.common.json, storm(args)),
         Kind::Idle(args) => (args.common.json, idle(args)),
         Kind::Floor(args) => (args.common.json, floor(args)),
+        Kind::Cluster(args) => (args.json, cluster(args)),
     };
     let report = report?;
     let text = if json { report.json() + "\n" } else { report.table() };
@@ -298,6 +332,24 @@ fn floor(args: Floor) -> Result<Report, Failure> {
         load_processor: args.common.load_processor()?,
     };
     sockets::run(&plan, &args.common.progress()).map_err(Failure::line)
+}
+
+fn cluster(args: Cluster) -> Result<Report, Failure> {
+    check_density(args.users, args.subscribers)?;
+    if let Some(core) = args.load_core {
+        fits("--load-core", &[core])?;
+    }
+    let plan = cluster::Plan {
+        clusters: args.clusters,
+        nodes: args.nodes,
+        users: args.users,
+        subscribers: args.subscribers,
+        schedule: args.pacing.schedule(),
+        patient: args.patient,
+        tapped: !args.untapped,
+        load_processor: args.load_core,
+    };
+    cluster::run(&plan, &Progress::shown(io::stderr().is_terminal())).map_err(Failure::line)
 }
 
 fn check_density(users: u32, subscribers: u32) -> Result<(), Failure> {

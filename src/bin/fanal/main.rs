@@ -3,9 +3,11 @@
 //! Errors go to stderr as one line with the fix, and where a file is to blame, the place in it; the exit status is then 1.
 
 mod bench;
+mod cluster;
 mod config;
 mod demo;
 mod failure;
+mod link;
 mod serve;
 mod settings;
 mod sim;
@@ -40,6 +42,10 @@ enum Command {
     User(user::Args),
     /// Move what a stopped node keeps between a data directory and a database, or check it.
     Store(store::Args),
+    /// Show how a running node finds the others of its cluster.
+    Cluster(cluster::Args),
+    /// Make certificates by which the nodes of a cluster prove to each other who they are.
+    Link(link::Args),
     /// Show what a running node is doing.
     Stats(stats::Args),
     /// Make a log-in token for a user or a trunk, as a log-in service would.
@@ -58,6 +64,8 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         Command::User(args) => user::run(args),
         Command::Store(args) => store::run(args),
+        Command::Cluster(args) => cluster::run(args),
+        Command::Link(args) => link::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Token(args) => token::run(args),
         Command::Demo(args) => demo::run(args),

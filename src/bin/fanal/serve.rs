@@ -13,13 +13,13 @@ use tracing_subscriber::EnvFilter;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
+What goes wrong while it runs goes to stderr, as much of it as FANAL_LOG says (error, warn, info, ...).
+
 Examples:
   fanal serve
   fanal serve --cores 0,1 --data /var/lib/fanal --domain example.org
   fanal serve --xmpp 0.0.0.0:5222 --xmpps 0.0.0.0:5223 --ws 0.0.0.0:7480 --domain example.org
-  fanal serve --config fanal.toml --native 0.0.0.0:7400
-
-What goes wrong while it runs goes to stderr, as much of it as FANAL_LOG says (error, warn, info, ...).")]
+  fanal serve --config fanal.toml --native 0.0.0.0:7400")]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,

@@ -1,6 +1,7 @@
-//! TLS 1.2 and 1.3 between a socket and a door: the peer's bytes in, plain bytes out, and the other way round.
+//! TLS 1.2 and 1.3 between a socket and a door, or another node's link: the peer's bytes in, plain bytes out, and the other way
+//! round.
 //!
-//! Lives on: the core that owns the connection, and moves with it. Serves C8, G6; RFC 7590, RFC 8446, RFC 5246. Sans-IO over
+//! Lives on: the core that owns the connection, and moves with it. Serves C8, G6, Z2; RFC 7590, RFC 8446, RFC 5246. Sans-IO over
 //! rustls' unbuffered API. It is behind the feature `runtime`, and the one place of `front` that is no function of its input:
 //! aws-lc-rs draws its own randomness, and rustls asks the clock how old a ticket is; the simulator has no TLS.
 //!
@@ -11,21 +12,25 @@
 
 mod end_point;
 mod exporter;
+mod link;
 mod opening;
+mod session;
 mod terms;
 mod validity;
 
+pub use link::{BadCredentials, LinkCredentials, LinkIdentity};
 pub use terms::{Application, BadIdentity, Certificates, Identity, Terms};
 
 use crate::base::sealing::Sealing;
-use crate::front::binding::Bindings;
+use crate::front::binding::{Bindings, EndPoint};
+use crate::wire::link::Site;
 use exporter::Heard;
 use opening::Opening;
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
-};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::EncryptError;
 use rustls::{Error, ProtocolVersion};
+use session::{Session, Words};
 use std::sync::Arc;
 
 /// Bytes that a handshake may take in all. At the limit: the alert `decode_error`.
@@ -65,7 +70,7 @@ pub enum Fault {
 /// One connection's TLS.
 pub struct Tls {
     /// rustls' half of it; `None` once the kernel encrypts what is sent: then what is received is opened by `opening`.
-    session: Option<Box<UnbufferedServerConnection>>,
+    session: Option<Session>,
     opening: Option<Box<Opening>>,
     /// Whether the kernel is to encrypt, as soon as it can.
     kernel: bool,
@@ -74,7 +79,10 @@ pub struct Tls {
     /// Records for the peer, made and not yet taken.
     pending: Vec<u8>,
     heard: Arc<Heard>,
-    identity: Arc<Identity>,
+    /// What a log-in can be bound to of the certificate.
+    end_point: Option<EndPoint>,
+    /// What the peer's second flight takes, in microseconds.
+    finish_us: u32,
     handshake_bytes: usize,
     peer_closed: bool,
     /// It has failed, or we have closed it: nothing is taken any more, and nothing but what is pending is said.
@@ -85,18 +93,45 @@ impl Tls {
     pub fn new(terms: &Terms, application: Application) -> Result<Tls, Fault> {
         let heard = Arc::new(Heard::default());
         let (config, identity) = terms.for_connection(application, heard.clone());
-        Ok(Tls {
-            session: Some(Box::new(UnbufferedServerConnection::new(config)?)),
+        let session = Session::Server(Box::new(UnbufferedServerConnection::new(config)?));
+        Ok(Tls { kernel: terms.kernel(), heard, end_point: identity.end_point, ..Tls::of(session, FINISH_US) })
+    }
+
+    fn of(session: Session, finish_us: u32) -> Tls {
+        Tls {
+            session: Some(session),
             opening: None,
-            kernel: terms.kernel(),
+            kernel: false,
             incoming: Vec::new(),
             pending: Vec::new(),
-            heard,
-            identity,
+            heard: Arc::default(),
+            end_point: None,
+            finish_us,
             handshake_bytes: 0,
             peer_closed: false,
             over: false,
-        })
+        }
+    }
+
+    /// A link that another node has dialled.
+    pub fn link_accepted(credentials: &LinkCredentials) -> Result<Tls, Fault> {
+        let session = UnbufferedServerConnection::new(credentials.server())?;
+        // What comes then is a certificate and its proof.
+        Ok(Tls::of(Session::Server(Box::new(session)), HANDSHAKE_US))
+    }
+
+    /// A link that this node has dialled, to the node of these numbers and no other. What begins it is pending.
+    pub fn link_dialled(credentials: &LinkCredentials, to: Site) -> Result<Tls, Fault> {
+        let session = UnbufferedClientConnection::new(credentials.client(), link::name(to))?;
+        let mut tls = Tls::of(Session::Client(Box::new(session)), HANDSHAKE_US);
+        tls.received(&[], &mut Vec::new())?;
+        Ok(tls)
+    }
+
+    /// Whether the peer has proved to be this node, once the handshake is done.
+    pub fn is_peer(&self, site: Site) -> bool {
+        let certificate = self.session.as_ref().and_then(|session| session.peer_certificates()?.first());
+        !self.is_handshaking() && certificate.is_some_and(|certificate| link::is_for(certificate, site))
     }
 
     /// Takes bytes of the peer, cut anywhere. What they say is appended to `plain`. Records for the peer may be pending then.
@@ -135,7 +170,7 @@ impl Tls {
             return sent.inspect_err(|_| self.end());
         }
         let room = plain.len() + plain.len().div_ceil(RECORD_PLAIN) * RECORD_EXTRA;
-        let sent = self.write(out, room, |traffic, room| traffic.encrypt(plain, room));
+        let sent = self.write(out, room, Words::Plain(plain));
         if sent.is_err() {
             self.end();
         }
@@ -149,7 +184,7 @@ impl Tls {
         // Where the kernel encrypts, the driver says goodbye.
         if !self.over && !self.is_handshaking() && self.opening.is_none() {
             // A session that can't encrypt its goodbye leaves without one.
-            _ = self.write(out, RECORD_EXTRA + 2, |traffic, room| traffic.queue_close_notify(room));
+            _ = self.write(out, RECORD_EXTRA + 2, Words::Goodbye);
         }
         self.end();
     }
@@ -171,10 +206,11 @@ impl Tls {
     /// What the kernel needs to encrypt everything that is sent from now on, if it is to and can; once. Ask when all that was
     /// encrypted here has been taken. What `send` appends then is plain.
     pub fn hand_over(&mut self) -> Option<Box<Sealing>> {
-        if !self.kernel || self.over || self.has_pending() || !self.session.as_ref().is_some_and(|session| opening::fits(session)) {
+        if !self.kernel || self.over || self.has_pending() {
             return None;
         }
-        match opening::take_apart(*self.session.take()?) {
+        let Some(Session::Server(session)) = self.session.take_if(|session| opening::fits(session)) else { return None };
+        match opening::take_apart(*session) {
             Ok((sealing, opening)) => {
                 self.opening = Some(Box::new(opening));
                 Some(Box::new(sealing))
@@ -191,7 +227,7 @@ impl Tls {
     pub fn cost_us(&self) -> u32 {
         match &self.session {
             Some(session) if !self.over && session.is_handshaking() => match session.protocol_version() {
-                Some(_) => FINISH_US,
+                Some(_) => self.finish_us,
                 None => HANDSHAKE_US,
             },
             _ => 0,
@@ -203,7 +239,7 @@ impl Tls {
     pub fn bindings(&self) -> Bindings {
         match self.is_handshaking() {
             true => Bindings::default(),
-            false => Bindings { exporter: self.heard.binding(), end_point: self.identity.end_point },
+            false => Bindings { exporter: self.heard.binding(), end_point: self.end_point },
         }
     }
 
@@ -215,7 +251,7 @@ impl Tls {
     /// Bytes on the heap: its own, and about those of rustls.
     pub fn heap_bytes(&self) -> usize {
         let session = match &self.session {
-            Some(_) => size_of::<UnbufferedServerConnection>() + SESSION_HEAP_BYTES,
+            Some(session) => session.size() + SESSION_HEAP_BYTES,
             None => size_of::<Opening>() + OPENING_HEAP_BYTES,
         };
         self.incoming.capacity() + self.pending.capacity() + size_of::<Heard>() + session
@@ -228,40 +264,9 @@ impl Tls {
             return Ok(());
         }
         let Some(session) = &mut self.session else { return Ok(()) };
-        let mut at = 0;
-        let mut outcome = Ok(true);
-        while let Ok(true) = outcome {
-            let UnbufferedStatus { discard, state } = session.process_tls_records(&mut self.incoming[at..]);
-            at += discard;
-            outcome = match state {
-                Ok(ConnectionState::ReadTraffic(mut records)) => loop {
-                    match records.next_record() {
-                        Some(Ok(record)) => {
-                            at += record.discard;
-                            plain.extend_from_slice(record.payload);
-                        }
-                        Some(Err(error)) => break Err(error.into()),
-                        None => break Ok(true),
-                    }
-                },
-                Ok(ConnectionState::EncodeTlsData(mut record)) => {
-                    encode(&mut record, &mut self.pending);
-                    Ok(true)
-                }
-                Ok(ConnectionState::TransmitTlsData(sent)) => {
-                    sent.done();
-                    Ok(true)
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.peer_closed = true;
-                    Ok(true)
-                }
-                Ok(_) => Ok(false),
-                Err(error) => Err(error.into()),
-            };
-        }
-        self.incoming.drain(..at);
-        outcome.map(|_| ())
+        let (closed, outcome) = session.work_off(&mut self.incoming, &mut self.pending, plain);
+        self.peer_closed |= closed;
+        outcome
     }
 
     fn within_bounds(&self) -> Result<(), Fault> {
@@ -279,12 +284,7 @@ impl Tls {
         let before = self.pending.len();
         // Nothing is read any more: rustls gives what it has to say before it looks at the bytes that came.
         let Some(session) = &mut self.session else { return };
-        while session.wants_write() {
-            match session.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(mut record)) => encode(&mut record, &mut self.pending),
-                _ => break,
-            }
-        }
+        session.flush(&mut self.pending);
         if self.pending.len() == before && session.is_handshaking() {
             match session.protocol_version() {
                 None => self.pending.extend_from_slice(&[21, 3, 3, 0, 2, 2, DECODE_ERROR]),
@@ -309,34 +309,9 @@ impl Tls {
         self.pending = Vec::new();
     }
 
-    /// Lets rustls encrypt something behind what is in `out`. `room` is about what it takes.
-    fn write(
-        &mut self,
-        out: &mut Vec<u8>,
-        room: usize,
-        mut encrypt: impl FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
-    ) -> Result<(), Fault> {
+    fn write(&mut self, out: &mut Vec<u8>, room: usize, words: Words<'_>) -> Result<(), Fault> {
         let Some(session) = &mut self.session else { return Err(Error::HandshakeNotComplete.into()) };
-        loop {
-            // With what has come of the next record: rustls may know where in it a message of its own begins.
-            let UnbufferedStatus { state, .. } = session.process_tls_records(&mut self.incoming);
-            match state? {
-                ConnectionState::EncodeTlsData(mut record) => encode(&mut record, out),
-                ConnectionState::TransmitTlsData(sent) => sent.done(),
-                ConnectionState::WriteTraffic(mut traffic) => return fill(out, room, |room| encrypt(&mut traffic, room)),
-                _ => return Err(Error::HandshakeNotComplete.into()),
-            }
-        }
-    }
-}
-
-/// Appends a record that rustls has made.
-fn encode<Data>(record: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
-    let start = out.len();
-    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) = record.encode(&mut []) {
-        out.resize(start + required_size, 0);
-        let written = record.encode(&mut out[start..]).unwrap_or(0);
-        out.truncate(start + written);
+        session.write(&mut self.incoming, words, room, out)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::base::sealing::{Cipher, Sealing};
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::{AlertDescription, ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
+use rustls::{AlertDescription, CommonState, ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
 
 /// Kinds of records.
 const ALERT: u8 = 21;
@@ -32,7 +32,7 @@ pub(super) struct Opening {
 }
 
 /// Whether the kernel could take over what this connection sends.
-pub(super) fn fits(session: &UnbufferedServerConnection) -> bool {
+pub(super) fn fits(session: &CommonState) -> bool {
     let suite = session.negotiated_cipher_suite().and_then(|suite| suite.tls13());
     let is_known = suite.is_some_and(|suite| suite.common.suite.as_str().is_some_and(|name| name.contains("_AES_")));
     let is_still = !session.is_handshaking() && !session.wants_write();

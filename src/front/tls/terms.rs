@@ -8,12 +8,13 @@ use super::exporter::Heard;
 use super::{end_point, validity};
 use crate::base::time::WallClock;
 use crate::front::binding::EndPoint;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::{self, Ticketer};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert, ServerConfig};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
+use rustls::{Error, InconsistentKeys, SignatureScheme};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -22,7 +23,7 @@ const TICKETS: usize = 2;
 
 /// A certificate with its chain, and its key.
 pub struct Identity {
-    key: Arc<CertifiedKey>,
+    pub(super) key: Arc<CertifiedKey>,
     tickets: Arc<dyn ProducesTickets>,
     /// When the certificate ends, as far as it can be read.
     pub ends: Option<WallClock>,
@@ -86,6 +87,16 @@ impl Identity {
 impl ResolvesServerCert for Identity {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.key.clone())
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

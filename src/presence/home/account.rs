@@ -9,8 +9,9 @@ use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Asker, Attach, Note, SessionEvent, UserRef, WayKind};
+use crate::presence::control::{Attach, Note, SessionEvent, UserRef, WayKind};
 use crate::presence::edge::Edge;
+use crate::presence::errand::{Answer, Caller, Who};
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::subscription::{self, Action};
@@ -26,7 +27,7 @@ impl Homes {
         }
     }
 
-    fn create(&mut self, jid: &Bare, credentials: Option<ScramCredentials>, out: &mut Outbox) -> Result<UserRef, Reason> {
+    fn create(&mut self, jid: &Bare, credentials: Option<Box<ScramCredentials>>, out: &mut Outbox) -> Result<UserRef, Reason> {
         if self.by_user.len() >= self.place.limits.users_per_core as usize {
             return Err(Reason::Overloaded);
         }
@@ -42,7 +43,7 @@ impl Homes {
         let serial = last.checked_add(1).ok_or(Reason::Overloaded)?;
         *last = serial;
         let mut user = User::new(UserId::new(self.place.cluster, slot, serial), jid.clone());
-        user.credentials = credentials.map(Box::new);
+        user.credentials = credentials;
         let writes = [Some(account_row(&user, user.credentials.as_deref())), self.unsettled_row(jid, user.id)];
         let at = self.insert(user);
         self.store_change(at, Plan { writes: writes.into_iter().flatten().collect(), ..Plan::default() }, Origin::Creation, out);
@@ -51,55 +52,42 @@ impl Homes {
 
     pub(super) fn creation_failed(&mut self, at: UserRef, why: &str, out: &mut Outbox) {
         let user = self.take(at).expect("a user being stored is there");
-        for (waiter, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
-            waiter.answer(Err(why), out);
+        for (caller, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
+            answer(caller, Err(why), out);
         }
         self.refuse_waiting(user, Reason::StorageFailed, out);
     }
 
-    /// The operator adds a user, or gives one a new password.
-    pub fn add_user(&mut self, ticket: u64, jid: &Bare, credentials: Option<ScramCredentials>, out: &mut Outbox) {
+    /// The operator adds a user, or somebody makes an account (XEP-0077).
+    pub fn add_user(&mut self, caller: Caller, jid: &Bare, credentials: Option<Box<ScramCredentials>>, out: &mut Outbox) {
         if self.by_name(jid).is_some() {
-            out.answers.push((ticket, Err(format!("{jid} exists already: delete it first"))));
-            return;
+            return caller.refuse(Reason::UserExists, format!("{jid} exists already: delete it first"), out);
         }
         if jid.domain() != self.place.domain {
             let why = format!("{jid}: this node's users are @{0}: add one of that domain", self.place.domain);
-            out.answers.push((ticket, Err(why)));
-            return;
+            return caller.refuse(Reason::NoSuchUser, why, out);
         }
         match self.create(jid, credentials, out) {
-            Ok(at) => self.creations.push((Waiter::Operator(ticket), at)),
-            Err(reason) => out.answers.push((ticket, Err(format!("{jid}: {}", reason.text())))),
+            Ok(at) => self.creations.push((caller, at)),
+            Err(reason) => caller.refuse(reason, format!("{jid}: {}", reason.text()), out),
         }
     }
 
-    /// A created account is stored: the operator who asked for it is told.
+    /// A created account is stored: whoever asked for it is told.
     pub(super) fn created(&mut self, at: UserRef, out: &mut Outbox) {
         let jid = self.get(at).expect("a user being stored is there").jid.clone();
         self.settle(&jid, at.user, out);
-        for (waiter, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
-            self.counters.registrations += u64::from(matches!(waiter, Waiter::Client(_)));
-            waiter.answer(Ok(()), out);
-        }
-    }
-
-    /// Somebody makes an account (XEP-0077).
-    pub fn register(&mut self, asker: Asker, jid: &Bare, credentials: ScramCredentials, out: &mut Outbox) {
-        if self.by_name(jid).is_some() {
-            return refuse(asker, Reason::UserExists, "", out);
-        }
-        match self.create(jid, Some(credentials), out) {
-            Ok(at) => self.creations.push((Waiter::Client(asker), at)),
-            Err(reason) => refuse(asker, reason, "", out),
+        for (caller, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
+            self.counters.registrations += u64::from(matches!(caller.who, Who::Client { .. }));
+            answer(caller, Ok(()), out);
         }
     }
 
     /// The operator removes a user: sessions end, contacts hear that the subscriptions are over, nothing stays behind.
-    pub fn delete_user(&mut self, now: Time, ticket: u64, jid: &Bare, edge: &mut Edge, out: &mut Outbox) {
+    pub fn delete_user(&mut self, now: Time, caller: Caller, jid: &Bare, edge: &mut Edge, out: &mut Outbox) {
         match self.by_name(jid) {
-            None => out.answers.push((ticket, Err(format!("there is no user {jid}")))),
-            Some(at) => self.remove_user(now, at, ticket, edge, out),
+            None => caller.refuse(Reason::NoSuchUser, format!("there is no user {jid}"), out),
+            Some(at) => self.remove_user(now, at, caller, edge, out),
         }
     }
 
@@ -133,6 +121,14 @@ impl Homes {
         self.by_user.remove(&user.id);
         self.free.push(at.slot);
         Some(user)
+    }
+}
+
+/// What the store has said of an account.
+pub(super) fn answer(caller: Caller, result: Result<(), &str>, out: &mut Outbox) {
+    match result {
+        Ok(()) => caller.answer(Answer::Done, out),
+        Err(why) => caller.refuse(Reason::StorageFailed, format!("the store failed: {why}"), out),
     }
 }
 

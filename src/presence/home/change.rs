@@ -14,6 +14,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
+use crate::presence::errand::Caller;
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Session, User};
 use crate::store::{Completion, Durability, Table, Write, rows};
@@ -37,9 +38,7 @@ pub enum Change {
     /// A contact's home has stored a way.
     WayDone(Box<WayName>),
     /// The account goes; the answer is for the operator.
-    Remove {
-        ticket: u64,
-    },
+    Remove(Caller),
 }
 
 /// A change that is with the store.
@@ -60,10 +59,10 @@ pub(super) enum Origin {
     Removal(Waiter),
 }
 
-/// Who waits to hear of an account that is made or removed.
+/// Who waits to hear of an account that is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Waiter {
-    Operator(u64),
+    Operator(Caller),
     Client(Asker),
 }
 
@@ -183,9 +182,9 @@ impl Homes {
         self.store_stray(now, to, edge, out);
     }
 
-    pub(super) fn remove_user(&mut self, now: Time, at: UserRef, ticket: u64, edge: &mut Edge, out: &mut Outbox) {
+    pub(super) fn remove_user(&mut self, now: Time, at: UserRef, caller: Caller, edge: &mut Edge, out: &mut Outbox) {
         if let Some(user) = self.user(at) {
-            user.rare().waiting.push_back(Change::Remove { ticket });
+            user.rare().waiting.push_back(Change::Remove(caller));
             self.run_changes(now, at, edge, out);
         }
     }
@@ -223,7 +222,7 @@ impl Homes {
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
-                Change::Remove { ticket } => (account::plan_removal(user, next_way), Origin::Removal(Waiter::Operator(ticket))),
+                Change::Remove(caller) => (account::plan_removal(user, next_way), Origin::Removal(Waiter::Operator(caller))),
             };
             let mut planned = planned;
             if let Origin::Removal(_) = origin {
@@ -360,9 +359,7 @@ impl Homes {
 impl Waiter {
     pub(super) fn answer(self, result: Result<(), &str>, out: &mut Outbox) {
         match (self, result) {
-            (Waiter::Operator(ticket), result) => {
-                out.answers.push((ticket, result.map_err(|why| format!("the store failed: {why}"))));
-            }
+            (Waiter::Operator(caller), result) => account::answer(caller, result, out),
             // A connection that waits for this can't go on without an answer.
             (Waiter::Client(Asker { edge, request }), Ok(())) => {
                 out.tell(edge, SessionEvent::Done { request });

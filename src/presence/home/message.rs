@@ -10,6 +10,7 @@ use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
 use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef, Wanted};
 use crate::presence::edge::Edge;
+use crate::presence::errand::Answer;
 use crate::presence::mailbox::Mailbox;
 use crate::presence::outbox::Outbox;
 use crate::presence::roster::version_text;
@@ -280,7 +281,7 @@ impl Homes {
             match change {
                 Change::Attach(attach) => refuse(attach.asker, reason, "", out),
                 Change::Ask { asker, .. } => refuse(asker, reason, "", out),
-                Change::Remove { ticket } => out.answers.push((ticket, Ok(()))),
+                Change::Remove(caller) => caller.answer(Answer::Done, out),
                 Change::WayDone(name) => out.send(out.map.home_of(&name.from), Control::WayDone(name)),
                 Change::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
             }

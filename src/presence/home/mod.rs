@@ -4,8 +4,8 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
 //! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's changes happen one after the other, each after it was stored; what follows
-//! from a change happens after it.
+//! go), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's changes happen one after the other, each
+//! after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
@@ -29,6 +29,7 @@ pub use news::Interests;
 
 use super::control::{UserRef, Way, WayName};
 use super::directory::Directory;
+use super::errand::Caller;
 use super::frame::Events;
 use super::relay::Relays;
 use super::user::{Session, User};
@@ -158,7 +159,7 @@ pub struct Homes {
     strays: BTreeMap<Bare, VecDeque<Change>>,
     stray_retries: VecDeque<(Time, Bare)>,
     /// Who waits for an account to be stored.
-    creations: Vec<(change::Waiter, UserRef)>,
+    creations: Vec<(Caller, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
     /// Ways from other nodes that have arrived, as long as they may come again.
@@ -268,6 +269,13 @@ impl Homes {
 
     pub fn get(&self, at: UserRef) -> Option<&User> {
         self.users.get(at.slot as usize)?.as_ref().filter(|user| user.id == at.user)
+    }
+
+    /// Users who are watched at other nodes.
+    pub fn across(&self, out: &super::outbox::Outbox) -> usize {
+        let here = out.map.here.node;
+        let is_across = |user: &&User| user.outbound.iter().any(|destination| destination.seat.node != here);
+        self.users.iter().flatten().filter(is_across).count()
     }
 
     /// All users, in the order of their names.

@@ -96,7 +96,7 @@ impl Shard {
     }
 
     /// Whether a node is one that there may be lanes to.
-    pub(super) fn is_known(&self, site: Site) -> bool {
+    pub(in crate::shard) fn is_known(&self, site: Site) -> bool {
         let is_awaited = |terms: &LinkTerms| {
             let at = terms.between.as_ref().map_or(&[][..], |between| between.at_of(site.cluster));
             at.iter().any(|(node, _)| *node == site.node)
@@ -173,7 +173,7 @@ impl Shard {
                 }
             }
             Err(why) => {
-                self.warnings.push(format!("cluster {} can't log in: {why}", site.cluster));
+                self.link_faults.remark(format!("cluster {} can't log in: {why}", site.cluster));
                 let why = postcard::to_extend(&why, word::DENIED.to_le_bytes().to_vec()).expect("a reason is plain values");
                 self.links.words.push((site, why));
             }
@@ -187,7 +187,7 @@ impl Shard {
             return Err(BadPassage);
         }
         let why: Unnumbered = postcard::from_bytes(said).map_err(|_| BadPassage)?;
-        self.warnings.push(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
+        self.link_faults.remark(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
         Ok(())
     }
 

@@ -19,10 +19,10 @@ use super::connection::Doorway;
 use crate::base::id::{ConnId, CoreId, NodeId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
-use crate::base::time::Time;
+use crate::base::time::{Time, WallClock};
 use crate::front::native::{Door, Parting};
-use crate::front::translate::Translate;
-use crate::link::{Ends, Incoming, Machine, Notice, refuse};
+use crate::front::translate::{HANDSHAKE, Translate};
+use crate::link::{Ends, Incoming, Machine, Notice};
 use crate::ownership::clusters::Clusters;
 use crate::presence::passage::BadPassage;
 use crate::wire::frame::Chunk;
@@ -36,9 +36,6 @@ use std::sync::Arc;
 
 /// Bytes of a connection that has not said yet which lane it is for: a hello. At the limit it is refused.
 const HELLO_BYTES: usize = 1024;
-
-/// Nodes of which the operator is told that there is no link. At the limit: of others not.
-const MOST_WARNED: usize = 1024;
 
 /// What an entry's first two bytes say it is; in a link within the cluster they are the number of the core it is for else, and
 /// [`CROSSING`] in one between clusters.
@@ -87,7 +84,7 @@ impl LinkTerms {
 }
 
 /// A lane of whose, and which.
-type Lane = (Site, u16);
+pub(super) type Lane = (Site, u16);
 
 /// What is at the other end of a link's connection.
 #[derive(Debug)]
@@ -111,8 +108,21 @@ pub(super) struct Links {
     words: Vec<(Site, Vec<u8>)>,
     /// Connections that are wanted.
     dials: Vec<(u64, SocketAddr)>,
-    /// Of which nodes the operator was told that there is no link.
-    warned: BTreeSet<Site>,
+}
+
+impl Links {
+    pub fn lane(&mut self, lane: Lane) -> Option<&mut Machine> {
+        self.lanes.get_mut(&lane)
+    }
+
+    pub fn lanes_to(&self, site: Site) -> impl Iterator<Item = &Machine> {
+        self.lanes.range((site, 0)..=(site, u16::MAX)).map(|(_, machine)| machine)
+    }
+
+    /// Another node's cores, whether it can be reached, and since when it can or can't be.
+    pub fn reach_of(&self, site: Site) -> (u16, bool, Option<WallClock>) {
+        self.reach.get(&site).map_or((0, false, None), |reach| (reach.cores, reach.found, reach.since))
+    }
 }
 
 /// A dial's token says whose it is.
@@ -191,7 +201,8 @@ impl Shard {
         if self.stopping || !self.links.lanes.contains_key(&lane) {
             return None;
         }
-        let conn = self.open_link(now, address.ip(), Far::Lane(lane.0, lane.1), None);
+        let translator = self.dial_securely(now, lane)?;
+        let conn = self.open_link(now, address.ip(), Far::Lane(lane.0, lane.1), translator);
         let machine = self.links.lanes.get_mut(&lane).expect("looked up above");
         machine.dialled(now, conn, &mut self.out.lines);
         Some(conn)
@@ -223,10 +234,11 @@ impl Shard {
             Far::Unknown(mut said) => {
                 said.extend_from_slice(bytes);
                 match Hello::peek(&said) {
+                    _ if said.starts_with(&[HANDSHAKE]) => self.turn_away(now, conn, None, LinkReason::NotAlike),
                     Ok(None) if said.len() <= HELLO_BYTES => self.set_door(conn, Doorway::Link(Far::Unknown(said))),
-                    Ok(None) => refuse(conn, LinkReason::TooLong, &mut self.out.lines),
+                    Ok(None) => self.turn_away(now, conn, None, LinkReason::TooLong),
                     Ok(Some(hello)) => self.meet(now, conn, hello, said),
-                    Err(reason) => refuse(conn, reason, &mut self.out.lines),
+                    Err(reason) => self.turn_away(now, conn, None, reason),
                 }
             }
         }
@@ -236,8 +248,11 @@ impl Shard {
     fn meet(&mut self, now: Time, conn: ConnId, hello: Hello, said: Vec<u8>) {
         let Some(terms) = self.settings.links.clone() else { return };
         let (site, lane) = (hello.from, hello.lane);
+        if !self.translators.is_peer(conn.slot, site) {
+            return self.turn_away(now, conn, Some(site), LinkReason::WrongCertificate);
+        }
         if lane >= Hello::lanes(self.settings.cores, hello.cores) {
-            return self.turn_away(conn, site, LinkReason::WrongLane);
+            return self.turn_away(now, conn, Some(site), LinkReason::WrongLane);
         }
         let core = CoreId(lane % self.settings.cores);
         if core != self.settings.core {
@@ -253,18 +268,13 @@ impl Shard {
             false => self.admit_cluster(&hello),
         };
         if let Err(reason) = admitted {
-            return self.turn_away(conn, site, reason);
+            return self.turn_away(now, conn, Some(site), reason);
         }
         self.open_lane(now, (site, lane));
         self.set_door(conn, Doorway::Link(Far::Lane(site, lane)));
         let machine = self.links.lanes.get_mut(&(site, lane)).expect("just opened");
         machine.accepted(now, conn, &mut self.out.lines);
         self.read_lane(now, conn, (site, lane), &said);
-    }
-
-    fn turn_away(&mut self, conn: ConnId, site: Site, reason: LinkReason) {
-        refuse(conn, reason, &mut self.out.lines);
-        self.warn(site, reason);
     }
 
     fn read_lane(&mut self, now: Time, conn: ConnId, lane: Lane, bytes: &[u8]) {
@@ -327,10 +337,10 @@ impl Shard {
         let mut tell = |state| self.tell_of_lane(now, LaneNews { site, lane: number, state });
         match notice {
             Notice::Dial => {
-                let address = self.address(site);
+                let address = self.address_of(site);
                 self.links.dials.extend(address.map(|address| (token(lane), address)));
             }
-            Notice::Ended(reason) => self.warn(site, reason),
+            Notice::Ended(reason) => self.link_ended(now, site, reason),
             Notice::Up { .. } => tell(LaneState::Up { cores }),
             Notice::Resumed => tell(LaneState::Resumed),
             Notice::Lost { .. } => tell(LaneState::Down),
@@ -341,8 +351,25 @@ impl Shard {
         }
     }
 
+    /// All nodes that there are links to, or are to be.
+    pub(super) fn linked_sites(&self) -> BTreeSet<Site> {
+        let Some(terms) = &self.settings.links else { return BTreeSet::new() };
+        let told = self.links.clusters.others(terms.me.cluster);
+        let told =
+            told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
+        terms.peers.iter().map(|(node, _)| terms.inside(*node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+    }
+
+    /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
+    pub(super) fn put_off_for(&self, site: Site) -> usize {
+        let peer = self.terms().peer(site);
+        let is_used =
+            peer.cluster().is_none_or(|cluster| self.links.routes.get(&cluster).is_some_and(|route| route.used == Some(site.node)));
+        self.out.peers.get(&peer).filter(|_| is_used).map_or(0, |peer| peer.put_off.len())
+    }
+
     /// Where a node is.
-    fn address(&self, site: Site) -> Option<SocketAddr> {
+    pub(super) fn address_of(&self, site: Site) -> Option<SocketAddr> {
         let terms = self.terms();
         let named = |nodes: &[(NodeId, SocketAddr)]| nodes.iter().find(|(node, _)| *node == site.node).map(|(_, address)| *address);
         if terms.is_inside(site) {
@@ -350,15 +377,6 @@ impl Shard {
         }
         let told = self.links.clusters.get(site.cluster).and_then(|cluster| named(&cluster.place.nodes));
         told.or_else(|| named(terms.between.as_ref()?.at_of(site.cluster)))
-    }
-
-    /// Tells the operator of a link that can't come about, once until it does.
-    fn warn(&mut self, site: Site, reason: LinkReason) {
-        let warned = &mut self.links.warned;
-        if reason.is_lasting() && (warned.len() < MOST_WARNED && warned.insert(site)) {
-            let (cluster, node) = (site.cluster, site.node.0);
-            self.warnings.push(format!("no link with node {node} of cluster {cluster}: {}", reason.text()));
-        }
     }
 
     /// Once a turn: looks after the lanes' time. Gives when it must again.

@@ -7,7 +7,7 @@
 
 use super::{Shard, word};
 use crate::base::id::{CoreId, NodeId};
-use crate::base::time::Time;
+use crate::base::time::{Time, WallClock};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
 use crate::wire::link::{Hello, Site};
@@ -46,7 +46,9 @@ pub(super) struct Reach {
     /// The other node has said that it's ready, and has been told that this one is.
     ready: bool,
     pub told: bool,
-    found: bool,
+    pub found: bool,
+    /// When it was found or lost last.
+    pub since: Option<WallClock>,
 }
 
 impl Reach {
@@ -85,7 +87,7 @@ impl Shard {
     }
 
     pub(in crate::shard) fn hear_of_lane(&mut self, now: Time, LaneNews { site, lane, state }: LaneNews) {
-        let (peer, inside) = (self.terms().peer(site), self.terms().is_inside(site));
+        let (peer, inside, wall) = (self.terms().peer(site), self.terms().is_inside(site), self.homes.place.wall(now));
         let reach = self.links.reach.entry(site).or_default();
         match state {
             LaneState::Up { cores } => {
@@ -96,7 +98,7 @@ impl Shard {
                 }
                 // What answers it may be on its way before all lanes are up; it goes to the right core from the first on.
                 self.out.peers.entry(peer).or_default();
-                self.links.warned.remove(&site);
+                self.link_faults.better(site);
                 if self.has_all_lanes(site) {
                     self.open_own_lanes(now, site);
                 }
@@ -112,6 +114,7 @@ impl Shard {
                 reach.up.remove(&lane);
                 (reach.ready, reach.told) = (false, false);
                 let was_found = std::mem::take(&mut reach.found);
+                reach.since = if was_found { Some(wall) } else { reach.since };
                 let is_away = |(other, reach): (&Site, &Reach)| self.terms().peer(*other) != peer || reach.up.is_empty();
                 if self.links.reach.iter().all(is_away) {
                     self.out.peers.remove(&peer);
@@ -128,7 +131,7 @@ impl Shard {
         let own = self.settings.cores;
         let Some(reach) = self.links.reach.get_mut(&site) else { return };
         if reach.ready && !reach.found && reach.is_whole(own) {
-            reach.found = true;
+            (reach.found, reach.since) = (true, Some(wall));
             let cores = reach.cores;
             self.site_found(now, site, cores);
         }

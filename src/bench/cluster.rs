@@ -1,0 +1,311 @@
+//! `bench cluster`: what it takes to tell other clusters, over real links that are read on the wire.
+//!
+//! Lives on: the generator's pinned thread; each node is a process of its own. Serves G6, Z5, Z6, Z7, Z10, M4. The users of the
+//! first cluster change their presence; their subscribers are in the others. Everybody is on a trunk to a node of its cluster, so a
+//! user's home is mostly another node than the one it speaks to, as in a real cluster. Links are led through [`Taps`] unless they
+//! are to be as fast as they can.
+
+use super::crowd::Crowd;
+use super::dialect::Dialect;
+use super::graph::Graph;
+use super::presences::Presences;
+use super::progress::Progress;
+use super::report::Report;
+use super::round::{Meter, Round, Schedule};
+use super::server::{self, Server};
+use super::steps::{Steps, Until};
+use super::talk::{STALL, Talk, Traffic};
+use super::tap::{Crossed, Taps};
+use crate::base::config::Config;
+use crate::base::config::cluster::Peer;
+use crate::base::id::NodeId;
+use crate::drive::pin;
+use crate::front::doors::Speaks;
+use crate::wire::native::Action;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+/// What to run.
+#[derive(Clone)]
+pub struct Plan {
+    pub clusters: u16,
+    /// Of each cluster.
+    pub nodes: u16,
+    /// Of each cluster: those of the first one speak.
+    pub users: u32,
+    /// Of each user of the first cluster, in each other one.
+    pub subscribers: u32,
+    pub schedule: Schedule,
+    /// Changes may wait for complex messages.
+    pub patient: bool,
+    /// Links are led through taps.
+    pub tapped: bool,
+    pub load_processor: Option<usize>,
+}
+
+/// The nodes of all clusters, those of the first one first.
+struct Fleet {
+    plan: Plan,
+    servers: Vec<Server>,
+    taps: Taps,
+}
+
+/// Where everybody is: users are counted over all clusters, so that `Places` puts each on a trunk to a node of its own.
+#[derive(Clone, Copy)]
+struct Seating {
+    clusters: u32,
+    nodes: u32,
+}
+
+impl Seating {
+    /// The number of a cluster's nth user.
+    fn user(self, cluster: u32, nth: u32) -> u32 {
+        (nth / self.nodes * self.clusters + cluster) * self.nodes + nth % self.nodes
+    }
+
+    /// The cluster of a user, and which one it is there.
+    fn place(self, user: u32) -> (u32, u32) {
+        let (round, rest) = (user / (self.nodes * self.clusters), user % (self.nodes * self.clusters));
+        (rest / self.nodes, round * self.nodes + rest % self.nodes)
+    }
+
+    /// How many users are counted when each cluster has so many.
+    fn users(self, of_each: u32) -> u32 {
+        of_each.next_multiple_of(self.nodes) * self.clusters
+    }
+}
+
+/// The users of the first cluster speak, and those of the others listen.
+struct Across {
+    said: Presences,
+    seating: Seating,
+}
+
+impl Traffic for Across {
+    fn conn(&self, user: u32) -> u32 {
+        self.said.conn(self.seating.user(0, user))
+    }
+
+    fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
+        self.said.make(self.seating.user(0, user), sequence, into);
+    }
+
+    #[inline]
+    fn recognise(&mut self, conn: u32, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
+        let seating = self.seating;
+        self.said.recognise(conn, bytes, |user, sequence, count| delivered(seating.place(user).1, sequence, count))
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        self.said.refusal()
+    }
+
+    fn audience(&self) -> u32 {
+        self.said.audience()
+    }
+
+    fn event_bytes(&self) -> usize {
+        self.said.event_bytes()
+    }
+}
+
+impl Fleet {
+    fn start(plan: &Plan) -> io::Result<Fleet> {
+        let mut fleet = Fleet { plan: plan.clone(), servers: Vec::new(), taps: Taps::default() };
+        let addresses = free_addresses(plan.clusters * plan.nodes)?;
+        let known: Vec<SocketAddr> = match plan.tapped {
+            true => addresses.iter().map(|&to| fleet.taps.lead_to(to)).collect::<io::Result<_>>()?,
+            false => addresses.clone(),
+        };
+        let processors = pin::processors();
+        for (at, listen) in addresses.iter().enumerate() {
+            let core = processors[at % processors.len()].id as u16;
+            let (cluster, node) = (at / usize::from(plan.nodes), at % usize::from(plan.nodes));
+            let config = fleet.config(cluster, node, core, *listen, &known);
+            fleet.servers.push(Server::of(config, Speaks::Native, false)?);
+        }
+        Ok(fleet)
+    }
+
+    /// Of one node. `known`: where the others connect to each.
+    fn config(&self, cluster: usize, node: usize, core: u16, listen: SocketAddr, known: &[SocketAddr]) -> Config {
+        let mut config = server::config(vec![core], Speaks::Native);
+        let peers = |cluster: usize| -> Vec<Peer> {
+            let addresses = known.chunks(usize::from(self.plan.nodes)).nth(cluster).expect("every cluster has nodes");
+            (1..).zip(addresses).map(|(node, &address)| Peer { node: NodeId(node), address }).collect()
+        };
+        (config.cluster.number, config.cluster.node) = (Some(cluster as u16 + 1), Some(node as u16 + 1));
+        config.cluster.nodes = peers(cluster);
+        config.link.listen = Some(listen);
+        config.directory.cluster = Some(1);
+        if cluster > 0 {
+            config.directory.at = peers(0);
+        }
+        if self.plan.patient {
+            config.link.non_real_time = vec!["show".into()];
+        }
+        config
+    }
+
+    /// Waits until every node has found all others that it is to find.
+    fn find_each_other(&self, progress: &Progress) -> io::Result<()> {
+        progress.begin("links", self.servers.len() as u64);
+        let (began, others) = (Instant::now(), self.servers.len() - 1);
+        for (at, server) in self.servers.iter().enumerate() {
+            while !server.has_found(others)? {
+                if began.elapsed() > STALL {
+                    return Err(io::Error::other(format!("the nodes have not found each other in {} s", STALL.as_secs())));
+                }
+                std::thread::sleep(LOOK);
+            }
+            progress.at(at as u64 + 1);
+        }
+        Ok(())
+    }
+
+    fn of_cluster(&self, cluster: u16) -> &[Server] {
+        let nodes = usize::from(self.plan.nodes);
+        &self.servers[usize::from(cluster) * nodes..][..nodes]
+    }
+}
+
+/// How often it is looked whether the nodes have found each other.
+const LOOK: Duration = Duration::from_millis(20);
+
+impl Meter for Fleet {
+    fn cpu_ns(&self) -> io::Result<Option<u64>> {
+        sum(&self.servers, Server::cpu_ns)
+    }
+
+    fn sends(&self) -> io::Result<Option<u64>> {
+        sum(&self.servers, Server::sends)
+    }
+}
+
+fn sum(servers: &[Server], figure: impl Fn(&Server) -> io::Result<Option<u64>>) -> io::Result<Option<u64>> {
+    servers.iter().map(figure).sum()
+}
+
+/// Addresses that nobody uses: all are held until all are found.
+fn free_addresses(count: u16) -> io::Result<Vec<SocketAddr>> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+    held.iter().map(TcpListener::local_addr).collect()
+}
+
+/// Runs it.
+///
+/// # Errors
+/// The nodes or the machine can't; what failed, and the fix.
+pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
+    let fleet = Fleet::start(plan)?;
+    if let Some(processor) = plan.load_processor {
+        pin::pin(processor);
+    }
+    fleet.find_each_other(progress)?;
+    let seating = Seating { clusters: plan.clusters.into(), nodes: plan.nodes.into() };
+    let (wires, traffic) = set_up(plan, &fleet, seating, progress)?;
+    let mut talk = Talk::new(wires, traffic, plan.users);
+    let crossed = fleet.taps.crossed()?;
+    let mut clusters = vec![0; usize::from(plan.clusters)];
+    let mut round = |pace| {
+        let before = cpu_by_cluster(&fleet)?;
+        let round = Round::run(&mut talk, pace, plan.schedule.time, progress, &fleet);
+        clusters
+            .iter_mut()
+            .zip(cpu_by_cluster(&fleet)?.iter().zip(before))
+            .for_each(|(sum, (after, before))| *sum += after - before);
+        round
+    };
+    let taken = plan.schedule.take(&mut [&mut round])?;
+    let mut report = Report::new("cluster");
+    for (name, value, about) in [
+        ("clusters", u32::from(plan.clusters), ""),
+        ("nodes", plan.nodes.into(), "of each cluster"),
+        ("users", plan.users, "of the first cluster, who speak"),
+        ("subscribers", plan.subscribers, "of each, in each other cluster"),
+    ] {
+        report.count(name, value, about);
+    }
+    taken[0].report(&mut report);
+    let updates = talk.said();
+    if plan.tapped {
+        across(&mut report, plan, updates, fleet.taps.crossed()? - crossed);
+    }
+    let per_update = |nanos: u64| nanos as f64 / updates.max(1) as f64;
+    report.number("sending_cpu_ns_per_update", per_update(clusters[0]), "of the first cluster's nodes, warm-up and all");
+    let receiving = clusters[1..].iter().sum::<u64>() / u64::from(plan.clusters - 1);
+    report.number("receiving_cpu_ns_per_update", per_update(receiving), "of each other cluster's nodes");
+    taken[0].report_balance(&mut report);
+    fleet.servers.into_iter().try_for_each(Server::stop)?;
+    progress.end();
+    Ok(report)
+}
+
+fn cpu_by_cluster(fleet: &Fleet) -> io::Result<Vec<u64>> {
+    let of = |cluster| Ok(sum(fleet.of_cluster(cluster), Server::cpu_ns)?.unwrap_or_default());
+    (0..fleet.plan.clusters).map(of).collect()
+}
+
+/// Everybody is there, and everybody's subscribers in the other clusters see it.
+fn set_up(plan: &Plan, fleet: &Fleet, seating: Seating, progress: &Progress) -> io::Result<(super::wires::Wires, Across)> {
+    let targets = fleet.servers.iter().map(|server| server.access.target).collect();
+    let (users, trunks) = (seating.users(plan.users), fleet.servers.len() as u32);
+    let mut crowd = Crowd::at(targets, fleet.servers[0].access.clone(), 0..users, trunks)?;
+    crowd.log_in(progress)?;
+    crowd.become_available(progress)?;
+    let graph = Graph::new(plan.users, plan.subscribers);
+    let others = u64::from(plan.clusters - 1);
+    let pairs = graph.pairs() * others;
+    let cluster = |number: u64| 1 + (number % others) as u32;
+    crowd.step("approvals", Until::Answered(pairs), progress, |crowd, number| {
+        let (user, subscriber) = graph.approval(number / others);
+        crowd.say_subscription(seating.user(0, user), Action::Subscribed, seating.user(cluster(number), subscriber))
+    })?;
+    crowd.step("subscriptions", Until::Answered(pairs), progress, |crowd, number| {
+        let (user, publisher) = graph.subscription(number / others);
+        crowd.say_subscription(seating.user(cluster(number), user), Action::Subscribe, seating.user(0, publisher))
+    })?;
+    crowd.step("first presences", Until::Seen(pairs), progress, |_, _| Ok(()))?;
+    let (wires, said) = crowd.begin(plan.subscribers * (u32::from(plan.clusters) - 1));
+    Ok((wires, Across { said, seating }))
+}
+
+/// What was seen on the wire.
+fn across(report: &mut Report, plan: &Plan, updates: u64, crossed: Crossed) {
+    let boundaries = (updates * u64::from(plan.clusters - 1)).max(1) as f64;
+    let about = "seen on the wire, to each cluster with subscribers";
+    report.number("messages_per_update_across", crossed.updates as f64 / boundaries, about);
+    report.number(
+        "bytes_per_update_across",
+        crossed.bytes as f64 / boundaries,
+        "all bytes of the links, both ways, seen on the wire",
+    );
+    report.number(
+        "gathered",
+        crossed.gathered as f64 / crossed.updates.max(1) as f64,
+        "share of them that came in complex messages",
+    );
+    report.number("updates_per_complex", crossed.gathered as f64 / crossed.complex as f64, "");
+    report.count("others_across", crossed.others, "everything else, beside acknowledgements and pings");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_sits_in_its_cluster_and_is_found_there() {
+        let seating = Seating { clusters: 3, nodes: 2 };
+        let mut seen: Vec<u32> = (0..3).flat_map(|cluster| (0..8).map(move |nth| seating.user(cluster, nth))).collect();
+        for cluster in 0..3 {
+            for nth in 0..8 {
+                let user = seating.user(cluster, nth);
+                assert_eq!(seating.place(user), (cluster, nth));
+                assert_eq!(user % 6 / 2, cluster, "its trunk is to a node of its cluster");
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..seating.users(8)).collect::<Vec<_>>());
+    }
+}

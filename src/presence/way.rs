@@ -1,0 +1,88 @@
+//! Ways: changes of subscriptions between two users, from one home to the other.
+//!
+//! Lives on: every core; between cores, nodes and clusters as [`super::control::Control`]. Serves Z8. Invariant: a way is carried
+//! out once, however often it comes.
+
+use super::subscription::Action;
+use crate::base::id::UserId;
+use crate::base::jid::Bare;
+use serde::{Deserialize, Serialize};
+
+/// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
+/// the change it makes, deleted when its sender has heard of that.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Way {
+    pub from: Bare,
+    pub from_user: UserId,
+    pub to: Bare,
+    /// `NOBODY` when the sender does not know it.
+    pub to_user: UserId,
+    pub kind: WayKind,
+    pub note: Note,
+    pub sequence: u64,
+    /// The cluster that it has come from; 0: this one.
+    pub cluster: u16,
+}
+
+impl Way {
+    pub fn name(&self) -> WayName {
+        WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence, cluster: self.cluster }
+    }
+}
+
+/// What tells one way from all others.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct WayName {
+    pub from: Bare,
+    pub to: Bare,
+    pub sequence: u64,
+    /// The cluster at the way's other end; 0: this one.
+    pub cluster: u16,
+}
+
+/// What goes with a subscription stanza.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Note {
+    pub text: String,
+    /// XML elements.
+    pub extensions: String,
+}
+
+impl Note {
+    pub fn new(text: impl Into<String>) -> Note {
+        Note { text: text.into(), extensions: String::new() }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum WayKind {
+    Stanza(Action),
+    /// The sender blocked the receiver.
+    Hide,
+    /// The sender unblocked the receiver.
+    Show,
+}
+
+impl WayKind {
+    /// Whether the receiver may see the sender no more.
+    pub fn revokes(self) -> bool {
+        matches!(self, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed))
+    }
+
+    /// The number in a stored way.
+    pub fn number(self) -> u8 {
+        match self {
+            WayKind::Stanza(action) => action as u8,
+            WayKind::Hide => 4,
+            WayKind::Show => 5,
+        }
+    }
+
+    pub fn from_number(number: u8) -> Option<WayKind> {
+        match number {
+            4 => Some(WayKind::Hide),
+            5 => Some(WayKind::Show),
+            _ => Action::from_number(number).map(WayKind::Stanza),
+        }
+    }
+}
