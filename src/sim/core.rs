@@ -273,9 +273,6 @@ impl Core {
         for RawSocket(link) in std::mem::take(&mut self.shard.orphans) {
             env.links.leave(link, End::Server);
         }
-        for warning in std::mem::take(&mut self.shard.warnings) {
-            env.trace.note(env.now, format_args!("node {} warns: {warning}", self.node));
-        }
     }
 
     fn publish(&mut self, env: &mut Env) {

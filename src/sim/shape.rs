@@ -235,6 +235,6 @@ fn draw_link(random: &mut Random, is_gentle: bool) -> Link {
         complex_bytes: 256 << 10,
         complex_ms: one_of(random, &[5, 300]) as u32,
         compression: if random.one_in(2) { Compression::Lz4 } else { Compression::None },
-        dictionary: None,
+        ..Link::default()
     }
 }

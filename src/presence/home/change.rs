@@ -150,6 +150,7 @@ impl Homes {
         let strays = self.strays.get_mut(&to).expect("the caller put some there");
         // Nobody is left who would wait for a confirmation.
         while !exists && let Some(Change::WayDone(name)) = strays.pop_front_if(|change| matches!(change, Change::WayDone(_))) {
+            self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
             forget_way(name, &mut self.storing, out);
         }
         match strays.front() {
@@ -178,8 +179,16 @@ impl Homes {
         if let Change::Way(way) = way {
             self.note_heard(&way.name(), out);
         }
-        plan.effects.into_iter().for_each(|effect| send_way(effect, out));
+        plan.effects.into_iter().for_each(|effect| self.send_stray(effect, out));
         self.store_stray(now, to, edge, out);
+    }
+
+    /// Sends what comes from nobody who is here.
+    pub(super) fn send_stray(&mut self, effect: Effect, out: &mut Outbox) {
+        if let Effect::Way(way) = &effect {
+            self.set_adrift((**way).clone());
+        }
+        send_way(effect, out);
     }
 
     pub(super) fn remove_user(&mut self, now: Time, at: UserRef, caller: Caller, edge: &mut Edge, out: &mut Outbox) {
@@ -214,6 +223,7 @@ impl Homes {
                 },
                 Change::WayDone(name) => {
                     rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
+                    self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
                     forget_way(name, &mut self.storing, out);
                     continue;
                 }

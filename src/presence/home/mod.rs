@@ -162,6 +162,8 @@ pub struct Homes {
     creations: Vec<(Caller, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
+    /// Ways whose senders are gone, or never were, by sender, receiver and number: nobody else sends them again.
+    adrift: BTreeMap<(Bare, Bare, u64), Way>,
     /// Ways from other nodes that have arrived, as long as they may come again.
     heard: BTreeSet<WayName>,
     /// Deletions of what the start found and nobody needs.
@@ -205,6 +207,7 @@ impl Homes {
             stray_retries: VecDeque::new(),
             creations: Vec::new(),
             set_out: Vec::new(),
+            adrift: BTreeMap::new(),
             heard: BTreeSet::new(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),

@@ -6,6 +6,7 @@
 use super::Homes;
 use super::change::way_row;
 use crate::base::id::{NodeId, SessionId, UserId};
+use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::presence::control::{Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
@@ -49,6 +50,17 @@ impl Homes {
         }
     }
 
+    /// A way whose sender is not here is under way all the same, until its receiver says that it has arrived.
+    pub(super) fn set_adrift(&mut self, way: Way) {
+        self.adrift.insert((way.from.clone(), way.to.clone(), way.sequence), way);
+    }
+
+    /// The same of all that a user who goes has under way.
+    pub(super) fn set_all_adrift(&mut self, user: &User) {
+        let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
+        under_way.filter(|way| way.arrived.is_none()).for_each(|way| self.set_adrift(sent_again(user, way)));
+    }
+
     /// A way from another node will not come again.
     pub fn way_forgotten(&mut self, name: &WayName, out: &mut Outbox) {
         if self.heard.remove(name) {
@@ -65,15 +77,15 @@ impl Homes {
                 out.send(home, Control::WayDone(Box::new(name.clone())));
             }
         }
-        let mut ways: Vec<Way> = Vec::new();
+        let is_there = |to: &Bare, to_user: UserId| match node.cluster() {
+            // Of one whose receiver is not known yet, nobody knows the cluster either.
+            Some(cluster) => to_user == UserId::NOBODY || to_user.cluster() == cluster,
+            None => out.map.home_of(to).node == node,
+        };
+        let mut ways: Vec<Way> = self.adrift.values().filter(|way| is_there(&way.to, way.to_user)).cloned().collect();
         for user in self.users.iter().flatten() {
             let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-            let there = under_way.filter(|way| match node.cluster() {
-                // Of one whose receiver is not known yet, nobody knows the cluster either.
-                Some(cluster) => way.to_user == UserId::NOBODY || way.to_user.cluster() == cluster,
-                None => out.map.home_of(&way.to).node == node,
-            });
-            ways.extend(there.map(|way| sent_again(user, way)));
+            ways.extend(under_way.filter(|way| is_there(&way.to, way.to_user)).map(|way| sent_again(user, way)));
         }
         ways.sort_unstable_by_key(|way| way.sequence);
         ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
@@ -81,6 +93,9 @@ impl Homes {
 
     /// A way has found nobody in the cluster that it was sent to.
     pub fn way_again(&mut self, name: &WayName, out: &mut Outbox) {
+        if let Some(way) = self.adrift.get(&(name.from.clone(), name.to.clone(), name.sequence)) {
+            return out.send(out.map.home_of(&way.to), Control::Way(Box::new(way.clone())));
+        }
         let user = self.by_name(&name.from).and_then(|at| self.get(at));
         let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
         let mut found = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);
