@@ -5,6 +5,8 @@ use fanal::sim::counts::Happening;
 use fanal::sim::{Canary, Options, Summary, run};
 
 const SEEDS: u64 = 200;
+/// Of two clusters, beside them.
+const SEEDS_OF_CLUSTERS: [u64; 6] = [2, 3, 5, 6, 7, 8];
 /// Seeds within which a canary must be caught.
 const PATIENCE: u64 = 200;
 
@@ -13,6 +15,12 @@ fn two_hundred_seeds_hold_and_everything_happens_in_them() {
     let mut summary = Summary::default();
     for seed in 1..=SEEDS {
         match run(Options::new(seed)) {
+            Ok(one) => summary.add(&one),
+            Err(failed) => panic!("{failed}"),
+        }
+    }
+    for seed in SEEDS_OF_CLUSTERS {
+        match run(Options { clusters: Some(2), ..Options::new(seed) }) {
             Ok(one) => summary.add(&one),
             Err(failed) => panic!("{failed}"),
         }

@@ -68,21 +68,16 @@ impl Shape {
         }
     }
 
-    /// `cores`: of a node that is alone.
+    /// `cores`: of a node that is alone. Unless more is asked for, there is one cluster, and no node of several is ever lost.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let (drawn_clusters, drawn_nodes) =
-            *random.pick(&[(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (3, 1)]).expect("there are some");
-        let is_alone = random.one_in(2);
-        let (clusters, nodes) = match (clusters, nodes) {
-            (None, None) if is_alone => (1, 1),
-            (None, None) => (drawn_clusters, drawn_nodes),
-            (clusters, nodes) => (clusters.unwrap_or(1).max(1), nodes.unwrap_or(1).max(1)),
-        };
+        let drawn = *random.pick(&[1, 1, 2, 3]).expect("there are some");
+        let is_asked_for = nodes.is_some() || clusters.is_some();
+        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(if is_asked_for { 1 } else { drawn }).max(1));
         if clusters * nodes == 1 {
             return Shape::lone(cores);
         }
-        let is_gentle = random.one_in(4);
+        let is_gentle = !is_asked_for || random.one_in(4);
         let link = draw_link(&mut random, is_gentle);
         let all = clusters * nodes;
         let short = Duration::from_millis(u64::from(link.silent_ms) * 3);

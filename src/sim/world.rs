@@ -241,7 +241,13 @@ impl World {
             }
             self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
         }
-        Check::AllComesToRest.holds(false, || format!("after {PATIENCE} rounds there is still something to do"))
+        Check::AllComesToRest.holds(false, || {
+            let (is_joined, links) = (self.nodes.are_joined(), self.env.links.are_busy());
+            let cores: Vec<usize> = self.nodes.cores().filter(|core| core.is_busy()).map(|core| core.node).collect();
+            format!(
+                "after {PATIENCE} rounds there is still something to do: all joined {is_joined}, links {links}, cores of {cores:?}"
+            )
+        })
     }
 
     fn is_busy(&self) -> bool {

@@ -1,9 +1,9 @@
 //! Users come into being and go (Z1: their numbers are unique for ever).
 
+use super::Homes;
 use super::change::{Change, Origin, Waiter};
 use super::plan::{Plan, account_row};
 use super::reply::refuse;
-use super::Homes;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;

@@ -144,6 +144,8 @@ pub struct Homes {
     pub directory: Directory,
     /// Users that have come or gone of which the directory does not know yet.
     unsettled: BTreeMap<Bare, UserId>,
+    /// When it is told again.
+    settle_at: Option<Time>,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -196,6 +198,7 @@ impl Homes {
             relays: Relays::new(hasher.clone()),
             directory: Directory::new(hasher.clone()),
             unsettled: BTreeMap::new(),
+            settle_at: None,
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),
