@@ -37,6 +37,8 @@ pub enum Change {
     Way(Box<Way>),
     /// A contact's home has stored a way.
     WayDone(Box<WayName>),
+    /// A way of another node will not come again; but it may have, and wait before this.
+    WayForgotten(Box<WayName>),
     /// The account goes; the answer is for the operator.
     Remove(Caller),
 }
@@ -121,6 +123,11 @@ impl Homes {
         self.arrives(now, name.from.clone(), Change::WayDone(name), edge, out);
     }
 
+    /// A way from another node will not come again.
+    pub fn way_forgotten(&mut self, now: Time, name: Box<WayName>, edge: &mut Edge, out: &mut Outbox) {
+        self.arrives(now, name.to.clone(), Change::WayForgotten(name), edge, out);
+    }
+
     /// A way had arrived here before the node's start, and its sender did not know it.
     pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
         self.note_heard(&name, out);
@@ -154,6 +161,12 @@ impl Homes {
             forget_way(name, &mut self.storing, out);
         }
         match strays.front() {
+            Some(Change::WayForgotten(name)) if !exists => {
+                let name = name.clone();
+                strays.pop_front();
+                self.forget_heard(&name, out);
+                self.store_stray(now, to, edge, out);
+            }
             Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
                 out.send(out.map.end(way.cluster, &way.from), Control::WayDone(Box::new(way.name())));
                 strays.pop_front();
@@ -225,6 +238,10 @@ impl Homes {
                     rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
                     self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
                     forget_way(name, &mut self.storing, out);
+                    continue;
+                }
+                Change::WayForgotten(name) => {
+                    self.forget_heard(&name, out);
                     continue;
                 }
                 Change::Way(way) if self.heard.contains(&way.name()) => {

@@ -62,7 +62,7 @@ impl Homes {
     }
 
     /// A way from another node will not come again.
-    pub fn way_forgotten(&mut self, name: &WayName, out: &mut Outbox) {
+    pub(super) fn forget_heard(&mut self, name: &WayName, out: &mut Outbox) {
         if self.heard.remove(name) {
             out.commit(vec![way_row(name)], Durability::RideAlong);
         }
