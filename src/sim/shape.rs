@@ -68,16 +68,14 @@ impl Shape {
         }
     }
 
-    /// `cores`: of a node that is alone. Unless more is asked for, there is one cluster, and no node of several is ever lost.
+    /// `cores`: of a node that is alone. Unless more are asked for, there is one.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let drawn = *random.pick(&[1, 1, 2, 3]).expect("there are some");
-        let is_asked_for = nodes.is_some() || clusters.is_some();
-        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(if is_asked_for { 1 } else { drawn }).max(1));
+        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(1).max(1));
         if clusters * nodes == 1 {
             return Shape::lone(cores);
         }
-        let is_gentle = !is_asked_for || random.one_in(4);
+        let is_gentle = random.one_in(4);
         let link = draw_link(&mut random, is_gentle);
         let all = clusters * nodes;
         let short = Duration::from_millis(u64::from(link.silent_ms) * 3);
