@@ -184,7 +184,8 @@ impl Links {
         self.links.retain(|_, link| link.gone != [true; 2]);
     }
 
-    /// A connection between nodes breaks, and some of what was under way is lost. Each end finds out for itself. False: there's none.
+    /// A connection between nodes breaks, and some of what was under way is lost. Each end finds out for itself.
+    /// False: there's none.
     pub fn break_one(&mut self, random: &mut Random) -> bool {
         let between = self.links.iter().filter(|(_, link)| link.is_between_nodes() && link.gone == [false; 2]);
         let numbers: Vec<i32> = between.map(|(number, _)| *number).collect();

@@ -1,7 +1,7 @@
 //! The nodes of a run: how many in how many clusters, who owns which users, and what their links are told.
 //!
-//! Lives on: the simulator. Serves Z2, Z4, Z9. Drawn apart from the mix, so that a seed of a lone node stays what it was. Invariant:
-//! clusters and nodes are numbered from 1; the first cluster keeps the directory, if there are others.
+//! Lives on: the simulator. Serves Z2, Z4, Z9. Drawn apart from the mix, so that a seed of a lone node stays what it was.
+//! Invariant: clusters and nodes are numbered from 1; the first cluster keeps the directory, if there are others.
 
 use super::mix::{one_of, seldom};
 use super::node::DOMAIN;
