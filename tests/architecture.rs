@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("shard", &["base", "wire", "presence", "link", "store", "front", "ring", "metrics", "ownership"]),
     ("client", &["base", "wire"]),
     ("drive", &["base", "wire", "shard", "front", "ring", "metrics"]),
-    ("sim", &["base", "wire", "presence", "shard", "front", "ring", "store", "metrics", "client"]),
+    ("sim", &["base", "wire", "presence", "link", "ownership", "shard", "front", "ring", "store", "metrics", "client"]),
     ("admin", &["base", "wire", "store", "metrics"]),
     ("node", &["link", "base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "ownership"]),
     ("bench", &["base", "wire", "presence", "store", "front", "ring", "metrics", "shard", "drive", "admin", "node", "client"]),

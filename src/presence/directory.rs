@@ -68,6 +68,8 @@ pub struct Directory {
     names: HashMap<Bare, UserId, ahash::RandomState>,
     /// Answers that wait for the store.
     storing: BTreeMap<u64, (Bare, UserId, u16)>,
+    /// The names among them, and the last commit about each.
+    unsure: BTreeMap<Bare, u64>,
     /// The domains of each cluster; of one that isn't here, any.
     domains: BTreeMap<u16, BTreeSet<String>>,
     /// Names asked for, settled, and not given to a cluster because of another one or of their domain.
@@ -79,7 +81,7 @@ pub struct Directory {
 impl Directory {
     pub fn new(hasher: ahash::RandomState) -> Directory {
         let (names, storing, domains) = (HashMap::with_hasher(hasher), BTreeMap::new(), BTreeMap::new());
-        Directory { names, storing, domains, located: 0, settled: 0, denied: 0 }
+        Directory { names, storing, unsure: BTreeMap::new(), domains, located: 0, settled: 0, denied: 0 }
     }
 
     /// A cluster has logged in with these domains: it gets no names of others.
@@ -123,6 +125,10 @@ impl Directory {
         let holder = self.cluster(&jid);
         let is_foreign = self.domains.get(&by).is_some_and(|domains| !domains.contains(jid.domain()));
         let is_gone = user == UserId::NOBODY;
+        if self.unsure.contains_key(&jid) && self.names.get(&jid) == Some(&user) {
+            // Said again before it is stored: the answer comes with that.
+            return;
+        }
         if is_gone && holder != by || self.names.get(&jid) == Some(&user) {
             return answer(Inquiry::Settled { jid, user, cluster: holder }, by, out);
         }
@@ -141,12 +147,16 @@ impl Directory {
             true => _ = self.names.remove(&jid),
             false => _ = self.names.insert(jid.clone(), user),
         }
+        self.unsure.insert(jid.clone(), ticket);
         self.storing.insert(ticket, (jid, user, by));
     }
 
     /// The store has answered. False: it was about something else.
     pub fn complete(&mut self, ticket: u64, stored: bool, out: &mut Outbox) -> bool {
         let Some((jid, user, by)) = self.storing.remove(&ticket) else { return false };
+        if self.unsure.get(&jid) == Some(&ticket) {
+            self.unsure.remove(&jid);
+        }
         if stored {
             self.settled += 1;
             let cluster = if user == UserId::NOBODY { 0 } else { by };
@@ -238,5 +248,20 @@ mod tests {
         loaded.load(b"epoch", b"another's row").unwrap();
         assert_eq!((loaded.cluster(&ann), loaded.count()), (2, 1));
         assert!(loaded.load(b"directory:Ann@d", write.value.as_ref().unwrap()).is_err() && loaded.load(&write.key, b"1").is_err());
+    }
+
+    #[test]
+    fn z1_a_name_is_not_said_to_be_settled_before_it_is_stored_however_often_it_is_said() {
+        let mut out = Outbox::new(Map::alone(CoreId(0), 1), &Limits::default(), 1500);
+        let mut directory = Directory::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let (jid, user) = (Bare::new("ann@d").unwrap(), UserId::new(2, 1, 1));
+        directory.settle(jid.clone(), user, 0, &mut out);
+        directory.settle(jid.clone(), user, 0, &mut out);
+        assert_eq!((out.commits.len(), out.controls.len()), (1, 0));
+        assert!(directory.complete(out.commits[0].ticket, false, &mut out));
+        assert!(out.controls.is_empty(), "the store has refused it");
+        directory.settle(jid, user, 0, &mut out);
+        assert!(directory.complete(out.commits[1].ticket, true, &mut out));
+        assert_eq!(out.controls.len(), 1);
     }
 }

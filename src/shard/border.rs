@@ -401,7 +401,8 @@ impl Shard {
         let (late, errands, next) = self.gateway.tick(now, &mut self.out);
         self.tell_in_vain(late);
         errands.into_iter().for_each(|errand| self.give_up(errand));
-        next
+        let settled = self.homes.settle_again(now, &mut self.out);
+        [next, settled].into_iter().flatten().min()
     }
 
     /// No answer will come. Who wanted to hear only of errors hears nothing: there may have been none.

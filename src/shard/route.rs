@@ -110,7 +110,7 @@ impl Shard {
             Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(name) => homes.way_done(now, name, edge, out),
-            Control::WayForgotten(name) => homes.way_forgotten(&name, out),
+            Control::WayForgotten(name) => homes.way_forgotten(now, name, edge, out),
             Control::WayArrived(name) => homes.way_arrived(name, out),
             Control::Message(message) => homes.message(now, message, out),
             Control::Question(question) => homes.question(now, *question, out),

@@ -6,7 +6,10 @@
 
 use super::check::Held;
 use super::counts::Happening;
+use super::dials::Dialling;
 use super::disk::Answered;
+use super::links::End;
+use super::spy::Spy;
 use super::{Canary, Env};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::time::Time;
@@ -33,6 +36,7 @@ enum State {
 struct Conn {
     id: ConnId,
     link: i32,
+    end: End,
     state: State,
     sending: Vec<u8>,
     sent: usize,
@@ -41,6 +45,8 @@ struct Conn {
 }
 
 pub struct Core {
+    /// Its node.
+    pub node: usize,
     pub shard: Shard,
     /// By core; `None` for this one.
     to: Vec<Option<Outward<Batch>>>,
@@ -50,6 +56,8 @@ pub struct Core {
     conns: BTreeMap<u32, Conn>,
     answered: VecDeque<(Time, Answered)>,
     worked: VecDeque<(Time, Whose, Worked)>,
+    /// Connections to other nodes that are being made.
+    pub(super) dialling: Vec<Dialling>,
     /// Lines to look at although nothing new was gathered.
     again: Vec<u32>,
     dirty: Vec<u32>,
@@ -59,8 +67,9 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(shard: Shard, to: Vec<Option<Outward<Batch>>>, from: Vec<Option<Inward<Batch>>>) -> Core {
+    pub fn new(node: usize, shard: Shard, to: Vec<Option<Outward<Batch>>>, from: Vec<Option<Inward<Batch>>>) -> Core {
         Core {
+            node,
             shard,
             to,
             stalled: vec![Time::ZERO; from.len()],
@@ -68,6 +77,7 @@ impl Core {
             conns: BTreeMap::new(),
             answered: VecDeque::new(),
             worked: VecDeque::new(),
+            dialling: Vec::new(),
             again: Vec::new(),
             dirty: Vec::new(),
             buffers_out: 0,
@@ -81,14 +91,14 @@ impl Core {
         match self.shard.accepted(env.now, peer, 0) {
             None => false,
             Some(id) => {
-                self.install(id, link);
+                self.install(id, link, End::Server);
                 true
             }
         }
     }
 
-    fn install(&mut self, id: ConnId, link: i32) {
-        let conn = Conn { id, link, state: State::Open, sending: Vec::new(), sent: 0, before: Vec::new() };
+    pub(super) fn install(&mut self, id: ConnId, link: i32, end: End) {
+        let conn = Conn { id, link, end, state: State::Open, sending: Vec::new(), sent: 0, before: Vec::new() };
         assert!(self.conns.insert(id.slot, conn).is_none(), "a line is given to one connection");
     }
 
@@ -101,13 +111,16 @@ impl Core {
     pub fn turn(&mut self, env: &mut Env) -> Held {
         let ended = self.shard.homes.counters.log_outs;
         self.send(env);
-        self.receive(env);
+        self.receive(env)?;
+        self.meet(env);
         self.take_in(env)?;
         self.shard.turn(env.now);
         if self.shard.homes.counters.log_outs != ended {
-            env.memories.post.session_ended(env.life, self.shard.settings.core);
+            env.memories.post.session_ended((self.node, env.lives[self.node]), self.shard.settings.core);
         }
         self.hand_over(env);
+        self.shard.send_to_peers(env.now);
+        self.dial(env);
         self.publish(env);
         self.move_connections(env);
         self.flush(env);
@@ -125,19 +138,20 @@ impl Core {
             if conn.sending.is_empty() {
                 continue;
             }
-            let link = env.links.get(conn.link);
-            if link.client_gone {
+            let (link, end) = (conn.link, conn.end);
+            if env.links.is_left(link, end, env.now) {
                 self.end(env, slot);
                 continue;
             }
-            let room = (env.mix.window as usize).saturating_sub(link.down.len());
+            let room = (env.mix.window as usize).saturating_sub(env.links.unread(link, end));
             let left = &conn.sending[conn.sent..];
             let most = if env.calm { left.len() } else { 1 + env.random.below(left.len() as u64) as usize };
             let now = most.min(left.len()).min(room);
-            link.down.write(&left[..now]);
+            env.links.write(link, end, &left[..now]);
             conn.sent += now;
             if now > 0 && env.random.below(1000) < env.mix.net_pause && !env.calm {
-                link.down.stand_still(env.now + env.mix.pause.mul_f64(env.random.unit()));
+                let until = env.now + env.mix.pause.mul_f64(env.random.unit());
+                env.links.stand_still(link, end, until);
                 env.counts.add(Happening::NetPause, 1);
             }
             if conn.sent == conn.sending.len() {
@@ -158,26 +172,27 @@ impl Core {
         }
     }
 
-    fn receive(&mut self, env: &mut Env) {
+    fn receive(&mut self, env: &mut Env) -> Held {
         for slot in self.slots() {
             let conn = &self.conns[&slot];
-            let (id, state) = (conn.id, conn.state);
+            let (id, state, link, end) = (conn.id, conn.state, conn.link, conn.end);
             if !env.calm && env.random.one_in(3) {
                 continue;
             }
             let most = if env.calm { 65_536 } else { 1 + env.random.below(env.mix.piece) as usize };
-            let link = env.links.get(conn.link);
-            let bytes = link.up.read(env.now, most);
-            let (ended, client_gone) = (link.client_gone && link.up.is_empty(), link.client_gone);
+            let bytes = env.links.read(link, end, env.now, most);
+            let (ended, is_left) = (env.links.is_over(link, end, env.now), env.links.is_left(link, end, env.now));
+            Spy::look(env, link, end, &bytes)?;
             if !bytes.is_empty() && state != State::Farewell && !self.shard.out.lines.is_closing(slot) {
                 env.trace.bytes(u64::from(slot), &bytes);
                 self.shard.received(env.now, id, &bytes);
                 self.shard.check();
             }
-            if ended || (state == State::Farewell && (client_gone || env.calm || env.random.one_in(20))) {
+            if ended || (state == State::Farewell && (is_left || env.calm || env.random.one_in(20))) {
                 self.end(env, slot);
             }
         }
+        Ok(())
     }
 
     fn take_in(&mut self, env: &mut Env) -> Held {
@@ -188,10 +203,10 @@ impl Core {
             }
             let most = if env.calm { BATCHES_PER_TURN } else { 1 + env.random.below(BATCHES_PER_TURN) };
             let Some(inward) = &mut self.from[core] else { continue };
-            let (shard, mut held) = (&mut self.shard, Ok(()));
+            let (node, shard, mut held) = (self.node, &mut self.shard, Ok(()));
             for _ in 0..most {
                 let more = inward.next(|batch| {
-                    held = check_batch(env, own, batch);
+                    held = check_batch(env, (node, own), batch);
                     shard.batch(env.now, batch);
                 });
                 std::mem::replace(&mut held, Ok(()))?;
@@ -218,7 +233,7 @@ impl Core {
     }
 
     fn complete(&mut self, env: &mut Env, Answered { completion, writes }: Answered) {
-        env.trace.note(env.now, format_args!("core {} hears {completion:?}", completion.core.0));
+        env.trace.note(env.now, format_args!("node {} core {} hears {completion:?}", self.node, completion.core.0));
         if completion.result.is_ok() {
             for write in &writes {
                 let row = (write.table.name(), write.key.escape_ascii(), write.value.as_ref().map(|value| value.escape_ascii()));
@@ -244,7 +259,7 @@ impl Core {
         let core = self.shard.settings.core;
         for commit in std::mem::take(&mut self.shard.out.commits) {
             let most = if env.calm { usize::MAX } else { env.mix.port };
-            if let Err(commit) = env.disk.hand_over(env.now, core, commit, most) {
+            if let Err(commit) = env.disks[self.node].hand_over(env.now, core, commit, most) {
                 env.count(Happening::PortFull);
                 let completion = Completion { core, ticket: commit.ticket, result: Err("too much to do".into()) };
                 self.complete(env, Answered { completion, writes: Vec::new() });
@@ -256,7 +271,7 @@ impl Core {
         }
         self.answers.append(&mut self.shard.answers);
         for RawSocket(link) in std::mem::take(&mut self.shard.orphans) {
-            env.links.leave_server(link);
+            env.links.leave(link, End::Server);
         }
     }
 
@@ -281,7 +296,7 @@ impl Core {
     fn move_connections(&mut self, env: &mut Env) {
         for (id, RawSocket(link)) in std::mem::take(&mut self.shard.adoptions) {
             env.count(Happening::Adoption);
-            self.install(id, link);
+            self.install(id, link, End::Server);
             self.again.push(id.slot);
         }
         // Nobody here sends so much as to be held up.
@@ -337,8 +352,8 @@ impl Core {
         let conn = self.conns.get_mut(&slot).expect("the caller has it");
         if conn.state != State::Farewell {
             conn.state = State::Farewell;
-            let (id, link) = (conn.id, conn.link);
-            env.links.leave_server(link);
+            let (id, link, end) = (conn.id, conn.link, conn.end);
+            env.links.leave(link, end);
             self.shard.lost(env.now, id);
         }
     }
@@ -349,7 +364,8 @@ impl Core {
         if conn.state != State::Farewell {
             self.shard.lost(env.now, conn.id);
         }
-        env.links.leave_server(conn.link);
+        env.links.leave(conn.link, conn.end);
+        env.spy.forget(conn.link, conn.end);
         self.shard.out.lines.discard(slot);
         if !conn.sending.is_empty() {
             self.buffers_out -= 1;
@@ -364,11 +380,17 @@ impl Core {
         self.conns.len()
     }
 
+    /// Of them, those to other nodes: their lines are open as long as the nodes are.
+    pub fn links(&self, env: &Env) -> usize {
+        self.conns.values().filter(|conn| env.links.is_between_nodes(conn.link)).count()
+    }
+
     /// Whether there is something to do that needs no more time to pass.
     pub fn is_busy(&self) -> bool {
         let others = (0..self.to.len() as u16).map(CoreId).filter(|&core| core != self.shard.settings.core);
         !self.answered.is_empty()
             || !self.worked.is_empty()
+            || !self.dialling.is_empty()
             || !self.again.is_empty()
             || self.shard.out.lines.has_dirty()
             || self.conns.values().any(|conn| !conn.sending.is_empty() || conn.state != State::Open)
@@ -380,7 +402,7 @@ impl Core {
 }
 
 /// Looks at a batch before it is read; the canaries take out of it what they want lost.
-fn check_batch(env: &mut Env, to: CoreId, batch: &mut Batch) -> Held {
+fn check_batch(env: &mut Env, to: (usize, CoreId), batch: &mut Batch) -> Held {
     batch.entries.retain(|entry| match entry {
         Entry::Control(Control::Revoke { .. }) => {
             env.count(Happening::Revocation);
@@ -394,7 +416,7 @@ fn check_batch(env: &mut Env, to: CoreId, batch: &mut Batch) -> Held {
     });
     for update in batch.updates.iter() {
         let head = frame::head(update.frame);
-        env.trace.bytes(u64::from(to.0) | 2 << 32, update.frame);
+        env.trace.bytes(u64::from(to.1.0) | 2 << 32, update.frame);
         env.memories.crossings.crossed(to, head.user, head.session, head.version)?;
         env.count(Happening::Crossing);
     }

@@ -28,7 +28,15 @@ macro_rules! happenings {
 }
 
 happenings! {
-    Crash, "crashes", "crashes of the node";
+    Crash, "crashes", "crashes of a node";
+    Cut, "cuts", "times that two nodes were cut off from each other for a while";
+    OneWayCut, "one_way_cuts", "times that nothing got from a node to another one, and did the other way round";
+    LinkMade, "links_made", "connections that nodes have made to each other";
+    LinkNotMade, "links_not_made", "connections between nodes that could not be made";
+    LinkUpdate, "link_updates", "updates that went from a node to another one";
+    Crossed, "crossed", "entries that crossed to another cluster";
+    Complex, "complex", "complex messages to another cluster";
+    LinkBroken, "links_broken", "connections between nodes that broke, with what was under way";
     Drop, "drops", "connections cut without a word";
     Storm, "storms", "times that everybody was cut off and came back at once";
     SlowReader, "slow_readers", "times that a client stopped reading for a while";

@@ -182,12 +182,12 @@ fn draw_limits(random: &mut Random) -> Limits {
     }
 }
 
-fn one_of(random: &mut Random, choices: &[u64]) -> u64 {
+pub fn one_of(random: &mut Random, choices: &[u64]) -> u64 {
     *random.pick(choices).expect("there is a choice")
 }
 
 /// 0 in one seed of three; otherwise up to `most`, small numbers more likely.
-fn seldom(random: &mut Random, most: u64) -> u64 {
+pub fn seldom(random: &mut Random, most: u64) -> u64 {
     match random.below(3) {
         0 => 0,
         1 => random.below(most / 4 + 2),

@@ -10,10 +10,14 @@ pub mod check;
 mod client;
 mod core;
 pub mod counts;
+mod dials;
 mod disk;
 mod links;
 mod mix;
 mod node;
+mod nodes;
+mod shape;
+mod spy;
 mod trace;
 mod world;
 
@@ -57,6 +61,9 @@ pub enum Canary {
 pub struct Options {
     pub seed: u64,
     pub steps: u64,
+    /// How many nodes each cluster has, and how many clusters there are; `None`: drawn.
+    pub nodes: Option<usize>,
+    pub clusters: Option<usize>,
     pub canary: Option<Canary>,
     /// Lines of the trace to keep for a failure.
     pub tail: usize,
@@ -64,7 +71,14 @@ pub struct Options {
 
 impl Options {
     pub fn new(seed: u64) -> Options {
-        Options { seed, steps: STEPS, canary: None, tail: TAIL }
+        Options { seed, steps: STEPS, nodes: None, clusters: None, canary: None, tail: TAIL }
+    }
+
+    /// The command that runs this.
+    pub fn command(&self) -> String {
+        let forced = |word: &str, number: Option<usize>| number.map_or(String::new(), |number| format!(" --{word} {number}"));
+        let (nodes, clusters) = (forced("nodes", self.nodes), forced("clusters", self.clusters));
+        format!("fanal sim --seed {} --steps {}{nodes}{clusters}", self.seed, self.steps)
     }
 }
 
@@ -82,6 +96,8 @@ pub struct Summary {
 pub struct Failed {
     pub seed: u64,
     pub steps: u64,
+    pub nodes: Option<usize>,
+    pub clusters: Option<usize>,
     /// The step at which it broke.
     pub step: u64,
     pub broken: Broken,
@@ -100,7 +116,8 @@ impl Summary {
 impl Failed {
     /// The command that runs it again.
     pub fn command(&self) -> String {
-        format!("fanal sim --seed {} --steps {}", self.seed, self.steps)
+        let Failed { seed, steps, nodes, clusters, .. } = *self;
+        Options { steps, nodes, clusters, ..Options::new(seed) }.command()
     }
 }
 
@@ -126,23 +143,27 @@ pub fn run(options: Options) -> Result<Summary, Box<Failed>> {
             Broken { check: Check::NothingPanics, what: said.unwrap_or("a panic without a word").to_owned() }
         }
     };
-    let Options { seed, steps, .. } = options;
-    Err(Box::new(Failed { seed, steps, step: world.step(), broken, tail: world.tail() }))
+    let Options { seed, steps, nodes, clusters, .. } = options;
+    Err(Box::new(Failed { seed, steps, nodes, clusters, step: world.step(), broken, tail: world.tail() }))
 }
 
-/// Everything around the node and its clients.
+/// Everything around the nodes and their clients.
 pub struct Env {
     now: Time,
     random: Random,
     mix: mix::Mix,
+    shape: shape::Shape,
     links: links::Links,
-    disk: disk::Disk,
+    spy: spy::Spy,
+    /// By node, all of these.
+    disks: Vec<disk::Disk>,
+    /// Each node's life, counted from 1.
+    lives: Vec<u32>,
+    is_up: Vec<bool>,
     trace: trace::Trace,
     memories: Memories,
     counts: Counts,
     users: Vec<Bare>,
-    /// The node's life, counted from 1.
-    life: u32,
     /// No faults any more, and nothing waits.
     calm: bool,
     canary: Option<Canary>,

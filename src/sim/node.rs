@@ -6,12 +6,12 @@ use super::check::Held;
 use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::{Canary, Env};
-use crate::base::id::{CoreId, NodeId, UserId, home_of_slot, slot_of};
+use crate::base::id::{CoreId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::secrets::Secrets;
 use crate::base::time::{Time, WallClock};
-use crate::front::doors::Doors;
+use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
 use crate::front::token::Keys;
 use crate::metrics::meter::Units;
@@ -19,7 +19,7 @@ use crate::presence::home::Place;
 use crate::presence::user::User;
 use crate::ring::exchange::exchange;
 use crate::shard::batch::{Command, Order};
-use crate::shard::{Answer, Settings, Shard};
+use crate::shard::{Answer, LinkTerms, Settings, Shard};
 use crate::store::rows::{self, Row};
 use crate::store::{Backend, Table};
 use std::sync::Arc;
@@ -29,9 +29,14 @@ pub const DOMAIN: &str = "sim";
 pub const WALL: WallClock = WallClock(1_700_000_000_000);
 
 pub struct Node {
+    /// Among all, from 0.
+    pub number: usize,
+    /// None while it is down.
     pub cores: Vec<Core>,
     /// Counts the node's lives.
     pub epoch: u32,
+    /// When it starts again.
+    pub down_until: Option<Time>,
 }
 
 /// The key that signs all tokens of the simulator.
@@ -40,13 +45,18 @@ pub fn keys() -> Keys {
 }
 
 impl Node {
-    pub fn start(env: &mut Env) -> Node {
-        let epoch = env.disk.memory.begin_epoch().expect("a disk without faults takes it");
+    pub fn start(env: &mut Env, number: usize) -> Node {
+        let disk = &mut env.disks[number];
+        let epoch = disk.memory.begin_epoch().expect("a disk without faults takes it");
+        disk.forgets_each = (env.canary == Some(Canary::CommitForgotten)).then_some(5);
         let mut secrets = Secrets::from_number(env.random.next_u64());
-        let mut shards: Vec<Shard> = (0..env.mix.cores).map(|core| shard(env, CoreId(core), epoch, &mut secrets)).collect();
-        load(env, &mut shards);
-        count_ways(env);
-        env.memories.approvals.started(&env.disk.memory);
+        let terms = env.shape.terms(number, epoch, &env.mix.limits);
+        let cores = env.shape.cores[number];
+        let mut shards: Vec<Shard> =
+            (0..cores).map(|core| shard(env, (number, CoreId(core)), epoch, &terms, &mut secrets)).collect();
+        load(env, number, &mut shards);
+        count_ways(env, number);
+        env.memories.approvals.started(&env.disks[number].memory, |jid| env.shape.home(jid) == number);
         let cores = shards.len();
         let mut ends: Vec<(Vec<_>, Vec<_>)> =
             (0..cores).map(|_| ((0..cores).map(|_| None).collect(), (0..cores).map(|_| None).collect())).collect();
@@ -57,9 +67,22 @@ impl Node {
                 ends[receiver].1[sender] = Some(inward);
             }
         }
-        let cores = shards.into_iter().zip(ends).map(|(shard, (to, from))| Core::new(shard, to, from)).collect();
-        env.disk.forgets_each = (env.canary == Some(Canary::CommitForgotten)).then_some(5);
-        Node { cores, epoch }
+        let cores = shards.into_iter().zip(ends).map(|(shard, (to, from))| Core::new(number, shard, to, from)).collect();
+        (env.lives[number], env.is_up[number]) = (epoch, true);
+        Node { number, cores, epoch, down_until: None }
+    }
+
+    /// The machine stops at once.
+    pub fn crash(&mut self, env: &mut Env, until: Time) {
+        self.count_life(&mut env.counts);
+        for core in &self.cores {
+            env.memories.approvals.stopped(&core.shard, env.now);
+        }
+        env.disks[self.number].crash();
+        env.links.break_all(self.number);
+        env.is_up[self.number] = false;
+        self.cores.clear();
+        self.down_until = Some(until);
     }
 
     pub fn home(&self, jid: &Bare) -> usize {
@@ -85,7 +108,10 @@ impl Node {
 
     /// The disk makes a transaction, if there's one to make, and the cores hear of it later.
     pub fn let_disk_work(&mut self, env: &mut Env) {
-        for answered in env.disk.work(env.now, &mut env.random, &env.mix, env.calm, &mut env.counts) {
+        if self.cores.is_empty() {
+            return;
+        }
+        for answered in env.disks[self.number].work(env.now, &mut env.random, &env.mix, env.calm, &mut env.counts) {
             let pause = if env.random.below(1000) < env.mix.disk_pause { env.random.unit() } else { 0.0 };
             let core = usize::from(answered.completion.core.0);
             self.cores[core].answer(env.now + env.mix.pause.mul_f64(pause), answered);
@@ -151,21 +177,26 @@ impl Node {
     }
 }
 
-fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
-    let (cores, domain, limits) = (env.mix.cores, DOMAIN.to_owned(), Arc::new(env.mix.limits.clone()));
-    let place = Place { cluster: 0, directory: 0, epoch, domain: domain.clone(), limits: limits.clone(), wall_at_zero: WALL };
+type Terms = Option<Arc<LinkTerms>>;
+
+fn shard(env: &Env, (number, core): (usize, CoreId), epoch: u32, terms: &Terms, secrets: &mut Secrets) -> Shard {
+    let (shape, domain, limits) = (&env.shape, DOMAIN.to_owned(), Arc::new(env.mix.limits.clone()));
+    let (site, cores) = (shape.site(number), shape.cores[number]);
+    let wall_at_zero = WallClock(WALL.0.saturating_add_signed(shape.skew(number)));
+    let (cluster, directory) = (site.cluster, shape.directory());
+    let place = Place { cluster, directory, epoch, domain: domain.clone(), limits: limits.clone(), wall_at_zero };
     let decoys = Decoys::new([7; 32]);
     let (token_keys, trunk_keys, units) = (keys(), keys(), Units::default());
     let settings = Settings {
-        links: None,
-        node: NodeId::default(),
+        links: terms.clone(),
+        node: site.node,
         core,
         cores,
         domain,
         limits,
         token_keys,
         trunk_keys,
-        doors: Doors::default(),
+        doors: Doors { listeners: vec![Speaks::Native, Speaks::Link], ..Doors::default() },
         plain: true,
         open_registration: true,
         hook: false,
@@ -174,19 +205,23 @@ fn shard(env: &Env, core: CoreId, epoch: u32, secrets: &mut Secrets) -> Shard {
         units,
         clock: || Time::ZERO,
     };
-    Shard::new(settings, place, secrets.fork())
+    let mut shard = Shard::new(settings, place, secrets.fork());
+    if !shape.is_alone() {
+        shard.out.map.set_owners(shape.owners());
+    }
+    shard
 }
 
 /// Subscription changes that a crash has caught on their way.
-fn count_ways(env: &mut Env) {
-    for (_, row) in env.disk.memory.rows(Table::Ways) {
+fn count_ways(env: &mut Env, number: usize) {
+    for (_, row) in env.disks[number].memory.rows(Table::Ways) {
         env.counts.add(Happening::WayAgain, 1);
         let arrived = rows::Way::decode(row).expect("rows are sound").arrived.is_some();
         env.counts.add(Happening::WayArrivedBefore, u64::from(arrived));
     }
 }
 
-fn load(env: &Env, shards: &mut [Shard]) {
+fn load(env: &Env, number: usize, shards: &mut [Shard]) {
     let cores = shards.len() as u16;
     for table in Table::ALL {
         let mut row = |key: &[u8], value: &[u8]| {
@@ -197,7 +232,7 @@ fn load(env: &Env, shards: &mut [Shard]) {
             }
             Ok(())
         };
-        env.disk.memory.load(table, &mut row, &mut |_, _| ()).expect("memory has no bad rows");
+        env.disks[number].memory.load(table, &mut row, &mut |_, _| ()).expect("memory has no bad rows");
     }
     shards.iter_mut().for_each(|shard| shard.homes.start(&mut shard.out));
 }

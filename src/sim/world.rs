@@ -6,11 +6,14 @@
 
 use super::check::{Check, Held, converged, kept, released};
 use super::client::Client;
+use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::disk::Disk;
 use super::links::Links;
 use super::mix::Mix;
-use super::node::{DOMAIN, Node};
+use super::node::Node;
+use super::nodes::{Nodes, all_stored};
+use super::shape::Shape;
 use super::trace::Trace;
 use super::{Env, Options, Summary};
 use crate::base::credentials::ScramCredentials;
@@ -27,7 +30,7 @@ const PATIENCE: u32 = 100_000;
 
 pub struct World {
     env: Env,
-    node: Node,
+    nodes: Nodes,
     clients: Vec<Client>,
     steps: u64,
 }
@@ -36,26 +39,32 @@ impl World {
     pub fn new(options: Options) -> World {
         let mut random = Random::new(options.seed);
         let mix = Mix::draw(&mut random);
-        let users = (0..mix.users).map(|n| Bare::new(&format!("u{n}@{DOMAIN}")).expect("a JID")).collect();
-        let clients = (0..mix.clients).map(|n| Client::new(n as usize, n < mix.trunks)).collect();
+        let shape = Shape::draw(options.seed, mix.cores, options.nodes, options.clusters);
+        let users = (0..mix.users).map(|n| shape.user(n)).collect();
+        let clients = (0..mix.clients).map(|n| Client::new(n as usize, n < mix.trunks, n as usize % shape.clusters)).collect();
+        let all = shape.cores.len();
         let mut env = Env {
             now: Time(1_000_000_000),
             random,
             mix,
+            shape,
             links: Links::default(),
-            disk: Disk::default(),
+            spy: Default::default(),
+            disks: (0..all).map(|_| Disk::default()).collect(),
+            lives: vec![0; all],
+            is_up: vec![false; all],
             trace: Trace::new(options.tail),
             memories: Default::default(),
             counts: Counts::default(),
             users,
-            life: 1,
             calm: false,
             canary: options.canary,
             strikes: 0,
         };
         env.trace.note(env.now, format_args!("{:?}", env.mix));
-        let node = Node::start(&mut env);
-        World { env, node, clients, steps: options.steps }
+        env.trace.note(env.now, format_args!("{:?}", env.shape));
+        let nodes = Nodes::start(&mut env);
+        World { env, nodes, clients, steps: options.steps }
     }
 
     pub fn step(&self) -> u64 {
@@ -89,13 +98,14 @@ impl World {
         let mix = &self.env.mix;
         let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
         let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
-        let weights: Vec<u64> = often.into_iter().chain(seldom).map(|weight| weight * 10).collect();
+        let between = [self.env.shape.cuts, self.env.shape.breaks];
+        let weights: Vec<u64> = often.into_iter().chain(seldom).chain(between).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
         let kind = self.env.draw(&weights);
         let client = self.env.random.below(self.clients.len() as u64) as usize;
         match kind {
-            0 => self.node.turn_some(&mut self.env)?,
+            0 => self.nodes.turn_some(&mut self.env)?,
             1 => {
                 for client in &mut self.clients {
                     if self.env.random.one_in(2) {
@@ -103,14 +113,17 @@ impl World {
                     }
                 }
             }
-            2 => self.clients[client].act(&mut self.env, &mut self.node),
-            3 => self.node.let_disk_work(&mut self.env),
+            2 => self.clients[client].act(&mut self.env, &mut self.nodes),
+            3 => self.nodes.let_disks_work(&mut self.env),
             4 => self.crash(),
             5 => self.clients[client].die(&mut self.env),
             6 => self.env.now = self.env.now + Duration::from_secs(3).mul_f64(self.env.random.unit()),
             7 => self.operate(),
-            _ => self.storm(),
+            8 => self.storm(),
+            9 => self.cut(),
+            _ => self.break_connection(),
         }
+        self.nodes.revive(&mut self.env);
         self.note_answers();
         Ok(())
     }
@@ -121,13 +134,24 @@ impl World {
         self.env.count(Happening::Storm);
         for client in &mut self.clients {
             client.die(&mut self.env);
-            client.connect(&mut self.env, &mut self.node);
+            client.connect(&mut self.env, &mut self.nodes);
         }
     }
 
     fn add_user(&mut self, jid: &Bare) {
         let credentials = ScramCredentials::from_password("secret", b"sixteen bytes of", 1);
-        self.node.order(&self.env, jid, Order::Errand { jid: jid.clone(), what: What::Create(Some(Box::new(credentials))) });
+        self.order(jid, What::Create(Some(Box::new(credentials))));
+    }
+
+    /// The operator speaks with a node of the user's cluster, mostly the one that keeps the user.
+    fn order(&mut self, jid: &Bare, what: What) {
+        let env = &mut self.env;
+        let home = env.shape.home(jid);
+        let up: Vec<usize> = env.shape.of_cluster(env.shape.cluster_of(home)).filter(|&node| env.is_up[node]).collect();
+        let asked = if up.len() > 1 && env.random.one_in(4) { env.random.pick(&up).copied() } else { Some(home) };
+        if let Some(node) = asked.filter(|node| up.contains(node)) {
+            self.nodes.nodes[node].order(env, jid, Order::Errand { jid: jid.clone(), what });
+        }
     }
 
     fn operate(&mut self) {
@@ -136,19 +160,15 @@ impl World {
             0 => self.add_user(&jid),
             1 => {
                 self.env.memories.wishes.remove(&jid);
-                self.node.order(&self.env, &jid, Order::Errand { jid: jid.clone(), what: What::Remove });
+                self.order(&jid, What::Remove);
             }
-            _ => self.node.order(
-                &self.env,
-                &jid,
-                Order::Errand { jid: jid.clone(), what: What::Transfer { address: "elsewhere:5290".into() } },
-            ),
+            _ => self.order(&jid, What::Transfer { address: "elsewhere:5290".into() }),
         }
         self.env.trace.note(self.env.now, format_args!("the operator wants something of {jid}"));
     }
 
     fn note_answers(&mut self) {
-        for (ticket, answer) in self.node.take_answers() {
+        for (ticket, answer) in self.nodes.nodes.iter_mut().flat_map(Node::take_answers) {
             if let Answer::Transferred(sessions) = answer {
                 self.env.counts.add(Happening::Transferred, sessions as u64);
             }
@@ -156,15 +176,48 @@ impl World {
         }
     }
 
-    /// The node's machine stops at once, and starts again.
+    /// A node's machine stops at once, and starts again.
     fn crash(&mut self) {
-        self.env.trace.note(self.env.now, format_args!("the node crashes"));
-        self.node.count_life(&mut self.env.counts);
+        if self.env.shape.is_gentle {
+            return;
+        }
+        let number = if self.env.shape.is_alone() { 0 } else { self.env.random.below(self.env.shape.cores.len() as u64) as usize };
+        let down = self.env.shape.down;
+        let down = if down.is_zero() { down } else { down.mul_f64(self.env.random.unit()) };
+        self.crash_node(number, down);
+    }
+
+    fn crash_node(&mut self, number: usize, down: Duration) {
+        if self.nodes.nodes[number].down_until.is_some() {
+            return;
+        }
+        self.env.trace.note(self.env.now, format_args!("node {number} crashes"));
         self.env.count(Happening::Crash);
-        self.env.disk.crash();
-        self.env.links.break_all();
-        self.node = Node::start(&mut self.env);
-        self.env.life = self.node.epoch;
+        let until = self.env.now + down;
+        self.nodes.nodes[number].crash(&mut self.env, until);
+        self.nodes.revive(&mut self.env);
+    }
+
+    /// For a while nothing gets from a node to another one, or in neither direction.
+    fn cut(&mut self) {
+        let env = &mut self.env;
+        let all = env.shape.cores.len() as u64;
+        let from = env.random.below(all);
+        let (from, to) = (from as usize, ((from + 1 + env.random.below(all - 1)) % all) as usize);
+        let (until, both) = (env.now + env.shape.cut.mul_f64(env.random.unit()), env.random.one_in(2));
+        env.trace.note(env.now, format_args!("nothing gets from node {from} to {to} until {until:?}, nor back: {both}"));
+        env.count(if both { Happening::Cut } else { Happening::OneWayCut });
+        env.links.cut(from, to, until);
+        if both {
+            env.links.cut(to, from, until);
+        }
+    }
+
+    fn break_connection(&mut self) {
+        if self.env.links.break_one(&mut self.env.random) {
+            self.env.trace.note(self.env.now, format_args!("a connection between nodes breaks"));
+            self.env.count(Happening::LinkBroken);
+        }
     }
 
     /// Faults stop, and everything under way gets done, time-outs included.
@@ -172,10 +225,11 @@ impl World {
         let env = &mut self.env;
         env.calm = true;
         env.links.calm();
-        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000);
+        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000) + env.shape.settles_in();
         for _ in 0..PATIENCE {
             self.env.links.calm();
-            self.node.turn_all(&mut self.env)?;
+            self.nodes.revive(&mut self.env);
+            self.nodes.turn_all(&mut self.env)?;
             for client in &mut self.clients {
                 client.hear(&mut self.env)?;
             }
@@ -184,13 +238,20 @@ impl World {
             if !busy && self.env.now >= until {
                 return Ok(());
             }
-            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 50 });
+            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
         }
-        Check::AllComesToRest.holds(false, || format!("after {PATIENCE} rounds there is still something to do"))
+        Check::AllComesToRest.holds(false, || {
+            let (is_joined, links) = (self.nodes.are_joined(), self.env.links.are_busy());
+            let cores: Vec<usize> = self.nodes.cores().filter(|core| core.is_busy()).map(|core| core.node).collect();
+            format!(
+                "after {PATIENCE} rounds there is still something to do: all joined {is_joined}, links {links}, cores of {cores:?}"
+            )
+        })
     }
 
     fn is_busy(&self) -> bool {
-        self.env.links.are_busy() || self.env.disk.is_busy() || self.node.cores.iter().any(|core| core.is_busy())
+        let is_joined = self.nodes.are_joined();
+        !is_joined || self.env.links.are_busy() || self.env.disks.iter().any(Disk::is_busy) || self.nodes.cores().any(Core::is_busy)
     }
 
     /// Everybody looks at their clients, and says once more how they are.
@@ -207,11 +268,11 @@ impl World {
 
     /// A last crash; then everybody who can logs in and goes online.
     fn start_over(&mut self) -> Held {
-        self.crash();
+        self.env.shape.all().for_each(|number| self.crash_node(number, Duration::ZERO));
         self.come_to_rest()?;
         for _ in 0..3 {
             for client in &mut self.clients {
-                client.act(&mut self.env, &mut self.node);
+                client.act(&mut self.env, &mut self.nodes);
             }
             self.come_to_rest()?;
         }
@@ -223,22 +284,22 @@ impl World {
             client.die(&mut self.env);
         }
         self.come_to_rest()?;
-        released::check(&self.env, &self.node)
+        released::check(&self.env, &self.nodes)
     }
 
     /// `faultless`: nothing has gone wrong since the last start.
     fn check_all(&self, faultless: bool) -> Held {
-        let stored = &self.env.disk.memory;
+        let stored = &all_stored(&self.env);
         let heard = converged::all_answered(&self.clients)?;
         kept::rosters_agree(stored, &self.env.memories.wishes, faultless)?;
         self.env.memories.wishes.check(stored)?;
-        self.node.cores.iter().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
-        converged::check(&self.node, &self.clients, stored)?;
+        self.nodes.cores().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
+        converged::check(&self.nodes, &self.clients, stored)?;
         self.env.memories.post.check(&heard, stored, &self.env.memories.wishes)
     }
 
     fn summary(&mut self) -> Summary {
-        self.node.count_life(&mut self.env.counts);
+        self.nodes.nodes.iter().for_each(|node| node.count_life(&mut self.env.counts));
         Summary { trace_hash: self.env.trace.hash(), counts: self.env.counts }
     }
 }

@@ -11,7 +11,8 @@ use std::time::Instant;
 #[command(after_help = "\
 Examples:
   fanal sim --seed 7 --steps 5000
-  fanal sim --seed 1 --seeds 200")]
+  fanal sim --seed 1 --seeds 200
+  fanal sim --seed 1 --seeds 200 --nodes 2 --clusters 3")]
 pub struct Args {
     /// The first seed.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -22,6 +23,12 @@ pub struct Args {
     /// Steps of each run.
     #[arg(long, value_name = "M", default_value_t = sim::STEPS, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
+    /// Nodes of each cluster, instead of drawing them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
+    nodes: Option<u16>,
+    /// Clusters, instead of drawing them.
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u16).range(1..=8))]
+    clusters: Option<u16>,
     /// Lines of the trace to show of a run that failed.
     #[arg(long, value_name = "LINES", default_value_t = sim::TAIL)]
     tail: usize,
@@ -50,8 +57,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
     let (mut summary, mut failed, mut last_seed) = (Summary::default(), None, args.seed);
     for seed in (args.seed..).take(args.seeds as usize) {
         last_seed = seed;
-        say_seed_on_panic(seed, args.steps);
-        match sim::run(Options { seed, steps: args.steps, tail: args.tail, canary: None }) {
+        let (nodes, clusters) = (args.nodes.map(usize::from), args.clusters.map(usize::from));
+        let options = Options { steps: args.steps, nodes, clusters, tail: args.tail, ..Options::new(seed) };
+        say_seed_on_panic(options);
+        match sim::run(options) {
             Ok(one) => summary.add(&one),
             Err(broken) => {
                 failed = Some(broken);
@@ -69,10 +78,10 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// A release build ends where it panics: this is then all that tells the seed.
-fn say_seed_on_panic(seed: u64, steps: u64) {
+fn say_seed_on_panic(options: Options) {
     std::panic::set_hook(Box::new(move |panic| {
         // Nobody is left to tell when even stderr is gone.
-        _ = writeln!(std::io::stderr(), "{panic}\nreplay: fanal sim --seed {seed} --steps {steps}");
+        _ = writeln!(std::io::stderr(), "{panic}\nreplay: {}", options.command());
     }));
 }
 

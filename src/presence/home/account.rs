@@ -1,9 +1,9 @@
 //! Users come into being and go (Z1: their numbers are unique for ever).
 
+use super::Homes;
 use super::change::{Change, Origin, Waiter};
 use super::plan::{Plan, account_row};
 use super::reply::refuse;
-use super::{Homes, change};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
@@ -111,7 +111,8 @@ impl Homes {
         self.settle(&user.jid, UserId::NOBODY, out);
         self.drop_mailbox(&user);
         self.document_bytes -= user.document_bytes();
-        plan.effects.into_iter().for_each(|effect| change::send_way(effect, out));
+        self.set_all_adrift(&user);
+        plan.effects.into_iter().for_each(|effect| self.send_stray(effect, out));
         self.refuse_waiting(user, Reason::AccountRemoved, out);
     }
 

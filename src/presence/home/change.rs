@@ -37,6 +37,8 @@ pub enum Change {
     Way(Box<Way>),
     /// A contact's home has stored a way.
     WayDone(Box<WayName>),
+    /// A way of another node will not come again; but it may have, and wait before this.
+    WayForgotten(Box<WayName>),
     /// The account goes; the answer is for the operator.
     Remove(Caller),
 }
@@ -121,6 +123,11 @@ impl Homes {
         self.arrives(now, name.from.clone(), Change::WayDone(name), edge, out);
     }
 
+    /// A way from another node will not come again.
+    pub fn way_forgotten(&mut self, now: Time, name: Box<WayName>, edge: &mut Edge, out: &mut Outbox) {
+        self.arrives(now, name.to.clone(), Change::WayForgotten(name), edge, out);
+    }
+
     /// A way had arrived here before the node's start, and its sender did not know it.
     pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
         self.note_heard(&name, out);
@@ -150,9 +157,16 @@ impl Homes {
         let strays = self.strays.get_mut(&to).expect("the caller put some there");
         // Nobody is left who would wait for a confirmation.
         while !exists && let Some(Change::WayDone(name)) = strays.pop_front_if(|change| matches!(change, Change::WayDone(_))) {
+            self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
             forget_way(name, &mut self.storing, out);
         }
         match strays.front() {
+            Some(Change::WayForgotten(name)) if !exists => {
+                let name = name.clone();
+                strays.pop_front();
+                self.forget_heard(&name, out);
+                self.store_stray(now, to, edge, out);
+            }
             Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
                 out.send(out.map.home_of(&way.from), way.name().done());
                 strays.pop_front();
@@ -178,8 +192,16 @@ impl Homes {
         if let Change::Way(way) = way {
             self.note_heard(&way.name(), out);
         }
-        plan.effects.into_iter().for_each(|effect| send_way(effect, out));
+        plan.effects.into_iter().for_each(|effect| self.send_stray(effect, out));
         self.store_stray(now, to, edge, out);
+    }
+
+    /// Sends what comes from nobody who is here.
+    pub(super) fn send_stray(&mut self, effect: Effect, out: &mut Outbox) {
+        if let Effect::Way(way) = &effect {
+            self.set_adrift((**way).clone());
+        }
+        send_way(effect, out);
     }
 
     pub(super) fn remove_user(&mut self, now: Time, at: UserRef, caller: Caller, edge: &mut Edge, out: &mut Outbox) {
@@ -214,7 +236,12 @@ impl Homes {
                 },
                 Change::WayDone(name) => {
                     rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
+                    self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
                     forget_way(name, &mut self.storing, out);
+                    continue;
+                }
+                Change::WayForgotten(name) => {
+                    self.forget_heard(&name, out);
                     continue;
                 }
                 Change::Way(way) if self.heard.contains(&way.name()) => {

@@ -136,6 +136,8 @@ impl Homes {
         for (way, arrived) in ways {
             if let Some(at) = self.by_name(&way.from) {
                 self.user(at).expect("found by name").sent(&way, arrived);
+            } else if arrived.is_none() {
+                self.set_adrift(way.clone());
             }
             let to = out.map.home_of(&way.to);
             let control = match arrived {

@@ -146,6 +146,8 @@ pub struct Homes {
     pub directory: Directory,
     /// Users that have come or gone of which the directory does not know yet.
     unsettled: BTreeMap<Bare, UserId>,
+    /// When it is told again.
+    settle_at: Option<Time>,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -164,6 +166,8 @@ pub struct Homes {
     creations: Vec<(Caller, UserRef)>,
     /// Ways found in the store at the start; with a number those that had arrived before.
     set_out: Vec<(Way, Option<u64>)>,
+    /// Ways whose senders are gone, or never were, by sender, receiver and number: nobody else sends them again.
+    adrift: BTreeMap<(Bare, Bare, u64), Way>,
     /// Ways from other nodes that have arrived, as long as they may come again.
     heard: BTreeSet<WayName>,
     /// How many of them are from each other cluster.
@@ -190,7 +194,7 @@ impl Homes {
     pub fn new(place: Place, hasher: RandomState, secrets: Secrets) -> Homes {
         Homes {
             // Higher in each life than in those before, and no life gets through so many.
-            next_way: u64::from(place.epoch) << 40,
+            next_way: u64::from(place.epoch) << 40 | first_way(place.cluster),
             next_message: u64::from(place.epoch) << 40,
             kept: (0, 0),
             document_bytes: 0,
@@ -198,6 +202,7 @@ impl Homes {
             relays: Relays::new(hasher.clone()),
             directory: Directory::new(hasher.clone()),
             unsettled: BTreeMap::new(),
+            settle_at: None,
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),
@@ -209,6 +214,7 @@ impl Homes {
             stray_retries: VecDeque::new(),
             creations: Vec::new(),
             set_out: Vec::new(),
+            adrift: BTreeMap::new(),
             heard: BTreeSet::new(),
             heard_from: BTreeMap::new(),
             leftover: Vec::new(),
@@ -355,4 +361,10 @@ impl Homes {
         self.by_user.insert(id, slot);
         UserRef { user: id, slot }
     }
+}
+
+/// Where a cluster begins to count ways: elsewhere than others, for another cluster may answer in the place of a user who is not
+/// there, and that way has the names that the user's own may have.
+fn first_way(cluster: u16) -> u64 {
+    u64::from(cluster).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 26
 }

@@ -67,8 +67,19 @@ impl Homes {
         waiting.max(strays) < FAR_WAYS && heard < FAR_WAYS
     }
 
+    /// A way whose sender is not here is under way all the same, until its receiver says that it has arrived.
+    pub(super) fn set_adrift(&mut self, way: Way) {
+        self.adrift.insert((way.from.clone(), way.to.clone(), way.sequence), way);
+    }
+
+    /// The same of all that a user who goes has under way.
+    pub(super) fn set_all_adrift(&mut self, user: &User) {
+        let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
+        under_way.filter(|way| way.arrived.is_none()).for_each(|way| self.set_adrift(sent_again(user, way)));
+    }
+
     /// A way from another node will not come again.
-    pub fn way_forgotten(&mut self, name: &WayName, out: &mut Outbox) {
+    pub(super) fn forget_heard(&mut self, name: &WayName, out: &mut Outbox) {
         if self.heard.remove(name) {
             if let Some(count) = self.heard_from.get_mut(&name.cluster) {
                 *count -= 1;
@@ -85,18 +96,18 @@ impl Homes {
                 out.send(out.map.home_of(&name.from), name.clone().done());
             }
         }
-        let mut ways: Vec<Way> = Vec::new();
+        let is_there = |to: &Bare, to_user: UserId| match node.cluster() {
+            // Of one whose receiver is not known yet, nobody knows the cluster either.
+            Some(cluster) => {
+                let other = out.map.abroad(to_user);
+                to_user == UserId::NOBODY || other.is_some_and(|other| other == cluster || cluster == out.map.directory)
+            }
+            None => out.map.home_of(to).node == node,
+        };
+        let mut ways: Vec<Way> = self.adrift.values().filter(|way| is_there(&way.to, way.to_user)).cloned().collect();
         for user in self.users.iter().flatten() {
             let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-            let there = under_way.filter(|way| match node.cluster() {
-                // Of one whose receiver is not known yet, nobody knows the cluster either.
-                Some(cluster) => {
-                    let other = out.map.abroad(way.to_user);
-                    way.to_user == UserId::NOBODY || other.is_some_and(|other| other == cluster || cluster == out.map.directory)
-                }
-                None => out.map.home_of(&way.to).node == node,
-            });
-            ways.extend(there.map(|way| sent_again(user, way)));
+            ways.extend(under_way.filter(|way| is_there(&way.to, way.to_user)).map(|way| sent_again(user, way)));
         }
         ways.sort_unstable_by_key(|way| way.sequence);
         ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
@@ -104,6 +115,9 @@ impl Homes {
 
     /// A way has found nobody in the cluster that it was sent to.
     pub fn way_again(&mut self, name: &WayName, out: &mut Outbox) {
+        if let Some(way) = self.adrift.get(&(name.from.clone(), name.to.clone(), name.sequence)) {
+            return out.send(out.map.home_of(&way.to), Control::Way(Box::new(way.clone())));
+        }
         let user = self.by_name(&name.from).and_then(|at| self.get(at));
         let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
         let mut found = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);

@@ -5,13 +5,18 @@
 use super::Homes;
 use crate::base::id::{Seat, UserId};
 use crate::base::jid::Bare;
+use crate::base::time::Time;
 use crate::presence::control::Control;
 use crate::presence::directory::{Inquiry, read_row, row_key};
 use crate::presence::outbox::Outbox;
 use crate::store::{Durability, Table, Write};
+use std::time::Duration;
 
 /// How the keys of these rows in `Meta` begin.
 const KEY: &[u8] = b"unsettled:";
+
+/// What the directory has not said that it knows, it is told again after this long.
+const SETTLE_AGAIN: Duration = Duration::from_secs(5);
 
 impl Homes {
     /// The row that is to be stored when a user comes, or (`NOBODY`) goes; `None`: there is no directory.
@@ -31,6 +36,19 @@ impl Homes {
     /// The directory can be reached: it's told of what it may not know.
     pub fn settle_all(&self, out: &mut Outbox) {
         self.unsettled.iter().for_each(|(jid, user)| send(jid, *user, out));
+    }
+
+    /// The same from time to time: a store may have refused what the directory was told. Gives when it is due next.
+    pub fn settle_again(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
+        if self.unsettled.is_empty() {
+            self.settle_at = None;
+            return None;
+        }
+        if self.settle_at.is_some_and(|due| due <= now) {
+            self.settle_all(out);
+            self.settle_at = None;
+        }
+        Some(*self.settle_at.get_or_insert(now + SETTLE_AGAIN))
     }
 
     /// It knows; if it does not agree, because another cluster has this user, it's told again another time.

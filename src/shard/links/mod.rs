@@ -55,6 +55,8 @@ mod word {
     pub const CUT_OFF: u16 = u16::MAX - 5;
     /// This is for the thread that keeps the table of owners.
     pub const OWNERS: u16 = u16::MAX - 6;
+    /// The same as `READY`, to whoever has said that again: one of its cores had heard it before it heard of an older break.
+    pub const STILL_READY: u16 = u16::MAX - 7;
     pub const CROSSING: u16 = 0;
 }
 
@@ -310,7 +312,13 @@ impl Shard {
         let (word, said) = bytes.split_first_chunk().ok_or(BadPassage)?;
         let site = lane.0;
         match (u16::from_le_bytes(*word), self.terms().is_inside(site)) {
-            (word::READY, _) => self.tell_of_lane(now, LaneNews { site, lane: lane.1, state: LaneState::Ready }),
+            (word::READY | word::STILL_READY, _) => {
+                let is_found = self.links.reach.get(&site).is_some_and(|reach| reach.is_found());
+                if is_found && u16::from_le_bytes(*word) == word::READY {
+                    self.links.words.push((site, word::STILL_READY.to_le_bytes().to_vec()));
+                }
+                self.tell_of_lane(now, LaneNews { site, lane: lane.1, state: LaneState::Ready });
+            }
             (word::JOIN, false) => self.join(now, lane, said)?,
             (word::CLUSTERS, _) => self.told_of_clusters(now, lane, said)?,
             (word::DENIED, false) => self.denied(lane, said)?,

@@ -53,6 +53,10 @@ pub(super) struct Reach {
 }
 
 impl Reach {
+    pub fn is_found(&self) -> bool {
+        self.found
+    }
+
     /// Whether all lanes are up, at this end.
     pub fn is_whole(&self, own: u16) -> bool {
         self.cores > 0 && (0..Hello::lanes(own, self.cores)).all(|lane| self.up.contains(&lane))

@@ -6,7 +6,7 @@
 use super::{Check, Held};
 use crate::base::id::{SessionId, UserId, Version};
 use crate::base::jid::Bare;
-use crate::base::time::WallClock;
+use crate::base::time::{Time, WallClock};
 use crate::presence::subscription::State;
 use crate::shard::Shard;
 use crate::store::memory::Memory;
@@ -16,11 +16,21 @@ use crate::wire::event::{Event, LAST};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The newest that a publisher had said when the approval ended.
+#[derive(Clone)]
 struct Fence {
     versions: BTreeMap<SessionId, Version>,
     /// Sessions with lower numbers that are not among them had ended, and said nothing more.
     next_session: SessionId,
     wall: WallClock,
+}
+
+impl Fence {
+    fn of(shard: &Shard, user: UserId, wall: WallClock) -> Option<Fence> {
+        let home = shard.homes.get(shard.homes.by_user(user)?)?;
+        let epoch = shard.homes.place.epoch;
+        let versions = home.sessions.iter().map(|s| (s.id, Version { epoch, sequence: s.sequence })).collect();
+        Some(Fence { versions, next_session: SessionId(home.next_session), wall })
+    }
 }
 
 #[derive(Default)]
@@ -30,19 +40,48 @@ pub struct Approvals {
     approved: BTreeSet<(UserId, UserId)>,
     fences: BTreeMap<(UserId, UserId), Fence>,
     removed: BTreeSet<UserId>,
+    /// By publisher, in the last life of its home.
+    last_said: BTreeMap<UserId, Fence>,
 }
 
 impl Approvals {
-    /// A node has loaded these rows. Nothing of its former life is under way any more.
-    pub fn started(&mut self, stored: &Memory) {
-        self.told = stored.clone();
-        self.fences.clear();
-        self.approved.clear();
-        let owners: Vec<Bare> = self.told.rows(Table::Accounts).filter_map(|(key, _)| name(key)).collect();
-        for owner in owners {
-            let user = self.user(&owner).expect("an account that was just listed");
-            self.approved.extend(self.subscribers(&owner).into_iter().map(|subscriber| (user, subscriber)));
+    /// A home's machine stops: nobody who may not see its users any more once it starts again will know more than this.
+    pub fn stopped(&mut self, shard: &Shard, now: Time) {
+        let wall = shard.homes.place.wall(now);
+        for jid in shard.homes.names() {
+            let Some(user) = self.user(&jid) else { continue };
+            let fence = Fence::of(shard, user, wall);
+            self.last_said.extend(fence.map(|fence| (user, fence)));
         }
+    }
+
+    /// A node has loaded these rows, of the users who live there. What it had said in its former life may still be under way.
+    pub fn started(&mut self, stored: &Memory, lives_there: impl Fn(&Bare) -> bool) {
+        let is_its = |key: &[u8]| key.split(|&byte| byte == 0).next().and_then(name).is_some_and(|owner| lives_there(&owner));
+        let (before, mut writes) = (self.told.clone(), Vec::new());
+        for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
+            let old = before.rows(table).filter(|(key, _)| is_its(key));
+            writes.extend(old.map(|(key, _)| Write { table, key: key.to_vec(), value: None }));
+            let new = stored.rows(table);
+            writes.extend(new.map(|(key, value)| Write { table, key: key.to_vec(), value: Some(value.to_vec()) }));
+        }
+        let users = |told: &Approvals| -> Vec<(Bare, UserId)> {
+            let owners = told.told.rows(Table::Accounts).filter_map(|(key, _)| name(key));
+            owners.filter_map(|owner| Some((owner.clone(), told.user(&owner)?))).collect()
+        };
+        let had = users(self);
+        self.told.apply(&[Commit { ticket: 0, writes, durability: Durability::Synced }]).expect("a copy has no faults");
+        let has = users(self);
+        self.removed.extend(had.iter().map(|(_, user)| *user).filter(|user| !has.iter().any(|(_, there)| there == user)));
+        let approved: BTreeSet<(UserId, UserId)> = has
+            .iter()
+            .flat_map(|(owner, user)| self.subscribers(owner).into_iter().map(|subscriber| (*user, subscriber)))
+            .collect();
+        for &pair in self.approved.difference(&approved) {
+            self.fences.extend(self.last_said.get(&pair.0).map(|fence| (pair, fence.clone())));
+        }
+        self.fences.retain(|pair, _| !approved.contains(pair));
+        self.approved = approved;
     }
 
     /// A home is about to be told that these writes are stored.
@@ -66,11 +105,7 @@ impl Approvals {
         let ended: Vec<UserId> = had.filter(|subscriber| !now.contains(subscriber)).collect();
         for subscriber in ended {
             self.approved.remove(&(user, subscriber));
-            let Some(home) = shard.homes.by_user(user).and_then(|at| shard.homes.get(at)) else { continue };
-            let epoch = shard.homes.place.epoch;
-            let versions = home.sessions.iter().map(|s| (s.id, Version { epoch, sequence: s.sequence })).collect();
-            let next_session = SessionId(home.next_session);
-            self.fences.insert((user, subscriber), Fence { versions, next_session, wall });
+            self.fences.extend(Fence::of(shard, user, wall).map(|fence| ((user, subscriber), fence)));
         }
         for subscriber in now {
             if self.approved.insert((user, subscriber)) {

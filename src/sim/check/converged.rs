@@ -8,7 +8,7 @@ use crate::base::jid::Bare;
 use crate::presence::subscription::State;
 use crate::presence::user::{self, User};
 use crate::sim::client::{Client, Known, Said, Seen, Session};
-use crate::sim::node::Node;
+use crate::sim::nodes::Nodes;
 use crate::store::Table;
 use crate::store::memory::Memory;
 use crate::store::rows::{self, Row};
@@ -23,17 +23,17 @@ fn describe(((user, session), seen): (&(UserId, SessionId), &Seen)) -> String {
     format!("{}/{} {:?} {}.{} {}", user.0, session.0, seen.show, seen.version.epoch, seen.version.sequence, seen.status)
 }
 
-pub fn check(node: &Node, clients: &[Client], stored: &Memory) -> Held {
+pub fn check(nodes: &Nodes, clients: &[Client], stored: &Memory) -> Held {
     let mut there = BTreeSet::new();
     for client in clients {
         for session in client.sessions.values().filter(|session| session.open) {
-            check_session(node, client, session, stored)?;
+            check_session(nodes, client, session, stored)?;
             there.insert((session.key.user, session.key.session));
         }
     }
-    for core in &node.cores {
+    for core in nodes.cores() {
         for jid in core.shard.homes.names() {
-            let user = node.user(&jid).expect("a listed user");
+            let user = nodes.user(&jid).expect("a listed user");
             let ghost = user.sessions.iter().find(|session| !there.contains(&(user.id, session.id)));
             CHECK.holds(ghost.is_none(), || format!("{jid} has a session without a client: {ghost:?}"))?;
         }
@@ -41,9 +41,9 @@ pub fn check(node: &Node, clients: &[Client], stored: &Memory) -> Held {
     Ok(())
 }
 
-fn check_session(node: &Node, client: &Client, session: &Session, stored: &Memory) -> Held {
+fn check_session(nodes: &Nodes, client: &Client, session: &Session, stored: &Memory) -> Held {
     let who = format!("client {} as {}/{} {:?}", client.number, session.jid, session.resource, session.key);
-    let home = node.by_id(session.key.user);
+    let home = nodes.by_id(session.key.user).map(|(user, _)| user);
     let Some((home, at_home)) = home.and_then(|u| Some((u, u.sessions.iter().find(|s| s.id == session.key.session)?))) else {
         return CHECK.holds(false, || format!("{who} is logged in, and its home does not know it"));
     };
@@ -55,7 +55,7 @@ fn check_session(node: &Node, client: &Client, session: &Session, stored: &Memor
     };
     CHECK.holds(believed, || format!("{who} said {:?}, and its home has {status:?}", session.said))?;
     if at_home.available {
-        let expected = expected_view(node, home, at_home.id, stored);
+        let expected = expected_view(nodes, home, at_home.id, stored);
         CHECK.holds(session.view == expected, || {
             let only =
                 |a: &View, b: &View| a.iter().filter(|(key, seen)| b.get(key) != Some(seen)).map(describe).collect::<Vec<_>>();
@@ -73,23 +73,24 @@ fn check_session(node: &Node, client: &Client, session: &Session, stored: &Memor
 }
 
 /// Of a user's own other sessions, and of those of the contacts, each available one.
-fn expected_view(node: &Node, home: &User, own: SessionId, stored: &Memory) -> View {
+fn expected_view(nodes: &Nodes, home: &User, own: SessionId, stored: &Memory) -> View {
     let mut view = BTreeMap::new();
     let mut add = |user: &User| {
+        let (_, epoch) = nodes.by_id(user.id).expect("it was found");
         for session in user.sessions.iter().filter(|s| s.available && (user.id, s.id) != (home.id, own)) {
-            view.insert((user.id, session.id), seen(node, session));
+            view.insert((user.id, session.id), seen(epoch, session));
         }
     };
     add(home);
     let accounts = stored.rows(Table::Accounts).filter_map(|(key, _)| Bare::new(std::str::from_utf8(key).ok()?));
     for publisher in accounts.filter(|publisher| *publisher != home.jid && sees(stored, &home.jid, publisher)) {
-        add(node.user(&publisher).expect("a stored user is at home"));
+        add(nodes.user(&publisher).expect("a stored user is at home"));
     }
     view
 }
 
-fn seen(node: &Node, session: &user::Session) -> Seen {
-    let version = crate::base::id::Version { epoch: node.epoch, sequence: session.sequence };
+fn seen(epoch: u32, session: &user::Session) -> Seen {
+    let version = crate::base::id::Version { epoch, sequence: session.sequence };
     Seen { version, show: session.show, status: status(&session.presence) }
 }
 

@@ -143,8 +143,9 @@ fn possible<T>(asked: &[Asked], first: T, effect: impl Fn(&Wish) -> Option<T>) -
 /// arrived may be left (a store that has too much to do does not delete them), but not after a start without faults.
 pub fn rosters_agree(stored: &Memory, wishes: &Wishes, faultless: bool) -> Held {
     let row = |value: &[u8]| rows::Way::decode(value).expect("rows are sound");
-    let ways = stored.rows(Table::Ways).filter(|(_, value)| faultless || row(value).arrived.is_none()).count();
-    CHECK.holds(ways == 0, || format!("{ways} ways have not arrived"))?;
+    let ways = stored.rows(Table::Ways).map(|(key, value)| (rows::split_way(key).expect("keys are sound"), row(value)));
+    let left: Vec<_> = ways.filter(|(_, way)| faultless || way.arrived.is_none()).collect();
+    CHECK.holds(left.is_empty(), || format!("ways have not arrived: {left:?}"))?;
     let state = |owner: &Bare, contact: &Bare| {
         let row = stored.get(Table::Roster, &rows::pair_key(owner, contact));
         row.and_then(|row| State::from_bits(rows::Contact::decode(row).expect("rows are sound").state)).unwrap_or_default()

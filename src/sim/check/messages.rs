@@ -13,10 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const CHECK: Check = Check::EachMessageArrivesOrReturns;
 
-/// A session, in one life of the node.
+/// A session, in one life of its user's home.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SessionKey {
-    pub life: u32,
+    /// Counted over all of them.
+    pub log_in: u64,
+    /// The node of its home, and which of that one's lives it was when the client heard.
+    pub life: (usize, u32),
     pub user: UserId,
     pub session: SessionId,
 }
@@ -37,8 +40,9 @@ pub struct Post {
     letters: Vec<Letter>,
     numbers: BTreeMap<SessionKey, u64>,
     order: BTreeMap<(SessionKey, SessionKey), usize>,
-    /// Home cores, by the node's life, on which a session ended: what it had not acknowledged comes to others later.
-    disturbed: BTreeSet<(u32, CoreId)>,
+    /// Home cores, by the nodes' lives, on which a session ended: what it had not acknowledged comes to others later.
+    disturbed: BTreeSet<((usize, u32), CoreId)>,
+    log_ins: u64,
 }
 
 impl Post {
@@ -46,6 +50,12 @@ impl Post {
     pub fn written(&mut self, from: SessionKey, full: bool) -> usize {
         self.letters.push(Letter { from, full, confirmed: false, returned: false, kept_for: None, taken_by: Vec::new() });
         self.letters.len() - 1
+    }
+
+    /// A name for a session that was begun.
+    pub fn next_log_in(&mut self) -> u64 {
+        self.log_ins += 1;
+        self.log_ins
     }
 
     pub fn confirmed(&mut self, letter: usize) {
@@ -62,7 +72,7 @@ impl Post {
         self.letters[letter_of(row)].kept_for = Bare::new(for_whom);
     }
 
-    pub fn session_ended(&mut self, life: u32, core: CoreId) {
+    pub fn session_ended(&mut self, life: (usize, u32), core: CoreId) {
         self.disturbed.insert((life, core));
     }
 

@@ -2,14 +2,15 @@
 
 use super::{Check, Held};
 use crate::sim::Env;
-use crate::sim::node::Node;
+use crate::sim::nodes::Nodes;
 
-pub fn check(env: &Env, node: &Node) -> Held {
-    for (number, core) in node.cores.iter().enumerate() {
-        let shard = &core.shard;
+pub fn check(env: &Env, nodes: &Nodes) -> Held {
+    for core in nodes.cores() {
+        let (shard, links) = (&core.shard, core.links(env));
+        let number = (core.node, shard.settings.core.0);
         let left = [
-            ("lines", shard.out.lines.len()),
-            ("connections", core.connections()),
+            ("lines", shard.out.lines.len() - links),
+            ("connections of clients", core.connections() - links),
             ("buffers", core.buffers_out),
             ("sessions at home", shard.homes.session_count()),
             ("sessions at the edge", shard.edge.session_count()),
@@ -17,13 +18,15 @@ pub fn check(env: &Env, node: &Node) -> Held {
             ("questions about subscribers", shard.edge.asked_count()),
             ("changes with the store", shard.homes.storing_count()),
             ("interest of edges", interest(core)),
+            ("relays", shard.homes.relays.count()),
+            ("tickets of other clusters", shard.gateway.ticket_count()),
         ];
         for (what, count) in left {
-            Check::EverythingIsReturned.holds(count == 0, || format!("core {number} keeps {count} {what}"))?;
+            Check::EverythingIsReturned.holds(count == 0, || format!("core {number:?} keeps {count} {what}"))?;
         }
     }
-    let held = env.links.held_by_server();
-    Check::EverythingIsReturned.holds(held == 0, || format!("the node holds {held} sockets"))
+    let held = env.links.held_by_servers();
+    Check::EverythingIsReturned.holds(held == 0, || format!("nodes hold {held} sockets"))
 }
 
 /// Destinations of the users of a core, of whom nobody is there any more.

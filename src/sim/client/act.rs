@@ -11,7 +11,8 @@ use crate::presence::subscription::Action;
 use crate::sim::Env;
 use crate::sim::check::kept::Wish;
 use crate::sim::counts::Happening;
-use crate::sim::node::{Node, keys};
+use crate::sim::node::keys;
+use crate::sim::nodes::Nodes;
 use crate::wire::encode::{Encoder, LogInFields, MessageFields, PresenceFields, SubscriptionFields, Tag};
 use crate::wire::native::{self, Access, MessageKind, Show};
 
@@ -23,9 +24,9 @@ const STRANGER: &str = "stranger@sim";
 
 impl Client {
     /// One thing, whatever can be done now.
-    pub fn act(&mut self, env: &mut Env, node: &mut Node) {
+    pub fn act(&mut self, env: &mut Env, nodes: &mut Nodes) {
         if self.link.is_none() {
-            return self.connect(env, node);
+            return self.connect(env, nodes);
         }
         if self.stage != Stage::Ready {
             return;
@@ -52,7 +53,8 @@ impl Client {
             session.key = key;
             return self.expect_log_in(stream, request, session, Pending::LogIn { by_password: false, first: None });
         }
-        let jid = env.random.pick(&env.users).expect("there are users").clone();
+        let own: Vec<Bare> = env.users.iter().skip(self.cluster).step_by(env.shape.clusters).cloned().collect();
+        let Some(jid) = env.random.pick(&own).cloned() else { return };
         let own = format!("c{}s{stream}", self.number);
         let resource = match env.random.below(1000) {
             n if n < env.mix.acting.same_resource => "desk".to_owned(),

@@ -14,6 +14,7 @@ use crate::sim::check::kept::Wish;
 use crate::sim::check::messages::SessionKey;
 use crate::sim::check::{Broken, Check, Held};
 use crate::sim::counts::Happening;
+use crate::sim::links::End;
 use crate::sim::node::keys;
 use crate::wire::decode::ServerFrame;
 use crate::wire::encode::{LogInFields, SubscriptionFields, Tag};
@@ -33,9 +34,8 @@ impl Client {
             env.count(Happening::SlowReader);
         }
         let most = if env.calm { usize::MAX } else { 1 + env.random.below(env.mix.piece * 4) as usize };
-        let link = env.links.get(number);
-        let bytes = link.down.read(env.now, most);
-        let over = link.server_gone && link.down.is_empty();
+        let bytes = env.links.read(number, End::Opener, env.now, most);
+        let over = env.links.is_over(number, End::Opener, env.now);
         let mut codec = std::mem::take(&mut self.codec);
         let mut chunk = Chunk::new(&bytes);
         while self.link.is_some() {
@@ -122,7 +122,9 @@ impl Client {
     }
 
     fn logged_in(&mut self, env: &mut Env, tag: Tag, logged_in: LoggedIn<'_>) -> Held {
-        let life = env.life;
+        let user = UserId(logged_in.user());
+        let home = env.shape.home_of(user);
+        let life = (home, env.lives[home]);
         let Some(session) = self.sessions.get_mut(&tag.stream).filter(|session| !session.open) else {
             return Check::FramesAreSound.holds(false, || format!("nobody logs in on stream {}", tag.stream));
         };
@@ -137,9 +139,13 @@ impl Client {
             env.counts.add(Happening::PresentLogIn, u64::from(first.is_some()));
             said = first.map_or(said, Said::Online);
         }
-        let key = SessionKey { life, user: UserId(logged_in.user()), session: SessionId(logged_in.session()) };
-        let same = !logged_in.resumed() || session.key == key;
-        Check::FramesAreSound.holds(same, || format!("{key:?} was resumed for {:?}", session.key))?;
+        let session_id = SessionId(logged_in.session());
+        let key = match logged_in.resumed() {
+            true => session.key,
+            false => SessionKey { log_in: env.memories.post.next_log_in(), life, user, session: session_id },
+        };
+        let same = (key.user, key.session) == (user, session_id);
+        Check::FramesAreSound.holds(same, || format!("{user:?} {session_id:?} was resumed for {:?}", session.key))?;
         session.key = key;
         session.resumed = logged_in.resumed();
         session.token = logged_in.resume().map_or(Vec::new(), |token| token.bytes().to_vec());
@@ -191,7 +197,7 @@ impl Client {
         if tag.request != 0 {
             return self.answered(env, tag, Some(reason));
         }
-        if matches!(reason, Reason::Replaced | Reason::AccountRemoved) {
+        if matches!(reason, Reason::Replaced | Reason::AccountRemoved | Reason::HomeOutOfReach) {
             self.sessions.remove(&tag.stream);
         }
         Ok(())
@@ -217,7 +223,8 @@ impl Client {
         let letter = message.id().and_then(|id| id.parse().ok());
         Check::FramesAreSound.holds(letter.is_some(), || format!("nobody wrote a message {:?}", message.id()))?;
         let session = self.session(tag)?;
-        let (key, home, resumed) = (session.key, session.key.user.home(env.mix.cores), session.resumed);
+        let (key, resumed) = (session.key, session.resumed);
+        let home = key.user.home(env.shape.cores[env.shape.home_of(key.user)]);
         let (waited, copy) = (message.stamp() != 0, message.copy() != native::Copy::None);
         let ordered = env.memories.post.taken(key, home, letter.expect("just checked"), &message)?;
         env.counts.add(Happening::Carbon, u64::from(copy));

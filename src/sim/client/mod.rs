@@ -11,7 +11,8 @@ pub use session::{Known, Said, Seen, Session};
 
 use super::Env;
 use super::counts::Happening;
-use super::node::Node;
+use super::links::End;
+use super::nodes::Nodes;
 use crate::base::time::Time;
 use crate::client::codec::Codec;
 use crate::wire::encode::{Encoder, Tag};
@@ -28,6 +29,8 @@ enum Stage {
 pub struct Client {
     pub number: usize,
     trunk: bool,
+    /// The one whose users it is for, counted from 0.
+    pub cluster: usize,
     pub link: Option<i32>,
     stage: Stage,
     codec: Codec,
@@ -42,10 +45,11 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize, trunk: bool) -> Client {
+    pub fn new(number: usize, trunk: bool, cluster: usize) -> Client {
         Client {
             number,
             trunk,
+            cluster,
             link: None,
             stage: Stage::Greeting,
             codec: Codec::default(),
@@ -67,26 +71,28 @@ impl Client {
         let Some(number) = self.link else { return };
         let mut bytes = Vec::new();
         write(&mut self.encoder, &mut bytes);
-        let link = env.links.get(number);
-        if !link.server_gone {
-            link.up.write(&bytes);
-        }
+        env.links.write(number, End::Opener, &bytes);
         if !env.calm && env.random.below(1000) < env.mix.net_pause {
-            link.up.stand_still(env.now + env.mix.pause.mul_f64(env.random.unit()));
+            let until = env.now + env.mix.pause.mul_f64(env.random.unit());
+            env.links.stand_still(number, End::Opener, until);
             env.counts.add(Happening::NetPause, 1);
         }
     }
 
-    /// Connects to a core, whichever takes it, and says Hello.
-    pub fn connect(&mut self, env: &mut Env, node: &mut Node) {
-        let core = env.random.below(node.cores.len() as u64) as usize;
-        let link = env.links.open();
-        if !node.cores[core].accept(env, link) {
-            env.links.leave_server(link);
-            env.links.leave_client(link);
+    /// Connects to a core of a node, whichever takes it, and says Hello.
+    pub fn connect(&mut self, env: &mut Env, nodes: &mut Nodes) {
+        let up: Vec<usize> = env.shape.of_cluster(self.cluster).filter(|&node| env.is_up[node]).collect();
+        let at = if up.len() > 1 { env.random.below(up.len() as u64) as usize } else { 0 };
+        let Some(&node) = up.get(at) else { return };
+        let cores = &mut nodes.nodes[node].cores;
+        let core = env.random.below(cores.len() as u64) as usize;
+        let link = env.links.open(node);
+        if !cores[core].accept(env, link) {
+            env.links.leave(link, End::Server);
+            env.links.leave(link, End::Opener);
             return;
         }
-        env.trace.note(env.now, format_args!("client {} connects to core {core}", self.number));
+        env.trace.note(env.now, format_args!("client {} connects to core {core} of node {node}", self.number));
         self.link = Some(link);
         self.stage = Stage::Greeting;
         let tag = Tag::request(self.request());
@@ -96,7 +102,7 @@ impl Client {
     /// The connection is gone, whoever ended it. Its sessions may be resumed.
     pub fn lose_connection(&mut self, env: &mut Env) {
         let Some(link) = self.link.take() else { return };
-        env.links.leave_client(link);
+        env.links.leave(link, End::Opener);
         self.codec = Codec::default();
         self.lost.extend(std::mem::take(&mut self.sessions).into_values().filter(|session| session.open));
     }

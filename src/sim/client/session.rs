@@ -74,7 +74,7 @@ pub struct Session {
 
 impl Session {
     pub fn new(jid: Bare, resource: String) -> Session {
-        let key = SessionKey { life: 0, user: UserId::NOBODY, session: SessionId(0) };
+        let key = SessionKey { log_in: 0, life: (0, 0), user: UserId::NOBODY, session: SessionId(0) };
         Session {
             jid,
             open: false,
