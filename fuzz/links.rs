@@ -29,8 +29,8 @@ pub fn link(data: &[u8]) {
     }
 }
 
-/// Gives a lane's machine these bytes, in two pieces, at the end that dials or at the other one, as the first byte says. Whatever it
-/// makes of them is bounded.
+/// Gives a lane's machine these bytes, in two pieces, at the end that dials or at the other one, as the first byte says. Whatever
+/// it makes of them is bounded.
 pub fn lane(data: &[u8]) {
     let Some((&how, stream)) = data.split_first() else { return };
     let limits = Limits { trunk_high_water_bytes: 4096, ..Limits::default() };
