@@ -151,6 +151,11 @@ impl Map {
         if cluster == 0 { self.home_of(jid) } else { Seat::of_cluster(cluster) }
     }
 
+    /// Whether what is for the user of this name gets there in order and for certain: it never leaves this node.
+    pub fn is_certain(&self, jid: &Bare) -> bool {
+        self.cluster == 0 && self.home_of(jid).node == self.here.node
+    }
+
     /// The core of this node that stands for a user: the home, or what keeps in touch with it.
     #[inline]
     pub fn near(&self, user: UserId) -> Seat {

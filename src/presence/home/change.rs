@@ -154,19 +154,17 @@ impl Homes {
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
     fn store_stray(&mut self, now: Time, to: Bare, edge: &mut Edge, out: &mut Outbox) {
         let exists = self.by_name(&to).is_some();
-        let strays = self.strays.get_mut(&to).expect("the caller put some there");
-        // Nobody is left who would wait for a confirmation.
-        while !exists && let Some(Change::WayDone(name)) = strays.pop_front_if(|change| matches!(change, Change::WayDone(_))) {
-            self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
-            forget_way(name, &mut self.storing, out);
-        }
-        match strays.front() {
-            Some(Change::WayForgotten(name)) if !exists => {
-                let name = name.clone();
-                strays.pop_front();
-                self.forget_heard(&name, out);
-                self.store_stray(now, to, edge, out);
+        loop {
+            let strays = self.strays.get_mut(&to).expect("the caller put some there");
+            let is_word = |change: &mut Change| !exists && matches!(change, Change::WayDone(_) | Change::WayForgotten(_));
+            match strays.pop_front_if(is_word) {
+                Some(Change::WayDone(name)) => self.way_confirmed(name, out),
+                Some(Change::WayForgotten(name)) => self.forget_heard(&name, out),
+                _ => break,
             }
+        }
+        let strays = self.strays.get_mut(&to).expect("nothing above takes them away");
+        match strays.front() {
             Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
                 out.send(out.map.home_of(&way.from), way.name().done());
                 strays.pop_front();
@@ -198,10 +196,13 @@ impl Homes {
 
     /// Sends what comes from nobody who is here.
     pub(super) fn send_stray(&mut self, effect: Effect, out: &mut Outbox) {
-        if let Effect::Way(way) = &effect {
-            self.set_adrift((**way).clone());
+        match effect {
+            Effect::Way(way) => {
+                self.set_adrift((*way).clone());
+                self.set_out(way, out);
+            }
+            effect => send_way(effect, out),
         }
-        send_way(effect, out);
     }
 
     pub(super) fn remove_user(&mut self, now: Time, at: UserRef, caller: Caller, edge: &mut Edge, out: &mut Outbox) {
@@ -235,9 +236,7 @@ impl Homes {
                     }
                 },
                 Change::WayDone(name) => {
-                    rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
-                    self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
-                    forget_way(name, &mut self.storing, out);
+                    self.way_confirmed(name, out);
                     continue;
                 }
                 Change::WayForgotten(name) => {
@@ -341,7 +340,7 @@ impl Homes {
             return;
         }
         let Some(user) = self.user(at) else { return };
-        let (before, mut refused) = (user.document_bytes(), 0);
+        let (before, mut refused, mut sent) = (user.document_bytes(), 0, Vec::new());
         for edit in plan.edits {
             edit.apply(user);
         }
@@ -353,7 +352,10 @@ impl Homes {
                 Effect::Tell { whom, event } => tell(user, whom, &event, out),
                 Effect::Way(way) => {
                     user.sent(&way, None);
-                    send_way(Effect::Way(way), out);
+                    match out.map.is_certain(&way.to) {
+                        true => send_way(Effect::Way(way), out),
+                        false => sent.push(way),
+                    }
                 }
                 Effect::WayDone(_) => send_way(effect, out),
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
@@ -378,6 +380,7 @@ impl Homes {
             Origin::Way(way) => self.note_heard(&way.name(), out),
             _ => {}
         }
+        sent.into_iter().for_each(|way| self.set_out(way, out));
         self.document_bytes = self.document_bytes - before + after;
         self.counters.requests_refused += refused;
     }
@@ -408,7 +411,7 @@ pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
 /// A way has arrived, and its sender knows it. Nothing hangs on when its row goes: one that the store did not delete, or that came
 /// back in a crash, is deleted after the next start. But a receiver on another node, which has a row of its own, must be told
 /// once it has gone for good.
-fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
+pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
     let writes = vec![way_row(&name)];
     if out.map.end(name.cluster, &name.to).node == out.map.here.node {
         out.commit(writes, Durability::RideAlong);

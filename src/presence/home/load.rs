@@ -139,12 +139,10 @@ impl Homes {
             } else if arrived.is_none() {
                 self.set_adrift(way.clone());
             }
-            let to = out.map.home_of(&way.to);
-            let control = match arrived {
-                None => Control::Way(Box::new(way)),
-                Some(_) => Control::WayArrived(Box::new(way.name())),
-            };
-            out.send(to, control);
+            match arrived {
+                None => self.set_out(Box::new(way), out),
+                Some(_) => out.send(out.map.home_of(&way.to), Control::WayArrived(Box::new(way.name()))),
+            }
         }
     }
 }

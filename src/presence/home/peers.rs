@@ -4,7 +4,7 @@
 //! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left.
 
 use super::Homes;
-use super::change::way_row;
+use super::change::{forget_way, way_row};
 use crate::base::id::{NodeId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
@@ -78,6 +78,40 @@ impl Homes {
         under_way.filter(|way| way.arrived.is_none()).for_each(|way| self.set_adrift(sent_again(user, way)));
     }
 
+    /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
+    /// behind wait for its confirmation, so that they arrive in order whatever breaks.
+    pub(super) fn set_out(&self, way: Box<Way>, out: &mut Outbox) {
+        let is_next = || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
+        if out.map.is_certain(&way.to) || is_next() {
+            out.send(out.map.home_of(&way.to), Control::Way(way));
+        }
+    }
+
+    /// The first way from a user, or from nobody who is here, to another one of which it isn't known that it has arrived.
+    fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
+        let place = |sequence| (from.clone(), to.clone(), sequence);
+        let adrift = self.adrift.range(place(0)..=place(u64::MAX)).next().map(|(_, way)| way.clone());
+        let user = self.by_name(from).and_then(|at| self.get(at));
+        let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
+        let own = under_way.filter(|way| way.to == *to && way.arrived.is_none()).min_by_key(|way| way.sequence);
+        let own = own.and_then(|way| user.map(|user| sent_again(user, way)));
+        adrift.into_iter().chain(own).min_by_key(|way| way.sequence)
+    }
+
+    /// A way has arrived: the next one between the same two sets out.
+    pub(super) fn way_confirmed(&mut self, name: Box<WayName>, out: &mut Outbox) {
+        if let Some(rare) = self.by_name(&name.from).and_then(|at| self.user(at)).and_then(|user| user.rare.as_mut()) {
+            rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
+        }
+        self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
+        if !out.map.is_certain(&name.to)
+            && let Some(way) = self.next_way(&name.from, &name.to)
+        {
+            out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
+        }
+        forget_way(name, &mut self.storing, out);
+    }
+
     /// A way from another node will not come again.
     pub(super) fn forget_heard(&mut self, name: &WayName, out: &mut Outbox) {
         if self.heard.remove(name) {
@@ -110,7 +144,7 @@ impl Homes {
             ways.extend(under_way.filter(|way| is_there(&way.to, way.to_user)).map(|way| sent_again(user, way)));
         }
         ways.sort_unstable_by_key(|way| way.sequence);
-        ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+        ways.into_iter().for_each(|way| self.set_out(Box::new(way), out));
     }
 
     /// A way has found nobody in the cluster that it was sent to.
