@@ -137,6 +137,20 @@ fn the_floor_is_measured_by_itself() {
     assert_ascending(&report, LATENCY);
 }
 
+/// Rows Z5, Z6, Z10, M4: an update crosses to another cluster once, however many subscribers are there, as seen on the wire.
+#[test]
+fn z6_clusters_are_told_of_each_update_once() {
+    for (subscribers, nodes, extra) in [("1", "1", None), ("15", "2", None), ("15", "1", Some("--patient"))] {
+        let size = ["cluster", "--users", "20", "--seconds", "0.5", "--rounds", "1", "--load", "0", "--window", "1"];
+        let given = ["--subscribers", subscribers, "--nodes", nodes];
+        let report = report(&[&size[..], &given, &extra.into_iter().collect::<Vec<_>>()].concat());
+        assert_eq!(number(&report, "messages_per_update_across"), 1.0, "{report}");
+        assert_eq!(number(&report, "gathered") > 0.9, extra.is_some(), "{report}");
+        assert_positive(&report, &["bytes_per_update_across", "updates_per_s"]);
+        assert_positive(&report, &["sending_cpu_ns_per_update", "receiving_cpu_ns_per_update"]);
+    }
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused_with_the_fix() {
     let refused = |args: &[&str]| {

@@ -237,6 +237,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     let receiving = clusters[1..].iter().sum::<u64>() / u64::from(plan.clusters - 1);
     report.number("receiving_cpu_ns_per_update", per_update(receiving), "of each other cluster's nodes");
     taken[0].report_balance(&mut report);
+    // A node waits a while for clients to say good-bye.
+    drop(talk);
     fleet.servers.into_iter().try_for_each(Server::stop)?;
     progress.end();
     Ok(report)

@@ -282,8 +282,7 @@ impl Crossing {
 
     /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
     pub fn takes_leave(&self) -> bool {
-        let Crossing::Way(way) = self else { return false };
-        matches!(way.kind, WayKind::Stanza(Action::Unsubscribe | Action::Unsubscribed) | WayKind::Show)
+        matches!(self, Crossing::Way(way) if way.kind.takes_leave())
     }
 
     /// The name of the user of this cluster whom it is for, if it's a name that says it.

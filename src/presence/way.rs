@@ -77,6 +77,11 @@ impl WayKind {
         matches!(self, WayKind::Hide | WayKind::Stanza(Action::Unsubscribed))
     }
 
+    /// Whether it may come from somebody who is gone: nothing but that something is over.
+    pub fn takes_leave(self) -> bool {
+        matches!(self, WayKind::Stanza(Action::Unsubscribe | Action::Unsubscribed) | WayKind::Show)
+    }
+
     /// The number in a stored way.
     pub fn number(self) -> u8 {
         match self {

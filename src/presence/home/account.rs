@@ -111,7 +111,7 @@ impl Homes {
         self.settle(&user.jid, UserId::NOBODY, out);
         self.drop_mailbox(&user);
         self.document_bytes -= user.document_bytes();
-        self.set_all_adrift(&user);
+        self.set_all_adrift(&user, out);
         plan.effects.into_iter().for_each(|effect| self.send_stray(effect, out));
         self.refuse_waiting(user, Reason::AccountRemoved, out);
     }

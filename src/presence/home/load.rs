@@ -136,8 +136,8 @@ impl Homes {
         for (way, arrived) in ways {
             if let Some(at) = self.by_name(&way.from) {
                 self.user(at).expect("found by name").sent(&way, arrived);
-            } else if arrived.is_none() {
-                self.set_adrift(way.clone());
+            } else if arrived.is_none() && !self.leave_behind(&way, out) {
+                continue;
             }
             match arrived {
                 None => self.set_out(Box::new(way), out),

@@ -168,6 +168,9 @@ pub struct Homes {
     set_out: Vec<(Way, Option<u64>)>,
     /// Ways whose senders are gone, or never were, by sender, receiver and number: nobody else sends them again.
     adrift: BTreeMap<(Bare, Bare, u64), Way>,
+    /// Between whom ways are under way that a link may lose, and when they are sent again if nothing was heard.
+    far_ways: BTreeSet<(Bare, Bare)>,
+    far_due: Option<Time>,
     /// Ways from other nodes that have arrived, as long as they may come again.
     heard: BTreeSet<WayName>,
     /// How many of them are from each other cluster.
@@ -215,6 +218,8 @@ impl Homes {
             creations: Vec::new(),
             set_out: Vec::new(),
             adrift: BTreeMap::new(),
+            far_ways: BTreeSet::new(),
+            far_due: None,
             heard: BTreeSet::new(),
             heard_from: BTreeMap::new(),
             leftover: Vec::new(),

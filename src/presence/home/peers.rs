@@ -17,10 +17,13 @@ use crate::presence::relay::SLOT;
 use crate::presence::user::{UnderWay, User};
 use crate::store::Durability;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Ways of one other cluster at one core whose senders have not said yet that they won't come again; and ways for one user that
 /// wait to be stored. At the limit: the next one from there is not taken in.
 const FAR_WAYS: usize = 65_536;
+/// How long nothing is heard of a way that a link may have lost before it is sent again.
+const FAR_WAYS_AGAIN: Duration = Duration::from_secs(10);
 
 impl Homes {
     /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
@@ -73,18 +76,48 @@ impl Homes {
     }
 
     /// The same of all that a user who goes has under way.
-    pub(super) fn set_all_adrift(&mut self, user: &User) {
+    pub(super) fn set_all_adrift(&mut self, user: &User, out: &mut Outbox) {
         let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-        under_way.filter(|way| way.arrived.is_none()).for_each(|way| self.set_adrift(sent_again(user, way)));
+        under_way.filter(|way| way.arrived.is_none()).for_each(|way| _ = self.leave_behind(&sent_again(user, way), out));
+    }
+
+    /// The same of one of a user who is gone. False: it is forgotten, for elsewhere nothing is taken from somebody who is gone but
+    /// leave, and that goes behind it.
+    pub(super) fn leave_behind(&mut self, way: &Way, out: &mut Outbox) -> bool {
+        let is_kept = way.kind.takes_leave() || out.map.is_certain(&way.to);
+        match is_kept {
+            true => self.set_adrift(way.clone()),
+            false => _ = out.commit(vec![way_row(&way.name())], Durability::RideAlong),
+        }
+        is_kept
     }
 
     /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
     /// behind wait for its confirmation, so that they arrive in order whatever breaks.
-    pub(super) fn set_out(&self, way: Box<Way>, out: &mut Outbox) {
-        let is_next = || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
-        if out.map.is_certain(&way.to) || is_next() {
+    pub(super) fn set_out(&mut self, way: Box<Way>, out: &mut Outbox) {
+        let is_certain = out.map.is_certain(&way.to);
+        if !is_certain {
+            self.far_ways.insert((way.from.clone(), way.to.clone()));
+        }
+        if is_certain || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence) {
             out.send(out.map.home_of(&way.to), Control::Way(way));
         }
+    }
+
+    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. Gives when it's due again.
+    pub(super) fn send_far_ways(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
+        if self.far_due.is_some_and(|due| due <= now) {
+            self.far_due = None;
+            let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
+            self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
+            ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+        }
+        if self.far_ways.is_empty() {
+            self.far_due = None;
+        } else {
+            self.far_due.get_or_insert(now + FAR_WAYS_AGAIN);
+        }
+        self.far_due
     }
 
     /// The first way from a user, or from nobody who is here, to another one of which it isn't known that it has arrived.
@@ -104,10 +137,10 @@ impl Homes {
             rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
         }
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
-        if !out.map.is_certain(&name.to)
-            && let Some(way) = self.next_way(&name.from, &name.to)
-        {
-            out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
+        match self.next_way(&name.from, &name.to) {
+            Some(way) if !out.map.is_certain(&name.to) => out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))),
+            Some(_) => {}
+            None => _ = self.far_ways.remove(&(name.from.clone(), name.to.clone())),
         }
         forget_way(name, &mut self.storing, out);
     }
