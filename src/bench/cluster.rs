@@ -138,6 +138,7 @@ impl Fleet {
         (config.cluster.number, config.cluster.node) = (Some(cluster as u16 + 1), Some(node as u16 + 1));
         config.cluster.nodes = peers(cluster);
         config.link.listen = Some(listen);
+        config.limits.pending_per_user = (2 * self.plan.subscribers).max(config.limits.pending_per_user);
         config.directory.cluster = Some(1);
         if cluster > 0 {
             config.directory.at = peers(0);
@@ -264,11 +265,11 @@ fn set_up(plan: &Plan, fleet: &Fleet, seating: Seating, progress: &Progress) -> 
         let (user, subscriber) = graph.approval(number / others);
         crowd.say_subscription(seating.user(0, user), Action::Subscribed, seating.user(cluster(number), subscriber))
     })?;
-    crowd.step("subscriptions", Until::Answered(pairs), progress, |crowd, number| {
+    // Much goes on in the clusters behind an answer: so many at a time until they are seen.
+    crowd.step("subscriptions", Until::Seen(pairs), progress, |crowd, number| {
         let (user, publisher) = graph.subscription(number / others);
         crowd.say_subscription(seating.user(cluster(number), user), Action::Subscribe, seating.user(0, publisher))
     })?;
-    crowd.step("first presences", Until::Seen(pairs), progress, |_, _| Ok(()))?;
     let (wires, said) = crowd.begin(plan.subscribers * (u32::from(plan.clusters) - 1));
     Ok((wires, Across { said, seating }))
 }

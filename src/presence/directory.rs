@@ -114,6 +114,20 @@ impl Directory {
         self.names.retain(|jid, _| map.home_of(jid).core == map.here.core);
     }
 
+    /// Others look after some names from now on: they are told what is known of those. The rows stay, and are told again at the
+    /// next start, for nobody says whether they have arrived.
+    pub fn hand_over(&mut self, out: &mut Outbox) {
+        let (map, unsure) = (out.map.clone(), &self.unsure);
+        let can_go = |seat: Seat| seat != map.here && (seat.node == map.here.node || out.peers.contains_key(&seat.node));
+        let theirs = self.names.extract_if(|jid, _| can_go(map.home_of(jid)) && !unsure.contains_key(jid));
+        let mut theirs: Vec<(Bare, UserId)> = theirs.collect();
+        theirs.sort_unstable();
+        for (jid, user) in theirs {
+            let settle = Inquiry::Settle { by: user.cluster(), jid: jid.clone(), user };
+            out.send(map.home_of(&jid), Control::Directory(Box::new(settle)));
+        }
+    }
+
     pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
         self.located += 1;
         let cluster = self.cluster(&jid);
@@ -187,8 +201,9 @@ pub fn read_row(name: &[u8], value: &[u8]) -> Option<(Bare, UserId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::CoreId;
+    use crate::base::id::{CoreId, NodeId};
     use crate::base::limits::Limits;
+    use crate::base::map::SLOTS;
     use ahash::RandomState;
 
     fn directory() -> (Directory, Outbox) {
@@ -226,6 +241,28 @@ mod tests {
         assert_eq!(settle(&mut directory, &mut out, "ann@d", 2, 0, true), Some(0));
         assert_eq!(settle(&mut directory, &mut out, "ann@d", 3, 1, true), Some(3));
         assert_eq!((directory.count(), directory.denied), (1, 1));
+    }
+
+    #[test]
+    fn z1_names_go_to_whoever_looks_after_them_now() {
+        let mut out = Outbox::new(Map::of_node(NodeId(1), CoreId(0), 1), &Limits::default(), 1500);
+        (out.map.cluster, out.map.directory) = (1, 1);
+        let mut directory = Directory::new(RandomState::with_seed(1));
+        let (ann, bob) = ("ann@d", "bob@d");
+        [ann, bob].map(|jid| assert_eq!(settle(&mut directory, &mut out, jid, 2, 1, true), Some(2)));
+        out.map.set_owners((0..SLOTS).map(|slot| NodeId(1 + u16::from(slot == usize::from(slot_of(ann))))).collect());
+        directory.hand_over(&mut out);
+        assert_eq!(directory.count(), 2, "nobody can be told");
+        out.peers.entry(NodeId(2)).or_default();
+        directory.hand_over(&mut out);
+        let (parcels, _) = out.peers.get_mut(&NodeId(2)).unwrap().take();
+        let told = parcels.into_iter().map(|parcel| match parcel {
+            crate::presence::outbox::Parcel::Control(_, Control::Directory(inquiry)) => *inquiry,
+            _ => panic!("only the directory speaks here"),
+        });
+        let (jid, user) = (Bare::new(ann).unwrap(), UserId::new(2, slot_of(ann), 1));
+        assert_eq!(told.collect::<Vec<_>>(), [Inquiry::Settle { jid, user, by: 2 }]);
+        assert_eq!(directory.cluster(&Bare::new(bob).unwrap()), 2);
     }
 
     #[test]

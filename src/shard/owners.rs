@@ -61,6 +61,9 @@ impl Shard {
             let nodes: Vec<NodeId> = out.peers.keys().copied().chain([map.here.node]).collect();
             nodes.into_iter().for_each(|node| homes.ways_again(node, out));
         }
+        if map.directory != 0 && map.directory == map.cluster {
+            homes.directory.hand_over(out);
+        }
         self.work_off(now);
     }
 
