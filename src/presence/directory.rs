@@ -249,7 +249,9 @@ mod tests {
         (out.map.cluster, out.map.directory) = (1, 1);
         let mut directory = Directory::new(RandomState::with_seed(1));
         let (ann, bob) = ("ann@d", "bob@d");
-        [ann, bob].map(|jid| assert_eq!(settle(&mut directory, &mut out, jid, 2, 1, true), Some(2)));
+        for jid in [ann, bob] {
+            assert_eq!(settle(&mut directory, &mut out, jid, 2, 1, true), Some(2));
+        }
         out.map.set_owners((0..SLOTS).map(|slot| NodeId(1 + u16::from(slot == usize::from(slot_of(ann))))).collect());
         directory.hand_over(&mut out);
         assert_eq!(directory.count(), 2, "nobody can be told");
