@@ -5,7 +5,7 @@ mod nodes_world;
 
 use fanal::base::id::{SessionId, UserId, Version, slot_of};
 use fanal::base::jid::Bare;
-use fanal::presence::border::{Answer, Astray, Crossing, Letter, State, Strayed, Ticket};
+use fanal::presence::border::{Astray, Crossing, Letter, Reply, State, Strayed, Ticket};
 use fanal::presence::control::{Content, Directed, Fetch, Note, Way, WayKind, WayName};
 use fanal::presence::directory::Inquiry;
 use fanal::presence::frame::Events;
@@ -253,13 +253,13 @@ fn z9_answers_to_tickets_that_a_cluster_never_got_reach_nobody() {
     let first = 0x9e37_79b1_u32.wrapping_add(1);
     for (place, number) in gateways().flat_map(|place| (0..3).map(move |n| (place, first.wrapping_add(n)))) {
         let ticket = Ticket { place, number, wants: true };
-        stage.says(&Crossing::Answer { ticket, answer: Answer::Done });
+        stage.says(&Crossing::Reply { ticket, answer: Reply::Done });
         let what = Strayed::Ticket(number);
         stage.says(&Crossing::Astray(Box::new(Astray { jid: stage.bob.0.clone(), cluster: 2, what })));
     }
     for place in [0, 9 << 16, 1 << 16 | 7, u32::MAX] {
         let ticket = Ticket { place, number: first, wants: true };
-        stage.says_in_vain_while_cut(&Crossing::Answer { ticket, answer: Answer::Done });
+        stage.says_in_vain_while_cut(&Crossing::Reply { ticket, answer: Reply::Done });
     }
     assert_eq!(stage.world.heard(a), [], "nobody has answered yet");
     stage.world.heal_clusters(1, 2);

@@ -59,7 +59,7 @@ pub enum Crossing {
     News(Box<News>),
     Fetch(Box<Fetch>),
     Fetched(Box<Fetched>),
-    Answer { ticket: Ticket, answer: Answer },
+    Reply { ticket: Ticket, answer: Reply },
     Astray(Box<Astray>),
     Lapsed(Box<Lapsed>),
     Inquiry(Box<Inquiry>),
@@ -133,7 +133,7 @@ pub struct Entered {
 
 /// What one cluster answers to a session of another one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Reply {
     Done,
     Error(Reason, String),
     Document { data: Vec<u8>, access: Access },
@@ -209,7 +209,7 @@ impl Crossing {
             Control::Fetched(fetched) => Crossing::Fetched(fetched),
             Control::ToSession { edge, event } => {
                 let ticket = Ticket { place: edge.slot, number: edge.generation, wants: false };
-                Crossing::Answer { ticket, answer: Answer::of(event)? }
+                Crossing::Reply { ticket, answer: Reply::of(event)? }
             }
             Control::Astray(astray) => Crossing::Astray(astray),
             Control::Lapsed(lapsed) => Crossing::Lapsed(lapsed),
@@ -250,7 +250,7 @@ impl Crossing {
             Crossing::News(news) => Control::News(news),
             Crossing::Fetch(fetch) => Control::Fetch(fetch),
             Crossing::Fetched(fetched) => Control::Fetched(fetched),
-            Crossing::Answer { ticket, answer } => Control::Answer { number: ticket.number, cluster: from, answer },
+            Crossing::Reply { ticket, answer } => Control::Reply { number: ticket.number, cluster: from, answer },
             Crossing::Astray(astray) => Control::Astray(Box::new(Astray { cluster: from, ..*astray })),
             Crossing::Lapsed(lapsed) => Control::Lapsed(Box::new(Lapsed { cluster: from, ..*lapsed })),
             Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
@@ -308,7 +308,7 @@ impl Crossing {
             Crossing::State(state) => map.gateway(state.publisher),
             Crossing::Fetch(fetch) => map.gateway(fetch.publisher),
             Crossing::Fetched(fetched) => map.gateway(fetched.fetch.from_user),
-            Crossing::Answer { ticket, .. } => ticket.seat(),
+            Crossing::Reply { ticket, .. } => ticket.seat(),
             Crossing::Astray(astray) => map.home_of(&astray.jid),
             Crossing::News(_) | Crossing::Lapsed(_) => map.here,
             Crossing::Inquiry(inquiry) => map.home_of(inquiry.jid()),
@@ -385,12 +385,12 @@ impl Crossing {
                 let fits = bytes <= limits.document_bytes_per_user as usize && fetched.documents.len() <= INTERESTS;
                 theirs(fetched.fetch.publisher) && ours(fetched.fetch.from_user) && fits
             }
-            Crossing::Answer { ticket, answer } => {
+            Crossing::Reply { ticket, answer } => {
                 let fits = match answer {
-                    Answer::Done => true,
-                    Answer::Error(reason, detail) => !reason.closes() && detail.len() <= TEXT_BYTES,
-                    Answer::Document { data, .. } => data.len() <= limits.document_bytes_per_user as usize,
-                    Answer::LastSeen { status, .. } => status.len() <= frame,
+                    Reply::Done => true,
+                    Reply::Error(reason, detail) => !reason.closes() && detail.len() <= TEXT_BYTES,
+                    Reply::Document { data, .. } => data.len() <= limits.document_bytes_per_user as usize,
+                    Reply::LastSeen { status, .. } => status.len() <= frame,
                 };
                 fits && map.has(ticket.seat())
             }
@@ -400,18 +400,18 @@ impl Crossing {
     }
 }
 
-impl Answer {
+impl Reply {
     /// `None`: it answers nothing that is asked across.
-    fn of(event: SessionEvent) -> Option<Answer> {
+    fn of(event: SessionEvent) -> Option<Reply> {
         Some(match event {
-            SessionEvent::Done { .. } => Answer::Done,
+            SessionEvent::Done { .. } => Reply::Done,
             SessionEvent::Error { reason, mut detail, .. } => {
                 let end = detail.floor_char_boundary(TEXT_BYTES);
                 detail.truncate(end);
-                Answer::Error(reason, detail)
+                Reply::Error(reason, detail)
             }
-            SessionEvent::Document { data, access, .. } => Answer::Document { data, access },
-            SessionEvent::LastSeen { seconds, status, .. } => Answer::LastSeen { seconds, status },
+            SessionEvent::Document { data, access, .. } => Reply::Document { data, access },
+            SessionEvent::LastSeen { seconds, status, .. } => Reply::LastSeen { seconds, status },
             _ => return None,
         })
     }
@@ -419,15 +419,15 @@ impl Answer {
     /// What the session is told that has sent this; `None`: it has asked something else.
     pub fn event(self, sent: &Control) -> Option<SessionEvent> {
         Some(match (self, sent) {
-            (Answer::Done, Control::Message(message)) => SessionEvent::Done { request: message.asker.request },
-            (Answer::Error(reason, detail), _) => SessionEvent::Error { request: asker_of(sent)?.request, reason, detail },
+            (Reply::Done, Control::Message(message)) => SessionEvent::Done { request: message.asker.request },
+            (Reply::Error(reason, detail), _) => SessionEvent::Error { request: asker_of(sent)?.request, reason, detail },
             (answer, Control::Question(question)) => {
                 let (request, jid) = (question.asker.request, question.about.clone());
                 match (answer, &question.what) {
-                    (Answer::Document { data, access }, Wanted::Document(name)) => {
+                    (Reply::Document { data, access }, Wanted::Document(name)) => {
                         SessionEvent::Document { request, jid, name: name.clone(), data, access }
                     }
-                    (Answer::LastSeen { seconds, status }, Wanted::LastSeen) => {
+                    (Reply::LastSeen { seconds, status }, Wanted::LastSeen) => {
                         SessionEvent::LastSeen { request, jid, seconds, status }
                     }
                     _ => return None,

@@ -4,7 +4,7 @@
 //! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
 //! a reference with a generation, so a late one never reaches a successor.
 
-use super::border::{Answer, Astray, Entered, Lapsed};
+use super::border::{Astray, Entered, Lapsed, Reply};
 use super::directory::Inquiry;
 use super::errand::{self, Errand, Who};
 use super::frame::Events;
@@ -150,10 +150,10 @@ pub enum Control {
     /// Something has come from another cluster.
     Entered(Box<Entered>),
     /// The answer of another cluster to what this core has a number for.
-    Answer {
+    Reply {
         number: u32,
         cluster: u16,
-        answer: Answer,
+        answer: Reply,
     },
     /// To the gateway: updates of this publisher were lost on their way through this cluster.
     Missed {

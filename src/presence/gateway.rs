@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// What is to be done once the directory has said whose a name is.
 #[derive(Debug)]
-pub enum Errand {
+pub enum Pending {
     /// It is for the user of this name, wherever that is; but not with this cluster (0: none), which has said so.
     Leave(Control, u16),
     /// The same, of a way that its sender is to send again.
@@ -60,7 +60,7 @@ pub struct Open {
 
 #[derive(Debug)]
 struct Asked {
-    errands: Vec<Errand>,
+    pending: Vec<Pending>,
     since: Time,
     asked: Time,
 }
@@ -87,7 +87,7 @@ pub struct Gateway {
     /// The same in the order in which they became known.
     order: VecDeque<Bare>,
     waiting: BTreeMap<Bare, Asked>,
-    errands: usize,
+    pending: usize,
     tickets: BTreeMap<u32, Open>,
     ticket_bytes: usize,
     next_ticket: u32,
@@ -103,7 +103,7 @@ impl Gateway {
             known: HashMap::with_hasher(hasher),
             order: VecDeque::new(),
             waiting: BTreeMap::new(),
-            errands: 0,
+            pending: 0,
             tickets: BTreeMap::new(),
             ticket_bytes: 0,
             next_ticket: epoch.wrapping_mul(0x9e37_79b1),
@@ -147,20 +147,20 @@ impl Gateway {
     ///
     /// # Errors
     /// There is no room, or the directory can't be reached: gives it back.
-    pub fn wait(&mut self, now: Time, jid: &Bare, errand: Errand, out: &mut Outbox) -> Result<(), Errand> {
+    pub fn wait(&mut self, now: Time, jid: &Bare, pending: Pending, out: &mut Outbox) -> Result<(), Pending> {
         let seat = Seat::of_cluster(out.map.directory);
-        if self.errands >= WAITING || !out.peers.contains_key(&seat.node) {
+        if self.pending >= WAITING || !out.peers.contains_key(&seat.node) {
             self.counters.given_up += 1;
-            return Err(errand);
+            return Err(pending);
         }
-        self.errands += 1;
+        self.pending += 1;
         if let Some(asked) = self.waiting.get_mut(jid) {
-            asked.errands.push(errand);
+            asked.pending.push(pending);
             return Ok(());
         }
         self.counters.asked += 1;
         ask(jid, out);
-        self.waiting.insert(jid.clone(), Asked { errands: vec![errand], since: now, asked: now });
+        self.waiting.insert(jid.clone(), Asked { pending: vec![pending], since: now, asked: now });
         Ok(())
     }
 
@@ -170,11 +170,11 @@ impl Gateway {
     }
 
     /// The directory has answered, with another cluster or (0) none: what has waited for it, in order.
-    pub fn located(&mut self, jid: &Bare, cluster: u16) -> Vec<Errand> {
+    pub fn located(&mut self, jid: &Bare, cluster: u16) -> Vec<Pending> {
         self.learn(jid, cluster);
-        let errands = self.waiting.remove(jid).map(|asked| asked.errands).unwrap_or_default();
-        self.errands -= errands.len();
-        errands
+        let pending = self.waiting.remove(jid).map(|asked| asked.pending).unwrap_or_default();
+        self.pending -= pending.len();
+        pending
     }
 
     /// Keeps in mind what waits for an answer from a cluster, and gives it a number. `None`: there is no room, or no answer.
@@ -202,12 +202,12 @@ impl Gateway {
     }
 
     /// A cluster is out of reach: what waits for its answers, and for its directory.
-    pub fn lost(&mut self, cluster: u16, directory: u16) -> (Vec<Open>, Vec<Errand>) {
+    pub fn lost(&mut self, cluster: u16, directory: u16) -> (Vec<Open>, Vec<Pending>) {
         let numbers: Vec<u32> =
             self.tickets.iter().filter(|(_, open)| open.cluster == cluster).map(|(&number, _)| number).collect();
         let open = numbers.into_iter().filter_map(|number| self.redeem(number, cluster)).collect();
-        let errands = if cluster == directory { self.give_up(|_| true) } else { Vec::new() };
-        (open, errands)
+        let pending = if cluster == directory { self.give_up(|_| true) } else { Vec::new() };
+        (open, pending)
     }
 
     /// A home's way could not be sent to a cluster.
@@ -221,29 +221,29 @@ impl Gateway {
     }
 
     /// What was waited for too long, and when to look again.
-    pub fn tick(&mut self, now: Time, out: &mut Outbox) -> (Vec<Open>, Vec<Errand>, Option<Time>) {
+    pub fn tick(&mut self, now: Time, out: &mut Outbox) -> (Vec<Open>, Vec<Pending>, Option<Time>) {
         let mut late = Vec::new();
         while let Some(first) = self.tickets.first_entry().filter(|first| first.get().since + ANSWER <= now) {
             self.counters.unanswered += 1;
             self.ticket_bytes -= first.get().bytes;
             late.push(first.remove());
         }
-        let errands = self.give_up(|asked| asked.since + GIVE_UP <= now);
+        let pending = self.give_up(|asked| asked.since + GIVE_UP <= now);
         for (jid, asked) in self.waiting.iter_mut().filter(|(_, asked)| asked.asked + ASK_AGAIN <= now) {
             asked.asked = now;
             ask(jid, out);
         }
         let ticket = self.tickets.first_key_value().map(|(_, open)| open.since + ANSWER);
         let question = self.waiting.values().map(|asked| asked.asked + ASK_AGAIN).min();
-        (late, errands, [ticket, question].into_iter().flatten().min())
+        (late, pending, [ticket, question].into_iter().flatten().min())
     }
 
-    fn give_up(&mut self, which: impl Fn(&Asked) -> bool) -> Vec<Errand> {
-        let errands: Vec<Errand> =
-            self.waiting.extract_if(.., |_, asked| which(asked)).flat_map(|(_, asked)| asked.errands).collect();
-        self.errands -= errands.len();
-        self.counters.given_up += errands.len() as u64;
-        errands
+    fn give_up(&mut self, which: impl Fn(&Asked) -> bool) -> Vec<Pending> {
+        let pending: Vec<Pending> =
+            self.waiting.extract_if(.., |_, asked| which(asked)).flat_map(|(_, asked)| asked.pending).collect();
+        self.pending -= pending.len();
+        self.counters.given_up += pending.len() as u64;
+        pending
     }
 }
 

@@ -35,7 +35,7 @@ impl Control {
             | Control::Revoke { .. }
             | Control::ToSession { .. }
             | Control::Entered(_)
-            | Control::Answer { .. }
+            | Control::Reply { .. }
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)

@@ -10,13 +10,13 @@ use crate::base::id::{NodeId, Seat, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::border::{self, Answer, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Strayed};
+use crate::presence::border::{self, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Reply, Strayed};
 use crate::presence::control::{Asker, Control, SessionEvent, UserRef, WayName};
 use crate::presence::directory::Inquiry;
 use crate::presence::errand::Answer::Located;
 use crate::presence::errand::Caller;
 use crate::presence::frame::{self, Events};
-use crate::presence::gateway::{Errand, Open};
+use crate::presence::gateway::{Open, Pending};
 use crate::presence::passage::BadPassage;
 use crate::presence::relay::SLOT;
 
@@ -124,8 +124,8 @@ impl Shard {
             }
             // What the cluster that sent it knows of the name may be old, and what this one knows too.
             Some(jid) => {
-                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Deliver(entered), &mut self.out) {
-                    self.give_up(errand);
+                if let Err(pending) = self.gateway.wait(now, &jid, Pending::Deliver(entered), &mut self.out) {
+                    self.give_up(pending);
                 }
             }
         }
@@ -164,31 +164,31 @@ impl Shard {
     /// Something was sent to a cluster that its receiver is not of: what was known is wrong, and the directory is asked anew (Z3).
     pub(super) fn astray(&mut self, now: Time, astray: Astray) {
         let Astray { jid, cluster, what } = astray;
-        let errand = match what {
+        let pending = match what {
             Strayed::Ticket(number) => match self.gateway.redeem(number, cluster) {
-                Some(open) => Errand::Leave(open.sent, cluster),
+                Some(open) => Pending::Leave(open.sent, cluster),
                 None => return self.gateway.counters.refused += 1,
             },
-            Strayed::Way(name) => Errand::Way(name, cluster),
+            Strayed::Way(name) => Pending::Way(name, cluster),
             Strayed::Directed => return,
         };
         if self.keeps_directory() {
             let whose = self.homes.directory.cluster(&jid);
-            return self.run_errand(now, errand, &jid, whose);
+            return self.go_on_with(now, pending, &jid, whose);
         }
-        if let Err(errand) = self.gateway.wait(now, &jid, errand, &mut self.out) {
-            self.give_up(errand);
+        if let Err(pending) = self.gateway.wait(now, &jid, pending, &mut self.out) {
+            self.give_up(pending);
         }
     }
 
     fn enter_later(&mut self, now: Time, speaker: &Bare, entered: Entered) {
-        let errand = match entered.crossing {
+        let pending = match entered.crossing {
             // What comes behind it would overtake it.
-            Crossing::State(state) => Errand::Look(state.publisher),
-            crossing => Errand::Enter(Entered { crossing, ..entered }),
+            Crossing::State(state) => Pending::Look(state.publisher),
+            crossing => Pending::Enter(Entered { crossing, ..entered }),
         };
-        if let Err(errand) = self.gateway.wait(now, speaker, errand, &mut self.out) {
-            self.give_up(errand);
+        if let Err(pending) = self.gateway.wait(now, speaker, pending, &mut self.out) {
+            self.give_up(pending);
         }
     }
 
@@ -232,8 +232,8 @@ impl Shard {
             Whose::Ours => return Some(control),
             Whose::Theirs(cluster) => self.send_to_cluster(now, cluster, control),
             Whose::Unknown => {
-                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Leave(control, 0), &mut self.out) {
-                    self.give_up(errand);
+                if let Err(pending) = self.gateway.wait(now, &jid, Pending::Leave(control, 0), &mut self.out) {
+                    self.give_up(pending);
                 }
             }
         }
@@ -246,8 +246,8 @@ impl Shard {
             return self.send_to_cluster(now, name.cluster, Control::WayDone(name));
         }
         let jid = name.from.clone();
-        if let Err(errand) = self.gateway.wait(now, &jid, Errand::Confirm(name), &mut self.out) {
-            self.give_up(errand);
+        if let Err(pending) = self.gateway.wait(now, &jid, Pending::Confirm(name), &mut self.out) {
+            self.give_up(pending);
         }
     }
 
@@ -289,22 +289,22 @@ impl Shard {
     }
 
     /// The directory says nothing. What came from another cluster is lost: ways are sent again when their clusters meet.
-    fn give_up(&mut self, errand: Errand) {
-        match errand {
-            Errand::Leave(control, _) => self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach),
-            Errand::Confirm(name) => self.refuse_to_leave(name.cluster, Control::WayDone(name), Reason::HomeOutOfReach),
-            Errand::Enter(entered) | Errand::Deliver(entered) => {
+    fn give_up(&mut self, pending: Pending) {
+        match pending {
+            Pending::Leave(control, _) => self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach),
+            Pending::Confirm(name) => self.refuse_to_leave(name.cluster, Control::WayDone(name), Reason::HomeOutOfReach),
+            Pending::Enter(entered) | Pending::Deliver(entered) => {
                 let Entered { cluster, crossing, .. } = entered;
                 if let Some(Asker { edge, request }) = border::asker_of(&crossing.enter(cluster)) {
                     let reason = Reason::HomeOutOfReach;
                     self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
                 }
             }
-            Errand::Tell(caller) => {
+            Pending::Tell(caller) => {
                 let why = "the directory can't be reached now: see `fanal cluster status`";
                 caller.refuse(Reason::HomeOutOfReach, why.to_owned(), &mut self.out);
             }
-            Errand::Way(..) | Errand::Look(_) => {}
+            Pending::Way(..) | Pending::Look(_) => {}
         }
     }
 
@@ -318,8 +318,8 @@ impl Shard {
             }
             Whose::Theirs(cluster) => caller.answer(Located(Some(cluster)), &mut self.out),
             Whose::Unknown => {
-                if let Err(errand) = self.gateway.wait(now, &jid, Errand::Tell(caller), &mut self.out) {
-                    self.give_up(errand);
+                if let Err(pending) = self.gateway.wait(now, &jid, Pending::Tell(caller), &mut self.out) {
+                    self.give_up(pending);
                 }
             }
         }
@@ -339,37 +339,37 @@ impl Shard {
     fn located(&mut self, now: Time, jid: Bare, cluster: u16) {
         let is_theirs = cluster != self.out.map.cluster && self.homes.by_name(&jid).is_none();
         let whose = if is_theirs { cluster } else { 0 };
-        for errand in self.gateway.located(&jid, whose) {
-            self.run_errand(now, errand, &jid, whose);
+        for pending in self.gateway.located(&jid, whose) {
+            self.go_on_with(now, pending, &jid, whose);
         }
     }
 
     /// The directory has said which other cluster a user is of; 0: of none.
-    fn run_errand(&mut self, now: Time, errand: Errand, jid: &Bare, whose: u16) {
-        match errand {
-            Errand::Leave(control, 0) if whose == 0 => self.control_here(now, control),
-            Errand::Leave(control, but) if whose == but => self.refuse_to_leave(whose, control, Reason::NoSuchUser),
-            Errand::Leave(control, _) if whose == 0 => self.control(now, control),
-            Errand::Leave(control, _) => self.send_to_cluster(now, whose, control),
-            Errand::Confirm(name) => self.send_to_cluster(now, name.cluster, Control::WayDone(name)),
-            Errand::Way(name, but) if whose != but => {
+    fn go_on_with(&mut self, now: Time, pending: Pending, jid: &Bare, whose: u16) {
+        match pending {
+            Pending::Leave(control, 0) if whose == 0 => self.control_here(now, control),
+            Pending::Leave(control, but) if whose == but => self.refuse_to_leave(whose, control, Reason::NoSuchUser),
+            Pending::Leave(control, _) if whose == 0 => self.control(now, control),
+            Pending::Leave(control, _) => self.send_to_cluster(now, whose, control),
+            Pending::Confirm(name) => self.send_to_cluster(now, name.cluster, Control::WayDone(name)),
+            Pending::Way(name, but) if whose != but => {
                 let home = self.out.map.home_of(&name.from);
                 self.out.send(home, Control::WayAgain(Box::new(name)));
             }
-            Errand::Enter(entered) if whose != 0 && entered.cluster == whose => self.let_in(whose, entered.crossing),
-            Errand::Enter(entered) if whose == 0 && entered.crossing.takes_leave() && self.homes.by_name(jid).is_none() => {
+            Pending::Enter(entered) if whose != 0 && entered.cluster == whose => self.let_in(whose, entered.crossing),
+            Pending::Enter(entered) if whose == 0 && entered.crossing.takes_leave() && self.homes.by_name(jid).is_none() => {
                 self.let_in(entered.cluster, entered.crossing);
             }
-            Errand::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),
-            Errand::Look(publisher) if whose != 0 && publisher.cluster() == whose => self.missed(publisher),
-            Errand::Enter(_) | Errand::Look(_) => self.gateway.counters.refused += 1,
-            Errand::Tell(caller) => caller.answer(Located(Some(whose).filter(|&whose| whose != 0)), &mut self.out),
-            Errand::Way(..) => {}
+            Pending::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),
+            Pending::Look(publisher) if whose != 0 && publisher.cluster() == whose => self.missed(publisher),
+            Pending::Enter(_) | Pending::Look(_) => self.gateway.counters.refused += 1,
+            Pending::Tell(caller) => caller.answer(Located(Some(whose).filter(|&whose| whose != 0)), &mut self.out),
+            Pending::Way(..) => {}
         }
     }
 
     /// A cluster has answered what a session here, or at another core, has asked.
-    pub(super) fn answered_by(&mut self, cluster: u16, number: u32, answer: Answer) {
+    pub(super) fn answered_by(&mut self, cluster: u16, number: u32, answer: Reply) {
         let Some(open) = self.gateway.redeem(number, cluster) else { return self.gateway.counters.refused += 1 };
         let Some(asker) = border::asker_of(&open.sent) else { return };
         match answer.event(&open.sent) {
@@ -393,14 +393,14 @@ impl Shard {
     pub(super) fn cluster_lost(&mut self, cluster: u16) {
         let (open, errands) = self.gateway.lost(cluster, self.out.map.directory);
         self.tell_in_vain(open);
-        errands.into_iter().for_each(|errand| self.give_up(errand));
+        errands.into_iter().for_each(|pending| self.give_up(pending));
     }
 
     /// Looks after the time of what waits for other clusters. Gives when it must again.
     pub(super) fn go_on_with_clusters(&mut self, now: Time) -> Option<Time> {
         let (late, errands, next) = self.gateway.tick(now, &mut self.out);
         self.tell_in_vain(late);
-        errands.into_iter().for_each(|errand| self.give_up(errand));
+        errands.into_iter().for_each(|pending| self.give_up(pending));
         let settled = self.homes.settle_again(now, &mut self.out);
         [next, settled].into_iter().flatten().min()
     }

@@ -127,7 +127,7 @@ impl Shard {
             Control::Attached(attached) => self.attached(*attached),
             Control::ToSession { edge, event } => self.tell(edge, event),
             Control::Entered(entered) => self.entered(now, *entered),
-            Control::Answer { number, cluster, answer } => self.answered_by(cluster, number, answer),
+            Control::Reply { number, cluster, answer } => self.answered_by(cluster, number, answer),
             Control::Missed { publisher } => self.missed(publisher),
             Control::WaysAgain { cluster } => self.ways_again(cluster),
             Control::WayConfirmed(name) => self.confirm(now, name),
