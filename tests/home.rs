@@ -78,7 +78,7 @@ impl World {
                 match control {
                     control if core == THERE => self.told.push(control),
                     Control::Way(way) => homes.way(*now, way, edge, out),
-                    Control::WayDone(name) => homes.way_done(*now, name, edge, out),
+                    Control::WayDone(arrival) => homes.way_done(*now, arrival, edge, out),
                     Control::Message(message) => homes.message(*now, message, out),
                     Control::Answered { answer, .. } => assert!(matches!(answer, Answer::Done)),
                     other => panic!("{other:?}"),

@@ -5,7 +5,7 @@
 //! name that is known; everything here has a limit and, but for what is known, a time.
 
 use super::border::{Entered, Ticket};
-use super::control::{Control, EdgeRef, WayName};
+use super::control::{Arrival, Control, EdgeRef, WayName};
 use super::directory::Inquiry;
 use super::errand::Caller;
 use super::outbox::Outbox;
@@ -37,7 +37,7 @@ pub enum Pending {
     /// The same, of a way that its sender is to send again.
     Way(WayName, u16),
     /// That a way has arrived: to its sender.
-    Confirm(Box<WayName>),
+    Confirm(Box<Arrival>),
     /// It has come under this name.
     Enter(Entered),
     /// It has come for this name.

@@ -385,6 +385,7 @@ impl Shard {
         let edge = self.edge.open(conn, tag.stream);
         let home = self.out.map.home_of(&entrant.jid);
         let asker = Asker { edge, request: tag.request };
+        self.note_log_in(asker, home);
         let Entrant { jid, resource, presence, .. } = entrant;
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
@@ -417,6 +418,7 @@ impl Shard {
             return None;
         }
         let asker = Asker { edge: self.edge.open(conn, tag.stream), request: tag.request };
+        self.note_log_in(asker, home);
         let resume = Resume { jid, token: resume.token().bytes().to_vec(), received: resume.received(), asker };
         self.out.send(home, Control::Resume(Box::new(resume)));
         None

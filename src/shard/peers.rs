@@ -43,6 +43,7 @@ impl Shard {
             self.session_ended(session, Reason::HomeOutOfReach);
         }
         self.give_up_errands(node);
+        self.give_up_asked(node);
         if let Some(cluster) = node.cluster() {
             self.cluster_lost(cluster);
         }
@@ -111,6 +112,17 @@ impl Shard {
             Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
             control => self.control_from_elsewhere(now, control),
         }
+    }
+
+    /// Whether somebody wants a session whose connection is at a node that has been lost meanwhile: that node has given it up, too.
+    pub(super) fn comes_too_late(&self, control: &Control) -> bool {
+        let asker = match control {
+            Control::Attach(attach) => attach.asker,
+            Control::Resume(resume) => resume.asker,
+            _ => return false,
+        };
+        let node = asker.edge.seat.node;
+        node != self.out.map.here.node && !self.out.peers.contains_key(&node)
     }
 
     /// Puts by what nobody knows yet where to go with, and answers what could not be sent because its node can't be reached.
