@@ -48,6 +48,14 @@ pub enum Pending {
     Tell(Caller),
 }
 
+impl Pending {
+    /// Whether both are the same way, sent once more: by the answer, two might go to two different places.
+    fn is_same_way(&self, other: &Pending) -> bool {
+        let (Pending::Leave(Control::Way(way), _), Pending::Leave(Control::Way(other), _)) = (self, other) else { return false };
+        way.sequence == other.sequence && way.from == other.from
+    }
+}
+
 /// Something that waits for an answer of another cluster.
 #[derive(Debug)]
 pub struct Open {
@@ -153,11 +161,14 @@ impl Gateway {
             self.counters.given_up += 1;
             return Err(pending);
         }
-        self.pending += 1;
         if let Some(asked) = self.waiting.get_mut(jid) {
-            asked.pending.push(pending);
+            if !asked.pending.iter().any(|waiting| waiting.is_same_way(&pending)) {
+                self.pending += 1;
+                asked.pending.push(pending);
+            }
             return Ok(());
         }
+        self.pending += 1;
         self.counters.asked += 1;
         ask(jid, out);
         self.waiting.insert(jid.clone(), Asked { pending: vec![pending], since: now, asked: now });

@@ -434,7 +434,6 @@ impl Shard {
             homes.relays.lost(now, concerns, edge, out);
         }
         homes.relays.ask_again(concerns, out);
-        homes.ways_again(there.node, out);
     }
 
     /// The other clusters hear that a node of this one is back, or gone. Each node that notices says so, by its first core.

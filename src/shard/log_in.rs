@@ -382,8 +382,12 @@ impl Shard {
     }
 
     fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
-        let edge = self.edge.open(conn, tag.stream);
         let home = self.out.map.home_of(&entrant.jid);
+        // A node that is not found yet may not know that what it is told now is no part of a life that it takes for lost.
+        if let Some(reason) = self.out.refusal(home).filter(|_| home.node != self.out.map.here.node) {
+            return self.refuse_log_in(conn, tag, reason, "");
+        }
+        let edge = self.edge.open(conn, tag.stream);
         let asker = Asker { edge, request: tag.request };
         self.note_log_in(asker, home);
         let Entrant { jid, resource, presence, .. } = entrant;

@@ -16,18 +16,22 @@ use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
 
 impl Shard {
-    /// Another node can be reached from now on; it has so many cores. One that was there before, in the same life, has missed
-    /// nothing but updates.
+    /// Another node can be reached from now on; it has so many cores.
     pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
         self.out.map.set_cores(node, cores);
         self.out.peers.entry(node).or_default().found = true;
-        let Shard { homes, out, .. } = self;
-        let map = out.map.clone();
-        homes.relays.ask_again(|user| map.home(user).node == node, out);
-        homes.ways_again(node, out);
+        self.homes.ways_again(node, &mut self.out);
         if let Some(cluster) = node.cluster() {
             self.cluster_found(cluster);
         }
+        self.compare_with(now, node);
+    }
+
+    /// Updates of another node's users may have been lost, and nothing else.
+    pub(super) fn compare_with(&mut self, now: Time, node: NodeId) {
+        let Shard { homes, out, .. } = self;
+        let map = out.map.clone();
+        homes.relays.ask_again(|user| map.home(user).node == node, out);
         self.tell_of_homes(node, false);
         self.work_off(now);
     }

@@ -4,7 +4,7 @@
 //! drawn, and time passes in between: so any order of events comes up, and any delay. Then faults stop, everything comes to
 //! rest, and the final state is looked at; so it is once more after a last crash, and when everybody has gone.
 
-use super::check::{Check, Held, converged, kept, released};
+use super::check::{Check, Held, converged, gentle, kept, released};
 use super::client::Client;
 use super::core::Core;
 use super::counts::{Counts, Happening};
@@ -88,6 +88,7 @@ impl World {
         self.come_to_rest()?;
         self.say_last_words()?;
         self.check_all(false)?;
+        gentle::check(&self.env, &self.nodes)?;
         self.start_over()?;
         self.check_all(true)?;
         self.everybody_leaves()?;

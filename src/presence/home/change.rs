@@ -251,6 +251,7 @@ impl Homes {
             };
             let mut planned = planned;
             if let Origin::Removal(_) = origin {
+                planned.writes.extend(Homes::ways_given_up(user, out));
                 let jid = user.jid.clone();
                 planned.writes.extend(self.unsettled_row(&jid, UserId::NOBODY));
             }

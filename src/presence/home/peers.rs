@@ -8,14 +8,14 @@ use super::change::{forget_way, way_row};
 use crate::base::id::{NodeId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
-use crate::presence::control::{Arrival, Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
+use crate::presence::control::{Arrival, Control, EdgeRef, SessionEnd, UserRef, Way, WayKind, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::frame;
 use crate::presence::missed::Ended;
 use crate::presence::outbox::Outbox;
 use crate::presence::relay::SLOT;
 use crate::presence::user::{UnderWay, User};
-use crate::store::Durability;
+use crate::store::{Durability, Write};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -104,23 +104,30 @@ impl Homes {
         self.adrift.insert((way.from.clone(), way.to.clone(), way.sequence), way);
     }
 
-    /// The same of all that a user who goes has under way.
+    /// The deletions of what a user who goes has under way and nobody would take any more: they are stored with the removal.
+    pub(super) fn ways_given_up(user: &User, out: &Outbox) -> Vec<Write> {
+        let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
+        let given_up = under_way.filter(|way| way.arrived.is_none() && !is_left_behind(way.kind, &way.to, out));
+        given_up.map(|way| way_row(&sent_again(user, way).name())).collect()
+    }
+
+    /// All else that such a user has under way sets out without a sender.
     pub(super) fn set_all_adrift(&mut self, user: &User, out: &mut Outbox) {
         let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
         for way in under_way {
             let (left, is_far) = (sent_again(user, way), !out.map.is_certain(&way.to));
             match way.arrived {
-                None => _ = self.leave_behind(&left, out),
+                None if is_left_behind(way.kind, &way.to, out) => self.set_adrift(left),
+                None => {}
                 Some(_) if is_far => forget_way(Box::new(WayName { cluster: way.cluster, ..left.name() }), &mut self.storing, out),
                 Some(_) => {}
             }
         }
     }
 
-    /// The same of one of a user who is gone. False: it is forgotten, for elsewhere nothing is taken from somebody who is gone but
-    /// leave, and that goes behind it.
+    /// The same after a start, of one of a user who is gone. False: it is forgotten.
     pub(super) fn leave_behind(&mut self, way: &Way, out: &mut Outbox) -> bool {
-        let is_kept = way.kind.takes_leave() || out.map.is_certain(&way.to);
+        let is_kept = is_left_behind(way.kind, &way.to, out);
         match is_kept {
             true => self.set_adrift(way.clone()),
             false => _ = out.commit(vec![way_row(&way.name())], Durability::RideAlong),
@@ -247,6 +254,11 @@ impl Homes {
             out.send(out.map.home_of(&way.to), Control::Way(Box::new(sent_again(user, way))));
         }
     }
+}
+
+/// Whether a way of a user who goes still sets out: elsewhere nothing is taken from somebody who is gone but leave.
+fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
+    kind.takes_leave() || out.map.is_certain(to)
 }
 
 fn sent_again(user: &User, way: &UnderWay) -> Way {

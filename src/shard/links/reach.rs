@@ -111,10 +111,7 @@ impl Shard {
                 self.introduce(site, lane);
             }
             LaneState::Ready => reach.ready = true,
-            LaneState::Resumed if reach.found => {
-                let cores = reach.cores;
-                self.resumed(now, site, cores);
-            }
+            LaneState::Resumed if reach.found => self.resumed(now, site),
             LaneState::Resumed => {}
             LaneState::Down => {
                 reach.up.remove(&lane);
@@ -168,10 +165,10 @@ impl Shard {
         }
     }
 
-    fn resumed(&mut self, now: Time, site: Site, cores: u16) {
+    fn resumed(&mut self, now: Time, site: Site) {
         match self.terms().is_inside(site) {
             true => {
-                self.peer_found(now, site.node, cores);
+                self.compare_with(now, site.node);
                 self.nodes_changed();
             }
             // Each core of this node hears of it; the other nodes only here.
@@ -293,7 +290,7 @@ impl Shard {
                 next = Some(next.map_or(at, |next: Time| next.min(at)));
             }
         }
-        due.into_iter().for_each(|cluster| self.peer_found(now, NodeId::of_cluster(cluster), 1));
+        due.into_iter().for_each(|cluster| self.compare_with(now, NodeId::of_cluster(cluster)));
         next
     }
 }

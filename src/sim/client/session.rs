@@ -106,9 +106,11 @@ impl Session {
         let place = (head.user, head.session);
         let last = self.versions.entry(place).or_default();
         Check::VersionsOnlyGrow.holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
+        let is_news = head.version > *last;
         *last = head.version;
         if head.show == Show::Unavailable {
-            self.view.remove(&place);
+            let was_there = self.view.remove(&place).is_some();
+            Check::GoneOnce.holds(was_there || is_news, || format!("{} heard twice that {place:?} has gone", self.key.user.0))?;
         } else {
             let status = event.presence.map_or(String::new(), |presence| presence.fields().status.to_owned());
             self.view.insert(place, Seen { version: head.version, show: head.show, status });
