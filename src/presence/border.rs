@@ -283,9 +283,14 @@ impl Crossing {
         }
     }
 
-    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
+    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one; and
+    /// that something has arrived for such a user, which nobody else can say.
     pub fn takes_leave(&self) -> bool {
-        matches!(self, Crossing::Way(way) if way.kind.takes_leave())
+        match self {
+            Crossing::Way(way) => way.kind.takes_leave(),
+            Crossing::WayDone(_) => true,
+            _ => false,
+        }
     }
 
     /// The name of the user of this cluster whom it is for, if it's a name that says it.

@@ -30,6 +30,7 @@ use fanal::wire::native::{Action, MessageKind, Show};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub const DOMAIN: &str = "example.org";
 pub const WALL: WallClock = WallClock(1_700_000_000_000);
@@ -359,6 +360,12 @@ impl World {
         for node in &self.nodes {
             node.shards.iter().for_each(Shard::check);
         }
+    }
+
+    /// Time passes.
+    pub fn later(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.settle();
     }
 
     pub fn store(&mut self, node: usize) -> bool {
