@@ -136,6 +136,9 @@ impl Homes {
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
     fn arrives(&mut self, now: Time, to: Bare, change: Change, edge: &mut Edge, out: &mut Outbox) {
+        if matches!(&change, Change::Way(way) if self.is_stray(way)) {
+            return;
+        }
         if let Some(strays) = self.strays.get_mut(&to) {
             return strays.push_back(change);
         }
@@ -149,6 +152,17 @@ impl Homes {
                 self.store_stray(now, to, edge, out);
             }
         }
+    }
+
+    /// Whether a way is being taken in as one to somebody who does not exist.
+    fn is_stray(&self, way: &Way) -> bool {
+        let strays = self.strays.get(&way.to);
+        strays.into_iter().flatten().any(|change| matches!(change, Change::Way(other) if other.name() == way.name()))
+    }
+
+    /// Whether a way has been taken in here, or is about to be, though its receiver may be known to be elsewhere by now.
+    pub fn has_taken(&self, way: &Way) -> bool {
+        self.is_stray(way) || self.heard.contains_key(&way.name())
     }
 
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.

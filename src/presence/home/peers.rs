@@ -147,15 +147,17 @@ impl Homes {
         }
     }
 
-    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. Gives when it's due again.
+    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. And tells once more of what has
+    /// arrived here and may come again. Gives when it's due again.
     pub(super) fn send_far_ways(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
         if self.far_due.is_some_and(|due| due <= now) {
             self.far_due = None;
             let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
             self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
             ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+            self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
         }
-        if self.far_ways.is_empty() {
+        if self.far_ways.is_empty() && self.heard.is_empty() {
             self.far_due = None;
         } else {
             self.far_due.get_or_insert(now + FAR_WAYS_AGAIN);
