@@ -1,4 +1,4 @@
-//! Nodes of one cluster that find each other and share out users by a real etcd: processes of their own, sockets, links. Rows Z1, Z4,
+//! Nodes of one cluster that find each other and share out users by a real etcd: processes of their own, sockets, links. Z1, Z4,
 //! M1, M4. Skipped, with a word, where there is no etcd.
 
 #![cfg(feature = "runtime")]
