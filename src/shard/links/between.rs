@@ -16,6 +16,7 @@ use crate::ownership::clusters::{Cluster, Clusters, Unnumbered};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
 use crate::shard::owners::Word;
+use crate::store::Durability;
 use crate::wire::complex::{Packer, Unpacker};
 use crate::wire::link::{Hello, Purpose, Site};
 use std::collections::BTreeMap;
@@ -111,8 +112,21 @@ impl Shard {
         self.terms().is_inside(site) || told()
     }
 
-    /// The first words with the directory.
+    /// Takes a row that was stored: every core has all that are about clusters.
+    ///
+    /// # Errors
+    /// It's one of those, and can't be read.
+    pub fn load_cluster(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let unreadable = |why| format!("a row about another cluster can't be read: {why}");
+        Arc::make_mut(&mut self.links.clusters).load(key, value).map_err(unreadable)
+    }
+
+    /// The first words with the directory; or with all that log in here, if this is where it is kept.
     pub(super) fn begin_between(&mut self, now: Time) {
+        let loaded = std::mem::take(&mut self.links.clusters);
+        if self.keeps_directory() {
+            self.take_clusters(now, loaded);
+        }
         let Some(between) = self.terms().between.clone().filter(|_| self.settings.core.0 == LOG_IN_LANE) else { return };
         for (node, _) in between.at {
             self.open_lane(now, (Site { cluster: between.directory, node }, LOG_IN_LANE));
@@ -220,18 +234,59 @@ impl Shard {
     /// Takes in what is true of clusters from now on, and tells all who are to know. False: it's nothing new.
     fn learn(&mut self, now: Time, clusters: Vec<Cluster>) -> bool {
         let mut table = (*self.links.clusters).clone();
-        let news = clusters.into_iter().filter(|cluster| table.put(cluster.clone())).count();
-        if news == 0 {
+        let news: Vec<u16> =
+            clusters.into_iter().map(|new| (new.number, table.put(new))).filter_map(|(n, new)| new.then_some(n)).collect();
+        if news.is_empty() {
             return false;
         }
-        let table = Arc::new(table);
-        self.tell_cores(|| Entry::Clusters(table.clone()));
-        self.take_clusters(now, table);
+        self.change_table(now, table, &news);
         if self.keeps_directory() {
             let sites: Vec<Site> = self.links.reach.keys().copied().collect();
             sites.into_iter().for_each(|site| self.tell_table(site));
         }
         true
+    }
+
+    /// What is known of these clusters is another thing from now on. The directory keeps it.
+    fn change_table(&mut self, now: Time, table: Clusters, changed: &[u16]) {
+        if self.keeps_directory() {
+            self.out.commit(changed.iter().map(|&number| table.row(number)).collect(), Durability::Synced);
+        }
+        let table = Arc::new(table);
+        self.tell_cores(|| Entry::Clusters(table.clone()));
+        self.take_clusters(now, table);
+    }
+
+    /// The operator of the directory has a cluster forgotten: everybody who is there hears of it.
+    ///
+    /// # Errors
+    /// It is not known here, or this is not the directory.
+    pub(in crate::shard) fn forget_cluster(&mut self, now: Time, number: u16) -> Result<(), String> {
+        if !self.keeps_directory() || self.links.clusters.get(number).is_none() {
+            return Err(format!("no cluster {number} is known here"));
+        }
+        let says = [word::FORGOTTEN.to_le_bytes(), number.to_le_bytes()].concat();
+        let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| site.cluster != number).collect();
+        self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
+        self.forget(now, number);
+        Ok(())
+    }
+
+    /// The directory has forgotten a cluster.
+    pub(super) fn told_to_forget(&mut self, now: Time, (site, lane): Lane, said: &[u8]) -> Result<(), BadPassage> {
+        if lane != LOG_IN_LANE || !self.is_directory(site) {
+            return Err(BadPassage);
+        }
+        let number = said.try_into().map(u16::from_le_bytes).map_err(|_| BadPassage)?;
+        self.forget(now, number);
+        Ok(())
+    }
+
+    fn forget(&mut self, now: Time, number: u16) {
+        let mut table = (*self.links.clusters).clone();
+        if table.remove(number) {
+            self.change_table(now, table, &[number]);
+        }
     }
 
     /// Tells a node of all clusters but its own: only the directory does.
@@ -258,8 +313,12 @@ impl Shard {
         let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| is_over(self, site)).collect();
         sites.into_iter().for_each(|site| self.forget_site(now, site));
         let me = self.terms().me.cluster;
+        for gone in before.others(me).filter(|cluster| table.get(cluster.number).is_none()) {
+            self.gateway.forget(gone.number);
+        }
+        let domains = |cluster: &Cluster| (cluster.number, cluster.place.domains.iter().cloned().collect());
+        self.homes.directory.set_domains(table.others(me).map(domains).collect());
         for cluster in table.others(me) {
-            self.homes.directory.set_domains(cluster.number, cluster.place.domains.iter().cloned().collect());
             for &(node, _) in &cluster.place.nodes {
                 self.open_own_lanes(now, Site { cluster: cluster.number, node });
             }
