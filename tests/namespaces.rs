@@ -99,7 +99,7 @@ impl Spaces {
     fn cut(&self, from: &[Place], to: &[Place]) {
         let hosts: Vec<String> = to.iter().copied().map(Spaces::host).collect();
         let table = format!("table inet cut{}{} ", to[0].0, to[0].1);
-        let chain = format!("{{ chain out {{ type filter hook output priority 0; ip daddr {{ {} }} drop; }} }}", hosts.join(", "));
+        let chain = format!("{{ chain out {{ type filter hook output priority 0; ip daddr {{ {} }} drop; }}; }}", hosts.join(", "));
         for place in from {
             run(&["ip", "netns", "exec", &Spaces::name(*place), "nft", "-f", "-"], &(table.clone() + &chain)).unwrap();
         }

@@ -65,6 +65,28 @@ impl Place {
     }
 }
 
+/// What a cluster says of itself when it logs in, as bytes.
+pub fn write_place(place: &Place, into: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(place, into).expect("a place is plain values")
+}
+
+/// Reads that. `None`: it can't be read.
+pub fn read_place(bytes: &[u8]) -> Option<Place> {
+    postcard::from_bytes(bytes).ok()
+}
+
+/// What the directory tells of clusters, as bytes.
+pub fn write_clusters<'a>(clusters: impl Iterator<Item = &'a Cluster>, into: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(&clusters.collect::<Vec<_>>(), into).expect("clusters are plain values")
+}
+
+/// Reads that. `None`: it can't be read, or one of them makes no sense.
+pub fn read_clusters(bytes: &[u8]) -> Option<Vec<Cluster>> {
+    let told: Vec<Cluster> = postcard::from_bytes(bytes).ok()?;
+    let sound = |cluster: Cluster| Clusters::default().claim(Some(cluster.number), cluster.identity, cluster.place).ok();
+    told.into_iter().map(sound).collect()
+}
+
 /// Why a cluster can't have a number. Each names the thing, the reason and the fix.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Unnumbered {

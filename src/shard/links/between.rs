@@ -12,7 +12,7 @@ use crate::base::id::NodeId;
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::classify::Policy;
-use crate::ownership::clusters::{Cluster, Clusters, Unnumbered};
+use crate::ownership::clusters::{self, Cluster, Clusters, Unnumbered};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
 use crate::shard::owners::Word;
@@ -170,8 +170,8 @@ impl Shard {
         if terms.is_inside(site) && self.keeps_directory() {
             self.tell_table(site);
         } else if site.cluster == between.directory {
-            let place = postcard::to_extend(&between.own.place, word::JOIN.to_le_bytes().to_vec());
-            self.links.words.push((site, place.expect("a place is plain values")));
+            let place = clusters::write_place(&between.own.place, word::JOIN.to_le_bytes().to_vec());
+            self.links.words.push((site, place));
         }
     }
 
@@ -180,7 +180,7 @@ impl Shard {
         if lane != LOG_IN_LANE || !self.keeps_directory() {
             return Err(BadPassage);
         }
-        let place = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        let place = clusters::read_place(said).ok_or(BadPassage)?;
         let known = self.links.clusters.get(site.cluster).map(|known| known.identity);
         let identity = known.or_else(|| self.links.log_ins.0.get(&site.cluster).copied()).ok_or(BadPassage)?;
         match self.links.clusters.claim(Some(site.cluster), identity, place) {
@@ -218,15 +218,14 @@ impl Shard {
         if lane != LOG_IN_LANE || !self.is_directory(site) {
             return Err(BadPassage);
         }
-        let told: Vec<Cluster> = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        let told = clusters::read_clusters(said).ok_or(BadPassage)?;
         let (terms, known) = (self.terms(), &self.links.clusters);
         let is_believed = |cluster: &Cluster| {
             // Between nodes of the directory the word of the lower one holds.
             let is_new = known.get(cluster.number).is_none();
             cluster.number != terms.me.cluster && (!terms.is_inside(site) || is_new || site.node < terms.me.node)
         };
-        let sound = |cluster: Cluster| Clusters::default().claim(Some(cluster.number), cluster.identity, cluster.place);
-        let believed = told.into_iter().filter(is_believed).map(sound).collect::<Result<_, _>>().map_err(|_| BadPassage)?;
+        let believed = told.into_iter().filter(is_believed).collect();
         self.learn(now, believed);
         Ok(())
     }
@@ -293,8 +292,8 @@ impl Shard {
     fn tell_table(&mut self, site: Site) {
         let Some(between) = &self.terms().between else { return };
         let others = self.links.clusters.others(site.cluster).chain((site.cluster != between.own.number).then_some(&between.own));
-        let told = postcard::to_extend(&others.collect::<Vec<_>>(), word::CLUSTERS.to_le_bytes().to_vec());
-        self.links.words.push((site, told.expect("clusters are plain values")));
+        let told = clusters::write_clusters(others, word::CLUSTERS.to_le_bytes().to_vec());
+        self.links.words.push((site, told));
     }
 
     /// Every core has the same table: lanes are opened to whom it names, and closed to whom it doesn't name any more.
