@@ -140,6 +140,7 @@ impl Membership {
             users: report.users,
             relays: report.relays,
             publishers_across: report.across,
+            waits: report.waits,
             nodes: report.peers.into_values().map(peer).collect(),
             ended: ended.chain(failed).collect(),
             stranger: report.stranger,

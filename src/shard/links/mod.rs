@@ -58,6 +58,8 @@ mod word {
     pub const OWNERS: u16 = u16::MAX - 6;
     /// The same as `READY`, to whoever has said that again: one of its cores had heard it before it heard of an older break.
     pub const STILL_READY: u16 = u16::MAX - 7;
+    /// The directory's operator has had a cluster forgotten.
+    pub const FORGOTTEN: u16 = u16::MAX - 8;
     pub const CROSSING: u16 = 0;
 }
 
@@ -121,6 +123,10 @@ pub(super) struct Links {
 }
 
 impl Links {
+    pub fn clusters(&self) -> Arc<Clusters> {
+        self.clusters.clone()
+    }
+
     pub fn lane(&mut self, lane: Lane) -> Option<&mut Machine> {
         self.lanes.get_mut(&lane)
     }
@@ -325,6 +331,7 @@ impl Shard {
             (word::JOIN, false) => self.join(now, lane, said)?,
             (word::CLUSTERS, _) => self.told_of_clusters(now, lane, said)?,
             (word::DENIED, false) => self.denied(lane, said)?,
+            (word::FORGOTTEN, _) => self.told_to_forget(now, lane, said)?,
             (word::AGAIN, _) => self.asked_again(site, said)?,
             (word::CUT_OFF, true) => self.cut_off(site.node, said)?,
             (word::OWNERS, true) => self.words.push(Word::Heard { from: site.node, bytes: said.to_vec() }),
