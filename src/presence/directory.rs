@@ -117,15 +117,11 @@ impl Directory {
     /// Others look after some names from now on: they are told what is known of those. The rows stay, and are told again at the
     /// next start, for nobody says whether they have arrived.
     pub fn hand_over(&mut self, out: &mut Outbox) {
-        let (map, unsure) = (out.map.clone(), &self.unsure);
-        let can_go = |seat: Seat| seat != map.here && (seat.node == map.here.node || out.peers.contains_key(&seat.node));
-        let theirs = self.names.extract_if(|jid, _| can_go(map.home_of(jid)) && !unsure.contains_key(jid));
+        let (unsure, peers) = (&self.unsure, &*out);
+        let theirs = self.names.extract_if(|jid, _| can_go(jid, peers) && !unsure.contains_key(jid));
         let mut theirs: Vec<(Bare, UserId)> = theirs.collect();
         theirs.sort_unstable();
-        for (jid, user) in theirs {
-            let settle = Inquiry::Settle { by: user.cluster(), jid: jid.clone(), user };
-            out.send(map.home_of(&jid), Control::Directory(Box::new(settle)));
-        }
+        theirs.into_iter().for_each(|(jid, user)| give(jid, user, out));
     }
 
     pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
@@ -174,12 +170,32 @@ impl Directory {
         if stored {
             self.settled += 1;
             let cluster = if user == UserId::NOBODY { 0 } else { by };
-            answer(Inquiry::Settled { jid, user, cluster }, by, out);
+            answer(Inquiry::Settled { jid: jid.clone(), user, cluster }, by, out);
         } else if self.names.get(&jid) == Some(&user) {
             self.names.remove(&jid);
         }
+        // Another node may have become the owner while it was with the store. A steward is none: it may know of an owner already.
+        if !self.unsure.contains_key(&jid)
+            && out.map.is_owned(slot_of(jid.as_str()))
+            && can_go(&jid, out)
+            && let Some(user) = self.names.remove(&jid)
+        {
+            give(jid, user, out);
+        }
         true
     }
+}
+
+/// Whether another core looks after a name, and can be told of it.
+fn can_go(jid: &Bare, out: &Outbox) -> bool {
+    let (seat, here) = (out.map.home_of(jid), out.map.here);
+    seat != here && (seat.node == here.node || out.peers.contains_key(&seat.node))
+}
+
+/// Tells whoever looks after a name now.
+fn give(jid: Bare, user: UserId, out: &mut Outbox) {
+    let seat = out.map.home_of(&jid);
+    out.send(seat, Control::Directory(Box::new(Inquiry::Settle { by: user.cluster(), jid, user })));
 }
 
 fn answer(inquiry: Inquiry, to: u16, out: &mut Outbox) {

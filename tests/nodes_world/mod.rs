@@ -57,6 +57,8 @@ pub struct World {
     directory: u16,
     /// Pairs of nodes that can't reach each other.
     cut: BTreeSet<(u16, u16)>,
+    /// A node whose store does not answer.
+    pub stalled: Option<usize>,
     pub encoder: Encoder,
     /// Frames of updates that crossed between nodes of a cluster, and between clusters.
     pub crossed: usize,
@@ -110,7 +112,9 @@ impl World {
         let owners: Arc<[NodeId]> = (0..SLOTS).map(|slot| NodeId(1 + (slot / 7) as u16 % per_cluster)).collect();
         let (now, crossed, abroad, entries, encoder) = (Time(1), 0, 0, Vec::new(), Encoder::default());
         let (nodes, cut) = (Vec::new(), BTreeSet::new());
-        let mut world = World { nodes, owners, cores, now, per_cluster, directory, cut, encoder, crossed, abroad, entries };
+        let stalled = None;
+        let mut world =
+            World { nodes, owners, cores, now, per_cluster, directory, cut, stalled, encoder, crossed, abroad, entries };
         for (cluster, node) in (1..=clusters).flat_map(|cluster| (1..=per_cluster).map(move |node| (cluster, node))) {
             let node = world.node(cluster, NodeId(node), 1, Memory::default());
             world.nodes.push(node);
@@ -366,6 +370,9 @@ impl World {
         let mut busy = false;
         for shard in shards {
             shard.turn(now);
+            if self.stalled == Some(node) {
+                continue;
+            }
             for commit in std::mem::take(&mut shard.out.commits) {
                 store.apply(std::slice::from_ref(&commit)).unwrap();
                 if commit.durability == Durability::Synced {
