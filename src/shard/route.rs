@@ -20,7 +20,7 @@ impl Shard {
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
                 Entry::Compare(cluster) => self.compare(cluster),
-                Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
+                Entry::Updates(events) => self.each_event(&events, |shard, event| shard.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
             }
