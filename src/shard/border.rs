@@ -68,7 +68,7 @@ impl Shard {
                 self.update_inside(now, gateway.core, event);
             } else {
                 // What is put off on the way there is lost, and the gateway asks for it (`Control::Missed`).
-                self.out.update(gateway, SLOT, UserRef { user, slot: SLOT }, now, event);
+                self.out.pass_on(gateway, SLOT, UserRef { user, slot: SLOT }, event);
             }
         }
         self.work_off(now);
