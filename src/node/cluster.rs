@@ -80,6 +80,7 @@ impl Membership {
             settings: link::Settings::new(&config.link, &config.limits),
             peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
             between: between(config)?,
+            inline_max: config.presence.inline_max,
         };
         let (Some(own), Some(coordinator)) = (own.first(), cluster.coordinator()) else {
             let problem = "a node does not ask etcd who owns which users yet";

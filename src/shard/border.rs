@@ -72,7 +72,7 @@ impl Shard {
                 shard.update_inside(now, gateway.core, event);
             } else {
                 // What is put off on the way there is lost, and the gateway asks for it (`Control::Missed`).
-                shard.out.update(gateway, SLOT, UserRef { user, slot: SLOT }, now, event);
+                shard.out.pass_on(gateway, SLOT, UserRef { user, slot: SLOT }, event);
             }
         });
         self.work_off(now);

@@ -138,6 +138,7 @@ impl Shard {
     pub fn peer(&mut self, now: Time, node: NodeId) -> Option<&mut Peer> {
         if !self.out.peers.get(&node)?.slow {
             self.homes.send_put_off_to(node, now, &mut self.out);
+            self.homes.send_wanted_to(node, &mut self.out);
         }
         self.out.peers.get_mut(&node).filter(|peer| !peer.is_empty())
     }

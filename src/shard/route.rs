@@ -107,6 +107,7 @@ impl Shard {
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
                 homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
             }
+            Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
             Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(name) => homes.way_done(now, name, edge, out),

@@ -72,7 +72,8 @@ fn matter_of(control: &Control) -> Matter {
         Control::Message(_) | Control::Directed(_) => Matter::Message,
         Control::Question(_) | Control::News(_) | Control::Fetch(_) | Control::Fetched(_) => Matter::Question,
         Control::ToSession { .. } => Matter::Question,
-        Control::Watch { .. } | Control::Unwatch { .. } | Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
+        Control::Watch { .. } | Control::Unwatch { .. } | Control::Obtain { .. } => Matter::Interest,
+        Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
         _ => Matter::Directory,
     }
 }
@@ -169,7 +170,8 @@ impl Shard {
                 faces.expect(ahead.by_ref().take(EXPECTED).map(frame::head));
             }
             let head = frame::head(update);
-            if self.is_real_time(faces.change(head, frame::event(update).presence)) {
+            // A long one goes because it was asked for.
+            if self.out.is_long(update) || self.is_real_time(faces.change(head, frame::event(update).presence)) {
                 gather.overtaken(head.user, head.session);
                 at_once.extend_from_slice(update);
             } else if !gather.update(now, head, frame::presence(update)) {
