@@ -24,6 +24,7 @@ impl Control {
             Control::Directed(directed) => of(&directed.to),
             Control::Watch { .. }
             | Control::Unwatch { .. }
+            | Control::Obtain { .. }
             | Control::News(_)
             | Control::Answered { .. }
             | Control::Attached(_)

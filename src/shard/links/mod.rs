@@ -76,6 +76,8 @@ pub struct LinkTerms {
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// `None`: there are no other clusters.
     pub between: Option<Between>,
+    /// Bytes of a presence above which it goes to other nodes by reference.
+    pub inline_max: u32,
 }
 
 impl LinkTerms {
