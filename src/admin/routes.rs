@@ -130,8 +130,8 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
     let no_route = || {
-        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /clusters, /clusters/N, /directory/JID, /users, \
-            /users/JID, /transfer, /certificate";
+        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /clusters, /clusters/N, \
+            /directory/JID, /users, /users/JID, /transfer, /certificate";
         error(404, format!("there is {known} here"))
     };
     let route = Route::of(&path).ok_or_else(no_route)?;

@@ -330,6 +330,11 @@ impl Shard {
 
     /// A word of the directory, or for it.
     pub(super) fn directory(&mut self, now: Time, inquiry: Inquiry) {
+        let home = inquiry.home().map(|jid| self.out.map.home_of(jid)).filter(|home| *home != self.out.map.here);
+        if let Some(home) = home {
+            // Another core keeps this name since.
+            return self.out.send(home, Control::Directory(Box::new(inquiry)));
+        }
         let Shard { homes, edge, out, .. } = self;
         match inquiry {
             Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),

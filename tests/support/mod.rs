@@ -3,6 +3,7 @@
 
 pub mod certified;
 pub mod etcd;
+pub mod clusters;
 pub mod postgres;
 pub mod raw;
 pub mod served;

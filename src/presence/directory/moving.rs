@@ -1,7 +1,7 @@
 //! Names leave a core of the directory: for the one that looks after them now, or for good, because their cluster is forgotten.
 //!
-//! Lives on: the cores of the cluster that keeps the directory. Serves Z1. Invariants: a name stays here, and its row with it, until
-//! the other core has stored it; so many are on their way at a time, and no more.
+//! Lives on: the cores of the cluster that keeps the directory. Serves Z1. Invariants: a name stays here, and its row with it,
+//! until the other core has stored it; so many are on their way at a time, and no more.
 
 use super::{Directory, Inquiry, NAMES, Storing, row};
 use crate::base::id::{Seat, UserId};

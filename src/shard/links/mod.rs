@@ -117,6 +117,8 @@ pub(super) struct Links {
     nodes: Option<Arc<[(NodeId, SocketAddr)]>>,
     /// The other clusters, as the directory knows them.
     clusters: Arc<Clusters>,
+    /// Those that the store has, until the first turn.
+    stored: Clusters,
     log_ins: LogIns,
     /// What the link itself has to say to a node, by this core's own lane, with the next turn.
     words: Vec<(Site, Vec<u8>)>,
