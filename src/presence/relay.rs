@@ -213,6 +213,11 @@ impl Relays {
         Some(relay.cache.of_session(session).filter(|frame| !is_farewell(&frame::head(frame))))
     }
 
+    /// Whether a session's presence is on its way here.
+    pub fn expects(&self, user: UserId, session: SessionId) -> bool {
+        self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
+    }
+
     /// Homes may have changed without a word: their node was out of reach, has started anew, or others own their users now. What
     /// was asked is asked again, and what was granted is compared.
     pub fn ask_again(&mut self, concerns: impl Fn(UserId) -> bool, out: &mut Outbox) {
@@ -345,11 +350,10 @@ fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCoun
         return false;
     }
     let is_asked = relay.wanted.of_session(head.session).is_some();
-    // Whoever says the same again has had nothing to give when it was asked.
-    if !relay.wanted.put(head, frame) || !is_asked {
+    if !is_asked {
         ask_for(relay.user, head.session, counters, out);
     }
-    true
+    relay.wanted.put(head, frame) || !is_asked
 }
 
 fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, out: &mut Outbox) {
