@@ -23,8 +23,10 @@ impl Control {
             Control::Fetch(fetch) => Some(fetch.publisher.slot()),
             Control::Fetched(fetched) => of(&fetched.fetch.from),
             Control::Directed(directed) => of(&directed.to),
+            Control::Directory(inquiry) => inquiry.home().and_then(of),
             Control::Watch { .. }
             | Control::Unwatch { .. }
+            | Control::Obtain { .. }
             | Control::News(_)
             | Control::Answered { .. }
             | Control::Attached(_)
@@ -40,7 +42,7 @@ impl Control {
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)
-            | Control::Directory(_) => None,
+            | Control::Survey(_) => None,
         }
     }
 }

@@ -42,7 +42,7 @@ pub use clients::ClientLine;
 pub use expect::EXPECTED;
 pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
-pub use operate::{Answer, UserLine};
+pub use operate::Answer;
 pub use owners::Word;
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -66,6 +66,7 @@ use crate::presence::edge::Edge;
 use crate::presence::gateway::Gateway;
 use crate::presence::home::{Homes, Place};
 use crate::presence::outbox::Outbox;
+use crate::store::Table;
 use crate::wire::encode::Encoder;
 use ahash::RandomState;
 use batch::Entry;
@@ -250,6 +251,8 @@ impl Shard {
         if place.directory != 0 {
             (map.cluster, map.directory) = (place.cluster, place.directory);
         }
+        let mut out = Outbox::new(map.clone(), &settings.limits, settings.units.unit_bytes);
+        out.inline_max = settings.links.as_ref().map_or(usize::MAX, |links| links.inline_max as usize);
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());
@@ -258,7 +261,7 @@ impl Shard {
             gateway: Gateway::new(hasher.clone(), place.epoch),
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
-            out: Outbox::new(map, &settings.limits, settings.units.unit_bytes),
+            out,
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),
@@ -298,6 +301,17 @@ impl Shard {
             started: None,
             settings,
         }
+    }
+
+    /// Takes in one stored row that is this core's; of `Meta` every core has all.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn load(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), String> {
+        if table == Table::Meta {
+            self.load_cluster(key, value)?;
+        }
+        self.homes.load(table, key, value)
     }
 
     /// Once a turn, after all input: looks after time, and says when it wants to again.

@@ -4,12 +4,21 @@ use super::{Check, Held};
 use crate::base::id::{CoreId, SessionId, UserId, Version};
 use crate::wire::event::Head;
 use crate::wire::native::Show;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub struct Crossings {
     between: BTreeSet<((usize, usize), State)>,
     seen: BTreeSet<((usize, CoreId), State)>,
+    /// How often a session's presence was asked for, by who did: once more each time that it may be lost.
+    asked: BTreeMap<(Asker, UserId, SessionId), usize>,
+}
+
+/// A node, or a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Asker {
+    Node(usize),
+    Cluster(usize),
 }
 
 /// A state of a session, and whether it's that the session is gone. What has lost a publisher's home shows the sessions there as
@@ -34,8 +43,18 @@ impl Crossings {
     }
 
     /// A node hears an update from another one.
-    pub fn linked(&mut self, way: (usize, usize), head: &Head) -> Held {
-        let first = is_first(&mut self.between, way, head);
+    pub fn linked(&mut self, way: (usize, usize), to: Asker, head: &Head) -> Held {
+        let first = is_first(&mut self.between, way, head) || self.is_asked_for(to, head);
         Check::OneUpdatePerBoundary.holds(first, || format!("{head:?} went from node {} to {} twice", way.0, way.1))
+    }
+
+    /// Somebody asks for a presence.
+    pub fn asked(&mut self, asker: Asker, publisher: UserId, session: SessionId) {
+        *self.asked.entry((asker, publisher, session)).or_default() += 1;
+    }
+
+    fn is_asked_for(&mut self, to: Asker, head: &Head) -> bool {
+        let asked = self.asked.get_mut(&(to, head.user, head.session)).filter(|asked| **asked > 0);
+        asked.map(|asked| *asked -= 1).is_some()
     }
 }
