@@ -434,8 +434,12 @@ impl Waiter {
 /// once it has gone for good.
 pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
     let writes = vec![way_row(&name)];
-    if out.map.end(name.cluster, &name.to).node == out.map.here.node {
+    let end = out.map.end(name.cluster, &name.to);
+    if end.node == out.map.here.node {
         out.commit(writes, Durability::RideAlong);
+        if !out.map.is_certain(&name.to) {
+            out.send(end, Control::WayForgotten(name));
+        }
     } else {
         let ticket = out.commit(writes, Durability::Synced);
         storing.insert(ticket, Waits::Forgotten(name));
