@@ -150,13 +150,17 @@ impl Relays {
         self.go_on(publisher, out);
     }
 
+    /// Whose approvals have been taken back, by a snapshot that is about to be taken over.
+    pub fn revoked_by(&self, snapshot: &Snapshot) -> Vec<UserId> {
+        let Some(relay) = self.relays.get(&snapshot.publisher) else { return Vec::new() };
+        let revoked = snapshot.revoked.iter().copied();
+        revoked.filter(|&user| user != snapshot.subscriber && !relay.ask_first.must_ask(user)).collect()
+    }
+
     /// The home has approved a subscriber, or whoever was approved before, and tells the publisher's state.
     pub fn snapshot(&mut self, now: Time, snapshot: Snapshot, edge: &mut Edge, out: &mut Outbox) {
         let Snapshot { publisher, jid, subscriber, nonce, events, revoked, .. } = snapshot;
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        for &user in revoked.iter().filter(|&&user| user != subscriber && !relay.ask_first.must_ask(user)) {
-            revoke(relay, user, out);
-        }
         relay.ask_first.approved(subscriber, &revoked);
         relay.jid = Some(jid);
         relay.grant = Grant::Given;
@@ -191,11 +195,16 @@ impl Relays {
         Some(is_known || kept.iter().map(|kept| frame::frames(kept.bytes()).count()).sum::<usize>() < most)
     }
 
-    /// The home has taken an approval back: every edge must know before the next update.
-    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) {
-        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+    /// The home has taken an approval back: every edge must know before the next update. Gives the publisher's slot at this core's
+    /// own edge, which updates reach at once.
+    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) -> Option<u32> {
+        let relay = self.relays.get_mut(&publisher)?;
         relay.ask_first.add(subscriber);
-        revoke(relay, subscriber, out);
+        let (own, others): (Vec<_>, Vec<_>) = relay.outbound.iter().partition(|destination| destination.seat == out.map.here);
+        for Destination { seat, slot } in others {
+            out.send(seat, Control::Revoke { publisher, subscriber, slot });
+        }
+        own.first().map(|destination| destination.slot)
     }
 
     /// An update of a publisher of another node, as an event frame.
@@ -300,12 +309,6 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     let jid = relay.jid.clone().expect("a relay that was granted its publisher knows the name");
     let snapshot = Snapshot { publisher: relay.user, jid, subscriber, slot, nonce, events, behind, revoked };
     out.send_state(seat, snapshot);
-}
-
-fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
-    for &Destination { seat, slot } in &relay.outbound {
-        out.send(seat, Control::Revoke { publisher: relay.user, subscriber, slot });
-    }
 }
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
