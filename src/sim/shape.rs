@@ -69,10 +69,11 @@ impl Shape {
         }
     }
 
-    /// `cores`: of a node that is alone. Unless more are asked for, there is one.
+    /// `cores`: of a node that is alone. Numbers of nodes and clusters that are not given are drawn.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(1).max(1));
+        let drawn = draw_size(&mut Random::new(seed ^ 0x7369_7a65));
+        let (nodes, clusters) = (nodes.unwrap_or(drawn.0).max(1), clusters.unwrap_or(drawn.1).max(1));
         if clusters * nodes == 1 {
             return Shape::lone(cores);
         }
@@ -210,6 +211,19 @@ impl Shape {
             (1, _) => Duration::from_secs(5),
             _ => ANSWERS_IN,
         }
+    }
+}
+
+/// How many nodes each cluster has, and how many clusters there are: half of all seeds are of a lone node, and most others small.
+fn draw_size(random: &mut Random) -> (usize, usize) {
+    match random.below(20) {
+        0..10 => (1, 1),
+        10..13 => (2, 1),
+        13..16 => (1, 2),
+        16 => (2, 2),
+        17 => (3, 1),
+        18 => (1, 3),
+        _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
 }
 

@@ -424,6 +424,15 @@ impl Shard {
             next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
             self.keep_lane(lane, machine);
         }
-        next
+        if self.links.lanes.values().any(Machine::has_notice) { Some(now) } else { next }
+    }
+
+    /// A node is lost: this core's other lanes to it begin anew, too, so that nothing comes any more of what was said before.
+    fn renounce_lanes(&mut self, now: Time, (site, lost): Lane) {
+        for ((_, lane), machine) in self.links.lanes.range_mut((site, 0)..=(site, u16::MAX)) {
+            if *lane != lost {
+                machine.renounce(now, LinkReason::OtherLane, &mut self.out.lines);
+            }
+        }
     }
 }
