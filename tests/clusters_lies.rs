@@ -11,7 +11,7 @@ use fanal::presence::directory::Inquiry;
 use fanal::presence::frame::Events;
 use fanal::presence::subscription;
 use fanal::wire::encode::{PresenceFields, Tag};
-use fanal::wire::event::Head;
+use fanal::wire::event::{Head, REFERENCE};
 use fanal::wire::native::{Access, Action, MessageKind, Show};
 use nodes_world::{Client, Heard, World, jid};
 
@@ -242,6 +242,24 @@ fn z7_a_cluster_that_tells_of_publishers_it_does_not_own_is_not_believed() {
     stage.is_as_before();
 }
 
+/// M5: the presence of a user that it does not watch, or watches no more, asked for as if it had been told of it by reference.
+#[test]
+fn m5_a_cluster_gets_no_presence_that_it_was_not_told_of() {
+    let mut stage = Stage::new();
+    let (publisher, a) = (stage.ann.1, stage.ann.2);
+    stage.world.publishes(a, 20_000);
+    stage.world.settle();
+    let b = stage.bob.2;
+    assert_eq!(stage.world.payloads(b), [20_000]);
+    let whole = |stage: &Stage| (0..stage.world.nodes.len()).map(|node| stage.world.fetched(node).1).sum::<u64>();
+    let before = (whole(&stage), stage.world.abroad);
+    for session in 0..3 {
+        stage.says(&Crossing::Obtain { publisher, session: SessionId(session) });
+    }
+    assert_eq!((whole(&stage), stage.world.abroad), before);
+    stage.is_as_before();
+}
+
 /// Z9: answers to what it was never asked, or to what another cluster was.
 #[test]
 fn z9_answers_to_tickets_that_a_cluster_never_got_reach_nobody() {
@@ -298,10 +316,11 @@ fn huge_sizes_are_refused_and_nothing_is_kept_of_them() {
     let m = stage.world.online(4, &name);
     stage.world.subscribes((&anns, a), (&name, m));
     let refused = stage.refused();
-    for session in 0..2_000 {
+    let flags = [0, REFERENCE];
+    for (session, flags) in (0..2_000).zip(flags.into_iter().cycle()) {
         let presence = stage.world.encoder.presence(&PresenceFields { resource: "desk", ..Default::default() });
         let (user, version) = (mallory.1, Version { epoch: 9, sequence: 1 });
-        let head = Head { user, version, session: SessionId(session), show: Show::Available, flags: 0 };
+        let head = Head { user, version, session: SessionId(session), show: Show::Available, flags };
         let (now, bytes) = (stage.world.now, Events::of(head, &presence).bytes().to_vec());
         stage.world.nodes[0].shards[0].updates_from_cluster(now, LIAR, bytes).unwrap();
     }

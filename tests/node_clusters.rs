@@ -166,6 +166,43 @@ fn z10_z12_changes_of_status_text_gather_and_real_time_things_go_past_them() {
     assert_eq!(first.metric("complex_received_total"), 1);
 }
 
+/// Row M5.
+#[test]
+fn m5_a_long_presence_is_told_by_reference_and_fetched_once_by_the_other_cluster() {
+    let (first, second, tap) = tapped(|config| config.presence.inline_max = 2000);
+    let publisher = "pub@localhost";
+    let mut speaker = second.user(publisher);
+    let mut subscribers: Vec<Client> = Vec::new();
+    for nth in 0..5 {
+        let name = format!("sub{nth}@localhost");
+        let mut subscriber = first.user(&name);
+        befriend((&name, &mut subscriber), (publisher, &mut speaker));
+        sees(&mut subscriber, Show::Available);
+        subscribers.push(subscriber);
+    }
+    for (payload, updates) in [(30_000, 2), (1000, 1), (20_000, 2)] {
+        let before = (tap.to_node.read()[1], tap.to_node.bytes.load(Ordering::SeqCst));
+        publishes(&mut speaker, payload);
+        subscribers.iter_mut().for_each(|subscriber| sees_payload(subscriber, payload));
+        let (read, bytes) = (tap.to_node.read()[1] - before.0, tap.to_node.bytes.load(Ordering::SeqCst) - before.1);
+        // Pings and acknowledgements go there, too.
+        assert!(read == updates && bytes < payload as u64 + 5000, "{read} updates, {bytes} bytes for {payload}");
+    }
+    let counted = (["updates_referred_total", "presences_told_whole_total"].map(|name| second.metric(name)), "relay_fetched_total");
+    assert_eq!((counted.0, first.metric(counted.1)), ([2, 2], 2));
+}
+
+fn publishes(client: &mut Client, payload: usize) {
+    client.set_presence(&Presence { payload: vec![7; payload], ..Presence::default() }).unwrap();
+}
+
+fn sees_payload(client: &mut Client, payload: usize) {
+    until(client, |event| match event {
+        Event::Presence(event) => event.presence.filter(|presence| presence.payload == vec![7; payload]).map(drop),
+        _ => None,
+    });
+}
+
 /// Above what the requirement says, for a machine that does not let the survivors run.
 const LATE: Duration = Duration::from_secs(2);
 

@@ -13,7 +13,7 @@ use super::frame::{self, Events};
 use super::passage::BadPassage;
 use super::relay::SLOT;
 use super::subscription::Action;
-use crate::base::id::{CoreId, NodeId, Seat, UserId, slot_of};
+use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::map::{Map, Slots};
@@ -63,6 +63,7 @@ pub enum Crossing {
     Astray(Box<Astray>),
     Lapsed(Box<Lapsed>),
     Inquiry(Box<Inquiry>),
+    Obtain { publisher: UserId, session: SessionId },
 }
 
 /// A publisher's state: a snapshot.
@@ -214,6 +215,7 @@ impl Crossing {
             Control::Astray(astray) => Crossing::Astray(astray),
             Control::Lapsed(lapsed) => Crossing::Lapsed(lapsed),
             Control::Directory(inquiry) => Crossing::Inquiry(inquiry),
+            Control::Obtain { publisher, session, .. } => Crossing::Obtain { publisher, session },
             _ => return None,
         })
     }
@@ -254,6 +256,7 @@ impl Crossing {
             Crossing::Astray(astray) => Control::Astray(Box::new(Astray { cluster: from, ..*astray })),
             Crossing::Lapsed(lapsed) => Control::Lapsed(Box::new(Lapsed { cluster: from, ..*lapsed })),
             Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
+            Crossing::Obtain { publisher, session } => Control::Obtain { publisher, session, seat },
         }
     }
 
@@ -303,6 +306,7 @@ impl Crossing {
             Crossing::WayForgotten(name) => map.home_of(&name.to),
             Crossing::Watch { publisher, .. }
             | Crossing::Unwatch { publisher }
+            | Crossing::Obtain { publisher, .. }
             | Crossing::Refused { publisher, .. }
             | Crossing::Revoke { publisher, .. } => map.gateway(*publisher),
             Crossing::State(state) => map.gateway(state.publisher),
@@ -353,7 +357,7 @@ impl Crossing {
             }
             Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,
             Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),
-            Crossing::Unwatch { publisher } => ours(*publisher),
+            Crossing::Unwatch { publisher } | Crossing::Obtain { publisher, .. } => ours(*publisher),
             Crossing::State(state) => {
                 let fits = |event: &[u8]| frame::head(event).user == state.publisher && event.len() <= frame + FRAME_BYTES;
                 let all_fit = state.events.iter().all(fits) && state.events.iter().count() <= FAR_SESSIONS;

@@ -95,6 +95,13 @@ pub enum Control {
         slot: u32,
     },
 
+    /// A relay has heard of a session's presence by reference, and wants the whole of it: it comes as an update (M5).
+    Obtain {
+        publisher: UserId,
+        session: SessionId,
+        seat: Seat,
+    },
+
     // Home to home.
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.

@@ -203,10 +203,11 @@ impl Directory {
         if stored {
             self.settled += 1;
             let cluster = if user == UserId::NOBODY { 0 } else { by };
-            answer(Inquiry::Settled { jid, user, cluster }, by, out);
+            answer(Inquiry::Settled { jid: jid.clone(), user, cluster }, by, out);
         } else if self.names.get(&jid) == Some(&user) {
             self.names.remove(&jid);
         }
+        self.hand_on_stored(jid, out);
     }
 }
 

@@ -25,6 +25,7 @@ impl Control {
             Control::Directory(inquiry) => inquiry.home().and_then(of),
             Control::Watch { .. }
             | Control::Unwatch { .. }
+            | Control::Obtain { .. }
             | Control::News(_)
             | Control::Answered { .. }
             | Control::Attached(_)

@@ -14,7 +14,7 @@ use crate::presence::errand::What;
 use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
 use crate::presence::survey::Inspect;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Memory of a batch that is kept when it comes back empty.
@@ -81,6 +81,8 @@ pub enum Order {
         owners: Arc<[NodeId]>,
         steward: NodeId,
     },
+    /// The nodes of this cluster from now on, this one among them, and where they are.
+    Nodes(Arc<[(NodeId, SocketAddr)]>),
     /// This is for the thread that keeps another node's table of owners.
     Say {
         to: NodeId,

@@ -55,24 +55,27 @@ impl Shard {
     /// # Errors
     /// They can't be read.
     pub fn updates_from_cluster(&mut self, now: Time, cluster: u16, frames: Vec<u8>) -> Result<(), BadPassage> {
-        let events = Events::try_from(frames).map_err(|_| BadPassage)?;
+        self.events_from_cluster(now, cluster, &Events::try_from(frames).map_err(|_| BadPassage)?);
+        Ok(())
+    }
+
+    /// The same of event frames that have been read already.
+    pub(super) fn events_from_cluster(&mut self, now: Time, cluster: u16, events: &Events) {
         let most = self.settings.limits.frame_bytes as usize + border::FRAME_BYTES;
-        for event in events.iter() {
+        self.each_event(events, |shard, event| {
             let user = frame::head(event).user;
-            if self.out.map.abroad(user) != Some(cluster) || event.len() > most {
-                self.gateway.counters.refused += 1;
-                continue;
+            if shard.out.map.abroad(user) != Some(cluster) || event.len() > most {
+                return shard.gateway.counters.refused += 1;
             }
-            let gateway = self.out.map.gateway(user);
-            if gateway.node == self.settings.node {
-                self.update_inside(now, gateway.core, event);
+            let gateway = shard.out.map.gateway(user);
+            if gateway.node == shard.settings.node {
+                shard.update_inside(now, gateway.core, event);
             } else {
                 // What is put off on the way there is lost, and the gateway asks for it (`Control::Missed`).
-                self.out.update(gateway, SLOT, UserRef { user, slot: SLOT }, now, event);
+                shard.out.pass_on(gateway, SLOT, UserRef { user, slot: SLOT }, event);
             }
-        }
+        });
         self.work_off(now);
-        Ok(())
     }
 
     /// An update of a publisher of another cluster, at its gateway.

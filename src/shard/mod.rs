@@ -248,6 +248,8 @@ impl Shard {
         if place.directory != 0 {
             (map.cluster, map.directory) = (place.cluster, place.directory);
         }
+        let mut out = Outbox::new(map.clone(), &settings.limits, settings.units.unit_bytes);
+        out.inline_max = settings.links.as_ref().map_or(usize::MAX, |links| links.inline_max as usize);
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());
@@ -256,7 +258,7 @@ impl Shard {
             gateway: Gateway::new(hasher.clone(), place.epoch),
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
-            out: Outbox::new(map, &settings.limits, settings.units.unit_bytes),
+            out,
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),

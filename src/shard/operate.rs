@@ -55,6 +55,7 @@ impl Shard {
                 self.answers.push((ticket, Answer::Clients(clients)));
             }
             Order::Owners { owners, steward } => self.set_owners(now, owners, steward),
+            Order::Nodes(nodes) => self.set_nodes(now, nodes),
             Order::Say { to, bytes } => self.say_of_owners(to, &bytes),
             Order::Stop => self.stop(),
         }

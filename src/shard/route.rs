@@ -20,7 +20,7 @@ impl Shard {
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
                 Entry::Compare(cluster) => self.compare(cluster),
-                Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
+                Entry::Updates(events) => self.each_event(&events, |shard, event| shard.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
             }
@@ -108,6 +108,7 @@ impl Shard {
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
                 homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
             }
+            Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
             Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(name) => homes.way_done(now, name, edge, out),

@@ -40,6 +40,8 @@ pub struct Shape {
     /// By how many milliseconds each node's wall clock is wrong.
     skews: Vec<i64>,
     pub link: Link,
+    /// Bytes of a presence above which it goes by reference.
+    inline_max: u32,
     /// Longest time for which nothing gets from one node to another, and for which a node stays down.
     pub cut: Duration,
     pub down: Duration,
@@ -58,6 +60,7 @@ impl Shape {
             cores: vec![cores],
             skews: vec![0],
             link: Link::default(),
+            inline_max: u32::MAX,
             cut: Duration::ZERO,
             down: Duration::ZERO,
             cuts: 0,
@@ -85,6 +88,8 @@ impl Shape {
             cut: if is_gentle { short } else { Duration::from_millis(one_of(&mut random, &[100, 1000, 5000])) },
             down: Duration::from_millis(one_of(&mut random, &[0, 500, 5000])),
             link,
+            // Drawn apart, so that seeds stay what they were.
+            inline_max: if seed % 2 == 0 { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
             is_gentle,
@@ -179,6 +184,7 @@ impl Shape {
             settings: link::Settings::new(&self.link, limits),
             peers: self.named(self.of_cluster(cluster).filter(|&other| other != node)),
             between: (self.clusters > 1).then(|| self.between(cluster)),
+            inline_max: self.inline_max,
         };
         Some(Arc::new(terms))
     }

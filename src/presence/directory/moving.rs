@@ -48,6 +48,14 @@ impl Directory {
         !self.moving.waiting.is_empty() || !self.moving.under_way.is_empty()
     }
 
+    /// Another core may have begun to look after a name while it was with the store.
+    pub(super) fn hand_on_stored(&mut self, jid: Bare, out: &mut Outbox) {
+        if out.map.home_of(&jid) != out.map.here && self.names.contains_key(&jid) {
+            self.moving.waiting.push_back(jid);
+            self.hand_on(out);
+        }
+    }
+
     fn hand_on(&mut self, out: &mut Outbox) {
         let Moving { waiting, under_way, .. } = &mut self.moving;
         let mut stay = VecDeque::new();

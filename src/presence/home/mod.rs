@@ -60,6 +60,8 @@ pub struct HomeCounters {
     pub refused_watches: u64,
     /// Watches of relays that had missed nothing: they are not answered.
     pub watches_same: u64,
+    /// Presences told whole to nodes that had heard of them by reference.
+    pub told_whole: u64,
     /// Probes by clients.
     pub probes: u64,
     pub changes: u64,

@@ -16,6 +16,7 @@ use crate::presence::outbox::Outbox;
 use crate::presence::relay::SLOT;
 use crate::presence::user::{UnderWay, User};
 use crate::store::Durability;
+use crate::wire::event::Head;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -43,11 +44,14 @@ impl Homes {
 
     /// An update could not go to another node now: the newest will, later.
     pub fn put_off_for(&self, node: NodeId, frame: &[u8], out: &mut Outbox) {
-        let user = frame::head(frame).user;
+        let Head { user, session, .. } = frame::head(frame);
         let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
-        if let Some(peer) = out.peers.get_mut(&node) {
-            let ended = Ended::of(frame);
-            peer.put_off.insert((SLOT, user, ended.session), (at, ended));
+        // A long one is here because it's wanted whole; unless it only passes through, and was not kept here.
+        let is_wanted = out.is_long(frame) && out.map.gateway(user) == out.map.here;
+        let Some(peer) = out.peers.get_mut(&node) else { return };
+        match is_wanted {
+            true => peer.wanted.add(user, session),
+            false => _ = peer.put_off.insert((SLOT, user, session), (at, Ended::of(frame))),
         }
     }
 

@@ -108,8 +108,10 @@ impl Shard {
 
     /// Whether each core may have lanes to it: it's of this cluster, or the directory has told of it.
     pub(super) fn has_all_lanes(&self, site: Site) -> bool {
-        let told = || self.links.clusters.get(site.cluster).is_some_and(|other| other.place.address(site.node).is_some());
-        self.terms().is_inside(site) || told()
+        match self.terms().is_inside(site) {
+            true => self.is_peer(site.node),
+            false => self.links.clusters.get(site.cluster).is_some_and(|other| other.place.address(site.node).is_some()),
+        }
     }
 
     /// Takes a row that was stored: every core has all that are about clusters.
@@ -167,14 +169,41 @@ impl Shard {
         if self.terms().is_inside(site) {
             self.words.push(Word::Met(site.node));
         }
-        let terms = self.terms();
-        let Some(between) = &terms.between else { return };
-        if terms.is_inside(site) && self.keeps_directory() {
-            self.tell_table(site);
-        } else if site.cluster == between.directory {
-            let place = clusters::write_place(&between.own.place, word::JOIN.to_le_bytes().to_vec());
-            self.links.words.push((site, place));
+        match self.keeps_directory() {
+            true if self.terms().is_inside(site) => self.tell_table(site),
+            false if self.is_directory(site) => self.say_place(site),
+            _ => {}
         }
+    }
+
+    /// Tells a node of the directory where this cluster is.
+    fn say_place(&mut self, site: Site) {
+        let Some(own) = self.own_cluster() else { return };
+        let place = clusters::write_place(&own.place, word::JOIN.to_le_bytes().to_vec());
+        self.links.words.push((site, place));
+    }
+
+    /// Other nodes than before are of this cluster: the directory is to know, or tells all others.
+    pub(super) fn has_moved(&mut self) {
+        if self.settings.core.0 != LOG_IN_LANE {
+            return;
+        }
+        for site in self.links.reach.keys().copied().collect::<Vec<_>>() {
+            match self.keeps_directory() {
+                true => self.tell_table(site),
+                false if self.is_directory(site) => self.say_place(site),
+                false => {}
+            }
+        }
+    }
+
+    /// This cluster, as the others are to know it.
+    fn own_cluster(&self) -> Option<Cluster> {
+        let mut own = self.terms().between.as_ref()?.own.clone();
+        if let Some(nodes) = &self.links.nodes {
+            own.place.nodes = nodes.to_vec();
+        }
+        Some(own)
     }
 
     /// A cluster logs in.
@@ -292,8 +321,8 @@ impl Shard {
 
     /// Tells a node of all clusters but its own: only the directory does.
     fn tell_table(&mut self, site: Site) {
-        let Some(between) = &self.terms().between else { return };
-        let others = self.links.clusters.others(site.cluster).chain((site.cluster != between.own.number).then_some(&between.own));
+        let Some(own) = self.own_cluster() else { return };
+        let others = self.links.clusters.others(site.cluster).chain((site.cluster != own.number).then_some(&own));
         let told = clusters::write_clusters(others, word::CLUSTERS.to_le_bytes().to_vec());
         self.links.words.push((site, told));
     }
@@ -306,13 +335,7 @@ impl Shard {
             identity(&before).is_some_and(|before| identity(&table) != Some(before))
         };
         let is_over = |shard: &Shard, site: &Site| was_another(site) || !shard.is_known(*site);
-        let lanes: Vec<Lane> = self.links.lanes.keys().copied().filter(|(site, _)| is_over(self, site)).collect();
-        for lane in lanes {
-            let machine = self.links.lanes.remove(&lane);
-            machine.into_iter().for_each(|mut machine| machine.leave(&mut self.out.lines));
-        }
-        let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| is_over(self, site)).collect();
-        sites.into_iter().for_each(|site| self.forget_site(now, site));
+        self.forget_sites(now, is_over);
         let me = self.terms().me.cluster;
         for gone in before.others(me).filter(|cluster| table.get(cluster.number).is_none()) {
             self.gateway.forget(gone.number);

@@ -8,6 +8,7 @@
 
 mod between;
 mod crossing;
+mod nodes;
 mod reach;
 mod send;
 
@@ -71,10 +72,12 @@ pub struct LinkTerms {
     /// Of the configuration that all nodes should share.
     pub digest: [u8; 32],
     pub settings: crate::link::Settings,
-    /// The other nodes of the cluster, and where they are.
+    /// The other nodes of the cluster, and where they are, as far as that is known from the start.
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// `None`: there are no other clusters.
     pub between: Option<Between>,
+    /// Bytes of a presence above which it goes to other nodes by reference.
+    pub inline_max: u32,
 }
 
 impl LinkTerms {
@@ -110,6 +113,8 @@ pub(super) struct Links {
     /// By cluster.
     routes: BTreeMap<u16, Route>,
     crossings: Crossings,
+    /// The nodes of this cluster, if they come and go.
+    nodes: Option<Arc<[(NodeId, SocketAddr)]>>,
     /// The other clusters, as the directory knows them.
     clusters: Arc<Clusters>,
     /// Those that the store has, until the first turn.
@@ -278,7 +283,7 @@ impl Shard {
         }
         let admitted = match terms.is_inside(site) {
             true if site == terms.me => Err(LinkReason::SameNumbers),
-            true if terms.peers.iter().any(|(known, _)| *known == site.node) => Ok(()),
+            true if self.is_peer(site.node) => Ok(()),
             true => Err(LinkReason::UnknownPeer),
             false => self.admit_cluster(&hello),
         };
@@ -381,7 +386,7 @@ impl Shard {
         let told = self.links.clusters.others(terms.me.cluster);
         let told =
             told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
-        terms.peers.iter().map(|(node, _)| terms.inside(*node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+        self.peers().map(|(node, _)| terms.inside(node)).chain(self.links.reach.keys().copied()).chain(told).collect()
     }
 
     /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
@@ -395,10 +400,10 @@ impl Shard {
     /// Where a node is.
     pub(super) fn address_of(&self, site: Site) -> Option<SocketAddr> {
         let terms = self.terms();
-        let named = |nodes: &[(NodeId, SocketAddr)]| nodes.iter().find(|(node, _)| *node == site.node).map(|(_, address)| *address);
         if terms.is_inside(site) {
-            return named(&terms.peers);
+            return self.peers().find(|(node, _)| *node == site.node).map(|(_, address)| address);
         }
+        let named = |nodes: &[(NodeId, SocketAddr)]| nodes.iter().find(|(node, _)| *node == site.node).map(|(_, address)| *address);
         // What the operator has written here comes first: that may be another way to the same node.
         let written = terms.between.as_ref().and_then(|between| named(between.at_of(site.cluster)));
         written.or_else(|| named(&self.links.clusters.get(site.cluster)?.place.nodes))
