@@ -224,6 +224,7 @@ impl Shard {
     /// What is for a name leaves if that is another cluster's. Gives back what stays.
     pub(super) fn leave(&mut self, now: Time, control: Control) -> Option<Control> {
         let jid = match &control {
+            Control::Way(way) if self.homes.has_taken(way) => return Some(control),
             Control::Way(way) => way.to.clone(),
             Control::Message(message) => message.to.clone(),
             Control::Question(question) => question.about.clone(),

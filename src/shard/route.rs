@@ -155,6 +155,7 @@ impl Shard {
         std::mem::swap(&mut batch.updates, &mut self.out.bound[at].updates);
         if !self.out.bound[at].put_off.is_empty() {
             self.homes.send_put_off(core, now, &mut self.out);
+            self.work_off(now);
         }
     }
 

@@ -48,6 +48,8 @@ pub struct Shape {
     /// Weights of the steps: something is cut, a connection breaks.
     pub cuts: u64,
     pub breaks: u64,
+    /// And: one of several clusters lies.
+    pub lies: u64,
     /// Nothing ever lasts longer than the grace: no node is lost.
     pub is_gentle: bool,
 }
@@ -65,6 +67,7 @@ impl Shape {
             down: Duration::ZERO,
             cuts: 0,
             breaks: 0,
+            lies: 0,
             is_gentle: false,
         }
     }
@@ -93,6 +96,7 @@ impl Shape {
             inline_max: if seed.is_multiple_of(2) { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
+            lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },
             is_gentle,
         }
     }

@@ -9,6 +9,7 @@ use super::client::Client;
 use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::disk::Disk;
+use super::lies::lie;
 use super::links::Links;
 use super::mix::Mix;
 use super::node::Node;
@@ -99,7 +100,7 @@ impl World {
         let mix = &self.env.mix;
         let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
         let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
-        let between = [self.env.shape.cuts, self.env.shape.breaks];
+        let between = [self.env.shape.cuts, self.env.shape.breaks, self.env.shape.lies];
         let weights: Vec<u64> = often.into_iter().chain(seldom).chain(between).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
@@ -122,7 +123,8 @@ impl World {
             7 => self.operate(),
             8 => self.storm(),
             9 => self.cut(),
-            _ => self.break_connection(),
+            10 => self.break_connection(),
+            _ => lie(&mut self.env, &mut self.nodes),
         }
         self.nodes.revive(&mut self.env);
         self.note_answers();

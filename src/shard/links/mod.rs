@@ -415,19 +415,26 @@ impl Shard {
     /// Once a turn: looks after the lanes' time. Gives when it must again.
     pub(super) fn go_on_with_links(&mut self, now: Time) -> Option<Time> {
         let lanes: Vec<Lane> = self.links.lanes.keys().copied().collect();
-        let mut next = self.compare_again(now);
-        for lane in lanes {
-            let Some(mut machine) = self.links.lanes.remove(&lane) else { continue };
-            if machine.deadline() <= now {
-                machine.tick(now, &mut self.out.lines);
+        let compare = self.compare_again(now);
+        loop {
+            let (mut next, mut is_news) = (compare, false);
+            for &lane in &lanes {
+                let Some(mut machine) = self.links.lanes.remove(&lane) else { continue };
+                if machine.deadline() <= now {
+                    machine.tick(now, &mut self.out.lines);
+                }
+                while let Some(notice) = machine.notice() {
+                    is_news = true;
+                    self.notice(now, lane, machine.peer_cores(), notice);
+                }
+                next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
+                self.keep_lane(lane, machine);
             }
-            while let Some(notice) = machine.notice() {
-                self.notice(now, lane, machine.peer_cores(), notice);
+            // What is news of one lane may be the end of others.
+            if !is_news {
+                return next;
             }
-            next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
-            self.keep_lane(lane, machine);
         }
-        if self.links.lanes.values().any(Machine::has_notice) { Some(now) } else { next }
     }
 
     /// A node is lost: this core's other lanes to it begin anew, too, so that nothing comes any more of what was said before.
