@@ -93,7 +93,7 @@ impl Shape {
             down: Duration::from_millis(one_of(&mut random, &[0, 500, 5000])),
             link,
             // Drawn apart, so that seeds stay what they were.
-            inline_max: if seed % 2 == 0 { 40 } else { 4096 },
+            inline_max: if seed.is_multiple_of(2) { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
             lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },

@@ -386,7 +386,10 @@ impl Shard {
         let told = self.links.clusters.others(terms.me.cluster);
         let told =
             told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
-        self.peers().map(|(node, _)| terms.inside(node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+        let directory = terms.between.iter().flat_map(|between| between.at.iter().map(|(node, _)| (between.directory, *node)));
+        let directory = directory.map(|(cluster, node)| Site { cluster, node });
+        let inside = self.peers().map(|(node, _)| terms.inside(node));
+        inside.chain(self.links.reach.keys().copied()).chain(told).chain(directory).collect()
     }
 
     /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
