@@ -313,7 +313,8 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
-    let there: Vec<SessionId> = events.iter().map(|frame| frame::head(frame).session).collect();
+    let there = events.iter().map(frame::head).filter(|head| !is_farewell(head));
+    let there: Vec<SessionId> = there.map(|head| head.session).collect();
     let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
     wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
