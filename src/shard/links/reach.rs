@@ -30,14 +30,13 @@ pub struct LaneNews {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LaneState {
     /// To a node of so many cores.
-    Up {
-        cores: u16,
-    },
+    Up { cores: u16 },
     /// The other node can answer by all of its cores.
     Ready,
     /// After a break; updates may have been lost.
     Resumed,
-    Down,
+    /// And if all could be reached before, every lane begins anew: whoever hears that waits for each of them.
+    Down { anew: bool },
 }
 
 /// How far a node can be reached.
@@ -113,8 +112,8 @@ impl Shard {
             LaneState::Ready => reach.ready = true,
             LaneState::Resumed if reach.found => self.resumed(now, site),
             LaneState::Resumed => {}
-            LaneState::Down => {
-                reach.up.remove(&lane);
+            LaneState::Down { anew } => {
+                reach.up.retain(|up| !anew && *up != lane);
                 (reach.ready, reach.told) = (false, false);
                 let was_found = std::mem::take(&mut reach.found);
                 reach.since = if was_found { Some(wall) } else { reach.since };
@@ -124,7 +123,7 @@ impl Shard {
                 if self.links.reach.iter().all(is_away) {
                     self.out.peers.remove(&peer);
                 }
-                if was_found {
+                if anew {
                     self.renounce_lanes(now, (site, lane));
                 }
                 if hangs_on_it {
