@@ -3,9 +3,10 @@
 //! Lives on: every core of a node that has links. Serves G4, M4, Z2, Z13. What becomes of a lane every core of this node hears.
 //! Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them is: so no two cores
 //! of this node disagree for longer than a turn of their rings; then all its lanes begin anew, so whatever was said to a node while
-//! it was found comes there before that one's own loss of the same lane, or never. Of a cluster's nodes one is used, until that is gone; whenever
-//! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare; a node
-//! that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is long past.
+//! it was found comes there before that one's own loss of the same lane, or never. Of a cluster's nodes one is used, until that is
+//! gone; whenever updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence
+//! compare; a node that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is
+//! long past.
 
 use super::{Lane, Shard, word};
 use crate::base::id::{CoreId, NodeId};
