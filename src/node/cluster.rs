@@ -141,6 +141,7 @@ impl Membership {
             relays: report.relays,
             publishers_across: report.across,
             waits: report.waits,
+            owners: None,
             nodes: report.peers.into_values().map(peer).collect(),
             ended: ended.chain(failed).collect(),
             stranger: report.stranger,
