@@ -96,7 +96,7 @@ fn start(ledger: &Arc<Ledger>, etcd: SocketAddr, (node, identity): (u16, u64), t
     // Those that are refused are none of the nodes.
     let heard_as = if identity == u64::from(node) { node } else { 100 + node };
     let tell = Box::new(move |event| ledger.hear(heard_as, event));
-    Etcd::start(Settings { cluster: 1, terms, me, claims: Vec::new(), endpoints, seed: identity }, tell).unwrap()
+    Etcd::start(Settings { cluster: 1, terms, me, claims: Vec::new(), endpoints, trust: None, seed: identity }, tell).unwrap()
 }
 
 fn has_joined(nodes: &BTreeMap<u16, Heard>, node: u16) -> bool {

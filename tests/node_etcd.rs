@@ -182,8 +182,12 @@ fn z4_a_node_cut_off_from_etcd_goes_on_and_catches_up() {
     let cara = user_on(second.admin, third.admin, "cara");
     show(&mut publisher, Show::Away);
     sees(&mut watcher, Show::Away);
+    // It looked after slots without owners. The others agree on another one, and tell it.
+    let steward = |node: &Served| Admin::new(node.admin, None).cluster().unwrap().owners.unwrap().steward;
+    eventually(|| [&first, &second, &third].iter().all(|node| steward(node) == 2));
     server.compact();
     way.heal();
+    eventually(|| [&first, &second, &third].iter().all(|node| steward(node) == 1));
     // Its node has heard of the third one, and of who is there.
     let mut late = user(&first, &cara);
     show(&mut late, Show::DoNotDisturb);
@@ -286,6 +290,40 @@ fn befriend_across(one: (&str, &mut Client), other: (&str, &mut Client)) {
     }
     until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
     other.1.approve(one.0).unwrap();
+}
+
+/// Z1: whom etcd's authority vouches for is heard, and lets in who shows a certificate.
+#[test]
+fn z1_etcd_is_asked_inside_tls_and_by_the_nodes_own_certificate() {
+    let Some(server) = Server::start_private() else { return };
+    let cluster = Cluster::new(2);
+    let files = ["ca.pem", "own.pem", "own.key"].map(|file| server.dir.path().join(file));
+    let [ca, certificate, key] = files.clone();
+    let serve = |node, own: bool| {
+        cluster.serve_with(node, server.address(), |config| {
+            config.cluster.etcd = vec![format!("https://{}", server.address())];
+            config.cluster.etcd_ca = Some(ca.clone());
+            let shown = Some((certificate.clone(), key.clone())).filter(|_| own);
+            (config.cluster.etcd_certificate, config.cluster.etcd_key) = shown.unzip();
+        })
+    };
+    let (first, stranger) = (serve(0, true), serve(1, false));
+    let owners = |node: &Served| Admin::new(node.admin, None).cluster().unwrap().owners.unwrap();
+    eventually(|| owners(&first).joined.is_some() && owners(&stranger).why.is_some());
+    assert_eq!(owners(&stranger).joined, None);
+    stranger.stop();
+    let second = serve(1, true);
+    drop(pair(&first, &second));
+    first.stop();
+    second.stop();
+    let [_, certificate, key] = files;
+    std::fs::write(&key, "no key").unwrap();
+    let text = format!(
+        "[cluster]\nnumber = 1\nnode = 1\ncoordination = \"etcd\"\netcd = [\"https://a:1\"]\netcd_ca = {certificate:?}\n\
+        etcd_certificate = {certificate:?}\netcd_key = {key:?}\n[link]\nlisten = \"127.0.0.1:7402\"\n[store]\nkind = \"memory\""
+    );
+    let error = fanal::node::Node::start(&Config::parse("fanal.toml", &text).unwrap()).err().unwrap().to_string();
+    assert!(error.contains("own.key can't be used"), "{error}");
 }
 
 /// Z1: a number is one node's.

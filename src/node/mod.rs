@@ -20,6 +20,7 @@ mod passwords;
 mod replies;
 mod survey;
 mod timed;
+pub mod trust;
 
 pub use hook::HookError;
 pub use host::{Answered, CoreHost};

@@ -16,7 +16,7 @@ use crate::admin;
 use crate::base::id::NodeId;
 use crate::base::time::{Time, WallClock};
 use crate::drive::{Bell, clock};
-use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms};
+use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms, decode, encode};
 use crate::shard::Word;
 use crate::shard::batch::{self, Order};
 use crate::store::thread::{Port, Wake};
@@ -115,9 +115,16 @@ impl Opening {
                 embedded.follower.claim(claims);
                 Engine::Embedded(Box::new(embedded))
             }
-            KeptBy::Etcd { cluster, endpoints } => {
-                let settings =
-                    etcd::Settings { cluster: *cluster, terms, seed: me.identity, me, claims, endpoints: endpoints.clone() };
+            KeptBy::Etcd { cluster, endpoints, trust } => {
+                let settings = etcd::Settings {
+                    cluster: *cluster,
+                    terms,
+                    seed: me.identity,
+                    me,
+                    claims,
+                    endpoints: endpoints.clone(),
+                    trust: trust.clone(),
+                };
                 let put = desk.put.clone();
                 // When this thread has ended, nobody wants to hear it.
                 Engine::Etcd(Etcd::start(settings, Box::new(move |event| _ = put.send(Heard::Event(event))))?)
@@ -133,6 +140,7 @@ impl Opening {
             has_news: false,
             knows_table: false,
             steward: NOBODY,
+            said_steward: None,
             members: Members::default(),
             has_new_members: false,
             wanted: BTreeSet::new(),
@@ -189,6 +197,8 @@ struct Keeper {
     knows_table: bool,
     /// As the cores are told.
     steward: NodeId,
+    /// As another node has said while etcd was away.
+    said_steward: Option<NodeId>,
     members: Members,
     has_new_members: bool,
     /// Slots that have been asked for, and have no owner yet.
@@ -251,9 +261,15 @@ impl Keeper {
             self.tell_members();
         }
         let steward = self.steward();
-        if std::mem::take(&mut self.has_news) | (std::mem::replace(&mut self.steward, steward) != steward) {
+        let has_changed = std::mem::replace(&mut self.steward, steward) != steward;
+        if std::mem::take(&mut self.has_news) || has_changed {
             let owners: Arc<[NodeId]> = self.owners.clone().into();
             (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward }));
+        }
+        if let Engine::Etcd(_) = self.engine
+            && has_changed
+        {
+            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
         }
     }
 
@@ -265,10 +281,14 @@ impl Keeper {
                 slots.iter().for_each(|&slot| _ = self.command(now, Command::Assign(slot)));
                 self.wanted.append(&mut slots);
             }
-            Heard::Word(Word::Met(node)) => self.engine.embedded().into_iter().for_each(|embedded| embedded.met(now, node)),
-            Heard::Word(Word::Heard { from, bytes }) => {
-                self.engine.embedded().into_iter().for_each(|embedded| embedded.heard(now, from, &bytes));
-            }
+            Heard::Word(Word::Met(node)) => match &mut self.engine {
+                Engine::Embedded(embedded) => embedded.met(now, node),
+                Engine::Etcd(_) => self.say_steward([node]),
+            },
+            Heard::Word(Word::Heard { from, bytes }) => match &mut self.engine {
+                Engine::Embedded(embedded) => embedded.heard(now, from, &bytes),
+                Engine::Etcd(_) => self.said_steward = decode(&bytes).map(NodeId).or(self.said_steward),
+            },
             Heard::Event(event) => self.happened(event),
             Heard::Question(question) => self.answer(now, question),
             Heard::Stored => {}
@@ -337,7 +357,7 @@ impl Keeper {
             }
             Event::Back => {
                 tracing::info!("the cluster: {} is there again", self.engine.name());
-                self.away = None;
+                (self.away, self.said_steward) = (None, None);
             }
             Event::Fenced => self.joined = None,
         }
@@ -352,12 +372,22 @@ impl Keeper {
         }
     }
 
-    /// Who looks after slots without owners, once it's known which those are.
+    /// Who looks after slots without owners, once it's known which those are. A node that is cut off from etcd goes by what the
+    /// others say: it may be gone for them.
     fn steward(&self) -> NodeId {
-        match &self.engine {
+        let first = || self.members.iter().find(|member| member.is_there()).map_or(NOBODY, |member| member.node);
+        match (&self.engine, &self.away) {
             _ if !self.knows_table => NOBODY,
-            Engine::Embedded(embedded) => embedded.at,
-            Engine::Etcd(_) => self.members.iter().find(|member| member.is_there()).map_or(NOBODY, |member| member.node),
+            (Engine::Embedded(embedded), _) => embedded.at,
+            (Engine::Etcd(_), Some(_)) => self.said_steward.unwrap_or_else(first),
+            (Engine::Etcd(_), None) => first(),
+        }
+    }
+
+    /// Tells other nodes who that is by what stands in etcd now.
+    fn say_steward(&self, to: impl IntoIterator<Item = NodeId>) {
+        if self.away.is_none() && self.steward != NOBODY {
+            to.into_iter().for_each(|to| self.order(0, Order::Say { to, bytes: encode(&self.steward.0, Vec::new()) }));
         }
     }
 
