@@ -4,8 +4,9 @@ mod nodes_world;
 
 use fanal::base::id::{UserId, slot_of};
 use fanal::base::time::{Time, WallClock};
+use fanal::store::memory::Memory;
 use fanal::store::rows::{self, Account, Row};
-use fanal::store::{Backend, Commit, Durability, Memory, Table, Write};
+use fanal::store::{Backend, Commit, Durability, Table, Write};
 use fanal::wire::native::Show;
 use nodes_world::{Client, Heard, World, jid};
 

@@ -204,6 +204,10 @@ impl Machine {
         entries > self.settings.entries / 2 || bytes > self.settings.entry_bytes / 2
     }
 
+    pub fn has_notice(&self) -> bool {
+        !self.notices.is_empty()
+    }
+
     /// The next thing the owner must know.
     pub fn notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
@@ -263,6 +267,19 @@ impl Machine {
         if self.open.is_some() {
             self.end = Some(End::Broke(reason));
         }
+    }
+
+    /// The peer counts as lost for a reason of the owner's: both begin anew, as if it had broken the rules.
+    pub fn renounce(&mut self, now: Time, reason: LinkReason, lines: &mut Lines) {
+        if !self.is_up() {
+            return;
+        }
+        if let Some(open) = self.open.take() {
+            part(&mut self.counters, open.talk.conn, &Frame::Bye(reason), lines);
+            self.notices.push_back(Notice::Ended(reason));
+            self.interrupted(now, &open);
+        }
+        self.give_up();
     }
 
     /// Says goodbye: this node stops.

@@ -350,6 +350,28 @@ fn one_that_leaves_is_lost_at_once() {
 }
 
 #[test]
+fn a_lane_that_is_renounced_begins_anew_at_both_ends() {
+    for is_connected in [true, false] {
+        let mut world = World::up();
+        world.ends[0].send().unwrap();
+        if !is_connected {
+            let conn = world.ends[0].machine.conn().unwrap();
+            world.ends[0].machine.disconnected(world.now, conn);
+        }
+        let end = &mut world.ends[0];
+        end.machine.renounce(world.now, LinkReason::OtherLane, &mut end.lines);
+        assert!(!end.machine.is_up() && end.machine.has_notice());
+        end.notices();
+        assert!(matches!(end.events().last(), Some(Notice::Lost { entries }) if entries.len() == 1));
+        world.calm(3000);
+        assert!(world.ends[1].events().iter().any(|event| matches!(event, Notice::Restarted { .. })), "{is_connected}");
+        world.ends.iter_mut().for_each(|end| end.send().unwrap());
+        world.calm(100);
+        assert!(world.delivered_all());
+    }
+}
+
+#[test]
 fn of_two_connections_the_one_dialled_later_wins_in_whichever_order_they_come() {
     for order in [[0, 1], [1, 0]] {
         let mut world = World::up();

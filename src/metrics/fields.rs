@@ -65,6 +65,9 @@ fields! {
         relay_stale, "updates", "Of them, those that were no news";
         relay_answered, "watches", "Interests in publishers of other nodes answered from what is kept here";
         relay_asked, "watches", "Interests in publishers of other nodes that their homes were asked about";
+        relay_fetched, "presences", "Presences told by reference that were asked for, once for this node";
+        updates_referred, "updates", "Updates told to other nodes by reference, being longer than presence.inline_max";
+        presences_told_whole, "presences", "Presences that other nodes asked for because they had been told by reference";
         links_refused, "connections", "Links turned away or ended, whoever dialled: fanal_link_ended tells why";
         links_tls_failed, "connections", "Links whose TLS has failed";
         farewells_overrun, "connections", "Slow connections that could not be told of every user who left";

@@ -105,6 +105,7 @@ impl Membership {
             settings: link::Settings::new(&config.link, &config.limits),
             peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
             between: between(config, link)?,
+            inline_max: config.presence.inline_max,
         };
         let table = TablePlace {
             terms: Terms { lease_ms: cluster.lease_ms, take_over: false },

@@ -5,19 +5,21 @@
 //! Lives on: the core that a publisher's home would be on, were it this node. Serves Z6, Z7, M4, M5. Invariants: a relay is kept
 //! exactly as long as an edge watches its publisher or has asked to; an edge is told of a publisher only for a subscriber that the
 //! home has approved; whom the home has revoked it is asked about anew; when the home has been out of reach, no edge keeps a state
-//! that the home does not have any more.
+//! that the home does not have any more; what the home tells by reference is asked for once, and no edge hears of it before it has
+//! come whole.
 
 use super::ask_first::AskFirst;
 use super::cache::Cache;
 use super::control::{Control, Snapshot, UserRef};
 use super::edge::{Edge, Grant};
-use super::frame::{self, Events, is_farewell};
+use super::frame::{self, Events, is_farewell, is_reference};
 use super::missed::Ended;
 use super::outbox::Outbox;
 use super::user::Destination;
 use crate::base::id::{Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
+use crate::wire::event::Head;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::HashMap;
@@ -48,6 +50,8 @@ pub struct RelayCounters {
     /// Watches answered here, and those asked of homes.
     pub answered: u64,
     pub asked: u64,
+    /// Presences asked for that were told by reference.
+    pub fetched: u64,
 }
 
 /// One publisher of another node.
@@ -57,6 +61,8 @@ struct Relay {
     jid: Option<Bare>,
     grant: Grant,
     cache: Cache,
+    /// What was told by reference and has not come yet. It is newer than what is in the cache.
+    wanted: Cache,
     outbound: SmallVec<[Destination; 2]>,
     /// Questions that the home has not answered yet, by their numbers there.
     asked: Vec<(u32, Question)>,
@@ -94,6 +100,20 @@ impl Relays {
         }
     }
 
+    /// Reads where a publisher's relay is and what it is told next, for the cache: the slot of its record at this core's own edge,
+    /// if there is one.
+    #[inline]
+    pub fn glance(&self, user: UserId, here: Seat) -> Option<u32> {
+        let mut destinations = self.relays.get(&user)?.outbound.iter();
+        destinations.find(|destination| destination.seat == here).map(|destination| destination.slot)
+    }
+
+    /// Reads what is kept of a publisher, for the cache.
+    #[inline]
+    pub fn glance_at_state(&self, user: UserId) -> u32 {
+        self.relays.get(&user).map_or(0, |relay| relay.cache.glance())
+    }
+
     /// An edge of this node wants to watch a publisher.
     pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
         let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
@@ -101,6 +121,7 @@ impl Relays {
             jid: None,
             grant: Grant::Asked,
             cache: Cache::default(),
+            wanted: Cache::default(),
             outbound: SmallVec::new(),
             asked: Vec::new(),
             waiting: Vec::new(),
@@ -138,10 +159,8 @@ impl Relays {
         }
         relay.ask_first.approved(subscriber, &revoked);
         relay.jid = Some(jid);
-        match relay.grant {
-            Grant::Asked => (relay.grant, relay.cache) = (Grant::Given, Cache::of(&events)),
-            Grant::Given => catch_up(relay, now, &events, edge, out),
-        }
+        relay.grant = Grant::Given;
+        catch_up(relay, now, &events, &mut self.counters, edge, out);
         if let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) {
             let (_, question) = relay.asked.swap_remove(at);
             answer(relay, question, out);
@@ -167,8 +186,9 @@ impl Relays {
     /// Whether a publisher's update may be taken in: somebody watches it here, and it has not more than so many sessions.
     pub fn takes(&self, user: UserId, session: SessionId, most: usize) -> Option<bool> {
         let relay = self.relays.get(&user)?;
-        let known = relay.cache.of_session(session).is_some();
-        Some(known || frame::frames(relay.cache.bytes()).count() < most)
+        let kept = [&relay.cache, &relay.wanted];
+        let is_known = kept.iter().any(|kept| kept.of_session(session).is_some());
+        Some(is_known || kept.iter().map(|kept| frame::frames(kept.bytes()).count()).sum::<usize>() < most)
     }
 
     /// The home has taken an approval back: every edge must know before the next update.
@@ -182,18 +202,20 @@ impl Relays {
     pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
         let head = frame::head(frame);
         let relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
-        let Some(relay) = relay.and_then(|relay| relay.cache.put(&head, frame).then_some(relay)) else {
+        if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
             self.counters.stale += 1;
-            return;
-        };
-        self.counters.updates += 1;
-        spread(relay, now, frame, edge, out);
+        }
     }
 
     /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
     pub fn state_of(&self, user: UserId, session: SessionId, watches: impl Fn(&Destination) -> bool) -> Option<Option<&[u8]>> {
         let relay = self.relays.get(&user).filter(|relay| relay.outbound.iter().any(watches))?;
         Some(relay.cache.of_session(session).filter(|frame| !is_farewell(&frame::head(frame))))
+    }
+
+    /// Whether a session's presence is on its way here.
+    pub fn expects(&self, user: UserId, session: SessionId) -> bool {
+        self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
     }
 
     /// Homes may have changed without a word: their node was out of reach, has started anew, or others own their users now. What
@@ -209,6 +231,8 @@ impl Relays {
                 let known = frame::digest(relay.cache.bytes());
                 send_question(user, UserId::NOBODY, self.next_nonce, Some(known), out);
             }
+            // What was on its way may be lost. It's in the answer.
+            relay.wanted = Cache::default();
         }
     }
 
@@ -216,7 +240,7 @@ impl Relays {
     pub fn lost(&mut self, now: Time, concerns: impl Fn(UserId) -> bool, edge: &mut Edge, out: &mut Outbox) {
         for user in self.users(concerns) {
             let relay = self.relays.get_mut(&user).expect("listed");
-            catch_up(relay, now, &Events::default(), edge, out);
+            catch_up(relay, now, &Events::default(), &mut self.counters, edge, out);
         }
     }
 
@@ -266,10 +290,16 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.cache.bytes());
+    if seat.node != out.map.here.node {
+        // Of these sessions it may know more, and they have not gone.
+        let unknown =
+            frame::frames(relay.wanted.bytes()).filter(|frame| relay.cache.of_session(frame::head(frame).session).is_none());
+        unknown.for_each(|frame| events.append(frame));
+    }
     let (behind, revoked) = (out.updates_for(seat), relay.ask_first.users().to_vec());
     let jid = relay.jid.clone().expect("a relay that was granted its publisher knows the name");
     let snapshot = Snapshot { publisher: relay.user, jid, subscriber, slot, nonce, events, behind, revoked };
-    out.send(seat, Control::Snapshot(Box::new(snapshot)));
+    out.send_state(seat, snapshot);
 }
 
 fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
@@ -279,8 +309,10 @@ fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
 }
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
-fn catch_up(relay: &mut Relay, now: Time, events: &Events, edge: &mut Edge, out: &mut Outbox) {
+fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
     let there: Vec<SessionId> = events.iter().map(|frame| frame::head(frame).session).collect();
+    let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
+    wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
     let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
     for ended in gone {
@@ -289,11 +321,44 @@ fn catch_up(relay: &mut Relay, now: Time, events: &Events, edge: &mut Edge, out:
         ended.tell(relay.user, &mut farewell);
         spread(relay, now, farewell.bytes(), edge, out);
     }
-    for frame in events.iter() {
-        if relay.cache.put(&frame::head(frame), frame) {
-            spread(relay, now, frame, edge, out);
+    events.iter().for_each(|frame| _ = take(relay, now, frame, counters, edge, out));
+}
+
+/// Takes in a frame of a publisher, whole or by reference. False: it is no news.
+fn take(relay: &mut Relay, now: Time, frame: &[u8], counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) -> bool {
+    let head = frame::head(frame);
+    if is_reference(&head) {
+        return obtain(relay, &head, frame, counters, out);
+    }
+    if let Some(wanted) = relay.wanted.of_session(head.session) {
+        match frame::head(wanted).version <= head.version {
+            true => relay.wanted.forget(head.session),
+            false => ask_for(relay.user, head.session, counters, out),
         }
     }
+    let is_news = relay.cache.put(&head, frame);
+    if is_news {
+        counters.updates += 1;
+        spread(relay, now, frame, edge, out);
+    }
+    is_news
+}
+
+/// A presence is told by reference. It is asked for, unless that has been done: the answer is the newest then. False: it's known.
+fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCounters, out: &mut Outbox) -> bool {
+    if relay.cache.of_session(head.session).is_some_and(|kept| frame::head(kept).version >= head.version) {
+        return false;
+    }
+    let is_asked = relay.wanted.of_session(head.session).is_some();
+    if !is_asked {
+        ask_for(relay.user, head.session, counters, out);
+    }
+    relay.wanted.put(head, frame) || !is_asked
+}
+
+fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, out: &mut Outbox) {
+    counters.fetched += 1;
+    out.send(out.map.home(publisher), Control::Obtain { publisher, session, seat: out.map.here });
 }
 
 /// Sends a frame to every edge with subscribers.

@@ -63,7 +63,9 @@ impl Shard {
     /// What has happened on the way to other nodes and clusters.
     fn count_links(&mut self) {
         let (crossings, relays) = (self.crossings(), self.homes.relays.counters);
+        let (referred, told_whole) = (self.out.referred, self.homes.counters.told_whole);
         let counters = &mut self.recorder.counters;
+        (counters.updates_referred, counters.presences_told_whole, counters.relay_fetched) = (referred, told_whole, relays.fetched);
         counters.relay_updates = relays.updates;
         counters.relay_stale = relays.stale;
         counters.relay_answered = relays.answered;

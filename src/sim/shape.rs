@@ -40,6 +40,8 @@ pub struct Shape {
     /// By how many milliseconds each node's wall clock is wrong.
     skews: Vec<i64>,
     pub link: Link,
+    /// Bytes of a presence above which it goes by reference.
+    inline_max: u32,
     /// Longest time for which nothing gets from one node to another, and for which a node stays down.
     pub cut: Duration,
     pub down: Duration,
@@ -58,6 +60,7 @@ impl Shape {
             cores: vec![cores],
             skews: vec![0],
             link: Link::default(),
+            inline_max: u32::MAX,
             cut: Duration::ZERO,
             down: Duration::ZERO,
             cuts: 0,
@@ -66,10 +69,11 @@ impl Shape {
         }
     }
 
-    /// `cores`: of a node that is alone. Unless more are asked for, there is one.
+    /// `cores`: of a node that is alone. Numbers of nodes and clusters that are not given are drawn.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(1).max(1));
+        let drawn = draw_size(&mut Random::new(seed ^ 0x7369_7a65));
+        let (nodes, clusters) = (nodes.unwrap_or(drawn.0).max(1), clusters.unwrap_or(drawn.1).max(1));
         if clusters * nodes == 1 {
             return Shape::lone(cores);
         }
@@ -85,6 +89,8 @@ impl Shape {
             cut: if is_gentle { short } else { Duration::from_millis(one_of(&mut random, &[100, 1000, 5000])) },
             down: Duration::from_millis(one_of(&mut random, &[0, 500, 5000])),
             link,
+            // Drawn apart, so that seeds stay what they were.
+            inline_max: if seed % 2 == 0 { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
             is_gentle,
@@ -179,6 +185,7 @@ impl Shape {
             settings: link::Settings::new(&self.link, limits),
             peers: self.named(self.of_cluster(cluster).filter(|&other| other != node)),
             between: (self.clusters > 1).then(|| self.between(cluster)),
+            inline_max: self.inline_max,
         };
         Some(Arc::new(terms))
     }
@@ -204,6 +211,19 @@ impl Shape {
             (1, _) => Duration::from_secs(5),
             _ => ANSWERS_IN,
         }
+    }
+}
+
+/// How many nodes each cluster has, and how many clusters there are: half of all seeds are of a lone node, and most others small.
+fn draw_size(random: &mut Random) -> (usize, usize) {
+    match random.below(20) {
+        0..10 => (1, 1),
+        10..13 => (2, 1),
+        13..16 => (1, 2),
+        16 => (2, 2),
+        17 => (3, 1),
+        18 => (1, 3),
+        _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
 }
 

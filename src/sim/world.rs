@@ -4,7 +4,7 @@
 //! drawn, and time passes in between: so any order of events comes up, and any delay. Then faults stop, everything comes to
 //! rest, and the final state is looked at; so it is once more after a last crash, and when everybody has gone.
 
-use super::check::{Check, Held, converged, kept, released};
+use super::check::{Check, Held, converged, gentle, kept, released};
 use super::client::Client;
 use super::core::Core;
 use super::counts::{Counts, Happening};
@@ -88,6 +88,7 @@ impl World {
         self.come_to_rest()?;
         self.say_last_words()?;
         self.check_all(false)?;
+        gentle::check(&self.env, &self.nodes)?;
         self.start_over()?;
         self.check_all(true)?;
         self.everybody_leaves()?;
@@ -241,17 +242,17 @@ impl World {
             self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
         }
         Check::AllComesToRest.holds(false, || {
-            let (is_joined, links) = (self.nodes.are_joined(), self.env.links.are_busy());
+            let (apart, links) = (self.nodes.apart(), self.env.links.are_busy());
             let cores: Vec<usize> = self.nodes.cores().filter(|core| core.is_busy()).map(|core| core.node).collect();
-            format!(
-                "after {PATIENCE} rounds there is still something to do: all joined {is_joined}, links {links}, cores of {cores:?}"
-            )
+            format!("after {PATIENCE} rounds there is still something to do: apart {apart:?}, links {links}, cores of {cores:?}")
         })
     }
 
     fn is_busy(&self) -> bool {
-        let is_joined = self.nodes.are_joined();
-        !is_joined || self.env.links.are_busy() || self.env.disks.iter().any(Disk::is_busy) || self.nodes.cores().any(Core::is_busy)
+        self.nodes.apart().is_some()
+            || self.env.links.are_busy()
+            || self.env.disks.iter().any(Disk::is_busy)
+            || self.nodes.cores().any(Core::is_busy)
     }
 
     /// Everybody looks at their clients, and says once more how they are.

@@ -35,6 +35,9 @@ pub enum BadRow {
     Key,
 }
 
+/// How the keys of users begin that have come or gone and of whom the directory does not know yet, in `Meta`.
+pub const UNSETTLED_KEY: &[u8] = b"unsettled:";
+
 /// A value of a table, with its encoding.
 pub trait Row: Serialize + DeserializeOwned {
     /// The version byte of such a row written now.

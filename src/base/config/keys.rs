@@ -74,6 +74,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or \
         they warn.",
     ),
+    ("presence", "How presence goes to other nodes and clusters."),
     (
         "limits",
         "What one client, user or core may use up. What happens at a limit stands in quotes: the reason that the client is told, \
@@ -209,6 +210,10 @@ keys! {
         distances. All are taken, whatever stands here.";
     dictionary: Shape::Text, "File with a dictionary (`zstd --train`) by which zstd packs smaller still; all nodes of all clusters \
         must have the same one.", "\"presence.dictionary\"";
+
+    ["presence"]
+    inline_max: number(256, 16 * MIB), "Bytes of a presence above which another node or cluster with subscribers is only told that \
+        there is a new one, and asks for it, once and for the newest. Shorter ones go at once.";
 
     ["limits"]
     frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included; a stanza of XMPP may have 16,384 \

@@ -23,9 +23,6 @@ use std::time::SystemTime;
 /// Users asked for at a time.
 const PAGE: usize = 1_000;
 
-/// The cluster of a node that is in none.
-const CLUSTER: u16 = 0;
-
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -125,7 +122,7 @@ impl Target {
                 Some(_) => Ok(Accounts::Running(client())),
                 None => {
                     let store = PostgresStore::open_as_tool(settings).map_err(Failure::line)?;
-                    Ok(Accounts::Stopped(Offline::on(Box::new(store))))
+                    Ok(self.stopped(Offline::on(Box::new(store))))
                 }
             };
         }
@@ -136,14 +133,24 @@ impl Target {
                 ))),
                 _ => Ok(Accounts::Running(client())),
             },
-            opened => opened.map(Accounts::Stopped).map_err(Failure::line),
+            opened => opened.map(|accounts| self.stopped(accounts)).map_err(Failure::line),
         }
+    }
+
+    fn stopped(&self, accounts: Offline) -> Accounts {
+        let Config { cluster, directory, .. } = &self.config;
+        let accounts = accounts.with_directory(directory.cluster.is_some());
+        Accounts::Stopped { accounts, cluster: cluster.number.unwrap_or_default() }
     }
 }
 
 /// The accounts, where they are.
 enum Accounts {
-    Stopped(Offline),
+    /// `cluster`: 0 of a node that is in none.
+    Stopped {
+        accounts: Offline,
+        cluster: u16,
+    },
     Running(Client),
 }
 
@@ -157,13 +164,13 @@ impl Accounts {
                 node.add_user(jid.as_str(), password).map_err(Failure::line)?;
                 Ok(format!("added {jid} to the running node\n"))
             }
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, cluster } => {
                 let scram = password.map(credentials).transpose()?;
                 if replace && accounts.account(jid).map_err(Failure::line)?.is_some() {
                     accounts.set_credentials(jid, scram).map_err(Failure::line)?;
                     return Ok(format!("{jid} has another password\n"));
                 }
-                let user = accounts.add(jid, CLUSTER, scram, now()).map_err(Failure::line)?;
+                let user = accounts.add(jid, *cluster, scram, now()).map_err(Failure::line)?;
                 Ok(format!("added {jid}, number {:#x}\n", user.0))
             }
         }
@@ -171,7 +178,7 @@ impl Accounts {
 
     fn remove(&mut self, jid: &Bare) -> Result<String, Failure> {
         match self {
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, .. } => {
                 accounts.remove(jid).map_err(Failure::line)?;
                 Ok(format!("deleted {jid}\n"))
             }
@@ -184,10 +191,10 @@ impl Accounts {
 
     fn list(&self, of: Option<u16>) -> Result<(), Failure> {
         match self {
-            Accounts::Stopped(_) if of.is_some() => {
+            Accounts::Stopped { .. } if of.is_some() => {
                 Err(Failure::line("--of: the node is stopped, and knows of no others: leave it out"))
             }
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, .. } => {
                 let line = |(jid, account): (Bare, fanal::store::rows::Account)| {
                     let way = if account.scram.is_some() { "password" } else { "token" };
                     format!("{jid}\t{:#x}\t{way}\n", account.user.0)

@@ -1,8 +1,8 @@
 //! The directory hears of users who come and go: what it does not know yet is stored with the change, until it says that it does.
 //! Of users who came before there was a directory it hears once, all of them.
 //!
-//! Lives on: every core. Serves Z1, Z3. Invariants: of each name the directory hears the last word; so many names are asked about at
-//! a time, and no more; who is told of an account may count on others finding it, unless the directory takes too long.
+//! Lives on: every core. Serves Z1, Z3. Invariants: of each name the directory hears the last word; it is told of so many at a
+//! time, and no more; who is told of an account may count on others finding it, unless the directory takes too long.
 
 use super::change::{Change, Origin, Storing};
 use super::plan::Plan;
@@ -16,13 +16,13 @@ use crate::presence::control::{Control, UserRef};
 use crate::presence::directory::{Inquiry, read_row, row_key};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
+use crate::store::rows::UNSETTLED_KEY;
 use crate::store::{Durability, Table, Write};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// How the keys of these rows in `Meta` begin: of a user, and of a core that has told the directory of all users from before.
-const KEY: &[u8] = b"unsettled:";
+/// How the key begins of a core that has told the directory of all users from before.
 const ALL_KEY: &[u8] = b"settled:";
 
 /// What the directory has not said that it knows, it is told again after this long.
@@ -60,7 +60,7 @@ impl Homes {
     /// The row that is to be stored when a user comes, or (`NOBODY`) goes; `None`: there is no directory.
     pub(super) fn unsettled_row(&self, jid: &Bare, user: UserId) -> Option<Write> {
         let value = Some(user.0.to_le_bytes().to_vec());
-        (self.place.directory != 0).then(|| Write { table: Table::Meta, key: row_key(KEY, jid), value })
+        (self.place.directory != 0).then(|| Write { table: Table::Meta, key: row_key(UNSETTLED_KEY, jid), value })
     }
 
     /// It is stored: the directory is told.
@@ -189,7 +189,7 @@ impl Homes {
         let at = self.by_name(&jid).filter(|at| at.user == user);
         if agrees && is_last {
             self.unsettled.words.remove(&jid);
-            out.commit(vec![Write { table: Table::Meta, key: row_key(KEY, &jid), value: None }], Durability::RideAlong);
+            out.commit(vec![Write { table: Table::Meta, key: row_key(UNSETTLED_KEY, &jid), value: None }], Durability::RideAlong);
         } else if !agrees && !self.unsettled.words.contains_key(&jid) {
             self.unsettled.is_disputed = true;
         }
@@ -254,14 +254,14 @@ impl Homes {
         if key.starts_with(ALL_KEY) {
             self.unsettled.swept.insert(key.to_vec());
         }
-        let Some(name) = key.strip_prefix(KEY) else { return Ok(()) };
+        let Some(name) = key.strip_prefix(UNSETTLED_KEY) else { return Ok(()) };
         let (jid, user) = read_row(name, value).ok_or("a user of whom the directory does not know")?;
         self.unsettled.words.insert(jid, account::as_own(user, &self.place));
         Ok(())
     }
 
     pub(super) fn start_settling(&mut self, out: &mut Outbox) {
-        self.unsettled.words.retain(|jid, _| out.map.home_of(jid) == out.map.here);
+        self.unsettled.words.retain(|jid, _| out.map.is_near(jid));
         let swept = std::mem::take(&mut self.unsettled.swept);
         if self.place.directory != 0 && !swept.contains(&self.all_row(out).key) {
             self.unsettled.sweep = Some(0);

@@ -17,6 +17,7 @@ use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Parcel;
 use crate::presence::passage::BadPassage;
 use crate::presence::subscription::Action;
+use crate::shard::EXPECTED;
 use crate::wire::complex::{Packer, Unpacker};
 use ahash::RandomState;
 use std::collections::BTreeMap;
@@ -66,12 +67,13 @@ fn matter_of(control: &Control) -> Matter {
             WayKind::Stanza(Action::Subscribe | Action::Subscribed) => Matter::Subscription,
             _ => Matter::Revocation,
         },
-        Control::WayDone(_) | Control::WayForgotten(_) | Control::WayArrived(_) => Matter::Subscription,
+        Control::WayDone(_) | Control::WayForgotten(_) | Control::WayArrived { .. } => Matter::Subscription,
         Control::Revoke { .. } => Matter::Revocation,
         Control::Message(_) | Control::Directed(_) => Matter::Message,
         Control::Question(_) | Control::News(_) | Control::Fetch(_) | Control::Fetched(_) => Matter::Question,
         Control::ToSession { .. } => Matter::Question,
-        Control::Watch { .. } | Control::Unwatch { .. } | Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
+        Control::Watch { .. } | Control::Unwatch { .. } | Control::Obtain { .. } => Matter::Interest,
+        Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
         _ => Matter::Directory,
     }
 }
@@ -162,10 +164,14 @@ impl Shard {
         let Some(Crossing { gather, faces }) = crossing else {
             return self.update_at_once(node, run, machine);
         };
-        let mut at_once = Vec::new();
-        for update in frame::frames(run) {
+        let (mut at_once, mut ahead) = (Vec::new(), frame::frames(run));
+        for (number, update) in frame::frames(run).enumerate() {
+            if number % EXPECTED == 0 {
+                faces.expect(ahead.by_ref().take(EXPECTED).map(frame::head));
+            }
             let head = frame::head(update);
-            if self.is_real_time(faces.change(head, frame::event(update).presence)) {
+            // A long one goes because it was asked for.
+            if self.out.is_long(update) || self.is_real_time(faces.change(head, frame::event(update).presence)) {
                 gather.overtaken(head.user, head.session);
                 at_once.extend_from_slice(update);
             } else if !gather.update(now, head, frame::presence(update)) {
@@ -212,7 +218,8 @@ impl Shard {
             })?;
             let mut events = Events::default();
             complex.updates().for_each(|(head, presence)| events.push(head, presence));
-            self.updates(now, lane.0, events.into())
+            self.events_from_cluster(now, lane.0.cluster, &events);
+            Ok(())
         });
         self.links.crossings.unpacker = Some(unpacker);
         read

@@ -76,6 +76,8 @@ pub struct LinkTerms {
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// `None`: there are no other clusters.
     pub between: Option<Between>,
+    /// Bytes of a presence above which it goes to other nodes by reference.
+    pub inline_max: u32,
 }
 
 impl LinkTerms {
@@ -115,6 +117,8 @@ pub(super) struct Links {
     nodes: Option<Arc<[(NodeId, SocketAddr)]>>,
     /// The other clusters, as the directory knows them.
     clusters: Arc<Clusters>,
+    /// Those that the store has, until the first turn.
+    stored: Clusters,
     log_ins: LogIns,
     /// What the link itself has to say to a node, by this core's own lane, with the next turn.
     words: Vec<(Site, Vec<u8>)>,
@@ -420,6 +424,15 @@ impl Shard {
             next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
             self.keep_lane(lane, machine);
         }
-        next
+        if self.links.lanes.values().any(Machine::has_notice) { Some(now) } else { next }
+    }
+
+    /// A node is lost: this core's other lanes to it begin anew, too, so that nothing comes any more of what was said before.
+    fn renounce_lanes(&mut self, now: Time, (site, lost): Lane) {
+        for ((_, lane), machine) in self.links.lanes.range_mut((site, 0)..=(site, u16::MAX)) {
+            if *lane != lost {
+                machine.renounce(now, LinkReason::OtherLane, &mut self.out.lines);
+            }
+        }
     }
 }

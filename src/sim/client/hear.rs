@@ -174,7 +174,7 @@ impl Client {
             Pending::LogOut => {
                 self.sessions.remove(&tag.stream);
             }
-            Pending::GoOffline if refused.is_none() => session.view.clear(),
+            Pending::GoOffline if refused.is_none() => session.goes_offline(),
             Pending::Wish(wish) => env.memories.wishes.answer(&wish, refused.is_none()),
             Pending::Letter(letter) if refused.is_some() => env.memories.post.returned(letter),
             Pending::Letter(letter) => {
@@ -197,6 +197,8 @@ impl Client {
         if tag.request != 0 {
             return self.answered(env, tag, Some(reason));
         }
+        let noticed = env.shape.is_gentle && reason == Reason::HomeOutOfReach;
+        Check::ShortBreaksGoUnnoticed.holds(!noticed, || format!("client {} lost {tag:?} to a short break", self.number))?;
         if matches!(reason, Reason::Replaced | Reason::AccountRemoved | Reason::HomeOutOfReach) {
             self.sessions.remove(&tag.stream);
         }
