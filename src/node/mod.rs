@@ -18,6 +18,7 @@ mod operator;
 mod owners;
 mod passwords;
 mod replies;
+mod tenure;
 mod timed;
 
 pub use hook::HookError;
@@ -139,13 +140,18 @@ impl Node {
         let mut doors = doors(config, &listening, terms.in_kernel(report.seals));
         doors.links = keeper.links.as_ref().map(|links| links.credentials.clone());
         let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
-        let kept = load::load(&*backend, &mut shards)?;
+        let shared = membership.table.as_ref().filter(|table| table.terms.take_over);
+        let kept = match shared {
+            Some(table) => load::load_shared(&*backend, &mut shards, table.at == membership.node)?,
+            None => load::load(&*backend, &mut shards)?,
+        };
+        let shares = shared.is_some();
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
         let opening = membership.table.as_ref().map(|_| owners::Opening::new(cores));
         let desk = opening.as_ref().map(owners::Opening::desk);
         let (storage, mut stores) = StorageThread::start(backend, wakes(&bells, opening.as_ref()))?;
-        let port = opening.as_ref().and_then(|_| stores.pop());
+        let (port, shared) = (opening.as_ref().and_then(|_| stores.pop()), opening.as_ref().and_then(|_| stores.pop()));
         let (replies, replied) = Replies::new(&bells);
         let hook = hook::start(config, &replies)?;
         let passwords = passwords::start(replies)?;
@@ -166,8 +172,10 @@ impl Node {
             };
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
+        let shared = shared.filter(|_| shares);
         let owners = opening.zip(port).zip(membership.table.as_ref()).map(|((opening, port), table)| {
-            opening.start(table, table.myself(cores, keys.identity(), &listening), kept, port, commands.clone())
+            let ports = owners::Ports { table: port, shared };
+            opening.start(table, table.myself(cores, keys.identity(), &listening), kept, ports, commands.clone())
         });
         let keeper = Arc::new(keeper);
         Ok(Node {
@@ -255,10 +263,10 @@ impl Node {
     }
 }
 
-/// What the store rings after its answers: the cores' bells, and the thread of owners last, if there is one.
+/// What the store rings after its answers: the cores' bells, and the thread of owners last, if there is one, for both its ports.
 fn wakes(bells: &[Bell], opening: Option<&owners::Opening>) -> Vec<Wake> {
     let cores = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Wake);
-    cores.chain(opening.map(owners::Opening::wake)).collect()
+    cores.chain(opening.into_iter().flat_map(|opening| [opening.wake(), opening.wake()])).collect()
 }
 
 /// The processors of a node with these cores.
@@ -295,8 +303,8 @@ fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend
     }
     let dir = DataDir::take_or_create(&config.node.data)?;
     let keys = keys::NodeKeys::in_dir(&config.login, &config.node.data, secrets)?;
-    let backend: Box<dyn Backend> = match database(config, NODE, u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("16")))?
-    {
+    let seed = u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("16"));
+    let backend: Box<dyn Backend> = match database(config, config.cluster.node.unwrap_or(NODE), seed)? {
         Some(settings) => Box::new(PostgresStore::open(settings, Some(dir))?),
         None => Box::new(RedbStore::open(dir)?),
     };
@@ -307,7 +315,7 @@ fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend
 pub fn database(config: &Config, node: u16, seed: u64) -> Result<Option<postgres::Settings>, OpenError> {
     let Some(url) = config.store.url.as_ref().filter(|_| config.store.kind == StoreKind::Postgres) else { return Ok(None) };
     let patience = Duration::from_millis(config.store.timeout_ms.into());
-    let writer = postgres::Writer { cluster: CLUSTER, node };
+    let writer = postgres::Writer { cluster: config.cluster.number.unwrap_or(CLUSTER), node };
     Ok(Some(postgres::Settings { target: postgres::Target::parse(&url.0)?, writer, patience, seed }))
 }
 

@@ -6,7 +6,9 @@
 
 use super::cluster::TablePlace;
 use super::load::Kept;
+use super::tenure::Tenure;
 use crate::base::id::NodeId;
+use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::drive::{Bell, clock};
 use crate::ownership::{Command, Coordinator, Event, Follower, Myself, Output, decode, encode};
@@ -19,9 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What may wait for the thread. At the limit: a word is not taken, and said again.
 const WORDS: usize = 4_096;
+
+/// What it may take to write what is to be written before this node leaves. At the limit: it's lost.
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 /// What the thread hears.
 enum Heard {
@@ -40,11 +46,13 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Hands over what a core says. What it wants and could not be taken stays: all else is said again by whoever said it.
+    /// Hands over what a core says. What could not be taken stays, but for what is said again by whoever said it.
     pub fn take(&self, words: &mut Vec<Word>) {
         for word in std::mem::take(words) {
-            if let Err(TrySendError::Full(Heard::Word(word @ Word::Wanted(_)))) = self.put.try_send(Heard::Word(word)) {
-                words.push(word);
+            match self.put.try_send(Heard::Word(word)) {
+                Err(TrySendError::Full(Heard::Word(Word::Heard { .. } | Word::Met(_)))) => {}
+                Err(TrySendError::Full(Heard::Word(word))) => words.push(word),
+                Ok(()) | Err(_) => {}
             }
         }
     }
@@ -84,20 +92,33 @@ impl Opening {
         place: &TablePlace,
         me: Myself,
         kept: Kept,
-        port: Port,
+        ports: Ports,
         cores: Vec<(Sender<batch::Command>, Bell)>,
     ) -> io::Result<Owners> {
         let Opening { desk, taken } = self;
-        let Kept { table, owners } = kept;
+        let Kept { table, owners, inhabited } = kept;
+        let Ports { table: port, shared } = ports;
         let (now, node, &TablePlace { terms, at, .. }) = (clock::now(), me.node, place);
         let coordinator = (at == node).then(|| Coordinator::new(now, terms, me.start, table));
         let mut follower = Follower::new(now, terms, me);
         follower.claim((0..=u16::MAX).filter(|&slot| owners[usize::from(slot)] == node));
+        // Nobody may have had them yet: the tools made them, or a copy of another store.
+        inhabited.into_iter().for_each(|slot| follower.command(now, Command::Assign(slot)));
+        let tenure = shared.map(|port| Tenure::new(node, cores.len() as u16, port));
         let (owners, users) = (owners.to_vec(), desk.users.clone());
-        let engine = Engine { node, at, follower, coordinator, owners, has_news: false, port, ticket: 0, cores, users };
+        let engine =
+            Engine { node, at, follower, coordinator, owners, has_news: false, tenure, port, ticket: 0, cores, users };
         let thread = std::thread::Builder::new().name("fanal-owners".into()).spawn(move || engine.run(taken))?;
         Ok(Owners { desk, thread })
     }
+}
+
+/// The thread's ways to the store.
+pub(super) struct Ports {
+    /// For the table.
+    pub table: Port,
+    /// For what nodes share.
+    pub shared: Option<Port>,
 }
 
 /// The running thread.
@@ -124,6 +145,8 @@ struct Engine {
     /// By slot, as the cores are told.
     owners: Vec<NodeId>,
     has_news: bool,
+    /// Where nodes take users over.
+    tenure: Option<Tenure>,
     port: Port,
     ticket: u64,
     cores: Vec<(Sender<batch::Command>, Bell)>,
@@ -136,15 +159,52 @@ impl Engine {
             let now = clock::now();
             self.go_on(now);
             let next = self.coordinator.iter().map(Coordinator::next).fold(self.follower.next(), Time::min);
+            let next = self.tenure.iter().map(Tenure::next).fold(next, Time::min);
             match taken.recv_timeout(next - now) {
                 Ok(Heard::Word(word)) => self.hear(clock::now(), word),
                 Ok(Heard::Stored) | Err(RecvTimeoutError::Timeout) => {}
                 Ok(Heard::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        self.give_all_up(&taken);
         let now = clock::now();
         self.follower.command(now, Command::Leave);
         self.exchange(now);
+    }
+
+    /// Before others may have this node's users, what is to be written of them is written.
+    fn give_all_up(&mut self, taken: &Receiver<Heard>) {
+        let Some(tenure) = &mut self.tenure else { return };
+        tenure.give_up(Reason::ShuttingDown);
+        self.tell_cores();
+        let (until, mut stores) = (clock::now() + GIVE_UP, false);
+        while let Some(tenure) = &mut self.tenure {
+            stores |= !stores && tenure.is_caught_up() && tenure.store_nothing();
+            if stores && tenure.is_stored() {
+                break;
+            }
+            match taken.recv_timeout(until - clock::now()) {
+                Ok(Heard::Word(Word::CaughtUp)) => tenure.caught_up(),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Cores hear what of theirs comes or goes, and then of all owners.
+    fn tell_cores(&mut self) {
+        if let Some(tenure) = &mut self.tenure {
+            let (orders, has_news) = tenure.take();
+            orders.into_iter().for_each(|(core, order)| self.order(core, order));
+            self.has_news |= has_news;
+        }
+        if std::mem::take(&mut self.has_news) {
+            let owners: Arc<[NodeId]> = match &self.tenure {
+                Some(tenure) => tenure.owners(),
+                None => self.owners.clone().into(),
+            };
+            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward: self.at }));
+        }
     }
 
     fn go_on(&mut self, now: Time) {
@@ -159,9 +219,11 @@ impl Engine {
             coordinator.tick(now);
         }
         self.exchange(now);
-        if std::mem::take(&mut self.has_news) {
-            let owners: Arc<[NodeId]> = self.owners.clone().into();
-            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward: self.at }));
+        // What goes is given up before anything else comes.
+        self.tell_cores();
+        if let Some(tenure) = &mut self.tenure {
+            tenure.go_on(now);
+            self.tell_cores();
         }
     }
 
@@ -170,6 +232,8 @@ impl Engine {
             (Word::Wanted(slots), _) => slots.into_iter().for_each(|slot| self.follower.command(now, Command::Assign(slot))),
             (Word::Met(node), _) if node == self.at => self.follower.met(now),
             (Word::Met(_), _) => {}
+            (Word::CaughtUp, _) => self.tenure.iter_mut().for_each(Tenure::caught_up),
+            (Word::Unreadable { slot, why }, _) => self.tenure.iter_mut().for_each(|tenure| tenure.unreadable(slot, &why)),
             (Word::Heard { from, bytes }, Some(coordinator)) => {
                 decode(&bytes).into_iter().for_each(|ask| coordinator.ask(now, from, ask));
             }
@@ -204,6 +268,7 @@ impl Engine {
             }
         }
         for event in self.follower.take_events() {
+            self.tenure.iter_mut().for_each(|tenure| tenure.hear(&event));
             match event {
                 Event::Changed(lines) => {
                     lines.iter().for_each(|line| self.owners[usize::from(line.slot)] = line.node);

@@ -8,14 +8,13 @@ use super::outbox::Outbox;
 use crate::base::id::{Seat, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::map::Map;
+use crate::store::rows::DIRECTORY_KEY;
 use crate::store::{Durability, Table, Write};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names of one core. At the limit: no more are taken, and clusters go on asking.
 pub const NAMES: usize = 1 << 23;
-/// How the keys of its rows in `Meta` begin.
-const KEY: &[u8] = b"directory:";
 
 /// What clusters and the directory say to each other.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -103,7 +102,7 @@ impl Directory {
     /// # Errors
     /// It is, and can't be read.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        let Some(name) = key.strip_prefix(KEY) else { return Ok(()) };
+        let Some(name) = key.strip_prefix(DIRECTORY_KEY) else { return Ok(()) };
         let (jid, user) = read_row(name, value).ok_or("a name of the directory")?;
         self.names.insert(jid, user);
         Ok(())
@@ -126,6 +125,13 @@ impl Directory {
             let settle = Inquiry::Settle { by: user.cluster(), jid: jid.clone(), user };
             out.send(map.home_of(&jid), Control::Directory(Box::new(settle)));
         }
+    }
+
+    /// Another node looks after these names from now on, and has their rows.
+    pub fn release(&mut self, goes: impl Fn(&Bare) -> bool) {
+        self.names.retain(|jid, _| !goes(jid));
+        self.unsure.retain(|jid, _| !goes(jid));
+        self.storing.retain(|_, (jid, ..)| !goes(jid));
     }
 
     pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
@@ -155,7 +161,7 @@ impl Directory {
             return;
         }
         let value = (!is_gone).then(|| user.0.to_le_bytes().to_vec());
-        let ticket = out.commit(vec![Write { table: Table::Meta, key: row_key(KEY, &jid), value }], Durability::Synced);
+        let ticket = out.commit(vec![Write { table: Table::Meta, key: row_key(DIRECTORY_KEY, &jid), value }], Durability::Synced);
         // From now on nobody else gets it; whoever asks before it is stored is told what will be.
         match is_gone {
             true => _ = self.names.remove(&jid),

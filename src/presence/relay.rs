@@ -37,6 +37,12 @@ impl Question {
     fn destination(&self) -> Destination {
         Destination { seat: self.seat, slot: self.slot }
     }
+
+    /// The same, as it's asked of a home.
+    pub fn ask(self, publisher: UserId) -> Control {
+        let Question { subscriber, seat, slot, nonce, known } = self;
+        Control::Watch { publisher, subscriber, seat, slot, nonce, known }
+    }
 }
 
 /// What relays count. The shard adds it to the core's counters.
@@ -51,7 +57,7 @@ pub struct RelayCounters {
 }
 
 /// One publisher of another node.
-struct Relay {
+pub struct Relay {
     user: UserId,
     /// Known once the home has answered, which makes the grant.
     jid: Option<Bare>,
@@ -66,6 +72,24 @@ struct Relay {
 }
 
 impl Relay {
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The edges that watch, and what was asked and is not answered.
+    pub fn watchers(&self) -> &[Destination] {
+        &self.outbound
+    }
+
+    pub fn questions(&self) -> impl Iterator<Item = Question> {
+        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+    }
+
+    /// The edges are told of this state, as far as they don't know it.
+    pub fn tell(&mut self, now: Time, events: &Events, edge: &mut Edge, out: &mut Outbox) {
+        catch_up(self, now, events, edge, out);
+    }
+
     fn is_idle(&self) -> bool {
         self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
     }
@@ -220,6 +244,21 @@ impl Relays {
         }
     }
 
+    /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
+    pub fn take(&mut self, concerns: impl Fn(UserId) -> bool) -> Vec<Relay> {
+        self.users(concerns).into_iter().map(|user| self.relays.remove(&user).expect("listed")).collect()
+    }
+
+    /// A publisher's home is elsewhere from now on; those who watched it here still do.
+    pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
+        if !outbound.is_empty() {
+            let (cache, ask_first) = (Cache::of(events), AskFirst::default());
+            let (asked, waiting) = (Vec::new(), Vec::new());
+            let relay = Relay { user, jid: Some(jid), grant: Grant::Given, cache, outbound, asked, waiting, ask_first };
+            self.relays.insert(user, relay);
+        }
+    }
+
     fn users(&self, concerns: impl Fn(UserId) -> bool) -> Vec<UserId> {
         let mut users: Vec<UserId> = self.relays.keys().copied().filter(|&user| concerns(user)).collect();
         users.sort_unstable();
@@ -280,9 +319,10 @@ fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, edge: &mut Edge, out: &mut Outbox) {
-    let there: Vec<SessionId> = events.iter().map(|frame| frame::head(frame).session).collect();
+    // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
+    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).map(|head| (head.session, head.version.epoch)).collect();
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
+    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
         let mut farewell = Events::default();

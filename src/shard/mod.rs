@@ -41,7 +41,7 @@ pub use expect::EXPECTED;
 pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
 pub use operate::{Answer, UserLine};
-pub use owners::Word;
+pub use owners::{Row, Word};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;

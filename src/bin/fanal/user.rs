@@ -9,7 +9,7 @@ use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use fanal::base::jid::Bare;
 use fanal::base::limits::PASSWORD_BYTES;
 use fanal::base::time::WallClock;
-use fanal::node::database;
+use fanal::node::{CLUSTER, database};
 use fanal::store::dir::{DataDir, OpenError};
 use fanal::store::offline::{Offline, OfflineError};
 use fanal::store::postgres::{PostgresStore, TOOL};
@@ -18,8 +18,6 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The cluster of a node that is in none.
-const CLUSTER: u16 = 0;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -73,7 +71,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let jid = target.read_jid(&jid)?;
             let password = if no_password { None } else { Some(password.map_or_else(ask, Ok)?) };
             password.as_deref().map_or(Ok(()), check)?;
-            say(&target.open(Offline::open_or_create)?.add(&jid, password.as_deref(), replace)?)
+            let cluster = target.config.cluster.number.unwrap_or(CLUSTER);
+            say(&target.open(Offline::open_or_create)?.add(&jid, cluster, password.as_deref(), replace)?)
         }
         Command::Del { jid, node } => {
             let target = Target::of(node)?;
@@ -139,7 +138,8 @@ enum Accounts {
 }
 
 impl Accounts {
-    fn add(&mut self, jid: &Bare, password: Option<&str>, replace: bool) -> Result<String, Failure> {
+    /// `cluster`: of which a new user is, unless the node knows better.
+    fn add(&mut self, jid: &Bare, cluster: u16, password: Option<&str>, replace: bool) -> Result<String, Failure> {
         match self {
             Accounts::Running(_) if replace => Err(Failure::line(format!(
                 "{jid}: a running node doesn't replace passwords: stop it first, or delete and add the user"
@@ -154,7 +154,7 @@ impl Accounts {
                     accounts.set_credentials(jid, scram).map_err(Failure::line)?;
                     return Ok(format!("{jid} has another password\n"));
                 }
-                let user = accounts.add(jid, CLUSTER, scram, now()).map_err(Failure::line)?;
+                let user = accounts.add(jid, cluster, scram, now()).map_err(Failure::line)?;
                 Ok(format!("added {jid}, number {:#x}\n", user.0))
             }
         }

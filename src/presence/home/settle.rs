@@ -9,11 +9,9 @@ use crate::base::time::Time;
 use crate::presence::control::Control;
 use crate::presence::directory::{Inquiry, read_row, row_key};
 use crate::presence::outbox::Outbox;
+use crate::store::rows::UNSETTLED_KEY;
 use crate::store::{Durability, Table, Write};
 use std::time::Duration;
-
-/// How the keys of these rows in `Meta` begin.
-const KEY: &[u8] = b"unsettled:";
 
 /// What the directory has not said that it knows, it is told again after this long.
 const SETTLE_AGAIN: Duration = Duration::from_secs(5);
@@ -22,7 +20,7 @@ impl Homes {
     /// The row that is to be stored when a user comes, or (`NOBODY`) goes; `None`: there is no directory.
     pub(super) fn unsettled_row(&self, jid: &Bare, user: UserId) -> Option<Write> {
         let value = Some(user.0.to_le_bytes().to_vec());
-        (self.place.directory != 0).then(|| Write { table: Table::Meta, key: row_key(KEY, jid), value })
+        (self.place.directory != 0).then(|| Write { table: Table::Meta, key: row_key(UNSETTLED_KEY, jid), value })
     }
 
     /// It is stored: the directory is told.
@@ -56,7 +54,7 @@ impl Homes {
         let agrees = user == UserId::NOBODY || cluster == self.place.cluster;
         if agrees && self.unsettled.get(&jid) == Some(&user) {
             self.unsettled.remove(&jid);
-            out.commit(vec![Write { table: Table::Meta, key: row_key(KEY, &jid), value: None }], Durability::RideAlong);
+            out.commit(vec![Write { table: Table::Meta, key: row_key(UNSETTLED_KEY, &jid), value: None }], Durability::RideAlong);
         }
     }
 
@@ -65,7 +63,7 @@ impl Homes {
     }
 
     pub(super) fn load_unsettled(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        let Some(name) = key.strip_prefix(KEY) else { return Ok(()) };
+        let Some(name) = key.strip_prefix(UNSETTLED_KEY) else { return Ok(()) };
         let (jid, user) = read_row(name, value).ok_or("a user of whom the directory does not know")?;
         self.unsettled.insert(jid, user);
         Ok(())

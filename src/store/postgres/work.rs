@@ -8,7 +8,7 @@ use crate::base::random::Random;
 use crate::store::dir::OpenError;
 use crate::store::rows::{EPOCH_KEY, decode_u32, encode_u32};
 use crate::store::{Commit, Durability, Failure, Health, Settled, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -389,13 +389,61 @@ impl Work {
         })
     }
 
+    /// The same while the node serves.
+    pub async fn small_page(&mut self, table: Table, from: &Row, last_slot: i32, most: i64) -> Result<Vec<Row>, String> {
+        let (deadline, writer) = (self.deadline(), self.settings.writer);
+        let read = async {
+            self.ready(deadline).await?;
+            self.on_session(deadline, async |session: &Session| session.page(writer, table, from, last_slot, most).await).await
+        };
+        let result = read.await;
+        result.map_err(|trouble| {
+            format!("{}: table {} can't be read: {}. Look after the database", self.place(), table.name(), trouble.why())
+        })
+    }
+
+    /// The slots in which there are accounts.
+    pub async fn inhabited(&self) -> Result<BTreeSet<u16>, String> {
+        const SLOTS: &str = "SELECT DISTINCT slot FROM fanal_accounts WHERE cluster = $1";
+        let Some(session) = &self.session else { return Err(self.refusal("the connection is gone")) };
+        let rows = session.client.query(SLOTS, &[&self.settings.writer.cluster()]).await;
+        let rows = rows.map_err(|error| self.refusal(judge(&error).why()))?;
+        Ok(rows.iter().filter_map(|row| u16::try_from(row.get::<_, i32>(0)).ok()).collect())
+    }
+
+    /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew.
+    pub async fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<u32, String> {
+        if anew {
+            (self.late, self.doubt, self.over, self.epoch) = (Late::default(), None, None, 0);
+        }
+        if let Some(away) = &self.away {
+            return Err(self.refusal(&away.why));
+        }
+        let deadline = self.deadline();
+        let began = match self.ready(deadline).await {
+            Ok(_) => self.on_session(deadline, self.count_epoch(slots)).await,
+            Err(trouble) => Err(trouble),
+        };
+        match began {
+            Ok(epoch) => {
+                (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
+                Ok(epoch)
+            }
+            Err(trouble) => {
+                // What is half way there ends with the connection.
+                self.lose();
+                Err(self.refusal(trouble.why()))
+            }
+        }
+    }
+
     /// Counts the deployment's epoch up and takes the node's row: whoever had it before writes nothing more.
     pub async fn begin_epoch(&mut self) -> Result<u32, String> {
         let deadline = Instant::now() + self.settings.patience;
         let mut tries = 0;
         loop {
             let began = match self.ready(deadline).await {
-                Ok(_) => self.on_session(deadline, self.count_epoch()).await,
+                Ok(_) => self.on_session(deadline, self.count_epoch(&[])).await,
                 Err(trouble) => Err(trouble),
             };
             let trouble = match began {
@@ -421,8 +469,9 @@ impl Work {
     }
 
     /// The transaction that does it.
-    fn count_epoch(&self) -> impl AsyncFnOnce(&Session) -> Result<u32, Trouble> + use<> {
+    fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<u32, Trouble> + use<> {
         let writer = self.settings.writer;
+        let slots: Vec<i32> = slots.iter().copied().map(i32::from).collect();
         async move |session: &Session| {
             let counted = async {
                 let client = &session.client;
@@ -436,6 +485,10 @@ impl Work {
                 client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?;
                 if writer.node > 0 {
                     client.execute("DELETE FROM fanal_nodes WHERE cluster = $1 AND node = 0", &[&cluster]).await?;
+                }
+                if !slots.is_empty() {
+                    client.execute(REPLACE, &[&cluster, &writer.node(), &i64::from(epoch), &slots]).await?;
+                    client.execute(TAKE_SLOTS, &[&cluster, &writer.node(), &slots]).await?;
                 }
                 client.batch_execute("COMMIT").await?;
                 Ok(Some(epoch))
@@ -548,6 +601,12 @@ const THE_EPOCH: &str = "SELECT value FROM fanal_meta WHERE cluster = $1 AND slo
 const NEXT_EPOCH: &str = "UPDATE fanal_meta SET value = $3 WHERE cluster = $1 AND slot = 0 AND owner = $2 AND rest = ''";
 const TAKE_PLACE: &str = "INSERT INTO fanal_nodes (cluster, node, epoch, number, alive, seen) VALUES ($1, $2, $3, 0, TRUE, now()) \
     ON CONFLICT (cluster, node) DO UPDATE SET epoch = excluded.epoch, number = 0, alive = TRUE, seen = excluded.seen";
+
+/// Nodes take turns here: each holds the epoch's row.
+const REPLACE: &str = "UPDATE fanal_nodes SET epoch = $3, alive = FALSE WHERE cluster = $1 AND node <> $2 AND node IN \
+    (SELECT node FROM fanal_slots WHERE cluster = $1 AND slot = ANY($4::INT4[]))";
+const TAKE_SLOTS: &str = "INSERT INTO fanal_slots (cluster, slot, node) SELECT $1::INT4, u.slot, $2::INT4 \
+    FROM unnest($3::INT4[]) AS u (slot) ON CONFLICT (cluster, slot) DO UPDATE SET node = excluded.node";
 
 async fn bounded<T>(deadline: Instant, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Trouble::Lost(SLOW.into())))
