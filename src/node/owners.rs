@@ -106,8 +106,7 @@ impl Opening {
         inhabited.into_iter().for_each(|slot| follower.command(now, Command::Assign(slot)));
         let tenure = shared.map(|port| Tenure::new(node, cores.len() as u16, port));
         let (owners, users) = (owners.to_vec(), desk.users.clone());
-        let engine =
-            Engine { node, at, follower, coordinator, owners, has_news: false, tenure, port, ticket: 0, cores, users };
+        let engine = Engine { node, at, follower, coordinator, owners, has_news: false, tenure, port, ticket: 0, cores, users };
         let thread = std::thread::Builder::new().name("fanal-owners".into()).spawn(move || engine.run(taken))?;
         Ok(Owners { desk, thread })
     }

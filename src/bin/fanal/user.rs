@@ -18,7 +18,6 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
