@@ -43,6 +43,7 @@ pub(super) fn load_shared(backend: &dyn Backend, shards: &mut [Shard], is_stewar
     backend.load_slots(Table::Meta, slots, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
     kept.inhabited = backend.inhabited().map_err(StartError::Load)?;
     for shard in shards {
+        shard.homes.directory.share_store();
         shard.out.map.set_owners(owners.clone());
     }
     Ok(kept)
@@ -59,7 +60,7 @@ pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard]) -> Result<Kept, 
             let slot = slot_of(std::str::from_utf8(owner).unwrap_or_default());
             let at_home = |shard: &Shard| table == Table::Meta || shard.settings.core == home_of_slot(slot, cores);
             for shard in shards.iter_mut().filter(|shard| at_home(shard)) {
-                if let Err(why) = shard.homes.load(table, key, value) {
+                if let Err(why) = shard.load(table, key, value) {
                     bad.get_or_insert(why);
                 }
             }

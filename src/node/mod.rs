@@ -18,6 +18,7 @@ mod operator;
 mod owners;
 mod passwords;
 mod replies;
+mod survey;
 mod tenure;
 mod timed;
 
@@ -142,7 +143,7 @@ impl Node {
         let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
         let shared = membership.table.as_ref().filter(|table| table.terms.take_over);
         let kept = match shared {
-            Some(table) => load::load_shared(&*backend, &mut shards, table.at == membership.node)?,
+            Some(table) => load::load_shared(&*backend, &mut shards, table.kept_by == cluster::KeptBy::Node(membership.node))?,
             None => load::load(&*backend, &mut shards)?,
         };
         let shares = shared.is_some();

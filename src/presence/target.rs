@@ -39,7 +39,8 @@ impl Control {
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)
-            | Control::Directory(_) => None,
+            | Control::Directory(_)
+            | Control::Survey(_) => None,
         }
     }
 }

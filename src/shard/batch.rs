@@ -5,7 +5,7 @@
 
 use super::links::LaneNews;
 use super::owners::Row;
-use crate::base::id::{NodeId, RawSocket};
+use crate::base::id::{NodeId, RawSocket, Seat};
 use crate::base::jid::Bare;
 use crate::base::map::Slots;
 use crate::base::reason::Reason;
@@ -16,7 +16,8 @@ use crate::presence::control::Control;
 use crate::presence::errand::What;
 use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
-use std::net::IpAddr;
+use crate::presence::survey::Inspect;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Memory of a batch that is kept when it comes back empty.
@@ -69,7 +70,15 @@ pub enum Order {
         jid: Bare,
         what: What,
     },
-    ListUsers,
+    /// The same of a core of this cluster.
+    Survey {
+        seat: Seat,
+        inspect: Inspect,
+    },
+    /// Which cores and clusters there are.
+    Places,
+    /// A cluster is not known any more.
+    ForgetCluster(u16),
     /// Who owns each slot of users from now on, and who looks after the others.
     Owners {
         owners: Arc<[NodeId]>,
@@ -88,6 +97,8 @@ pub enum Order {
     },
     /// The owner of these slots has begun anew.
     Anew(Arc<Slots>),
+    /// The nodes of this cluster from now on, this one among them, and where they are.
+    Nodes(Arc<[(NodeId, SocketAddr)]>),
     /// This is for the thread that keeps another node's table of owners.
     Say {
         to: NodeId,

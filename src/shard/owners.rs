@@ -48,6 +48,15 @@ pub(super) struct Waiting {
     wanted: BTreeSet<u16>,
     /// Something that nobody waits for was given up.
     missed: bool,
+    /// What found no room, and what waited in vain.
+    pub refused: u64,
+    pub given_up: u64,
+}
+
+impl Waiting {
+    pub fn count(&self) -> usize {
+        self.controls.len()
+    }
 }
 
 impl Shard {
@@ -92,6 +101,9 @@ impl Shard {
     /// Rows of users who are to live here, as another node has left them.
     pub(super) fn take_users(&mut self, now: Time, epoch: u32, rows: Vec<Row>) {
         self.homes.begin_epoch(epoch);
+        if rows.iter().any(|(table, ..)| *table == Table::Accounts) {
+            self.homes.settle_all_anew();
+        }
         for (table, key, value) in rows {
             if let Err(why) = self.homes.load(table, &key, &value) {
                 self.words.push(Word::Unreadable { slot: slot_of_key(table, &key).unwrap_or_default(), why });
@@ -129,6 +141,7 @@ impl Shard {
     pub(super) fn wait_for_owner(&mut self, now: Time, control: Control) {
         let is_early = self.comes_too_early(&control);
         let Some(slot) = control.slot().filter(|_| self.waiting.controls.len() < WAITING) else {
+            self.waiting.refused += 1;
             return self.give_up_control(control);
         };
         if is_early && self.waiting.wanted.insert(slot) {
@@ -168,6 +181,7 @@ impl Shard {
                     continue;
                 }
             }
+            self.waiting.given_up += 1;
             self.give_up_control(control);
         }
         self.waiting.controls.front().map(|(until, _)| *until)
@@ -179,6 +193,9 @@ impl Shard {
         let asker = match &control {
             Control::Errand(errand) => {
                 return errand.caller.refuse(reason, format!("{}: {}", errand.jid, reason.text()), &mut self.out);
+            }
+            Control::Survey(survey) => {
+                return survey.caller.refuse(reason, reason.text().to_owned(), &mut self.out);
             }
             Control::Attach(attach) => attach.asker,
             Control::Resume(resume) => resume.asker,

@@ -34,6 +34,8 @@ pub enum BadRow {
     Version(u8, u8),
     #[error("its fields can't be decoded: it is damaged")]
     Fields,
+    #[error("its fields say what can't be: it is damaged")]
+    Value,
     #[error("its key does not have the parts its table asks for: it is damaged")]
     Key,
 }

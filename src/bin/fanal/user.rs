@@ -3,6 +3,7 @@
 
 use crate::failure::Failure;
 use crate::settings::WhichNode;
+use fanal::admin::UserEntry;
 use fanal::admin::client::{Client, ClientError};
 use fanal::base::config::{Config, StoreKind};
 use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -14,9 +15,13 @@ use fanal::store::dir::{DataDir, OpenError};
 use fanal::store::offline::{Offline, OfflineError};
 use fanal::store::postgres::{PostgresStore, TOOL};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
+
+/// Users asked for at a time.
+const PAGE: usize = 1_000;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -56,8 +61,12 @@ enum Command {
         #[command(flatten)]
         node: WhichNode,
     },
-    /// List all users: JID, number, and how they log in (stopped node) or how many sessions and contacts they have (running node).
+    /// List all users: JID, number, and how they log in (stopped node), or node, sessions and contacts (running node, whichever
+    /// of its cluster is asked).
     List {
+        /// Of a running cluster, the users of this node alone.
+        #[arg(long, value_name = "NODE")]
+        of: Option<u16>,
         #[command(flatten)]
         node: WhichNode,
     },
@@ -78,7 +87,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let jid = target.read_jid(&jid)?;
             say(&target.open(Offline::open)?.remove(&jid)?)
         }
-        Command::List { node } => Target::of(node)?.open(Offline::open)?.list(),
+        Command::List { of, node } => Target::of(node)?.open(Offline::open)?.list(of),
     }
 }
 
@@ -172,8 +181,11 @@ impl Accounts {
         }
     }
 
-    fn list(&self) -> Result<(), Failure> {
+    fn list(&self, of: Option<u16>) -> Result<(), Failure> {
         match self {
+            Accounts::Stopped(_) if of.is_some() => {
+                Err(Failure::line("--of: the node is stopped, and knows of no others: leave it out"))
+            }
             Accounts::Stopped(accounts) => {
                 let line = |(jid, account): (Bare, fanal::store::rows::Account)| {
                     let way = if account.scram.is_some() { "password" } else { "token" };
@@ -182,21 +194,32 @@ impl Accounts {
                 say(&accounts.accounts().map_err(Failure::line)?.into_iter().map(line).collect::<String>())
             }
             Accounts::Running(node) => {
-                let mut after = None;
+                let (mut after, mut missing) = (None, BTreeSet::new());
                 loop {
-                    let page = node.users(after.as_deref()).map_err(Failure::line)?;
-                    let line = |user: &fanal::admin::UserEntry| {
-                        format!("{}\t{}\t{} sessions\t{} contacts\n", user.jid, user.id, user.sessions, user.contacts)
-                    };
+                    let page = node.users(after.as_deref(), PAGE, of).map_err(Failure::line)?;
                     say(&page.users.iter().map(line).collect::<String>())?;
+                    missing.extend(page.missing.iter().map(u16::to_string));
                     after = page.next;
                     if after.is_none() {
-                        return Ok(());
+                        break;
                     }
+                }
+                match missing.is_empty() {
+                    true => Ok(()),
+                    false => Err(Failure::line(format!(
+                        "the list is not whole: node {} of the cluster can't be reached: see fanal cluster status",
+                        missing.into_iter().collect::<Vec<_>>().join(", ")
+                    ))),
                 }
             }
         }
     }
+}
+
+/// A user of a running cluster, or (node 0) of a node that is alone.
+fn line(user: &UserEntry) -> String {
+    let node = if user.node == 0 { String::new() } else { format!("node {}\t", user.node) };
+    format!("{}\t{}\t{node}{} sessions\t{} contacts\n", user.jid, user.id, user.sessions, user.contacts)
 }
 
 /// A user of this node: the domain must be the configured one.

@@ -75,7 +75,7 @@ impl Homes {
         self.adrift.retain(|(from, ..), _| !goes(from));
         self.far_ways.retain(|(from, _)| !goes(from));
         self.set_out.retain(|(way, _)| !goes(&way.from) && !goes(&way.to));
-        self.unsettled.retain(|jid, _| !goes(jid));
+        self.release_unsettled(goes);
         self.directory.release(goes);
         let heard_from = &mut self.heard_from;
         self.heard.retain(|name| {
@@ -118,7 +118,7 @@ fn give_up(user: User, reason: Reason, out: &mut Outbox) {
             Change::Attach(attach) => refuse(attach.asker, reason, "", out),
             Change::Ask { asker, .. } => refuse(asker, reason, "", out),
             Change::Remove(caller) => caller.refuse(reason, format!("{}: {}", user.jid, reason.text()), out),
-            Change::Way(_) | Change::WayDone(_) | Change::WayForgotten(_) => {}
+            Change::Retract | Change::Way(_) | Change::WayDone(_) | Change::WayForgotten(_) => {}
         }
     }
 }
