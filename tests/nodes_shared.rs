@@ -230,6 +230,36 @@ fn m3_users_are_taken_over_once_the_database_is_back() {
     trio.stop();
 }
 
+/// Z4: without the node that keeps the table nobody is given users, and everybody keeps those that they have.
+#[test]
+fn z4_while_the_node_that_keeps_the_table_is_away_the_others_go_on() {
+    let Some(server) = server() else { return };
+    let mut trio = Trio::start(server);
+    let (ann, bob, cara) = (trio.user_on(2, "ann"), trio.user_on(1, "bob"), trio.user_on(0, "cara"));
+    let (mut a, mut b, mut c) = (trio.log_in(2, &ann), trio.log_in(1, &bob), trio.log_in(1, &cara));
+    befriend((&bob, &mut b), (&ann, &mut a));
+    trio.kill(0);
+    until(&mut c, |event| {
+        matches!(&event, Event::Refused(refusal) if refusal.reason() == Some(Reason::HomeOutOfReach)).then_some(())
+    });
+    let killed = Instant::now();
+    while killed.elapsed() < 4 * LEASE {
+        for shown in [Show::Away, Show::Chat] {
+            show(&mut a, shown);
+            sees(&mut b, shown);
+        }
+    }
+    b.set_contact("dan@localhost", "", &[]).unwrap();
+    trio.serve(0);
+    drop(trio.log_in(2, &cara));
+    show(&mut a, Show::Away);
+    sees(&mut b, Show::Away);
+    let logs = [1, 2].map(|node| trio.node(node).log());
+    assert!(logs.iter().all(|log| !log.contains("lease is lost")), "{logs:?}");
+    drop((a, b, c));
+    trio.stop();
+}
+
 /// M1: a node that is stopped leaves its users behind in order, and they need not wait for its lease.
 #[test]
 fn m1_a_node_that_is_stopped_writes_how_its_users_were_before_others_have_them() {

@@ -4,6 +4,7 @@
 //! is never silently emptied.
 
 use super::StartError;
+use super::cluster::{KeptBy, TablePlace};
 use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::SLOTS;
 use crate::ownership::Stored;
@@ -26,7 +27,7 @@ pub(super) struct Kept {
 
 /// From a store that nodes share, what is the deployment's: users are loaded when this node gets them. The names of a directory
 /// that is here go to the node that looks after slots without owners, and from there to the owners.
-pub(super) fn load_shared(backend: &dyn Backend, shards: &mut [Shard], is_steward: bool) -> Result<Kept, StartError> {
+fn load_shared(backend: &dyn Backend, shards: &mut [Shard], is_steward: bool) -> Result<Kept, StartError> {
     let owners: Arc<[NodeId]> = vec![NodeId::default(); SLOTS].into();
     let mut kept = Kept { table: Stored::default(), owners: owners.clone(), inhabited: BTreeSet::new() };
     let cores = shards.len() as u16;
@@ -49,9 +50,12 @@ pub(super) fn load_shared(backend: &dyn Backend, shards: &mut [Shard], is_stewar
     Ok(kept)
 }
 
-/// Gives every stored row to the core whose it is. Facts about the deployment go to all.
-pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard]) -> Result<Kept, StartError> {
+/// Gives every stored row to the core whose it is. Facts about the deployment go to all. `table`: of a node in a cluster.
+pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard], table: Option<&TablePlace>) -> Result<Kept, StartError> {
     let (cores, node) = (shards.len() as u16, shards[0].settings.node);
+    if let Some(table) = table.filter(|table| table.terms.take_over) {
+        return load_shared(backend, shards, table.kept_by == KeptBy::Node(node));
+    }
     let (mut kept, mut owners) = (Stored::default(), vec![NodeId::default(); SLOTS]);
     for table in Table::ALL {
         let mut bad = None;

@@ -141,18 +141,13 @@ impl Node {
         let mut doors = doors(config, &listening, terms.in_kernel(report.seals));
         doors.links = keeper.links.as_ref().map(|links| links.credentials.clone());
         let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
-        let shared = membership.table.as_ref().filter(|table| table.terms.take_over);
-        let kept = match shared {
-            Some(table) => load::load_shared(&*backend, &mut shards, table.kept_by == cluster::KeptBy::Node(membership.node))?,
-            None => load::load(&*backend, &mut shards)?,
-        };
-        let shares = shared.is_some();
+        let kept = load::load(&*backend, &mut shards, membership.table.as_ref())?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
         let opening = membership.table.as_ref().map(|_| owners::Opening::new(cores));
         let desk = opening.as_ref().map(owners::Opening::desk);
         let (storage, mut stores) = StorageThread::start(backend, wakes(&bells, opening.as_ref()))?;
-        let (port, shared) = (opening.as_ref().and_then(|_| stores.pop()), opening.as_ref().and_then(|_| stores.pop()));
+        let opening = opening.and_then(|opening| Some((opening, owners::Ports { table: stores.pop()?, shared: stores.pop()? })));
         let (replies, replied) = Replies::new(&bells);
         let hook = hook::start(config, &replies)?;
         let passwords = passwords::start(replies)?;
@@ -173,9 +168,7 @@ impl Node {
             };
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
-        let shared = shared.filter(|_| shares);
-        let owners = opening.zip(port).zip(membership.table.as_ref()).map(|((opening, port), table)| {
-            let ports = owners::Ports { table: port, shared };
+        let owners = opening.zip(membership.table.as_ref()).map(|((opening, ports), table)| {
             opening.start(table, table.myself(cores, keys.identity(), &listening), kept, ports, commands.clone())
         });
         let keeper = Arc::new(keeper);

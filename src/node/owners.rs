@@ -133,7 +133,7 @@ impl Opening {
             engine,
             owners,
             has_news: false,
-            tenure: shared.map(|port| Tenure::new(node, cores.len() as u16, port)),
+            tenure: terms.take_over.then(|| Tenure::new(node, cores.len() as u16, terms, shared)),
             knows_table: false,
             steward: NOBODY,
             members: Members::default(),
@@ -154,7 +154,7 @@ pub(super) struct Ports {
     /// For the table.
     pub table: Port,
     /// For what nodes share.
-    pub shared: Option<Port>,
+    pub shared: Port,
 }
 
 /// The running thread.
@@ -284,6 +284,12 @@ impl Keeper {
         self.tell_cores();
         if let Some(tenure) = &mut self.tenure {
             tenure.go_on(now);
+            if let Engine::Embedded(embedded) = &mut self.engine {
+                tenure.take_confirmed().into_iter().for_each(|asked| embedded.follower.confirm(asked));
+                if embedded.follower.wants_confirmation(now) {
+                    tenure.confirm(now);
+                }
+            }
             self.tell_cores();
         }
     }

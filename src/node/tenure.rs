@@ -10,7 +10,7 @@ use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::{self, COMING};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::ownership::{Assignment, Event, Slots};
+use crate::ownership::{Assignment, Event, Slots, Terms};
 use crate::shard::Row;
 use crate::shard::batch::Order;
 use crate::store::rows::{self, Row as _, slot_of_key};
@@ -29,6 +29,8 @@ struct Taking {
     slots: BTreeSet<u16>,
     /// Known once they are taken.
     epoch: Option<u32>,
+    /// Whoever was replaced may act until then.
+    not_before: Time,
     /// What is to be read next; a table's number may be behind the last.
     table: usize,
     from: Place,
@@ -37,6 +39,7 @@ struct Taking {
 pub(super) struct Tenure {
     node: NodeId,
     cores: u16,
+    terms: Terms,
     port: Port,
     table: Slots,
     /// From which epoch on what is assigned to this node counts; `None`: nothing does.
@@ -47,6 +50,9 @@ pub(super) struct Tenure {
     taking: Option<Taking>,
     /// The database has been asked something; what it says is of use.
     asked: Option<bool>,
+    /// When it was asked last whether somebody has taken this node's place, and when nobody had.
+    confirming: Time,
+    confirmed: Option<Time>,
     /// Orders that cores have not carried out yet.
     undone: usize,
     /// What this node had before is void: the database has to know.
@@ -59,10 +65,11 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    pub fn new(node: NodeId, cores: u16, port: Port) -> Tenure {
+    pub fn new(node: NodeId, cores: u16, terms: Terms, port: Port) -> Tenure {
         Tenure {
             node,
             cores,
+            terms,
             port,
             table: Slots::default(),
             joined: None,
@@ -70,6 +77,8 @@ impl Tenure {
             damaged: BTreeSet::new(),
             taking: None,
             asked: None,
+            confirming: Time::ZERO,
+            confirmed: None,
             undone: 0,
             is_new: false,
             retry_at: Time::ZERO,
@@ -97,6 +106,19 @@ impl Tenure {
     /// When to call `go_on` at the latest.
     pub fn next(&self) -> Time {
         if self.retry_at > Time::ZERO { self.retry_at } else { Time::MAX }
+    }
+
+    /// Has the database asked whether somebody has taken this node's place.
+    pub fn confirm(&mut self, now: Time) {
+        if self.asked.is_none() && self.undone == 0 {
+            self.confirming = now;
+            self.ask(Request::Confirm);
+        }
+    }
+
+    /// When nobody had.
+    pub fn take_confirmed(&mut self) -> Option<Time> {
+        self.confirmed.take()
     }
 
     /// The coordination engine says something.
@@ -186,7 +208,7 @@ impl Tenure {
         if self.taking.is_none() {
             self.begin();
         }
-        self.read_on();
+        self.read_on(now);
     }
 
     /// Takes what was given to this node and is not open.
@@ -198,7 +220,7 @@ impl Tenure {
         if let Some(&first) = slots.first() {
             let request = Request::Take { slots: slots.iter().copied().collect(), anew: self.is_new };
             self.ask(request);
-            self.taking = Some(Taking { slots, epoch: None, table: 0, from: start(Table::ALL[0], first) });
+            self.taking = Some(Taking { slots, epoch: None, not_before: Time::ZERO, table: 0, from: start(Table::ALL[0], first) });
         }
     }
 
@@ -208,9 +230,14 @@ impl Tenure {
 
     fn replied(&mut self, now: Time, reply: Reply) {
         let (taking, failed) = match (self.taking.take(), reply) {
-            (Some(taking), Reply::Taken(Ok(epoch))) => {
+            (taking, Reply::Confirmed(said)) => {
+                self.confirmed = said.is_ok().then_some(self.confirming);
+                (taking, None)
+            }
+            (Some(taking), Reply::Taken(Ok((epoch, replaces)))) => {
                 self.is_new = false;
-                (Some(Taking { epoch: Some(epoch), ..taking }), None)
+                let not_before = if replaces { now + self.terms.before_acting() } else { now };
+                (Some(Taking { epoch: Some(epoch), not_before, ..taking }), None)
             }
             (Some(taking), Reply::Page(Ok(page))) => (Some(self.distribute(taking, page)), None),
             // Nothing was taken, and the table may have changed.
@@ -228,7 +255,7 @@ impl Tenure {
     }
 
     /// Asks for the next page; when there is none, the slots are open.
-    fn read_on(&mut self) {
+    fn read_on(&mut self, now: Time) {
         let Some(taking) = self.taking.as_ref().filter(|taking| taking.epoch.is_some()) else { return };
         if let Some(&table) = Table::ALL.get(taking.table) {
             let last = match table {
@@ -237,6 +264,10 @@ impl Tenure {
             };
             let from = taking.from.clone();
             return self.ask(Request::Page { table, from, last });
+        }
+        if now < taking.not_before {
+            self.retry_at = taking.not_before;
+            return;
         }
         let Taking { slots, .. } = self.taking.take().expect("just looked");
         self.failing = false;

@@ -89,8 +89,8 @@ pub enum Order {
         epoch: u32,
         rows: Vec<Row>,
     },
-    /// Users of these slots live here no longer. Answered by `Word::CaughtUp`, once everything that will be written of them has been
-    /// handed to the store.
+    /// Users of these slots live here no longer. Answered by `Word::CaughtUp`, once everything that will be written of them has
+    /// been handed to the store.
     GiveUp {
         slots: Arc<Slots>,
         reason: Reason,

@@ -244,8 +244,13 @@ pub trait Backend: Send {
         Ok(slots)
     }
 
-    /// See `shared::Request::Take`.
-    fn take_slots(&mut self, _slots: &[u16], _anew: bool) -> Result<u32, String> {
+    /// See `shared::Request::Confirm`.
+    fn confirm(&mut self) -> Result<(), String> {
+        Err(NOT_SHARED.to_owned())
+    }
+
+    /// See `shared::Request::Take` and `shared::Reply::Taken`.
+    fn take_slots(&mut self, _slots: &[u16], _anew: bool) -> Result<(u32, bool), String> {
         Err(NOT_SHARED.to_owned())
     }
 

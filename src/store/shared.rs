@@ -16,6 +16,8 @@ pub enum Request {
     /// Begins an epoch, and takes these slots over. `anew`: this node owned nothing a moment ago, so what it has not written yet is
     /// void, and having been replaced is forgiven.
     Take { slots: Vec<u16>, anew: bool },
+    /// Whether this node may still write.
+    Confirm,
     /// The rows of a table behind a place, up to the last slot.
     Page { table: Table, from: Place, last: u16 },
 }
@@ -23,8 +25,9 @@ pub enum Request {
 /// What is answered. An error names the thing, the reason and the fix; nothing was done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
-    /// The epoch that was begun.
-    Taken(Result<u32, String>),
+    /// The epoch that was begun, and whether somebody was replaced who may not know it yet.
+    Taken(Result<(u32, bool), String>),
+    Confirmed(Result<(), String>),
     Page(Result<Page, String>),
 }
 

@@ -467,6 +467,7 @@ impl Worker {
     fn answer_requests(&mut self) {
         for (core, request) in std::mem::take(&mut self.requests) {
             let reply = match request {
+                Request::Confirm => Reply::Confirmed(self.backend.confirm()),
                 Request::Take { slots, anew } => Reply::Taken(self.take_slots(&slots, anew)),
                 Request::Page { table, from, last } => Reply::Page(self.backend.page(table, &from, last)),
             };
@@ -477,7 +478,7 @@ impl Worker {
         self.ring();
     }
 
-    fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<u32, String> {
+    fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
         if let Some(Doubt { cores, commits, late, reason, .. }) = self.doubt.take_if(|_| anew) {
             // Whoever waited for these has gone, and whether they were made shows when the slots are read.
             self.answer(&cores, &commits, &Err(reason.clone()));

@@ -4,8 +4,8 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
 //! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's changes happen one after the other, each
-//! after it was stored; what follows from a change happens after it.
+//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
+//! changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;

@@ -205,7 +205,11 @@ impl Backend for PostgresStore {
         self.runtime.block_on(self.work.inhabited())
     }
 
-    fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<u32, String> {
+    fn confirm(&mut self) -> Result<(), String> {
+        self.runtime.block_on(self.work.confirm())
+    }
+
+    fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
         self.runtime.block_on(self.work.take_slots(slots, anew))
     }
 

@@ -1,7 +1,7 @@
 //! Epochs of a deployment, and who has taken which slots in it.
 //!
-//! Lives on: the storage thread. Serves J10, M1. Invariants: epochs are counted by one node at a time, each holds their row; whoever
-//! takes slots over has replaced whoever had taken them before in the same transaction.
+//! Lives on: the storage thread. Serves J10, M1. Invariants: epochs are counted by one node at a time, each holds their row;
+//! whoever takes slots over has replaced whoever had taken them before in the same transaction.
 
 use super::{Late, Work};
 use crate::store::postgres::session::{Session, judge};
@@ -20,8 +20,21 @@ impl Work {
         Ok(rows.iter().filter_map(|row| u16::try_from(row.get::<_, i32>(0)).ok()).collect())
     }
 
+    /// Whether nobody has taken this node's place.
+    pub async fn confirm(&mut self) -> Result<(), String> {
+        if let Some(why) = self.over.as_ref().or(self.away.as_ref().map(|away| &away.why)) {
+            return Err(why.clone());
+        }
+        let deadline = self.deadline();
+        let confirmed = match self.ready(deadline).await {
+            Ok(_) => self.check_place(deadline).await,
+            Err(trouble) => Err(trouble),
+        };
+        confirmed.map_err(|trouble| self.refusal(trouble.why()))
+    }
+
     /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew.
-    pub async fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<u32, String> {
+    pub async fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
         if anew {
             (self.late, self.doubt, self.over, self.epoch) = (Late::default(), None, None, 0);
         }
@@ -34,9 +47,9 @@ impl Work {
             Err(trouble) => Err(trouble),
         };
         match began {
-            Ok(epoch) => {
+            Ok((epoch, replaces)) => {
                 (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
-                Ok(epoch)
+                Ok((epoch, replaces))
             }
             Err(trouble) => {
                 // What is half way there ends with the connection.
@@ -56,7 +69,7 @@ impl Work {
                 Err(trouble) => Err(trouble),
             };
             let trouble = match began {
-                Ok(epoch) => {
+                Ok((epoch, _)) => {
                     (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
                     return Ok(epoch);
                 }
@@ -78,7 +91,7 @@ impl Work {
     }
 
     /// The transaction that does it.
-    fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<u32, Trouble> + use<> {
+    fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<(u32, bool), Trouble> + use<> {
         let writer = self.settings.writer;
         let slots: Vec<i32> = slots.iter().copied().map(i32::from).collect();
         async move |session: &Session| {
@@ -95,12 +108,13 @@ impl Work {
                 if writer.node > 0 {
                     client.execute("DELETE FROM fanal_nodes WHERE cluster = $1 AND node = 0", &[&cluster]).await?;
                 }
+                let mut replaced = 0;
                 if !slots.is_empty() {
-                    client.execute(REPLACE, &[&cluster, &writer.node(), &i64::from(epoch), &slots]).await?;
+                    replaced = client.execute(REPLACE, &[&cluster, &writer.node(), &i64::from(epoch), &slots]).await?;
                     client.execute(TAKE_SLOTS, &[&cluster, &writer.node(), &slots]).await?;
                 }
                 client.batch_execute("COMMIT").await?;
-                Ok(Some(epoch))
+                Ok(Some((epoch, replaced > 0)))
             };
             let none_left = || Trouble::Refused("the epoch can't be counted up: the row is damaged, or it's the last one".into());
             counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?.ok_or_else(none_left)
@@ -115,8 +129,8 @@ const NEXT_EPOCH: &str = "UPDATE fanal_meta SET value = $3 WHERE cluster = $1 AN
 const TAKE_PLACE: &str = "INSERT INTO fanal_nodes (cluster, node, epoch, number, alive, seen) VALUES ($1, $2, $3, 0, TRUE, now()) \
     ON CONFLICT (cluster, node) DO UPDATE SET epoch = excluded.epoch, number = 0, alive = TRUE, seen = excluded.seen";
 
-/// Nodes take turns here: each holds the epoch's row.
-const REPLACE: &str = "UPDATE fanal_nodes SET epoch = $3, alive = FALSE WHERE cluster = $1 AND node <> $2 AND node IN \
+/// One that has left in order writes nothing more. Nodes take turns here: each holds the epoch's row.
+const REPLACE: &str = "UPDATE fanal_nodes SET epoch = $3, alive = FALSE WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
     (SELECT node FROM fanal_slots WHERE cluster = $1 AND slot = ANY($4::INT4[]))";
 const TAKE_SLOTS: &str = "INSERT INTO fanal_slots (cluster, slot, node) SELECT $1::INT4, u.slot, $2::INT4 \
     FROM unnest($3::INT4[]) AS u (slot) ON CONFLICT (cluster, slot) DO UPDATE SET node = excluded.node";
