@@ -39,6 +39,12 @@ impl Question {
     fn destination(&self) -> Destination {
         Destination { seat: self.seat, slot: self.slot }
     }
+
+    /// The same, as it's asked of a home.
+    pub fn ask(self, publisher: UserId) -> Control {
+        let Question { subscriber, seat, slot, nonce, known } = self;
+        Control::Watch { publisher, subscriber, seat, slot, nonce, known }
+    }
 }
 
 /// What relays count. The shard adds it to the core's counters.
@@ -55,7 +61,7 @@ pub struct RelayCounters {
 }
 
 /// One publisher of another node.
-struct Relay {
+pub struct Relay {
     user: UserId,
     /// Known once the home has answered, which makes the grant.
     jid: Option<Bare>,
@@ -72,6 +78,24 @@ struct Relay {
 }
 
 impl Relay {
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The edges that watch, and what was asked and is not answered.
+    pub fn watchers(&self) -> &[Destination] {
+        &self.outbound
+    }
+
+    pub fn questions(&self) -> impl Iterator<Item = Question> {
+        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+    }
+
+    /// The edges are told of this state, as far as they don't know it.
+    pub fn tell(&mut self, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
+        catch_up(self, now, events, counters, edge, out);
+    }
+
     fn is_idle(&self) -> bool {
         self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
     }
@@ -253,6 +277,21 @@ impl Relays {
         }
     }
 
+    /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
+    pub fn take(&mut self, concerns: impl Fn(UserId) -> bool) -> Vec<Relay> {
+        self.users(concerns).into_iter().map(|user| self.relays.remove(&user).expect("listed")).collect()
+    }
+
+    /// A publisher's home is elsewhere from now on; those who watched it here still do.
+    pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
+        if !outbound.is_empty() {
+            let (cache, wanted, ask_first) = (Cache::of(events), Cache::default(), AskFirst::default());
+            let (asked, waiting) = (Vec::new(), Vec::new());
+            let relay = Relay { user, jid: Some(jid), grant: Grant::Given, cache, wanted, outbound, asked, waiting, ask_first };
+            self.relays.insert(user, relay);
+        }
+    }
+
     fn users(&self, concerns: impl Fn(UserId) -> bool) -> Vec<UserId> {
         let mut users: Vec<UserId> = self.relays.keys().copied().filter(|&user| concerns(user)).collect();
         users.sort_unstable();
@@ -313,12 +352,13 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
-    let there = events.iter().map(frame::head).filter(|head| !is_farewell(head));
-    let there: Vec<SessionId> = there.map(|head| head.session).collect();
-    let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
-    wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
+    // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
+    let of = |head: Head| (head.session, head.version.epoch);
+    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();
+    let wanted: Vec<(SessionId, u32)> = frame::frames(relay.wanted.bytes()).map(|frame| of(frame::head(frame))).collect();
+    wanted.into_iter().filter(|wanted| !there.contains(wanted)).for_each(|(session, _)| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
+    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
         let mut farewell = Events::default();
