@@ -44,8 +44,8 @@ impl Homes {
         self.counters.watches += 1;
     }
 
-    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its farewell
-    /// is under way; if the node does not watch it any more, nothing is owed.
+    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its
+    /// farewell is under way; if the node does not watch it any more, nothing is owed.
     pub fn obtain(&mut self, publisher: UserId, session: SessionId, node: NodeId, out: &mut Outbox) {
         let is_there = |there: &Destination| there.seat.node == node;
         let is_known = match self.by_user(publisher).and_then(|at| self.get(at)) {
