@@ -73,7 +73,7 @@ impl Cluster {
                 .add_user(&jid, None)
                 .or_else(|why| if why.contains("can't be reached") { Ok(()) } else { Err(why) })
                 .unwrap();
-            if self.controls[node].users().unwrap().iter().any(|line| line.jid == jid) {
+            if self.controls[node].users(None, 1000, Some(node as u16 + 1)).unwrap().users.iter().any(|line| line.jid == jid) {
                 return jid.to_string();
             }
         }

@@ -121,3 +121,24 @@ fn z7_a_gateway_moves_with_its_slot() {
         assert_eq!(world.seen(a), [Show::Unavailable]);
     }
 }
+
+/// Z1: a slot is given to another node while a name of it is being stored by the steward. The directory knows the name all the same.
+#[test]
+fn z1_a_name_that_is_being_stored_moves_with_its_slot() {
+    for cores in [1, 2] {
+        let mut world = World::clusters(2, 2, cores);
+        let (ann, bob) = (world.name_on(0, 0), world.name_on(3, 0));
+        let owners = world.owners.clone();
+        let (_, open) = without(&world, &bob);
+        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &open, 1));
+        world.stalled = Some(0);
+        let b = world.online(3, &bob);
+        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &owners, 1));
+        world.stalled = None;
+        let a = world.online(0, &ann);
+        world.subscribes((&bob, b), (&ann, a));
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
+    }
+}

@@ -9,6 +9,7 @@ use crate::wire::native::Show;
 use crate::wire::presence::{PresenceFields, PresenceView};
 use ahash::RandomState;
 use std::collections::HashMap;
+use std::hint::black_box;
 
 macro_rules! matters {
     ($($matter:ident = $word:literal, $is_presence:literal, $text:literal;)*) => {
@@ -103,6 +104,12 @@ impl Faces {
     /// Whom they were for is gone.
     pub fn clear(&mut self) {
         self.seen.clear();
+    }
+
+    /// Reads what is known of these before it is asked for, so that the cache misses are under way together.
+    pub fn expect(&self, heads: impl Iterator<Item = Head>) {
+        let seen = |head: Head| self.seen.get(&(head.user, head.session)).map_or(0, |(look, _)| *look);
+        black_box(heads.map(seen).fold(0, |all, one| all ^ one));
     }
 
     /// What changes with an update, as far as it's known. Without a presence it's a session that was cut off.

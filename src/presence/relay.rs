@@ -100,6 +100,20 @@ impl Relays {
         }
     }
 
+    /// Reads where a publisher's relay is and what it is told next, for the cache: the slot of its record at this core's own edge,
+    /// if there is one.
+    #[inline]
+    pub fn glance(&self, user: UserId, here: Seat) -> Option<u32> {
+        let mut destinations = self.relays.get(&user)?.outbound.iter();
+        destinations.find(|destination| destination.seat == here).map(|destination| destination.slot)
+    }
+
+    /// Reads what is kept of a publisher, for the cache.
+    #[inline]
+    pub fn glance_at_state(&self, user: UserId) -> u32 {
+        self.relays.get(&user).map_or(0, |relay| relay.cache.glance())
+    }
+
     /// An edge of this node wants to watch a publisher.
     pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
         let relay = self.relays.entry(publisher).or_insert_with(|| Relay {

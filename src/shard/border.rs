@@ -55,24 +55,27 @@ impl Shard {
     /// # Errors
     /// They can't be read.
     pub fn updates_from_cluster(&mut self, now: Time, cluster: u16, frames: Vec<u8>) -> Result<(), BadPassage> {
-        let events = Events::try_from(frames).map_err(|_| BadPassage)?;
+        self.events_from_cluster(now, cluster, &Events::try_from(frames).map_err(|_| BadPassage)?);
+        Ok(())
+    }
+
+    /// The same of event frames that have been read already.
+    pub(super) fn events_from_cluster(&mut self, now: Time, cluster: u16, events: &Events) {
         let most = self.settings.limits.frame_bytes as usize + border::FRAME_BYTES;
-        for event in events.iter() {
+        self.each_event(events, |shard, event| {
             let user = frame::head(event).user;
-            if self.out.map.abroad(user) != Some(cluster) || event.len() > most {
-                self.gateway.counters.refused += 1;
-                continue;
+            if shard.out.map.abroad(user) != Some(cluster) || event.len() > most {
+                return shard.gateway.counters.refused += 1;
             }
-            let gateway = self.out.map.gateway(user);
-            if gateway.node == self.settings.node {
-                self.update_inside(now, gateway.core, event);
+            let gateway = shard.out.map.gateway(user);
+            if gateway.node == shard.settings.node {
+                shard.update_inside(now, gateway.core, event);
             } else {
                 // What is put off on the way there is lost, and the gateway asks for it (`Control::Missed`).
-                self.out.pass_on(gateway, SLOT, UserRef { user, slot: SLOT }, event);
+                shard.out.pass_on(gateway, SLOT, UserRef { user, slot: SLOT }, event);
             }
-        }
+        });
         self.work_off(now);
-        Ok(())
     }
 
     /// An update of a publisher of another cluster, at its gateway.
@@ -327,11 +330,18 @@ impl Shard {
 
     /// A word of the directory, or for it.
     pub(super) fn directory(&mut self, now: Time, inquiry: Inquiry) {
-        let Shard { homes, out, .. } = self;
+        let home = inquiry.home().map(|jid| self.out.map.home_of(jid)).filter(|home| *home != self.out.map.here);
+        if let Some(home) = home {
+            // Another core keeps this name since.
+            return self.out.send(home, Control::Directory(Box::new(inquiry)));
+        }
+        let Shard { homes, edge, out, .. } = self;
         match inquiry {
             Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
-            Inquiry::Settled { jid, user, cluster } => homes.settled(jid, user, cluster, out),
+            Inquiry::Settled { jid, user, cluster } => homes.settled(now, (jid, user, cluster), edge, out),
+            Inquiry::Given { jid, user, by } => homes.directory.given(jid, user, by, out),
+            Inquiry::Taken { jid, user } => homes.directory.taken(jid, user, out),
             Inquiry::Located { jid, cluster } => self.located(now, jid, cluster),
         }
     }
@@ -401,7 +411,7 @@ impl Shard {
         let (late, errands, next) = self.gateway.tick(now, &mut self.out);
         self.tell_in_vain(late);
         errands.into_iter().for_each(|pending| self.give_up(pending));
-        let settled = self.homes.settle_again(now, &mut self.out);
+        let settled = self.homes.settle_again(now, &mut self.edge, &mut self.out);
         [next, settled].into_iter().flatten().min()
     }
 

@@ -5,8 +5,8 @@
 //! relay, never for an edge; of a node that is gone nothing is left: its sessions are not here, its publishers are shown as gone,
 //! and it gets nothing that was meant for its earlier life.
 
-use super::Shard;
 use super::batch::Entry;
+use super::{EXPECTED, Shard};
 use crate::base::id::{CoreId, NodeId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -73,11 +73,22 @@ impl Shard {
     /// They can't be read.
     pub fn updates_from_node(&mut self, now: Time, frames: Vec<u8>) -> Result<(), BadPassage> {
         let events = Events::try_from(frames).map_err(|_| BadPassage)?;
-        for event in events.iter() {
-            self.update_inside(now, self.out.map.near(frame::head(event).user).core, event);
-        }
+        self.each_event(&events, |shard, event| {
+            shard.update_inside(now, shard.out.map.near(frame::head(event).user).core, event);
+        });
         self.work_off(now);
         Ok(())
+    }
+
+    /// Takes updates from elsewhere one by one, having looked ahead.
+    pub(super) fn each_event(&mut self, events: &Events, mut take: impl FnMut(&mut Shard, &[u8])) {
+        let mut ahead = events.iter();
+        for (number, event) in events.iter().enumerate() {
+            if number % EXPECTED == 0 {
+                self.expect_events(ahead.by_ref().take(EXPECTED));
+            }
+            take(self, event);
+        }
     }
 
     /// An update from elsewhere goes to the core of this node that stands for its publisher.

@@ -20,7 +20,7 @@ impl Shard {
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
                 Entry::Compare(cluster) => self.compare(cluster),
-                Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
+                Entry::Updates(events) => self.each_event(&events, |shard, event| shard.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
             }
@@ -95,6 +95,7 @@ impl Shard {
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),
+            Control::Survey(survey) => homes.survey(*survey, out),
             Control::Answered { who, answer } => self.answered(who, answer),
             Control::Attach(attach) => homes.attach(now, *attach, edge, out),
             Control::Resume(resume) => homes.resume(*resume, out),

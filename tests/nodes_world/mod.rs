@@ -59,6 +59,8 @@ pub struct World {
     directory: u16,
     /// Pairs of nodes that can't reach each other.
     cut: BTreeSet<(u16, u16)>,
+    /// A node whose store does not answer.
+    pub stalled: Option<usize>,
     pub encoder: Encoder,
     /// Frames of updates that crossed between nodes of a cluster, and between clusters.
     pub crossed: usize,
@@ -116,7 +118,9 @@ impl World {
         let owners: Arc<[NodeId]> = (0..SLOTS).map(|slot| NodeId(1 + (slot / 7) as u16 % per_cluster)).collect();
         let (now, crossed, abroad, bytes, entries, encoder) = (Time(1), 0, 0, 0, Vec::new(), Encoder::default());
         let (nodes, cut) = (Vec::new(), BTreeSet::new());
-        let mut world = World { nodes, owners, cores, now, per_cluster, directory, cut, encoder, crossed, abroad, bytes, entries };
+        let stalled = None;
+        let mut world =
+            World { nodes, owners, cores, now, per_cluster, directory, cut, stalled, encoder, crossed, abroad, bytes, entries };
         for (cluster, node) in (1..=clusters).flat_map(|cluster| (1..=per_cluster).map(move |node| (cluster, node))) {
             let node = world.node(cluster, NodeId(node), 1, Memory::default());
             world.nodes.push(node);
@@ -135,7 +139,7 @@ impl World {
                 let owner = std::str::from_utf8(key.split(|&byte| byte == 0).next().unwrap()).unwrap_or_default();
                 let core = usize::from(slot_of(owner) % self.cores);
                 let cores = if table == Table::Meta { 0..shards.len() } else { core..core + 1 };
-                shards[cores].iter_mut().for_each(|shard| shard.homes.load(table, key, value).unwrap());
+                shards[cores].iter_mut().for_each(|shard| shard.load(table, key, value).unwrap());
                 Ok(())
             };
             store.load(table, &mut row, &mut |_, _| ()).unwrap();
@@ -399,6 +403,9 @@ impl World {
         let mut busy = false;
         for shard in shards {
             shard.turn(now);
+            if self.stalled == Some(node) {
+                continue;
+            }
             for commit in std::mem::take(&mut shard.out.commits) {
                 store.apply(std::slice::from_ref(&commit)).unwrap();
                 if commit.durability == Durability::Synced {

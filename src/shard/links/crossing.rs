@@ -17,6 +17,7 @@ use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Parcel;
 use crate::presence::passage::BadPassage;
 use crate::presence::subscription::Action;
+use crate::shard::EXPECTED;
 use crate::wire::complex::{Packer, Unpacker};
 use ahash::RandomState;
 use std::collections::BTreeMap;
@@ -163,8 +164,11 @@ impl Shard {
         let Some(Crossing { gather, faces }) = crossing else {
             return self.update_at_once(node, run, machine);
         };
-        let mut at_once = Vec::new();
-        for update in frame::frames(run) {
+        let (mut at_once, mut ahead) = (Vec::new(), frame::frames(run));
+        for (number, update) in frame::frames(run).enumerate() {
+            if number % EXPECTED == 0 {
+                faces.expect(ahead.by_ref().take(EXPECTED).map(frame::head));
+            }
             let head = frame::head(update);
             // A long one goes because it was asked for.
             if self.out.is_long(update) || self.is_real_time(faces.change(head, frame::event(update).presence)) {
@@ -214,7 +218,8 @@ impl Shard {
             })?;
             let mut events = Events::default();
             complex.updates().for_each(|(head, presence)| events.push(head, presence));
-            self.updates(now, lane.0, events.into())
+            self.events_from_cluster(now, lane.0.cluster, &events);
+            Ok(())
         });
         self.links.crossings.unpacker = Some(unpacker);
         read
