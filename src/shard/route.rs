@@ -118,7 +118,10 @@ impl Shard {
                 Some(cluster) => self.attention_of(cluster, publisher, active),
                 None => homes.relays.attention(publisher, Destination { seat, slot }, active, out),
             },
-            Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
+            Control::Unwatch { publisher, seat, slot } => {
+                self.links.heed(seat.node.cluster(), publisher);
+                homes.unwatch(publisher, Destination { seat, slot }, out)
+            }
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(arrival) => homes.way_done(now, arrival, edge, out),
             Control::WayForgotten(name) => homes.way_forgotten(now, name, edge, out),

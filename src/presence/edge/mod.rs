@@ -2,9 +2,9 @@
 //!
 //! Lives on: every core. Serves Z7, J6, G1, G2. `interest` grants and takes away, `fan_out` delivers, `cache` keeps what a
 //! publisher of another core last told, `names` who it is and `forms` an update's other forms, where doors have them;
-//! `attention` tells whom nobody looks at. Invariants: a
-//! session in a publisher's list has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a
-//! session watches it or waits to; nobody is in a list whom the publisher's home has not approved.
+//! `attention` tells whom nobody looks at. Invariants: a session in a publisher's list has that publisher in its own list, and the
+//! reverse; a publisher is kept exactly as long as a session watches it or waits to; nobody is in a list whom the publisher's home
+//! has not approved.
 
 mod attention;
 mod fan_out;

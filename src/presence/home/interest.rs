@@ -61,6 +61,12 @@ impl Homes {
         }
     }
 
+    /// Whether another node, or cluster, watches a user of this core.
+    pub fn is_watched_at(&self, publisher: UserId, node: NodeId) -> bool {
+        let user = self.by_user(publisher).and_then(|at| self.get(at));
+        user.is_some_and(|user| user.outbound.iter().any(|there| there.seat.node == node))
+    }
+
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
         if !out.map.is_here(publisher) {
             self.relays.unwatch(publisher, gone, out);

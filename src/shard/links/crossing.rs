@@ -22,13 +22,11 @@ use crate::wire::complex::{Packer, Unpacker};
 use ahash::RandomState;
 use std::collections::{BTreeMap, HashSet};
 
-/// Publishers of one core at whom nobody of one cluster looks. At the limit: of others it's as if somebody did.
-const UNHEEDED: usize = 1 << 20;
-
-/// What waits for one cluster, what it was told last, and at whom nobody looks there.
+/// What waits for one cluster, and what it was told last.
 struct Crossing {
     gather: Gather,
     faces: Faces,
+    /// Users of this core whom it watches and nobody there looks at.
     unheeded: HashSet<UserId, RandomState>,
 }
 
@@ -134,12 +132,15 @@ impl Shard {
 
     /// A cluster says whether anybody there looks at a publisher of this core.
     pub(in crate::shard) fn attention_of(&mut self, cluster: u16, publisher: UserId, active: bool) {
+        if !active && !self.homes.is_watched_at(publisher, NodeId::of_cluster(cluster)) {
+            self.gateway.counters.refused += 1;
+            return;
+        }
         let Some(mut crossing) = self.crossing(cluster) else { return };
         match active {
-            true => _ = crossing.unheeded.remove(&publisher),
-            false if crossing.unheeded.len() < UNHEEDED => _ = crossing.unheeded.insert(publisher),
-            false => {}
-        }
+            true => crossing.unheeded.remove(&publisher),
+            false => crossing.unheeded.insert(publisher),
+        };
         self.links.crossings.waiting.insert(cluster, crossing);
     }
 
