@@ -23,6 +23,7 @@ use crate::wire::event::Head;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use thin_vec::ThinVec;
 
 /// What an edge has asked: whether a subscriber may see a publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +71,9 @@ pub struct Relay {
     /// What was told by reference and has not come yet. It is newer than what is in the cache.
     wanted: Cache,
     outbound: SmallVec<[Destination; 2]>,
+    /// Of those, the ones where nobody looks at the publisher; and whether the home was told that it's so everywhere.
+    unheeded: ThinVec<Destination>,
+    is_unheeded: bool,
     /// Questions that the home has not answered yet, by their numbers there.
     asked: Vec<(u32, Question)>,
     /// Questions that wait for the home's first answer.
@@ -147,6 +151,8 @@ impl Relays {
             cache: Cache::default(),
             wanted: Cache::default(),
             outbound: SmallVec::new(),
+            unheeded: ThinVec::new(),
+            is_unheeded: false,
             asked: Vec::new(),
             waiting: Vec::new(),
             ask_first: AskFirst::default(),
@@ -154,7 +160,7 @@ impl Relays {
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
             match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
-                true => add_destination(relay, question.destination()),
+                true => add_destination(relay, question.destination(), out),
                 false => answer(relay, question, out),
             }
         } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
@@ -169,9 +175,21 @@ impl Relays {
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
         relay.outbound.retain(|destination| *destination != gone);
+        relay.unheeded.retain(|destination| *destination != gone);
         relay.asked.retain(|(_, question)| question.destination() != gone);
         relay.waiting.retain(|question| question.destination() != gone);
+        tell_attention(relay, out);
         self.go_on(publisher, out);
+    }
+
+    /// Whether somebody at an edge looks at a publisher of another cluster.
+    pub fn attention(&mut self, publisher: UserId, at: Destination, active: bool, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher).filter(|relay| relay.outbound.contains(&at)) else { return };
+        relay.unheeded.retain(|destination| *destination != at);
+        if !active {
+            relay.unheeded.push(at);
+        }
+        tell_attention(relay, out);
     }
 
     /// Whose approvals have been taken back, by a snapshot that is about to be taken over.
@@ -266,6 +284,9 @@ impl Relays {
             }
             // What was on its way may be lost. It's in the answer.
             relay.wanted = Cache::default();
+            // Whoever is asked to let watch takes it that somebody looks.
+            relay.is_unheeded = false;
+            tell_attention(relay, out);
         }
     }
 
@@ -326,15 +347,26 @@ fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, known: Optio
     out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce, known });
 }
 
-fn add_destination(relay: &mut Relay, destination: Destination) {
+fn add_destination(relay: &mut Relay, destination: Destination, out: &mut Outbox) {
+    relay.unheeded.retain(|unheeded| *unheeded != destination);
     if !relay.outbound.contains(&destination) {
         relay.outbound.push(destination);
+    }
+    tell_attention(relay, out);
+}
+
+/// Tells the home if nobody looks at the publisher any more, or somebody does again.
+fn tell_attention(relay: &mut Relay, out: &mut Outbox) {
+    let is_unheeded = !relay.outbound.is_empty() && relay.unheeded.len() == relay.outbound.len();
+    if std::mem::replace(&mut relay.is_unheeded, is_unheeded) != is_unheeded {
+        let (publisher, seat, active) = (relay.user, out.map.here, !is_unheeded);
+        out.send(out.map.home(publisher), Control::Attention { publisher, seat, slot: SLOT, active });
     }
 }
 
 /// Answers an edge from what is kept.
 fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
-    add_destination(relay, question.destination());
+    add_destination(relay, question.destination(), out);
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.cache.bytes());

@@ -253,6 +253,7 @@ fn draw_link(random: &mut Random, is_gentle: bool) -> Link {
         entry_bytes: one_of(random, &[if is_gentle { 32 << 20 } else { 100_000 }, 32 << 20]) as u32,
         grace_ms: if is_gentle { 60_000 } else { silent_ms + one_of(random, &[100, 1000]) as u32 },
         non_real_time,
+        inactive_ms: 100,
         complex_count: one_of(random, &[2, 1024]) as u32,
         complex_bytes: 256 << 10,
         complex_ms: one_of(random, &[5, 300]) as u32,
