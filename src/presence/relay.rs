@@ -82,6 +82,23 @@ pub struct Relay {
 }
 
 impl Relay {
+    /// Nobody has asked for it yet.
+    fn new(user: UserId) -> Relay {
+        Relay {
+            user,
+            jid: None,
+            grant: Grant::Asked,
+            cache: Cache::default(),
+            wanted: Cache::default(),
+            outbound: SmallVec::new(),
+            unheeded: ThinVec::new(),
+            is_unheeded: false,
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            ask_first: AskFirst::default(),
+        }
+    }
+
     pub fn user(&self) -> UserId {
         self.user
     }
@@ -144,19 +161,7 @@ impl Relays {
 
     /// An edge of this node wants to watch a publisher.
     pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
-        let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
-            user: publisher,
-            jid: None,
-            grant: Grant::Asked,
-            cache: Cache::default(),
-            wanted: Cache::default(),
-            outbound: SmallVec::new(),
-            unheeded: ThinVec::new(),
-            is_unheeded: false,
-            asked: Vec::new(),
-            waiting: Vec::new(),
-            ask_first: AskFirst::default(),
-        });
+        let relay = self.relays.entry(publisher).or_insert_with(|| Relay::new(publisher));
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
             match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
@@ -306,9 +311,8 @@ impl Relays {
     /// A publisher's home is elsewhere from now on; those who watched it here still do.
     pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
         if !outbound.is_empty() {
-            let (cache, wanted, ask_first) = (Cache::of(events), Cache::default(), AskFirst::default());
-            let (asked, waiting) = (Vec::new(), Vec::new());
-            let relay = Relay { user, jid: Some(jid), grant: Grant::Given, cache, wanted, outbound, asked, waiting, ask_first };
+            let (cache, grant) = (Cache::of(events), Grant::Given);
+            let relay = Relay { jid: Some(jid), grant, cache, outbound, ..Relay::new(user) };
             self.relays.insert(user, relay);
         }
     }
