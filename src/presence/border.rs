@@ -64,6 +64,7 @@ pub enum Crossing {
     Lapsed(Box<Lapsed>),
     Inquiry(Box<Inquiry>),
     Obtain { publisher: UserId, session: SessionId },
+    Attention { publisher: UserId, active: bool },
 }
 
 /// A publisher's state: a snapshot.
@@ -216,6 +217,7 @@ impl Crossing {
             Control::Lapsed(lapsed) => Crossing::Lapsed(lapsed),
             Control::Directory(inquiry) => Crossing::Inquiry(inquiry),
             Control::Obtain { publisher, session, .. } => Crossing::Obtain { publisher, session },
+            Control::Attention { publisher, active, .. } => Crossing::Attention { publisher, active },
             _ => return None,
         })
     }
@@ -260,6 +262,7 @@ impl Crossing {
             Crossing::Lapsed(lapsed) => Control::Lapsed(Box::new(Lapsed { cluster: from, ..*lapsed })),
             Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
             Crossing::Obtain { publisher, session } => Control::Obtain { publisher, session, seat },
+            Crossing::Attention { publisher, active } => Control::Attention { publisher, seat, slot, active },
         }
     }
 
@@ -315,6 +318,7 @@ impl Crossing {
             Crossing::Watch { publisher, .. }
             | Crossing::Unwatch { publisher }
             | Crossing::Obtain { publisher, .. }
+            | Crossing::Attention { publisher, .. }
             | Crossing::Refused { publisher, .. }
             | Crossing::Revoke { publisher, .. } => map.gateway(*publisher),
             Crossing::State(state) => map.gateway(state.publisher),
@@ -365,7 +369,9 @@ impl Crossing {
             }
             Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,
             Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),
-            Crossing::Unwatch { publisher } | Crossing::Obtain { publisher, .. } => ours(*publisher),
+            Crossing::Unwatch { publisher } | Crossing::Obtain { publisher, .. } | Crossing::Attention { publisher, .. } => {
+                ours(*publisher)
+            }
             Crossing::State(state) => {
                 let fits = |event: &[u8]| frame::head(event).user == state.publisher && event.len() <= frame + FRAME_BYTES;
                 let all_fit = state.events.iter().all(fits) && state.events.iter().count() <= FAR_SESSIONS;

@@ -27,6 +27,7 @@ impl Control {
             Control::Watch { .. }
             | Control::Unwatch { .. }
             | Control::Obtain { .. }
+            | Control::Attention { .. }
             | Control::News(_)
             | Control::Answered { .. }
             | Control::Attached(_)

@@ -14,7 +14,6 @@ impl Homes {
         if !out.map.is_here(publisher) {
             return self.relays.watch(publisher, question, out);
         }
-        let epoch = self.place.epoch;
         let Question { subscriber, seat, slot, nonce, known } = question;
         let may_watch = |user: &&mut User| match subscriber {
             // A relay that was granted the publisher before. What a cluster says is not enough for that.
@@ -33,7 +32,7 @@ impl Homes {
             user.outbound.push(destination);
         }
         let mut events = Events::default();
-        user.events(epoch, &mut events);
+        user.events(&mut events);
         let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
         if revoked.is_empty() && known == Some(frame::digest(events.bytes())) {
             self.counters.watches_same += 1;
@@ -44,8 +43,8 @@ impl Homes {
         self.counters.watches += 1;
     }
 
-    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its farewell
-    /// is under way; if the node does not watch it any more, nothing is owed.
+    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its
+    /// farewell is under way; if the node does not watch it any more, nothing is owed.
     pub fn obtain(&mut self, publisher: UserId, session: SessionId, node: NodeId, out: &mut Outbox) {
         let is_there = |there: &Destination| there.seat.node == node;
         let is_known = match self.by_user(publisher).and_then(|at| self.get(at)) {
@@ -59,6 +58,12 @@ impl Homes {
             Some(peer) => peer.wanted.add(publisher, session),
             None => self.counters.stale += 1,
         }
+    }
+
+    /// Whether another node, or cluster, watches a user of this core.
+    pub fn is_watched_at(&self, publisher: UserId, node: NodeId) -> bool {
+        let user = self.by_user(publisher).and_then(|at| self.get(at));
+        user.is_some_and(|user| user.outbound.iter().any(|there| there.seat.node == node))
     }
 
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
