@@ -40,6 +40,12 @@ impl Question {
     fn destination(&self) -> Destination {
         Destination { seat: self.seat, slot: self.slot }
     }
+
+    /// The same, as it's asked of a home.
+    pub fn ask(self, publisher: UserId) -> Control {
+        let Question { subscriber, seat, slot, nonce, known } = self;
+        Control::Watch { publisher, subscriber, seat, slot, nonce, known }
+    }
 }
 
 /// What relays count. The shard adds it to the core's counters.
@@ -56,7 +62,7 @@ pub struct RelayCounters {
 }
 
 /// One publisher of another node.
-struct Relay {
+pub struct Relay {
     user: UserId,
     /// Known once the home has answered, which makes the grant.
     jid: Option<Bare>,
@@ -76,6 +82,41 @@ struct Relay {
 }
 
 impl Relay {
+    /// Nobody has asked for it yet.
+    fn new(user: UserId) -> Relay {
+        Relay {
+            user,
+            jid: None,
+            grant: Grant::Asked,
+            cache: Cache::default(),
+            wanted: Cache::default(),
+            outbound: SmallVec::new(),
+            unheeded: ThinVec::new(),
+            is_unheeded: false,
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            ask_first: AskFirst::default(),
+        }
+    }
+
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The edges that watch, and what was asked and is not answered.
+    pub fn watchers(&self) -> &[Destination] {
+        &self.outbound
+    }
+
+    pub fn questions(&self) -> impl Iterator<Item = Question> {
+        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+    }
+
+    /// The edges are told of this state, as far as they don't know it.
+    pub fn tell(&mut self, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
+        catch_up(self, now, events, counters, edge, out);
+    }
+
     fn is_idle(&self) -> bool {
         self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
     }
@@ -120,19 +161,7 @@ impl Relays {
 
     /// An edge of this node wants to watch a publisher.
     pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
-        let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
-            user: publisher,
-            jid: None,
-            grant: Grant::Asked,
-            cache: Cache::default(),
-            wanted: Cache::default(),
-            outbound: SmallVec::new(),
-            unheeded: ThinVec::new(),
-            is_unheeded: false,
-            asked: Vec::new(),
-            waiting: Vec::new(),
-            ask_first: AskFirst::default(),
-        });
+        let relay = self.relays.entry(publisher).or_insert_with(|| Relay::new(publisher));
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
             match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
@@ -274,6 +303,20 @@ impl Relays {
         }
     }
 
+    /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
+    pub fn take(&mut self, concerns: impl Fn(UserId) -> bool) -> Vec<Relay> {
+        self.users(concerns).into_iter().map(|user| self.relays.remove(&user).expect("listed")).collect()
+    }
+
+    /// A publisher's home is elsewhere from now on; those who watched it here still do.
+    pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
+        if !outbound.is_empty() {
+            let (cache, grant) = (Cache::of(events), Grant::Given);
+            let relay = Relay { jid: Some(jid), grant, cache, outbound, ..Relay::new(user) };
+            self.relays.insert(user, relay);
+        }
+    }
+
     fn users(&self, concerns: impl Fn(UserId) -> bool) -> Vec<UserId> {
         let mut users: Vec<UserId> = self.relays.keys().copied().filter(|&user| concerns(user)).collect();
         users.sort_unstable();
@@ -345,12 +388,13 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
-    let there = events.iter().map(frame::head).filter(|head| !is_farewell(head));
-    let there: Vec<SessionId> = there.map(|head| head.session).collect();
-    let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
-    wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
+    // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
+    let of = |head: Head| (head.session, head.version.epoch);
+    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();
+    let wanted: Vec<(SessionId, u32)> = frame::frames(relay.wanted.bytes()).map(|frame| of(frame::head(frame))).collect();
+    wanted.into_iter().filter(|wanted| !there.contains(wanted)).for_each(|(session, _)| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
+    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
         let mut farewell = Events::default();

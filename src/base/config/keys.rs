@@ -168,9 +168,8 @@ keys! {
         "\"etcd-client.pem\"";
     etcd_key: Shape::Text, "File with that certificate's private key, as PEM, not encrypted.", "\"etcd-client.key\"";
     lease_ms: number(500, 60_000), "How long a node that is not heard is believed to be there, in milliseconds; with etcd, in \
-        whole seconds. Then its users are shown offline.";
-    take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \
-        Without it, they wait for their node.";
+        whole seconds. Then, where all nodes share a database (store.kind = \"postgres\"), the others take its users over; with a \
+        store of its own, its users wait for it.";
 
     ["directory"]
     cluster: number(1, MOST_CLUSTER as u64), "The number of the cluster that keeps the directory. This cluster's own number: it's \

@@ -14,7 +14,6 @@ impl Homes {
         if !out.map.is_here(publisher) {
             return self.relays.watch(publisher, question, out);
         }
-        let epoch = self.place.epoch;
         let Question { subscriber, seat, slot, nonce, known } = question;
         let may_watch = |user: &&mut User| match subscriber {
             // A relay that was granted the publisher before. What a cluster says is not enough for that.
@@ -33,7 +32,7 @@ impl Homes {
             user.outbound.push(destination);
         }
         let mut events = Events::default();
-        user.events(epoch, &mut events);
+        user.events(&mut events);
         let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
         if revoked.is_empty() && known == Some(frame::digest(events.bytes())) {
             self.counters.watches_same += 1;
