@@ -23,6 +23,8 @@ impl Control {
             Control::Fetched(fetched) => of(&fetched.fetch.from),
             Control::Directed(directed) => of(&directed.to),
             Control::Watch { .. }
+            | Control::Compare(_)
+            | Control::Compared { .. }
             | Control::Unwatch { .. }
             | Control::Obtain { .. }
             | Control::News(_)

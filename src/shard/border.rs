@@ -418,7 +418,7 @@ impl Shard {
 
     /// Updates of another cluster's publisher were lost on their way to this core.
     pub(super) fn missed(&mut self, publisher: UserId) {
-        self.homes.relays.ask_again(|user| user == publisher, &mut self.out);
+        self.homes.relays.look_again(publisher, &mut self.out);
     }
 
     /// Ways to users of another cluster set out again.

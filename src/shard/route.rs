@@ -107,6 +107,8 @@ impl Shard {
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
                 homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
             }
+            Control::Compare(compare) => homes.compare(*compare, out),
+            Control::Compared { number, count, .. } => homes.relays.compared(now, number, count, edge, out),
             Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
             Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),

@@ -5,7 +5,7 @@ use crate::base::id::{NodeId, SessionId, UserId};
 use crate::presence::control::{Control, Snapshot};
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Outbox;
-use crate::presence::relay::Question;
+use crate::presence::relay::{Compare, Question, SLOT};
 use crate::presence::user::{Destination, User};
 
 impl Homes {
@@ -42,6 +42,17 @@ impl Homes {
         let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events, behind, revoked };
         out.send_state(seat, snapshot);
         self.counters.watches += 1;
+    }
+
+    /// Whoever was granted publishers before hears of those that are not as it knows them, and then that it has.
+    pub fn compare(&mut self, compare: Compare, out: &mut Outbox) {
+        let Compare { seat, place, number, known } = compare;
+        let count = known.0.len() as u32;
+        for (publisher, digest) in known.0 {
+            let (subscriber, known) = (UserId::NOBODY, Some(digest));
+            self.watch(publisher, Question { subscriber, seat, slot: SLOT, nonce: 0, known }, out);
+        }
+        out.send(seat, Control::Compared { place, number, count });
     }
 
     /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its farewell
