@@ -1,12 +1,15 @@
 //! The targets for what other nodes and clusters send.
 
 use fanal::base::config::Link;
-use fanal::base::id::NodeId;
+use fanal::base::id::{CoreId, NodeId};
 use fanal::base::limits::{COMPLEX_BYTES, COMPLEX_ITEMS, Limits};
+use fanal::base::map::Map;
 use fanal::base::random::Random;
 use fanal::base::reason::LinkReason;
 use fanal::base::time::Time;
 use fanal::link::{Ends, Incoming, Machine, Notice, Settings};
+use fanal::ownership::clusters::{self, Clusters};
+use fanal::presence::border;
 use fanal::wire::complex::Unpacker;
 use fanal::wire::frame::{Chunk, Frames};
 use fanal::wire::lines::Lines;
@@ -61,6 +64,49 @@ pub fn lane(data: &[u8]) {
         machine.tick(Time(3 + at as u64), &mut lines);
     }
     assert!(machine.deadline() > Time(0));
+}
+
+/// What another cluster says to this one, which keeps the directory. What is let in is for a core that is there, comes under a
+/// name only where that can be asked about, and says the same when it is read again.
+pub fn border(data: &[u8]) {
+    let Some((&from, said)) = data.split_first() else { return };
+    let Ok(crossing) = border::decode(said) else { return };
+    let mut map = Map::alone(CoreId(0), 2);
+    (map.cluster, map.directory) = (1, 1);
+    let from = 2 + u16::from(from % 2);
+    if crossing.check(from, &map, &Limits::default()).is_err() {
+        return;
+    }
+    for (seat, crossing) in crossing.spread(&map) {
+        assert!(map.has(seat) && map.has(crossing.target(&map)));
+        assert!(crossing.speaker().is_none_or(|jid| map.home_of(jid) == seat));
+        let _ = (crossing.addressee(), crossing.takes_leave(), crossing.asker(from));
+        if let Some(bytes) = border::encode(crossing.enter(from), from, Vec::new()) {
+            assert!(border::decode(&bytes).is_ok());
+        }
+    }
+}
+
+/// What a cluster says of itself when it logs in, and what the directory tells of all: what is taken in makes sense, is bounded, and
+/// is stored and told as it was.
+pub fn clusters(data: &[u8]) {
+    let mut table = Clusters::default();
+    if let Some(place) = clusters::read_place(data)
+        && let Ok(cluster) = table.claim(None, 7, place)
+    {
+        table.put(cluster);
+    }
+    clusters::read_clusters(data).into_iter().flatten().for_each(|cluster| _ = table.put(cluster));
+    let told = clusters::write_clusters(table.others(0), Vec::new());
+    let again = clusters::read_clusters(&told).expect("what was taken in makes sense");
+    assert!(again.iter().eq(table.others(0)) && again.len() == table.count());
+    let mut stored = Clusters::default();
+    for cluster in &again {
+        let row = table.row(cluster.number);
+        stored.load(&row.key, &row.value.expect("it's there")).expect("what was stored can be read");
+        assert!(cluster.place.nodes.len() <= clusters::CLUSTER_NODES && cluster.place.domains.len() <= clusters::CLUSTER_DOMAINS);
+    }
+    assert_eq!(stored, table);
 }
 
 /// Unpacks a complex message. What it gives is bounded by what it may claim, and sound.

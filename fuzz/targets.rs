@@ -1,8 +1,8 @@
 //! What each fuzz target does with its bytes: run every decoder and read everything it gives. None may panic, and what they
 //! say must be consistent. They cover all bytes that come from outside: from clients (`frames`, `door`, `presence_flatbuffer`,
-//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), other nodes (`link`, `lane`, `complex`,
-//! `ownership`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz` has cargo-fuzz feed them; `tests/wire_fuzz.rs`
-//! does on stable, with mutations of good frames.
+//! `web_socket`, `json`, `xmpp`, `xml`, `sasl`, `token`, `tls`, `jid`), servers (`codec`), other nodes (`link`, `lane`,
+//! `ownership`) and clusters (`complex`, `border`, `clusters`), operators (`http`, `config`) and the disk (`rows`). `scripts/fuzz`
+//! has cargo-fuzz feed them; `tests/wire_fuzz.rs` does on stable, with mutations of good frames.
 
 mod links;
 
@@ -42,7 +42,7 @@ use fanal::wire::xml::{Bounds, Fault, Item, Parsers, Reader};
 use std::hint::black_box;
 use std::sync::{Arc, LazyLock};
 
-pub use links::{complex, lane, link};
+pub use links::{border, clusters, complex, lane, link};
 
 pub type Target = fn(&[u8]);
 
@@ -67,6 +67,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("link", link),
     ("lane", lane),
     ("complex", complex),
+    ("border", border),
+    ("clusters", clusters),
 ];
 
 /// Splits the bytes where the first one says; whole or in two, the same frames must be found.

@@ -64,7 +64,7 @@ impl Pair {
             while let Err(why) = self.controls[1 - home].add_user(&bare, Some(credentials.clone())) {
                 assert!(Instant::now() < end && why.contains(Reason::HomeOutOfReach.text()), "{why}");
             }
-            if self.controls[home].users().unwrap().iter().any(|line| line.jid == bare) {
+            if self.controls[home].users(None, 1000, Some(home as u16 + 1)).unwrap().users.iter().any(|line| line.jid == bare) {
                 return password;
             }
             self.controls[1 - home].remove_user(&bare).unwrap();
@@ -204,7 +204,7 @@ fn m2_accounts_are_made_changed_and_removed_through_any_node() {
         assert_eq!(reason(client.register(&jid(&other), "anything")), Some(Reason::UserExists));
         assert_eq!(reason(client.register(&jid(&name), "secret")), None);
         client.log_in(&jid(&name), LogIn::Password("secret"), "desk").unwrap();
-        assert!(pair.controls[1].users().unwrap().iter().any(|line| line.jid.as_str() == jid(&name)));
+        assert!(pair.controls[1].users(None, 1000, Some(2)).unwrap().users.iter().any(|line| line.jid.as_str() == jid(&name)));
         assert_eq!(pair.controls[0].transfer(&Bare::new(&jid(&name)).unwrap(), "elsewhere:1").unwrap(), 1);
         client.set_password("better").unwrap();
         let tried = ["secret", "better"].map(|password| pair.logs_in(0, &name, LogIn::Password(password)));

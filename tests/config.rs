@@ -24,7 +24,7 @@ fn full() -> Config {
     let open = |port| Some(std::net::SocketAddr::from(([0, 0, 0, 0], port)));
     config.listen.ws_url = Some("wss://example.org".into());
     config.listen.xmpp_location = Some("node1.example.org:5222".into());
-    config.link.listen = "0.0.0.0:7402".parse().ok();
+    (config.link.listen, config.link.address) = ("0.0.0.0:7402".parse().ok(), "127.0.0.1:7402".parse().ok());
     let link = &mut config.link;
     (link.ca, link.certificate, link.key) = (Some("ca.pem".into()), Some("node.pem".into()), Some("node.key".into()));
     config.link.dictionary = Some("presence.dictionary".into());

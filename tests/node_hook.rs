@@ -175,7 +175,7 @@ fn the_service_is_told_who_with_what_from_where_and_whom_it_lets_in_has_an_accou
         asked.answer(OK);
         assert_eq!(alice.join().unwrap(), None);
         let mut control = node.0.as_mut().unwrap().control();
-        let users = control.users().unwrap();
+        let users = control.users(None, 1000, None).unwrap().users;
         assert!(users.iter().any(|user| user.jid.as_str() == "alice@localhost"), "it has an account");
         service.answer_all();
         assert_eq!(plain(&node, "alice", "pencils"), Some(Reason::LogInFailed));

@@ -4,7 +4,7 @@
 //! to do.
 
 use super::http::percent_encode;
-use super::{ClientList, ClusterStatus, ErrorBody, Location, NewUser, TransferOrder, UserPage, read_json};
+use super::{ClientList, ClusterList, ClusterStatus, ErrorBody, Forgotten, Location, NewUser, TransferOrder, UserPage, read_json};
 use crate::base::config::Secret;
 use crate::metrics::table::Report;
 use serde::Serialize;
@@ -61,10 +61,22 @@ impl Client {
         self.request("DELETE", &format!("/users/{}", percent_encode(jid)), None).map(drop)
     }
 
-    /// A page of users behind `after`.
-    pub fn users(&self, after: Option<&str>) -> Result<UserPage, ClientError> {
-        let query = after.map_or_else(String::new, |after| format!("?after={}", percent_encode(after)));
-        self.read_json("GET", &format!("/users{query}"), None)
+    /// A page of users behind `after`: of the whole cluster, or of one of its nodes.
+    pub fn users(&self, after: Option<&str>, limit: usize, node: Option<u16>) -> Result<UserPage, ClientError> {
+        let after = after.map_or_else(String::new, |after| format!("&after={}", percent_encode(after)));
+        let node = node.map_or_else(String::new, |node| format!("&node={node}"));
+        self.read_json("GET", &format!("/users?limit={limit}{after}{node}"), None)
+    }
+
+    /// The clusters that the node knows of.
+    pub fn clusters(&self) -> Result<ClusterList, ClientError> {
+        self.read_json("GET", "/clusters", None)
+    }
+
+    /// Has a cluster forgotten; when names of it are left, it is to be called again.
+    pub fn forget_cluster(&self, number: u16, force: bool) -> Result<Forgotten, ClientError> {
+        let force = if force { "?force=true" } else { "" };
+        self.read_json("DELETE", &format!("/clusters/{number}{force}"), None)
     }
 
     /// The clients with the most load, the heaviest first (C1).

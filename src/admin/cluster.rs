@@ -1,7 +1,7 @@
 //! `GET /cluster`: how a node finds its cluster, for machines and for people.
 
 use crate::base::id::NodeId;
-use crate::metrics::fields::{LinkCounts, LinkGauges};
+use crate::metrics::fields::{LinkCounts, LinkGauges, Waits};
 use crate::wire::link::Site;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ pub struct ClusterStatus {
     pub relays: u64,
     /// Users of this node who are watched at other nodes.
     pub publishers_across: u64,
+    /// What waits here for others.
+    pub waits: Waits,
     /// The other nodes, of this cluster and of others.
     pub nodes: Vec<NodeStatus>,
     /// Links turned away or ended, by reason.
@@ -96,6 +98,14 @@ impl ClusterStatus {
                 let _ = writeln!(text, "\n{}: {why}", node.name());
             }
         }
+        if self.waits != Waits::default() {
+            let Waits { owners, directory, answers, unsettled } = self.waits;
+            let _ = writeln!(
+                text,
+                "\nwaiting: {owners} for owners of users, {directory} for the directory, {answers} for answers of other clusters; \
+                 {unsettled} users the directory does not know of yet"
+            );
+        }
         if let Some(why) = &self.stranger {
             let _ = writeln!(text, "\na link of none of them, {why}");
         }
@@ -139,7 +149,8 @@ mod tests {
         let why = Some("its certificate has ended".to_owned());
         let lost = NodeStatus { cluster: Some(7), node: 1, found: false, since_ms: None, epoch: None, why, ..found.clone() };
         let ended = [("silent".to_owned(), 3)].into();
-        let status = ClusterStatus { cluster: 1, node: 1, nodes: vec![found, lost], ended, ..ClusterStatus::default() };
+        let waits = Waits { owners: 4, directory: 5, answers: 6, unsettled: 7 };
+        let status = ClusterStatus { cluster: 1, node: 1, nodes: vec![found, lost], ended, waits, ..ClusterStatus::default() };
         let table = status.table(3_601_000);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines.iter().any(|line| line.starts_with("node 1 ") && line.contains("this node")), "{table}");
@@ -149,6 +160,7 @@ mod tests {
         }
         assert!(lines.iter().any(|line| line.starts_with("node 1 of cluster 7 ") && line.contains("not found")), "{table}");
         assert!(table.contains("node 1 of cluster 7: its certificate has ended") && table.contains("silent 3"), "{table}");
+        assert!(table.contains("waiting: 4 for owners of users, 5 for the directory, 6 for answers"), "{table}");
         assert!(ClusterStatus::default().table(0).contains("alone"));
     }
 }

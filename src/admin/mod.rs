@@ -8,11 +8,13 @@
 
 pub mod client;
 mod cluster;
+mod directory;
 pub mod http;
 mod routes;
 pub mod server;
 
 pub use cluster::{ClusterStatus, NodeStatus};
+pub use directory::{ClusterEntry, ClusterList, Forgotten, Location, NodeEntry};
 
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
@@ -61,8 +63,8 @@ pub trait Control: Send {
     /// Removes a user with everything kept, and ends the user's sessions.
     fn remove_user(&mut self, jid: &Bare) -> Result<(), Refusal>;
 
-    /// Up to `limit` users in the order of their JIDs, from the first one behind `after`.
-    fn list_users(&mut self, after: Option<&Bare>, limit: usize) -> Result<Vec<UserLine>, Refusal>;
+    /// Up to `limit` users of the cluster, or of one of its nodes, in the order of their JIDs, from the first one behind `after`.
+    fn list_users(&mut self, after: Option<&Bare>, limit: usize, node: Option<u16>) -> Result<UserList, Refusal>;
 
     /// The clients with the most load, the heaviest first (C1).
     fn clients(&mut self, most: usize) -> Result<Vec<ClientEntry>, Refusal>;
@@ -73,16 +75,14 @@ pub trait Control: Send {
     /// Which cluster a user is of (Z1); 0: this node is alone; `None`: of none.
     fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, Refusal>;
 
+    /// The clusters that are known (Z1).
+    fn clusters(&mut self) -> Result<ClusterList, Refusal>;
+
+    /// Has a cluster forgotten; with users only by force. What is left then needs another call (Z1).
+    fn forget_cluster(&mut self, number: u16, force: bool) -> Result<Forgotten, Refusal>;
+
     /// Reads the TLS certificate's files again; no session ends. What there is to say about it.
     fn reload_certificate(&mut self) -> Result<String, Refusal>;
-}
-
-/// `GET /directory/JID`: where a user is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Location {
-    pub jid: String,
-    /// 0: of this node, which is alone; `None`: there is no such user as far as the directory knows.
-    pub cluster: Option<u16>,
 }
 
 /// How the node is.
@@ -109,11 +109,23 @@ pub enum Refusal {
     Unavailable(String),
 }
 
+/// A part of the list of users.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserList {
+    pub users: Vec<UserLine>,
+    /// There are some behind the last one.
+    pub more: bool,
+    /// Nodes that did not answer: their users are missing.
+    pub missing: Vec<u16>,
+}
+
 /// One user in a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UserLine {
     pub jid: Bare,
     pub user: UserId,
+    /// The node with the user's home; 0: this one is alone.
+    pub node: u16,
     pub sessions: usize,
     pub contacts: usize,
 }
@@ -141,8 +153,10 @@ pub struct TransferOrder {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct UserPage {
     pub users: Vec<UserEntry>,
-    /// `after` of the next page, when there may be one.
+    /// `after` of the next page, when there is one.
     pub next: Option<String>,
+    /// Nodes of the cluster that could not be reached: their users are not in it.
+    pub missing: Vec<u16>,
 }
 
 /// One user of a page. `id` is hexadecimal text: JSON's numbers lose digits of 64 bits.
@@ -150,6 +164,8 @@ pub struct UserPage {
 pub struct UserEntry {
     pub jid: String,
     pub id: String,
+    /// The node with the user's home; 0: this one is alone.
+    pub node: u16,
     pub sessions: usize,
     pub contacts: usize,
 }

@@ -4,8 +4,8 @@
 
 use super::http::{Fault, Request, Response};
 use super::{
-    ClientList, ClusterStatus, Control, ErrorBody, Location, NewUser, NodeStatus, Refusal, TransferOrder, UserEntry, UserPage,
-    read_json,
+    ClientList, ClusterStatus, Control, ErrorBody, Location, NewUser, NodeStatus, Refusal, TransferOrder, UserEntry, UserLine,
+    UserList, UserPage, read_json,
 };
 use crate::base::config::Secret;
 use crate::base::jid::Bare;
@@ -84,6 +84,8 @@ enum Route<'a> {
     Users,
     User(&'a str),
     Directory(&'a str),
+    Clusters,
+    OneCluster(&'a str),
     Transfer,
     Certificate,
 }
@@ -99,11 +101,13 @@ impl Route<'_> {
             "/clients" => Route::Clients,
             "/cluster" => Route::Cluster,
             "/users" => Route::Users,
+            "/clusters" => Route::Clusters,
             "/transfer" => Route::Transfer,
             "/certificate" => Route::Certificate,
-            other => match other.strip_prefix("/directory/") {
-                Some(jid) => Route::Directory(jid),
-                None => Route::User(other.strip_prefix("/users/")?),
+            other => match (other.strip_prefix("/directory/"), other.strip_prefix("/clusters/")) {
+                (Some(jid), _) => Route::Directory(jid),
+                (_, Some(number)) => Route::OneCluster(number),
+                _ => Route::User(other.strip_prefix("/users/")?),
             },
         })
     }
@@ -111,7 +115,7 @@ impl Route<'_> {
     fn methods(&self) -> &'static [&'static str] {
         match self {
             Route::Users => &["GET", "HEAD", "POST"],
-            Route::User(_) => &["DELETE"],
+            Route::User(_) | Route::OneCluster(_) => &["DELETE"],
             Route::Transfer | Route::Certificate => &["POST"],
             _ => &["GET", "HEAD"],
         }
@@ -126,8 +130,8 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
     let no_route = || {
-        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /directory/JID, /users, /users/JID, \
-            /transfer, /certificate";
+        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /clusters, /clusters/N, \
+            /directory/JID, /users, /users/JID, /transfer, /certificate";
         error(404, format!("there is {known} here"))
     };
     let route = Route::of(&path).ok_or_else(no_route)?;
@@ -162,6 +166,8 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
             let cluster = desk.control.locate(&read_jid(jid)?)?;
             Ok(json(200, &Location { jid: jid.to_owned(), cluster }))
         }
+        (Route::Clusters, _) => Ok(json(200, &desk.control.clusters()?)),
+        (Route::OneCluster(number), _) => forget_cluster(desk, number, request),
         (Route::Transfer, _) => transfer(desk, request),
         (Route::Cluster, _) => Ok(json(200, &desk.control.cluster()?)),
         (Route::Certificate, _) => Ok(json(200, &serde_of("certificate", &desk.control.reload_certificate()?))),
@@ -268,16 +274,31 @@ fn list_clients(desk: &mut Desk, request: &Request) -> Result<Response, Response
 fn list_users(desk: &mut Desk, request: &Request) -> Result<Response, Response> {
     let limit = limit(request)?;
     let after = request.query("after").map(read_jid).transpose()?;
-    let users: Vec<UserEntry> = (desk.control.list_users(after.as_ref(), limit)?.into_iter())
-        .map(|user| UserEntry {
-            jid: user.jid.as_str().to_owned(),
-            id: format!("{:#x}", user.user.0),
-            sessions: user.sessions,
-            contacts: user.contacts,
-        })
-        .collect();
-    let next = users.last().filter(|_| users.len() == limit).map(|user| user.jid.clone());
-    Ok(json(200, &UserPage { users, next }))
+    let node = request.query("node").map(|node| number("node", node)).transpose()?;
+    let UserList { users, more, missing } = desk.control.list_users(after.as_ref(), limit, node)?;
+    let entry = |user: UserLine| UserEntry {
+        jid: user.jid.as_str().to_owned(),
+        id: format!("{:#x}", user.user.0),
+        node: user.node,
+        sessions: user.sessions,
+        contacts: user.contacts,
+    };
+    let users: Vec<UserEntry> = users.into_iter().map(entry).collect();
+    let next = users.last().filter(|_| more).map(|user| user.jid.clone());
+    Ok(json(200, &UserPage { users, next, missing }))
+}
+
+fn forget_cluster(desk: &mut Desk, cluster: &str, request: &Request) -> Result<Response, Response> {
+    let force = match request.query("force") {
+        None => false,
+        Some("true") => true,
+        Some(_) => return Err(error(400, "force is true, or left out")),
+    };
+    Ok(json(200, &desk.control.forget_cluster(number("the cluster", cluster)?, force)?))
+}
+
+fn number(what: &str, text: &str) -> Result<u16, Response> {
+    text.parse().map_err(|_| error(400, format!("{text:?}: {what} is a number from 0 to {}", u16::MAX)))
 }
 
 fn transfer(desk: &mut Desk, request: &mut Request) -> Result<Response, Response> {

@@ -118,6 +118,10 @@ fields! {
         directory_given_up, "entries", "What waited for the directory's answer in vain, or found no room to wait";
         directory_evicted, "names", "Users whose clusters were forgotten to make room for others";
         directory_corrected, "names", "Users who were of another cluster than was known";
+        owners_refused, "entries", "What found no room to wait until it's known who owns a user";
+        owners_given_up, "entries", "What waited for that in vain";
+        settles_late, "accounts", "Accounts that did not wait any longer until the directory knew of them";
+        settles_denied, "accounts", "New accounts taken back because the directory has their names for another cluster";
         names_located, "names", "Questions answered as the directory";
         names_settled, "names", "Users who came to a cluster, or went, in this directory";
         names_denied, "names", "Users that a cluster wanted and another one has, or that are not of its domains";
@@ -175,6 +179,12 @@ fields! {
         commits_waiting, "commits", "Commits handed to the store and not answered yet";
         clusters_known, "clusters", "Other clusters that the directory has told of";
         clusters_found, "clusters", "Of them, those that can be reached";
+        owners_waiting, "entries", "What waits until it's known who owns a user, or until somebody does";
+        directory_waiting, "entries", "What waits for the directory to say which cluster a user is of";
+        answers_waiting, "entries", "Messages and questions that another cluster has not answered yet";
+        users_unsettled, "users", "Users who came or went and of whom the directory does not know yet";
+        names_known, "names", "Users of other clusters whose cluster is known here";
+        names_kept, "names", "Users whose cluster is kept here, as the directory";
         relays, "relays", "Publishers of other nodes that are watched here";
         publishers_across, "users", "Users of this node who are watched at other nodes";
         load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
@@ -221,6 +231,29 @@ fields! {
         link_entries_waiting, "entries", "Requests and answers that the node has not acknowledged";
         link_entry_bytes_waiting, "bytes", "Their bytes";
         link_updates_waiting, "updates", "Sessions whose newest state waits for the link";
+    }
+}
+
+/// What waits for others than this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Waits {
+    /// Until it's known who owns a user.
+    pub owners: u64,
+    /// Until the directory says which cluster a user is of.
+    pub directory: u64,
+    /// For an answer of another cluster.
+    pub answers: u64,
+    /// Users who came or went, until the directory knows of them.
+    pub unsettled: u64,
+}
+
+impl Waits {
+    /// Adds another core's numbers.
+    pub fn add(&mut self, other: Waits) {
+        self.owners += other.owners;
+        self.directory += other.directory;
+        self.answers += other.answers;
+        self.unsettled += other.unsettled;
     }
 }
 

@@ -6,7 +6,7 @@
 use super::listeners::Listening;
 use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
-use crate::base::config::{Config, Fault, StoreKind};
+use crate::base::config::{Config, Coordination, Endpoint, Fault, StoreKind};
 use crate::base::id::NodeId;
 use crate::base::time::WallClock;
 use crate::link;
@@ -35,12 +35,22 @@ pub(super) struct Membership {
 /// Where the table of owners is kept, and what this node says of itself there.
 pub(super) struct TablePlace {
     pub terms: Terms,
-    /// The node that keeps it.
-    pub at: NodeId,
+    pub kept_by: KeptBy,
     node: NodeId,
     link: SocketAddr,
     start: u64,
     keeps: bool,
+}
+
+/// Who keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum KeptBy {
+    Node(NodeId),
+    /// For the cluster of this number.
+    Etcd {
+        cluster: u16,
+        endpoints: Vec<Endpoint>,
+    },
 }
 
 impl TablePlace {
@@ -73,28 +83,36 @@ impl Membership {
         }
         let node = NodeId(node);
         let (own, others): (Vec<&Peer>, Vec<&Peer>) = cluster.nodes.iter().partition(|peer| peer.node == node);
+        let (kept_by, link) = match cluster.coordination {
+            Coordination::Embedded => {
+                (cluster.coordinator().map(|first| KeptBy::Node(first.node)), own.first().map(|own| own.address))
+            }
+            Coordination::Etcd => {
+                let endpoints = cluster.etcd.iter().filter_map(|url| Endpoint::parse(url).ok()).collect();
+                (Some(KeptBy::Etcd { cluster: number, endpoints }), config.link.own_address())
+            }
+        };
+        let (Some(kept_by), Some(link)) = (kept_by, link) else {
+            return Err(Fault::new("cluster", "it does not say where this node is", "check the configuration: `fanal config`"));
+        };
         let terms = LinkTerms {
             me: Site { cluster: number, node },
             epoch: u64::from(epoch) << LIFE_BITS | wall.0 & ((1 << LIFE_BITS) - 1),
             digest: digest(config),
             settings: link::Settings::new(&config.link, &config.limits),
             peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
-            between: between(config)?,
+            between: between(config, link)?,
             inline_max: config.presence.inline_max,
-        };
-        let (Some(own), Some(coordinator)) = (own.first(), cluster.coordinator()) else {
-            let problem = "a node does not ask etcd who owns which users yet";
-            return Err(Fault::new("cluster.coordination", problem, "write embedded, and cluster.nodes"));
         };
         let table = TablePlace {
             terms: Terms { lease_ms: cluster.lease_ms, take_over: false },
-            at: coordinator.node,
+            kept_by,
             node,
-            link: own.address,
+            link,
             start: terms.epoch,
             keeps: config.store.kind == StoreKind::Redb,
         };
-        let address = config.link.listen.or(Some(own.address));
+        let address = config.link.listen.or(Some(link));
         Ok(Membership { number, node, address, links: Some(Arc::new(terms)), table: Some(table) })
     }
 
@@ -123,6 +141,7 @@ impl Membership {
             users: report.users,
             relays: report.relays,
             publishers_across: report.across,
+            waits: report.waits,
             nodes: report.peers.into_values().map(peer).collect(),
             ended: ended.chain(failed).collect(),
             stranger: report.stranger,
@@ -134,11 +153,16 @@ impl Membership {
 const LIFE_BITS: u32 = 40;
 
 /// What this node is told of other clusters; `None`: there are none.
-fn between(config: &Config) -> Result<Option<Between>, Fault> {
+fn between(config: &Config, link: SocketAddr) -> Result<Option<Between>, Fault> {
     let (Some(number), Some(directory)) = (config.cluster.number, config.directory.cluster) else { return Ok(None) };
     let named = |peers: &[Peer]| peers.iter().map(|peer| (peer.node, peer.address)).collect();
     let identity = identity(config);
-    let place = Place { domains: vec![config.node.domain.clone()], nodes: named(&config.cluster.nodes) };
+    let nodes = match config.cluster.coordination {
+        Coordination::Embedded => named(&config.cluster.nodes),
+        // The others will be heard of.
+        Coordination::Etcd => vec![(NodeId(config.cluster.node.unwrap_or_default()), link)],
+    };
+    let place = Place { domains: vec![config.node.domain.clone()], nodes };
     let dictionary = match &config.link.dictionary {
         Some(file) => std::fs::read(file).map_err(|why| unusable(file, &why))?,
         None => Vec::new(),
@@ -161,11 +185,11 @@ fn unusable(dictionary: &Path, why: &io::Error) -> Fault {
     Fault::new("link.dictionary", problem, "name a file that `zstd --train` made, or take it out")
 }
 
-/// What tells a cluster from any other one that is configured with the same number: its users' domain, and where its first node is.
-/// So it stays the same when other nodes come and go.
+/// What tells a cluster from any other one that is configured with the same number: its users' domain, and where its first node is,
+/// or the first of etcd's. So it stays the same when other nodes come and go.
 fn identity(config: &Config) -> [u8; 32] {
-    let first = config.cluster.nodes.iter().min_by_key(|peer| peer.node).copied();
-    let shared = (&config.node.domain, first.map(String::from));
+    let first = config.cluster.nodes.iter().min_by_key(|peer| peer.node).copied().map(String::from);
+    let shared = (&config.node.domain, first.or_else(|| config.cluster.etcd.iter().min().cloned()));
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
 
@@ -173,7 +197,8 @@ fn identity(config: &Config) -> [u8; 32] {
 fn digest(config: &Config) -> [u8; 32] {
     let (mut cluster, mut link) = (config.cluster.clone(), config.link.clone());
     cluster.node = None;
-    (link.listen, link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None, None);
+    (link.listen, link.address) = (None, None);
+    (link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None);
     let shared = (cluster, &config.directory, link, &config.node.domain);
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
@@ -197,7 +222,8 @@ mod tests {
         let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
         let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
         let [first, second] = [&one, &two].map(|place| place.table.as_ref().unwrap());
-        assert_eq!((first.at, second.at, first.terms), (NodeId(1), NodeId(1), second.terms));
+        let first_node = KeptBy::Node(NodeId(1));
+        assert_eq!((&first.kept_by, &second.kept_by, first.terms), (&first_node, &first_node, second.terms));
         let (links, others) = (one.links.unwrap(), two.links.unwrap());
         assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
         assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);

@@ -13,7 +13,7 @@ use crate::drive::Bell;
 use crate::metrics::snapshot::Snapshot;
 use crate::presence::errand::What;
 use crate::shard::batch::{Command, Order};
-use crate::shard::{Answer, ClientLine, LinkReport, UserLine};
+use crate::shard::{Answer, ClientLine, LinkReport};
 use crate::store::thread::Readings;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -27,7 +27,7 @@ pub struct Controller {
     answers: Receiver<Answered>,
     pub(super) store: Readings,
     pub(super) keeper: Arc<Keeper>,
-    membership: Arc<Membership>,
+    pub(super) membership: Arc<Membership>,
     next_ticket: u64,
 }
 
@@ -48,19 +48,6 @@ impl Controller {
 
     pub fn remove_user(&mut self, jid: &Bare) -> Result<(), String> {
         self.change(jid, What::Remove)
-    }
-
-    /// All users, in the order of their names.
-    pub fn users(&mut self) -> Result<Vec<UserLine>, String> {
-        let mut users = Vec::new();
-        for core in 0..self.cores.len() {
-            match self.ask(core, Order::ListUsers)? {
-                Answer::Users(more) => users.extend(more),
-                other => return Err(format!("core {core} answered {other:?}")),
-            }
-        }
-        users.sort_unstable_by(|a, b| a.jid.cmp(&b.jid));
-        Ok(users)
     }
 
     /// Tells a user's sessions to go on elsewhere; gives how many there were.
@@ -130,20 +117,29 @@ impl Controller {
         self.ask(usize::from(near.0), Order::Errand { jid: jid.clone(), what })
     }
 
-    fn ask(&mut self, core: usize, order: Order) -> Result<Answer, String> {
+    pub(super) fn ask(&mut self, core: usize, order: Order) -> Result<Answer, String> {
+        let (ticket, until) = (self.order(core, order)?, Instant::now() + PATIENCE);
+        while let Some((answered, answer)) = self.answer(until) {
+            if answered == ticket {
+                return Ok(answer);
+            }
+        }
+        Err(format!("core {core} did not answer in {} s", PATIENCE.as_secs()))
+    }
+
+    /// Gives a core an order, and gives its ticket.
+    pub(super) fn order(&mut self, core: usize, order: Order) -> Result<u64, String> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let (orders, bell) = &self.cores[core];
         orders.send(Command { ticket, order }).map_err(|_| format!("core {core} has stopped"))?;
         bell.ring();
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.answers.recv_timeout(left) {
-                Ok(answered) if answered.ticket == ticket => return Ok(answered.answer),
-                Ok(_) => {}
-                Err(_) => return Err(format!("core {core} did not answer in {} s", PATIENCE.as_secs())),
-            }
-        }
+        Ok(ticket)
+    }
+
+    /// The next answer to anything; `None`: none has come in time.
+    pub(super) fn answer(&mut self, until: Instant) -> Option<(u64, Answer)> {
+        let left = until.saturating_duration_since(Instant::now());
+        self.answers.recv_timeout(left).ok().map(|answered| (answered.ticket, answered.answer))
     }
 }

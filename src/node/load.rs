@@ -30,7 +30,7 @@ pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard]) -> Result<Kept, 
             let slot = slot_of(std::str::from_utf8(owner).unwrap_or_default());
             let at_home = |shard: &Shard| table == Table::Meta || shard.settings.core == home_of_slot(slot, cores);
             for shard in shards.iter_mut().filter(|shard| at_home(shard)) {
-                if let Err(why) = shard.homes.load(table, key, value) {
+                if let Err(why) = shard.load(table, key, value) {
                     bad.get_or_insert(why);
                 }
             }

@@ -18,6 +18,7 @@ mod operator;
 mod owners;
 mod passwords;
 mod replies;
+mod survey;
 mod timed;
 
 pub use hook::HookError;

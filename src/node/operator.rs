@@ -3,7 +3,7 @@
 //! Lives on: the control thread. Serves C8 (transfer), G5.
 
 use super::control::Controller;
-use crate::admin::{ClientEntry, ClusterStatus, Control, Health, Refusal, UserLine};
+use crate::admin::{ClientEntry, ClusterList, ClusterStatus, Control, Forgotten, Health, Refusal, UserList};
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::jid::Bare;
 use crate::metrics::fields::NodeCount;
@@ -85,10 +85,16 @@ impl Control for Controller {
         Controller::remove_user(self, jid).map_err(Refusal::Missing)
     }
 
-    fn list_users(&mut self, after: Option<&Bare>, limit: usize) -> Result<Vec<UserLine>, Refusal> {
-        let users = self.users().map_err(Refusal::Unavailable)?;
-        let behind = users.into_iter().filter(|line| after.is_none_or(|after| line.jid > *after));
-        Ok(behind.take(limit).map(|l| UserLine { jid: l.jid, user: l.user, sessions: l.sessions, contacts: l.contacts }).collect())
+    fn list_users(&mut self, after: Option<&Bare>, limit: usize, node: Option<u16>) -> Result<UserList, Refusal> {
+        self.users(after, limit, node)
+    }
+
+    fn clusters(&mut self) -> Result<ClusterList, Refusal> {
+        Controller::clusters(self)
+    }
+
+    fn forget_cluster(&mut self, number: u16, force: bool) -> Result<Forgotten, Refusal> {
+        Controller::forget_cluster(self, number, force)
     }
 
     fn clients(&mut self, most: usize) -> Result<Vec<ClientEntry>, Refusal> {

@@ -1,31 +1,42 @@
-//! Who owns which users, in a running node: the embedded engine of `ownership` with its clock, its store and its links.
+//! Who owns which users, in a running node: the coordination engine, and what the cores and the operator are told of it.
 //!
-//! Lives on: the thread `fanal-owners` of each node of a cluster. Serves Z4, M1. The node with the lowest number keeps the table;
-//! the others speak with it over the first lanes of core 0. Invariants: cores are told whole tables, in their order; users whose
-//! rows are on this disk are this node's from its start on, since nobody else can have them; nothing here waits for a core.
+//! Lives on: the thread `fanal-owners` of each node of a cluster. Serves Z4, M1. The engine is embedded (the node with the lowest
+//! number keeps the table; the others speak with it over the first lanes of core 0) or etcd, on threads of its own; both take the
+//! same commands and tell the same events. Slots without owners are looked after by the steward: the node that keeps the table, or
+//! with etcd the one with the lowest number of those that are there. Invariants: cores are told whole tables, in their order; users
+//! whose rows are on this disk are this node's from its start on, since nobody else can have them; nothing here waits for a core.
 
-use super::cluster::TablePlace;
+mod embedded;
+
+use super::cluster::{KeptBy, TablePlace};
+use super::etcd::{self, Etcd};
 use super::load::Kept;
 use crate::base::id::NodeId;
 use crate::base::time::Time;
 use crate::drive::{Bell, clock};
-use crate::ownership::{Command, Coordinator, Event, Follower, Myself, Output, decode, encode};
+use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms};
 use crate::shard::Word;
 use crate::shard::batch::{self, Order};
 use crate::store::thread::{Port, Wake};
-use crate::store::{Commit, Durability, Write};
+use embedded::Embedded;
+use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-/// What may wait for the thread. At the limit: a word is not taken, and said again.
+/// What may wait for the thread. At the limit: a core's word is not taken, and said again; etcd's thread waits.
 const WORDS: usize = 4_096;
+/// What is heard at once, before the cores are told what has become of it.
+const WORDS_AT_ONCE: usize = 256;
 
 /// What the thread hears.
 enum Heard {
     Word(Word),
+    /// etcd's thread tells.
+    Event(Event),
     /// The store has answered.
     Stored,
     Stop,
@@ -89,13 +100,39 @@ impl Opening {
     ) -> io::Result<Owners> {
         let Opening { desk, taken } = self;
         let Kept { table, owners } = kept;
-        let (now, node, &TablePlace { terms, at, .. }) = (clock::now(), me.node, place);
-        let coordinator = (at == node).then(|| Coordinator::new(now, terms, me.start, table));
-        let mut follower = Follower::new(now, terms, me);
-        follower.claim((0..=u16::MAX).filter(|&slot| owners[usize::from(slot)] == node));
+        let (now, node, link, terms) = (clock::now(), me.node, me.link, place.terms);
+        let claims: Vec<u16> = (0..=u16::MAX).filter(|&slot| owners[usize::from(slot)] == node).collect();
+        let engine = match &place.kept_by {
+            &KeptBy::Node(at) => {
+                let mut embedded = Embedded::new(now, place, at, me, table, port);
+                embedded.follower.claim(claims);
+                Engine::Embedded(Box::new(embedded))
+            }
+            KeptBy::Etcd { cluster, endpoints } => {
+                let settings =
+                    etcd::Settings { cluster: *cluster, terms, seed: me.identity, me, claims, endpoints: endpoints.clone() };
+                let put = desk.put.clone();
+                // When this thread has ended, nobody wants to hear it.
+                Engine::Etcd(Etcd::start(settings, Box::new(move |event| _ = put.send(Heard::Event(event))))?)
+            }
+        };
         let (owners, users) = (owners.to_vec(), desk.users.clone());
-        let engine = Engine { node, at, follower, coordinator, owners, has_news: false, port, ticket: 0, cores, users };
-        let thread = std::thread::Builder::new().name("fanal-owners".into()).spawn(move || engine.run(taken))?;
+        let keeper = Keeper {
+            node,
+            link,
+            terms,
+            engine,
+            owners,
+            has_news: false,
+            knows_table: false,
+            steward: NOBODY,
+            members: Members::default(),
+            has_new_members: false,
+            again: BTreeSet::new(),
+            cores,
+            users,
+        };
+        let thread = std::thread::Builder::new().name("fanal-owners".into()).spawn(move || keeper.run(taken))?;
         Ok(Owners { desk, thread })
     }
 }
@@ -115,119 +152,156 @@ impl Owners {
     }
 }
 
-struct Engine {
+/// What the commands go to, and the events come from.
+enum Engine {
+    Embedded(Box<Embedded>),
+    Etcd(Etcd),
+}
+
+struct Keeper {
     node: NodeId,
-    /// Who keeps the table.
-    at: NodeId,
-    follower: Follower,
-    coordinator: Option<Coordinator>,
+    /// Where the other nodes connect to this one.
+    link: SocketAddr,
+    terms: Terms,
+    engine: Engine,
     /// By slot, as the cores are told.
     owners: Vec<NodeId>,
     has_news: bool,
-    port: Port,
-    ticket: u64,
+    /// The table has been heard.
+    knows_table: bool,
+    /// As the cores are told.
+    steward: NodeId,
+    members: Members,
+    has_new_members: bool,
+    /// Slots to ask for again when the engine answers again.
+    again: BTreeSet<u16>,
     cores: Vec<(Sender<batch::Command>, Bell)>,
     users: Arc<[AtomicU32]>,
 }
 
-impl Engine {
+impl Keeper {
     fn run(mut self, taken: Receiver<Heard>) {
         loop {
             let now = clock::now();
             self.go_on(now);
-            let next = self.coordinator.iter().map(Coordinator::next).fold(self.follower.next(), Time::min);
-            match taken.recv_timeout(next - now) {
-                Ok(Heard::Word(word)) => self.hear(clock::now(), word),
-                Ok(Heard::Stored) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Heard::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            let first = match taken.recv_timeout(self.next(now) - now) {
+                Ok(heard) => Some(heard),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            let now = clock::now();
+            if first.into_iter().chain(taken.try_iter().take(WORDS_AT_ONCE)).any(|heard| self.hear(now, heard)) {
+                break;
             }
         }
+        // From here on etcd's thread need not wait to be heard.
+        drop(taken);
         let now = clock::now();
-        self.follower.command(now, Command::Leave);
-        self.exchange(now);
+        self.command(now, Command::Leave);
+        self.say();
+        if let Engine::Etcd(etcd) = self.engine {
+            etcd.stop();
+        }
+    }
+
+    fn next(&self, now: Time) -> Time {
+        match &self.engine {
+            Engine::Embedded(embedded) => embedded.next(),
+            Engine::Etcd(_) => now + self.terms.beat(),
+        }
     }
 
     fn go_on(&mut self, now: Time) {
-        while let Some(completion) = self.port.take() {
-            if let Some(coordinator) = &mut self.coordinator {
-                coordinator.stored(now, completion.result);
-            }
-        }
         let users = self.users.iter().map(|users| users.load(Relaxed)).fold(0, u32::saturating_add);
-        self.follower.command(now, Command::Report { users, free: 0 });
-        if let Some(coordinator) = &mut self.coordinator {
-            coordinator.tick(now);
+        self.command(now, Command::Report { users, free: 0 });
+        let events = self.engine.embedded().map(|embedded| embedded.go_on(now)).unwrap_or_default();
+        events.into_iter().for_each(|event| self.happened(now, event));
+        self.say();
+        if std::mem::take(&mut self.has_new_members) {
+            self.tell_members();
         }
-        self.exchange(now);
-        if std::mem::take(&mut self.has_news) {
+        let steward = self.steward();
+        if std::mem::take(&mut self.has_news) | (std::mem::replace(&mut self.steward, steward) != steward) {
             let owners: Arc<[NodeId]> = self.owners.clone().into();
-            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward: self.at }));
+            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward }));
         }
     }
 
-    fn hear(&mut self, now: Time, word: Word) {
-        match (word, &mut self.coordinator) {
-            (Word::Wanted(slots), _) => slots.into_iter().for_each(|slot| self.follower.command(now, Command::Assign(slot))),
-            (Word::Met(node), _) if node == self.at => self.follower.met(now),
-            (Word::Met(_), _) => {}
-            (Word::Heard { from, bytes }, Some(coordinator)) => {
-                decode(&bytes).into_iter().for_each(|ask| coordinator.ask(now, from, ask));
+    /// Takes in what was said. True: this thread is to end.
+    fn hear(&mut self, now: Time, heard: Heard) -> bool {
+        match heard {
+            Heard::Word(Word::Wanted(slots)) => slots.into_iter().for_each(|slot| _ = self.command(now, Command::Assign(slot))),
+            Heard::Word(Word::Met(node)) => self.engine.embedded().into_iter().for_each(|embedded| embedded.met(now, node)),
+            Heard::Word(Word::Heard { from, bytes }) => {
+                self.engine.embedded().into_iter().for_each(|embedded| embedded.heard(now, from, &bytes));
             }
-            (Word::Heard { from, bytes }, None) if from == self.at => {
-                decode(&bytes).into_iter().for_each(|tell| self.follower.hear(now, tell));
+            Heard::Event(event) => self.happened(now, event),
+            Heard::Stored => {}
+            Heard::Stop => return true,
+        }
+        false
+    }
+
+    /// The engine is told what this node wants of it. False: not now.
+    fn command(&mut self, now: Time, command: Command) -> bool {
+        match (&mut self.engine, command) {
+            (Engine::Embedded(embedded), _) => embedded.command(now, command),
+            (Engine::Etcd(etcd), _) if etcd.command(command) => {}
+            (Engine::Etcd(_), Command::Assign(slot)) => _ = self.again.insert(slot),
+            (Engine::Etcd(_), _) => return false,
+        }
+        true
+    }
+
+    /// What the engine tells, whichever it is.
+    fn happened(&mut self, now: Time, event: Event) {
+        match event {
+            Event::Changed(lines) => {
+                (self.has_news, self.knows_table) = (true, true);
+                lines.iter().for_each(|line| self.owners[usize::from(line.slot)] = line.node);
             }
-            // It takes another node for the one that keeps the table; their configurations differ, which their links say.
-            (Word::Heard { .. }, None) => {}
+            Event::Joined { .. } => (self.has_news, self.knows_table) = (true, true),
+            Event::Member(member) => {
+                self.members.put(member);
+                self.has_new_members = true;
+            }
+            Event::Forgotten(node) => {
+                self.members.remove(node);
+                self.has_new_members = true;
+            }
+            Event::Refused(Command::Assign(slot), Refusal::Away(_)) => _ = self.again.insert(slot),
+            Event::NotJoined(why) | Event::Refused(_, why) => tracing::warn!("the cluster: {why}"),
+            Event::Away(true) => tracing::warn!("the cluster: {}, which keeps the table of owners, is away", self.engine.name()),
+            Event::Away(false) => {
+                tracing::info!("the cluster: {} is there again", self.engine.name());
+                std::mem::take(&mut self.again).into_iter().for_each(|slot| _ = self.command(now, Command::Assign(slot)));
+            }
+            Event::Fenced => {}
         }
     }
 
-    /// Carries what follower and coordinator want said and stored, until neither wants anything.
-    fn exchange(&mut self, now: Time) {
-        loop {
-            let asks = self.follower.take_asks();
-            let outputs = self.coordinator.as_mut().map(Coordinator::take).unwrap_or_default();
-            if asks.is_empty() && outputs.is_empty() {
-                break;
-            }
-            for ask in asks {
-                match &mut self.coordinator {
-                    Some(coordinator) => coordinator.ask(now, self.node, ask),
-                    None => self.say(self.at, encode(&ask, Vec::new())),
-                }
-            }
-            for output in outputs {
-                match output {
-                    Output::Tell { to, tell } if to == self.node => self.follower.hear(now, tell),
-                    Output::Tell { to, tell } => self.say(to, encode(&tell, Vec::new())),
-                    Output::Store(writes) => self.store(now, writes),
-                }
-            }
-        }
-        for event in self.follower.take_events() {
-            match event {
-                Event::Changed(lines) => {
-                    lines.iter().for_each(|line| self.owners[usize::from(line.slot)] = line.node);
-                    self.has_news = true;
-                }
-                Event::NotJoined(why) | Event::Refused(_, why) => tracing::warn!("the cluster: {why}"),
-                Event::Away(true) => tracing::warn!("the cluster: node {}, which keeps the table of owners, is away", self.at.0),
-                Event::Away(false) => tracing::info!("the cluster: node {} is there again", self.at.0),
-                Event::Joined { .. } => self.has_news = true,
-                Event::Fenced | Event::Member(_) | Event::Forgotten(_) => {}
-            }
+    /// With etcd the nodes find each other by what stands there. Who is gone may be cut off from etcd alone, or come back.
+    fn tell_members(&mut self) {
+        if let Engine::Etcd(_) = self.engine {
+            let others = self.members.iter().filter(|member| member.node != self.node);
+            let nodes: Arc<[_]> = others.map(|member| (member.node, member.link)).chain([(self.node, self.link)]).collect();
+            (0..self.cores.len()).for_each(|core| self.order(core, Order::Nodes(nodes.clone())));
         }
     }
 
-    fn store(&mut self, now: Time, writes: Vec<Write>) {
-        self.ticket += 1;
-        let commit = Commit { ticket: self.ticket, writes, durability: Durability::Synced };
-        if let (Err(refused), Some(coordinator)) = (self.port.hand_over(commit), &mut self.coordinator) {
-            coordinator.stored(now, Err(refused.reason.text().to_owned()));
+    /// Who looks after slots without owners, once it's known which those are.
+    fn steward(&self) -> NodeId {
+        match &self.engine {
+            _ if !self.knows_table => NOBODY,
+            Engine::Embedded(embedded) => embedded.at,
+            Engine::Etcd(_) => self.members.iter().find(|member| member.is_there()).map_or(NOBODY, |member| member.node),
         }
     }
 
-    fn say(&self, to: NodeId, bytes: Vec<u8>) {
-        self.order(0, Order::Say { to, bytes });
+    /// Sends what the engine has to say to other nodes'.
+    fn say(&mut self) {
+        let says = self.engine.embedded().map(|embedded| std::mem::take(&mut embedded.says)).unwrap_or_default();
+        says.into_iter().for_each(|(to, bytes)| self.order(0, Order::Say { to, bytes }));
     }
 
     fn order(&self, core: usize, order: Order) {
@@ -235,6 +309,24 @@ impl Engine {
         // A core that has stopped needs none.
         if orders.send(batch::Command { ticket: 0, order }).is_ok() {
             bell.ring();
+        }
+    }
+}
+
+impl Engine {
+    /// The one that speaks over links and waits for the store, if it's that.
+    fn embedded(&mut self) -> Option<&mut Embedded> {
+        match self {
+            Engine::Embedded(embedded) => Some(embedded),
+            Engine::Etcd(_) => None,
+        }
+    }
+
+    /// For people.
+    fn name(&self) -> String {
+        match self {
+            Engine::Embedded(embedded) => embedded.at.to_string(),
+            Engine::Etcd(_) => "etcd".to_owned(),
         }
     }
 }

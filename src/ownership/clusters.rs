@@ -1,11 +1,13 @@
 //! The numbers of clusters, and where each is: what a directory keeps of them, and what it tells all clusters.
 //!
 //! Lives on: every core of a node that knows of other clusters. Serves Z1 (numbers every cluster so that each number is unique;
-//! gives a joining cluster the addresses of all the others). Pure. The table is made anew from log-ins when the directory's nodes
-//! have all been stopped; the others keep what they were told. Invariants: a number has one holder as long as one of the
-//! directory's nodes lives; a cluster keeps its number whatever its nodes become.
+//! gives a joining cluster the addresses of all the others). Pure. The directory's nodes store the table, in `Meta`: `cluster:` and
+//! the number, big-endian, -> `Cluster`; the others keep what they were told. Invariants: a number has one holder until the
+//! operator has that forgotten; a cluster keeps its number whatever its nodes become.
 
 use crate::base::id::{MOST_CLUSTER, NodeId};
+use crate::store::rows::{BadRow, Row};
+use crate::store::{Table, Write};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +22,8 @@ const NUMBERS: std::ops::RangeInclusive<u16> = 1..=MOST_CLUSTER;
 /// Bytes of a domain. At the limit: the same.
 const DOMAIN_BYTES: usize = 1023;
 
+const KEY: &[u8] = b"cluster:";
+
 /// A cluster that a directory knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Cluster {
@@ -28,6 +32,10 @@ pub struct Cluster {
     /// What tells it from any other one that is configured with the same number.
     pub identity: u64,
     pub place: Place,
+}
+
+impl Row for Cluster {
+    const VERSION: u8 = 1;
 }
 
 /// Where a cluster is, and whose.
@@ -55,6 +63,28 @@ impl Place {
     pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
         self.nodes.iter().find(|(known, _)| *known == node).map(|(_, address)| *address)
     }
+}
+
+/// What a cluster says of itself when it logs in, as bytes.
+pub fn write_place(place: &Place, into: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(place, into).expect("a place is plain values")
+}
+
+/// Reads that. `None`: it can't be read.
+pub fn read_place(bytes: &[u8]) -> Option<Place> {
+    postcard::from_bytes(bytes).ok()
+}
+
+/// What the directory tells of clusters, as bytes.
+pub fn write_clusters<'a>(clusters: impl Iterator<Item = &'a Cluster>, into: Vec<u8>) -> Vec<u8> {
+    postcard::to_extend(&clusters.collect::<Vec<_>>(), into).expect("clusters are plain values")
+}
+
+/// Reads that. `None`: it can't be read, or one of them makes no sense.
+pub fn read_clusters(bytes: &[u8]) -> Option<Vec<Cluster>> {
+    let told: Vec<Cluster> = postcard::from_bytes(bytes).ok()?;
+    let sound = |cluster: Cluster| Clusters::default().claim(Some(cluster.number), cluster.identity, cluster.place).ok();
+    told.into_iter().map(sound).collect()
 }
 
 /// Why a cluster can't have a number. Each names the thing, the reason and the fix.
@@ -113,6 +143,30 @@ impl Clusters {
         }
     }
 
+    /// From now on nobody has this number. False: nobody had it.
+    pub fn remove(&mut self, number: u16) -> bool {
+        self.0.remove(&number).is_some()
+    }
+
+    /// Takes a row of `Meta`; those that are about something else are left out.
+    ///
+    /// # Errors
+    /// It's one of these rows, and can't be read.
+    pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRow> {
+        let Some(number) = key.strip_prefix(KEY) else { return Ok(()) };
+        let number = u16::from_be_bytes(number.try_into().map_err(|_| BadRow::Key)?);
+        let Cluster { identity, place, .. } = Cluster::decode(value)?;
+        let cluster = Clusters::default().claim(Some(number), identity, place).map_err(|_| BadRow::Value)?;
+        self.put(cluster);
+        Ok(())
+    }
+
+    /// The row of a number: what is known of the cluster, or that there is none.
+    pub fn row(&self, number: u16) -> Write {
+        let key = [KEY, &number.to_be_bytes()].concat();
+        Write { table: Table::Meta, key, value: self.get(number).map(Cluster::encode) }
+    }
+
     /// From now on it's known. False: it was, like this.
     pub fn put(&mut self, cluster: Cluster) -> bool {
         let is_news = self.get(cluster.number) != Some(&cluster);
@@ -153,6 +207,32 @@ mod tests {
         let moved = clusters.claim(Some(2), 20, at(21)).unwrap();
         assert!(clusters.put(moved.clone()) && !clusters.put(moved));
         assert_eq!(clusters.get(2).map(|cluster| cluster.place.clone()), Some(at(21)), "it has moved");
+    }
+
+    #[test]
+    fn z1_what_was_stored_of_clusters_is_known_again_until_they_are_forgotten_and_damage_is_an_error() {
+        let mut clusters = Clusters::default();
+        for (number, identity) in [(2, 20), (3, 30)] {
+            join(&mut clusters, Some(number), identity).unwrap();
+        }
+        let stored = |clusters: &Clusters| {
+            let mut loaded = Clusters::default();
+            let rows = [2, 3].map(|number| clusters.row(number));
+            for (key, value) in rows.iter().filter_map(|row| Some((&row.key, row.value.as_ref()?))) {
+                loaded.load(key, value).unwrap();
+            }
+            loaded.load(b"epoch", b"another's row").unwrap();
+            loaded
+        };
+        assert_eq!(stored(&clusters), clusters);
+        let row = clusters.row(2);
+        assert!(clusters.remove(2) && !clusters.remove(2) && clusters.row(2).value.is_none());
+        assert_eq!(stored(&clusters), clusters);
+        assert_eq!(join(&mut clusters, Some(2), 99), Ok(2), "its number is free");
+        let value = row.value.unwrap();
+        for (key, value) in [(&b"cluster:"[..], &value[..]), (&row.key, &value[1..]), (b"cluster:\0\0", &value)] {
+            assert!(Clusters::default().load(key, value).is_err());
+        }
     }
 
     #[test]

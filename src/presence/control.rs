@@ -10,6 +10,7 @@ use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::relay::Compare;
 use super::subscription::{Action, State};
+use super::survey::Survey;
 pub use super::way::{Note, Way, WayKind, WayName};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
@@ -51,6 +52,8 @@ pub struct Asker {
 pub enum Control {
     // Any core to a user's home, and back.
     Errand(Box<Errand>),
+    /// The operator to any core.
+    Survey(Box<Survey>),
     Answered {
         who: Who,
         answer: errand::Answer,

@@ -1,14 +1,19 @@
 //! The directory: which cluster each user is of. First come, first served.
 //!
-//! Lives on: the cores of the cluster that keeps it, each for the names whose home it would be. Serves Z1, Z3. Invariants: a name
-//! has one cluster until that gives it up; what was answered is stored.
+//! Lives on: the cores of the cluster that keeps it, each for the names whose home it would be (`moving`: when that is another one,
+//! and when a cluster is forgotten). Serves Z1, Z3. Invariants: a name has one cluster until that gives it up; what was answered is
+//! stored.
+
+mod moving;
 
 use super::control::Control;
+use super::errand::Caller;
 use super::outbox::Outbox;
 use crate::base::id::{Seat, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::map::Map;
 use crate::store::{Durability, Table, Write};
+use moving::Moving;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -28,6 +33,10 @@ pub enum Inquiry {
     Settle { jid: Bare, user: UserId, by: u16 },
     /// The cluster that has it.
     Settled { jid: Bare, user: UserId, cluster: u16 },
+    /// A core of the directory has kept this name for the one that looks after it now.
+    Given { jid: Bare, user: UserId, by: Seat },
+    /// That has stored it.
+    Taken { jid: Bare, user: UserId },
 }
 
 impl Inquiry {
@@ -36,7 +45,17 @@ impl Inquiry {
             Inquiry::Locate { jid, .. }
             | Inquiry::Located { jid, .. }
             | Inquiry::Settle { jid, .. }
-            | Inquiry::Settled { jid, .. } => jid,
+            | Inquiry::Settled { jid, .. }
+            | Inquiry::Given { jid, .. }
+            | Inquiry::Taken { jid, .. } => jid,
+        }
+    }
+
+    /// The name whose home it is for; `None`: it is for whoever has asked.
+    pub fn home(&self) -> Option<&Bare> {
+        match self {
+            Inquiry::Locate { jid, .. } | Inquiry::Settle { jid, .. } | Inquiry::Given { jid, .. } => Some(jid),
+            Inquiry::Located { .. } | Inquiry::Settled { .. } | Inquiry::Taken { .. } => None,
         }
     }
 
@@ -58,8 +77,21 @@ impl Inquiry {
                 map.directory == map.cluster && (own || *user == UserId::NOBODY)
             }
             Inquiry::Located { .. } | Inquiry::Settled { .. } => map.directory == from,
+            // They never leave the cluster that keeps the directory.
+            Inquiry::Given { .. } | Inquiry::Taken { .. } => false,
         }
     }
+}
+
+/// What waits for the store.
+#[derive(Debug)]
+enum Storing {
+    /// That a user comes, or goes; the cluster is told.
+    Settle { jid: Bare, user: UserId, by: u16 },
+    /// A name that another core has kept.
+    Given { jid: Bare, user: UserId, by: Seat },
+    /// That names of a forgotten cluster go.
+    Forget { caller: Caller, gone: u64, left: u64 },
 }
 
 /// What a core of the directory knows.
@@ -67,11 +99,12 @@ impl Inquiry {
 pub struct Directory {
     names: HashMap<Bare, UserId, ahash::RandomState>,
     /// Answers that wait for the store.
-    storing: BTreeMap<u64, (Bare, UserId, u16)>,
+    storing: BTreeMap<u64, Storing>,
     /// The names among them, and the last commit about each.
     unsure: BTreeMap<Bare, u64>,
     /// The domains of each cluster; of one that isn't here, any.
     domains: BTreeMap<u16, BTreeSet<String>>,
+    moving: Moving,
     /// Names asked for, settled, and not given to a cluster because of another one or of their domain.
     pub located: u64,
     pub settled: u64,
@@ -81,12 +114,13 @@ pub struct Directory {
 impl Directory {
     pub fn new(hasher: ahash::RandomState) -> Directory {
         let (names, storing, domains) = (HashMap::with_hasher(hasher), BTreeMap::new(), BTreeMap::new());
-        Directory { names, storing, unsure: BTreeMap::new(), domains, located: 0, settled: 0, denied: 0 }
+        let (unsure, moving) = (BTreeMap::new(), Moving::default());
+        Directory { names, storing, unsure, domains, moving, located: 0, settled: 0, denied: 0 }
     }
 
-    /// A cluster has logged in with these domains: it gets no names of others.
-    pub fn set_domains(&mut self, cluster: u16, domains: BTreeSet<String>) {
-        self.domains.insert(cluster, domains);
+    /// The domains of each cluster that has logged in: it gets no names of others.
+    pub fn set_domains(&mut self, domains: BTreeMap<u16, BTreeSet<String>>) {
+        self.domains = domains;
     }
 
     pub fn count(&self) -> usize {
@@ -111,17 +145,7 @@ impl Directory {
 
     /// Everything is loaded: what other cores of the node look after is left to them.
     pub fn start(&mut self, map: &Map) {
-        self.names.retain(|jid, _| map.home_of(jid).core == map.here.core);
-    }
-
-    /// Others look after some names from now on: they are told what is known of those. The rows stay, and are told again at the
-    /// next start, for nobody says whether they have arrived.
-    pub fn hand_over(&mut self, out: &mut Outbox) {
-        let (unsure, peers) = (&self.unsure, &*out);
-        let theirs = self.names.extract_if(|jid, _| can_go(jid, peers) && !unsure.contains_key(jid));
-        let mut theirs: Vec<(Bare, UserId)> = theirs.collect();
-        theirs.sort_unstable();
-        theirs.into_iter().for_each(|(jid, user)| give(jid, user, out));
+        self.names.retain(|jid, _| map.is_near(jid));
     }
 
     pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
@@ -151,19 +175,28 @@ impl Directory {
             return;
         }
         let value = (!is_gone).then(|| user.0.to_le_bytes().to_vec());
-        let ticket = out.commit(vec![Write { table: Table::Meta, key: row_key(KEY, &jid), value }], Durability::Synced);
+        let ticket = out.commit(vec![row(&jid, value)], Durability::Synced);
         // From now on nobody else gets it; whoever asks before it is stored is told what will be.
         match is_gone {
             true => _ = self.names.remove(&jid),
             false => _ = self.names.insert(jid.clone(), user),
         }
         self.unsure.insert(jid.clone(), ticket);
-        self.storing.insert(ticket, (jid, user, by));
+        self.storing.insert(ticket, Storing::Settle { jid, user, by });
     }
 
     /// The store has answered. False: it was about something else.
     pub fn complete(&mut self, ticket: u64, stored: bool, out: &mut Outbox) -> bool {
-        let Some((jid, user, by)) = self.storing.remove(&ticket) else { return false };
+        match self.storing.remove(&ticket) {
+            None => return false,
+            Some(Storing::Settle { jid, user, by }) => self.settle_stored(ticket, (jid, user, by), stored, out),
+            Some(Storing::Given { jid, user, by }) => self.given_stored(ticket, (jid, user, by), stored, out),
+            Some(Storing::Forget { caller, gone, left }) => moving::forgotten(caller, gone, left, stored, out),
+        }
+        true
+    }
+
+    fn settle_stored(&mut self, ticket: u64, (jid, user, by): (Bare, UserId, u16), stored: bool, out: &mut Outbox) {
         if self.unsure.get(&jid) == Some(&ticket) {
             self.unsure.remove(&jid);
         }
@@ -174,28 +207,13 @@ impl Directory {
         } else if self.names.get(&jid) == Some(&user) {
             self.names.remove(&jid);
         }
-        // Another node may have become the owner while it was with the store. A steward is none: it may know of an owner already.
-        if !self.unsure.contains_key(&jid)
-            && out.map.is_owned(slot_of(jid.as_str()))
-            && can_go(&jid, out)
-            && let Some(user) = self.names.remove(&jid)
-        {
-            give(jid, user, out);
-        }
-        true
+        self.hand_on_stored(jid, out);
     }
 }
 
-/// Whether another core looks after a name, and can be told of it.
-fn can_go(jid: &Bare, out: &Outbox) -> bool {
-    let (seat, here) = (out.map.home_of(jid), out.map.here);
-    seat != here && (seat.node == here.node || out.peers.contains_key(&seat.node))
-}
-
-/// Tells whoever looks after a name now.
-fn give(jid: Bare, user: UserId, out: &mut Outbox) {
-    let seat = out.map.home_of(&jid);
-    out.send(seat, Control::Directory(Box::new(Inquiry::Settle { by: user.cluster(), jid, user })));
+/// The row of a name; `None`: it goes.
+fn row(jid: &Bare, value: Option<Vec<u8>>) -> Write {
+    Write { table: Table::Meta, key: row_key(KEY, jid), value }
 }
 
 fn answer(inquiry: Inquiry, to: u16, out: &mut Outbox) {
@@ -217,9 +235,8 @@ pub fn read_row(name: &[u8], value: &[u8]) -> Option<(Bare, UserId)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{CoreId, NodeId};
+    use crate::base::id::CoreId;
     use crate::base::limits::Limits;
-    use crate::base::map::SLOTS;
     use ahash::RandomState;
 
     fn directory() -> (Directory, Outbox) {
@@ -260,33 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn z1_names_go_to_whoever_looks_after_them_now() {
-        let mut out = Outbox::new(Map::of_node(NodeId(1), CoreId(0), 1), &Limits::default(), 1500);
-        (out.map.cluster, out.map.directory) = (1, 1);
-        let mut directory = Directory::new(RandomState::with_seed(1));
-        let (ann, bob) = ("ann@d", "bob@d");
-        for jid in [ann, bob] {
-            assert_eq!(settle(&mut directory, &mut out, jid, 2, 1, true), Some(2));
-        }
-        out.map.set_owners((0..SLOTS).map(|slot| NodeId(1 + u16::from(slot == usize::from(slot_of(ann))))).collect());
-        directory.hand_over(&mut out);
-        assert_eq!(directory.count(), 2, "nobody can be told");
-        out.peers.entry(NodeId(2)).or_default();
-        directory.hand_over(&mut out);
-        let (parcels, _) = out.peers.get_mut(&NodeId(2)).unwrap().take();
-        let told = parcels.into_iter().map(|parcel| match parcel {
-            crate::presence::outbox::Parcel::Control(_, Control::Directory(inquiry)) => *inquiry,
-            _ => panic!("only the directory speaks here"),
-        });
-        let (jid, user) = (Bare::new(ann).unwrap(), UserId::new(2, slot_of(ann), 1));
-        assert_eq!(told.collect::<Vec<_>>(), [Inquiry::Settle { jid, user, by: 2 }]);
-        assert_eq!(directory.cluster(&Bare::new(bob).unwrap()), 2);
-    }
-
-    #[test]
     fn z1_a_cluster_gets_names_of_its_own_domains_only() {
         let (mut directory, mut out) = directory();
-        directory.set_domains(2, BTreeSet::from(["two.example".to_owned()]));
+        directory.set_domains(BTreeMap::from([(2, BTreeSet::from(["two.example".to_owned()]))]));
         assert_eq!(settle(&mut directory, &mut out, "ann@one.example", 2, 1, true), Some(0));
         assert_eq!(settle(&mut directory, &mut out, "ann@two.example", 2, 1, true), Some(2));
     }

@@ -6,6 +6,7 @@
 
 use super::control::Control;
 use super::outbox::Outbox;
+use super::survey::Found;
 use crate::base::credentials::ScramCredentials;
 use crate::base::hashed::{Outcome, Token};
 use crate::base::id::Seat;
@@ -80,6 +81,8 @@ pub enum Answer {
     Transferred(u64),
     /// The user is of this cluster; `None`: of none.
     Located(Option<u16>),
+    /// What a core has found ([`super::survey`]).
+    Found(Box<Found>),
     /// `detail` is for the operator.
     Refused {
         reason: Reason,

@@ -121,6 +121,11 @@ impl Gateway {
         self.known.len()
     }
 
+    /// What waits for the directory.
+    pub fn pending_count(&self) -> usize {
+        self.pending
+    }
+
     pub fn ticket_count(&self) -> usize {
         self.tickets.len()
     }
@@ -141,6 +146,11 @@ impl Gateway {
         {
             self.counters.evicted += u64::from(self.known.remove(&oldest).is_some());
         }
+    }
+
+    /// Nobody is of this cluster any more, as far as is known.
+    pub fn forget(&mut self, cluster: u16) {
+        self.known.retain(|_, known| *known != cluster);
     }
 
     /// Something waits until the directory has said whose a name is.

@@ -22,6 +22,7 @@ pub mod passage;
 pub mod relay;
 pub mod roster;
 pub mod subscription;
+pub mod survey;
 mod target;
 pub mod user;
 pub mod way;

@@ -13,7 +13,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::store::{Commit, Durability, Write};
 use crate::wire::lines::Lines;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes before each event frame in `Updates`: frame length, destination slot.
 const UPDATE_HEAD: usize = 8;
@@ -109,7 +109,7 @@ pub struct Peer {
 #[derive(Default)]
 pub struct Wanted {
     next: BTreeSet<(UserId, SessionId)>,
-    round: VecDeque<(UserId, SessionId)>,
+    round: BTreeSet<(UserId, SessionId)>,
 }
 
 impl Wanted {
@@ -117,11 +117,20 @@ impl Wanted {
         self.next.insert((user, session));
     }
 
-    pub fn take_one(&mut self) -> Option<(UserId, SessionId)> {
+    fn has(&self, user: UserId, session: SessionId) -> bool {
+        self.next.contains(&(user, session)) || self.round.contains(&(user, session))
+    }
+
+    /// How many this round has.
+    pub fn begin_round(&mut self) -> usize {
         if self.round.is_empty() {
-            self.round = std::mem::take(&mut self.next).into_iter().collect();
+            std::mem::swap(&mut self.round, &mut self.next);
         }
-        self.round.pop_front()
+        self.round.len()
+    }
+
+    pub fn take_one(&mut self) -> Option<(UserId, SessionId)> {
+        self.round.pop_first()
     }
 }
 
@@ -142,7 +151,8 @@ impl Peer {
         (std::mem::take(&mut self.parcels), std::mem::take(&mut self.updates))
     }
 
-    fn update(&mut self, frame: &[u8]) {
+    /// Appends an update as it is.
+    pub fn update(&mut self, frame: &[u8]) {
         self.updates.extend_from_slice(frame);
         match self.parcels.last_mut() {
             Some(Parcel::Updates(bytes)) => *bytes += frame.len(),
@@ -266,11 +276,10 @@ impl Outbox {
     /// Sends an update to another core, or puts it off. False: put off.
     pub fn update(&mut self, seat: Seat, slot: u32, at: UserRef, now: Time, frame: &[u8]) -> bool {
         if seat.node != self.map.here.node {
-            if !self.is_long(frame) {
-                return self.pass_on(seat, slot, at, frame);
-            }
-            self.referred += 1;
-            return self.pass_on(seat, slot, at, frame::reference(frame).bytes());
+            return match self.is_long(frame) {
+                true => self.refer(seat, slot, at, frame),
+                false => self.pass_on(seat, slot, at, frame),
+            };
         }
         let bound = &mut self.bound[usize::from(seat.core.0)];
         if bound.updates.bytes() + frame.len() > self.batch_bytes || !bound.put_off.is_empty() {
@@ -280,6 +289,16 @@ impl Outbox {
         }
         bound.updates.push(slot, now, frame);
         true
+    }
+
+    /// Tells another node of an update that it is to ask for, unless the newest goes there anyway.
+    fn refer(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
+        let session = frame::head(frame).session;
+        if self.peers.get(&seat.node).is_some_and(|peer| peer.wanted.has(at.user, session)) {
+            return true;
+        }
+        self.referred += 1;
+        self.pass_on(seat, slot, at, frame::reference(frame).bytes())
     }
 
     /// The same to another node, as it is. One that can't be reached asks for the whole state when it's back.
@@ -292,13 +311,6 @@ impl Outbox {
         }
         peer.update(frame);
         true
-    }
-
-    /// Sends another node the whole of what it has heard of by reference.
-    pub fn send_whole(&mut self, node: NodeId, frame: &[u8]) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.update(frame);
-        }
     }
 
     /// Hands writes to the store. The ticket comes back in the completion.

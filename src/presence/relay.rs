@@ -234,6 +234,11 @@ impl Relays {
         Some(relay.cache.of_session(session).filter(|frame| !relay.away && !is_farewell(&frame::head(frame))))
     }
 
+    /// Whether a session's presence is on its way here.
+    pub fn expects(&self, user: UserId, session: SessionId) -> bool {
+        self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
+    }
+
     fn users(&self, concerns: impl Fn(UserId) -> bool) -> Vec<UserId> {
         let mut users: Vec<UserId> = self.relays.keys().copied().filter(|&user| concerns(user)).collect();
         users.sort_unstable();
@@ -365,11 +370,10 @@ fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCoun
         return false;
     }
     let is_asked = relay.wanted.of_session(head.session).is_some();
-    // Whoever says the same again has had nothing to give when it was asked.
-    if !relay.wanted.put(head, frame) || !is_asked {
+    if !is_asked {
         ask_for(relay.user, head.session, counters, out);
     }
-    true
+    relay.wanted.put(head, frame) || !is_asked
 }
 
 fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, out: &mut Outbox) {

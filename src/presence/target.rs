@@ -22,6 +22,7 @@ impl Control {
             Control::Fetch(fetch) => Some(fetch.publisher.slot()),
             Control::Fetched(fetched) => of(&fetched.fetch.from),
             Control::Directed(directed) => of(&directed.to),
+            Control::Directory(inquiry) => inquiry.home().and_then(of),
             Control::Watch { .. }
             | Control::Compare(_)
             | Control::Compared { .. }
@@ -42,7 +43,7 @@ impl Control {
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)
-            | Control::Directory(_) => None,
+            | Control::Survey(_) => None,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! has been granted. Serves G3.
 
 use super::links::LaneNews;
-use crate::base::id::{NodeId, RawSocket};
+use crate::base::id::{NodeId, RawSocket, Seat};
 use crate::base::jid::Bare;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
@@ -13,7 +13,8 @@ use crate::presence::control::Control;
 use crate::presence::errand::What;
 use crate::presence::frame::Events;
 use crate::presence::outbox::Updates;
-use std::net::IpAddr;
+use crate::presence::survey::Inspect;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Memory of a batch that is kept when it comes back empty.
@@ -66,12 +67,22 @@ pub enum Order {
         jid: Bare,
         what: What,
     },
-    ListUsers,
+    /// The same of a core of this cluster.
+    Survey {
+        seat: Seat,
+        inspect: Inspect,
+    },
+    /// Which cores and clusters there are.
+    Places,
+    /// A cluster is not known any more.
+    ForgetCluster(u16),
     /// Who owns each slot of users from now on, and who looks after the others.
     Owners {
         owners: Arc<[NodeId]>,
         steward: NodeId,
     },
+    /// The nodes of this cluster from now on, this one among them, and where they are.
+    Nodes(Arc<[(NodeId, SocketAddr)]>),
     /// This is for the thread that keeps another node's table of owners.
     Say {
         to: NodeId,

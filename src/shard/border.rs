@@ -330,11 +330,18 @@ impl Shard {
 
     /// A word of the directory, or for it.
     pub(super) fn directory(&mut self, now: Time, inquiry: Inquiry) {
-        let Shard { homes, out, .. } = self;
+        let home = inquiry.home().map(|jid| self.out.map.home_of(jid)).filter(|home| *home != self.out.map.here);
+        if let Some(home) = home {
+            // Another core keeps this name since.
+            return self.out.send(home, Control::Directory(Box::new(inquiry)));
+        }
+        let Shard { homes, edge, out, .. } = self;
         match inquiry {
             Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
-            Inquiry::Settled { jid, user, cluster } => homes.settled(jid, user, cluster, out),
+            Inquiry::Settled { jid, user, cluster } => homes.settled(now, (jid, user, cluster), edge, out),
+            Inquiry::Given { jid, user, by } => homes.directory.given(jid, user, by, out),
+            Inquiry::Taken { jid, user } => homes.directory.taken(jid, user, out),
             Inquiry::Located { jid, cluster } => self.located(now, jid, cluster),
         }
     }
@@ -404,7 +411,7 @@ impl Shard {
         let (late, errands, next) = self.gateway.tick(now, &mut self.out);
         self.tell_in_vain(late);
         errands.into_iter().for_each(|pending| self.give_up(pending));
-        let settled = self.homes.settle_again(now, &mut self.out);
+        let settled = self.homes.settle_again(now, &mut self.edge, &mut self.out);
         [next, settled].into_iter().flatten().min()
     }
 

@@ -6,12 +6,13 @@
 use super::entrant::Entrant;
 use super::log_in::{Outcome, Then};
 use super::{Answer as ToOperator, Shard};
-use crate::base::id::{ConnId, NodeId};
+use crate::base::id::{ConnId, NodeId, Seat};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::Control;
 use crate::presence::errand::{Answer, Caller, Errand, What, Who};
+use crate::presence::survey::{Inspect, Survey};
 use crate::wire::encode::Tag;
 
 impl Shard {
@@ -27,6 +28,15 @@ impl Shard {
         match self.out.refusal(home) {
             Some(reason) => caller.refuse(reason, format!("{jid}: {}", reason.text()), &mut self.out),
             None => self.out.send(home, Control::Errand(Box::new(Errand { jid, caller, what }))),
+        }
+    }
+
+    /// Asks a core of this cluster what it has.
+    pub(super) fn send_survey(&mut self, seat: Seat, who: Who, inspect: Inspect) {
+        let caller = Caller { seat: self.out.map.here, who };
+        match self.out.refusal(seat) {
+            Some(reason) => caller.refuse(reason, reason.text().to_owned(), &mut self.out),
+            None => self.out.send(seat, Control::Survey(Box::new(Survey { caller, inspect }))),
         }
     }
 
@@ -112,6 +122,7 @@ fn to_operator(answer: Answer) -> Option<ToOperator> {
         Answer::Refused { detail, .. } => Some(ToOperator::Done(Err(detail))),
         Answer::Transferred(told) => Some(ToOperator::Transferred(told as usize)),
         Answer::Located(cluster) => Some(ToOperator::Located(cluster)),
+        Answer::Found(found) => Some(ToOperator::Found(found)),
         Answer::Keys { .. } | Answer::Checked(_) | Answer::Issued(_) => None,
     }
 }

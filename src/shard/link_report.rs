@@ -6,7 +6,7 @@ use super::Shard;
 use crate::base::reason::LinkReason;
 use crate::base::time::WallClock;
 use crate::link::LinkCounters;
-use crate::metrics::fields::{LinkCounts, LinkGauges};
+use crate::metrics::fields::{LinkCounts, LinkGauges, Waits};
 use crate::wire::link::{Hello, Life, Site};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -26,6 +26,7 @@ pub struct LinkReport {
     pub users: u64,
     pub relays: u64,
     pub across: u64,
+    pub waits: Waits,
 }
 
 /// What one core tells of one peer, by the lanes that it owns.
@@ -57,6 +58,7 @@ impl LinkReport {
         self.users += other.users;
         self.relays += other.relays;
         self.across += other.across;
+        self.waits.add(other.waits);
     }
 }
 
@@ -87,6 +89,17 @@ impl Shard {
             users: self.homes.user_count() as u64,
             relays: self.homes.relays.count() as u64,
             across: self.homes.across(&self.out) as u64,
+            waits: self.waits(),
+        }
+    }
+
+    /// What waits for others, now.
+    pub(super) fn waits(&self) -> Waits {
+        Waits {
+            owners: self.waiting.count() as u64,
+            directory: self.gateway.pending_count() as u64,
+            answers: self.gateway.ticket_count() as u64,
+            unsettled: self.homes.unsettled_count() as u64,
         }
     }
 

@@ -54,6 +54,9 @@ impl Shard {
         counters.names_located = directory.located;
         counters.names_settled = directory.settled;
         counters.names_denied = directory.denied;
+        (counters.settles_late, counters.settles_denied) = self.homes.settle_counts();
+        counters.owners_refused = self.waiting.refused;
+        counters.owners_given_up = self.waiting.given_up;
         counters.watches_same = self.homes.counters.watches_same;
     }
 
@@ -115,7 +118,7 @@ impl Shard {
         let counted = self.counted();
         self.meter.look(now, counted);
         let load = self.meter.rate(now);
-        let tally = self.homes.tally();
+        let (tally, waits) = (self.homes.tally(), self.waits());
         self.recorder.gauges = Gauges {
             users_resident: self.homes.user_count() as u64,
             users_online: tally.online,
@@ -134,6 +137,12 @@ impl Shard {
             commits_waiting: self.homes.storing_count() as u64,
             clusters_known: self.clusters().count() as u64,
             clusters_found: self.clusters_found() as u64,
+            owners_waiting: waits.owners,
+            directory_waiting: waits.directory,
+            answers_waiting: waits.answers,
+            users_unsettled: waits.unsettled,
+            names_known: self.gateway.known_count() as u64,
+            names_kept: self.homes.directory.count() as u64,
             relays: self.homes.relays.count() as u64,
             publishers_across: self.homes.across(&self.out) as u64,
             load_in: load.units_in,

@@ -40,7 +40,7 @@ pub use clients::ClientLine;
 pub use expect::EXPECTED;
 pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
-pub use operate::{Answer, UserLine};
+pub use operate::Answer;
 pub use owners::Word;
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -64,6 +64,7 @@ use crate::presence::edge::Edge;
 use crate::presence::gateway::Gateway;
 use crate::presence::home::{Homes, Place};
 use crate::presence::outbox::Outbox;
+use crate::store::Table;
 use crate::wire::encode::Encoder;
 use ahash::RandomState;
 use batch::Entry;
@@ -296,6 +297,17 @@ impl Shard {
             started: None,
             settings,
         }
+    }
+
+    /// Takes in one stored row that is this core's; of `Meta` every core has all.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn load(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), String> {
+        if table == Table::Meta {
+            self.load_cluster(key, value)?;
+        }
+        self.homes.load(table, key, value)
     }
 
     /// Once a turn, after all input: looks after time, and says when it wants to again.

@@ -2,27 +2,19 @@
 
 use super::batch::{Command, Order};
 use super::{ClientLine, LinkReport, Shard};
-use crate::base::id::{ConnId, UserId};
-use crate::base::jid::Bare;
+use crate::base::id::{ConnId, Seat};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::metrics::snapshot::Snapshot;
+use crate::ownership::clusters::Clusters;
 use crate::presence::errand::Who;
-
-/// One user, for lists.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UserLine {
-    pub jid: Bare,
-    pub user: UserId,
-    pub sessions: usize,
-    pub contacts: usize,
-}
+use crate::presence::survey::Found;
+use std::sync::Arc;
 
 /// What a core answers.
 #[derive(Debug)]
 pub enum Answer {
     Done(Result<(), String>),
-    Users(Vec<UserLine>),
     Snapshot(Box<Snapshot>),
     Links(Box<LinkReport>),
     /// The heaviest first.
@@ -31,6 +23,9 @@ pub enum Answer {
     Transferred(usize),
     /// The cluster that a user is of; `None`: of none.
     Located(Option<u16>),
+    Found(Box<Found>),
+    /// The cores of this node's cluster, as far as it has heard of them; and the clusters that the directory has told of.
+    Places(Vec<Seat>, Arc<Clusters>),
 }
 
 impl Shard {
@@ -38,13 +33,14 @@ impl Shard {
     pub fn command(&mut self, now: Time, Command { ticket, order }: Command) {
         match order {
             Order::Errand { jid, what } => self.send_errand(jid, Who::Operator { ticket }, what),
-            Order::ListUsers => {
-                let users = self.homes.names().into_iter().filter_map(|jid| {
-                    let user = self.homes.get(self.homes.by_name(&jid)?)?;
-                    Some(UserLine { user: user.id, sessions: user.sessions.len(), contacts: user.roster.contacts() as usize, jid })
-                });
-                let users = users.collect();
-                self.answers.push((ticket, Answer::Users(users)));
+            Order::Survey { seat, inspect } => self.send_survey(seat, Who::Operator { ticket }, inspect),
+            Order::Places => {
+                let places = Answer::Places(self.out.map.seats(), self.links.clusters());
+                self.answers.push((ticket, places));
+            }
+            Order::ForgetCluster(number) => {
+                let done = Answer::Done(self.forget_cluster(now, number));
+                self.answers.push((ticket, done));
             }
             Order::Snapshot => {
                 let snapshot = self.snapshot(now);
@@ -59,6 +55,7 @@ impl Shard {
                 self.answers.push((ticket, Answer::Clients(clients)));
             }
             Order::Owners { owners, steward } => self.set_owners(now, owners, steward),
+            Order::Nodes(nodes) => self.set_nodes(now, nodes),
             Order::Say { to, bytes } => self.say_of_owners(to, &bytes),
             Order::Stop => self.stop(),
         }

@@ -38,6 +38,15 @@ pub(super) struct Waiting {
     wanted: BTreeSet<u16>,
     /// Something that nobody waits for was given up.
     missed: bool,
+    /// What found no room, and what waited in vain.
+    pub refused: u64,
+    pub given_up: u64,
+}
+
+impl Waiting {
+    pub fn count(&self) -> usize {
+        self.controls.len()
+    }
 }
 
 impl Shard {
@@ -81,6 +90,7 @@ impl Shard {
     pub(super) fn wait_for_owner(&mut self, now: Time, control: Control) {
         let is_early = self.comes_too_early(&control);
         let Some(slot) = control.slot().filter(|_| self.waiting.controls.len() < WAITING) else {
+            self.waiting.refused += 1;
             return self.give_up_control(control);
         };
         if is_early && self.waiting.wanted.insert(slot) {
@@ -115,6 +125,7 @@ impl Shard {
             if let Some(slot) = control.slot() {
                 self.waiting.wanted.remove(&slot);
             }
+            self.waiting.given_up += 1;
             self.give_up_control(control);
         }
         self.waiting.controls.front().map(|(until, _)| *until)
@@ -126,6 +137,9 @@ impl Shard {
         let asker = match &control {
             Control::Errand(errand) => {
                 return errand.caller.refuse(reason, format!("{}: {}", errand.jid, reason.text()), &mut self.out);
+            }
+            Control::Survey(survey) => {
+                return survey.caller.refuse(reason, reason.text().to_owned(), &mut self.out);
             }
             Control::Attach(attach) => attach.asker,
             Control::Resume(resume) => resume.asker,

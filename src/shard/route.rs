@@ -95,6 +95,7 @@ impl Shard {
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),
+            Control::Survey(survey) => homes.survey(*survey, out),
             Control::Answered { who, answer } => self.answered(who, answer),
             Control::Attach(attach) => homes.attach(now, *attach, edge, out),
             Control::Resume(resume) => homes.resume(*resume, out),

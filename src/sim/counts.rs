@@ -34,6 +34,7 @@ happenings! {
     LinkMade, "links_made", "connections that nodes have made to each other";
     LinkNotMade, "links_not_made", "connections between nodes that could not be made";
     LinkUpdate, "link_updates", "updates that went from a node to another one";
+    Referred, "references", "updates told by reference, to be asked for";
     Crossed, "crossed", "entries that crossed to another cluster";
     Complex, "complex", "complex messages to another cluster";
     LinkBroken, "links_broken", "connections between nodes that broke, with what was under way";

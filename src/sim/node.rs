@@ -228,7 +228,7 @@ fn load(env: &Env, number: usize, shards: &mut [Shard]) {
             let owner = key.split(|&byte| byte == 0).next().unwrap_or_default();
             let home = home_of_slot(slot_of(std::str::from_utf8(owner).unwrap_or_default()), cores);
             for shard in shards.iter_mut().filter(|shard| table == Table::Meta || shard.settings.core == home) {
-                shard.homes.load(table, key, value).unwrap_or_else(|why| panic!("a stored row can't be loaded: {why}"));
+                shard.load(table, key, value).unwrap_or_else(|why| panic!("a stored row can't be loaded: {why}"));
             }
             Ok(())
         };

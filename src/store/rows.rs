@@ -29,9 +29,14 @@ pub enum BadRow {
     Version(u8, u8),
     #[error("its fields can't be decoded: it is damaged")]
     Fields,
+    #[error("its fields say what can't be: it is damaged")]
+    Value,
     #[error("its key does not have the parts its table asks for: it is damaged")]
     Key,
 }
+
+/// How the keys of users begin that have come or gone and of whom the directory does not know yet, in `Meta`.
+pub const UNSETTLED_KEY: &[u8] = b"unsettled:";
 
 /// A value of a table, with its encoding.
 pub trait Row: Serialize + DeserializeOwned {

@@ -14,7 +14,7 @@ fn an_operator_manages_users_with_the_client() {
     let client = Client::new(server.address(), None);
     client.add_user("alice@localhost", Some("pass \"word\" \u{1F511}")).unwrap();
     client.add_user("Bob@localhost", None).unwrap();
-    let users = client.users(None).unwrap();
+    let users = client.users(None, 100, None).unwrap();
     let jids: Vec<&str> = users.users.iter().map(|user| user.jid.as_str()).collect();
     assert_eq!((jids, users.next), (vec!["alice@localhost", "bob@localhost"], None));
     assert_eq!(users.users[0].id, "0x1000200000001");
@@ -55,7 +55,7 @@ fn a_long_list_of_users_comes_in_pages_without_gap_or_repetition() {
     let client = Client::new(server.address(), None);
     let (mut listed, mut after, mut pages) = (Vec::new(), None, 0);
     loop {
-        let page = client.users(after.as_deref()).unwrap();
+        let page = client.users(after.as_deref(), 100, None).unwrap();
         listed.extend(page.users.into_iter().map(|user| user.jid));
         pages += 1;
         match page.next {

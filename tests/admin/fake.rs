@@ -1,7 +1,7 @@
 //! A made-up node, and raw HTTP to its admin API.
 
 use fanal::admin::server::{Server, Settings};
-use fanal::admin::{ClientEntry, ClusterStatus, Control, Health, Refusal, UserLine};
+use fanal::admin::{ClientEntry, ClusterList, ClusterStatus, Control, Forgotten, Health, Refusal, UserLine, UserList};
 use fanal::base::config::Secret;
 use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
@@ -97,16 +97,30 @@ impl Control for Node {
         }
     }
 
-    fn list_users(&mut self, after: Option<&Bare>, limit: usize) -> Result<Vec<UserLine>, Refusal> {
+    fn list_users(&mut self, after: Option<&Bare>, limit: usize, node: Option<u16>) -> Result<UserList, Refusal> {
         let state = self.0.lock().unwrap();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let line = |(n, (jid, _)): (usize, (&Bare, _))| UserLine {
             jid: jid.clone(),
             user: UserId::new(1, 2, n as u32 + 1),
+            node: 4,
             sessions: 1,
             contacts: 20,
         };
-        Ok(state.users.range::<Bare, _>((from, Bound::Unbounded)).take(limit).enumerate().map(line).collect())
+        let mut behind = state.users.range::<Bare, _>((from, Bound::Unbounded)).filter(|_| node.is_none_or(|node| node == 4));
+        let users = behind.by_ref().take(limit).enumerate().map(line).collect();
+        Ok(UserList { users, more: behind.next().is_some(), missing: vec![5] })
+    }
+
+    fn clusters(&mut self) -> Result<ClusterList, Refusal> {
+        Ok(ClusterList { cluster: 1, directory: 1, clusters: Vec::new(), missing: Vec::new() })
+    }
+
+    fn forget_cluster(&mut self, number: u16, force: bool) -> Result<Forgotten, Refusal> {
+        match force {
+            true => Ok(Forgotten { gone: number.into(), left: 0 }),
+            false => Err(Refusal::Conflict(format!("cluster {number} has users"))),
+        }
     }
 
     fn clients(&mut self, most: usize) -> Result<Vec<ClientEntry>, Refusal> {

@@ -139,7 +139,7 @@ impl World {
                 let owner = std::str::from_utf8(key.split(|&byte| byte == 0).next().unwrap()).unwrap_or_default();
                 let core = usize::from(slot_of(owner) % self.cores);
                 let cores = if table == Table::Meta { 0..shards.len() } else { core..core + 1 };
-                shards[cores].iter_mut().for_each(|shard| shard.homes.load(table, key, value).unwrap());
+                shards[cores].iter_mut().for_each(|shard| shard.load(table, key, value).unwrap());
                 Ok(())
             };
             store.load(table, &mut row, &mut |_, _| ()).unwrap();

@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub mod certified;
+pub mod clusters;
+pub mod etcd;
 pub mod postgres;
 pub mod raw;
 pub mod served;

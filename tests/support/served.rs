@@ -112,10 +112,11 @@ impl Drop for Served {
     }
 }
 
-/// The users of a node.
+/// The users who live on a node.
 pub fn users(admin: SocketAddr) -> BTreeSet<String> {
-    let page = fanal::admin::client::Client::new(admin, None).users(None).unwrap();
-    page.users.into_iter().map(|user| user.jid).collect()
+    let admin = fanal::admin::client::Client::new(admin, None);
+    let node = admin.cluster().unwrap().node;
+    admin.users(None, 1_000, Some(node)).unwrap().users.into_iter().map(|user| user.jid).collect()
 }
 
 /// A new user whose home is on the second of these nodes, made through the first.

@@ -1,6 +1,6 @@
 //! `[cluster]`: which cluster and node this is, where the others are, and who keeps the table of owners.
 
-use super::{Config, Endpoint, Fault, StoreKind};
+use super::{Config, Endpoint, Fault, Link, StoreKind};
 use crate::base::id::{MOST_NODE, NodeId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -95,8 +95,8 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
         return Err(Fault::new("cluster.take_over", problem, "use a store that all nodes share, or take it out"));
     }
     match cluster.coordination {
-        Coordination::Embedded => check_embedded(cluster, node),
-        Coordination::Etcd => check_etcd(cluster),
+        Coordination::Embedded => check_embedded(cluster, node, config.link.address),
+        Coordination::Etcd => check_etcd(cluster).and_then(|()| check_address(&config.link)),
     }
 }
 
@@ -111,7 +111,7 @@ fn check_alone(cluster: &Cluster) -> Result<(), Fault> {
     }
 }
 
-fn check_embedded(cluster: &Cluster, node: u16) -> Result<(), Fault> {
+fn check_embedded(cluster: &Cluster, node: u16, said: Option<SocketAddr>) -> Result<(), Fault> {
     if !cluster.etcd.is_empty() {
         let problem = "nobody asks etcd while cluster.coordination is \"embedded\"";
         return Err(Fault::new("cluster.etcd", problem, "write coordination = \"etcd\", or take it out"));
@@ -129,12 +129,13 @@ fn check_embedded(cluster: &Cluster, node: u16) -> Result<(), Fault> {
             return Err(Fault::new("cluster.nodes", format!("{} stands there twice", peer.address), "give each node its own"));
         }
     }
-    match cluster.nodes.iter().any(|peer| peer.node.0 == node) {
-        true => Ok(()),
-        false => {
-            let fix = format!("write all nodes there, the same on each, this one like \"{node}=127.0.0.1:7402\"");
-            Err(Fault::new("cluster.nodes", format!("node {node}, which this is, does not stand there"), fix))
-        }
+    let Some(own) = cluster.nodes.iter().find(|peer| peer.node.0 == node) else {
+        let fix = format!("write all nodes there, the same on each, this one like \"{node}=127.0.0.1:7402\"");
+        return Err(Fault::new("cluster.nodes", format!("node {node}, which this is, does not stand there"), fix));
+    };
+    match said.filter(|said| *said != own.address) {
+        Some(_) => Err(Fault::new("link.address", format!("cluster.nodes says {}", own.address), "write the same, or take it out")),
+        None => Ok(()),
     }
 }
 
@@ -163,6 +164,18 @@ fn check_etcd(cluster: &Cluster) -> Result<(), Fault> {
     }
 }
 
+/// With etcd each node says itself where the others find it.
+fn check_address(link: &Link) -> Result<(), Fault> {
+    let like = "write the address of this machine that they reach, like \"192.0.2.1:7402\"";
+    match link.own_address() {
+        None => Err(Fault::new("link.address", "nothing says where the other nodes connect to this one", like)),
+        Some(own) if own.ip().is_unspecified() || own.port() == 0 => {
+            Err(Fault::new("link.address", format!("{own} is nowhere that the other nodes could connect to"), like))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,7 +191,7 @@ mod tests {
         assert_eq!((cluster.number, cluster.node, cluster.lease_ms), (Some(3), Some(2), 1000));
         assert_eq!(cluster.coordinator().map(String::from).as_deref(), Some("1=[::1]:7402"));
         let etcd = "[cluster]\nnumber = 3\nnode = 2\ncoordination = \"etcd\"\netcd = [\"http://127.0.0.1:2379\"]\n\
-            take_over = true\n[store]\nkind = \"memory\"";
+            take_over = true\n[store]\nkind = \"memory\"\n[link]\nlisten = \"127.0.0.1:7402\"";
         assert_eq!(Config::parse("fanal.toml", etcd).unwrap().cluster.coordinator(), None);
         assert_eq!(Config::parse("fanal.toml", "[cluster]\n").unwrap().cluster, Cluster::default());
     }
@@ -200,6 +213,12 @@ mod tests {
         assert!(fault(&format!("{etcd}etcd = [\"a:1\"]")).contains("http://127.0.0.1:2379"));
         assert!(fault(&format!("{etcd}etcd = [\"https://a:1\"]")).contains("write http://"));
         assert!(fault(&format!("{etcd}etcd = [\"http://a:1\"]\nlease_ms = 1000")).contains("write 2000 or more"));
+        let there = format!("{etcd}etcd = [\"http://a:1\"]\n");
+        assert!(fault(&there).contains("link.address: nothing says where"), "{}", fault(&there));
+        let wild = fault(&format!("{there}[link]\nlisten = \"0.0.0.0:7402\"\nplain = true"));
+        assert!(wild.contains("0.0.0.0:7402 is nowhere"), "{wild}");
+        let twice = fault(&format!("{base}nodes = [\"1=127.0.0.1:1\"]\n[link]\naddress = \"127.0.0.1:7402\""));
+        assert!(twice.contains("cluster.nodes says 127.0.0.1:1"), "{twice}");
         assert!(fault(&format!("{etcd}etcd = [\"http://a:1\"]\nnodes = [\"1=127.0.0.1:1\"]")).contains("embedded"));
     }
 }

@@ -28,9 +28,9 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
         let problem = "this node's own cluster has no number";
         return Err(Fault::new("directory.cluster", problem, "write [cluster] with a number of its own, or take it out"));
     }
-    if cluster.coordination == Coordination::Etcd {
-        let problem = "the other clusters could not be told where this one's nodes are: with etcd they are not in the file";
-        return Err(Fault::new("directory.cluster", problem, "write coordination = \"embedded\" and cluster.nodes"));
+    if cluster.coordination == Coordination::Etcd && cluster.number == Some(number) {
+        let problem = "with etcd nodes come and go, and names that the directory keeps for others would go with them";
+        return Err(Fault::new("directory.cluster", problem, "have a cluster with coordination = \"embedded\" keep it"));
     }
     check_at(config, cluster.number == Some(number))
 }
@@ -91,6 +91,8 @@ mod tests {
         assert!(with("cluster = 1\nat = [\"1=127.0.0.1:7402\"]").contains("a node of this cluster itself"));
         assert!(with("cluster = 40000").contains("from 1 to 32767"));
         let etcd = "[cluster]\nnumber = 2\nnode = 1\ncoordination = \"etcd\"\netcd = [\"http://127.0.0.1:2379\"]\n";
-        assert!(fault(&format!("{etcd}[directory]\ncluster = 2")).contains("embedded"));
+        let etcd = format!("{etcd}[link]\naddress = \"127.0.0.1:7402\"\n[directory]\n");
+        assert!(fault(&format!("{etcd}cluster = 2")).contains("embedded"));
+        Config::parse("fanal.toml", &format!("{etcd}cluster = 1\nat = [\"1=127.0.0.1:7410\"]")).unwrap();
     }
 }

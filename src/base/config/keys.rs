@@ -159,8 +159,9 @@ keys! {
     nodes: Shape::Nodes, "All nodes of the cluster: their numbers, and where the others connect to each. For embedded.",
         "[\"1=127.0.0.1:7402\"]";
     coordination: Shape::OneOf(&["embedded", "etcd"]), "Who keeps the table that says which node owns which users. embedded: the \
-        node with the lowest number, in its store. etcd: an etcd of 3 or 5 members, which outlives the loss of any node.";
-    etcd: Shape::Texts, "Where etcd's members are. \"http://127.0.0.1:2379\" is one.";
+        node with the lowest number, in its store. etcd: an etcd of 3 or 5 members, which outlives the loss of any node; there the \
+        nodes find each other, too.";
+    etcd: Shape::Texts, "Where etcd's members are, the same on all nodes. \"http://127.0.0.1:2379\" is one.";
     lease_ms: number(500, 60_000), "How long a node that is not heard is believed to be there, in milliseconds; with etcd, in \
         whole seconds. Then its users are shown offline.";
     take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \
@@ -173,8 +174,10 @@ keys! {
         the others are. Not where the directory is here.", "[\"1=127.0.0.1:7412\"]";
 
     ["link"]
-    listen: Shape::Address, "Where this node takes the links of others. Without it: at its own address in cluster.nodes.",
-        "\"0.0.0.0:7402\"";
+    listen: Shape::Address, "Where this node takes the links of others. Without it: at its own address in cluster.nodes, or with \
+        etcd at link.address.", "\"0.0.0.0:7402\"";
+    address: Shape::Address, "With etcd: where the others connect to this node. It says so there. Without it: at link.listen.",
+        "\"127.0.0.1:7402\"";
     ca: Shape::Text, "File with the certificates (PEM) of the authorities that vouch for nodes: of this cluster (`fanal link ca` \
         makes one), and of the clusters that it is linked with. With ca, certificate and key links go inside TLS.", "\"ca.pem\"";
     certificate: Shape::Text, "File with this node's certificate for links, as PEM (`fanal link certificate`): it names the node \

@@ -12,6 +12,9 @@ pub struct Link {
     /// Where this node takes other nodes' links; none: at its own entry in `cluster.nodes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// Where other nodes are told to connect to this one, with etcd; none: where it listens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
     /// PEM: the authorities of this cluster, and of others that it is linked with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -68,6 +71,7 @@ impl Default for Link {
     fn default() -> Link {
         Link {
             listen: None,
+            address: None,
             ca: None,
             certificate: None,
             key: None,
@@ -90,6 +94,11 @@ impl Default for Link {
 }
 
 impl Link {
+    /// Where other nodes connect to this one, if they hear it from etcd.
+    pub fn own_address(&self) -> Option<SocketAddr> {
+        self.address.or(self.listen)
+    }
+
     /// The files by which links prove who they are: authorities, certificate, key. `None`: links go in the clear.
     pub fn files(&self) -> Option<[&Path; 3]> {
         Some([self.ca.as_deref()?, self.certificate.as_deref()?, self.key.as_deref()?])
@@ -136,7 +145,8 @@ fn check_tls(config: &Config) -> Result<(), Fault> {
         };
     }
     let nodes = config.cluster.nodes.iter().map(|peer| ("cluster.nodes", peer.address));
-    let mut addresses = nodes.chain(link.listen.map(|listen| ("link.listen", listen)));
+    let own = [("link.listen", link.listen), ("link.address", link.address)];
+    let mut addresses = nodes.chain(own.into_iter().filter_map(|(key, address)| Some((key, address?))));
     match addresses.find(|(_, address)| !link.plain && !address.ip().is_loopback()) {
         Some((key, open)) => {
             let problem = format!("{open} is not on this machine alone, and links in the clear can be read and forged on the way");

@@ -1,4 +1,4 @@
-//! `fanal directory`: which cluster each user is of.
+//! `fanal directory`: which cluster each user is of, and which clusters there are.
 
 use crate::failure::Failure;
 use crate::settings::WhichNode;
@@ -9,6 +9,8 @@ use std::io::Write;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
+  fanal directory clusters
+  fanal directory forget 3
   fanal directory lookup alice@example.org
   fanal directory lookup alice@example.org --admin 127.0.0.1:7401 --json")]
 pub struct Args {
@@ -28,20 +30,62 @@ enum Command {
         #[command(flatten)]
         node: WhichNode,
     },
+    /// Show the clusters that a running node knows of: number, state, domains, nodes, and at the directory's nodes how many users
+    /// each has.
+    Clusters {
+        /// Print what the node's API answers, as JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        node: WhichNode,
+    },
+    /// Have a cluster forgotten that will never return: its number is free then. Ask a node of the cluster that keeps the
+    /// directory, with the nodes of the other one stopped.
+    Forget {
+        /// The cluster's number.
+        number: u16,
+        /// Also if it has users: their names are free then, for whoever comes first.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        node: WhichNode,
+    },
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
-    let Command::Lookup { jid, json, node } = args.command;
-    let listen = node.load()?.listen;
-    let node = Client::new(listen.admin, listen.admin_token);
-    if json {
-        let text = node.get(&format!("/directory/{}", percent_encode(&jid))).map_err(Failure::line)?;
-        return writeln!(std::io::stdout(), "{text}").map_err(Failure::line);
-    }
-    let text = match node.locate(&jid).map_err(Failure::line)?.cluster {
-        None => format!("{jid} is of no cluster"),
-        Some(0) => format!("{jid} is a user of this node, which belongs to no cluster"),
-        Some(cluster) => format!("{jid} is of cluster {cluster}"),
+    let text = match args.command {
+        Command::Lookup { jid, json, node } => lookup(&jid, json, &client(node)?)?,
+        Command::Clusters { json: true, node } => client(node)?.get("/clusters").map_err(Failure::line)? + "\n",
+        Command::Clusters { node, .. } => client(node)?.clusters().map_err(Failure::line)?.table(),
+        Command::Forget { number, force, node } => forget(number, force, &client(node)?)?,
     };
-    writeln!(std::io::stdout(), "{text}").map_err(Failure::line)
+    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::line)
+}
+
+fn client(node: WhichNode) -> Result<Client, Failure> {
+    let listen = node.load()?.listen;
+    Ok(Client::new(listen.admin, listen.admin_token))
+}
+
+fn forget(number: u16, force: bool, node: &Client) -> Result<String, Failure> {
+    let mut names = 0;
+    loop {
+        let forgotten = node.forget_cluster(number, force).map_err(Failure::line)?;
+        names += forgotten.gone;
+        if forgotten.left == 0 {
+            return Ok(format!("cluster {number} is forgotten, with {names} names\n"));
+        }
+        eprintln!("{names} names are forgotten, {} are left", forgotten.left);
+    }
+}
+
+fn lookup(jid: &str, json: bool, node: &Client) -> Result<String, Failure> {
+    if json {
+        return Ok(node.get(&format!("/directory/{}", percent_encode(jid))).map_err(Failure::line)? + "\n");
+    }
+    Ok(match node.locate(jid).map_err(Failure::line)?.cluster {
+        None => format!("{jid} is of no cluster\n"),
+        Some(0) => format!("{jid} is a user of this node, which belongs to no cluster\n"),
+        Some(cluster) => format!("{jid} is of cluster {cluster}\n"),
+    })
 }

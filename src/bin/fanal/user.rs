@@ -3,6 +3,7 @@
 
 use crate::failure::Failure;
 use crate::settings::WhichNode;
+use fanal::admin::UserEntry;
 use fanal::admin::client::{Client, ClientError};
 use fanal::base::config::{Config, StoreKind};
 use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -14,12 +15,13 @@ use fanal::store::dir::{DataDir, OpenError};
 use fanal::store::offline::{Offline, OfflineError};
 use fanal::store::postgres::{PostgresStore, TOOL};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// The cluster of a node that is in none.
-const CLUSTER: u16 = 0;
+/// Users asked for at a time.
+const PAGE: usize = 1_000;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -59,8 +61,12 @@ enum Command {
         #[command(flatten)]
         node: WhichNode,
     },
-    /// List all users: JID, number, and how they log in (stopped node) or how many sessions and contacts they have (running node).
+    /// List all users: JID, number, and how they log in (stopped node), or node, sessions and contacts (running node, whichever
+    /// of its cluster is asked).
     List {
+        /// Of a running cluster, the users of this node alone.
+        #[arg(long, value_name = "NODE")]
+        of: Option<u16>,
         #[command(flatten)]
         node: WhichNode,
     },
@@ -80,7 +86,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let jid = target.read_jid(&jid)?;
             say(&target.open(Offline::open)?.remove(&jid)?)
         }
-        Command::List { node } => Target::of(node)?.open(Offline::open)?.list(),
+        Command::List { of, node } => Target::of(node)?.open(Offline::open)?.list(of),
     }
 }
 
@@ -116,7 +122,7 @@ impl Target {
                 Some(_) => Ok(Accounts::Running(client())),
                 None => {
                     let store = PostgresStore::open_as_tool(settings).map_err(Failure::line)?;
-                    Ok(Accounts::Stopped(Offline::on(Box::new(store))))
+                    Ok(self.stopped(Offline::on(Box::new(store))))
                 }
             };
         }
@@ -127,14 +133,24 @@ impl Target {
                 ))),
                 _ => Ok(Accounts::Running(client())),
             },
-            opened => opened.map(Accounts::Stopped).map_err(Failure::line),
+            opened => opened.map(|accounts| self.stopped(accounts)).map_err(Failure::line),
         }
+    }
+
+    fn stopped(&self, accounts: Offline) -> Accounts {
+        let Config { cluster, directory, .. } = &self.config;
+        let accounts = accounts.with_directory(directory.cluster.is_some());
+        Accounts::Stopped { accounts, cluster: cluster.number.unwrap_or_default() }
     }
 }
 
 /// The accounts, where they are.
 enum Accounts {
-    Stopped(Offline),
+    /// `cluster`: 0 of a node that is in none.
+    Stopped {
+        accounts: Offline,
+        cluster: u16,
+    },
     Running(Client),
 }
 
@@ -148,13 +164,13 @@ impl Accounts {
                 node.add_user(jid.as_str(), password).map_err(Failure::line)?;
                 Ok(format!("added {jid} to the running node\n"))
             }
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, cluster } => {
                 let scram = password.map(credentials).transpose()?;
                 if replace && accounts.account(jid).map_err(Failure::line)?.is_some() {
                     accounts.set_credentials(jid, scram).map_err(Failure::line)?;
                     return Ok(format!("{jid} has another password\n"));
                 }
-                let user = accounts.add(jid, CLUSTER, scram, now()).map_err(Failure::line)?;
+                let user = accounts.add(jid, *cluster, scram, now()).map_err(Failure::line)?;
                 Ok(format!("added {jid}, number {:#x}\n", user.0))
             }
         }
@@ -162,7 +178,7 @@ impl Accounts {
 
     fn remove(&mut self, jid: &Bare) -> Result<String, Failure> {
         match self {
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, .. } => {
                 accounts.remove(jid).map_err(Failure::line)?;
                 Ok(format!("deleted {jid}\n"))
             }
@@ -173,9 +189,12 @@ impl Accounts {
         }
     }
 
-    fn list(&self) -> Result<(), Failure> {
+    fn list(&self, of: Option<u16>) -> Result<(), Failure> {
         match self {
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { .. } if of.is_some() => {
+                Err(Failure::line("--of: the node is stopped, and knows of no others: leave it out"))
+            }
+            Accounts::Stopped { accounts, .. } => {
                 let line = |(jid, account): (Bare, fanal::store::rows::Account)| {
                     let way = if account.scram.is_some() { "password" } else { "token" };
                     format!("{jid}\t{:#x}\t{way}\n", account.user.0)
@@ -183,21 +202,32 @@ impl Accounts {
                 say(&accounts.accounts().map_err(Failure::line)?.into_iter().map(line).collect::<String>())
             }
             Accounts::Running(node) => {
-                let mut after = None;
+                let (mut after, mut missing) = (None, BTreeSet::new());
                 loop {
-                    let page = node.users(after.as_deref()).map_err(Failure::line)?;
-                    let line = |user: &fanal::admin::UserEntry| {
-                        format!("{}\t{}\t{} sessions\t{} contacts\n", user.jid, user.id, user.sessions, user.contacts)
-                    };
+                    let page = node.users(after.as_deref(), PAGE, of).map_err(Failure::line)?;
                     say(&page.users.iter().map(line).collect::<String>())?;
+                    missing.extend(page.missing.iter().map(u16::to_string));
                     after = page.next;
                     if after.is_none() {
-                        return Ok(());
+                        break;
                     }
+                }
+                match missing.is_empty() {
+                    true => Ok(()),
+                    false => Err(Failure::line(format!(
+                        "the list is not whole: node {} of the cluster can't be reached: see fanal cluster status",
+                        missing.into_iter().collect::<Vec<_>>().join(", ")
+                    ))),
                 }
             }
         }
     }
+}
+
+/// A user of a running cluster, or (node 0) of a node that is alone.
+fn line(user: &UserEntry) -> String {
+    let node = if user.node == 0 { String::new() } else { format!("node {}\t", user.node) };
+    format!("{}\t{}\t{node}{} sessions\t{} contacts\n", user.jid, user.id, user.sessions, user.contacts)
 }
 
 /// A user of this node: the domain must be the configured one.

@@ -43,6 +43,8 @@ struct Lease {
 pub(super) struct Engine {
     terms: Terms,
     me: Member,
+    /// Slots whose users' rows are on this node's disk.
+    claims: Vec<u16>,
     gateway: Gateway,
     view: View,
     orders: (SyncSender<Order>, Receiver<Order>),
@@ -74,6 +76,7 @@ impl Engine {
         Engine {
             terms: settings.terms,
             me: settings.me.member(),
+            claims: settings.claims,
             gateway,
             view: View::new(Keys::new(settings.cluster)),
             orders,
@@ -373,12 +376,15 @@ impl Engine {
         Ok(self.txn(&Txn { compare, success })?.succeeded)
     }
 
-    /// Gives all slots of this node new epochs: those of this life.
+    /// Gives all slots of this node new epochs, those of this life, and takes those that it claims and nobody owns.
     fn begin(&mut self) -> io::Result<()> {
         let (node, epoch) = (self.me.node, self.view.slots.revision() + 1);
         loop {
             let old = |slot: &u16| self.view.slots.line(*slot).epoch < epoch;
-            let lines: Vec<(u16, NodeId)> = self.view.slots.slots_of(node).filter(old).map(|slot| (slot, node)).collect();
+            let free = |slot: &u16| self.view.slots.owner(*slot).is_none();
+            let claimed = self.claims.iter().copied().filter(free);
+            let lines: Vec<(u16, NodeId)> =
+                self.view.slots.slots_of(node).filter(old).chain(claimed).map(|slot| (slot, node)).collect();
             if lines.is_empty() {
                 break;
             }

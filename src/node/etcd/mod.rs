@@ -30,13 +30,15 @@ pub struct Settings {
     pub cluster: u16,
     pub terms: Terms,
     pub me: Myself,
+    /// Slots whose users' rows are on this node's disk: it's to be their owner if nobody is.
+    pub claims: Vec<u16>,
     /// etcd's members.
     pub endpoints: Vec<Endpoint>,
     /// Of the jitter.
     pub seed: u64,
 }
 
-/// Hears the events, on the etcd thread. It may not wait.
+/// Hears the events, on the etcd thread. It may wait for no more than other threads' next turn.
 pub type Tell = Box<dyn FnMut(Event) + Send>;
 
 /// The running engine.

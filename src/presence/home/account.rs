@@ -1,9 +1,9 @@
 //! Users come into being and go (Z1: their numbers are unique for ever).
 
-use super::Homes;
 use super::change::{Change, Origin, Waiter};
 use super::plan::{Plan, account_row};
 use super::reply::refuse;
+use super::{Homes, Place};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{UserId, slot_of};
 use crate::base::jid::Bare;
@@ -73,10 +73,8 @@ impl Homes {
         }
     }
 
-    /// A created account is stored: whoever asked for it is told.
+    /// A created account is stored, and the directory knows of it: whoever asked for it is told.
     pub(super) fn created(&mut self, at: UserRef, out: &mut Outbox) {
-        let jid = self.get(at).expect("a user being stored is there").jid.clone();
-        self.settle(&jid, at.user, out);
         for (caller, _) in self.creations.extract_if(.., |(_, of)| *of == at) {
             self.counters.registrations += u64::from(matches!(caller.who, Who::Client { .. }));
             answer(caller, Ok(()), out);
@@ -122,6 +120,14 @@ impl Homes {
         self.by_user.remove(&user.id);
         self.free.push(at.slot);
         Some(user)
+    }
+}
+
+/// The number of a user of this cluster, as it was stored: perhaps before the cluster had a number.
+pub(super) fn as_own(user: UserId, place: &Place) -> UserId {
+    match user.cluster() == 0 && user != UserId::NOBODY {
+        true => UserId::new(place.cluster, user.slot(), user.serial()),
+        false => user,
     }
 }
 

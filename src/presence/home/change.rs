@@ -41,6 +41,8 @@ pub enum Change {
     WayForgotten(Box<WayName>),
     /// The account goes; the answer is for the operator.
     Remove(Caller),
+    /// The same, and nobody has heard of the account.
+    Retract,
 }
 
 /// A change that is with the store.
@@ -54,6 +56,8 @@ pub struct Storing {
 #[derive(Debug)]
 pub(super) enum Origin {
     Creation,
+    /// Nothing is with the store: a new account waits for the directory, and what comes behind it waits with it.
+    Settling,
     Client(Asker),
     Way(Box<Way>),
     /// Nothing is with the store: a way waits to be tried again, and what comes behind it waits with it.
@@ -66,12 +70,18 @@ pub(super) enum Origin {
 pub(super) enum Waiter {
     Operator(Caller),
     Client(Asker),
+    Nobody,
 }
 
 impl Storing {
     /// Whether the account itself is being stored.
     pub fn is_creation(&self) -> bool {
-        matches!(self.origin, Origin::Creation)
+        matches!(self.origin, Origin::Creation | Origin::Settling)
+    }
+
+    /// Whether the account is stored and waits for the directory.
+    pub fn is_settling(&self) -> bool {
+        matches!(self.origin, Origin::Settling)
     }
 
     /// Whether the account is being removed.
@@ -249,6 +259,7 @@ impl Homes {
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
                 Change::Remove(caller) => (account::plan_removal(user, next_way), Origin::Removal(Waiter::Operator(caller))),
+                Change::Retract => (account::plan_removal(user, next_way), Origin::Removal(Waiter::Nobody)),
             };
             let mut planned = planned;
             if let Origin::Removal(_) = origin {
@@ -289,6 +300,9 @@ impl Homes {
             Ok(()) => {
                 self.counters.changes += 1;
                 if matches!(origin, Origin::Creation) {
+                    if self.waits_for_directory(now, at, out) {
+                        return;
+                    }
                     self.created(at, out);
                 }
                 self.carry_out(now, at, plan, origin, edge, out);
@@ -306,7 +320,7 @@ impl Homes {
         match origin {
             Origin::Client(asker) => refuse(asker, Reason::StorageFailed, why, out),
             Origin::Creation => self.creation_failed(at, why, out),
-            Origin::Retry => unreachable!("nothing was with the store"),
+            Origin::Retry | Origin::Settling => unreachable!("nothing was with the store"),
             Origin::Removal(waiter) => waiter.answer(Err(why), out),
             Origin::Way(way) => {
                 self.user(at).expect("just used").rare().waiting.push_front(Change::Way(way));
@@ -396,6 +410,7 @@ impl Waiter {
                 out.tell(edge, SessionEvent::Done { request });
             }
             (Waiter::Client(asker), Err(why)) => refuse(asker, Reason::StorageFailed, why, out),
+            (Waiter::Nobody, _) => {}
         }
     }
 }

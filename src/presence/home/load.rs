@@ -1,6 +1,7 @@
 //! After a start: users come back from the rows that were stored, and ways that had not arrived set out again.
 
 use super::Homes;
+use super::account::as_own;
 use crate::base::id::{CoreId, NodeId, Seat};
 use crate::base::jid::Bare;
 use crate::presence::control::{Asker, Content, Control, EdgeRef, Message, Note, Way, WayKind};
@@ -34,9 +35,10 @@ impl Homes {
             Table::Accounts => {
                 let jid = jid(rows::split_user(key).map_err(|e| read(&e))?)?;
                 let account = rows::Account::decode(value).map_err(|e| read(&e))?;
-                let known = self.serials.entry(account.user.slot()).or_insert(0);
-                *known = account.user.serial().max(*known);
-                let mut user = User::new(account.user, jid);
+                let id = as_own(account.user, &self.place);
+                let known = self.serials.entry(id.slot()).or_insert(0);
+                *known = id.serial().max(*known);
+                let mut user = User::new(id, jid);
                 user.credentials = account.scram.map(Box::new);
                 self.insert(user);
             }
@@ -45,14 +47,14 @@ impl Homes {
                 let row = rows::Contact::decode(value).map_err(|e| read(&e))?;
                 let state = State::from_bits(row.state).ok_or_else(|| read(&"an impossible subscription state"))?;
                 let detail = Detail::new(&row.name, row.groups.iter().map(String::as_str)).map_err(|e| read(&e.text()))?;
-                let item = Item { user: row.user, jid: jid(contact)?, state, detail };
+                let item = Item { user: as_own(row.user, &self.place), jid: jid(contact)?, state, detail };
                 self.owner(owner)?.roster.restore(item);
             }
             Table::Requests => {
                 let (owner, from) = rows::split_pair(key).map_err(|e| read(&e))?;
                 let row = rows::Request::decode(value).map_err(|e| read(&e))?;
-                let request =
-                    Request { from: jid(from)?, user: row.user, note: Note { text: row.note, extensions: row.extensions } };
+                let (note, user) = (Note { text: row.note, extensions: row.extensions }, as_own(row.user, &self.place));
+                let request = Request { from: jid(from)?, user, note };
                 self.owner(owner)?.rare().requests.push(request);
             }
             Table::Blocked => {
@@ -75,6 +77,7 @@ impl Homes {
                 let row = rows::Way::decode(value).map_err(|e| read(&e))?;
                 let kind = WayKind::from_number(row.kind).ok_or_else(|| read(&"an unknown kind of way"))?;
                 let rows::Way { note: text, from_user, to_user, arrived, extensions, .. } = row;
+                let [from_user, to_user] = [from_user, to_user].map(|user| as_own(user, &self.place));
                 let note = Note { text, extensions };
                 let cluster = if from_user.cluster() == self.place.cluster { 0 } else { from_user.cluster() };
                 let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence, cluster };
@@ -90,7 +93,7 @@ impl Homes {
         let read = |what: &dyn Display| format!("a row of {:?} can't be read: {what}", Table::Messages);
         let (owner, sequence) = rows::split_message(key).map_err(|e| read(&e))?;
         let row = rows::Message::decode(value).map_err(|e| read(&e))?;
-        let whose = row.user;
+        let whose = as_own(row.user, &self.place);
         let message = kept(owner, sequence, row)?;
         let bytes = message.frame_bytes();
         match self.owner(owner) {

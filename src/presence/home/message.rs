@@ -282,6 +282,7 @@ impl Homes {
                 Change::Attach(attach) => refuse(attach.asker, reason, "", out),
                 Change::Ask { asker, .. } => refuse(asker, reason, "", out),
                 Change::Remove(caller) => caller.answer(Answer::Done, out),
+                Change::Retract => {}
                 Change::WayForgotten(name) => self.forget_heard(&name, out),
                 Change::WayDone(name) => out.send(out.map.home_of(&name.from), Control::WayDone(name)),
                 Change::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),

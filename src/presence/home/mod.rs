@@ -146,10 +146,8 @@ pub struct Homes {
     pub relays: Relays,
     /// Which user is of which cluster, if this one keeps that.
     pub directory: Directory,
-    /// Users that have come or gone of which the directory does not know yet.
-    unsettled: BTreeMap<Bare, UserId>,
-    /// When it is told again.
-    settle_at: Option<Time>,
+    /// What the directory may not know of these users.
+    unsettled: settle::Unsettled,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -206,8 +204,7 @@ impl Homes {
             place,
             relays: Relays::new(hasher.clone()),
             directory: Directory::new(hasher.clone()),
-            unsettled: BTreeMap::new(),
-            settle_at: None,
+            unsettled: settle::Unsettled::default(),
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),
@@ -301,6 +298,24 @@ impl Homes {
         let mut names: Vec<Bare> = self.by_name.keys().cloned().collect();
         names.sort_unstable();
         names
+    }
+
+    /// The first so many users behind a name, in the order of their names; and whether there are more behind them.
+    pub fn names_behind(&self, after: Option<&Bare>, most: usize) -> (Vec<Bare>, bool) {
+        let mut names: BinaryHeap<&Bare> = BinaryHeap::new();
+        let mut more = false;
+        for jid in self.by_name.keys().filter(|jid| after.is_none_or(|after| *jid > after)) {
+            if names.len() < most || names.peek().is_some_and(|last| jid < *last) {
+                names.push(jid);
+            } else {
+                more = true;
+            }
+            if names.len() > most {
+                names.pop();
+                more = true;
+            }
+        }
+        (names.into_sorted_vec().into_iter().cloned().collect(), more)
     }
 
     pub fn user_count(&self) -> usize {

@@ -178,14 +178,19 @@ impl Homes {
     /// Sends another node the newest of what it has heard of by reference, as much as may go in one turn.
     pub fn send_wanted_to(&mut self, node: NodeId, out: &mut Outbox) {
         let (mut frame, mut bytes) = (Vec::new(), 0);
-        while bytes < WHOLE_BYTES
-            && let Some((user, session)) = out.peers.get_mut(&node).and_then(|peer| peer.wanted.take_one())
-        {
+        let Some(peer) = out.peers.get_mut(&node) else { return };
+        for _ in 0..peer.wanted.begin_round() {
+            let Some((user, session)) = (bytes < WHOLE_BYTES).then(|| peer.wanted.take_one()).flatten() else { return };
             let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
-            if self.write_newest(at, session, |there| there.seat.node == node, &mut frame) && !frame.is_empty() {
+            if !self.write_newest(at, session, |there| there.seat.node == node, &mut frame) {
+                continue;
+            }
+            if !frame.is_empty() {
                 self.counters.told_whole += 1;
                 bytes += frame.len();
-                out.send_whole(node, &frame);
+                peer.update(&frame);
+            } else if self.relays.expects(user, session) {
+                peer.wanted.add(user, session);
             }
         }
     }

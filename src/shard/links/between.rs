@@ -12,10 +12,11 @@ use crate::base::id::NodeId;
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::classify::Policy;
-use crate::ownership::clusters::{Cluster, Clusters, Unnumbered};
+use crate::ownership::clusters::{self, Cluster, Clusters, Unnumbered};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
 use crate::shard::owners::Word;
+use crate::store::Durability;
 use crate::wire::complex::{Packer, Unpacker};
 use crate::wire::link::{Hello, Purpose, Site};
 use std::collections::BTreeMap;
@@ -107,12 +108,29 @@ impl Shard {
 
     /// Whether each core may have lanes to it: it's of this cluster, or the directory has told of it.
     pub(super) fn has_all_lanes(&self, site: Site) -> bool {
-        let told = || self.links.clusters.get(site.cluster).is_some_and(|other| other.place.address(site.node).is_some());
-        self.terms().is_inside(site) || told()
+        match self.terms().is_inside(site) {
+            true => self.is_peer(site.node),
+            false => self.links.clusters.get(site.cluster).is_some_and(|other| other.place.address(site.node).is_some()),
+        }
     }
 
-    /// The first words with the directory.
+    /// Takes a row that was stored: every core has all that are about clusters.
+    ///
+    /// # Errors
+    /// It's one of those, and can't be read.
+    pub fn load_cluster(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let unreadable = |why| format!("a row about another cluster can't be read: {why}");
+        self.links.stored.load(key, value).map_err(unreadable)
+    }
+
+    /// The first words with the directory; or with all that log in here, if this is where it is kept.
     pub(super) fn begin_between(&mut self, now: Time) {
+        let mut table = std::mem::take(&mut self.links.stored);
+        if self.keeps_directory() {
+            // Another core may have had its first turn, and have heard of some, before this one.
+            self.links.clusters.others(0).for_each(|cluster| _ = table.put(cluster.clone()));
+            self.take_clusters(now, Arc::new(table));
+        }
         let Some(between) = self.terms().between.clone().filter(|_| self.settings.core.0 == LOG_IN_LANE) else { return };
         for (node, _) in between.at {
             self.open_lane(now, (Site { cluster: between.directory, node }, LOG_IN_LANE));
@@ -151,14 +169,41 @@ impl Shard {
         if self.terms().is_inside(site) {
             self.words.push(Word::Met(site.node));
         }
-        let terms = self.terms();
-        let Some(between) = &terms.between else { return };
-        if terms.is_inside(site) && self.keeps_directory() {
-            self.tell_table(site);
-        } else if site.cluster == between.directory {
-            let place = postcard::to_extend(&between.own.place, word::JOIN.to_le_bytes().to_vec());
-            self.links.words.push((site, place.expect("a place is plain values")));
+        match self.keeps_directory() {
+            true if self.terms().is_inside(site) => self.tell_table(site),
+            false if self.is_directory(site) => self.say_place(site),
+            _ => {}
         }
+    }
+
+    /// Tells a node of the directory where this cluster is.
+    fn say_place(&mut self, site: Site) {
+        let Some(own) = self.own_cluster() else { return };
+        let place = clusters::write_place(&own.place, word::JOIN.to_le_bytes().to_vec());
+        self.links.words.push((site, place));
+    }
+
+    /// Other nodes than before are of this cluster: the directory is to know, or tells all others.
+    pub(super) fn has_moved(&mut self) {
+        if self.settings.core.0 != LOG_IN_LANE {
+            return;
+        }
+        for site in self.links.reach.keys().copied().collect::<Vec<_>>() {
+            match self.keeps_directory() {
+                true => self.tell_table(site),
+                false if self.is_directory(site) => self.say_place(site),
+                false => {}
+            }
+        }
+    }
+
+    /// This cluster, as the others are to know it.
+    fn own_cluster(&self) -> Option<Cluster> {
+        let mut own = self.terms().between.as_ref()?.own.clone();
+        if let Some(nodes) = &self.links.nodes {
+            own.place.nodes = nodes.to_vec();
+        }
+        Some(own)
     }
 
     /// A cluster logs in.
@@ -166,7 +211,7 @@ impl Shard {
         if lane != LOG_IN_LANE || !self.keeps_directory() {
             return Err(BadPassage);
         }
-        let place = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        let place = clusters::read_place(said).ok_or(BadPassage)?;
         let known = self.links.clusters.get(site.cluster).map(|known| known.identity);
         let identity = known.or_else(|| self.links.log_ins.0.get(&site.cluster).copied()).ok_or(BadPassage)?;
         match self.links.clusters.claim(Some(site.cluster), identity, place) {
@@ -204,15 +249,14 @@ impl Shard {
         if lane != LOG_IN_LANE || !self.is_directory(site) {
             return Err(BadPassage);
         }
-        let told: Vec<Cluster> = postcard::from_bytes(said).map_err(|_| BadPassage)?;
+        let told = clusters::read_clusters(said).ok_or(BadPassage)?;
         let (terms, known) = (self.terms(), &self.links.clusters);
         let is_believed = |cluster: &Cluster| {
             // Between nodes of the directory the word of the lower one holds.
             let is_new = known.get(cluster.number).is_none();
             cluster.number != terms.me.cluster && (!terms.is_inside(site) || is_new || site.node < terms.me.node)
         };
-        let sound = |cluster: Cluster| Clusters::default().claim(Some(cluster.number), cluster.identity, cluster.place);
-        let believed = told.into_iter().filter(is_believed).map(sound).collect::<Result<_, _>>().map_err(|_| BadPassage)?;
+        let believed = told.into_iter().filter(is_believed).collect();
         self.learn(now, believed);
         Ok(())
     }
@@ -220,13 +264,12 @@ impl Shard {
     /// Takes in what is true of clusters from now on, and tells all who are to know. False: it's nothing new.
     fn learn(&mut self, now: Time, clusters: Vec<Cluster>) -> bool {
         let mut table = (*self.links.clusters).clone();
-        let news = clusters.into_iter().filter(|cluster| table.put(cluster.clone())).count();
-        if news == 0 {
+        let news: Vec<u16> =
+            clusters.into_iter().map(|new| (new.number, table.put(new))).filter_map(|(n, new)| new.then_some(n)).collect();
+        if news.is_empty() {
             return false;
         }
-        let table = Arc::new(table);
-        self.tell_cores(|| Entry::Clusters(table.clone()));
-        self.take_clusters(now, table);
+        self.change_table(now, table, &news);
         if self.keeps_directory() {
             let sites: Vec<Site> = self.links.reach.keys().copied().collect();
             sites.into_iter().for_each(|site| self.tell_table(site));
@@ -234,12 +277,54 @@ impl Shard {
         true
     }
 
+    /// What is known of these clusters is another thing from now on. The directory keeps it.
+    fn change_table(&mut self, now: Time, table: Clusters, changed: &[u16]) {
+        if self.keeps_directory() {
+            self.out.commit(changed.iter().map(|&number| table.row(number)).collect(), Durability::Synced);
+        }
+        let table = Arc::new(table);
+        self.tell_cores(|| Entry::Clusters(table.clone()));
+        self.take_clusters(now, table);
+    }
+
+    /// The operator of the directory has a cluster forgotten: everybody who is there hears of it.
+    ///
+    /// # Errors
+    /// It is not known here, or this is not the directory.
+    pub(in crate::shard) fn forget_cluster(&mut self, now: Time, number: u16) -> Result<(), String> {
+        if !self.keeps_directory() || self.links.clusters.get(number).is_none() {
+            return Err(format!("no cluster {number} is known here"));
+        }
+        let says = [word::FORGOTTEN.to_le_bytes(), number.to_le_bytes()].concat();
+        let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| site.cluster != number).collect();
+        self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
+        self.forget(now, number);
+        Ok(())
+    }
+
+    /// The directory has forgotten a cluster.
+    pub(super) fn told_to_forget(&mut self, now: Time, (site, lane): Lane, said: &[u8]) -> Result<(), BadPassage> {
+        if lane != LOG_IN_LANE || !self.is_directory(site) {
+            return Err(BadPassage);
+        }
+        let number = said.try_into().map(u16::from_le_bytes).map_err(|_| BadPassage)?;
+        self.forget(now, number);
+        Ok(())
+    }
+
+    fn forget(&mut self, now: Time, number: u16) {
+        let mut table = (*self.links.clusters).clone();
+        if table.remove(number) {
+            self.change_table(now, table, &[number]);
+        }
+    }
+
     /// Tells a node of all clusters but its own: only the directory does.
     fn tell_table(&mut self, site: Site) {
-        let Some(between) = &self.terms().between else { return };
-        let others = self.links.clusters.others(site.cluster).chain((site.cluster != between.own.number).then_some(&between.own));
-        let told = postcard::to_extend(&others.collect::<Vec<_>>(), word::CLUSTERS.to_le_bytes().to_vec());
-        self.links.words.push((site, told.expect("clusters are plain values")));
+        let Some(own) = self.own_cluster() else { return };
+        let others = self.links.clusters.others(site.cluster).chain((site.cluster != own.number).then_some(&own));
+        let told = clusters::write_clusters(others, word::CLUSTERS.to_le_bytes().to_vec());
+        self.links.words.push((site, told));
     }
 
     /// Every core has the same table: lanes are opened to whom it names, and closed to whom it doesn't name any more.
@@ -250,16 +335,14 @@ impl Shard {
             identity(&before).is_some_and(|before| identity(&table) != Some(before))
         };
         let is_over = |shard: &Shard, site: &Site| was_another(site) || !shard.is_known(*site);
-        let lanes: Vec<Lane> = self.links.lanes.keys().copied().filter(|(site, _)| is_over(self, site)).collect();
-        for lane in lanes {
-            let machine = self.links.lanes.remove(&lane);
-            machine.into_iter().for_each(|mut machine| machine.leave(&mut self.out.lines));
-        }
-        let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| is_over(self, site)).collect();
-        sites.into_iter().for_each(|site| self.forget_site(now, site));
+        self.forget_sites(now, is_over);
         let me = self.terms().me.cluster;
+        for gone in before.others(me).filter(|cluster| table.get(cluster.number).is_none()) {
+            self.gateway.forget(gone.number);
+        }
+        let domains = |cluster: &Cluster| (cluster.number, cluster.place.domains.iter().cloned().collect());
+        self.homes.directory.set_domains(table.others(me).map(domains).collect());
         for cluster in table.others(me) {
-            self.homes.directory.set_domains(cluster.number, cluster.place.domains.iter().cloned().collect());
             for &(node, _) in &cluster.place.nodes {
                 self.open_own_lanes(now, Site { cluster: cluster.number, node });
             }

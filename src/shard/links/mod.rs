@@ -8,6 +8,7 @@
 
 mod between;
 mod crossing;
+mod nodes;
 mod reach;
 mod send;
 
@@ -57,6 +58,8 @@ mod word {
     pub const OWNERS: u16 = u16::MAX - 6;
     /// The same as `READY`, to whoever has said that again: one of its cores had heard it before it heard of an older break.
     pub const STILL_READY: u16 = u16::MAX - 7;
+    /// The directory's operator has had a cluster forgotten.
+    pub const FORGOTTEN: u16 = u16::MAX - 8;
     pub const CROSSING: u16 = 0;
 }
 
@@ -69,7 +72,7 @@ pub struct LinkTerms {
     /// Of the configuration that all nodes should share.
     pub digest: [u8; 32],
     pub settings: crate::link::Settings,
-    /// The other nodes of the cluster, and where they are.
+    /// The other nodes of the cluster, and where they are, as far as that is known from the start.
     pub peers: Vec<(NodeId, SocketAddr)>,
     /// `None`: there are no other clusters.
     pub between: Option<Between>,
@@ -110,8 +113,12 @@ pub(super) struct Links {
     /// By cluster.
     routes: BTreeMap<u16, Route>,
     crossings: Crossings,
+    /// The nodes of this cluster, if they come and go.
+    nodes: Option<Arc<[(NodeId, SocketAddr)]>>,
     /// The other clusters, as the directory knows them.
     clusters: Arc<Clusters>,
+    /// Those that the store has, until the first turn.
+    stored: Clusters,
     log_ins: LogIns,
     /// What the link itself has to say to a node, by this core's own lane, with the next turn.
     words: Vec<(Site, Vec<u8>)>,
@@ -120,6 +127,10 @@ pub(super) struct Links {
 }
 
 impl Links {
+    pub fn clusters(&self) -> Arc<Clusters> {
+        self.clusters.clone()
+    }
+
     pub fn lane(&mut self, lane: Lane) -> Option<&mut Machine> {
         self.lanes.get_mut(&lane)
     }
@@ -272,7 +283,7 @@ impl Shard {
         }
         let admitted = match terms.is_inside(site) {
             true if site == terms.me => Err(LinkReason::SameNumbers),
-            true if terms.peers.iter().any(|(known, _)| *known == site.node) => Ok(()),
+            true if self.is_peer(site.node) => Ok(()),
             true => Err(LinkReason::UnknownPeer),
             false => self.admit_cluster(&hello),
         };
@@ -324,6 +335,7 @@ impl Shard {
             (word::JOIN, false) => self.join(now, lane, said)?,
             (word::CLUSTERS, _) => self.told_of_clusters(now, lane, said)?,
             (word::DENIED, false) => self.denied(lane, said)?,
+            (word::FORGOTTEN, _) => self.told_to_forget(now, lane, said)?,
             (word::AGAIN, _) => self.asked_again(site, said)?,
             (word::CUT_OFF, true) => self.cut_off(site.node, said)?,
             (word::OWNERS, true) => self.words.push(Word::Heard { from: site.node, bytes: said.to_vec() }),
@@ -374,7 +386,7 @@ impl Shard {
         let told = self.links.clusters.others(terms.me.cluster);
         let told =
             told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
-        terms.peers.iter().map(|(node, _)| terms.inside(*node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+        self.peers().map(|(node, _)| terms.inside(node)).chain(self.links.reach.keys().copied()).chain(told).collect()
     }
 
     /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
@@ -388,10 +400,10 @@ impl Shard {
     /// Where a node is.
     pub(super) fn address_of(&self, site: Site) -> Option<SocketAddr> {
         let terms = self.terms();
-        let named = |nodes: &[(NodeId, SocketAddr)]| nodes.iter().find(|(node, _)| *node == site.node).map(|(_, address)| *address);
         if terms.is_inside(site) {
-            return named(&terms.peers);
+            return self.peers().find(|(node, _)| *node == site.node).map(|(_, address)| address);
         }
+        let named = |nodes: &[(NodeId, SocketAddr)]| nodes.iter().find(|(node, _)| *node == site.node).map(|(_, address)| *address);
         // What the operator has written here comes first: that may be another way to the same node.
         let written = terms.between.as_ref().and_then(|between| named(between.at_of(site.cluster)));
         written.or_else(|| named(&self.links.clusters.get(site.cluster)?.place.nodes))

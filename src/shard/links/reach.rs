@@ -6,7 +6,7 @@
 //! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare; a node
 //! that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is long past.
 
-use super::{Shard, word};
+use super::{Lane, Shard, word};
 use crate::base::id::{CoreId, NodeId};
 use crate::base::time::{Time, WallClock};
 use crate::presence::passage::BadPassage;
@@ -176,10 +176,18 @@ impl Shard {
         }
     }
 
-    /// Forgets a node that is no node of its cluster any more.
-    pub(super) fn forget_site(&mut self, now: Time, site: Site) {
-        if self.links.reach.remove(&site).is_some_and(|reach| reach.found) {
-            self.site_lost(now, site);
+    /// Forgets nodes that are no nodes of their clusters any more, and closes the lanes to them.
+    pub(super) fn forget_sites(&mut self, now: Time, is_over: impl Fn(&Shard, &Site) -> bool) {
+        let lanes: Vec<Lane> = self.links.lanes.keys().copied().filter(|(site, _)| is_over(self, site)).collect();
+        for lane in lanes {
+            let machine = self.links.lanes.remove(&lane);
+            machine.into_iter().for_each(|mut machine| machine.leave(&mut self.out.lines));
+        }
+        let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| is_over(self, site)).collect();
+        for site in sites {
+            if self.links.reach.remove(&site).is_some_and(|reach| reach.found) {
+                self.site_lost(now, site);
+            }
         }
     }
 

@@ -1,0 +1,115 @@
+//! The directory in memory: users from before there was one, new accounts that wait for it, names that two clusters want.
+
+mod nodes_world;
+
+use fanal::base::id::{UserId, slot_of};
+use fanal::base::time::{Time, WallClock};
+use fanal::store::memory::Memory;
+use fanal::store::rows::{self, Account, Row};
+use fanal::store::{Backend, Commit, Durability, Table, Write};
+use fanal::wire::native::Show;
+use nodes_world::{Client, Heard, World, jid};
+
+/// What is told of at a time is fewer.
+const MANY: usize = 600;
+
+fn names(world: &World) -> usize {
+    world.nodes.iter().flat_map(|node| &node.shards).map(|shard| shard.homes.directory.count()).sum()
+}
+
+fn unsettled(world: &World, node: usize) -> usize {
+    world.nodes[node].shards.iter().map(|shard| shard.homes.unsettled_count()).sum()
+}
+
+fn rows_of(world: &World, node: usize, table: Table, prefix: &[u8]) -> usize {
+    let mut rows = 0;
+    let mut row = |key: &[u8], _: &[u8]| {
+        rows += usize::from(key.starts_with(prefix));
+        Ok(())
+    };
+    world.nodes[node].store.load(table, &mut row, &mut |_, _| ()).unwrap();
+    rows
+}
+
+/// An account as a node made it that belonged to no cluster.
+fn from_before(store: &mut Memory, name: &str) {
+    let bare = jid(name);
+    let account = Account { user: UserId::new(0, slot_of(bare.as_str()), 1), scram: None, created: WallClock(5) };
+    let writes = vec![Write { table: Table::Accounts, key: rows::user_key(&bare), value: Some(account.encode()) }];
+    store.apply(&[Commit { ticket: 0, writes, durability: Durability::Synced }]).unwrap();
+}
+
+fn sessions(world: &World, client: Client) -> usize {
+    world.nodes[client.node].shards.iter().map(|shard| shard.homes.session_count()).sum()
+}
+
+/// Row Z1: a node that was alone, and a cluster that keeps the directory itself, tell it of all users that they have already.
+#[test]
+fn z1_users_from_before_there_was_a_directory_are_settled_once() {
+    for node in [0, 1] {
+        let mut world = World::clusters(2, 1, 2);
+        let number = world.nodes[node].cluster;
+        let old: Vec<String> = (0..MANY).map(|n| format!("old{n}.{number}")).collect();
+        old.iter().for_each(|name| from_before(&mut world.nodes[node].store, name));
+        // The mark of a start without users.
+        assert_eq!(rows_of(&world, node, Table::Meta, b"settled:"), 2);
+        let mut store = std::mem::take(&mut world.nodes[node].store);
+        let marks = store.rows(Table::Meta).map(|(key, _)| key.to_vec()).filter(|key| key.starts_with(b"settled:"));
+        let writes = marks.map(|key| Write { table: Table::Meta, key, value: None }).collect();
+        store.apply(&[Commit { ticket: 0, writes, durability: Durability::Synced }]).unwrap();
+        world.nodes[node].store = store;
+        world.kill(node);
+        world.revive(node, 2);
+        assert_eq!((names(&world), unsettled(&world, node)), (MANY, 0));
+        assert_eq!(rows_of(&world, node, Table::Meta, b"settled:"), 2);
+        // They are users of their cluster in every way.
+        let (ann, bob) = (&old[7], world.name_on(1 - node, 0));
+        let (a, b) = (world.online(node, ann), world.online(1 - node, &bob));
+        world.subscribes((&bob, b), (ann, a));
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
+        let told = world.entries.len();
+        world.kill(node);
+        world.revive(node, 3);
+        assert_eq!((names(&world), unsettled(&world, node)), (MANY + 1, 0));
+        assert!(world.entries.len() < told + 20, "it is not told of all of them again");
+    }
+}
+
+/// Row Z1: who is told that an account is there may count on others finding it, unless the directory takes too long.
+#[test]
+fn z1_a_new_account_waits_for_the_directory_but_not_for_ever() {
+    for is_healed in [true, false] {
+        let mut world = World::clusters(2, 1, 1);
+        let ann = world.name_on(1, 0);
+        world.cut_clusters(1, 2);
+        let client = world.online(1, &ann);
+        assert_eq!((sessions(&world, client), unsettled(&world, 1), names(&world)), (0, 1, 0));
+        match is_healed {
+            true => world.heal_clusters(1, 2),
+            false => {
+                world.now = Time(world.now.0 + 1_000_000_000);
+                world.settle();
+            }
+        }
+        assert_eq!((sessions(&world, client), names(&world)), (1, usize::from(is_healed)));
+        let late = world.nodes[1].shards[0].homes.settle_counts().0;
+        assert_eq!((late, unsettled(&world, 1)), (u64::from(!is_healed), usize::from(!is_healed)));
+    }
+}
+
+/// Row Z1: one name, one cluster.
+#[test]
+fn z1_a_new_account_whose_name_is_another_clusters_is_refused_and_leaves_nothing_behind() {
+    let mut world = World::clusters(3, 1, 1);
+    let first = world.online(1, "ann");
+    assert_eq!(sessions(&world, first), 1);
+    let second = world.online(2, "ann");
+    let heard = world.heard(second);
+    assert!(heard.iter().any(|heard| matches!(heard, Heard::Error(_))), "{heard:?}");
+    let shard = &world.nodes[2].shards[0];
+    assert_eq!((shard.homes.user_count(), shard.homes.session_count(), shard.homes.settle_counts().1), (0, 0, 1));
+    assert_eq!((rows_of(&world, 2, Table::Accounts, b""), rows_of(&world, 2, Table::Meta, b"unsettled:")), (0, 0));
+    assert_eq!((sessions(&world, first), names(&world)), (1, 1));
+}

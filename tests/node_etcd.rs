@@ -1,0 +1,204 @@
+//! Nodes of one cluster that find each other and share out users by a real etcd: processes of their own, sockets, links. Z1, Z4,
+//! M1, M4. Skipped, with a word, where there is no etcd.
+
+#![cfg(feature = "runtime")]
+
+mod support;
+
+use fanal::admin::client::Client as Admin;
+use fanal::base::config::{Config, Coordination};
+use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::wire::native::Show;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::etcd::{Server, Way};
+use support::served::{Served, user_on, users};
+use support::{LONG, until};
+
+/// Nodes of a cluster, each of its own process with a store of its own.
+struct Cluster {
+    data: tempfile::TempDir,
+    links: Vec<SocketAddr>,
+}
+
+impl Cluster {
+    /// Of so many nodes, none of which runs yet.
+    fn new(nodes: usize) -> Cluster {
+        let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let links = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        Cluster { data: tempfile::tempdir().unwrap(), links }
+    }
+
+    /// A node that finds etcd there.
+    fn serve(&self, node: usize, etcd: SocketAddr) -> Served {
+        let mut config = Config::default();
+        (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
+        (config.cluster.coordination, config.cluster.etcd) = (Coordination::Etcd, vec![format!("http://{etcd}")]);
+        config.link.listen = Some(self.links[node]);
+        Served::start_with_config(&self.path(node), 1, &config)
+    }
+
+    fn path(&self, node: usize) -> std::path::PathBuf {
+        Path::new(self.data.path()).join(node.to_string())
+    }
+}
+
+/// A client logs in, as soon as its user's home can be reached.
+fn user(node: &Served, jid: &str) -> Client {
+    let end = Instant::now() + LONG;
+    loop {
+        let mut client = Client::connect(&node.native.to_string(), LONG).unwrap();
+        match client.log_in(jid, LogIn::Token(&node.token(jid)), "desk") {
+            Ok(_) => {
+                show(&mut client, Show::Available);
+                return client;
+            }
+            Err(error) => assert!(Instant::now() < end, "{jid}: {error}"),
+        }
+    }
+}
+
+fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
+    one.1.subscribe(other.0, "").unwrap();
+    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
+    other.1.approve(one.0).unwrap();
+}
+
+fn sees(client: &mut Client, show: Show) {
+    until(client, |event| match event {
+        Event::Presence(event) if event.show == show => Some(()),
+        _ => None,
+    });
+}
+
+fn show(client: &mut Client, show: Show) {
+    client.set_presence(&Presence { show, ..Presence::default() }).unwrap();
+}
+
+/// Two users on different nodes, the first of whom sees the second.
+fn pair(one: &Served, other: &Served) -> (Client, Client, String) {
+    let (ann, bob) = (user_on(one.admin, one.admin, "ann"), user_on(one.admin, other.admin, "bob"));
+    let (mut watcher, mut publisher) = (user(one, &ann), user(other, &bob));
+    befriend((&ann, &mut watcher), (&bob, &mut publisher));
+    sees(&mut watcher, Show::Available);
+    (watcher, publisher, bob)
+}
+
+/// Z1, Z4, M1, M4.
+#[test]
+fn z4_nodes_find_each_other_in_etcd_share_out_users_and_one_that_comes_later_gets_some() {
+    let Some(server) = Server::start() else { return };
+    let cluster = Cluster::new(3);
+    let (first, second) = (cluster.serve(0, server.address()), cluster.serve(1, server.address()));
+    let (mut watcher, mut publisher, bob) = pair(&first, &second);
+    let third = cluster.serve(2, server.address());
+    let cara = user_on(first.admin, third.admin, "cara");
+    let mut late = user(&second, &cara);
+    late.subscribe(&bob, "").unwrap();
+    until(&mut publisher, |event| matches!(event, Event::Subscription(_)).then_some(()));
+    publisher.approve(&cara).unwrap();
+    sees(&mut late, Show::Available);
+    show(&mut publisher, Show::Away);
+    sees(&mut watcher, Show::Away);
+    sees(&mut late, Show::Away);
+    drop((watcher, publisher, late));
+    let before = [&first, &second, &third].map(|node| users(node.admin));
+    [first, second, third].into_iter().for_each(Served::stop);
+    let nodes = [2, 1, 0].map(|node| cluster.serve(node, server.address()));
+    drop(user(&nodes[0], &bob));
+    assert_eq!([2, 1, 0].map(|at| users(nodes[at].admin)), before, "all are where they were");
+    nodes.into_iter().for_each(Served::stop);
+}
+
+/// Z4: presence goes on without etcd, and who comes into being waits for it.
+#[test]
+fn z4_while_etcd_is_away_presence_goes_on_and_assignments_wait() {
+    let Some(mut server) = Server::start() else { return };
+    let cluster = Cluster::new(2);
+    let (first, second) = (cluster.serve(0, server.address()), cluster.serve(1, server.address()));
+    let (mut watcher, mut publisher, _) = pair(&first, &second);
+    let admin = first.admin;
+    let waits = std::cell::OnceCell::new();
+    server.kill_and_restart(|| {
+        let made = std::thread::spawn(move || {
+            (0..64).map(|n| Admin::new(admin, None).add_user(&format!("late{n}@localhost"), None)).all(|made| made.is_ok())
+        });
+        _ = waits.set(made);
+        // Longer than any lease.
+        let end = Instant::now() + Duration::from_secs(4);
+        for turn in 0.. {
+            let shown = [Show::Away, Show::DoNotDisturb][turn % 2];
+            show(&mut publisher, shown);
+            sees(&mut watcher, shown);
+            if Instant::now() > end {
+                break;
+            }
+        }
+    });
+    assert!(waits.into_inner().unwrap().join().unwrap(), "they were made in the end: {}", first.log());
+    user_on(first.admin, second.admin, "new");
+    drop((watcher, publisher));
+    first.stop();
+    second.stop();
+}
+
+/// Z13, G4.
+#[test]
+fn z13_the_users_of_a_killed_node_are_shown_as_gone_and_come_back_with_it_and_the_others_go_on() {
+    let Some(server) = Server::start() else { return };
+    let cluster = Cluster::new(3);
+    let [first, second, third] = [0, 1, 2].map(|node| cluster.serve(node, server.address()));
+    let (mut watcher, publisher, bob) = pair(&second, &first);
+    first.kill();
+    sees(&mut watcher, Show::Unavailable);
+    drop(publisher);
+    // The one with the lowest number looked after slots without owners.
+    user_on(second.admin, third.admin, "dora");
+    let first = cluster.serve(0, server.address());
+    let again = user(&third, &bob);
+    sees(&mut watcher, Show::Available);
+    drop((watcher, again));
+    [first, second, third].into_iter().for_each(Served::stop);
+}
+
+/// A node that can't reach etcd goes on with what it knows, and hears what it missed, whatever is compacted by then.
+#[test]
+fn z4_a_node_cut_off_from_etcd_goes_on_and_catches_up() {
+    let Some(server) = Server::start() else { return };
+    let (cluster, way) = (Cluster::new(3), Way::to(server.address()));
+    let (first, second) = (cluster.serve(0, way.address), cluster.serve(1, server.address()));
+    let (mut watcher, mut publisher, _) = pair(&second, &first);
+    way.cut();
+    let third = cluster.serve(2, server.address());
+    let cara = user_on(second.admin, third.admin, "cara");
+    show(&mut publisher, Show::Away);
+    sees(&mut watcher, Show::Away);
+    server.compact();
+    way.heal();
+    // Its node has heard of the third one, and of who is there.
+    let mut late = user(&first, &cara);
+    show(&mut late, Show::DoNotDisturb);
+    drop((watcher, publisher, late));
+    [first, second, third].into_iter().for_each(Served::stop);
+}
+
+/// Z1: a number is one node's.
+#[test]
+fn z1_a_second_node_of_the_same_number_is_told_so_and_takes_nothing() {
+    let Some(server) = Server::start() else { return };
+    let cluster = Cluster::new(2);
+    let first = cluster.serve(0, server.address());
+    user_on(first.admin, first.admin, "ann");
+    let other = Cluster { data: tempfile::tempdir().unwrap(), links: vec![cluster.links[1]] };
+    let second = other.serve(0, server.address());
+    let end = Instant::now() + LONG;
+    while !second.log().contains("has this number: give each node its own") {
+        assert!(Instant::now() < end, "{}", second.log());
+        std::thread::yield_now();
+    }
+    user_on(first.admin, first.admin, "bob");
+    assert!(users(second.admin).is_empty());
+    first.stop();
+    second.stop();
+}
