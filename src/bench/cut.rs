@@ -41,7 +41,7 @@ impl View {
 /// What one cut has brought.
 struct Healed {
     changed: u32,
-    /// From healing until the first entry crosses, and until all is right.
+    /// From healing until the nodes have found each other, and until all is right.
     linked: Duration,
     right: Duration,
     bytes: u64,
@@ -51,6 +51,8 @@ struct Cut<'a> {
     wires: &'a mut Wires,
     across: &'a mut Across,
     taps: &'a Taps,
+    /// Whether the nodes have found each other.
+    found: &'a dyn Fn() -> io::Result<bool>,
     views: Vec<View>,
     wrong: usize,
 }
@@ -59,8 +61,15 @@ struct Cut<'a> {
 ///
 /// # Errors
 /// A connection broke; some subscribers did not get the right state.
-pub fn run(report: &mut Report, wires: &mut Wires, across: &mut Across, taps: &Taps, users: u32, time: Duration) -> io::Result<()> {
-    let mut cut = Cut { wires, across, taps, views: vec![View::default(); users as usize], wrong: 0 };
+pub fn run(
+    report: &mut Report,
+    (wires, across): (&mut Wires, &mut Across),
+    taps: &Taps,
+    found: &dyn Fn() -> io::Result<bool>,
+    users: u32,
+    time: Duration,
+) -> io::Result<()> {
+    let mut cut = Cut { wires, across, taps, found, views: vec![View::default(); users as usize], wrong: 0 };
     let names = [
         ["unchanged_linked_ms", "unchanged_resync_ms", "unchanged_resync_bytes"],
         ["linked_ms", "resync_ms", "resync_bytes"],
@@ -68,7 +77,7 @@ pub fn run(report: &mut Report, wires: &mut Wires, across: &mut Across, taps: &T
     ];
     for (changed, [linked, resync, bytes]) in [0, users.div_ceil(FEW), users].into_iter().zip(names) {
         let healed = cut.heal(time, changed)?;
-        report.number(linked, healed.linked.as_secs_f64() * 1e3, "from healing until something crosses: back-off");
+        report.number(linked, healed.linked.as_secs_f64() * 1e3, "from healing until the nodes have found each other");
         report.number(resync, healed.right.as_secs_f64() * 1e3, "from healing until all subscribers have the right state");
         report.count(bytes, healed.bytes, "that crossed for it, both ways, acknowledgements and pings and all");
         if changed == users.div_ceil(FEW) {
@@ -87,7 +96,7 @@ impl Cut<'_> {
         self.listen_until(began + time / 2)?;
         (0..changed).try_for_each(|user| self.change(user))?;
         self.listen_until(began + time)?;
-        let before = self.taps.crossed()?;
+        let before = self.taps.crossed()?.bytes;
         self.taps.heal();
         let (healed, mut heard, mut linked) = (Instant::now(), Instant::now(), None);
         while self.wrong > 0 || linked.is_none() {
@@ -99,13 +108,13 @@ impl Cut<'_> {
                     "{wrong} users are not seen as they are, {seconds} s after the links were healed"
                 )));
             }
-            if linked.is_none() && self.taps.crossed()?.others > before.others {
+            if linked.is_none() && (self.found)()? {
                 linked = Some(healed.elapsed());
             }
         }
         let right = healed.elapsed();
         self.listen_until(Instant::now() + AFTER)?;
-        let bytes = self.taps.crossed()?.bytes - before.bytes;
+        let bytes = self.taps.crossed()?.bytes - before;
         Ok(Healed { changed, linked: linked.unwrap_or_default(), right, bytes })
     }
 

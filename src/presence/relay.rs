@@ -196,8 +196,10 @@ impl Relays {
     /// The home has not approved a subscriber.
     pub fn refused(&mut self, publisher: UserId, nonce: u32, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        relay.in_question = false;
-        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else { return };
+        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else {
+            relay.in_question = false;
+            return;
+        };
         let (_, Question { subscriber, seat, slot, nonce, .. }) = relay.asked.swap_remove(at);
         out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         self.go_on(publisher, out);
@@ -222,7 +224,16 @@ impl Relays {
     pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
         let head = frame::head(frame);
         let mut relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
-        relay.iter_mut().for_each(|relay| come_back(relay));
+        if let Some(relay) = relay.as_deref_mut().filter(|relay| relay.away) {
+            // A home that has been asked may have said already that all the rest is as it's known here.
+            match relay.in_question {
+                true => {
+                    relay.away = false;
+                    show(relay, now, edge, out);
+                }
+                false => come_back(relay),
+            }
+        }
         if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
             self.counters.stale += 1;
         }
@@ -316,7 +327,8 @@ fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
 
 /// The publisher is as it was when its home went out of reach.
 fn show(relay: &Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
-    frame::frames(relay.cache.bytes()).for_each(|frame| spread(relay, now, frame, edge, out));
+    let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+    there.for_each(|frame| spread(relay, now, frame, edge, out));
 }
 
 /// The home is heard again: what it says counts, and to the edges it's news.
