@@ -6,7 +6,7 @@ mod nodes_world;
 use fanal::base::id::{SessionId, UserId, Version, slot_of};
 use fanal::base::jid::Bare;
 use fanal::presence::border::{Astray, Crossing, Letter, Reply, State, Strayed, Ticket};
-use fanal::presence::control::{Content, Directed, Fetch, Note, Way, WayKind, WayName};
+use fanal::presence::control::{Arrival, Content, Directed, Fetch, Note, Way, WayKind, WayName};
 use fanal::presence::directory::Inquiry;
 use fanal::presence::frame::Events;
 use fanal::presence::subscription;
@@ -185,7 +185,8 @@ fn z8_a_cluster_that_confirms_ways_to_others_confirms_nothing() {
     stage.world.heard(a);
     for sequence in (1 << 40)..(1 << 40) + 20 {
         let (from, to, cluster) = (stage.ann.0.clone(), stage.bob.0.clone(), 2);
-        stage.says(&Crossing::WayDone(Box::new(WayName { from, to, sequence, cluster })));
+        let name = WayName { from, to, sequence, cluster };
+        stage.says(&Crossing::WayDone(Box::new(Arrival { name, before: 0 })));
     }
     stage.world.heal_clusters(1, 2);
     let abroad = stage.world.abroad;

@@ -9,6 +9,7 @@ use fanal::wire::encode::Tag;
 use fanal::wire::native::{Action, Show};
 use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Ann and Bob, whose homes are on nodes 1 and 2, see each other.
 fn friends(world: &mut World, at: (usize, usize)) -> ((String, Client), (String, Client)) {
@@ -143,6 +144,58 @@ fn m2_who_waits_for_the_keys_of_a_home_that_is_lost_meanwhile_is_told_and_can_tr
         let again = world.knocks(1, &ann);
         assert_eq!(world.heard(again), [Heard::Other, Heard::Other], "a challenge");
     }
+}
+
+/// M2, Z9.
+#[test]
+fn m2_who_waits_for_a_home_that_is_lost_meanwhile_is_told() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
+        let a = world.online(0, &ann);
+        world.heard(a);
+        world.cut(0, 1);
+        world.writes(a, &bob, "are you there?");
+        let b = world.online(0, &bob);
+        assert_eq!(world.heard(a), []);
+        world.kill(1);
+        assert_eq!(world.heard(a), [Heard::Error(36)], "of the message");
+        assert!(world.heard(b).contains(&Heard::Error(36)), "of the log-in");
+    }
+}
+
+/// Z9: for whatever reason an answer does not come.
+#[test]
+fn z9_nobody_waits_for_an_answer_for_ever() {
+    let mut world = World::new(2, 1);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
+    let a = world.online(0, &ann);
+    world.heard(a);
+    world.cut(0, 1);
+    world.writes(a, &bob, "are you there?");
+    let errors =
+        |world: &mut World| world.heard(a).into_iter().filter(|heard| matches!(heard, Heard::Error(_))).collect::<Vec<_>>();
+    world.later(Duration::from_secs(30));
+    assert_eq!(errors(&mut world), []);
+    world.later(Duration::from_secs(32));
+    world.later(Duration::from_secs(32));
+    assert_eq!(errors(&mut world), [Heard::Error(36)]);
+}
+
+/// Z8: the denial waits behind other ways until the request has arrived, and is no answer to it nevertheless.
+#[test]
+fn z8_what_was_said_before_a_request_came_is_no_answer_to_it() {
+    let mut world = World::new(2, 1);
+    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1));
+    world.cut(0, 1);
+    [Action::Unsubscribe, Action::Subscribe].into_iter().for_each(|action| world.subscription(b, action, &ann));
+    world.subscription(b, Action::Unsubscribed, &ann);
+    [Action::Unsubscribe, Action::Subscribe].into_iter().for_each(|action| world.subscription(a, action, &bob));
+    world.heal(0, 1);
+    world.subscription(b, Action::Subscribed, &ann);
+    world.seen(a);
+    world.shows(b, Show::Away);
+    assert_eq!(world.seen(a), [Show::Away], "Bob has approved the new request");
 }
 
 #[test]

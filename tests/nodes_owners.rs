@@ -93,9 +93,17 @@ fn z4_before_a_node_knows_the_owners_all_waits_and_not_for_ever() {
         let (_, open) = without(&world, &cara);
         tell(&mut world, 1, &open, 0);
         let late = world.knocks(1, &cara);
+        let counted = |world: &mut World| {
+            let (now, shards) = (world.now, world.nodes[1].shards.iter_mut());
+            let snapshots = shards.map(|shard| shard.snapshot(now));
+            snapshots
+                .fold([0, 0], |[waiting, gone], one| [waiting + one.gauges.owners_waiting, gone + one.counters.owners_given_up])
+        };
+        assert_eq!(counted(&mut world), [1, 0]);
         world.now = world.now + Duration::from_millis(Limits::default().log_in_ms.into());
         world.settle();
         assert_eq!(world.heard(late), [Heard::Other, Heard::Error(36)]);
+        assert_eq!(counted(&mut world), [0, 1]);
     }
 }
 

@@ -5,8 +5,8 @@
 //! at by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
 
 use super::control::{
-    Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted, Way,
-    WayKind, WayName,
+    Arrival, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted,
+    Way, WayKind, WayName,
 };
 use super::directory::Inquiry;
 use super::frame::{self, Events};
@@ -46,7 +46,7 @@ pub struct Ticket {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Crossing {
     Way(Box<Way>),
-    WayDone(Box<WayName>),
+    WayDone(Box<Arrival>),
     WayForgotten(Box<WayName>),
     Watch { publisher: UserId, subscriber: UserId, nonce: u32, known: Option<u64> },
     Unwatch { publisher: UserId },
@@ -194,7 +194,7 @@ impl Crossing {
     fn of(control: Control, to: u16) -> Option<Crossing> {
         Some(match control {
             Control::Way(way) => Crossing::Way(way),
-            Control::WayDone(name) => Crossing::WayDone(name),
+            Control::WayDone(arrival) => Crossing::WayDone(arrival),
             Control::WayForgotten(name) => Crossing::WayForgotten(name),
             Control::Watch { publisher, subscriber, nonce, known, .. } => Crossing::Watch { publisher, subscriber, nonce, known },
             Control::Unwatch { publisher, .. } => Crossing::Unwatch { publisher },
@@ -241,7 +241,10 @@ impl Crossing {
         let (seat, slot) = (Seat::of_cluster(from), SLOT);
         match self {
             Crossing::Way(way) => Control::Way(Box::new(Way { cluster: from, ..*way })),
-            Crossing::WayDone(name) => Control::WayDone(Box::new(WayName { cluster: from, ..*name })),
+            Crossing::WayDone(arrival) => {
+                let Arrival { name, before } = *arrival;
+                Control::WayDone(Box::new(Arrival { name: WayName { cluster: from, ..name }, before }))
+            }
             Crossing::WayForgotten(name) => Control::WayForgotten(Box::new(WayName { cluster: from, ..*name })),
             Crossing::Watch { publisher, subscriber, nonce, known } => {
                 Control::Watch { publisher, subscriber, seat, slot, nonce, known }
@@ -282,7 +285,7 @@ impl Crossing {
     pub fn speaker(&self) -> Option<&Bare> {
         match self {
             Crossing::Way(way) => Some(&way.from),
-            Crossing::WayDone(name) => Some(&name.to),
+            Crossing::WayDone(arrival) => Some(&arrival.name.to),
             Crossing::State(state) => Some(&state.jid),
             Crossing::Letter(letter) => Some(&letter.from),
             Crossing::Question(asked) => Some(&asked.from),
@@ -301,9 +304,14 @@ impl Crossing {
         }
     }
 
-    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
+    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one; and
+    /// that something has arrived for such a user, which nobody else can say.
     pub fn takes_leave(&self) -> bool {
-        matches!(self, Crossing::Way(way) if way.kind.takes_leave())
+        match self {
+            Crossing::Way(way) => way.kind.takes_leave(),
+            Crossing::WayDone(_) => true,
+            _ => false,
+        }
     }
 
     /// The name of the user of this cluster whom it is for, if it's a name that says it.
@@ -320,7 +328,7 @@ impl Crossing {
     /// The core that it is for; this one, if it's for several (`spread`).
     pub fn target(&self, map: &Map) -> Seat {
         match self {
-            Crossing::WayDone(name) => map.home_of(&name.from),
+            Crossing::WayDone(arrival) => map.home_of(&arrival.name.from),
             Crossing::WayForgotten(name) => map.home_of(&name.to),
             Crossing::Watch { publisher, .. }
             | Crossing::Unwatch { publisher }

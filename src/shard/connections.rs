@@ -275,7 +275,7 @@ impl Shard {
         let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
         let seat = self.out.map.home(home.user);
-        if self.out.is_full(seat) {
+        if self.out.is_full(seat) || !self.note_ask(asker, seat, &ask) {
             self.say_error(conn, tag, Reason::Overloaded, "");
             return Flow::Next;
         }

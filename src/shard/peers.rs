@@ -16,18 +16,22 @@ use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
 
 impl Shard {
-    /// Another node can be reached from now on; it has so many cores. One that was there before, in the same life, has missed
-    /// nothing but updates.
+    /// Another node can be reached from now on; it has so many cores.
     pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
         self.out.map.set_cores(node, cores);
         self.out.peers.entry(node).or_default().found = true;
-        let Shard { homes, out, .. } = self;
-        let map = out.map.clone();
-        homes.relays.ask_again(|user| map.home(user).node == node, out);
-        homes.ways_again(node, out);
+        self.homes.ways_again(node, &mut self.out);
         if let Some(cluster) = node.cluster() {
             self.cluster_found(cluster);
         }
+        self.compare_with(now, node);
+    }
+
+    /// Updates of another node's users may have been lost, and nothing else.
+    pub(super) fn compare_with(&mut self, now: Time, node: NodeId) {
+        let Shard { homes, out, .. } = self;
+        let map = out.map.clone();
+        homes.relays.ask_again(|user| map.home(user).node == node, out);
         self.tell_of_homes(node, false);
         self.work_off(now);
     }
@@ -43,6 +47,7 @@ impl Shard {
             self.session_ended(session, Reason::HomeOutOfReach);
         }
         self.give_up_errands(node);
+        self.give_up_asked(node);
         if let Some(cluster) = node.cluster() {
             self.cluster_lost(cluster);
         }
@@ -122,6 +127,17 @@ impl Shard {
             Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
             control => self.control_from_elsewhere(now, control),
         }
+    }
+
+    /// Whether somebody wants a session whose connection is at a node that has been lost meanwhile: that node has given it up, too.
+    pub(super) fn comes_too_late(&self, control: &Control) -> bool {
+        let asker = match control {
+            Control::Attach(attach) => attach.asker,
+            Control::Resume(resume) => resume.asker,
+            _ => return false,
+        };
+        let node = asker.edge.seat.node;
+        node != self.out.map.here.node && !self.out.peers.contains_key(&node)
     }
 
     /// Puts by what nobody knows yet where to go with, and answers what could not be sent because its node can't be reached.

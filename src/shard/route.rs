@@ -92,6 +92,9 @@ impl Shard {
         if self.comes_too_early(&control) {
             return self.wait_for_owner(now, control);
         }
+        if self.comes_too_late(&control) {
+            return;
+        }
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),
@@ -113,9 +116,9 @@ impl Shard {
             Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
             Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
             Control::Way(way) => homes.way(now, way, edge, out),
-            Control::WayDone(name) => homes.way_done(now, name, edge, out),
+            Control::WayDone(arrival) => homes.way_done(now, arrival, edge, out),
             Control::WayForgotten(name) => homes.way_forgotten(now, name, edge, out),
-            Control::WayArrived(name) => homes.way_arrived(name, out),
+            Control::WayArrived { name, last } => homes.way_arrived(*name, last, out),
             Control::Message(message) => homes.message(now, message, out),
             Control::Question(question) => homes.question(now, *question, out),
             Control::News(news) => homes.news(&news, out),
@@ -134,7 +137,7 @@ impl Shard {
             Control::Reply { number, cluster, answer } => self.answered_by(cluster, number, answer),
             Control::Missed { publisher } => self.missed(publisher),
             Control::WaysAgain { cluster } => self.ways_again(cluster),
-            Control::WayConfirmed(name) => self.confirm(now, name),
+            Control::WayConfirmed(arrival) => self.confirm(now, arrival),
             Control::WayAgain(name) => homes.way_again(&name, out),
             Control::Astray(astray) => self.astray(now, *astray),
             Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
@@ -154,6 +157,7 @@ impl Shard {
         std::mem::swap(&mut batch.updates, &mut self.out.bound[at].updates);
         if !self.out.bound[at].put_off.is_empty() {
             self.homes.send_put_off(core, now, &mut self.out);
+            self.work_off(now);
         }
     }
 

@@ -24,8 +24,9 @@ impl Shard {
         let detached = self.homes.end_detached(now, &mut self.edge, &mut self.out);
         let retries = self.homes.retry(now, &mut self.edge, &mut self.out);
         let waiting = self.end_waiting(now);
+        let asked = self.look_at_asked(now);
         let next_look = self.look_round(now);
-        [detached, retries, waiting, next_look].into_iter().flatten().min()
+        [detached, retries, waiting, asked, next_look].into_iter().flatten().min()
     }
 
     /// Clients that never read: presence has been conflated for them, and still there is too much.

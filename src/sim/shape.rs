@@ -48,6 +48,8 @@ pub struct Shape {
     /// Weights of the steps: something is cut, a connection breaks.
     pub cuts: u64,
     pub breaks: u64,
+    /// And: one of several clusters lies.
+    pub lies: u64,
     /// Nothing ever lasts longer than the grace: no node is lost.
     pub is_gentle: bool,
 }
@@ -65,14 +67,16 @@ impl Shape {
             down: Duration::ZERO,
             cuts: 0,
             breaks: 0,
+            lies: 0,
             is_gentle: false,
         }
     }
 
-    /// `cores`: of a node that is alone. Unless more are asked for, there is one.
+    /// `cores`: of a node that is alone. Numbers of nodes and clusters that are not given are drawn.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(1).max(1));
+        let drawn = draw_size(&mut Random::new(seed ^ 0x7369_7a65));
+        let (nodes, clusters) = (nodes.unwrap_or(drawn.0).max(1), clusters.unwrap_or(drawn.1).max(1));
         if clusters * nodes == 1 {
             return Shape::lone(cores);
         }
@@ -89,9 +93,10 @@ impl Shape {
             down: Duration::from_millis(one_of(&mut random, &[0, 500, 5000])),
             link,
             // Drawn apart, so that seeds stay what they were.
-            inline_max: if seed % 2 == 0 { 40 } else { 4096 },
+            inline_max: if seed.is_multiple_of(2) { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
+            lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },
             is_gentle,
         }
     }
@@ -210,6 +215,19 @@ impl Shape {
             (1, _) => Duration::from_secs(5),
             _ => ANSWERS_IN,
         }
+    }
+}
+
+/// How many nodes each cluster has, and how many clusters there are: half of all seeds are of a lone node, and most others small.
+fn draw_size(random: &mut Random) -> (usize, usize) {
+    match random.below(20) {
+        0..10 => (1, 1),
+        10..13 => (2, 1),
+        13..16 => (1, 2),
+        16 => (2, 2),
+        17 => (3, 1),
+        18 => (1, 3),
+        _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
 }
 

@@ -4,11 +4,12 @@
 //! drawn, and time passes in between: so any order of events comes up, and any delay. Then faults stop, everything comes to
 //! rest, and the final state is looked at; so it is once more after a last crash, and when everybody has gone.
 
-use super::check::{Check, Held, converged, kept, released};
+use super::check::{Check, Held, converged, gentle, kept, released};
 use super::client::Client;
 use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::disk::Disk;
+use super::lies::lie;
 use super::links::Links;
 use super::mix::Mix;
 use super::node::Node;
@@ -88,6 +89,7 @@ impl World {
         self.come_to_rest()?;
         self.say_last_words()?;
         self.check_all(false)?;
+        gentle::check(&self.env, &self.nodes)?;
         self.start_over()?;
         self.check_all(true)?;
         self.everybody_leaves()?;
@@ -98,7 +100,7 @@ impl World {
         let mix = &self.env.mix;
         let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
         let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
-        let between = [self.env.shape.cuts, self.env.shape.breaks];
+        let between = [self.env.shape.cuts, self.env.shape.breaks, self.env.shape.lies];
         let weights: Vec<u64> = often.into_iter().chain(seldom).chain(between).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
@@ -121,7 +123,8 @@ impl World {
             7 => self.operate(),
             8 => self.storm(),
             9 => self.cut(),
-            _ => self.break_connection(),
+            10 => self.break_connection(),
+            _ => lie(&mut self.env, &mut self.nodes),
         }
         self.nodes.revive(&mut self.env);
         self.note_answers();
@@ -241,17 +244,17 @@ impl World {
             self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
         }
         Check::AllComesToRest.holds(false, || {
-            let (is_joined, links) = (self.nodes.are_joined(), self.env.links.are_busy());
+            let (apart, links) = (self.nodes.apart(), self.env.links.are_busy());
             let cores: Vec<usize> = self.nodes.cores().filter(|core| core.is_busy()).map(|core| core.node).collect();
-            format!(
-                "after {PATIENCE} rounds there is still something to do: all joined {is_joined}, links {links}, cores of {cores:?}"
-            )
+            format!("after {PATIENCE} rounds there is still something to do: apart {apart:?}, links {links}, cores of {cores:?}")
         })
     }
 
     fn is_busy(&self) -> bool {
-        let is_joined = self.nodes.are_joined();
-        !is_joined || self.env.links.are_busy() || self.env.disks.iter().any(Disk::is_busy) || self.nodes.cores().any(Core::is_busy)
+        self.nodes.apart().is_some()
+            || self.env.links.are_busy()
+            || self.env.disks.iter().any(Disk::is_busy)
+            || self.nodes.cores().any(Core::is_busy)
     }
 
     /// Everybody looks at their clients, and says once more how they are.

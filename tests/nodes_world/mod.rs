@@ -30,6 +30,7 @@ use fanal::wire::native::{Action, MessageKind, Show};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Bytes of a presence above which it goes by reference.
 pub const INLINE_MAX: usize = 4096;
@@ -396,6 +397,12 @@ impl World {
         for node in &self.nodes {
             node.shards.iter().for_each(Shard::check);
         }
+    }
+
+    /// Time passes.
+    pub fn later(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.settle();
     }
 
     pub fn store(&mut self, node: usize) -> bool {

@@ -7,8 +7,8 @@ use fanal::base::time::WallClock;
 use fanal::ownership::clusters::{Cluster, Place, write_clusters, write_place};
 use fanal::presence::border::{self, Astray, Lapsed, Strayed};
 use fanal::presence::control::{
-    Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Note, Question, SessionEvent, Snapshot, Wanted, Way,
-    WayKind, WayName,
+    Arrival, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Note, Question, SessionEvent, Snapshot,
+    Wanted, Way, WayKind, WayName,
 };
 use fanal::presence::directory::Inquiry;
 use fanal::presence::frame::Events;
@@ -59,7 +59,7 @@ fn subscriptions(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> V
     let lapsed = Lapsed { cluster: 2, slots: Map::alone(CoreId(0), 1).slots_of(NodeId(0)), gone: true };
     vec![
         Control::Way(Box::new(way)),
-        Control::WayDone(Box::new(name.clone())),
+        Control::WayDone(Box::new(Arrival { name: name.clone(), before: 4 })),
         Control::WayForgotten(Box::new(name)),
         Control::Watch { publisher: *ours, subscriber: *theirs, seat: EDGE.seat, slot, nonce, known: Some(6) },
         Control::Unwatch { publisher: *ours, seat: EDGE.seat, slot },

@@ -334,7 +334,9 @@ impl Shard {
             let identity = |clusters: &Clusters| clusters.get(site.cluster).map(|cluster| cluster.identity);
             identity(&before).is_some_and(|before| identity(&table) != Some(before))
         };
-        let is_over = |shard: &Shard, site: &Site| was_another(site) || !shard.is_known(*site);
+        // A cluster that logs in is known to one core alone until it has.
+        let was_told = |site: &Site| before.get(site.cluster).is_some_and(|cluster| cluster.place.address(site.node).is_some());
+        let is_over = |shard: &Shard, site: &Site| was_another(site) || was_told(site) && !shard.is_known(*site);
         self.forget_sites(now, is_over);
         let me = self.terms().me.cluster;
         for gone in before.others(me).filter(|cluster| table.get(cluster.number).is_none()) {

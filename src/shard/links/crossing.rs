@@ -67,7 +67,7 @@ fn matter_of(control: &Control) -> Matter {
             WayKind::Stanza(Action::Subscribe | Action::Subscribed) => Matter::Subscription,
             _ => Matter::Revocation,
         },
-        Control::WayDone(_) | Control::WayForgotten(_) | Control::WayArrived(_) => Matter::Subscription,
+        Control::WayDone(_) | Control::WayForgotten(_) | Control::WayArrived { .. } => Matter::Subscription,
         Control::Revoke { .. } => Matter::Revocation,
         Control::Message(_) | Control::Directed(_) => Matter::Message,
         Control::Question(_) | Control::News(_) | Control::Fetch(_) | Control::Fetched(_) => Matter::Question,

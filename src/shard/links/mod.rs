@@ -386,7 +386,10 @@ impl Shard {
         let told = self.links.clusters.others(terms.me.cluster);
         let told =
             told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
-        self.peers().map(|(node, _)| terms.inside(node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+        let directory = terms.between.iter().flat_map(|between| between.at.iter().map(|(node, _)| (between.directory, *node)));
+        let directory = directory.map(|(cluster, node)| Site { cluster, node });
+        let inside = self.peers().map(|(node, _)| terms.inside(node));
+        inside.chain(self.links.reach.keys().copied()).chain(told).chain(directory).collect()
     }
 
     /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
@@ -412,18 +415,34 @@ impl Shard {
     /// Once a turn: looks after the lanes' time. Gives when it must again.
     pub(super) fn go_on_with_links(&mut self, now: Time) -> Option<Time> {
         let lanes: Vec<Lane> = self.links.lanes.keys().copied().collect();
-        let mut next = self.compare_again(now);
-        for lane in lanes {
-            let Some(mut machine) = self.links.lanes.remove(&lane) else { continue };
-            if machine.deadline() <= now {
-                machine.tick(now, &mut self.out.lines);
+        let compare = self.compare_again(now);
+        loop {
+            let (mut next, mut is_news) = (compare, false);
+            for &lane in &lanes {
+                let Some(mut machine) = self.links.lanes.remove(&lane) else { continue };
+                if machine.deadline() <= now {
+                    machine.tick(now, &mut self.out.lines);
+                }
+                while let Some(notice) = machine.notice() {
+                    is_news = true;
+                    self.notice(now, lane, machine.peer_cores(), notice);
+                }
+                next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
+                self.keep_lane(lane, machine);
             }
-            while let Some(notice) = machine.notice() {
-                self.notice(now, lane, machine.peer_cores(), notice);
+            // What is news of one lane may be the end of others.
+            if !is_news {
+                return next;
             }
-            next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
-            self.keep_lane(lane, machine);
         }
-        next
+    }
+
+    /// A node is lost: this core's other lanes to it begin anew, too, so that nothing comes any more of what was said before.
+    fn renounce_lanes(&mut self, now: Time, (site, lost): Lane) {
+        for ((_, lane), machine) in self.links.lanes.range_mut((site, 0)..=(site, u16::MAX)) {
+            if *lane != lost {
+                machine.renounce(now, LinkReason::OtherLane, &mut self.out.lines);
+            }
+        }
     }
 }
