@@ -2,6 +2,8 @@
 
 mod nodes_world;
 
+use ahash::RandomState;
+use fanal::presence::directory::Directory;
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::Tag;
 use fanal::wire::native::{Access, Action, Show};
@@ -130,6 +132,20 @@ fn z3_the_directory_is_asked_once_for_each_user() {
     assert_eq!(names, 3);
     assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"directory:")).sum::<usize>(), 3);
     assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
+}
+
+/// Z1: who lives where the directory is kept is found there, though the directory has not been told yet.
+#[test]
+fn z1_who_lives_with_the_directory_is_found_before_it_has_been_told() {
+    let mut world = two(1);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(2, 0));
+    let a = world.online(0, &ann);
+    world.nodes[0].shards[0].homes.directory = Directory::new(RandomState::with_seed(1));
+    let b = world.online(2, &bob);
+    world.subscribes((&bob, b), (&ann, a));
+    world.seen(b);
+    world.shows(a, Show::Away);
+    assert_eq!(world.seen(b), [Show::Away]);
 }
 
 /// Z13: what happened while two clusters were apart is made good once they meet again.

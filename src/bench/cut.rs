@@ -1,8 +1,8 @@
 //! `bench cluster --cut`: the links between the clusters are cut and healed. How long is it until every subscriber has the right
 //! state again, and what crosses for it, when nobody, one of a hundred and everybody has changed meanwhile?
 //!
-//! Lives on: the generator's pinned thread. Serves G6, Z13. A cut is silence: what is on the way waits in the [`Taps`], and nobody is
-//! told. Invariant: a state is right when it is the last one that its user has said, and every subscriber who was told that the
+//! Lives on: the generator's pinned thread. Serves G6, Z13. A cut is silence: what is on the way waits in the [`Taps`], and nobody
+//! is told. Invariant: a state is right when it is the last one that its user has said, and every subscriber who was told that the
 //! user is gone has been told of it since.
 
 use super::cluster::Across;

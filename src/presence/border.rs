@@ -304,8 +304,8 @@ impl Crossing {
         }
     }
 
-    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one; and
-    /// that something has arrived for such a user, which nobody else can say.
+    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one;
+    /// and that something has arrived for such a user, which nobody else can say.
     pub fn takes_leave(&self) -> bool {
         match self {
             Crossing::Way(way) => way.kind.takes_leave(),

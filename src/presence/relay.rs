@@ -131,8 +131,8 @@ impl Relays {
         self.relays.get(&user).map_or(0, |relay| relay.cache.glance())
     }
 
-    /// An edge of this node wants to watch a publisher.
-    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
+    /// An edge of this node wants to watch a publisher. False: the home must be asked.
+    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) -> bool {
         let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
             user: publisher,
             jid: None,
@@ -152,12 +152,15 @@ impl Relays {
                 true => add_destination(relay, question.destination()),
                 false => answer(relay, question, out),
             }
-        } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
+            return true;
+        }
+        if relay.grant == Grant::Asked && !relay.asked.is_empty() {
             relay.waiting.push(question);
         } else {
             self.counters.asked += 1;
             ask(relay, question, &mut self.next_nonce, out);
         }
+        false
     }
 
     /// An edge watches a publisher no more.

@@ -340,7 +340,10 @@ impl Shard {
         }
         let Shard { homes, edge, out, .. } = self;
         match inquiry {
-            Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
+            Inquiry::Locate { jid, by } => {
+                let is_here = homes.by_name(&jid).is_some();
+                homes.directory.locate(jid, by, is_here, out);
+            }
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
             Inquiry::Settled { jid, user, cluster } => homes.settled(now, (jid, user, cluster), edge, out),
             Inquiry::Given { jid, user, by } => homes.directory.given(jid, user, by, out),

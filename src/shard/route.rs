@@ -109,7 +109,7 @@ impl Shard {
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
-                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
+                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out);
             }
             Control::Compare(compare) => homes.compare(*compare, out),
             Control::Compared { number, count, .. } => homes.relays.compared(now, number, count, edge, out),

@@ -1,9 +1,9 @@
 //! What relays know is compared with what homes know, many publishers at a time (Z13): what is the same costs some bytes, and what
 //! differs comes whole.
 //!
-//! Lives on: every core, with its relays. Invariants: of one home's node or cluster so many publishers are asked about at a time, and
-//! the next when those have been answered; what a home answers comes before the word that it has; a publisher that is shown as gone
-//! is shown again only when its home has said how it is.
+//! Lives on: every core, with its relays. Serves Z13. Invariants: one node's core or cluster is asked about so many publishers at a
+//! time, and about the next when those are answered; what a home answers comes before the word that it has; a publisher that is
+//! shown as gone is shown again only when its home has said how it is.
 
 use super::{Cache, Relays, hide, send_question, show};
 use crate::base::id::{Seat, UserId};
