@@ -172,13 +172,17 @@ impl Relays {
         self.go_on(publisher, out);
     }
 
+    /// Whose approvals have been taken back, by a snapshot that is about to be taken over.
+    pub fn revoked_by(&self, snapshot: &Snapshot) -> Vec<UserId> {
+        let Some(relay) = self.relays.get(&snapshot.publisher) else { return Vec::new() };
+        let revoked = snapshot.revoked.iter().copied();
+        revoked.filter(|&user| user != snapshot.subscriber && !relay.ask_first.must_ask(user)).collect()
+    }
+
     /// The home has approved a subscriber, or whoever was approved before, and tells the publisher's state.
     pub fn snapshot(&mut self, now: Time, snapshot: Snapshot, edge: &mut Edge, out: &mut Outbox) {
         let Snapshot { publisher, jid, subscriber, nonce, events, revoked, .. } = snapshot;
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        for &user in revoked.iter().filter(|&&user| user != subscriber && !relay.ask_first.must_ask(user)) {
-            revoke(relay, user, out);
-        }
         relay.ask_first.approved(subscriber, &revoked);
         relay.jid = Some(jid);
         relay.grant = Grant::Given;
@@ -216,11 +220,16 @@ impl Relays {
         Some(is_known || kept.iter().map(|kept| frame::frames(kept.bytes()).count()).sum::<usize>() < most)
     }
 
-    /// The home has taken an approval back: every edge must know before the next update.
-    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) {
-        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+    /// The home has taken an approval back: every edge must know before the next update. Gives the publisher's slot at this core's
+    /// own edge, which updates reach at once.
+    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) -> Option<u32> {
+        let relay = self.relays.get_mut(&publisher)?;
         relay.ask_first.add(subscriber);
-        revoke(relay, subscriber, out);
+        let (own, others): (Vec<_>, Vec<_>) = relay.outbound.iter().partition(|destination| destination.seat == out.map.here);
+        for Destination { seat, slot } in others {
+            out.send(seat, Control::Revoke { publisher, subscriber, slot });
+        }
+        own.first().map(|destination| destination.slot)
     }
 
     /// An update of a publisher of another node, as an event frame.
@@ -311,12 +320,6 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     out.send_state(seat, snapshot);
 }
 
-fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
-    for &Destination { seat, slot } in &relay.outbound {
-        out.send(seat, Control::Revoke { publisher: relay.user, subscriber, slot });
-    }
-}
-
 /// To the edges the publisher is gone from now on.
 fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
     relay.wanted = Cache::default();
@@ -345,7 +348,8 @@ fn come_back(relay: &mut Relay) {
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
     come_back(relay);
-    let there: Vec<SessionId> = events.iter().map(|frame| frame::head(frame).session).collect();
+    let there = events.iter().map(frame::head).filter(|head| !is_farewell(head));
+    let there: Vec<SessionId> = there.map(|head| head.session).collect();
     let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
     wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));

@@ -24,8 +24,10 @@ use std::time::Duration;
 const PORT: u16 = 7402;
 /// What may be let wait for other clusters.
 const WAITING: [&str; 7] = ["show", "status_text", "details", "inactive", "subscriptions", "messages", "questions"];
-/// An answer of another cluster that takes longer is not waited for (`presence::gateway`).
-const ANSWERS_IN: Duration = Duration::from_secs(31);
+/// An answer that takes longer is not waited for (`shard::asked`; `presence::gateway`, which gives up sooner).
+const ANSWERS_IN: Duration = Duration::from_secs(63);
+/// What nothing is heard of is said again by then (`presence::home::peers`).
+const SAID_AGAIN_IN: Duration = Duration::from_secs(11);
 /// Slots that one node has in a row.
 const ROW: usize = 7;
 
@@ -208,13 +210,14 @@ impl Shape {
         }
     }
 
-    /// How long it may take until all have found each other again, or given up what they wait for.
+    /// How long it may take until all have given up what they wait for.
     pub fn settles_in(&self) -> Duration {
-        match (self.clusters, self.nodes) {
-            (1, 1) => Duration::ZERO,
-            (1, _) => Duration::from_secs(5),
-            _ => ANSWERS_IN,
-        }
+        if self.is_alone() { Duration::ZERO } else { ANSWERS_IN }
+    }
+
+    /// And until, after a start, all have met and said again what may have been lost.
+    pub fn meets_in(&self) -> Duration {
+        if self.is_alone() { Duration::ZERO } else { SAID_AGAIN_IN }
     }
 }
 

@@ -86,7 +86,7 @@ impl World {
             self.env.trace.step = step;
             self.take_step()?;
         }
-        self.come_to_rest()?;
+        self.come_to_rest(self.env.shape.settles_in())?;
         self.say_last_words()?;
         self.check_all(false)?;
         gentle::check(&self.env, &self.nodes)?;
@@ -223,12 +223,12 @@ impl World {
         }
     }
 
-    /// Faults stop, and everything under way gets done, time-outs included.
-    fn come_to_rest(&mut self) -> Held {
+    /// Faults stop, and everything under way gets done, time-outs included: those between nodes within `settle`.
+    fn come_to_rest(&mut self, settle: Duration) -> Held {
         let env = &mut self.env;
         env.calm = true;
         env.links.calm();
-        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000) + env.shape.settles_in();
+        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000) + settle;
         for _ in 0..PATIENCE {
             self.env.links.calm();
             self.nodes.revive(&mut self.env);
@@ -266,18 +266,18 @@ impl World {
                 client.change_presence(&mut self.env, stream);
             }
         }
-        self.come_to_rest()
+        self.come_to_rest(Duration::ZERO)
     }
 
     /// A last crash; then everybody who can logs in and goes online.
     fn start_over(&mut self) -> Held {
         self.env.shape.all().for_each(|number| self.crash_node(number, Duration::ZERO));
-        self.come_to_rest()?;
+        self.come_to_rest(self.env.shape.meets_in())?;
         for _ in 0..3 {
             for client in &mut self.clients {
                 client.act(&mut self.env, &mut self.nodes);
             }
-            self.come_to_rest()?;
+            self.come_to_rest(Duration::ZERO)?;
         }
         self.say_last_words()
     }
@@ -286,7 +286,7 @@ impl World {
         for client in &mut self.clients {
             client.die(&mut self.env);
         }
-        self.come_to_rest()?;
+        self.come_to_rest(Duration::ZERO)?;
         released::check(&self.env, &self.nodes)
     }
 

@@ -63,6 +63,23 @@ fn refusals_reach_the_operator_with_their_status_and_words() {
     assert_eq!(refused(client.transfer("alice@localhost", "nowhere").map(drop)).0, 400);
 }
 
+/// Z4, M1.
+#[test]
+fn an_operator_drains_rebalances_and_forgets_and_hears_what_came_of_it() {
+    let (server, _state) = start(loopback());
+    let client = Client::new(server.address(), None);
+    assert_eq!(client.drain().unwrap(), "node 4 is given no more users");
+    assert!(matches!(client.rebalance(), Err(ClientError::Refused { status: 409, .. })));
+    assert_eq!(client.forget_node(3, false).unwrap(), "node 3 is forgotten, by force: false");
+    assert_eq!(client.forget_node(3, true).unwrap(), "node 3 is forgotten, by force: true");
+    assert!(matches!(client.forget_node(9, false), Err(ClientError::Refused { status: 404, .. })));
+    let wrong = [("DELETE", "/cluster/x", 400), ("DELETE", "/cluster/3?force=1", 400), ("GET", "/cluster/drain", 405)];
+    for (method, path, status) in wrong {
+        let answer = ask(server.address(), method, path, "", "");
+        assert_eq!(answer.status, status, "{method} {path}");
+    }
+}
+
 #[test]
 fn a_long_list_of_users_comes_in_pages_without_gap_or_repetition() {
     let (server, state) = start(loopback());

@@ -162,6 +162,11 @@ keys! {
         node with the lowest number, in its store. etcd: an etcd of 3 or 5 members, which outlives the loss of any node; there the \
         nodes find each other, too.";
     etcd: Shape::Texts, "Where etcd's members are, the same on all nodes. \"http://127.0.0.1:2379\" is one.";
+    etcd_ca: Shape::Text, "File with the certificates (PEM) of the authorities that vouch for etcd's members. For https.",
+        "\"etcd-ca.pem\"";
+    etcd_certificate: Shape::Text, "File with the certificate, as PEM, that this node shows etcd, if that wants to see one.",
+        "\"etcd-client.pem\"";
+    etcd_key: Shape::Text, "File with that certificate's private key, as PEM, not encrypted.", "\"etcd-client.key\"";
     lease_ms: number(500, 60_000), "How long a node that is not heard is believed to be there, in milliseconds; with etcd, in \
         whole seconds. Then its users are shown offline.";
     take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \

@@ -363,6 +363,7 @@ impl Shard {
     /// A lane has something to say.
     fn notice(&mut self, now: Time, lane: Lane, cores: u16, notice: Notice) {
         let (site, number) = lane;
+        let anew = self.links.reach.get(&site).is_some_and(|reach| reach.found);
         let mut tell = |state| self.tell_of_lane(now, LaneNews { site, lane: number, state });
         match notice {
             Notice::Dial => {
@@ -372,9 +373,9 @@ impl Shard {
             Notice::Ended(reason) => self.link_ended(now, site, reason),
             Notice::Up { .. } => tell(LaneState::Up { cores }),
             Notice::Resumed => tell(LaneState::Resumed),
-            Notice::Lost { .. } => tell(LaneState::Down),
+            Notice::Lost { .. } => tell(LaneState::Down { anew }),
             Notice::Restarted { .. } => {
-                tell(LaneState::Down);
+                tell(LaneState::Down { anew });
                 tell(LaneState::Up { cores });
             }
         }
