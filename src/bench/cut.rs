@@ -45,6 +45,8 @@ struct Healed {
     linked: Duration,
     right: Duration,
     bytes: u64,
+    /// Users who were not seen as they are in the end.
+    lost: u64,
 }
 
 struct Cut<'a> {
@@ -60,7 +62,7 @@ struct Cut<'a> {
 /// Cuts the links three times for so long, and adds what it found to the report.
 ///
 /// # Errors
-/// A connection broke; some subscribers did not get the right state.
+/// A connection broke, or a node can't be asked.
 pub fn run(
     report: &mut Report,
     (wires, across): (&mut Wires, &mut Across),
@@ -75,8 +77,10 @@ pub fn run(
         ["linked_ms", "resync_ms", "resync_bytes"],
         ["all_changed_linked_ms", "all_changed_resync_ms", "all_changed_resync_bytes"],
     ];
+    let mut lost = 0;
     for (changed, [linked, resync, bytes]) in [0, users.div_ceil(FEW), users].into_iter().zip(names) {
         let healed = cut.heal(time, changed)?;
+        lost += healed.lost;
         report.number(linked, healed.linked.as_secs_f64() * 1e3, "from healing until the nodes have found each other");
         report.number(resync, healed.right.as_secs_f64() * 1e3, "from healing until all subscribers have the right state");
         report.count(bytes, healed.bytes, "that crossed for it, both ways, acknowledgements and pings and all");
@@ -84,6 +88,7 @@ pub fn run(
             report.count("changed", healed.changed, "users, during the second cut; nobody in the first, everybody in the third");
         }
     }
+    report.count("lost", lost, "users who were not seen as they are in the end");
     Ok(())
 }
 
@@ -103,10 +108,7 @@ impl Cut<'_> {
             if self.listen(LOOK)? > 0 {
                 heard = Instant::now();
             } else if heard.elapsed() > STALL {
-                let (wrong, seconds) = (self.wrong, STALL.as_secs());
-                return Err(io::Error::other(format!(
-                    "{wrong} users are not seen as they are, {seconds} s after the links were healed"
-                )));
+                break;
             }
             if linked.is_none() && (self.found)()? {
                 linked = Some(healed.elapsed());
@@ -115,7 +117,7 @@ impl Cut<'_> {
         let right = healed.elapsed();
         self.listen_until(Instant::now() + AFTER)?;
         let bytes = self.taps.crossed()?.bytes - before;
-        Ok(Healed { changed, linked: linked.unwrap_or_default(), right, bytes })
+        Ok(Healed { changed, linked: linked.unwrap_or(right), right, bytes, lost: self.wrong as u64 })
     }
 
     fn change(&mut self, user: u32) -> io::Result<()> {
