@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn z13_what_is_known_of_a_publisher_is_ten_bytes_and_reads_back() {
-        let user = |n: u64| (UserId(2 << 48 | (n * 7) << 32 | n % 3), n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let user = |n: u64| (UserId::new(2, (n * 7) as u16, (n % 3) as u32), n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let known = Known((1..1000).map(user).collect());
         let bytes = postcard::to_allocvec(&known).unwrap();
         assert!(bytes.len() < 1000 * 10 + 8, "{}", bytes.len());
