@@ -258,6 +258,8 @@ fn m5_a_cluster_gets_no_presence_that_it_was_not_told_of() {
         stage.says(&Crossing::Obtain { publisher, session: SessionId(session) });
     }
     assert_eq!((whole(&stage), stage.world.abroad), before);
+    // Nor does it say how others are told (Z12).
+    stage.says_in_vain(&Crossing::Attention { publisher, active: false });
     stage.is_as_before();
 }
 

@@ -215,7 +215,7 @@ fn g5_the_operator_sees_who_shares_out_users_drains_a_node_and_has_a_lost_one_fo
         Err(ClientError::Refused { status: said, error, .. }) => assert!(said == status && error.contains(word), "{error}"),
         other => panic!("{other:?}"),
     };
-    refused(admin.rebalance(), 409, "cluster.take_over is off");
+    refused(admin.rebalance(), 409, "share a database");
     refused(admin.forget_node(2, false), 409, "node 2 is there: stop it first");
     refused(admin.forget_node(7, false), 404, "there is no node 7");
     Admin::new(second.admin, None).drain().unwrap();

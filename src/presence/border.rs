@@ -66,6 +66,7 @@ pub enum Crossing {
     Obtain { publisher: UserId, session: SessionId },
     Compare { place: u32, number: u32, known: Known },
     Compared { place: u32, number: u32, count: u32 },
+    Attention { publisher: UserId, active: bool },
 }
 
 /// A publisher's state: a snapshot.
@@ -232,6 +233,7 @@ impl Crossing {
                 Crossing::Compare { place, number, known }
             }
             Control::Compared { place, number, count } => Crossing::Compared { place, number, count },
+            Control::Attention { publisher, active, .. } => Crossing::Attention { publisher, active },
             _ => return None,
         })
     }
@@ -278,6 +280,7 @@ impl Crossing {
             Crossing::Obtain { publisher, session } => Control::Obtain { publisher, session, seat },
             Crossing::Compare { place, number, known } => Control::Compare(Box::new(Compare { seat, place, number, known })),
             Crossing::Compared { place, number, count } => Control::Compared { place, number, count },
+            Crossing::Attention { publisher, active } => Control::Attention { publisher, seat, slot, active },
         }
     }
 
@@ -333,6 +336,7 @@ impl Crossing {
             Crossing::Watch { publisher, .. }
             | Crossing::Unwatch { publisher }
             | Crossing::Obtain { publisher, .. }
+            | Crossing::Attention { publisher, .. }
             | Crossing::Refused { publisher, .. }
             | Crossing::Revoke { publisher, .. } => map.gateway(*publisher),
             Crossing::State(state) => map.gateway(state.publisher),
@@ -390,7 +394,9 @@ impl Crossing {
             }
             Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,
             Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),
-            Crossing::Unwatch { publisher } | Crossing::Obtain { publisher, .. } => ours(*publisher),
+            Crossing::Unwatch { publisher } | Crossing::Obtain { publisher, .. } | Crossing::Attention { publisher, .. } => {
+                ours(*publisher)
+            }
             Crossing::State(state) => {
                 let fits = |event: &[u8]| frame::head(event).user == state.publisher && event.len() <= frame + FRAME_BYTES;
                 let all_fit = state.events.iter().all(fits) && state.events.iter().count() <= FAR_SESSIONS;

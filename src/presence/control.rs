@@ -111,6 +111,14 @@ pub enum Control {
         seat: Seat,
     },
 
+    /// Whether anybody of those who watch a publisher of another cluster looks at what is told of it (XEP-0352).
+    Attention {
+        publisher: UserId,
+        seat: Seat,
+        slot: u32,
+        active: bool,
+    },
+
     // Home to home.
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.

@@ -28,6 +28,7 @@ use ahash::RandomState;
 use compare::Comparing;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashMap};
+use thin_vec::ThinVec;
 
 /// What an edge has asked: whether a subscriber may see a publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,12 @@ pub struct Question {
 impl Question {
     fn destination(&self) -> Destination {
         Destination { seat: self.seat, slot: self.slot }
+    }
+
+    /// The same, as it's asked of a home.
+    pub fn ask(self, publisher: UserId) -> Control {
+        let Question { subscriber, seat, slot, nonce, known } = self;
+        Control::Watch { publisher, subscriber, seat, slot, nonce, known }
     }
 }
 
@@ -60,7 +67,7 @@ pub struct RelayCounters {
 }
 
 /// One publisher of another node.
-struct Relay {
+pub struct Relay {
     user: UserId,
     /// Known once the home has answered, which makes the grant.
     jid: Option<Bare>,
@@ -69,6 +76,9 @@ struct Relay {
     /// What was told by reference and has not come yet. It is newer than what is in the cache.
     wanted: Cache,
     outbound: SmallVec<[Destination; 2]>,
+    /// Of those, the ones where nobody looks at the publisher; and whether the home was told that it's so everywhere.
+    unheeded: ThinVec<Destination>,
+    is_unheeded: bool,
     /// Questions that the home has not answered yet, by their numbers there.
     asked: Vec<(u32, Question)>,
     /// Questions that wait for the home's first answer.
@@ -84,6 +94,43 @@ impl Relay {
     /// What edges are told.
     fn shown(&self) -> &[u8] {
         if self.away { &[] } else { self.cache.bytes() }
+    }
+
+    /// Nobody has asked for it yet.
+    fn new(user: UserId) -> Relay {
+        Relay {
+            user,
+            jid: None,
+            grant: Grant::Asked,
+            cache: Cache::default(),
+            wanted: Cache::default(),
+            outbound: SmallVec::new(),
+            unheeded: ThinVec::new(),
+            is_unheeded: false,
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            ask_first: AskFirst::default(),
+            away: false,
+            in_question: false,
+        }
+    }
+
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The edges that watch, and what was asked and is not answered.
+    pub fn watchers(&self) -> &[Destination] {
+        &self.outbound
+    }
+
+    pub fn questions(&self) -> impl Iterator<Item = Question> {
+        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+    }
+
+    /// The edges are told of this state, as far as they don't know it.
+    pub fn tell(&mut self, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
+        catch_up(self, now, events, counters, edge, out);
     }
 
     fn is_idle(&self) -> bool {
@@ -133,23 +180,11 @@ impl Relays {
 
     /// An edge of this node wants to watch a publisher. False: the home must be asked.
     pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) -> bool {
-        let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
-            user: publisher,
-            jid: None,
-            grant: Grant::Asked,
-            cache: Cache::default(),
-            wanted: Cache::default(),
-            outbound: SmallVec::new(),
-            asked: Vec::new(),
-            waiting: Vec::new(),
-            ask_first: AskFirst::default(),
-            away: false,
-            in_question: false,
-        });
+        let relay = self.relays.entry(publisher).or_insert_with(|| Relay::new(publisher));
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
             match question.known == Some(frame::digest(relay.shown())) && relay.ask_first.is_empty() {
-                true => add_destination(relay, question.destination()),
+                true => add_destination(relay, question.destination(), out),
                 false => answer(relay, question, out),
             }
             return true;
@@ -167,9 +202,21 @@ impl Relays {
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
         relay.outbound.retain(|destination| *destination != gone);
+        relay.unheeded.retain(|destination| *destination != gone);
         relay.asked.retain(|(_, question)| question.destination() != gone);
         relay.waiting.retain(|question| question.destination() != gone);
+        tell_attention(relay, out);
         self.go_on(publisher, out);
+    }
+
+    /// Whether somebody at an edge looks at a publisher of another cluster.
+    pub fn attention(&mut self, publisher: UserId, at: Destination, active: bool, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher).filter(|relay| relay.outbound.contains(&at)) else { return };
+        relay.unheeded.retain(|destination| *destination != at);
+        if !active {
+            relay.unheeded.push(at);
+        }
+        tell_attention(relay, out);
     }
 
     /// Whose approvals have been taken back, by a snapshot that is about to be taken over.
@@ -262,6 +309,20 @@ impl Relays {
         self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
     }
 
+    /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
+    pub fn take(&mut self, concerns: impl Fn(UserId) -> bool) -> Vec<Relay> {
+        self.users(concerns).into_iter().map(|user| self.relays.remove(&user).expect("listed")).collect()
+    }
+
+    /// A publisher's home is elsewhere from now on; those who watched it here still do.
+    pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
+        if !outbound.is_empty() {
+            let (cache, grant) = (Cache::of(events), Grant::Given);
+            let relay = Relay { jid: Some(jid), grant, cache, outbound, ..Relay::new(user) };
+            self.relays.insert(user, relay);
+        }
+    }
+
     fn users(&self, concerns: impl Fn(UserId) -> bool) -> Vec<UserId> {
         let mut users: Vec<UserId> = self.relays.keys().copied().filter(|&user| concerns(user)).collect();
         users.sort_unstable();
@@ -296,15 +357,26 @@ fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, known: Optio
     out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce, known });
 }
 
-fn add_destination(relay: &mut Relay, destination: Destination) {
+fn add_destination(relay: &mut Relay, destination: Destination, out: &mut Outbox) {
+    relay.unheeded.retain(|unheeded| *unheeded != destination);
     if !relay.outbound.contains(&destination) {
         relay.outbound.push(destination);
+    }
+    tell_attention(relay, out);
+}
+
+/// Tells the home if nobody looks at the publisher any more, or somebody does again.
+fn tell_attention(relay: &mut Relay, out: &mut Outbox) {
+    let is_unheeded = !relay.outbound.is_empty() && relay.unheeded.len() == relay.outbound.len();
+    if std::mem::replace(&mut relay.is_unheeded, is_unheeded) != is_unheeded {
+        let (publisher, seat, active) = (relay.user, out.map.here, !is_unheeded);
+        out.send(out.map.home(publisher), Control::Attention { publisher, seat, slot: SLOT, active });
     }
 }
 
 /// Answers an edge from what is kept.
 fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
-    add_destination(relay, question.destination());
+    add_destination(relay, question.destination(), out);
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.shown());
@@ -348,12 +420,13 @@ fn come_back(relay: &mut Relay) {
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
     come_back(relay);
-    let there = events.iter().map(frame::head).filter(|head| !is_farewell(head));
-    let there: Vec<SessionId> = there.map(|head| head.session).collect();
-    let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
-    wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
+    // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
+    let of = |head: Head| (head.session, head.version.epoch);
+    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();
+    let wanted: Vec<(SessionId, u32)> = frame::frames(relay.wanted.bytes()).map(|frame| of(frame::head(frame))).collect();
+    wanted.into_iter().filter(|wanted| !there.contains(wanted)).for_each(|(session, _)| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
+    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
         let mut farewell = Events::default();

@@ -29,6 +29,7 @@ impl Control {
             | Control::Compared { .. }
             | Control::Unwatch { .. }
             | Control::Obtain { .. }
+            | Control::Attention { .. }
             | Control::News(_)
             | Control::Answered { .. }
             | Control::Attached(_)

@@ -210,6 +210,11 @@ impl Shape {
         }
     }
 
+    /// How far time goes on at once while there is nothing to do: with links, less than what they take for silence.
+    pub fn idles_for(&self) -> Duration {
+        Duration::from_millis(if self.is_alone() { 80 } else { 160 })
+    }
+
     /// How long it may take until all have given up what they wait for.
     pub fn settles_in(&self) -> Duration {
         if self.is_alone() { Duration::ZERO } else { ANSWERS_IN }
@@ -223,13 +228,13 @@ impl Shape {
 
 /// How many nodes each cluster has, and how many clusters there are: half of all seeds are of a lone node, and most others small.
 fn draw_size(random: &mut Random) -> (usize, usize) {
-    match random.below(20) {
-        0..10 => (1, 1),
-        10..13 => (2, 1),
-        13..16 => (1, 2),
-        16 => (2, 2),
-        17 => (3, 1),
-        18 => (1, 3),
+    match random.below(40) {
+        0..20 => (1, 1),
+        20..27 => (2, 1),
+        27..34 => (1, 2),
+        34..36 => (2, 2),
+        36 => (3, 1),
+        37 => (1, 3),
         _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
 }
@@ -248,6 +253,7 @@ fn draw_link(random: &mut Random, is_gentle: bool) -> Link {
         entry_bytes: one_of(random, &[if is_gentle { 32 << 20 } else { 100_000 }, 32 << 20]) as u32,
         grace_ms: if is_gentle { 60_000 } else { silent_ms + one_of(random, &[100, 1000]) as u32 },
         non_real_time,
+        inactive_ms: 100,
         complex_count: one_of(random, &[2, 1024]) as u32,
         complex_bytes: 256 << 10,
         complex_ms: one_of(random, &[5, 300]) as u32,

@@ -241,7 +241,7 @@ impl World {
             if !busy && self.env.now >= until {
                 return Ok(());
             }
-            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
+            self.env.now = self.env.now + if busy { Duration::from_millis(1) } else { self.env.shape.idles_for() };
         }
         Check::AllComesToRest.holds(false, || {
             let (apart, links) = (self.nodes.apart(), self.env.links.are_busy());

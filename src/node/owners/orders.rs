@@ -92,8 +92,8 @@ impl Keeper {
             None => Err(admin::Refusal::Missing(Refusal::Unknown(node).to_string())),
             Some(member) if member.is_there() => Err(admin::Refusal::Conflict(Refusal::StillThere(node).to_string())),
             Some(_) if slots > 0 && !self.terms.take_over && !force => Err(admin::Refusal::Conflict(format!(
-                "{node} owns {slots} slots of users, whose data are on its disk: they would begin anew, with nothing. Start it again; \
-                 or, if that disk is lost, say so with --force (force=true)"
+                "{node} owns {slots} slots of users, whose data are on its disk: they would begin anew, with nothing. Start it \
+                 again; or, if that disk is lost, say so with --force (force=true)"
             ))),
             Some(_) => Ok(()),
         }

@@ -15,7 +15,6 @@ impl Homes {
         if !out.map.is_here(publisher) {
             return self.relays.watch(publisher, question, out);
         }
-        let epoch = self.place.epoch;
         let Question { subscriber, seat, slot, nonce, known } = question;
         let may_watch = |user: &&mut User| match subscriber {
             // A relay that was granted the publisher before. What a cluster says is not enough for that.
@@ -35,7 +34,7 @@ impl Homes {
             user.outbound.push(destination);
         }
         let mut events = Events::default();
-        user.events(epoch, &mut events);
+        user.events(&mut events);
         let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
         if revoked.is_empty() && known == Some(frame::digest(events.bytes())) {
             self.counters.watches_same += 1;
@@ -77,6 +76,12 @@ impl Homes {
             Some(peer) => peer.wanted.add(publisher, session),
             None => self.counters.stale += 1,
         }
+    }
+
+    /// Whether another node, or cluster, watches a user of this core.
+    pub fn is_watched_at(&self, publisher: UserId, node: NodeId) -> bool {
+        let user = self.by_user(publisher).and_then(|at| self.get(at));
+        user.is_some_and(|user| user.outbound.iter().any(|there| there.seat.node == node))
     }
 
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// How the key begins of a core that has told the directory of all users from before.
+/// How the keys of those rows in `Meta` begin that say that a core has told the directory of all users from before.
 const ALL_KEY: &[u8] = b"settled:";
 
 /// What the directory has not said that it knows, it is told again after this long.
@@ -87,6 +87,22 @@ impl Homes {
         user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Settling }));
         self.unsettled.new.push_back((now + PATIENCE, at));
         true
+    }
+
+    /// Users have come from another node: perhaps the directory has not heard of them all.
+    pub fn settle_all_anew(&mut self) {
+        if self.place.directory != 0 {
+            self.unsettled.sweep = Some(0);
+        }
+    }
+
+    /// Another node tells the directory of these from now on.
+    pub(super) fn release_unsettled(&mut self, goes: impl Fn(&Bare) -> bool) {
+        let Unsettled { words, under_way, new, .. } = &mut self.unsettled;
+        words.retain(|jid, _| !goes(jid));
+        under_way.retain(|jid| !goes(jid));
+        let users = &self.users;
+        new.retain(|(_, at)| users.get(at.slot as usize).and_then(Option::as_ref).is_some_and(|user| user.id == at.user));
     }
 
     /// The directory can be reached: it's told of what it may not know.

@@ -5,7 +5,7 @@
 //! time, and about the next when those are answered; what a home answers comes before the word that it has; a publisher that is
 //! shown as gone is shown again only when its home has said how it is.
 
-use super::{Cache, Relays, hide, send_question, show};
+use super::{Cache, Relays, hide, send_question, show, tell_attention};
 use crate::base::id::{Seat, UserId};
 use crate::base::time::Time;
 use crate::presence::border::place_of;
@@ -103,6 +103,15 @@ impl Relays {
             let relay = &self.relays[&user];
             let known = (!relay.away).then(|| frame::digest(relay.cache.bytes()));
             send_question(user, UserId::NOBODY, self.next_nonce, known, out);
+            self.attend(user, out);
+        }
+    }
+
+    /// Whoever is asked takes it that somebody looks.
+    fn attend(&mut self, user: UserId, out: &mut Outbox) {
+        if let Some(relay) = self.relays.get_mut(&user) {
+            relay.is_unheeded = false;
+            tell_attention(relay, out);
         }
     }
 
@@ -137,8 +146,10 @@ impl Relays {
         comparing.asked = known.iter().map(|(user, _)| *user).collect();
         (comparing.number, comparing.left) = (self.next_nonce, known.len());
         let here = out.map.here;
+        let asked = comparing.asked.clone();
         let compare = Compare { seat: here, place: place_of(here), number: self.next_nonce, known: Known(known) };
         out.send(seat, Control::Compare(Box::new(compare)));
+        asked.into_iter().for_each(|user| self.attend(user, out));
     }
 
     /// So many publishers have been answered: those of which nothing else was said are as they were known to be.

@@ -18,7 +18,7 @@ pub use reach::LaneNews;
 use super::Shard;
 use super::connection::Doorway;
 use super::owners::Word;
-use crate::base::id::{ConnId, CoreId, NodeId};
+use crate::base::id::{ConnId, CoreId, NodeId, UserId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
 use crate::base::time::{Time, WallClock};
@@ -137,6 +137,13 @@ impl Links {
 
     pub fn lanes_to(&self, site: Site) -> impl Iterator<Item = &Machine> {
         self.lanes.range((site, 0)..=(site, u16::MAX)).map(|(_, machine)| machine)
+    }
+
+    /// Somebody of a cluster looks at a publisher, for all that is known.
+    pub fn heed(&mut self, cluster: Option<u16>, publisher: UserId) {
+        if let Some(cluster) = cluster {
+            self.crossings.heed(cluster, publisher);
+        }
     }
 
     /// Another node's cores, whether it can be reached, and since when it can or can't be.
