@@ -250,6 +250,23 @@ mod tests {
     }
 
     #[test]
+    fn m1_a_slot_that_is_to_come_leads_nowhere_until_it_has() {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        let all = |node| (0..SLOTS).map(|_| NodeId(node)).collect::<Arc<[NodeId]>>();
+        map.set_owners(all(2));
+        let before = map.clone();
+        map.close(&Slots::of(|slot| slot == 5));
+        assert!(map.is_coming(5) && !map.is_known(5) && !map.is_owned(5) && map.home_of_slot(5).node == NodeId::default());
+        assert!(map.is_owned(6) && map.gained_since(&before).is_empty());
+        let coming = map.clone();
+        map.set_owners((0..SLOTS).map(|slot| NodeId(if slot == 5 { 1 } else { 2 })).collect());
+        assert_eq!(map.gained_since(&coming), BTreeSet::from([NodeId(1)]));
+        let mut nobody = Map::of_node(NodeId(1), CoreId(0), 1);
+        nobody.set_owners(all(0));
+        assert!(map.gained_since(&nobody).is_empty(), "what nobody had nobody has lost");
+    }
+
+    #[test]
     fn z7_the_way_to_another_clusters_user_goes_through_the_gateway() {
         let mut map = Map::of_node(NodeId(1), CoreId(1), 2);
         map.set_owners((0..SLOTS).map(|slot| NodeId(1 + (slot / 2 % 2) as u16)).collect());

@@ -334,3 +334,27 @@ fn wanted_at(table: Table, key: &[u8], value: &[u8], slots: &BTreeSet<u16>) -> O
 fn set_of(slots: &BTreeSet<u16>) -> Arc<map::Slots> {
     Arc::new(map::Slots::of(|slot| slots.contains(&slot)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::UserId;
+    use crate::base::jid::Bare;
+
+    #[test]
+    fn m1_a_way_goes_to_its_senders_home_and_one_that_has_arrived_to_its_receivers() {
+        let [ann, bob] = ["ann@d", "bob@d"].map(|name| Bare::new(name).unwrap());
+        let [ann_slot, bob_slot] = [&ann, &bob].map(|jid| slot_of(jid.as_str()));
+        let (key, nobody) = (rows::way_key(&ann, &bob, 1), UserId::NOBODY);
+        let row = |arrived| {
+            let (note, extensions) = (String::new(), String::new());
+            rows::Way { kind: 0, note, from_user: nobody, to_user: nobody, arrived, extensions }.encode()
+        };
+        let at = |arrived, slots: &[u16]| wanted_at(Table::Ways, &key, &row(arrived), &slots.iter().copied().collect());
+        assert_eq!([at(None, &[ann_slot]), at(None, &[ann_slot, bob_slot])], [Some(ann_slot); 2]);
+        assert_eq!([at(Some(3), &[bob_slot]), at(None, &[bob_slot]), at(Some(3), &[])], [Some(bob_slot), None, None]);
+        let other = rows::pair_key(&ann, &bob);
+        assert_eq!(wanted_at(Table::Roster, &other, b"", &[bob_slot].into()), None);
+        assert_eq!(wanted_at(Table::Meta, rows::EPOCH_KEY, b"", &[0].into()), None, "it's the deployment's");
+    }
+}
