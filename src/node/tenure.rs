@@ -2,7 +2,7 @@
 //!
 //! Lives on: the thread `fanal-owners`. Serves M1, Z4, Z13, R7. A slot that is given to this node is taken in the database (so that
 //! whoever had it before writes nothing more), its users' rows are loaded, a page at a time, and then it's open. When it's taken
-//! away, or the lease is lost, it's closed at once. Invariants: cores are told of a slot as their own only while it's open; nothing
+//! away, or the lease is lost, it's closed at once, and then given up there, so that the next one need not wait. Invariants: cores are told of a slot as their own only while it's open; nothing
 //! is taken while a core has still to give something up, so what a core writes is written under the epoch that it was made in; rows
 //! under way are those of one page.
 
@@ -10,7 +10,7 @@ use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::{self, COMING};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::ownership::{Assignment, Event, Slots, Terms};
+use crate::ownership::{Assignment, Event, NOBODY, Slots, Terms};
 use crate::shard::Row;
 use crate::shard::batch::Order;
 use crate::store::rows::{self, Row as _, slot_of_key};
@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// What the database refused is asked again after this long.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// And what another node has not given up yet after this long.
+const HELD_RETRY: Duration = Duration::from_millis(50);
 
 /// Slots that are being taken.
 struct Taking {
@@ -45,6 +48,12 @@ pub(super) struct Tenure {
     /// From which epoch on what is assigned to this node counts; `None`: nothing does.
     joined: Option<u32>,
     open: BTreeSet<u16>,
+    /// Slots that came from a node that is gone.
+    lost: BTreeSet<u16>,
+    /// Since when somebody who is there has not given up what this node is to have.
+    held_since: Option<Time>,
+    /// What is closed, and has to be given up in the database.
+    giving: BTreeSet<u16>,
     /// Rows of these can't be read.
     damaged: BTreeSet<u16>,
     taking: Option<Taking>,
@@ -74,6 +83,9 @@ impl Tenure {
             table: Slots::default(),
             joined: None,
             open: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            held_since: None,
+            giving: BTreeSet::new(),
             damaged: BTreeSet::new(),
             taking: None,
             asked: None,
@@ -129,6 +141,7 @@ impl Tenure {
                 tracing::warn!("the cluster: this node's lease is lost, and with it its users: others may have them");
                 self.joined = None;
                 self.is_new = true;
+                self.giving.clear();
                 self.give_up(Reason::HomeOutOfReach);
             }
             Event::Changed(lines) => self.change(lines),
@@ -144,11 +157,15 @@ impl Tenure {
             if line.node != self.node && self.forget(line.slot) {
                 lost.insert(line.slot);
             }
+            if line.node == self.node && ![NOBODY, self.node].contains(&before.node) {
+                self.lost.insert(line.slot);
+            }
             if line.node == before.node && before.epoch < line.epoch {
                 anew.insert(line.slot);
             }
         }
         self.table.merge(lines);
+        self.giving.extend(&lost);
         self.close(lost, Reason::HomeOutOfReach);
         if !anew.is_empty() {
             let slots = set_of(&anew);
@@ -205,20 +222,27 @@ impl Tenure {
             return;
         }
         self.retry_at = Time::ZERO;
+        if !self.giving.is_empty() {
+            return self.ask(Request::Give { slots: self.giving.iter().copied().collect() });
+        }
         if self.taking.is_none() {
-            self.begin();
+            self.begin(now);
         }
         self.read_on(now);
     }
 
     /// Takes what was given to this node and is not open.
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Time) {
         let Some(since) = self.joined else { return };
         let counts = |slot: &u16| self.table.line(*slot).epoch >= since && !self.open.contains(slot);
         let slots = self.table.slots_of(self.node).filter(counts).filter(|slot| !self.damaged.contains(slot));
         let slots: BTreeSet<u16> = slots.collect();
+        // What a node that is there has to give up first does not hold up the rest.
+        let lost: BTreeSet<u16> = slots.intersection(&self.lost).copied().collect();
+        let is_late = self.held_since.is_some_and(|since| now >= since + self.terms.lease());
+        let (slots, force) = if lost.is_empty() { (slots, is_late) } else { (lost, true) };
         if let Some(&first) = slots.first() {
-            let request = Request::Take { slots: slots.iter().copied().collect(), anew: self.is_new };
+            let request = Request::Take { slots: slots.iter().copied().collect(), anew: self.is_new, force };
             self.ask(request);
             self.taking = Some(Taking { slots, epoch: None, not_before: Time::ZERO, table: 0, from: start(Table::ALL[0], first) });
         }
@@ -234,8 +258,20 @@ impl Tenure {
                 self.confirmed = said.is_ok().then_some(self.confirming);
                 (taking, None)
             }
-            (Some(taking), Reply::Taken(Ok((epoch, replaces)))) => {
-                self.is_new = false;
+            (taking, Reply::Given(said)) => {
+                if said.is_ok() {
+                    self.giving.clear();
+                }
+                (taking, said.err())
+            }
+            (_, Reply::Taken(Ok(None))) => {
+                self.held_since.get_or_insert(now);
+                self.retry_at = now + HELD_RETRY;
+                (None, None)
+            }
+            (Some(taking), Reply::Taken(Ok(Some((epoch, replaces))))) => {
+                (self.is_new, self.held_since) = (false, None);
+                self.lost.retain(|slot| !taking.slots.contains(slot));
                 let not_before = if replaces { now + self.terms.before_acting() } else { now };
                 (Some(Taking { epoch: Some(epoch), not_before, ..taking }), None)
             }

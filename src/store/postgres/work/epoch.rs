@@ -33,8 +33,38 @@ impl Work {
         confirmed.map_err(|trouble| self.refusal(trouble.why()))
     }
 
-    /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew.
-    pub async fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
+    /// Nothing more is written of these slots.
+    pub async fn give_slots(&mut self, slots: &[u16]) -> Result<(), String> {
+        const GIVE: &str = "DELETE FROM fanal_slots WHERE cluster = $1 AND node = $2 AND slot = ANY($3::INT4[])";
+        let (deadline, writer, slots) = (self.deadline(), self.settings.writer, numbers(slots));
+        let give = async {
+            self.ready(deadline).await?;
+            let ask = async |session: &Session| {
+                let given = session.client.execute(GIVE, &[&writer.cluster(), &writer.node(), &slots]).await;
+                given.map(drop).map_err(|error| judge(&error))
+            };
+            self.on_session(deadline, ask).await
+        };
+        let given = give.await;
+        given.map_err(|trouble| self.refusal(trouble.why()))
+    }
+
+    /// Whether another node that is there has some of these slots.
+    async fn are_held(&mut self, slots: &[u16]) -> Result<bool, Trouble> {
+        const HELD: &str = "SELECT node FROM fanal_nodes WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
+            (SELECT node FROM fanal_slots WHERE cluster = $1 AND slot = ANY($3::INT4[])) LIMIT 1";
+        let (deadline, writer, slots) = (self.deadline(), self.settings.writer, numbers(slots));
+        self.ready(deadline).await?;
+        let ask = async |session: &Session| {
+            let held = session.client.query_opt(HELD, &[&writer.cluster(), &writer.node(), &slots]).await;
+            held.map(|row| row.is_some()).map_err(|error| judge(&error))
+        };
+        self.on_session(deadline, ask).await
+    }
+
+    /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew. `None`: that
+    /// one is there, and has not given them up yet.
+    pub async fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
         if anew {
             (self.late, self.doubt, self.over, self.epoch) = (Late::default(), None, None, 0);
         }
@@ -42,14 +72,15 @@ impl Work {
             return Err(self.refusal(&away.why));
         }
         let deadline = self.deadline();
-        let began = match self.ready(deadline).await {
+        let began = match self.are_held(slots).await {
+            Ok(true) if !force => return Ok(None),
             Ok(_) => self.on_session(deadline, self.count_epoch(slots)).await,
             Err(trouble) => Err(trouble),
         };
         match began {
             Ok((epoch, replaces)) => {
                 (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
-                Ok((epoch, replaces))
+                Ok(Some((epoch, replaces)))
             }
             Err(trouble) => {
                 // What is half way there ends with the connection.
@@ -93,7 +124,7 @@ impl Work {
     /// The transaction that does it.
     fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<(u32, bool), Trouble> + use<> {
         let writer = self.settings.writer;
-        let slots: Vec<i32> = slots.iter().copied().map(i32::from).collect();
+        let slots = numbers(slots);
         async move |session: &Session| {
             let counted = async {
                 let client = &session.client;
@@ -120,6 +151,10 @@ impl Work {
             counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?.ok_or_else(none_left)
         }
     }
+}
+
+fn numbers(slots: &[u16]) -> Vec<i32> {
+    slots.iter().copied().map(i32::from).collect()
 }
 
 const FIRST_EPOCH: &str = "INSERT INTO fanal_meta (cluster, slot, owner, rest, value, version) VALUES ($1, 0, $2, '', $3, 0) \
