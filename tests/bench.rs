@@ -151,6 +151,15 @@ fn z6_clusters_are_told_of_each_update_once() {
     }
 }
 
+/// Row Z13: after a cut that has shown everybody as gone, everybody is seen as they are, on the wire too for what changed.
+#[test]
+fn z13_after_a_cut_everybody_is_seen_as_they_are() {
+    let report = report(&["cluster", "--users", "20", "--subscribers", "5", "--nodes", "1", "--cut", "4"]);
+    assert_positive(&report, &["unchanged_resync_bytes", "resync_ms", "resync_bytes", "all_changed_resync_ms"]);
+    assert_eq!(report["changed"], 1u64);
+    assert!(number(&report, "all_changed_resync_bytes") > number(&report, "unchanged_resync_bytes"), "{report}");
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused_with_the_fix() {
     let refused = |args: &[&str]| {
@@ -167,6 +176,7 @@ fn what_cannot_be_measured_is_refused_with_the_fix() {
     assert!(refused(&["storm", "--trunk", "2", "--connected"]).contains("trunks are always open before a storm"));
     assert!(refused(&["fanout", "--door", "redis"]).contains("name the server that does with --target"));
     assert!(refused(&["fanout", "--door", "nats", "--target", "127.0.0.1:1", "--tls"]).contains("without TLS"));
+    assert!(refused(&["cluster", "--cut", "3", "--untapped"]).contains("leave --untapped out"));
     assert!(refused(&["idle", "--door", "redis"]).contains("write native, xmpp or ws"));
     assert!(refused(&["fanout", "--pid", "1"]).contains("say where it listens with --target"));
     assert!(refused(&["floor", "--rate=-1"]).contains("write a number from 0"));

@@ -386,3 +386,58 @@ fn z9_who_waits_for_a_cluster_that_is_lost_is_told() {
     world.writes(a, &bob, "hello");
     assert_eq!(world.heard(a).last(), Some(&Heard::Done));
 }
+
+/// M5: it crosses the border once, and goes once to each node behind it; each is told by reference and asks.
+#[test]
+fn m5_a_long_presence_is_fetched_once_by_a_cluster_and_once_by_each_of_its_nodes() {
+    for cores in [1, 2] {
+        let mut world = two(cores);
+        let ann = world.name_on(0, 0);
+        let a = world.online(1, &ann);
+        let mut subscribers = Vec::new();
+        for nth in 0..10 {
+            let node = 2 + nth % 2;
+            let name = world.name_on(node, nth / 2);
+            let client = world.online(node, &name);
+            world.subscribes((&name, client), (&ann, a));
+            world.seen(client);
+            subscribers.push(client);
+        }
+        for (payload, times, least) in [(20_000, 1, 40_000), (1000, 0, 2000), (30_000, 1, 60_000)] {
+            let before = [0, 2, 3].map(|node| world.fetched(node));
+            let bytes = world.bytes;
+            // From where she is connected to where her home is, it goes whole.
+            world.publishes(a, payload);
+            world.settle();
+            let after = [0, 2, 3].map(|node| world.fetched(node));
+            assert!(subscribers.iter().all(|client| world.payloads(*client) == [payload]), "{cores} cores, {payload}");
+            let more = |node: usize| (after[node].0 - before[node].0, after[node].1 - before[node].1);
+            assert_eq!((more(0), more(1).0 + more(2).0, more(1).1 + more(2).1), ((0, times), 2 * times, times));
+            let bytes = world.bytes - bytes;
+            assert!((least..least + 2 * payload + 2000).contains(&bytes), "{bytes} for {payload}");
+        }
+    }
+}
+
+/// M5, Z13: what was lost between two clusters, or inside one, is fetched again; nobody is shown as gone meanwhile.
+#[test]
+fn m5_what_is_lost_on_its_way_between_clusters_is_fetched_again() {
+    let mut world = two(2);
+    // Bob's gateway is node 1 of the first cluster, and what his node sends comes to node 0.
+    let ((_, a), (_, b)) = friends(&mut world, (1, 1), 3);
+    for cut in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)] {
+        for (nth, payload) in [20_000, 21_000].into_iter().enumerate() {
+            world.publishes(b, payload);
+            if nth == 0 {
+                world.cut(cut.0, cut.1);
+            }
+            world.settle();
+        }
+        for shard in world.nodes.iter_mut().flat_map(|node| &mut node.shards) {
+            shard.out.peers.values_mut().for_each(|peer| _ = std::mem::take(&mut peer.wanted));
+        }
+        world.heal(cut.0, cut.1);
+        let heard = world.payloads(a);
+        assert!(heard.last() == Some(&21_000) && !heard.contains(&0), "{cut:?}: {heard:?}");
+    }
+}

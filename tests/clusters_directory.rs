@@ -4,8 +4,9 @@ mod nodes_world;
 
 use fanal::base::id::{UserId, slot_of};
 use fanal::base::time::{Time, WallClock};
+use fanal::store::memory::Memory;
 use fanal::store::rows::{self, Account, Row};
-use fanal::store::{Backend, Commit, Durability, Memory, Table, Write};
+use fanal::store::{Backend, Commit, Durability, Table, Write};
 use fanal::wire::native::Show;
 use nodes_world::{Client, Heard, World, jid};
 
@@ -88,7 +89,7 @@ fn z1_a_new_account_waits_for_the_directory_but_not_for_ever() {
         match is_healed {
             true => world.heal_clusters(1, 2),
             false => {
-                world.now = Time(world.now.0 + 1_000_000_000);
+                world.now = Time(world.now.0 + 3_000_000_000);
                 world.settle();
             }
         }

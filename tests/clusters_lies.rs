@@ -6,12 +6,12 @@ mod nodes_world;
 use fanal::base::id::{SessionId, UserId, Version, slot_of};
 use fanal::base::jid::Bare;
 use fanal::presence::border::{Astray, Crossing, Letter, Reply, State, Strayed, Ticket};
-use fanal::presence::control::{Content, Directed, Fetch, Note, Way, WayKind, WayName};
+use fanal::presence::control::{Arrival, Content, Directed, Fetch, Note, Way, WayKind, WayName};
 use fanal::presence::directory::Inquiry;
 use fanal::presence::frame::Events;
 use fanal::presence::subscription;
 use fanal::wire::encode::{PresenceFields, Tag};
-use fanal::wire::event::Head;
+use fanal::wire::event::{Head, REFERENCE};
 use fanal::wire::native::{Access, Action, MessageKind, Show};
 use nodes_world::{Client, Heard, World, jid};
 
@@ -185,7 +185,8 @@ fn z8_a_cluster_that_confirms_ways_to_others_confirms_nothing() {
     stage.world.heard(a);
     for sequence in (1 << 40)..(1 << 40) + 20 {
         let (from, to, cluster) = (stage.ann.0.clone(), stage.bob.0.clone(), 2);
-        stage.says(&Crossing::WayDone(Box::new(WayName { from, to, sequence, cluster })));
+        let name = WayName { from, to, sequence, cluster };
+        stage.says(&Crossing::WayDone(Box::new(Arrival { name, before: 0 })));
     }
     stage.world.heal_clusters(1, 2);
     let abroad = stage.world.abroad;
@@ -239,6 +240,26 @@ fn z7_a_cluster_that_tells_of_publishers_it_does_not_own_is_not_believed() {
     stage.each_core(|shard, now| shard.updates_from_cluster(now, LIAR, events.bytes().to_vec()).unwrap());
     let told = stage.told();
     assert!(told.len() == 4 && told.iter().all(|crossing| matches!(crossing, Crossing::Unwatch { .. })), "{told:?}");
+    stage.is_as_before();
+}
+
+/// M5: the presence of a user that it does not watch, or watches no more, asked for as if it had been told of it by reference.
+#[test]
+fn m5_a_cluster_gets_no_presence_that_it_was_not_told_of() {
+    let mut stage = Stage::new();
+    let (publisher, a) = (stage.ann.1, stage.ann.2);
+    stage.world.publishes(a, 20_000);
+    stage.world.settle();
+    let b = stage.bob.2;
+    assert_eq!(stage.world.payloads(b), [20_000]);
+    let whole = |stage: &Stage| (0..stage.world.nodes.len()).map(|node| stage.world.fetched(node).1).sum::<u64>();
+    let before = (whole(&stage), stage.world.abroad);
+    for session in 0..3 {
+        stage.says(&Crossing::Obtain { publisher, session: SessionId(session) });
+    }
+    assert_eq!((whole(&stage), stage.world.abroad), before);
+    // Nor does it say how others are told (Z12).
+    stage.says_in_vain(&Crossing::Attention { publisher, active: false });
     stage.is_as_before();
 }
 
@@ -298,10 +319,11 @@ fn huge_sizes_are_refused_and_nothing_is_kept_of_them() {
     let m = stage.world.online(4, &name);
     stage.world.subscribes((&anns, a), (&name, m));
     let refused = stage.refused();
-    for session in 0..2_000 {
+    let flags = [0, REFERENCE];
+    for (session, flags) in (0..2_000).zip(flags.into_iter().cycle()) {
         let presence = stage.world.encoder.presence(&PresenceFields { resource: "desk", ..Default::default() });
         let (user, version) = (mallory.1, Version { epoch: 9, sequence: 1 });
-        let head = Head { user, version, session: SessionId(session), show: Show::Available, flags: 0 };
+        let head = Head { user, version, session: SessionId(session), show: Show::Available, flags };
         let (now, bytes) = (stage.world.now, Events::of(head, &presence).bytes().to_vec());
         stage.world.nodes[0].shards[0].updates_from_cluster(now, LIAR, bytes).unwrap();
     }

@@ -35,6 +35,9 @@ fn full() -> Config {
     (config.listen.xmpp, config.listen.xmpps, config.listen.ws) = (open(5222), open(5223), open(7480));
     (config.cluster.number, config.cluster.node) = (Some(1), Some(1));
     config.cluster.nodes.extend(Peer::parse("1=127.0.0.1:7402"));
+    config.cluster.etcd_ca = Some("etcd-ca.pem".into());
+    config.cluster.etcd_certificate = Some("etcd-client.pem".into());
+    config.cluster.etcd_key = Some("etcd-client.key".into());
     config.directory.cluster = Some(2);
     config.directory.at.extend(Peer::parse("1=127.0.0.1:7412"));
     config

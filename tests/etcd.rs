@@ -66,6 +66,11 @@ impl Ledger {
         self.wait(&format!("{node} hears {event:?}"), |nodes| nodes.get(&node).is_some_and(|heard| heard.events.contains(event)));
     }
 
+    fn wait_for_away(&self, node: u16) {
+        let is_away = |event: &Event| matches!(event, Event::Away(_));
+        self.wait(&format!("{node} hears that etcd is away"), |nodes| nodes[&node].events.iter().any(is_away));
+    }
+
     /// Every node has the same owner for each of these slots.
     fn wait_for_owners(&self, slots: std::ops::Range<u16>) -> BTreeMap<u16, u32> {
         let agree = |nodes: &BTreeMap<u16, Heard>, slot| {
@@ -91,7 +96,7 @@ fn start(ledger: &Arc<Ledger>, etcd: SocketAddr, (node, identity): (u16, u64), t
     // Those that are refused are none of the nodes.
     let heard_as = if identity == u64::from(node) { node } else { 100 + node };
     let tell = Box::new(move |event| ledger.hear(heard_as, event));
-    Etcd::start(Settings { cluster: 1, terms, me, claims: Vec::new(), endpoints, seed: identity }, tell).unwrap()
+    Etcd::start(Settings { cluster: 1, terms, me, claims: Vec::new(), endpoints, trust: None, seed: identity }, tell).unwrap()
 }
 
 fn has_joined(nodes: &BTreeMap<u16, Heard>, node: u16) -> bool {
@@ -119,15 +124,15 @@ fn z1_m1_members_have_numbers_of_their_own_and_the_fewest_users_decide_also_afte
     assert_eq!(ledger.wait_for_owners(0..50), BTreeMap::from([(2, 50)]));
 
     server.kill_and_restart(|| {
-        ledger.wait_for(1, &Event::Away(true));
-        ledger.wait_for(2, &Event::Away(true));
+        ledger.wait_for_away(1);
+        ledger.wait_for_away(2);
         command_all(&one, [Command::Assign(300)]);
         ledger.wait("it's refused while etcd is away", |nodes| {
             nodes[&1].events.iter().any(|event| matches!(event, Event::Refused(Command::Assign(300), Refusal::Away(_))))
         });
     });
-    ledger.wait_for(1, &Event::Away(false));
-    ledger.wait_for(2, &Event::Away(false));
+    ledger.wait_for(1, &Event::Back);
+    ledger.wait_for(2, &Event::Back);
     command_all(&one, (300..310).map(Command::Assign));
     ledger.wait_for_owners(300..310);
     let nodes = ledger.nodes.lock().unwrap();
@@ -145,7 +150,7 @@ fn a_watch_that_missed_what_is_compacted_lists_all_again() {
     let (one, two) = (start(&ledger, server.address(), (1, 1), false), start(&ledger, way.address, (2, 2), false));
     ledger.wait("both join", |nodes| has_joined(nodes, 1) && has_joined(nodes, 2));
     way.cut();
-    ledger.wait_for(2, &Event::Away(true));
+    ledger.wait_for_away(2);
     for block in [0u16, 256] {
         command_all(&one, (block..block + 20).map(Command::Assign));
         ledger.wait("they are assigned", |nodes| (block..block + 20).all(|slot| nodes[&1].slots.owner(slot).is_some()));

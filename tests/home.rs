@@ -8,7 +8,8 @@ use fanal::base::reason::Reason;
 use fanal::base::secrets::Secrets;
 use fanal::base::time::{Time, WallClock};
 use fanal::presence::control::{
-    Ask, Asker, Attach, Attached, Content, Control, EdgeRef, Note, Resume, SessionEnd, SessionEvent, UserRef, Way, WayKind, WayName,
+    Arrival, Ask, Asker, Attach, Attached, Content, Control, EdgeRef, Note, Resume, SessionEnd, SessionEvent, UserRef, Way,
+    WayKind, WayName,
 };
 use fanal::presence::edge::Edge;
 use fanal::presence::errand::{Answer, Caller, Who};
@@ -78,7 +79,7 @@ impl World {
                 match control {
                     control if core == THERE => self.told.push(control),
                     Control::Way(way) => homes.way(*now, way, edge, out),
-                    Control::WayDone(name) => homes.way_done(*now, name, edge, out),
+                    Control::WayDone(arrival) => homes.way_done(*now, arrival, edge, out),
                     Control::Message(message) => homes.message(*now, message, out),
                     Control::Answered { answer, .. } => assert!(matches!(answer, Answer::Done)),
                     other => panic!("{other:?}"),
@@ -220,8 +221,9 @@ fn z8_a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_ex
     world.subscription(&session, Action::Subscribe, &bob);
     world.store(Ok(()));
     let sent = world.user(&ann).rare.as_ref().expect("a request is under way").under_way[0].sequence;
-    let name = Box::new(WayName { from: ann.clone(), to: bob.clone(), sequence: sent, cluster: 0 });
-    world.homes.way_done(world.now, name, &mut world.edge, &mut world.out);
+    let name = WayName { from: ann.clone(), to: bob.clone(), sequence: sent, cluster: 0 };
+    let arrival = Box::new(Arrival { name, before: 0 });
+    world.homes.way_done(world.now, arrival, &mut world.edge, &mut world.out);
     world.homes.way(world.now, way(2, WayKind::Stanza(Action::Subscribed)), &mut world.edge, &mut world.out);
     world.now = world.now + Duration::from_secs(1);
     world.homes.retry(world.now, &mut world.edge, &mut world.out);

@@ -9,7 +9,7 @@ use fanal::base::reason::Reason;
 use fanal::base::time::{Time, WallClock};
 use fanal::metrics::fields::{Counters, Gauges, LinkCounts, LinkGauges, NodeCount};
 use fanal::metrics::process::Process;
-use fanal::metrics::prometheus::{self, Links, Scrape};
+use fanal::metrics::prometheus::{self, Links, Owners, Scrape};
 use fanal::metrics::recorder::Recorder;
 use fanal::metrics::stage::{Stage, stage_histogram};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,6 +110,15 @@ fn scrape() -> BTreeMap<String, f64> {
                 ("cluster-7".into(), LinkCounts::default(), LinkGauges { link_found: 1, ..LinkGauges::default() }),
             ],
             ended: vec![("silent".into(), 4)],
+            owners: Some(Owners {
+                up: true,
+                joined: false,
+                epoch: 70_000,
+                free: 3,
+                waiting: 2,
+                members: vec![("serving", 5)],
+                slots: vec![("7".into(), 65_533)],
+            }),
         },
         limits: keys::limits(&Limits { sessions_per_user: 7, ..Limits::default() }),
         store_up: true,
@@ -151,6 +160,9 @@ fn the_text_keeps_the_rules_and_has_every_name_for_every_core() {
         ["fanal_link_dials_total{node=\"2\"}", "fanal_link_found{node=\"cluster-7\"}", "fanal_link_ended_total{reason=\"silent\"}"];
     assert_eq!(of_links.map(|name| series[name]), [3.0, 1.0, 4.0]);
     assert_eq!((series["fanal_certificate_seconds_left"], series["fanal_link_certificate_seconds_left"]), (-5.0, 6.0));
+    let of_owners = ["up", "joined", "epoch", "free", "wanted", "members{state=\"serving\"}", "slots{node=\"7\"}"];
+    let of_owners = of_owners.map(|name| series[&format!("fanal_owners_{name}")]);
+    assert_eq!(of_owners, [1.0, 0.0, 70_000.0, 3.0, 2.0, 5.0, 65_533.0]);
     assert_eq!(series["fanal_limit{key=\"sessions_per_user\"}"], 7.0);
     assert_eq!(series["fanal_updates_total{core=\"1\"}"], 7.0);
     assert_eq!(series["fanal_bytes_out_total{core=\"1\"}"], (1u64 << 40) as f64);

@@ -15,8 +15,10 @@ use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use support::served::{Served, user_on, users};
+use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
 
 /// Addresses that nobody uses, each of an address of the loopback network that only this test has.
@@ -49,11 +51,15 @@ impl Cluster {
     }
 
     fn node(&self, node: usize) -> TestNode {
+        TestNode::start(&self.config(node))
+    }
+
+    fn config(&self, node: usize) -> Config {
         let mut config = config(self.cores[node]);
         (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
         config.cluster.nodes = self.peers.clone();
         config.login.token_keys = vec![Secret::new("the same key at every node, for tests").unwrap()];
-        TestNode::start(&config)
+        config
     }
 
     /// A new user whose home is on a node.
@@ -200,4 +206,44 @@ fn is_missed(lost: usize) {
     drop((one, again));
     stays.stop();
     falls.stop();
+}
+
+/// M5, counted on the wire: whoever subscribes at a node, and at whichever of its cores, a long presence goes there once.
+#[test]
+fn m5_a_long_presence_goes_to_a_node_once_and_a_short_one_as_it_is() {
+    let addresses = addresses(2);
+    let tap = Tap::before(addresses[1]);
+    let at = |node, address| Peer { node: NodeId(node), address };
+    let peers = vec![at(1, addresses[0]), at(2, tap.address)];
+    let mut cluster = Cluster { nodes: Vec::new(), cores: vec![1, 2], peers, controls: Vec::new(), names: 0 };
+    for node in 0..2 {
+        let mut config = cluster.config(node);
+        config.link.listen = Some(addresses[node]);
+        let mut started = TestNode::start(&config);
+        cluster.controls.push(started.0.as_mut().unwrap().control());
+        cluster.nodes.push(started);
+    }
+    let ann = cluster.name_on(0);
+    let mut speaker = cluster.user(0, &ann);
+    let mut subscribers: Vec<Client> = (0..6)
+        .map(|_| {
+            let name = cluster.name_on(1);
+            let mut client = cluster.user(1, &name);
+            befriend((&name, &mut client), (&ann, &mut speaker));
+            sees(&mut client, Show::Available);
+            client
+        })
+        .collect();
+    for (payload, updates) in [(40_000, 2), (1000, 1), (50_000, 2)] {
+        let before = (tap.to_node.read()[1], tap.to_node.bytes.load(Ordering::SeqCst));
+        speaker.set_presence(&Presence { payload: vec![7; payload], ..Presence::default() }).unwrap();
+        for client in &mut subscribers {
+            until(client, |event| match event {
+                Event::Presence(event) => event.presence.filter(|presence| presence.payload == vec![7; payload]).map(drop),
+                _ => None,
+            });
+        }
+        let (read, bytes) = (tap.to_node.read()[1] - before.0, tap.to_node.bytes.load(Ordering::SeqCst) - before.1);
+        assert!(read == updates && bytes < payload as u64 + 5000, "{read} updates, {bytes} bytes for {payload}");
+    }
 }

@@ -4,108 +4,20 @@
 mod support;
 
 use fanal::admin::client::Client as Admin;
+use fanal::base::config::Config;
 use fanal::base::config::cluster::Peer;
-use fanal::base::config::{Config, Secret};
 use fanal::base::id::NodeId;
 use fanal::base::reason::Reason;
-use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::client::{Client, Event, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use support::clusters::{Clusters, KEY, Place, befriend, configured, eventually, hears, log_in, peers, sees, show, writes};
 use support::served::{Served, fanal, user_on};
 use support::tap::Tap;
-use support::{LONG, TestNode, config, until};
-
-/// The key of log-in tokens at every node.
-const KEY: &str = "the same key at every node, for tests";
-
-/// Addresses that nobody uses: each of an address of the loopback network that only it has, so that no node's other doors, which
-/// are all on 127.0.0.1, can be given the same port.
-fn addresses(nodes: usize) -> Vec<SocketAddr> {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let address = |_| {
-        let [low, high, ..] = std::process::id().to_le_bytes();
-        let own = Ipv4Addr::new(127, high, low, NEXT.fetch_add(1, Ordering::Relaxed));
-        TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
-    };
-    (0..nodes).map(address).collect()
-}
-
-fn peers(nodes: usize) -> Vec<Peer> {
-    (1..).zip(addresses(nodes)).map(|(node, address)| Peer { node: NodeId(node), address }).collect()
-}
-
-/// A node with its admin API.
-struct Place {
-    node: TestNode,
-    address: SocketAddr,
-    admin: Admin,
-}
-
-impl Place {
-    fn start(config: &Config) -> Place {
-        let mut node = TestNode::start(config);
-        let address = node.0.as_mut().unwrap().start_admin(config).unwrap();
-        Place { node, address, admin: Admin::new(address, None) }
-    }
-
-    /// The sum over all cores.
-    fn metric(&self, name: &str) -> u64 {
-        let text = self.admin.get("/metrics").unwrap();
-        let samples = text.lines().filter(|line| line.starts_with(&format!("fanal_{name}{{")));
-        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
-    }
-
-    /// Waits until every core of the node has found so many other clusters.
-    fn finds(&self, clusters: u64) {
-        let cores = u64::from(self.node.node().cores);
-        eventually(|| self.metric("clusters_found") == clusters * cores, || format!("{} found", self.metric("clusters_found")));
-    }
-}
-
-fn eventually(is_so: impl Fn() -> bool, what: impl Fn() -> String) {
-    let end = Instant::now() + LONG;
-    while !is_so() {
-        assert!(Instant::now() < end, "{}", what());
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// How the nodes of one cluster are configured; the directory's nodes come from the first cluster.
-fn configured(number: u16, nodes: &[Peer], node: usize, cores: usize, directory: (u16, &[Peer])) -> Config {
-    let mut config = config(cores);
-    config.listen.admin = "127.0.0.1:0".parse().unwrap();
-    (config.cluster.number, config.cluster.node) = (Some(number), Some(nodes[node].node.0));
-    config.cluster.nodes = nodes.to_vec();
-    config.directory.cluster = Some(directory.0);
-    if directory.0 != number {
-        config.directory.at = directory.1.to_vec();
-    }
-    config.login.token_keys = vec![Secret::new(KEY).unwrap()];
-    config
-}
-
-/// Clusters with numbers of their own, the cores of each node of each; the first keeps the directory.
-struct Clusters(Vec<Vec<Place>>);
-
-impl Clusters {
-    fn start(clusters: &[(u16, &[usize])]) -> Clusters {
-        let nodes: Vec<Vec<Peer>> = clusters.iter().map(|(_, cores)| peers(cores.len())).collect();
-        let directory = (clusters[0].0, &nodes[0][..]);
-        let place = |at: usize, node: usize| {
-            let (number, cores) = clusters[at];
-            Place::start(&configured(number, &nodes[at], node, cores[node], directory))
-        };
-        let all = (0..clusters.len()).map(|at| (0..clusters[at].1.len()).map(|node| place(at, node)).collect()).collect();
-        let clusters = Clusters(all);
-        let others = clusters.0.len() as u64 - 1;
-        clusters.0.iter().flatten().for_each(|place| place.finds(others));
-        clusters
-    }
-}
+use support::until;
 
 /// Rows Z1, Z2.
 #[test]
@@ -133,64 +45,6 @@ fn z1_a_second_cluster_of_the_same_number_stays_out_and_the_first_goes_on() {
     eventually(|| late.log().contains("another cluster has this cluster's number"), || late.log());
     assert!(Admin::new(late.admin, None).get("/metrics").unwrap().contains("fanal_clusters_known{core=\"0\"} 0"));
     late.stop();
-}
-
-/// A client logs in, as soon as its user's home can be reached.
-fn log_in(address: &str, token: &str, jid: &str) -> Client {
-    let end = Instant::now() + LONG;
-    loop {
-        let mut client = Client::connect(address, LONG).unwrap();
-        match client.log_in(jid, LogIn::Token(token), "desk") {
-            Ok(_) => {
-                client.set_presence(&Presence::default()).unwrap();
-                return client;
-            }
-            Err(error) => assert!(Instant::now() < end, "{jid}: {error}"),
-        }
-    }
-}
-
-impl Place {
-    fn user(&self, jid: &str) -> Client {
-        log_in(&self.node.address(), &self.node.token(jid), jid)
-    }
-}
-
-/// `one` sees `other` from now on. The directory hears of a new user a moment after its first log-in: until then there is none.
-fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    let end = Instant::now() + LONG;
-    loop {
-        assert!(Instant::now() < end, "{} is not asked by {}", other.0, one.0);
-        one.1.subscribe(other.0, "").unwrap();
-        let asked = |event: &Option<Event>| matches!(event, Some(Event::Subscription(request)) if request.jid == one.0);
-        let mut next = || other.1.next_event(Duration::from_millis(200)).unwrap();
-        if std::iter::repeat_with(&mut next).take_while(Option::is_some).any(|event| asked(&event)) {
-            break;
-        }
-    }
-    other.1.approve(one.0).unwrap();
-}
-
-fn sees(client: &mut Client, show: Show) {
-    until(client, |event| match event {
-        Event::Presence(event) if event.show == show => Some(()),
-        _ => None,
-    });
-}
-
-fn show(client: &mut Client, show: Show) {
-    client.set_presence(&Presence { show, ..Presence::default() }).unwrap();
-}
-
-fn writes(client: &mut Client, status: &str) {
-    client.set_presence(&Presence { status: status.into(), ..Presence::default() }).unwrap();
-}
-
-fn hears(client: &mut Client, body: &str) {
-    until(client, |event| match event {
-        Event::Message(message) if message.body == body.as_bytes() => Some(()),
-        _ => None,
-    });
 }
 
 /// Rows Z8, Z9.
@@ -311,6 +165,90 @@ fn z10_z12_changes_of_status_text_gather_and_real_time_things_go_past_them() {
     let counted = ["gathered_updates_total", "gathered_replaced_total", "complex_messages_total", "complex_updates_total"];
     assert_eq!(counted.map(|name| second.metric(name)), [3, 1, 1, 2]);
     assert_eq!(first.metric("complex_received_total"), 1);
+}
+
+/// Row M5.
+#[test]
+fn m5_a_long_presence_is_told_by_reference_and_fetched_once_by_the_other_cluster() {
+    let (first, second, tap) = tapped(|config| config.presence.inline_max = 2000);
+    let publisher = "pub@localhost";
+    let mut speaker = second.user(publisher);
+    let mut subscribers: Vec<Client> = Vec::new();
+    for nth in 0..5 {
+        let name = format!("sub{nth}@localhost");
+        let mut subscriber = first.user(&name);
+        befriend((&name, &mut subscriber), (publisher, &mut speaker));
+        sees(&mut subscriber, Show::Available);
+        subscribers.push(subscriber);
+    }
+    for (payload, updates) in [(30_000, 2), (1000, 1), (20_000, 2)] {
+        let before = (tap.to_node.read()[1], tap.to_node.bytes.load(Ordering::SeqCst));
+        publishes(&mut speaker, payload);
+        subscribers.iter_mut().for_each(|subscriber| sees_payload(subscriber, payload));
+        let (read, bytes) = (tap.to_node.read()[1] - before.0, tap.to_node.bytes.load(Ordering::SeqCst) - before.1);
+        // Pings and acknowledgements go there, too.
+        assert!(read == updates && bytes < payload as u64 + 5000, "{read} updates, {bytes} bytes for {payload}");
+    }
+    let counted = (["updates_referred_total", "presences_told_whole_total"].map(|name| second.metric(name)), "relay_fetched_total");
+    assert_eq!((counted.0, first.metric(counted.1)), ([2, 2], 2));
+}
+
+/// Rows Z12, Z11.
+#[test]
+fn z12_what_only_inactive_clients_watch_waits_and_who_looks_again_sees_the_newest_within_the_bound() {
+    let (first, second, tap) = tapped(|config| {
+        config.link.non_real_time = vec!["inactive".into()];
+        (config.link.inactive_ms, config.link.complex_ms) = (50, 300);
+    });
+    let names = ["bob@localhost", "eve@localhost"];
+    let [mut bob, mut eve] = names.map(|name| second.user(name));
+    let [mut ann, mut cat] = ["ann@localhost", "cat@localhost"].map(|name| first.user(name));
+    befriend(("ann@localhost", &mut ann), (names[0], &mut bob));
+    befriend(("cat@localhost", &mut cat), (names[0], &mut bob));
+    befriend(("cat@localhost", &mut cat), (names[1], &mut eve));
+    sees(&mut ann, Show::Available);
+    [(); 2].map(|()| sees(&mut cat, Show::Available));
+    ann.set_active(false).unwrap();
+    show(&mut bob, Show::Away);
+    sees(&mut cat, Show::Away);
+    assert_eq!(second.metric("gathered_inactive_total"), 0, "she's not the only one who watches him");
+    cat.set_active(false).unwrap();
+    eventually(|| first.metric("publishers_unheeded") == 2, || first.metric("publishers_unheeded").to_string());
+    // What it says of that comes before a message.
+    ann.send_message(names[1], "1", b"I'm not looking").unwrap();
+    hears(&mut eve, "I'm not looking");
+    let before = tap.to_node.read();
+    for kind in [Show::Chat, Show::ExtendedAway, Show::DoNotDisturb] {
+        show(&mut bob, kind);
+        show(&mut eve, kind);
+        [&mut bob, &mut eve].map(|client| client.ping().unwrap());
+    }
+    eve.send_message("ann@localhost", "2", b"but you hear").unwrap();
+    hears(&mut ann, "but you hear");
+    assert_eq!(tap.to_node.read()[1], before[1], "no update goes by itself");
+    assert_eq!(second.metric("gathered_inactive_total"), 6);
+    ann.set_active(true).unwrap();
+    sees(&mut ann, Show::DoNotDisturb);
+    assert!(tap.to_node.read()[2] > before[2], "it was in a complex message");
+    // He is looked at again; she is not.
+    ann.send_message(names[1], "3", b"now I am").unwrap();
+    hears(&mut eve, "now I am");
+    let before = tap.to_node.read();
+    show(&mut eve, Show::Chat);
+    show(&mut bob, Show::Chat);
+    sees(&mut ann, Show::Chat);
+    assert_eq!(tap.to_node.read()[1], before[1] + 1);
+}
+
+fn publishes(client: &mut Client, payload: usize) {
+    client.set_presence(&Presence { payload: vec![7; payload], ..Presence::default() }).unwrap();
+}
+
+fn sees_payload(client: &mut Client, payload: usize) {
+    until(client, |event| match event {
+        Event::Presence(event) => event.presence.filter(|presence| presence.payload == vec![7; payload]).map(drop),
+        _ => None,
+    });
 }
 
 /// Above what the requirement says, for a machine that does not let the survivors run.

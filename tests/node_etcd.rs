@@ -5,8 +5,11 @@
 
 mod support;
 
-use fanal::admin::client::Client as Admin;
+use fanal::admin::MemberState;
+use fanal::admin::client::{Client as Admin, ClientError};
+use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Coordination};
+use fanal::base::id::NodeId;
 use fanal::client::{Client, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use std::net::{SocketAddr, TcpListener};
@@ -32,10 +35,15 @@ impl Cluster {
 
     /// A node that finds etcd there.
     fn serve(&self, node: usize, etcd: SocketAddr) -> Served {
+        self.serve_with(node, etcd, |_| ())
+    }
+
+    fn serve_with(&self, node: usize, etcd: SocketAddr, change: impl Fn(&mut Config)) -> Served {
         let mut config = Config::default();
         (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
         (config.cluster.coordination, config.cluster.etcd) = (Coordination::Etcd, vec![format!("http://{etcd}")]);
         config.link.listen = Some(self.links[node]);
+        change(&mut config);
         Served::start_with_config(&self.path(node), 1, &config)
     }
 
@@ -174,13 +182,148 @@ fn z4_a_node_cut_off_from_etcd_goes_on_and_catches_up() {
     let cara = user_on(second.admin, third.admin, "cara");
     show(&mut publisher, Show::Away);
     sees(&mut watcher, Show::Away);
+    // It looked after slots without owners. The others agree on another one, and tell it.
+    let steward = |node: &Served| Admin::new(node.admin, None).cluster().unwrap().owners.unwrap().steward;
+    eventually(|| [&first, &second, &third].iter().all(|node| steward(node) == 2));
     server.compact();
     way.heal();
+    eventually(|| [&first, &second, &third].iter().all(|node| steward(node) == 1));
     // Its node has heard of the third one, and of who is there.
     let mut late = user(&first, &cara);
     show(&mut late, Show::DoNotDisturb);
     drop((watcher, publisher, late));
     [first, second, third].into_iter().for_each(Served::stop);
+}
+
+/// G5, M1: what the operator is told, and may want.
+#[test]
+fn g5_the_operator_sees_who_shares_out_users_drains_a_node_and_has_a_lost_one_forgotten() {
+    let Some(server) = Server::start() else { return };
+    let (cluster, way) = (Cluster::new(2), Way::to(server.address()));
+    let (first, second) = (cluster.serve(0, way.address), cluster.serve(1, server.address()));
+    user_on(first.admin, second.admin, "bob");
+    let admin = Admin::new(first.admin, None);
+    let owners = || admin.cluster().unwrap().owners.expect("it's in a cluster");
+    let slots =
+        |node: u16| owners().members.iter().find(|member| member.node == node).map(|member| (member.state, member.slots > 0));
+    assert_eq!((owners().kept_by.as_str(), owners().away_since_ms, owners().steward), ("etcd", None, 1));
+    assert_eq!(slots(2), Some((MemberState::Serving, true)));
+    let metrics = admin.get("/metrics").unwrap();
+    assert!(metrics.contains("fanal_owners_up 1") && metrics.contains("fanal_owners_members{state=\"serving\"} 2"), "{metrics}");
+
+    let refused = |answer: Result<String, ClientError>, status: u16, word: &str| match answer {
+        Err(ClientError::Refused { status: said, error, .. }) => assert!(said == status && error.contains(word), "{error}"),
+        other => panic!("{other:?}"),
+    };
+    refused(admin.rebalance(), 409, "share a database");
+    refused(admin.forget_node(2, false), 409, "node 2 is there: stop it first");
+    refused(admin.forget_node(7, false), 404, "there is no node 7");
+    Admin::new(second.admin, None).drain().unwrap();
+    eventually(|| slots(2) == Some((MemberState::Draining, true)));
+    let before = users(second.admin);
+    user_on(second.admin, first.admin, "cara");
+    assert_eq!(users(second.admin), before, "it's given no more");
+
+    second.kill();
+    eventually(|| slots(2) == Some((MemberState::Gone, true)));
+    refused(admin.forget_node(2, false), 409, "--force");
+    assert!(admin.forget_node(2, true).unwrap().contains("node 2 is forgotten"));
+    eventually(|| slots(2).is_none() && admin.cluster().unwrap().nodes.is_empty());
+    before.iter().for_each(|jid| admin.add_user(jid, None).unwrap());
+    way.cut();
+    eventually(|| owners().away_since_ms.is_some());
+    assert!(admin.cluster().unwrap().table(u64::MAX).contains("by etcd, AWAY"));
+    way.heal();
+    first.stop();
+}
+
+fn eventually(is_so: impl Fn() -> bool) {
+    let end = Instant::now() + LONG;
+    while !is_so() {
+        assert!(Instant::now() < end, "it did not come about");
+        std::thread::yield_now();
+    }
+}
+
+/// Z1, Z2: a cluster whose nodes come and go, and another one that hears of them from the directory.
+#[test]
+fn z2_other_clusters_hear_of_nodes_that_find_each_other_in_etcd() {
+    let Some(server) = Server::start() else { return };
+    let cluster = Cluster::new(4);
+    let directory = |config: &mut Config| {
+        (config.cluster.number, config.cluster.coordination) = (Some(8), Coordination::Embedded);
+        config.cluster.nodes = vec![Peer { node: NodeId(1), address: cluster.links[3] }];
+        (config.cluster.etcd, config.link.listen) = (Vec::new(), None);
+        (config.directory.cluster, config.node.domain) = (Some(8), "there.example".into());
+    };
+    let elsewhere = |config: &mut Config| {
+        config.directory.cluster = Some(8);
+        config.directory.at = vec![Peer { node: NodeId(1), address: cluster.links[3] }];
+    };
+    let there = cluster.serve_with(3, server.address(), |config| {
+        config.cluster.node = Some(1);
+        directory(config);
+    });
+    let first = cluster.serve_with(0, server.address(), elsewhere);
+    let second = cluster.serve_with(1, server.address(), elsewhere);
+    let (ann, eve) = (user_on(first.admin, second.admin, "ann"), "eve@there.example");
+    Admin::new(there.admin, None).add_user(eve, None).unwrap();
+    let (mut watcher, mut publisher) = (user(&there, eve), user(&second, &ann));
+    befriend_across((eve, &mut watcher), (&ann, &mut publisher));
+    sees(&mut watcher, Show::Available);
+    let third = cluster.serve_with(2, server.address(), elsewhere);
+    let nodes = |site: &fanal::admin::NodeStatus| site.cluster == Some(1) && site.found;
+    eventually(|| Admin::new(there.admin, None).cluster().unwrap().nodes.iter().filter(|site| nodes(site)).count() == 3);
+    // Whichever of them the other cluster speaks to.
+    first.kill();
+    show(&mut publisher, Show::Away);
+    sees(&mut watcher, Show::Away);
+    drop((watcher, publisher));
+    [second, third, there].into_iter().for_each(Served::stop);
+}
+
+/// The same between clusters, as soon as they have found each other.
+fn befriend_across(one: (&str, &mut Client), other: (&str, &mut Client)) {
+    let end = Instant::now() + LONG;
+    while let Err(error) = one.1.subscribe(other.0, "") {
+        assert!(Instant::now() < end, "{error}");
+    }
+    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
+    other.1.approve(one.0).unwrap();
+}
+
+/// Z1: whom etcd's authority vouches for is heard, and lets in who shows a certificate.
+#[test]
+fn z1_etcd_is_asked_inside_tls_and_by_the_nodes_own_certificate() {
+    let Some(server) = Server::start_private() else { return };
+    let cluster = Cluster::new(2);
+    let files = ["ca.pem", "own.pem", "own.key"].map(|file| server.dir.path().join(file));
+    let [ca, certificate, key] = files.clone();
+    let serve = |node, own: bool| {
+        cluster.serve_with(node, server.address(), |config| {
+            config.cluster.etcd = vec![format!("https://{}", server.address())];
+            config.cluster.etcd_ca = Some(ca.clone());
+            let shown = Some((certificate.clone(), key.clone())).filter(|_| own);
+            (config.cluster.etcd_certificate, config.cluster.etcd_key) = shown.unzip();
+        })
+    };
+    let (first, stranger) = (serve(0, true), serve(1, false));
+    let owners = |node: &Served| Admin::new(node.admin, None).cluster().unwrap().owners.unwrap();
+    eventually(|| owners(&first).joined.is_some() && owners(&stranger).why.is_some());
+    assert_eq!(owners(&stranger).joined, None);
+    stranger.stop();
+    let second = serve(1, true);
+    drop(pair(&first, &second));
+    first.stop();
+    second.stop();
+    let [_, certificate, key] = files;
+    std::fs::write(&key, "no key").unwrap();
+    let text = format!(
+        "[cluster]\nnumber = 1\nnode = 1\ncoordination = \"etcd\"\netcd = [\"https://a:1\"]\netcd_ca = {certificate:?}\n\
+        etcd_certificate = {certificate:?}\netcd_key = {key:?}\n[link]\nlisten = \"127.0.0.1:7402\"\n[store]\nkind = \"memory\""
+    );
+    let error = fanal::node::Node::start(&Config::parse("fanal.toml", &text).unwrap()).err().unwrap().to_string();
+    assert!(error.contains("own.key can't be used"), "{error}");
 }
 
 /// Z1: a number is one node's.

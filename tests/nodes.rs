@@ -7,8 +7,9 @@ use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::Tag;
 use fanal::wire::native::{Action, Show};
-use nodes_world::{Client, Heard, World, jid};
+use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Ann and Bob, whose homes are on nodes 1 and 2, see each other.
 fn friends(world: &mut World, at: (usize, usize)) -> ((String, Client), (String, Client)) {
@@ -145,6 +146,58 @@ fn m2_who_waits_for_the_keys_of_a_home_that_is_lost_meanwhile_is_told_and_can_tr
     }
 }
 
+/// M2, Z9.
+#[test]
+fn m2_who_waits_for_a_home_that_is_lost_meanwhile_is_told() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
+        let a = world.online(0, &ann);
+        world.heard(a);
+        world.cut(0, 1);
+        world.writes(a, &bob, "are you there?");
+        let b = world.online(0, &bob);
+        assert_eq!(world.heard(a), []);
+        world.kill(1);
+        assert_eq!(world.heard(a), [Heard::Error(36)], "of the message");
+        assert!(world.heard(b).contains(&Heard::Error(36)), "of the log-in");
+    }
+}
+
+/// Z9: for whatever reason an answer does not come.
+#[test]
+fn z9_nobody_waits_for_an_answer_for_ever() {
+    let mut world = World::new(2, 1);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
+    let a = world.online(0, &ann);
+    world.heard(a);
+    world.cut(0, 1);
+    world.writes(a, &bob, "are you there?");
+    let errors =
+        |world: &mut World| world.heard(a).into_iter().filter(|heard| matches!(heard, Heard::Error(_))).collect::<Vec<_>>();
+    world.later(Duration::from_secs(30));
+    assert_eq!(errors(&mut world), []);
+    world.later(Duration::from_secs(32));
+    world.later(Duration::from_secs(32));
+    assert_eq!(errors(&mut world), [Heard::Error(36)]);
+}
+
+/// Z8: the denial waits behind other ways until the request has arrived, and is no answer to it nevertheless.
+#[test]
+fn z8_what_was_said_before_a_request_came_is_no_answer_to_it() {
+    let mut world = World::new(2, 1);
+    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1));
+    world.cut(0, 1);
+    [Action::Unsubscribe, Action::Subscribe].into_iter().for_each(|action| world.subscription(b, action, &ann));
+    world.subscription(b, Action::Unsubscribed, &ann);
+    [Action::Unsubscribe, Action::Subscribe].into_iter().for_each(|action| world.subscription(a, action, &bob));
+    world.heal(0, 1);
+    world.subscription(b, Action::Subscribed, &ann);
+    world.seen(a);
+    world.shows(b, Show::Away);
+    assert_eq!(world.seen(a), [Show::Away], "Bob has approved the new request");
+}
+
 #[test]
 fn z8_a_way_is_carried_out_once_though_it_comes_twice() {
     let mut world = World::new(2, 1);
@@ -189,4 +242,138 @@ fn accounts_have_numbers_of_their_cluster() {
     world.nodes[1].store.load(Table::Accounts, &mut row, &mut |_, _| ()).unwrap();
     let slot = slot_of(jid(&name).as_str());
     assert_eq!(users.into_values().collect::<Vec<_>>(), [UserId::new(1, slot, 1)]);
+}
+
+/// M5. Each presence is told by reference to a node once, asked for once, and sent once.
+#[test]
+fn m5_a_long_presence_is_fetched_once_per_node_whoever_subscribes_and_a_short_one_never() {
+    for cores in [1, 2] {
+        let mut world = World::new(3, cores);
+        let ann = world.name_on(0, 0);
+        let a = world.online(0, &ann);
+        let mut subscribers = Vec::new();
+        for (node, nth) in (0..8).map(|nth| (1, nth)).chain((0..3).map(|nth| (2, nth))) {
+            let name = world.name_on(node, nth);
+            let client = world.online(node, &name);
+            world.subscribes((&name, client), (&ann, a));
+            world.seen(client);
+            subscribers.push(client);
+        }
+        let mut publish = |payload: usize| {
+            let (before, told) = (world.bytes, world.fetched(0).1);
+            world.publishes(a, payload);
+            world.settle();
+            assert!(subscribers.iter().all(|client| world.payloads(*client) == [payload]), "{cores} cores, {payload} bytes");
+            assert_eq!((world.fetched(1).0, world.fetched(2).0), (world.fetched(0).1 / 2, world.fetched(0).1 / 2));
+            (world.bytes - before, world.fetched(0).1 - told)
+        };
+        let (bytes, told) = publish(20_000);
+        assert!(told == 2 && (40_000..41_000).contains(&bytes), "{told} times, {bytes} bytes");
+        let (bytes, told) = publish(1000);
+        assert!(told == 0 && bytes < 2 * 1200, "{told} times, {bytes} bytes");
+        let (_, told) = publish(INLINE_MAX);
+        assert_eq!(told, 2, "what is about it counts, too");
+        world.say(a, |encoder, out| encoder.log_out(out, Tag::request(9), "bye"));
+        assert!(subscribers.iter().all(|client| world.seen(*client) == [Show::Unavailable]));
+    }
+}
+
+/// M5. Who comes later, at whichever core of the node, is told what the node has.
+#[test]
+fn m5_a_state_that_a_node_is_told_first_is_fetched_too_and_only_once() {
+    let mut world = World::new(2, 2);
+    let (ann, bob, eve) = (world.name_on(0, 0), world.name_on(1, 0), world.name_on(1, 1));
+    let a = world.online(0, &ann);
+    world.publishes(a, 20_000);
+    world.settle();
+    let [b, e] = [&bob, &eve].map(|name| world.online(1, name));
+    world.subscribes((&bob, b), (&ann, a));
+    assert_eq!((world.payloads(b), world.fetched(1).0), (vec![20_000], 1));
+    let bytes = world.bytes;
+    world.subscribes((&eve, e), (&ann, a));
+    assert_eq!((world.payloads(e), world.fetched(1).0), (vec![20_000], 1));
+    assert!(world.bytes - bytes < 5000);
+}
+
+/// Ann publishes so much, and the other node has heard of it and not asked yet.
+fn referred(world: &mut World, ann: Client, payload: usize) {
+    world.publishes(ann, payload);
+    while world.rings(0) {}
+    assert!(world.links(0), "there is something to say");
+}
+
+/// M5. What is asked for is the newest there is; what was overtaken never crosses.
+#[test]
+fn m5_a_newer_presence_takes_the_place_of_one_that_is_being_fetched() {
+    let mut world = World::new(2, 1);
+    let ((_, a), (_, b)) = friends(&mut world, (0, 1));
+    let bytes = world.bytes;
+    referred(&mut world, a, 20_000);
+    referred(&mut world, a, 21_000);
+    world.settle();
+    assert_eq!((world.payloads(b), world.fetched(1).0), (vec![21_000], 1));
+    assert!(world.bytes - bytes < 22_000);
+    referred(&mut world, a, 22_000);
+    world.publishes(a, 5);
+    world.settle();
+    assert_eq!(world.payloads(b), [5], "nothing is left to be fetched");
+    referred(&mut world, a, 23_000);
+    world.say(a, |encoder, out| encoder.log_out(out, Tag::request(9), "bye"));
+    assert_eq!(world.seen(b), [Show::Unavailable]);
+}
+
+/// M5, Z13.
+#[test]
+fn m5_a_presence_that_is_lost_on_its_way_is_fetched_again_and_what_did_not_change_is_not() {
+    let mut world = World::new(2, 2);
+    let ((_, a), (_, b)) = friends(&mut world, (0, 1));
+    referred(&mut world, a, 20_000);
+    world.cut(0, 1);
+    world.settle();
+    assert!(world.payloads(b).is_empty());
+    // It was asked for, and lost with the link.
+    for shard in world.nodes[0].shards.iter_mut() {
+        shard.out.peers.values_mut().for_each(|peer| _ = std::mem::take(&mut peer.wanted));
+    }
+    world.heal(0, 1);
+    assert_eq!(world.payloads(b), [20_000]);
+    let (bytes, fetched) = (world.bytes, world.fetched(1));
+    world.cut(0, 1);
+    world.heal(0, 1);
+    assert_eq!((world.payloads(b), world.fetched(1)), (vec![], fetched));
+    assert!(world.bytes - bytes < 1000);
+}
+
+/// M5, Z13.
+#[test]
+fn m5_who_is_lost_while_a_presence_is_fetched_is_shown_as_gone_once_and_comes_back() {
+    let mut world = World::new(2, 2);
+    let ((ann, a), (_, b)) = friends(&mut world, (0, 1));
+    referred(&mut world, a, 20_000);
+    world.kill(0);
+    assert_eq!(world.seen(b), [Show::Unavailable]);
+    world.revive(0, 2);
+    let a = world.online(0, &ann);
+    world.publishes(a, 20_000);
+    world.settle();
+    assert_eq!(world.payloads(b), [0, 20_000]);
+}
+
+/// M5. A slow link takes the newest when it can.
+#[test]
+fn m5_over_a_slow_link_the_newest_is_fetched_when_there_is_room() {
+    let mut world = World::new(2, 1);
+    let ((_, a), (_, b)) = friends(&mut world, (0, 1));
+    let slow = |world: &mut World, slow| world.nodes[0].shards[0].out.peers.values_mut().for_each(|peer| peer.slow = slow);
+    referred(&mut world, a, 20_000);
+    slow(&mut world, true);
+    world.settle();
+    world.publishes(a, 21_000);
+    world.settle();
+    world.publishes(a, 22_000);
+    world.settle();
+    assert!(world.payloads(b).is_empty());
+    slow(&mut world, false);
+    world.settle();
+    assert_eq!(world.payloads(b), [22_000]);
 }

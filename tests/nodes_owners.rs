@@ -93,9 +93,17 @@ fn z4_before_a_node_knows_the_owners_all_waits_and_not_for_ever() {
         let (_, open) = without(&world, &cara);
         tell(&mut world, 1, &open, 0);
         let late = world.knocks(1, &cara);
+        let counted = |world: &mut World| {
+            let (now, shards) = (world.now, world.nodes[1].shards.iter_mut());
+            let snapshots = shards.map(|shard| shard.snapshot(now));
+            snapshots
+                .fold([0, 0], |[waiting, gone], one| [waiting + one.gauges.owners_waiting, gone + one.counters.owners_given_up])
+        };
+        assert_eq!(counted(&mut world), [1, 0]);
         world.now = world.now + Duration::from_millis(Limits::default().log_in_ms.into());
         world.settle();
         assert_eq!(world.heard(late), [Heard::Other, Heard::Error(36)]);
+        assert_eq!(counted(&mut world), [0, 1]);
     }
 }
 
@@ -119,5 +127,26 @@ fn z7_a_gateway_moves_with_its_slot() {
         assert_eq!(world.seen(a), [Show::Chat]);
         world.say(b, |encoder, out| encoder.log_out(out, fanal::wire::encode::Tag::request(9), "bye"));
         assert_eq!(world.seen(a), [Show::Unavailable]);
+    }
+}
+
+/// Z1: a slot is given to another node while a name of it is being stored by the steward. The directory knows the name all the same.
+#[test]
+fn z1_a_name_that_is_being_stored_moves_with_its_slot() {
+    for cores in [1, 2] {
+        let mut world = World::clusters(2, 2, cores);
+        let (ann, bob) = (world.name_on(0, 0), world.name_on(3, 0));
+        let owners = world.owners.clone();
+        let (_, open) = without(&world, &bob);
+        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &open, 1));
+        world.stalled = Some(0);
+        let b = world.online(3, &bob);
+        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &owners, 1));
+        world.stalled = None;
+        let a = world.online(0, &ann);
+        world.subscribes((&bob, b), (&ann, a));
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
     }
 }

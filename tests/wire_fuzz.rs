@@ -2,23 +2,14 @@
 
 #[path = "../fuzz/targets.rs"]
 mod targets;
+mod wire_crossings;
 mod wire_samples;
 
 use fanal::base::credentials::ScramCredentials;
-use fanal::base::id::{CoreId, NodeId, Seat, SessionId, UserId, Version, slot_of};
+use fanal::base::id::{NodeId, SessionId, UserId, Version};
 use fanal::base::jid::Bare;
-use fanal::base::map::Map;
 use fanal::base::time::{Time, WallClock};
-use fanal::ownership::clusters::{Cluster, Place, write_clusters, write_place};
 use fanal::ownership::{Command, Coordinator, Follower, Myself, Output, Stored, Terms, encode as write_message};
-use fanal::presence::border::{self, Astray, Lapsed, Strayed};
-use fanal::presence::control::{
-    Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Note, Question, SessionEvent, Snapshot, Wanted, Way,
-    WayKind, WayName,
-};
-use fanal::presence::directory::Inquiry;
-use fanal::presence::frame::Events;
-use fanal::presence::subscription::Action;
 use fanal::store::rows::{self, Row};
 use fanal::store::{Table, Write};
 use fanal::wire::complex::{self, Compression, Packer};
@@ -26,7 +17,7 @@ use fanal::wire::encode::Encoder;
 use fanal::wire::event::Head;
 use fanal::wire::frame::HEADER_BYTES;
 use fanal::wire::link::{Frame, Hello, Life, Purpose, Site};
-use fanal::wire::native::{Copy, MessageKind, Show};
+use fanal::wire::native::Show;
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 
@@ -117,90 +108,10 @@ fn seeds() -> Vec<Seed> {
         (PAGES, pages().collect()),
         (LINKS, links().collect()),
         (COMPLEX, complex().collect()),
-        (CLUSTERS, clusters()),
+        (CLUSTERS, wire_crossings::all(&Encoder::default().presence(&wire_samples::PRESENCE))),
         (BODIES, bodies.collect()),
     ];
     all.into_iter().flat_map(|(of, seeds)| seeds.into_iter().map(move |seed| (of, seed))).collect()
-}
-
-/// What crosses between clusters, with the cluster that says it before it; what a cluster says when it logs in, and what it hears.
-fn clusters() -> Vec<Vec<u8>> {
-    let (ann, bob) = (Bare::new("ann@localhost").unwrap(), Bare::new("bob@localhost").unwrap());
-    let user = |cluster, jid: &Bare| UserId::new(cluster, slot_of(jid.as_str()), 1);
-    let (theirs, ours) = (user(2, &ann), user(1, &bob));
-    let edge = EdgeRef { seat: Seat { node: NodeId(0), core: CoreId(1) }, slot: 1, generation: 9 };
-    let asker = Asker { edge, request: 4 };
-    let name = WayName { from: bob.clone(), to: ann.clone(), sequence: 7, cluster: 1 };
-    let way = Way {
-        from: ann.clone(),
-        from_user: theirs,
-        to: bob.clone(),
-        to_user: ours,
-        kind: WayKind::Stanza(Action::Subscribe),
-        note: Note::new("hi"),
-        sequence: 3,
-        cluster: 0,
-    };
-    let presence = Encoder::default().presence(&wire_samples::PRESENCE);
-    let version = Version { epoch: 1, sequence: 2 };
-    let events = Events::of(Head { user: theirs, version, session: SessionId(1), show: Show::Away, flags: 0 }, &presence);
-    let (slot, nonce, subscriber, publisher) = (0, 5, ours, theirs);
-    let snapshot = Snapshot { publisher, jid: ann.clone(), subscriber, slot, nonce, events, behind: 0, revoked: vec![ours] };
-    let content = Content { kind: MessageKind::Chat, id: "m".into(), body: b"hello".to_vec(), extensions: String::new() };
-    let message = Message {
-        from: ann.clone(),
-        from_resource: "desk".into(),
-        to: bob.clone(),
-        to_resource: None,
-        content,
-        asker,
-        given: Vec::new(),
-        stamp: WallClock(0),
-        kept: 0,
-        copy: Copy::None,
-    };
-    let question =
-        Question { from: ann.clone(), from_user: theirs, about: bob.clone(), what: Wanted::Document("card".into()), asker };
-    let (from, from_resource) = (ann.clone(), "desk".into());
-    let directed = Directed { from, from_resource, to: bob.clone(), to_resource: Some("desk".into()), presence };
-    let fetch = |publisher, from: &Bare, from_user| Fetch {
-        publisher,
-        from: from.clone(),
-        from_user,
-        session: SessionId(1),
-        number: 2,
-        names: vec![("mood".into(), true)],
-    };
-    let documents = vec![("mood".into(), b"good".to_vec())];
-    let map = Map::alone(CoreId(0), 1);
-    let lapsed = Lapsed { cluster: 2, slots: map.slots_of(NodeId(0)), gone: true };
-    let what = Strayed::Ticket(3);
-    let controls = vec![
-        Control::Way(Box::new(way)),
-        Control::WayDone(Box::new(name.clone())),
-        Control::WayForgotten(Box::new(name)),
-        Control::Watch { publisher: ours, subscriber: theirs, seat: edge.seat, slot, nonce, known: Some(6) },
-        Control::Unwatch { publisher: ours, seat: edge.seat, slot },
-        Control::Snapshot(Box::new(snapshot)),
-        Control::Refused { publisher, subscriber, slot, nonce },
-        Control::Revoke { publisher, subscriber, slot },
-        Control::Message(Box::new(message)),
-        Control::Question(Box::new(question)),
-        Control::Directed(Box::new(directed)),
-        Control::News(Box::new(News { publisher, name: "mood".into(), subscribers: vec![ours] })),
-        Control::Fetch(Box::new(fetch(ours, &ann, theirs))),
-        Control::Fetched(Box::new(Fetched { fetch: fetch(theirs, &bob, ours), documents })),
-        Control::ToSession { edge, event: SessionEvent::Done { request: 4 } },
-        Control::Astray(Box::new(Astray { jid: bob, cluster: 1, what })),
-        Control::Lapsed(Box::new(lapsed)),
-        Control::Directory(Box::new(Inquiry::Locate { jid: ann.clone(), by: 2 })),
-        Control::Directory(Box::new(Inquiry::Settle { jid: ann, user: theirs, by: 2 })),
-    ];
-    let crossing = |control| border::encode(control, 1, vec![0]).expect("it crosses");
-    let place = Place { domains: vec!["localhost".into()], nodes: vec![(NodeId(1), "10.0.0.1:7402".parse().unwrap())] };
-    let all = [2, 3].map(|number| Cluster { number, identity: number.into(), place: place.clone() });
-    let tables = [write_place(&place, Vec::new()), write_clusters(all.iter(), Vec::new())];
-    controls.into_iter().map(crossing).chain(tables).collect()
 }
 
 /// What a client of TLS 1.2 and 1.3 says first, cut in its header and in its middle, and what others say.

@@ -89,6 +89,27 @@ impl Client {
         self.read_json("GET", "/cluster", None)
     }
 
+    /// Has the node given no more users; what it says about it.
+    pub fn drain(&self) -> Result<String, ClientError> {
+        self.order("POST", "/cluster/drain")
+    }
+
+    /// Has users moved from the fullest nodes to the emptiest; what the node says about it.
+    pub fn rebalance(&self) -> Result<String, ClientError> {
+        self.order("POST", "/cluster/rebalance")
+    }
+
+    /// Has a node of the cluster forgotten; what the node that is asked says about it.
+    pub fn forget_node(&self, number: u16, force: bool) -> Result<String, ClientError> {
+        let force = if force { "?force=true" } else { "" };
+        self.order("DELETE", &format!("/cluster/{number}{force}"))
+    }
+
+    fn order(&self, method: &str, path: &str) -> Result<String, ClientError> {
+        let said: std::collections::BTreeMap<String, String> = self.read_json(method, path, None)?;
+        said.get("done").cloned().ok_or_else(|| self.not_a_node("it does not say what was done"))
+    }
+
     /// Tells a user's sessions to go on at another node; how many were told.
     pub fn transfer(&self, jid: &str, address: &str) -> Result<usize, ClientError> {
         let order = TransferOrder { jid: jid.to_owned(), address: address.to_owned() };

@@ -1,5 +1,6 @@
 //! `GET /cluster`: how a node finds its cluster, for machines and for people.
 
+use super::OwnersStatus;
 use crate::base::id::NodeId;
 use crate::metrics::fields::{LinkCounts, LinkGauges, Waits};
 use crate::wire::link::Site;
@@ -27,6 +28,8 @@ pub struct ClusterStatus {
     pub publishers_across: u64,
     /// What waits here for others.
     pub waits: Waits,
+    /// Who owns which users; `None`: all are here.
+    pub owners: Option<OwnersStatus>,
     /// The other nodes, of this cluster and of others.
     pub nodes: Vec<NodeStatus>,
     /// Links turned away or ended, by reason.
@@ -98,6 +101,9 @@ impl ClusterStatus {
                 let _ = writeln!(text, "\n{}: {why}", node.name());
             }
         }
+        if let Some(owners) = &self.owners {
+            text += &owners.table(|since| ago(now_ms.saturating_sub(since)));
+        }
         if self.waits != Waits::default() {
             let Waits { owners, directory, answers, unsettled } = self.waits;
             let _ = writeln!(
@@ -130,6 +136,7 @@ fn ago(ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{MemberState, MemberStatus};
     use super::*;
 
     #[test]
@@ -150,7 +157,11 @@ mod tests {
         let lost = NodeStatus { cluster: Some(7), node: 1, found: false, since_ms: None, epoch: None, why, ..found.clone() };
         let ended = [("silent".to_owned(), 3)].into();
         let waits = Waits { owners: 4, directory: 5, answers: 6, unsettled: 7 };
-        let status = ClusterStatus { cluster: 1, node: 1, nodes: vec![found, lost], ended, waits, ..ClusterStatus::default() };
+        let member = MemberStatus { node: 2, address: "10.0.0.2:7402".into(), state: MemberState::Draining, slots: 77 };
+        let (kept_by, away_since_ms) = ("etcd".to_owned(), Some(3_541_000));
+        let owners = Some(OwnersStatus { kept_by, away_since_ms, members: vec![member], ..OwnersStatus::default() });
+        let nodes = vec![found, lost];
+        let status = ClusterStatus { cluster: 1, node: 1, nodes, ended, waits, owners, ..ClusterStatus::default() };
         let table = status.table(3_601_000);
         let lines: Vec<&str> = table.lines().collect();
         assert!(lines.iter().any(|line| line.starts_with("node 1 ") && line.contains("this node")), "{table}");
@@ -161,6 +172,8 @@ mod tests {
         assert!(lines.iter().any(|line| line.starts_with("node 1 of cluster 7 ") && line.contains("not found")), "{table}");
         assert!(table.contains("node 1 of cluster 7: its certificate has ended") && table.contains("silent 3"), "{table}");
         assert!(table.contains("waiting: 4 for owners of users, 5 for the directory, 6 for answers"), "{table}");
+        assert!(table.contains("by etcd, AWAY for 1 min") && table.contains("NOT joined"), "{table}");
+        assert!(lines.iter().any(|line| line.contains("draining") && line.ends_with("77 slots")), "{table}");
         assert!(ClusterStatus::default().table(0).contains("alone"));
     }
 }

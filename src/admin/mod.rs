@@ -10,11 +10,13 @@ pub mod client;
 mod cluster;
 mod directory;
 pub mod http;
+mod owners;
 mod routes;
 pub mod server;
 
 pub use cluster::{ClusterStatus, NodeStatus};
 pub use directory::{ClusterEntry, ClusterList, Forgotten, Location, NodeEntry};
+pub use owners::{MemberState, MemberStatus, OwnersOrder, OwnersStatus};
 
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
@@ -54,6 +56,9 @@ pub trait Control: Send {
 
     /// How this node finds its cluster.
     fn cluster(&mut self) -> Result<ClusterStatus, Refusal>;
+
+    /// Changes who owns which users. What there is to say about it (Z4, M1).
+    fn share_out(&mut self, order: OwnersOrder) -> Result<String, Refusal>;
 
     fn health(&mut self) -> Health;
 

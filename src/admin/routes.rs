@@ -4,8 +4,8 @@
 
 use super::http::{Fault, Request, Response};
 use super::{
-    ClientList, ClusterStatus, Control, ErrorBody, Location, NewUser, NodeStatus, Refusal, TransferOrder, UserEntry, UserLine,
-    UserList, UserPage, read_json,
+    ClientList, ClusterStatus, Control, ErrorBody, Location, MemberState, NewUser, NodeStatus, OwnersOrder, OwnersStatus, Refusal,
+    TransferOrder, UserEntry, UserLine, UserList, UserPage, read_json,
 };
 use crate::base::config::Secret;
 use crate::base::jid::Bare;
@@ -86,6 +86,9 @@ enum Route<'a> {
     Directory(&'a str),
     Clusters,
     OneCluster(&'a str),
+    Drain,
+    Rebalance,
+    OneNode(&'a str),
     Transfer,
     Certificate,
 }
@@ -104,10 +107,14 @@ impl Route<'_> {
             "/clusters" => Route::Clusters,
             "/transfer" => Route::Transfer,
             "/certificate" => Route::Certificate,
-            other => match (other.strip_prefix("/directory/"), other.strip_prefix("/clusters/")) {
-                (Some(jid), _) => Route::Directory(jid),
-                (_, Some(number)) => Route::OneCluster(number),
-                _ => Route::User(other.strip_prefix("/users/")?),
+            "/cluster/drain" => Route::Drain,
+            "/cluster/rebalance" => Route::Rebalance,
+            other => match other.get(1..)?.split_once('/')? {
+                ("directory", jid) => Route::Directory(jid),
+                ("clusters", number) => Route::OneCluster(number),
+                ("cluster", number) => Route::OneNode(number),
+                ("users", jid) => Route::User(jid),
+                _ => return None,
             },
         })
     }
@@ -115,8 +122,8 @@ impl Route<'_> {
     fn methods(&self) -> &'static [&'static str] {
         match self {
             Route::Users => &["GET", "HEAD", "POST"],
-            Route::User(_) | Route::OneCluster(_) => &["DELETE"],
-            Route::Transfer | Route::Certificate => &["POST"],
+            Route::User(_) | Route::OneCluster(_) | Route::OneNode(_) => &["DELETE"],
+            Route::Transfer | Route::Certificate | Route::Drain | Route::Rebalance => &["POST"],
             _ => &["GET", "HEAD"],
         }
     }
@@ -130,8 +137,8 @@ pub(super) fn answer(desk: &mut Desk, request: &mut Request, counts: ServerCount
 fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> Result<Response, Response> {
     let path = std::mem::take(&mut request.path);
     let no_route = || {
-        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /clusters, /clusters/N, /directory/JID, /users, \
-            /users/JID, /transfer, /certificate";
+        let known = "/metrics, /healthz, /readyz, /stats, /histograms, /clients, /cluster, /cluster/drain, /cluster/rebalance, \
+            /cluster/N, /clusters, /clusters/N, /directory/JID, /users, /users/JID, /transfer, /certificate";
         error(404, format!("there is {known} here"))
     };
     let route = Route::of(&path).ok_or_else(no_route)?;
@@ -165,6 +172,12 @@ fn try_answer(desk: &mut Desk, request: &mut Request, counts: ServerCounts) -> R
         (Route::Directory(jid), _) => {
             let cluster = desk.control.locate(&read_jid(jid)?)?;
             Ok(json(200, &Location { jid: jid.to_owned(), cluster }))
+        }
+        (Route::Drain, _) => share_out(desk, OwnersOrder::Drain),
+        (Route::Rebalance, _) => share_out(desk, OwnersOrder::Rebalance),
+        (Route::OneNode(node), _) => {
+            let order = OwnersOrder::Forget { node: number("the node", node)?, force: is_forced(request)? };
+            share_out(desk, order)
         }
         (Route::Clusters, _) => Ok(json(200, &desk.control.clusters()?)),
         (Route::OneCluster(number), _) => forget_cluster(desk, number, request),
@@ -236,7 +249,21 @@ fn links(status: ClusterStatus) -> prometheus::Links {
         let name = node.cluster.map_or_else(|| node.node.to_string(), |cluster| format!("{}-of-cluster-{cluster}", node.node));
         (name, node.counts, node.gauges)
     };
-    prometheus::Links { peers: status.nodes.into_iter().map(peer).collect(), ended: status.ended.into_iter().collect() }
+    let peers = status.nodes.into_iter().map(peer).collect();
+    prometheus::Links { peers, ended: status.ended.into_iter().collect(), owners: status.owners.map(owners) }
+}
+
+fn owners(status: OwnersStatus) -> prometheus::Owners {
+    let in_state = |state: MemberState| status.members.iter().filter(|member| member.state == state).count() as u64;
+    prometheus::Owners {
+        up: status.away_since_ms.is_none(),
+        joined: status.joined.is_some(),
+        epoch: status.epoch,
+        free: status.free,
+        waiting: status.waiting,
+        members: MemberState::ALL.map(|state| (state.name(), in_state(state))).to_vec(),
+        slots: status.members.iter().map(|member| (member.node.to_string(), member.slots)).collect(),
+    }
 }
 
 fn state(good: bool, name: &str, why: String) -> Result<Response, Response> {
@@ -288,13 +315,20 @@ fn list_users(desk: &mut Desk, request: &Request) -> Result<Response, Response> 
     Ok(json(200, &UserPage { users, next, missing }))
 }
 
+fn share_out(desk: &mut Desk, order: OwnersOrder) -> Result<Response, Response> {
+    Ok(json(200, &serde_of("done", &desk.control.share_out(order)?)))
+}
+
 fn forget_cluster(desk: &mut Desk, cluster: &str, request: &Request) -> Result<Response, Response> {
-    let force = match request.query("force") {
-        None => false,
-        Some("true") => true,
-        Some(_) => return Err(error(400, "force is true, or left out")),
-    };
-    Ok(json(200, &desk.control.forget_cluster(number("the cluster", cluster)?, force)?))
+    Ok(json(200, &desk.control.forget_cluster(number("the cluster", cluster)?, is_forced(request)?)?))
+}
+
+fn is_forced(request: &Request) -> Result<bool, Response> {
+    match request.query("force") {
+        None => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(error(400, "force is true, or left out")),
+    }
 }
 
 fn number(what: &str, text: &str) -> Result<u16, Response> {

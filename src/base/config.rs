@@ -37,6 +37,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub directory: Directory,
     pub link: Link,
+    pub presence: Presence,
     pub limits: Limits,
     pub metrics: Metrics,
 }
@@ -158,6 +159,14 @@ pub enum StoreKind {
     Memory,
 }
 
+/// How presence goes to other nodes and clusters.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Presence {
+    /// Bytes of a presence above which it goes by reference (M5): whoever hears of it asks for it, once.
+    pub inline_max: u32,
+}
+
 /// What is measured.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -200,6 +209,12 @@ impl Default for Listen {
 impl Default for Store {
     fn default() -> Store {
         Store { kind: StoreKind::default(), url: None, timeout_ms: 5_000 }
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Presence {
+        Presence { inline_max: 4096 }
     }
 }
 

@@ -189,6 +189,11 @@ impl Map {
         Seat { node: self.here.node, core: user.home(self.cores) }
     }
 
+    /// Whether this core would be the home of the user of this name, or what stands for it, on this node.
+    pub fn is_near(&self, jid: &Bare) -> bool {
+        home_of_slot(slot_of(jid.as_str()), self.cores) == self.here.core
+    }
+
     /// Whether a slot has an owner.
     #[inline]
     pub fn is_owned(&self, slot: u16) -> bool {

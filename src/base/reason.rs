@@ -107,6 +107,7 @@ reasons! {
 
     Leaving = 30, "leaving", "the node is stopping";
     Replaced = 31, "replaced", "a newer connection of the same lane took its place";
+    OtherLane = 33, "other_lane", "another lane to the same node was lost: all of them begin anew";
     Silent = 32, "silent", "nothing came for link.silent_ms: the network is cut, or the other process stands still";
 
     BadFrame = 50, "bad_frame", "a frame can't be decoded: its kind, length or content is wrong";

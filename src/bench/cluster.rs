@@ -6,6 +6,7 @@
 //! are to be as fast as they can.
 
 use super::crowd::Crowd;
+use super::cut;
 use super::dialect::Dialect;
 use super::graph::Graph;
 use super::presences::Presences;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub patient: bool,
     /// Links are led through taps.
     pub tapped: bool,
+    /// The clusters' links are cut for so long, instead of rounds.
+    pub cut: Option<Duration>,
     pub load_processor: Option<usize>,
 }
 
@@ -77,9 +80,17 @@ impl Seating {
 }
 
 /// The users of the first cluster speak, and those of the others listen.
-struct Across {
+pub(super) struct Across {
     said: Presences,
     seating: Seating,
+}
+
+impl Across {
+    /// `Presences::states`, of the first cluster's users.
+    pub(super) fn states(&self, bytes: &[u8], mut state: impl FnMut(u32, u32, bool, u32)) -> usize {
+        let place = |user| self.seating.place(user).1;
+        self.said.states(bytes, |user, sequence, is_there, count| state(place(user), sequence, is_there, count))
+    }
 }
 
 impl Traffic for Across {
@@ -205,20 +216,7 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     }
     fleet.find_each_other(progress)?;
     let seating = Seating { clusters: plan.clusters.into(), nodes: plan.nodes.into() };
-    let (wires, traffic) = set_up(plan, &fleet, seating, progress)?;
-    let mut talk = Talk::new(wires, traffic, plan.users);
-    let crossed = fleet.taps.crossed()?;
-    let mut clusters = vec![0; usize::from(plan.clusters)];
-    let mut round = |pace| {
-        let before = cpu_by_cluster(&fleet)?;
-        let round = Round::run(&mut talk, pace, plan.schedule.time, progress, &fleet);
-        clusters
-            .iter_mut()
-            .zip(cpu_by_cluster(&fleet)?.iter().zip(before))
-            .for_each(|(sum, (after, before))| *sum += after - before);
-        round
-    };
-    let taken = plan.schedule.take(&mut [&mut round])?;
+    let (mut wires, mut traffic) = set_up(plan, &fleet, seating, progress)?;
     let mut report = Report::new("cluster");
     for (name, value, about) in [
         ("clusters", u32::from(plan.clusters), ""),
@@ -228,21 +226,52 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     ] {
         report.count(name, value, about);
     }
-    taken[0].report(&mut report);
+    match plan.cut {
+        Some(time) => {
+            cut::run(&mut report, &mut wires, &mut traffic, &fleet.taps, plan.users, time)?;
+            // A node waits a while for clients to say good-bye.
+            drop(wires);
+        }
+        None => rounds(&mut report, plan, &fleet, wires, traffic, progress)?,
+    }
+    fleet.servers.into_iter().try_for_each(Server::stop)?;
+    progress.end();
+    Ok(report)
+}
+
+/// Everybody talks.
+fn rounds(
+    report: &mut Report,
+    plan: &Plan,
+    fleet: &Fleet,
+    wires: super::wires::Wires,
+    traffic: Across,
+    progress: &Progress,
+) -> io::Result<()> {
+    let mut talk = Talk::new(wires, traffic, plan.users);
+    let crossed = fleet.taps.crossed()?;
+    let mut clusters = vec![0; usize::from(plan.clusters)];
+    let mut round = |pace| {
+        let before = cpu_by_cluster(fleet)?;
+        let round = Round::run(&mut talk, pace, plan.schedule.time, progress, fleet);
+        clusters
+            .iter_mut()
+            .zip(cpu_by_cluster(fleet)?.iter().zip(before))
+            .for_each(|(sum, (after, before))| *sum += after - before);
+        round
+    };
+    let taken = plan.schedule.take(&mut [&mut round])?;
+    taken[0].report(report);
     let updates = talk.said();
     if plan.tapped {
-        across(&mut report, plan, updates, fleet.taps.crossed()? - crossed);
+        across(report, plan, updates, fleet.taps.crossed()? - crossed);
     }
     let per_update = |nanos: u64| nanos as f64 / updates.max(1) as f64;
     report.number("sending_cpu_ns_per_update", per_update(clusters[0]), "of the first cluster's nodes, warm-up and all");
     let receiving = clusters[1..].iter().sum::<u64>() / u64::from(plan.clusters - 1);
     report.number("receiving_cpu_ns_per_update", per_update(receiving), "of each other cluster's nodes");
-    taken[0].report_balance(&mut report);
-    // A node waits a while for clients to say good-bye.
-    drop(talk);
-    fleet.servers.into_iter().try_for_each(Server::stop)?;
-    progress.end();
-    Ok(report)
+    taken[0].report_balance(report);
+    Ok(())
 }
 
 fn cpu_by_cluster(fleet: &Fleet) -> io::Result<Vec<u64>> {

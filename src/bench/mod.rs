@@ -9,6 +9,7 @@
 
 pub mod cluster;
 pub mod crowd;
+mod cut;
 pub mod dialect;
 pub mod fanout;
 pub mod floor;

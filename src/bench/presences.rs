@@ -57,6 +57,24 @@ impl Presences {
     }
 }
 
+impl Presences {
+    /// Finds the whole frames at the start of `bytes`, and tells of each state in them: whose it is, which of the user's updates
+    /// (0: the first presence), whether the user is there, and how many users have heard of it with this. Gives the frames' length.
+    pub fn states(&self, bytes: &[u8], mut state: impl FnMut(u32, u32, bool, u32)) -> usize {
+        let mut tell = |event: Event<'_>| {
+            if let Some(user) = self.directory.find(event.head.user) {
+                let sequence = event.head.version.sequence.saturating_sub(1);
+                state(user, sequence, is_there(&event), event.streams.len().max(1) as u32);
+            }
+        };
+        frames(bytes, |header, body| match decode::from_server(header.kind, body) {
+            Ok(ServerFrame::Event(event)) => tell(event),
+            Ok(ServerFrame::EventBatch(batch)) => batch.iter().flatten().for_each(&mut tell),
+            _ => {}
+        })
+    }
+}
+
 impl Traffic for Presences {
     fn conn(&self, user: u32) -> u32 {
         self.places.of(user).0

@@ -11,7 +11,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::ops::Sub;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 
 /// Bytes of one read.
@@ -57,6 +57,23 @@ struct Counts {
     bytes: AtomicU64,
     /// What could not be read: then the counts are worth nothing.
     fault: Mutex<Option<String>>,
+    /// Nothing gets from one cluster to another.
+    cut: Mutex<bool>,
+    healed: Condvar,
+}
+
+impl Counts {
+    fn is_cut(&self) -> MutexGuard<'_, bool> {
+        self.cut.lock().expect("nobody panics with it")
+    }
+
+    /// Returns when what has come between clusters may go on.
+    fn wait_for_healing(&self) {
+        let mut cut = self.is_cut();
+        while *cut {
+            cut = self.healed.wait(cut).expect("nobody panics with it");
+        }
+    }
 }
 
 /// Addresses that lead to others, and what has been seen there.
@@ -83,12 +100,23 @@ impl Taps {
         Ok(address)
     }
 
+    /// From now on nothing gets from one cluster to another, and neither end is told.
+    pub fn cut(&self) {
+        *self.counts.is_cut() = true;
+    }
+
+    /// What was on its way goes on.
+    pub fn heal(&self) {
+        *self.counts.is_cut() = false;
+        self.counts.healed.notify_all();
+    }
+
     /// What has crossed between clusters so far.
     ///
     /// # Errors
     /// Something could not be read.
     pub fn crossed(&self) -> io::Result<Crossed> {
-        let Counts { updates, gathered, complex, others, bytes, fault } = &*self.counts;
+        let Counts { updates, gathered, complex, others, bytes, fault, .. } = &*self.counts;
         if let Some(fault) = &*fault.lock().expect("nobody panics with it") {
             return Err(io::Error::other(fault.clone()));
         }
@@ -116,12 +144,16 @@ fn pass(mut from: &TcpStream, mut to: &TcpStream, counts: &Counts) -> Result<(),
     let mut buffer = vec![0; READ_BYTES];
     let mut reader = Reader::new().map_err(|error| error.to_string())?;
     loop {
-        let Ok(length @ 1..) = from.read(&mut buffer) else { return Ok(()) };
+        let length = from.read(&mut buffer).unwrap_or(0);
         let bytes = &buffer[..length];
-        if to.write_all(bytes).is_err() {
+        reader.read(bytes, counts)?;
+        // Not even the end of a connection gets through a cut.
+        if reader.is_between == Some(true) {
+            counts.wait_for_healing();
+        }
+        if length == 0 || to.write_all(bytes).is_err() {
             return Ok(());
         }
-        reader.read(bytes, counts)?;
     }
 }
 

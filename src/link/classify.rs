@@ -4,11 +4,12 @@
 //! Invariant: what takes a right away, and what a log-in waits for, is real-time whatever the policy.
 
 use crate::base::id::{SessionId, UserId};
-use crate::wire::event::Head;
+use crate::wire::event::{Head, REFERENCE};
 use crate::wire::native::Show;
 use crate::wire::presence::{PresenceFields, PresenceView};
 use ahash::RandomState;
 use std::collections::HashMap;
+use std::hint::black_box;
 
 macro_rules! matters {
     ($($matter:ident = $word:literal, $is_presence:literal, $text:literal;)*) => {
@@ -79,6 +80,11 @@ impl Policy {
         if somebody_is_active || inactive.is_real_time { self.class(change) } else { inactive }
     }
 
+    /// Whether it makes a difference that nobody is active somewhere.
+    pub fn minds_activity(self) -> bool {
+        !self.class(Matter::Inactive).is_real_time
+    }
+
     /// Whether anything may wait.
     pub fn is_patient(self) -> bool {
         self.waits != 0
@@ -105,6 +111,12 @@ impl Faces {
         self.seen.clear();
     }
 
+    /// Reads what is known of these before it is asked for, so that the cache misses are under way together.
+    pub fn expect(&self, heads: impl Iterator<Item = Head>) {
+        let seen = |head: Head| self.seen.get(&(head.user, head.session)).map_or(0, |(look, _)| *look);
+        black_box(heads.map(seen).fold(0, |all, one| all ^ one));
+    }
+
     /// What changes with an update, as far as it's known. Without a presence it's a session that was cut off.
     pub fn change(&mut self, head: Head, presence: Option<PresenceView<'_>>) -> Matter {
         let key = (head.user, head.session);
@@ -113,9 +125,13 @@ impl Faces {
             return Matter::Show;
         };
         let fields = presence.fields();
-        let look = self.hasher.hash_one((head.show.0, head.flags, fields.resource));
+        let look = self.hasher.hash_one((head.show.0, head.flags & !REFERENCE, fields.resource));
         let PresenceFields { priority, idle_since, caps, payload, stamp, extensions, .. } = fields;
-        let rest = self.hasher.hash_one((priority, idle_since, caps, payload, stamp, extensions));
+        let rest = match head.flags & REFERENCE {
+            0 => self.hasher.hash_one((priority, idle_since, caps, payload, stamp, extensions)),
+            // What the rest is will be asked.
+            _ => self.hasher.hash_one(head.version),
+        };
         if self.seen.len() >= FACES {
             self.seen.clear();
         }
@@ -178,6 +194,9 @@ mod tests {
         assert_eq!(change(Show::Away, 2, fields), Matter::Show);
         assert_eq!(change(Show::Away, 0, PresenceFields { resource: "phone", ..fields }), Matter::Show);
         assert_eq!(change(Show::Unavailable, 0, fields), Matter::Show);
+        let reference = PresenceFields { resource: "desk", ..Default::default() };
+        assert_eq!(change(Show::Away, REFERENCE, reference), Matter::Details, "nobody knows what");
+        assert_eq!(change(Show::Chat, REFERENCE, reference), Matter::Show);
     }
 
     fn fields() -> PresenceFields<'static> {

@@ -67,10 +67,28 @@ pub struct Links {
     pub peers: Vec<(String, LinkCounts, LinkGauges)>,
     /// Connections turned away or ended, by reason.
     pub ended: Vec<(String, u64)>,
+    /// Who owns which users; `None`: all are here.
+    pub owners: Option<Owners>,
+}
+
+/// Who owns which users of a cluster.
+#[derive(Debug)]
+pub struct Owners {
+    /// Whoever keeps the table answers.
+    pub up: bool,
+    /// This node is a member.
+    pub joined: bool,
+    pub epoch: u32,
+    pub free: u32,
+    pub waiting: u32,
+    /// How many are in each state.
+    pub members: Vec<(&'static str, u64)>,
+    /// By node.
+    pub slots: Vec<(String, u32)>,
 }
 
 /// The whole answer to a scrape.
-pub fn text(scrape: Scrape) -> String {
+pub fn text(mut scrape: Scrape) -> String {
     let mut registry = Registry::default();
     let fanal = registry.sub_registry_with_prefix("fanal");
     fanal.register_collector(Box::new(Cores(scrape.cores)));
@@ -83,6 +101,8 @@ pub fn text(scrape: Scrape) -> String {
             ("link_certificate_seconds_left", scrape.link_certificate_seconds_left),
         ],
     }));
+    let Links { owners, .. } = &mut scrape.links;
+    owners.take().into_iter().for_each(|owners| fanal.register_collector(Box::new(owners)));
     fanal.register_collector(Box::new(scrape.links));
     fanal.register_collector(Box::new(OfConfig(scrape.limits)));
     if let Some(process) = scrape.process {
@@ -254,6 +274,33 @@ impl Collector for Links {
         let mut metric = encoder.encode_descriptor("link_ended", help, None, MetricType::Counter)?;
         for (reason, count) in &self.ended {
             ConstCounter::new(*count).encode(metric.encode_family(&Labels(&[("reason", reason)]))?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Owners {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
+        let gauges = [
+            ("owners_up", "1 while whoever keeps the table of owners answers.", i64::from(self.up)),
+            ("owners_joined", "1 while this node is a member of its cluster.", i64::from(self.joined)),
+            ("owners_epoch", "The highest epoch of the table of owners that is known here.", self.epoch.into()),
+            ("owners_free", "Slots of users that no node owns.", self.free.into()),
+            ("owners_wanted", "Slots that this node wants an owner for, and that have none yet.", self.waiting.into()),
+        ];
+        for (name, help, value) in gauges {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let help = "Nodes of the cluster, by state.";
+        let mut metric = encoder.encode_descriptor("owners_members", help, None, MetricType::Gauge)?;
+        for (state, count) in &self.members {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(metric.encode_family(&Labels(&[("state", state)]))?)?;
+        }
+        let help = "Slots of users that a node owns, of 65,536.";
+        let mut metric = encoder.encode_descriptor("owners_slots", help, None, MetricType::Gauge)?;
+        for (node, slots) in &self.slots {
+            ConstGauge::new(i64::from(*slots)).encode(metric.encode_family(&Labels(&[("node", node)]))?)?;
         }
         Ok(())
     }

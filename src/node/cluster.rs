@@ -4,9 +4,10 @@
 //! cores the same.
 
 use super::listeners::Listening;
+use super::trust::{Trust, Unusable};
 use crate::admin::{ClusterStatus, NodeStatus};
 use crate::base::config::cluster::Peer;
-use crate::base::config::{Config, Coordination, Endpoint, Fault, StoreKind};
+use crate::base::config::{self, Config, Coordination, Endpoint, Fault, StoreKind};
 use crate::base::id::NodeId;
 use crate::base::time::WallClock;
 use crate::link;
@@ -43,13 +44,15 @@ pub(super) struct TablePlace {
 }
 
 /// Who keeps it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum KeptBy {
     Node(NodeId),
     /// For the cluster of this number.
     Etcd {
         cluster: u16,
         endpoints: Vec<Endpoint>,
+        /// `None`: it's asked in the clear.
+        trust: Option<Trust>,
     },
 }
 
@@ -81,7 +84,7 @@ impl Membership {
             }
             Coordination::Etcd => {
                 let endpoints = cluster.etcd.iter().filter_map(|url| Endpoint::parse(url).ok()).collect();
-                (Some(KeptBy::Etcd { cluster: number, endpoints }), config.link.own_address())
+                (Some(KeptBy::Etcd { cluster: number, endpoints, trust: trust(cluster)? }), config.link.own_address())
             }
         };
         let (Some(kept_by), Some(link)) = (kept_by, link) else {
@@ -94,6 +97,7 @@ impl Membership {
             settings: link::Settings::new(&config.link, &config.limits),
             peers: others.iter().map(|peer| (peer.node, peer.address)).collect(),
             between: between(config, link)?,
+            inline_max: config.presence.inline_max,
         };
         let table = TablePlace {
             terms: Terms { lease_ms: cluster.lease_ms, take_over: config.store.kind == StoreKind::Postgres },
@@ -133,6 +137,7 @@ impl Membership {
             relays: report.relays,
             publishers_across: report.across,
             waits: report.waits,
+            owners: None,
             nodes: report.peers.into_values().map(peer).collect(),
             ended: ended.chain(failed).collect(),
             stranger: report.stranger,
@@ -176,6 +181,15 @@ fn unusable(dictionary: &Path, why: &io::Error) -> Fault {
     Fault::new("link.dictionary", problem, "name a file that `zstd --train` made, or take it out")
 }
 
+/// How etcd's members prove who they are.
+fn trust(cluster: &config::Cluster) -> Result<Option<Trust>, Fault> {
+    let bad = |Unusable { path, why }| {
+        let key = if cluster.etcd_ca.as_deref() == Some(Path::new(&path)) { "cluster.etcd_ca" } else { "cluster.etcd_certificate" };
+        Fault::new(key, format!("{path} can't be used: {why}"), "name files of PEM: authorities, and a certificate with its key")
+    };
+    cluster.etcd_files().map(|(authorities, own)| Trust::new(authorities, own)).transpose().map_err(bad)
+}
+
 /// What tells a cluster from any other one that is configured with the same number: its users' domain, and where its first node is,
 /// or the first of etcd's. So it stays the same when other nodes come and go.
 fn identity(config: &Config) -> [u8; 32] {
@@ -189,6 +203,7 @@ fn digest(config: &Config) -> [u8; 32] {
     let (mut cluster, mut link) = (config.cluster.clone(), config.link.clone());
     cluster.node = None;
     (link.listen, link.address) = (None, None);
+    (cluster.etcd_ca, cluster.etcd_certificate, cluster.etcd_key) = (None, None, None);
     (link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None);
     let shares = config.store.kind == StoreKind::Postgres;
     let shared = (cluster, &config.directory, link, &config.node.domain, shares);
@@ -214,8 +229,8 @@ mod tests {
         let nodes = "nodes = [\"1=127.0.0.1:7402\", \"2=127.0.0.1:7403\"]";
         let [one, two] = [1, 2].map(|node| membership(&format!("[cluster]\nnumber = 9\nnode = {node}\n{nodes}")).unwrap());
         let [first, second] = [&one, &two].map(|place| place.table.as_ref().unwrap());
-        let first_node = KeptBy::Node(NodeId(1));
-        assert_eq!((&first.kept_by, &second.kept_by, first.terms), (&first_node, &first_node, second.terms));
+        assert!(matches!((&first.kept_by, &second.kept_by), (KeptBy::Node(NodeId(1)), KeptBy::Node(NodeId(1)))));
+        assert_eq!(first.terms, second.terms);
         let (links, others) = (one.links.unwrap(), two.links.unwrap());
         assert_eq!((links.digest, links.me.cluster, links.epoch), (others.digest, 9, 3 << 40 | 5));
         assert_eq!(links.peers, [(NodeId(2), "127.0.0.1:7403".parse().unwrap())]);

@@ -5,6 +5,7 @@
 use super::Answered;
 use super::certificates::Keeper;
 use super::cluster::Membership;
+use super::owners::Desk;
 use crate::admin::ClusterStatus;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
@@ -28,6 +29,8 @@ pub struct Controller {
     pub(super) store: Readings,
     pub(super) keeper: Arc<Keeper>,
     pub(super) membership: Arc<Membership>,
+    /// The thread that knows who owns which users, in a cluster.
+    pub(super) owners: Option<Desk>,
     next_ticket: u64,
 }
 
@@ -38,8 +41,9 @@ impl Controller {
         store: Readings,
         keeper: Arc<Keeper>,
         membership: Arc<Membership>,
+        owners: Option<Desk>,
     ) -> Controller {
-        Controller { cores, answers, store, keeper, membership, next_ticket: 1 }
+        Controller { cores, answers, store, keeper, membership, owners, next_ticket: 1 }
     }
 
     pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {

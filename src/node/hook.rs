@@ -8,18 +8,16 @@
 use super::names::Name;
 use super::replies::Replies;
 use super::timed::Timed;
+use super::trust::{Trust, Unusable};
 use crate::base::config::{Config, Endpoint};
 use crate::base::id::CoreId;
 use crate::shard::hook::{Proof, Question, Verdict};
 use crate::shard::{Whose, Worked};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::StreamOwned;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,7 +63,11 @@ pub fn start(config: &Config, replies: &Replies) -> Result<Option<Hook>, HookErr
     let Some(url) = &config.login.http else { return Ok(None) };
     let endpoint = Endpoint::parse(url).map_err(HookError::Address)?;
     let tls = match &config.login.http_ca {
-        Some(trusted) if endpoint.is_private => Some(Tls::new(&endpoint.host, trusted)?),
+        Some(trusted) if endpoint.is_private => {
+            let name = ServerName::try_from(endpoint.host.clone()).map_err(|_| HookError::Name(endpoint.host.clone()))?;
+            let trust = Trust::new(trusted, None).map_err(|Unusable { path, why }| HookError::Trust { path, why })?;
+            Some(Tls { trust, name })
+        }
         _ => None,
     };
     let limits = &config.limits;
@@ -92,7 +94,7 @@ struct Service {
 }
 
 struct Tls {
-    config: Arc<ClientConfig>,
+    trust: Trust,
     name: ServerName<'static>,
 }
 
@@ -145,10 +147,7 @@ impl Service {
         let mut stream = Timed::connect(self.name.addresses(until)?, until)?;
         match &self.tls {
             None => exchange(&mut stream, &request),
-            Some(tls) => {
-                let session = ClientConnection::new(tls.config.clone(), tls.name.clone()).map_err(io::Error::other)?;
-                exchange(&mut StreamOwned::new(session, stream), &request)
-            }
+            Some(tls) => exchange(&mut StreamOwned::new(tls.trust.session(&tls.name)?, stream), &request),
         }
     }
 
@@ -166,26 +165,6 @@ impl Service {
             body.len()
         );
         [head.into_bytes(), body].concat()
-    }
-}
-
-impl Tls {
-    fn new(host: &str, trusted: &Path) -> Result<Tls, HookError> {
-        let bad = |why: String| HookError::Trust { path: trusted.display().to_string(), why };
-        let pem = std::fs::read(trusted).map_err(|error| bad(error.to_string()))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(bad("there is no certificate in it".into()));
-        }
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| HookError::Name(host.to_owned()))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| bad(error.to_string()))?;
-        Ok(Tls { config: Arc::new(config.with_root_certificates(roots).with_no_client_auth()), name })
     }
 }
 

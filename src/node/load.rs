@@ -54,7 +54,7 @@ fn load_shared(backend: &dyn Backend, shards: &mut [Shard], is_steward: bool) ->
 pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard], table: Option<&TablePlace>) -> Result<Kept, StartError> {
     let (cores, node) = (shards.len() as u16, shards[0].settings.node);
     if let Some(table) = table.filter(|table| table.terms.take_over) {
-        return load_shared(backend, shards, table.kept_by == KeptBy::Node(node));
+        return load_shared(backend, shards, matches!(table.kept_by, KeptBy::Node(at) if at == node));
     }
     let (mut kept, mut owners) = (Stored::default(), vec![NodeId::default(); SLOTS]);
     for table in Table::ALL {

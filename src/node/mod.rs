@@ -21,6 +21,7 @@ mod replies;
 mod survey;
 mod tenure;
 mod timed;
+pub mod trust;
 
 pub use hook::HookError;
 pub use host::{Answered, CoreHost};
@@ -208,7 +209,8 @@ impl Node {
     pub fn control(&mut self) -> control::Controller {
         let answers = self.answers.take().expect("one controller per node");
         let (keeper, membership) = (self.keeper.clone(), self.membership.clone());
-        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), keeper, membership)
+        let owners = self.owners.as_ref().map(Owners::desk);
+        control::Controller::new(self.commands.clone(), answers, self.storage.readings(), keeper, membership, owners)
     }
 
     /// Reads the certificate's files again, and gives what there is to say; no session ends.

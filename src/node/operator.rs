@@ -3,7 +3,8 @@
 //! Lives on: the control thread. Serves C8 (transfer), G5.
 
 use super::control::Controller;
-use crate::admin::{ClientEntry, ClusterList, ClusterStatus, Control, Forgotten, Health, Refusal, UserList};
+use super::owners::Desk;
+use crate::admin::{ClientEntry, ClusterList, ClusterStatus, Control, Forgotten, Health, OwnersOrder, Refusal, UserList};
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::jid::Bare;
 use crate::metrics::fields::NodeCount;
@@ -59,7 +60,13 @@ impl Control for Controller {
     }
 
     fn cluster(&mut self) -> Result<ClusterStatus, Refusal> {
-        Controller::cluster(self).map_err(Refusal::Unavailable)
+        let owners = self.owners.as_ref().map(Desk::status).transpose()?;
+        Ok(ClusterStatus { owners, ..Controller::cluster(self).map_err(Refusal::Unavailable)? })
+    }
+
+    fn share_out(&mut self, order: OwnersOrder) -> Result<String, Refusal> {
+        let alone = || Refusal::Conflict("this node is alone: all users are its own (cluster.number, cluster.node)".into());
+        self.owners.as_ref().ok_or_else(alone)?.share_out(order)
     }
 
     fn health(&mut self) -> Health {

@@ -7,20 +7,23 @@
 //! whose rows are on this disk are this node's from its start on, since nobody else can have them; nothing here waits for a core.
 
 mod embedded;
+mod orders;
 
 use super::cluster::{KeptBy, TablePlace};
 use super::etcd::{self, Etcd};
 use super::load::Kept;
 use super::tenure::Tenure;
+use crate::admin;
 use crate::base::id::NodeId;
 use crate::base::reason::Reason;
-use crate::base::time::Time;
+use crate::base::time::{Time, WallClock};
 use crate::drive::{Bell, clock};
-use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms};
+use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms, decode, encode};
 use crate::shard::Word;
 use crate::shard::batch::{self, Order};
 use crate::store::thread::{Port, Wake};
 use embedded::Embedded;
+use orders::{Forgetting, Question};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +35,8 @@ use std::time::Duration;
 
 /// What may wait for the thread. At the limit: a core's word is not taken, and said again; etcd's thread waits.
 const WORDS: usize = 4_096;
+/// Slots that are asked for again at once. The others come next, when these have owners.
+const ASKED_AT_ONCE: usize = 1_024;
 /// What is heard at once, before the cores are told what has become of it.
 const WORDS_AT_ONCE: usize = 256;
 
@@ -43,6 +48,8 @@ enum Heard {
     Word(Word),
     /// etcd's thread tells.
     Event(Event),
+    /// The operator asks.
+    Question(Question),
     /// The store has answered.
     Stored,
     Stop,
@@ -117,9 +124,16 @@ impl Opening {
                 embedded.follower.claim(claims);
                 Engine::Embedded(Box::new(embedded))
             }
-            KeptBy::Etcd { cluster, endpoints } => {
-                let settings =
-                    etcd::Settings { cluster: *cluster, terms, seed: me.identity, me, claims, endpoints: endpoints.clone() };
+            KeptBy::Etcd { cluster, endpoints, trust } => {
+                let settings = etcd::Settings {
+                    cluster: *cluster,
+                    terms,
+                    seed: me.identity,
+                    me,
+                    claims,
+                    endpoints: endpoints.clone(),
+                    trust: trust.clone(),
+                };
                 let put = desk.put.clone();
                 // When this thread has ended, nobody wants to hear it.
                 Engine::Etcd(Etcd::start(settings, Box::new(move |event| _ = put.send(Heard::Event(event))))?)
@@ -136,9 +150,16 @@ impl Opening {
             tenure: terms.take_over.then(|| Tenure::new(node, cores.len() as u16, terms, shared)),
             knows_table: false,
             steward: NOBODY,
+            said_steward: None,
             members: Members::default(),
             has_new_members: false,
-            again: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            ask_at: now,
+            joined: None,
+            not_joined: None,
+            away: None,
+            epoch: 0,
+            forgetting: None,
             cores,
             users,
         };
@@ -164,6 +185,11 @@ pub(super) struct Owners {
 }
 
 impl Owners {
+    /// The control thread's way to it.
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
     /// This node leaves the cluster: the others hear of it if they can.
     pub fn stop(self) {
         // Should the thread be gone, `join` says so.
@@ -193,10 +219,23 @@ struct Keeper {
     knows_table: bool,
     /// As the cores are told.
     steward: NodeId,
+    /// As another node has said while etcd was away.
+    said_steward: Option<NodeId>,
     members: Members,
     has_new_members: bool,
-    /// Slots to ask for again when the engine answers again.
-    again: BTreeSet<u16>,
+    /// Slots that have been asked for, and have no owner yet.
+    wanted: BTreeSet<u16>,
+    /// When they are asked for again.
+    ask_at: Time,
+    /// From which epoch on what is assigned to this node counts.
+    joined: Option<u32>,
+    /// Why this node can't join.
+    not_joined: Option<String>,
+    /// Since when the engine does not answer, and why.
+    away: Option<(WallClock, String)>,
+    /// The highest that is known.
+    epoch: u32,
+    forgetting: Option<Forgetting>,
     cores: Vec<(Sender<batch::Command>, Bell)>,
     users: Arc<[AtomicU32]>,
 }
@@ -275,11 +314,13 @@ impl Keeper {
         let users = self.users.iter().map(|users| users.load(Relaxed)).fold(0, u32::saturating_add);
         self.command(now, Command::Report { users, free: 0 });
         let events = self.engine.embedded().map(|embedded| embedded.go_on(now)).unwrap_or_default();
-        events.into_iter().for_each(|event| self.happened(now, event));
+        events.into_iter().for_each(|event| self.happened(event));
+        self.ask_again(now);
         self.say();
         if std::mem::take(&mut self.has_new_members) {
             self.tell_members();
         }
+        let steward = self.steward;
         // What goes is given up before anything else comes.
         self.tell_cores();
         if let Some(tenure) = &mut self.tenure {
@@ -292,19 +333,33 @@ impl Keeper {
             }
             self.tell_cores();
         }
+        if let Engine::Etcd(_) = self.engine
+            && self.steward != steward
+        {
+            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
+        }
     }
 
     /// Takes in what was said. True: this thread is to end.
     fn hear(&mut self, now: Time, heard: Heard) -> bool {
         match heard {
-            Heard::Word(Word::Wanted(slots)) => slots.into_iter().for_each(|slot| _ = self.command(now, Command::Assign(slot))),
-            Heard::Word(Word::Met(node)) => self.engine.embedded().into_iter().for_each(|embedded| embedded.met(now, node)),
-            Heard::Word(Word::Heard { from, bytes }) => {
-                self.engine.embedded().into_iter().for_each(|embedded| embedded.heard(now, from, &bytes));
+            Heard::Word(Word::Wanted(mut slots)) => {
+                slots.retain(|&slot| self.owners[usize::from(slot)] == NOBODY);
+                slots.iter().for_each(|&slot| _ = self.command(now, Command::Assign(slot)));
+                self.wanted.append(&mut slots);
             }
+            Heard::Word(Word::Met(node)) => match &mut self.engine {
+                Engine::Embedded(embedded) => embedded.met(now, node),
+                Engine::Etcd(_) => self.say_steward([node]),
+            },
+            Heard::Word(Word::Heard { from, bytes }) => match &mut self.engine {
+                Engine::Embedded(embedded) => embedded.heard(now, from, &bytes),
+                Engine::Etcd(_) => self.said_steward = decode(&bytes).map(NodeId).or(self.said_steward),
+            },
             Heard::Word(Word::CaughtUp) => self.tenure.iter_mut().for_each(Tenure::caught_up),
             Heard::Word(Word::Unreadable { slot, why }) => self.tenure.iter_mut().for_each(|tenure| tenure.unreadable(slot, &why)),
-            Heard::Event(event) => self.happened(now, event),
+            Heard::Event(event) => self.happened(event),
+            Heard::Question(question) => self.answer(now, question),
             Heard::Stored => {}
             Heard::Stop => return true,
         }
@@ -313,24 +368,37 @@ impl Keeper {
 
     /// The engine is told what this node wants of it. False: not now.
     fn command(&mut self, now: Time, command: Command) -> bool {
-        match (&mut self.engine, command) {
-            (Engine::Embedded(embedded), _) => embedded.command(now, command),
-            (Engine::Etcd(etcd), _) if etcd.command(command) => {}
-            (Engine::Etcd(_), Command::Assign(slot)) => _ = self.again.insert(slot),
-            (Engine::Etcd(_), _) => return false,
+        match &mut self.engine {
+            Engine::Embedded(embedded) => embedded.command(now, command),
+            Engine::Etcd(etcd) => return etcd.command(command),
         }
         true
     }
 
+    /// Asks again for what has no owner yet: the engine may have been away.
+    fn ask_again(&mut self, now: Time) {
+        if now >= self.ask_at {
+            self.ask_at = now + self.terms.beat();
+            self.wanted.clone().into_iter().take(ASKED_AT_ONCE).for_each(|slot| _ = self.command(now, Command::Assign(slot)));
+        }
+    }
+
     /// What the engine tells, whichever it is.
-    fn happened(&mut self, now: Time, event: Event) {
+    fn happened(&mut self, event: Event) {
         self.tenure.iter_mut().for_each(|tenure| tenure.hear(&event));
         match event {
             Event::Changed(lines) => {
                 (self.has_news, self.knows_table) = (true, true);
-                lines.iter().for_each(|line| self.owners[usize::from(line.slot)] = line.node);
+                for line in lines {
+                    self.owners[usize::from(line.slot)] = line.node;
+                    self.epoch = self.epoch.max(line.epoch);
+                    self.wanted.remove(&line.slot);
+                }
             }
-            Event::Joined { .. } => (self.has_news, self.knows_table) = (true, true),
+            Event::Joined { epoch } => {
+                (self.has_news, self.knows_table) = (true, true);
+                (self.joined, self.not_joined) = (Some(epoch), None);
+            }
             Event::Member(member) => {
                 self.members.put(member);
                 self.has_new_members = true;
@@ -338,15 +406,30 @@ impl Keeper {
             Event::Forgotten(node) => {
                 self.members.remove(node);
                 self.has_new_members = true;
+                self.forgot(node, Ok(()));
             }
-            Event::Refused(Command::Assign(slot), Refusal::Away(_)) => _ = self.again.insert(slot),
-            Event::NotJoined(why) | Event::Refused(_, why) => tracing::warn!("the cluster: {why}"),
-            Event::Away(true) => tracing::warn!("the cluster: {}, which keeps the table of owners, is away", self.engine.name()),
-            Event::Away(false) => {
+            // It's asked for again.
+            Event::Refused(Command::Assign(_), Refusal::Away(_)) => {}
+            Event::Refused(Command::Forget(node), why) => self.forgot(node, Err(admin::Refusal::Conflict(why.to_string()))),
+            Event::Refused(command, why) => {
+                if let Command::Assign(slot) = command {
+                    self.wanted.remove(&slot);
+                }
+                tracing::warn!("the cluster: {why}");
+            }
+            Event::NotJoined(why) => {
+                tracing::warn!("the cluster: {why}");
+                self.not_joined = Some(why.to_string());
+            }
+            Event::Away(why) => {
+                tracing::warn!("the cluster: {}, which keeps the table of owners, is away: {why}", self.engine.name());
+                self.away = Some((clock::wall(), why));
+            }
+            Event::Back => {
                 tracing::info!("the cluster: {} is there again", self.engine.name());
-                std::mem::take(&mut self.again).into_iter().for_each(|slot| _ = self.command(now, Command::Assign(slot)));
+                (self.away, self.said_steward) = (None, None);
             }
-            Event::Fenced => {}
+            Event::Fenced => self.joined = None,
         }
     }
 
@@ -359,12 +442,22 @@ impl Keeper {
         }
     }
 
-    /// Who looks after slots without owners, once it's known which those are.
+    /// Who looks after slots without owners, once it's known which those are. A node that is cut off from etcd goes by what the
+    /// others say: it may be gone for them.
     fn steward(&self) -> NodeId {
-        match &self.engine {
+        let first = || self.members.iter().find(|member| member.is_there()).map_or(NOBODY, |member| member.node);
+        match (&self.engine, &self.away) {
             _ if !self.knows_table => NOBODY,
-            Engine::Embedded(embedded) => embedded.at,
-            Engine::Etcd(_) => self.members.iter().find(|member| member.is_there()).map_or(NOBODY, |member| member.node),
+            (Engine::Embedded(embedded), _) => embedded.at,
+            (Engine::Etcd(_), Some(_)) => self.said_steward.unwrap_or_else(first),
+            (Engine::Etcd(_), None) => first(),
+        }
+    }
+
+    /// Tells other nodes who that is by what stands in etcd now.
+    fn say_steward(&self, to: impl IntoIterator<Item = NodeId>) {
+        if self.away.is_none() && self.steward != NOBODY {
+            to.into_iter().for_each(|to| self.order(0, Order::Say { to, bytes: encode(&self.steward.0, Vec::new()) }));
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Lives on: every core of a node that knows of other clusters. Serves Z1 (numbers every cluster so that each number is unique;
 //! gives a joining cluster the addresses of all the others). Pure. The directory's nodes store the table, in `Meta`: `cluster:` and
-//! the number, big-endian, -> `Cluster`; the others keep what they were told. Invariants: a number has one holder until the operator
-//! has that forgotten; a cluster keeps its number whatever its nodes become.
+//! the number, big-endian, -> `Cluster`; the others keep what they were told. Invariants: a number has one holder until the
+//! operator has that forgotten; a cluster keeps its number whatever its nodes become.
 
 use crate::base::id::{MOST_CLUSTER, NodeId};
 use crate::store::rows::{BadRow, Row};
@@ -156,7 +156,7 @@ impl Clusters {
         let Some(number) = key.strip_prefix(KEY) else { return Ok(()) };
         let number = u16::from_be_bytes(number.try_into().map_err(|_| BadRow::Key)?);
         let Cluster { identity, place, .. } = Cluster::decode(value)?;
-        let cluster = self.claim(Some(number), identity, place).map_err(|_| BadRow::Value)?;
+        let cluster = Clusters::default().claim(Some(number), identity, place).map_err(|_| BadRow::Value)?;
         self.put(cluster);
         Ok(())
     }

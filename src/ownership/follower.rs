@@ -187,7 +187,7 @@ impl Follower {
         }
         if now.since(self.heard) > self.terms.lease().as_nanos() as u64 && !self.is_away {
             self.is_away = true;
-            self.events.push(Event::Away(true));
+            self.events.push(Event::Away(format!("not heard for {} ms", self.terms.lease_ms)));
         }
         if now >= self.next_beat {
             self.beat(now);
@@ -218,7 +218,7 @@ impl Follower {
         }
         self.heard = now;
         if std::mem::take(&mut self.is_away) {
-            self.events.push(Event::Away(false));
+            self.events.push(Event::Back);
         }
         let is_mine = |life: Life| life == self.me.life;
         match tell {

@@ -118,6 +118,8 @@ pub enum Event {
     Forgotten(NodeId),
     /// What was asked for will not be done.
     Refused(Command, Refusal),
-    /// The engine does not answer (the table that is known goes on to be used), or does again.
-    Away(bool),
+    /// The engine does not answer, and why; the table that is known goes on to be used.
+    Away(String),
+    /// It answers again.
+    Back,
 }

@@ -5,15 +5,15 @@
 //! at by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
 
 use super::control::{
-    Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted, Way,
-    WayKind, WayName,
+    Arrival, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted,
+    Way, WayKind, WayName,
 };
 use super::directory::Inquiry;
 use super::frame::{self, Events};
 use super::passage::BadPassage;
 use super::relay::SLOT;
 use super::subscription::Action;
-use crate::base::id::{CoreId, NodeId, Seat, UserId, slot_of};
+use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::map::{Map, Slots};
@@ -46,7 +46,7 @@ pub struct Ticket {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Crossing {
     Way(Box<Way>),
-    WayDone(Box<WayName>),
+    WayDone(Box<Arrival>),
     WayForgotten(Box<WayName>),
     Watch { publisher: UserId, subscriber: UserId, nonce: u32, known: Option<u64> },
     Unwatch { publisher: UserId },
@@ -63,6 +63,8 @@ pub enum Crossing {
     Astray(Box<Astray>),
     Lapsed(Box<Lapsed>),
     Inquiry(Box<Inquiry>),
+    Obtain { publisher: UserId, session: SessionId },
+    Attention { publisher: UserId, active: bool },
 }
 
 /// A publisher's state: a snapshot.
@@ -182,7 +184,7 @@ impl Crossing {
     fn of(control: Control, to: u16) -> Option<Crossing> {
         Some(match control {
             Control::Way(way) => Crossing::Way(way),
-            Control::WayDone(name) => Crossing::WayDone(name),
+            Control::WayDone(arrival) => Crossing::WayDone(arrival),
             Control::WayForgotten(name) => Crossing::WayForgotten(name),
             Control::Watch { publisher, subscriber, nonce, known, .. } => Crossing::Watch { publisher, subscriber, nonce, known },
             Control::Unwatch { publisher, .. } => Crossing::Unwatch { publisher },
@@ -214,6 +216,8 @@ impl Crossing {
             Control::Astray(astray) => Crossing::Astray(astray),
             Control::Lapsed(lapsed) => Crossing::Lapsed(lapsed),
             Control::Directory(inquiry) => Crossing::Inquiry(inquiry),
+            Control::Obtain { publisher, session, .. } => Crossing::Obtain { publisher, session },
+            Control::Attention { publisher, active, .. } => Crossing::Attention { publisher, active },
             _ => return None,
         })
     }
@@ -223,7 +227,10 @@ impl Crossing {
         let (seat, slot) = (Seat::of_cluster(from), SLOT);
         match self {
             Crossing::Way(way) => Control::Way(Box::new(Way { cluster: from, ..*way })),
-            Crossing::WayDone(name) => Control::WayDone(Box::new(WayName { cluster: from, ..*name })),
+            Crossing::WayDone(arrival) => {
+                let Arrival { name, before } = *arrival;
+                Control::WayDone(Box::new(Arrival { name: WayName { cluster: from, ..name }, before }))
+            }
             Crossing::WayForgotten(name) => Control::WayForgotten(Box::new(WayName { cluster: from, ..*name })),
             Crossing::Watch { publisher, subscriber, nonce, known } => {
                 Control::Watch { publisher, subscriber, seat, slot, nonce, known }
@@ -254,6 +261,8 @@ impl Crossing {
             Crossing::Astray(astray) => Control::Astray(Box::new(Astray { cluster: from, ..*astray })),
             Crossing::Lapsed(lapsed) => Control::Lapsed(Box::new(Lapsed { cluster: from, ..*lapsed })),
             Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
+            Crossing::Obtain { publisher, session } => Control::Obtain { publisher, session, seat },
+            Crossing::Attention { publisher, active } => Control::Attention { publisher, seat, slot, active },
         }
     }
 
@@ -261,7 +270,7 @@ impl Crossing {
     pub fn speaker(&self) -> Option<&Bare> {
         match self {
             Crossing::Way(way) => Some(&way.from),
-            Crossing::WayDone(name) => Some(&name.to),
+            Crossing::WayDone(arrival) => Some(&arrival.name.to),
             Crossing::State(state) => Some(&state.jid),
             Crossing::Letter(letter) => Some(&letter.from),
             Crossing::Question(asked) => Some(&asked.from),
@@ -280,9 +289,14 @@ impl Crossing {
         }
     }
 
-    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one.
+    /// Whether it may come from somebody who does not exist: the last words of a user who went, or a denial in the place of one;
+    /// and that something has arrived for such a user, which nobody else can say.
     pub fn takes_leave(&self) -> bool {
-        matches!(self, Crossing::Way(way) if way.kind.takes_leave())
+        match self {
+            Crossing::Way(way) => way.kind.takes_leave(),
+            Crossing::WayDone(_) => true,
+            _ => false,
+        }
     }
 
     /// The name of the user of this cluster whom it is for, if it's a name that says it.
@@ -299,10 +313,12 @@ impl Crossing {
     /// The core that it is for; this one, if it's for several (`spread`).
     pub fn target(&self, map: &Map) -> Seat {
         match self {
-            Crossing::WayDone(name) => map.home_of(&name.from),
+            Crossing::WayDone(arrival) => map.home_of(&arrival.name.from),
             Crossing::WayForgotten(name) => map.home_of(&name.to),
             Crossing::Watch { publisher, .. }
             | Crossing::Unwatch { publisher }
+            | Crossing::Obtain { publisher, .. }
+            | Crossing::Attention { publisher, .. }
             | Crossing::Refused { publisher, .. }
             | Crossing::Revoke { publisher, .. } => map.gateway(*publisher),
             Crossing::State(state) => map.gateway(state.publisher),
@@ -353,7 +369,9 @@ impl Crossing {
             }
             Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,
             Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),
-            Crossing::Unwatch { publisher } => ours(*publisher),
+            Crossing::Unwatch { publisher } | Crossing::Obtain { publisher, .. } | Crossing::Attention { publisher, .. } => {
+                ours(*publisher)
+            }
             Crossing::State(state) => {
                 let fits = |event: &[u8]| frame::head(event).user == state.publisher && event.len() <= frame + FRAME_BYTES;
                 let all_fit = state.events.iter().all(fits) && state.events.iter().count() <= FAR_SESSIONS;

@@ -10,7 +10,7 @@ use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::subscription::{Action, State};
 use super::survey::Survey;
-pub use super::way::{Note, Way, WayKind, WayName};
+pub use super::way::{Arrival, Note, Way, WayKind, WayName};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{ConnId, Seat, SessionId, UserId};
 use crate::base::jid::Bare;
@@ -95,14 +95,33 @@ pub enum Control {
         slot: u32,
     },
 
+    /// A relay has heard of a session's presence by reference, and wants the whole of it: it comes as an update (M5).
+    Obtain {
+        publisher: UserId,
+        session: SessionId,
+        seat: Seat,
+    },
+
+    /// Whether anybody of those who watch a publisher of another cluster looks at what is told of it (XEP-0352).
+    Attention {
+        publisher: UserId,
+        seat: Seat,
+        slot: u32,
+        active: bool,
+    },
+
     // Home to home.
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.
-    WayDone(Box<WayName>),
+    WayDone(Box<Arrival>),
     /// The sender of a way, on another node, has stored that it has arrived, and will not send it again.
     WayForgotten(Box<WayName>),
     /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.
-    WayArrived(Box<WayName>),
+    WayArrived {
+        name: Box<WayName>,
+        /// The number of the last way that the receiver's core had sent by then.
+        last: u64,
+    },
     Message(Box<Message>),
     /// A user asks about another one.
     Question(Box<Question>),
@@ -167,7 +186,7 @@ pub enum Control {
         cluster: u16,
     },
     /// To a gateway: a way of this other cluster's user has arrived here. It leaves behind all that was for that user before.
-    WayConfirmed(Box<WayName>),
+    WayConfirmed(Box<Arrival>),
     /// To a home: this way was sent to a cluster that its receiver is no longer of.
     WayAgain(Box<WayName>),
     /// To a gateway: something was sent to a cluster that this user is no longer of.

@@ -50,6 +50,14 @@ impl Inquiry {
         }
     }
 
+    /// The name whose home it is for; `None`: it is for whoever has asked.
+    pub fn home(&self) -> Option<&Bare> {
+        match self {
+            Inquiry::Locate { jid, .. } | Inquiry::Settle { jid, .. } | Inquiry::Given { jid, .. } => Some(jid),
+            Inquiry::Located { .. } | Inquiry::Settled { .. } | Inquiry::Taken { .. } => None,
+        }
+    }
+
     /// The same, as it comes from a cluster.
     pub fn by(self, cluster: u16) -> Inquiry {
         match self {
@@ -136,7 +144,7 @@ impl Directory {
 
     /// Everything is loaded: what other cores of the node look after is left to them.
     pub fn start(&mut self, map: &Map) {
-        self.names.retain(|jid, _| map.home_of(jid).core == map.here.core);
+        self.names.retain(|jid, _| map.is_near(jid));
     }
 
     /// Another node looks after these names from now on, and has their rows.
@@ -204,10 +212,11 @@ impl Directory {
         if stored {
             self.settled += 1;
             let cluster = if user == UserId::NOBODY { 0 } else { by };
-            answer(Inquiry::Settled { jid, user, cluster }, by, out);
+            answer(Inquiry::Settled { jid: jid.clone(), user, cluster }, by, out);
         } else if self.names.get(&jid) == Some(&user) {
             self.names.remove(&jid);
         }
+        self.hand_on_stored(jid, out);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Presences that the server makes, when a client can't any more: the last word of a session, and what is kept of it.
+//! Presences that the server makes: the last word of a session whose client can't say it any more, what is kept of it, and what
+//! stands for a long one that travels by reference.
 
 use crate::base::time::WallClock;
 use crate::wire::native::{Presence, PresenceArgs, Show};
@@ -8,10 +9,19 @@ use flatbuffers::FlatBufferBuilder;
 
 /// An unavailable presence of a session.
 pub fn farewell(resource: &str, status: Option<&str>, stamp: WallClock) -> Vec<u8> {
+    make(resource, Show::Unavailable, status, stamp)
+}
+
+/// What stands for a presence that is asked for (M5).
+pub fn stand_in(resource: &str, show: Show) -> Vec<u8> {
+    make(resource, show, None, WallClock::default())
+}
+
+fn make(resource: &str, show: Show, status: Option<&str>, stamp: WallClock) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::with_capacity(128);
     let resource = Some(builder.create_string(resource));
     let status = status.map(|status| builder.create_string(status));
-    let args = PresenceArgs { resource, show: Show::Unavailable, status, stamp: stamp.0, ..PresenceArgs::default() };
+    let args = PresenceArgs { resource, show, status, stamp: stamp.0, ..PresenceArgs::default() };
     let root = Presence::create(&mut builder, &args);
     builder.finish(root, None);
     builder.finished_data().to_vec()

@@ -3,6 +3,7 @@
 //! Invariant: the bytes handed to these functions came from `encode`, here or on another core; anything else is our own fault and
 //! panics.
 
+use super::farewell;
 use crate::wire::event::{self, BatchWriter, Event, Head};
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::native::{Kind, Show};
@@ -105,6 +106,19 @@ pub fn head(frame: &[u8]) -> Head {
 /// Whether it ends a session.
 pub fn is_farewell(head: &Head) -> bool {
     head.show == Show::Unavailable
+}
+
+/// What stands for a frame whose presence is asked for: who, and which version.
+pub fn reference(frame: &[u8]) -> Events {
+    let head = head(frame);
+    let stand_in = farewell::stand_in(&farewell::resource(presence(frame)), head.show);
+    Events::of(Head { flags: head.flags | event::REFERENCE, ..head }, &stand_in)
+}
+
+/// Whether it is such a one.
+#[inline]
+pub fn is_reference(head: &Head) -> bool {
+    head.flags & event::REFERENCE != 0
 }
 
 /// What tells a state from another one: which sessions there are, and which versions of them, in any order.

@@ -5,7 +5,7 @@
 //! name that is known; everything here has a limit and, but for what is known, a time.
 
 use super::border::{Entered, Ticket};
-use super::control::{Control, EdgeRef, WayName};
+use super::control::{Arrival, Control, EdgeRef, WayName};
 use super::directory::Inquiry;
 use super::errand::Caller;
 use super::outbox::Outbox;
@@ -37,7 +37,7 @@ pub enum Pending {
     /// The same, of a way that its sender is to send again.
     Way(WayName, u16),
     /// That a way has arrived: to its sender.
-    Confirm(Box<WayName>),
+    Confirm(Box<Arrival>),
     /// It has come under this name.
     Enter(Entered),
     /// It has come for this name.
@@ -46,6 +46,14 @@ pub enum Pending {
     Look(UserId),
     /// Somebody asks whose it is.
     Tell(Caller),
+}
+
+impl Pending {
+    /// Whether both are the same way, sent once more: by the answer, two might go to two different places.
+    fn is_same_way(&self, other: &Pending) -> bool {
+        let (Pending::Leave(Control::Way(way), _), Pending::Leave(Control::Way(other), _)) = (self, other) else { return false };
+        way.sequence == other.sequence && way.from == other.from
+    }
 }
 
 /// Something that waits for an answer of another cluster.
@@ -163,11 +171,14 @@ impl Gateway {
             self.counters.given_up += 1;
             return Err(pending);
         }
-        self.pending += 1;
         if let Some(asked) = self.waiting.get_mut(jid) {
-            asked.pending.push(pending);
+            if !asked.pending.iter().any(|waiting| waiting.is_same_way(&pending)) {
+                self.pending += 1;
+                asked.pending.push(pending);
+            }
             return Ok(());
         }
+        self.pending += 1;
         self.counters.asked += 1;
         ask(jid, out);
         self.waiting.insert(jid.clone(), Asked { pending: vec![pending], since: now, asked: now });

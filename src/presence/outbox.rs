@@ -3,7 +3,8 @@
 //! Lives on: every core, owned by the shard. Serves G2, G3. Invariants: nothing here waits for another core; an update for a core
 //! whose ring is full is remembered once per publisher's session, not once per update.
 
-use super::control::{Control, EdgeRef, SessionEvent, UserRef};
+use super::control::{Control, EdgeRef, SessionEvent, Snapshot, UserRef};
+use super::frame::{self, Events, is_farewell, is_reference};
 use super::missed::Ended;
 use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId};
 use crate::base::limits::Limits;
@@ -12,7 +13,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::store::{Commit, Durability, Write};
 use crate::wire::lines::Lines;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes before each event frame in `Updates`: frame length, destination slot.
 const UPDATE_HEAD: usize = 8;
@@ -95,12 +96,42 @@ pub struct Peer {
     /// Event frames, one behind the other.
     updates: Vec<u8>,
     pub put_off: PutOff,
+    pub wanted: Wanted,
     /// The node can be reached by all of its cores.
     pub found: bool,
     /// The link can't keep up, or is not there for a moment: updates are put off.
     pub slow: bool,
     /// Nothing may be begun that adds to what waits for the node.
     pub full: bool,
+}
+
+/// Sessions that a node has heard of by reference, and wants whole: each once in a round, so that none waits for ever.
+#[derive(Default)]
+pub struct Wanted {
+    next: BTreeSet<(UserId, SessionId)>,
+    round: BTreeSet<(UserId, SessionId)>,
+}
+
+impl Wanted {
+    pub fn add(&mut self, user: UserId, session: SessionId) {
+        self.next.insert((user, session));
+    }
+
+    fn has(&self, user: UserId, session: SessionId) -> bool {
+        self.next.contains(&(user, session)) || self.round.contains(&(user, session))
+    }
+
+    /// How many this round has.
+    pub fn begin_round(&mut self) -> usize {
+        if self.round.is_empty() {
+            std::mem::swap(&mut self.round, &mut self.next);
+        }
+        self.round.len()
+    }
+
+    pub fn take_one(&mut self) -> Option<(UserId, SessionId)> {
+        self.round.pop_first()
+    }
 }
 
 /// A piece of it.
@@ -120,7 +151,8 @@ impl Peer {
         (std::mem::take(&mut self.parcels), std::mem::take(&mut self.updates))
     }
 
-    fn update(&mut self, frame: &[u8]) {
+    /// Appends an update as it is.
+    pub fn update(&mut self, frame: &[u8]) {
         self.updates.extend_from_slice(frame);
         match self.parcels.last_mut() {
             Some(Parcel::Updates(bytes)) => *bytes += frame.len(),
@@ -141,6 +173,10 @@ pub struct Outbox {
     /// In order; those for this core itself are worked off before the step ends.
     pub controls: Vec<(CoreId, Control)>,
     pub commits: Vec<Commit>,
+    /// Bytes of a presence above which it goes to another node by reference (M5).
+    pub inline_max: usize,
+    /// Updates that went so.
+    pub referred: u64,
     next_ticket: u64,
     /// Bytes of updates for one core above which they are put off.
     batch_bytes: usize,
@@ -159,6 +195,8 @@ impl Outbox {
             undelivered: Vec::new(),
             controls: Vec::new(),
             commits: Vec::new(),
+            inline_max: usize::MAX,
+            referred: 0,
             next_ticket: 1,
             batch_bytes: limits.ring_batch_bytes as usize,
             most_waiting: limits.ring_control as usize,
@@ -173,6 +211,31 @@ impl Outbox {
             Some(peer) => peer.parcels.push(Parcel::Control(seat.core, control)),
             None => self.undelivered.push(control),
         }
+    }
+
+    /// Tells whoever watches a publisher its state: what is long of it by reference, if that is on another node.
+    pub fn send_state(&mut self, seat: Seat, mut snapshot: Snapshot) {
+        if seat.node != self.map.here.node && snapshot.events.iter().any(|frame| self.is_long(frame)) {
+            let mut events = Events::default();
+            for frame in snapshot.events.iter() {
+                match self.is_long(frame) {
+                    true => events.append(frame::reference(frame).bytes()),
+                    false => events.append(frame),
+                }
+            }
+            snapshot.events = events;
+        }
+        self.send(seat, Control::Snapshot(Box::new(snapshot)));
+    }
+
+    /// Whether a presence goes to other nodes by reference. A farewell never does: the session is gone, and can't be asked for.
+    #[inline]
+    pub fn is_long(&self, frame: &[u8]) -> bool {
+        if frame::presence(frame).len() <= self.inline_max {
+            return false;
+        }
+        let head = frame::head(frame);
+        !is_farewell(&head) && !is_reference(&head)
     }
 
     /// Tells a session something.
@@ -213,7 +276,10 @@ impl Outbox {
     /// Sends an update to another core, or puts it off. False: put off.
     pub fn update(&mut self, seat: Seat, slot: u32, at: UserRef, now: Time, frame: &[u8]) -> bool {
         if seat.node != self.map.here.node {
-            return self.update_node(seat, slot, at, frame);
+            return match self.is_long(frame) {
+                true => self.refer(seat, slot, at, frame),
+                false => self.pass_on(seat, slot, at, frame),
+            };
         }
         let bound = &mut self.bound[usize::from(seat.core.0)];
         if bound.updates.bytes() + frame.len() > self.batch_bytes || !bound.put_off.is_empty() {
@@ -225,8 +291,18 @@ impl Outbox {
         true
     }
 
-    /// The same to another node. One that can't be reached asks for the whole state when it's back.
-    fn update_node(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
+    /// Tells another node of an update that it is to ask for, unless the newest goes there anyway.
+    fn refer(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
+        let session = frame::head(frame).session;
+        if self.peers.get(&seat.node).is_some_and(|peer| peer.wanted.has(at.user, session)) {
+            return true;
+        }
+        self.referred += 1;
+        self.pass_on(seat, slot, at, frame::reference(frame).bytes())
+    }
+
+    /// The same to another node, as it is. One that can't be reached asks for the whole state when it's back.
+    pub fn pass_on(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
         let Some(peer) = self.peers.get_mut(&seat.node) else { return true };
         if peer.slow || !peer.put_off.is_empty() {
             let ended = Ended::of(frame);

@@ -5,22 +5,25 @@
 //! Lives on: the core that a publisher's home would be on, were it this node. Serves Z6, Z7, M4, M5. Invariants: a relay is kept
 //! exactly as long as an edge watches its publisher or has asked to; an edge is told of a publisher only for a subscriber that the
 //! home has approved; whom the home has revoked it is asked about anew; when the home has been out of reach, no edge keeps a state
-//! that the home does not have any more.
+//! that the home does not have any more; what the home tells by reference is asked for once, and no edge hears of it before it has
+//! come whole.
 
 use super::ask_first::AskFirst;
 use super::cache::Cache;
 use super::control::{Control, Snapshot, UserRef};
 use super::edge::{Edge, Grant};
-use super::frame::{self, Events, is_farewell};
+use super::frame::{self, Events, is_farewell, is_reference};
 use super::missed::Ended;
 use super::outbox::Outbox;
 use super::user::Destination;
 use crate::base::id::{Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
+use crate::wire::event::Head;
 use ahash::RandomState;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use thin_vec::ThinVec;
 
 /// What an edge has asked: whether a subscriber may see a publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,6 +57,8 @@ pub struct RelayCounters {
     /// Watches answered here, and those asked of homes.
     pub answered: u64,
     pub asked: u64,
+    /// Presences asked for that were told by reference.
+    pub fetched: u64,
 }
 
 /// One publisher of another node.
@@ -63,7 +68,12 @@ pub struct Relay {
     jid: Option<Bare>,
     grant: Grant,
     cache: Cache,
+    /// What was told by reference and has not come yet. It is newer than what is in the cache.
+    wanted: Cache,
     outbound: SmallVec<[Destination; 2]>,
+    /// Of those, the ones where nobody looks at the publisher; and whether the home was told that it's so everywhere.
+    unheeded: ThinVec<Destination>,
+    is_unheeded: bool,
     /// Questions that the home has not answered yet, by their numbers there.
     asked: Vec<(u32, Question)>,
     /// Questions that wait for the home's first answer.
@@ -86,8 +96,8 @@ impl Relay {
     }
 
     /// The edges are told of this state, as far as they don't know it.
-    pub fn tell(&mut self, now: Time, events: &Events, edge: &mut Edge, out: &mut Outbox) {
-        catch_up(self, now, events, edge, out);
+    pub fn tell(&mut self, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
+        catch_up(self, now, events, counters, edge, out);
     }
 
     fn is_idle(&self) -> bool {
@@ -118,6 +128,20 @@ impl Relays {
         }
     }
 
+    /// Reads where a publisher's relay is and what it is told next, for the cache: the slot of its record at this core's own edge,
+    /// if there is one.
+    #[inline]
+    pub fn glance(&self, user: UserId, here: Seat) -> Option<u32> {
+        let mut destinations = self.relays.get(&user)?.outbound.iter();
+        destinations.find(|destination| destination.seat == here).map(|destination| destination.slot)
+    }
+
+    /// Reads what is kept of a publisher, for the cache.
+    #[inline]
+    pub fn glance_at_state(&self, user: UserId) -> u32 {
+        self.relays.get(&user).map_or(0, |relay| relay.cache.glance())
+    }
+
     /// An edge of this node wants to watch a publisher.
     pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
         let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
@@ -125,7 +149,10 @@ impl Relays {
             jid: None,
             grant: Grant::Asked,
             cache: Cache::default(),
+            wanted: Cache::default(),
             outbound: SmallVec::new(),
+            unheeded: ThinVec::new(),
+            is_unheeded: false,
             asked: Vec::new(),
             waiting: Vec::new(),
             ask_first: AskFirst::default(),
@@ -133,7 +160,7 @@ impl Relays {
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
             match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
-                true => add_destination(relay, question.destination()),
+                true => add_destination(relay, question.destination(), out),
                 false => answer(relay, question, out),
             }
         } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
@@ -148,24 +175,38 @@ impl Relays {
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
         relay.outbound.retain(|destination| *destination != gone);
+        relay.unheeded.retain(|destination| *destination != gone);
         relay.asked.retain(|(_, question)| question.destination() != gone);
         relay.waiting.retain(|question| question.destination() != gone);
+        tell_attention(relay, out);
         self.go_on(publisher, out);
+    }
+
+    /// Whether somebody at an edge looks at a publisher of another cluster.
+    pub fn attention(&mut self, publisher: UserId, at: Destination, active: bool, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher).filter(|relay| relay.outbound.contains(&at)) else { return };
+        relay.unheeded.retain(|destination| *destination != at);
+        if !active {
+            relay.unheeded.push(at);
+        }
+        tell_attention(relay, out);
+    }
+
+    /// Whose approvals have been taken back, by a snapshot that is about to be taken over.
+    pub fn revoked_by(&self, snapshot: &Snapshot) -> Vec<UserId> {
+        let Some(relay) = self.relays.get(&snapshot.publisher) else { return Vec::new() };
+        let revoked = snapshot.revoked.iter().copied();
+        revoked.filter(|&user| user != snapshot.subscriber && !relay.ask_first.must_ask(user)).collect()
     }
 
     /// The home has approved a subscriber, or whoever was approved before, and tells the publisher's state.
     pub fn snapshot(&mut self, now: Time, snapshot: Snapshot, edge: &mut Edge, out: &mut Outbox) {
         let Snapshot { publisher, jid, subscriber, nonce, events, revoked, .. } = snapshot;
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        for &user in revoked.iter().filter(|&&user| user != subscriber && !relay.ask_first.must_ask(user)) {
-            revoke(relay, user, out);
-        }
         relay.ask_first.approved(subscriber, &revoked);
         relay.jid = Some(jid);
-        match relay.grant {
-            Grant::Asked => (relay.grant, relay.cache) = (Grant::Given, Cache::of(&events)),
-            Grant::Given => catch_up(relay, now, &events, edge, out),
-        }
+        relay.grant = Grant::Given;
+        catch_up(relay, now, &events, &mut self.counters, edge, out);
         if let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) {
             let (_, question) = relay.asked.swap_remove(at);
             answer(relay, question, out);
@@ -191,33 +232,41 @@ impl Relays {
     /// Whether a publisher's update may be taken in: somebody watches it here, and it has not more than so many sessions.
     pub fn takes(&self, user: UserId, session: SessionId, most: usize) -> Option<bool> {
         let relay = self.relays.get(&user)?;
-        let known = relay.cache.of_session(session).is_some();
-        Some(known || frame::frames(relay.cache.bytes()).count() < most)
+        let kept = [&relay.cache, &relay.wanted];
+        let is_known = kept.iter().any(|kept| kept.of_session(session).is_some());
+        Some(is_known || kept.iter().map(|kept| frame::frames(kept.bytes()).count()).sum::<usize>() < most)
     }
 
-    /// The home has taken an approval back: every edge must know before the next update.
-    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) {
-        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+    /// The home has taken an approval back: every edge must know before the next update. Gives the publisher's slot at this core's
+    /// own edge, which updates reach at once.
+    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) -> Option<u32> {
+        let relay = self.relays.get_mut(&publisher)?;
         relay.ask_first.add(subscriber);
-        revoke(relay, subscriber, out);
+        let (own, others): (Vec<_>, Vec<_>) = relay.outbound.iter().partition(|destination| destination.seat == out.map.here);
+        for Destination { seat, slot } in others {
+            out.send(seat, Control::Revoke { publisher, subscriber, slot });
+        }
+        own.first().map(|destination| destination.slot)
     }
 
     /// An update of a publisher of another node, as an event frame.
     pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
         let head = frame::head(frame);
         let relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
-        let Some(relay) = relay.and_then(|relay| relay.cache.put(&head, frame).then_some(relay)) else {
+        if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
             self.counters.stale += 1;
-            return;
-        };
-        self.counters.updates += 1;
-        spread(relay, now, frame, edge, out);
+        }
     }
 
     /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
     pub fn state_of(&self, user: UserId, session: SessionId, watches: impl Fn(&Destination) -> bool) -> Option<Option<&[u8]>> {
         let relay = self.relays.get(&user).filter(|relay| relay.outbound.iter().any(watches))?;
         Some(relay.cache.of_session(session).filter(|frame| !is_farewell(&frame::head(frame))))
+    }
+
+    /// Whether a session's presence is on its way here.
+    pub fn expects(&self, user: UserId, session: SessionId) -> bool {
+        self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
     }
 
     /// Homes may have changed without a word: their node was out of reach, has started anew, or others own their users now. What
@@ -233,6 +282,11 @@ impl Relays {
                 let known = frame::digest(relay.cache.bytes());
                 send_question(user, UserId::NOBODY, self.next_nonce, Some(known), out);
             }
+            // What was on its way may be lost. It's in the answer.
+            relay.wanted = Cache::default();
+            // Whoever is asked to let watch takes it that somebody looks.
+            relay.is_unheeded = false;
+            tell_attention(relay, out);
         }
     }
 
@@ -240,7 +294,7 @@ impl Relays {
     pub fn lost(&mut self, now: Time, concerns: impl Fn(UserId) -> bool, edge: &mut Edge, out: &mut Outbox) {
         for user in self.users(concerns) {
             let relay = self.relays.get_mut(&user).expect("listed");
-            catch_up(relay, now, &Events::default(), edge, out);
+            catch_up(relay, now, &Events::default(), &mut self.counters, edge, out);
         }
     }
 
@@ -252,9 +306,9 @@ impl Relays {
     /// A publisher's home is elsewhere from now on; those who watched it here still do.
     pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
         if !outbound.is_empty() {
-            let (cache, ask_first) = (Cache::of(events), AskFirst::default());
+            let (cache, wanted, ask_first) = (Cache::of(events), Cache::default(), AskFirst::default());
             let (asked, waiting) = (Vec::new(), Vec::new());
-            let relay = Relay { user, jid: Some(jid), grant: Grant::Given, cache, outbound, asked, waiting, ask_first };
+            let relay = Relay { user, jid: Some(jid), grant: Grant::Given, cache, wanted, outbound, asked, waiting, ask_first };
             self.relays.insert(user, relay);
         }
     }
@@ -293,34 +347,48 @@ fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, known: Optio
     out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce, known });
 }
 
-fn add_destination(relay: &mut Relay, destination: Destination) {
+fn add_destination(relay: &mut Relay, destination: Destination, out: &mut Outbox) {
+    relay.unheeded.retain(|unheeded| *unheeded != destination);
     if !relay.outbound.contains(&destination) {
         relay.outbound.push(destination);
+    }
+    tell_attention(relay, out);
+}
+
+/// Tells the home if nobody looks at the publisher any more, or somebody does again.
+fn tell_attention(relay: &mut Relay, out: &mut Outbox) {
+    let is_unheeded = !relay.outbound.is_empty() && relay.unheeded.len() == relay.outbound.len();
+    if std::mem::replace(&mut relay.is_unheeded, is_unheeded) != is_unheeded {
+        let (publisher, seat, active) = (relay.user, out.map.here, !is_unheeded);
+        out.send(out.map.home(publisher), Control::Attention { publisher, seat, slot: SLOT, active });
     }
 }
 
 /// Answers an edge from what is kept.
 fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
-    add_destination(relay, question.destination());
+    add_destination(relay, question.destination(), out);
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.cache.bytes());
+    if seat.node != out.map.here.node {
+        // Of these sessions it may know more, and they have not gone.
+        let unknown =
+            frame::frames(relay.wanted.bytes()).filter(|frame| relay.cache.of_session(frame::head(frame).session).is_none());
+        unknown.for_each(|frame| events.append(frame));
+    }
     let (behind, revoked) = (out.updates_for(seat), relay.ask_first.users().to_vec());
     let jid = relay.jid.clone().expect("a relay that was granted its publisher knows the name");
     let snapshot = Snapshot { publisher: relay.user, jid, subscriber, slot, nonce, events, behind, revoked };
-    out.send(seat, Control::Snapshot(Box::new(snapshot)));
-}
-
-fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
-    for &Destination { seat, slot } in &relay.outbound {
-        out.send(seat, Control::Revoke { publisher: relay.user, subscriber, slot });
-    }
+    out.send_state(seat, snapshot);
 }
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
-fn catch_up(relay: &mut Relay, now: Time, events: &Events, edge: &mut Edge, out: &mut Outbox) {
+fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
     // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
-    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).map(|head| (head.session, head.version.epoch)).collect();
+    let of = |head: Head| (head.session, head.version.epoch);
+    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();
+    let wanted: Vec<(SessionId, u32)> = frame::frames(relay.wanted.bytes()).map(|frame| of(frame::head(frame))).collect();
+    wanted.into_iter().filter(|wanted| !there.contains(wanted)).for_each(|(session, _)| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
     let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
@@ -329,11 +397,44 @@ fn catch_up(relay: &mut Relay, now: Time, events: &Events, edge: &mut Edge, out:
         ended.tell(relay.user, &mut farewell);
         spread(relay, now, farewell.bytes(), edge, out);
     }
-    for frame in events.iter() {
-        if relay.cache.put(&frame::head(frame), frame) {
-            spread(relay, now, frame, edge, out);
+    events.iter().for_each(|frame| _ = take(relay, now, frame, counters, edge, out));
+}
+
+/// Takes in a frame of a publisher, whole or by reference. False: it is no news.
+fn take(relay: &mut Relay, now: Time, frame: &[u8], counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) -> bool {
+    let head = frame::head(frame);
+    if is_reference(&head) {
+        return obtain(relay, &head, frame, counters, out);
+    }
+    if let Some(wanted) = relay.wanted.of_session(head.session) {
+        match frame::head(wanted).version <= head.version {
+            true => relay.wanted.forget(head.session),
+            false => ask_for(relay.user, head.session, counters, out),
         }
     }
+    let is_news = relay.cache.put(&head, frame);
+    if is_news {
+        counters.updates += 1;
+        spread(relay, now, frame, edge, out);
+    }
+    is_news
+}
+
+/// A presence is told by reference. It is asked for, unless that has been done: the answer is the newest then. False: it's known.
+fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCounters, out: &mut Outbox) -> bool {
+    if relay.cache.of_session(head.session).is_some_and(|kept| frame::head(kept).version >= head.version) {
+        return false;
+    }
+    let is_asked = relay.wanted.of_session(head.session).is_some();
+    if !is_asked {
+        ask_for(relay.user, head.session, counters, out);
+    }
+    relay.wanted.put(head, frame) || !is_asked
+}
+
+fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, out: &mut Outbox) {
+    counters.fetched += 1;
+    out.send(out.map.home(publisher), Control::Obtain { publisher, session, seat: out.map.here });
 }
 
 /// Sends a frame to every edge with subscribers.

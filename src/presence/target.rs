@@ -14,16 +14,20 @@ impl Control {
             Control::Resume(resume) => of(&resume.jid),
             Control::Detach { at, .. } | Control::Update { at, .. } | Control::Ask { at, .. } => Some(at.user.slot()),
             Control::Way(way) => of(&way.to),
-            Control::WayDone(name) | Control::WayConfirmed(name) | Control::WayAgain(name) => of(&name.from),
+            Control::WayDone(arrival) | Control::WayConfirmed(arrival) => of(&arrival.name.from),
+            Control::WayAgain(name) => of(&name.from),
             Control::Astray(astray) => of(&astray.jid),
-            Control::WayForgotten(name) | Control::WayArrived(name) => of(&name.to),
+            Control::WayForgotten(name) | Control::WayArrived { name, .. } => of(&name.to),
             Control::Message(message) => of(&message.to),
             Control::Question(question) => of(&question.about),
             Control::Fetch(fetch) => Some(fetch.publisher.slot()),
             Control::Fetched(fetched) => of(&fetched.fetch.from),
             Control::Directed(directed) => of(&directed.to),
+            Control::Directory(inquiry) => inquiry.home().and_then(of),
             Control::Watch { .. }
             | Control::Unwatch { .. }
+            | Control::Obtain { .. }
+            | Control::Attention { .. }
             | Control::News(_)
             | Control::Answered { .. }
             | Control::Attached(_)
@@ -39,7 +43,6 @@ impl Control {
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)
-            | Control::Directory(_)
             | Control::Survey(_) => None,
         }
     }

@@ -3,7 +3,7 @@
 //! Lives on: the user's home core. Serves G1, J10, Z6. Invariants: session numbers only grow; a session is available exactly when
 //! its presence was last set to something else than unavailable; `outbound` names each edge at most once.
 
-use super::control::{Directed, EdgeRef, Message, Note, UserRef, Way, WayKind};
+use super::control::{Directed, EdgeRef, Message, Note, UserRef, Way, WayKind, WayName};
 use super::frame::{self, Events};
 use super::mailbox::Mailbox;
 use super::missed::Missed;
@@ -217,7 +217,9 @@ pub struct UnderWay {
     pub kind: WayKind,
     pub note: Note,
     pub sequence: u64,
-    /// Known after a start of one that had arrived before: the number of the last way that the contact's core had sent by then.
+    /// The contact's cluster, as it said when it had arrived; 0: this one.
+    pub cluster: u16,
+    /// It has arrived: ways from the contact up to this number were sent before. Kept while such may come.
     pub arrived: Option<u64>,
 }
 
@@ -342,7 +344,17 @@ impl User {
     /// Keeps in mind that a change is on its way to a contact.
     pub fn sent(&mut self, way: &Way, arrived: Option<u64>) {
         let Way { to, to_user, kind, note, sequence, .. } = way.clone();
-        self.rare().under_way.push(UnderWay { to, to_user, kind, note, sequence, arrived });
+        self.rare().under_way.push(UnderWay { to, to_user, kind, note, sequence, cluster: 0, arrived });
+    }
+
+    /// Takes out the changes sent to a contact which have arrived there, and which nothing can come behind that was said before:
+    /// `is_settled` says so by the number, and by that of the last that was said before.
+    pub fn settled(&mut self, contact: &Bare, is_settled: impl Fn(u64, Option<u64>) -> bool) -> Vec<WayName> {
+        let User { jid, rare, .. } = self;
+        let under_way = rare
+            .iter_mut()
+            .flat_map(|rare| rare.under_way.extract_if(.., |way| way.to == *contact && is_settled(way.sequence, way.arrived)));
+        under_way.map(|way| WayName { from: jid.clone(), to: way.to, sequence: way.sequence, cluster: way.cluster }).collect()
     }
 
     /// Subscribers that were revoked, and whose homes may not know it yet.

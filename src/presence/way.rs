@@ -25,10 +25,18 @@ pub struct Way {
     pub cluster: u16,
 }
 
-impl WayName {
-    /// What tells the sender's home that it has arrived.
+/// That a way has arrived, as its sender's home is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Arrival {
+    pub name: WayName,
+    /// Ways back that were made before it arrived may still come, up to this number: they say nothing about it. 0: none will.
+    pub before: u64,
+}
+
+impl Arrival {
+    /// What tells the sender's home.
     pub fn done(self) -> Control {
-        if self.cluster == 0 { Control::WayDone(Box::new(self)) } else { Control::WayConfirmed(Box::new(self)) }
+        if self.name.cluster == 0 { Control::WayDone(Box::new(self)) } else { Control::WayConfirmed(Box::new(self)) }
     }
 }
 

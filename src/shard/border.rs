@@ -11,7 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::border::{self, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Reply, Strayed};
-use crate::presence::control::{Asker, Control, SessionEvent, UserRef, WayName};
+use crate::presence::control::{Arrival, Asker, Control, SessionEvent, UserRef};
 use crate::presence::directory::Inquiry;
 use crate::presence::errand::Answer::Located;
 use crate::presence::errand::Caller;
@@ -55,24 +55,27 @@ impl Shard {
     /// # Errors
     /// They can't be read.
     pub fn updates_from_cluster(&mut self, now: Time, cluster: u16, frames: Vec<u8>) -> Result<(), BadPassage> {
-        let events = Events::try_from(frames).map_err(|_| BadPassage)?;
+        self.events_from_cluster(now, cluster, &Events::try_from(frames).map_err(|_| BadPassage)?);
+        Ok(())
+    }
+
+    /// The same of event frames that have been read already.
+    pub(super) fn events_from_cluster(&mut self, now: Time, cluster: u16, events: &Events) {
         let most = self.settings.limits.frame_bytes as usize + border::FRAME_BYTES;
-        for event in events.iter() {
+        self.each_event(events, |shard, event| {
             let user = frame::head(event).user;
-            if self.out.map.abroad(user) != Some(cluster) || event.len() > most {
-                self.gateway.counters.refused += 1;
-                continue;
+            if shard.out.map.abroad(user) != Some(cluster) || event.len() > most {
+                return shard.gateway.counters.refused += 1;
             }
-            let gateway = self.out.map.gateway(user);
-            if gateway.node == self.settings.node {
-                self.update_inside(now, gateway.core, event);
+            let gateway = shard.out.map.gateway(user);
+            if gateway.node == shard.settings.node {
+                shard.update_inside(now, gateway.core, event);
             } else {
                 // What is put off on the way there is lost, and the gateway asks for it (`Control::Missed`).
-                self.out.update(gateway, SLOT, UserRef { user, slot: SLOT }, now, event);
+                shard.out.pass_on(gateway, SLOT, UserRef { user, slot: SLOT }, event);
             }
-        }
+        });
         self.work_off(now);
-        Ok(())
     }
 
     /// An update of a publisher of another cluster, at its gateway.
@@ -221,6 +224,7 @@ impl Shard {
     /// What is for a name leaves if that is another cluster's. Gives back what stays.
     pub(super) fn leave(&mut self, now: Time, control: Control) -> Option<Control> {
         let jid = match &control {
+            Control::Way(way) if self.homes.has_taken(way) => return Some(control),
             Control::Way(way) => way.to.clone(),
             Control::Message(message) => message.to.clone(),
             Control::Question(question) => question.about.clone(),
@@ -241,12 +245,12 @@ impl Shard {
     }
 
     /// A way has arrived whose sender is in another cluster. What answers it may not overtake this, nor the other way round.
-    pub(super) fn confirm(&mut self, now: Time, name: Box<WayName>) {
-        if !self.gateway.is_asking(&name.from) {
-            return self.send_to_cluster(now, name.cluster, Control::WayDone(name));
+    pub(super) fn confirm(&mut self, now: Time, arrival: Box<Arrival>) {
+        if !self.gateway.is_asking(&arrival.name.from) {
+            return self.send_to_cluster(now, arrival.name.cluster, Control::WayDone(arrival));
         }
-        let jid = name.from.clone();
-        if let Err(pending) = self.gateway.wait(now, &jid, Pending::Confirm(name), &mut self.out) {
+        let jid = arrival.name.from.clone();
+        if let Err(pending) = self.gateway.wait(now, &jid, Pending::Confirm(arrival), &mut self.out) {
             self.give_up(pending);
         }
     }
@@ -278,7 +282,7 @@ impl Shard {
     fn refuse_to_leave(&mut self, cluster: u16, control: Control, reason: Reason) {
         let home = match &control {
             Control::Way(way) => Some(self.out.map.home_of(&way.from)),
-            Control::WayDone(name) => Some(self.out.map.home_of(&name.to)),
+            Control::WayDone(arrival) => Some(self.out.map.home_of(&arrival.name.to)),
             _ => None,
         };
         if let Some(home) = home {
@@ -292,7 +296,9 @@ impl Shard {
     fn give_up(&mut self, pending: Pending) {
         match pending {
             Pending::Leave(control, _) => self.refuse_to_leave(self.out.map.directory, control, Reason::HomeOutOfReach),
-            Pending::Confirm(name) => self.refuse_to_leave(name.cluster, Control::WayDone(name), Reason::HomeOutOfReach),
+            Pending::Confirm(arrival) => {
+                self.refuse_to_leave(arrival.name.cluster, Control::WayDone(arrival), Reason::HomeOutOfReach);
+            }
             Pending::Enter(entered) | Pending::Deliver(entered) => {
                 let Entered { cluster, crossing, .. } = entered;
                 if let Some(Asker { edge, request }) = border::asker_of(&crossing.enter(cluster)) {
@@ -327,6 +333,11 @@ impl Shard {
 
     /// A word of the directory, or for it.
     pub(super) fn directory(&mut self, now: Time, inquiry: Inquiry) {
+        let home = inquiry.home().map(|jid| self.out.map.home_of(jid)).filter(|home| *home != self.out.map.here);
+        if let Some(home) = home {
+            // Another core keeps this name since.
+            return self.out.send(home, Control::Directory(Box::new(inquiry)));
+        }
         let Shard { homes, edge, out, .. } = self;
         match inquiry {
             Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
@@ -353,7 +364,7 @@ impl Shard {
             Pending::Leave(control, but) if whose == but => self.refuse_to_leave(whose, control, Reason::NoSuchUser),
             Pending::Leave(control, _) if whose == 0 => self.control(now, control),
             Pending::Leave(control, _) => self.send_to_cluster(now, whose, control),
-            Pending::Confirm(name) => self.send_to_cluster(now, name.cluster, Control::WayDone(name)),
+            Pending::Confirm(arrival) => self.send_to_cluster(now, arrival.name.cluster, Control::WayDone(arrival)),
             Pending::Way(name, but) if whose != but => {
                 let home = self.out.map.home_of(&name.from);
                 self.out.send(home, Control::WayAgain(Box::new(name)));
@@ -434,7 +445,6 @@ impl Shard {
             homes.relays.lost(now, concerns, edge, out);
         }
         homes.relays.ask_again(concerns, out);
-        homes.ways_again(there.node, out);
     }
 
     /// The other clusters hear that a node of this one is back, or gone. Each node that notices says so, by its first core.

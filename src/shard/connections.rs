@@ -240,6 +240,7 @@ impl Shard {
             ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
             ClientFrame::Activity(activity) if tag.stream == 0 => {
                 self.out.lines.hold(conn, !activity.active());
+                self.edge.set_active(conn.slot, activity.active(), &mut self.out);
                 self.ask(conn, tag, Ask::Activity { active: activity.active() })
             }
             _ => match request(frame) {
@@ -275,7 +276,7 @@ impl Shard {
         let Some((edge, home)) = self.edge.session(conn.slot, tag.stream) else { return self.no_session(conn, tag) };
         let asker = Asker { edge, request: tag.request };
         let seat = self.out.map.home(home.user);
-        if self.out.is_full(seat) {
+        if self.out.is_full(seat) || !self.note_ask(asker, seat, &ask) {
             self.say_error(conn, tag, Reason::Overloaded, "");
             return Flow::Next;
         }

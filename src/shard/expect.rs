@@ -6,8 +6,9 @@
 //! nothing later depends on it.
 
 use super::Shard;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, UserId};
 use crate::presence::edge::{Edge, NO_SESSION};
+use crate::presence::frame;
 use crate::presence::outbox::UpdateEntry;
 use crate::wire::frame::Chunk;
 use std::hint::black_box;
@@ -66,6 +67,20 @@ impl Shard {
         for (publisher, update) in publishers.iter_mut().zip(updates) {
             *publisher = update.slot;
         }
+        self.expect_publishers(publishers);
+    }
+
+    /// These updates of publishers of other nodes, as event frames, are about to be read.
+    pub(super) fn expect_events<'a>(&self, events: impl Iterator<Item = &'a [u8]>) {
+        let (mut users, mut publishers) = ([UserId::NOBODY; EXPECTED], [NOWHERE; EXPECTED]);
+        for (user, event) in users.iter_mut().zip(events) {
+            *user = frame::head(event).user;
+        }
+        let relays = &self.homes.relays;
+        for (publisher, &user) in publishers.iter_mut().zip(&users) {
+            *publisher = relays.glance(user, self.out.map.here).unwrap_or(NOWHERE);
+        }
+        black_box(users.iter().fold(0, |seen, &user| seen ^ relays.glance_at_state(user)));
         self.expect_publishers(publishers);
     }
 

@@ -101,7 +101,10 @@ impl Shard {
     /// A lane's connection was refused, or has ended.
     pub(super) fn link_ended(&mut self, now: Time, site: Site, reason: LinkReason) {
         *self.link_faults.counts.entry(reason).or_default() += 1;
-        let is_ordinary = matches!(reason, LinkReason::Replaced | LinkReason::OlderDial | LinkReason::Untold | LinkReason::Leaving);
+        let is_ordinary = matches!(
+            reason,
+            LinkReason::Replaced | LinkReason::OlderDial | LinkReason::Untold | LinkReason::Leaving | LinkReason::OtherLane
+        );
         if !is_ordinary {
             self.link_faults.say(now, Some(site), None, reason.text());
         }

@@ -382,9 +382,14 @@ impl Shard {
     }
 
     fn attach(&mut self, conn: ConnId, tag: Tag, entrant: Entrant, create: bool, data: Vec<u8>) {
-        let edge = self.edge.open(conn, tag.stream);
         let home = self.out.map.home_of(&entrant.jid);
+        // A node that is not found yet may not know that what it is told now is no part of a life that it takes for lost.
+        if let Some(reason) = self.out.refusal(home).filter(|_| home.node != self.out.map.here.node) {
+            return self.refuse_log_in(conn, tag, reason, "");
+        }
+        let edge = self.edge.open(conn, tag.stream);
         let asker = Asker { edge, request: tag.request };
+        self.note_log_in(asker, home);
         let Entrant { jid, resource, presence, .. } = entrant;
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
@@ -417,6 +422,7 @@ impl Shard {
             return None;
         }
         let asker = Asker { edge: self.edge.open(conn, tag.stream), request: tag.request };
+        self.note_log_in(asker, home);
         let resume = Resume { jid, token: resume.token().bytes().to_vec(), received: resume.received(), asker };
         self.out.send(home, Control::Resume(Box::new(resume)));
         None

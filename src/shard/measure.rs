@@ -63,7 +63,9 @@ impl Shard {
     /// What has happened on the way to other nodes and clusters.
     fn count_links(&mut self) {
         let (crossings, relays) = (self.crossings(), self.homes.relays.counters);
+        let (referred, told_whole) = (self.out.referred, self.homes.counters.told_whole);
         let counters = &mut self.recorder.counters;
+        (counters.updates_referred, counters.presences_told_whole, counters.relay_fetched) = (referred, told_whole, relays.fetched);
         counters.relay_updates = relays.updates;
         counters.relay_stale = relays.stale;
         counters.relay_answered = relays.answered;
@@ -74,6 +76,7 @@ impl Shard {
         counters.across_entries = crossings.entries;
         counters.complex_received = crossings.received;
         counters.gathered_updates = crossings.gathered.updates;
+        counters.gathered_inactive = crossings.inactive;
         counters.gathered_replaced = crossings.gathered.replaced;
         counters.gathered_overtaken = crossings.gathered.overtaken;
         counters.gathered_entries = crossings.gathered.others;
@@ -142,6 +145,7 @@ impl Shard {
             names_known: self.gateway.known_count() as u64,
             names_kept: self.homes.directory.count() as u64,
             relays: self.homes.relays.count() as u64,
+            publishers_unheeded: self.edge.unheeded_count() as u64,
             publishers_across: self.homes.across(&self.out) as u64,
             load_in: load.units_in,
             load_out: load.units_out,

@@ -4,12 +4,14 @@
 //! Lives on: every core. Serves G1. One file per source of change: `connections`, `log_in`, `hashed`, `hook` and `register`
 //! (clients; `errands` of theirs and the operator's to homes; `translated` for those who don't speak native frames; `rates`,
 //! `handshakes` and `addresses` bound them), `route` (other cores and this one), `links` (other nodes' connections; `link_faults`:
-//! those that came to nothing; `link_report`: how they are), `peers` (what other nodes say), `owners` (who owns which users),
+//! those that came to nothing; `link_report`: how they are), `peers` (what other nodes say; `asked`: what
+//! they were asked), `owners` (who owns which users),
 //! `border` (other clusters), `watch_over` (time), `operate` (the operator); `tell` turns what homes say into frames; `batch` is
 //! what cores exchange. Invariants: nothing here blocks, asks for the time, or touches another core's memory; after each input
 //! everything addressed to this core itself has been worked off.
 
 mod addresses;
+mod asked;
 pub mod batch;
 mod border;
 mod clients;
@@ -218,6 +220,7 @@ pub struct Shard {
     /// Of the connection whose words were taken last.
     sealing: Option<Box<Sealing>>,
     log_ins: log_in::LogIns,
+    asked: asked::Asked,
     handshakes: handshakes::Handshakes,
     outcomes: Vec<(ConnId, log_in::Outcome)>,
     rules: Rules,
@@ -248,6 +251,8 @@ impl Shard {
         if place.directory != 0 {
             (map.cluster, map.directory) = (place.cluster, place.directory);
         }
+        let mut out = Outbox::new(map.clone(), &settings.limits, settings.units.unit_bytes);
+        out.inline_max = settings.links.as_ref().map_or(usize::MAX, |links| links.inline_max as usize);
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());
@@ -256,7 +261,7 @@ impl Shard {
             gateway: Gateway::new(hasher.clone(), place.epoch),
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
-            out: Outbox::new(map, &settings.limits, settings.units.unit_bytes),
+            out,
             recorder: Recorder::new(settings.core, settings.sample, (settings.clock)()),
             departures: Vec::new(),
             adoptions: Vec::new(),
@@ -279,6 +284,7 @@ impl Shard {
             link_faults: link_faults::Faults::default(),
             sealing: None,
             log_ins: log_in::LogIns::new(hasher.clone()),
+            asked: asked::Asked::default(),
             handshakes: handshakes::Handshakes::new(hasher),
             outcomes: Vec::new(),
             rules: Rules::new(&settings.limits),

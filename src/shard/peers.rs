@@ -5,9 +5,9 @@
 //! relay, never for an edge; of a node that is gone nothing is left: its sessions are not here, its publishers are shown as gone,
 //! and it gets nothing that was meant for its earlier life.
 
-use super::Shard;
 use super::batch::Entry;
-use crate::base::id::{CoreId, NodeId};
+use super::{EXPECTED, Shard};
+use crate::base::id::{CoreId, NodeId, UserId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::Control;
@@ -16,18 +16,22 @@ use crate::presence::outbox::Peer;
 use crate::presence::passage::{self, BadPassage};
 
 impl Shard {
-    /// Another node can be reached from now on; it has so many cores. One that was there before, in the same life, has missed
-    /// nothing but updates.
+    /// Another node can be reached from now on; it has so many cores.
     pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
         self.out.map.set_cores(node, cores);
         self.out.peers.entry(node).or_default().found = true;
-        let Shard { homes, out, .. } = self;
-        let map = out.map.clone();
-        homes.relays.ask_again(|user| map.home(user).node == node, out);
-        homes.ways_again(node, out);
+        self.homes.ways_again(node, &mut self.out);
         if let Some(cluster) = node.cluster() {
             self.cluster_found(cluster);
         }
+        self.compare_with(now, node);
+    }
+
+    /// Updates of another node's users may have been lost, and nothing else.
+    pub(super) fn compare_with(&mut self, now: Time, node: NodeId) {
+        let Shard { homes, out, .. } = self;
+        let map = out.map.clone();
+        homes.relays.ask_again(|user| map.home(user).node == node, out);
         self.tell_of_homes(node, false);
         self.work_off(now);
     }
@@ -43,6 +47,7 @@ impl Shard {
             self.session_ended(session, Reason::HomeOutOfReach);
         }
         self.give_up_errands(node);
+        self.give_up_asked(node);
         if let Some(cluster) = node.cluster() {
             self.cluster_lost(cluster);
         }
@@ -73,11 +78,22 @@ impl Shard {
     /// They can't be read.
     pub fn updates_from_node(&mut self, now: Time, frames: Vec<u8>) -> Result<(), BadPassage> {
         let events = Events::try_from(frames).map_err(|_| BadPassage)?;
-        for event in events.iter() {
-            self.update_inside(now, self.out.map.near(frame::head(event).user).core, event);
-        }
+        self.each_event(&events, |shard, event| {
+            shard.update_inside(now, shard.out.map.near(frame::head(event).user).core, event);
+        });
         self.work_off(now);
         Ok(())
+    }
+
+    /// Takes updates from elsewhere one by one, having looked ahead.
+    pub(super) fn each_event(&mut self, events: &Events, mut take: impl FnMut(&mut Shard, &[u8])) {
+        let mut ahead = events.iter();
+        for (number, event) in events.iter().enumerate() {
+            if number % EXPECTED == 0 {
+                self.expect_events(ahead.by_ref().take(EXPECTED));
+            }
+            take(self, event);
+        }
     }
 
     /// An update from elsewhere goes to the core of this node that stands for its publisher.
@@ -104,13 +120,37 @@ impl Shard {
     }
 
     pub(super) fn heard_from_node(&mut self, now: Time, control: Control) {
-        let Shard { homes, edge, out, .. } = self;
+        let Shard { homes, out, .. } = self;
         match control {
-            Control::Snapshot(snapshot) => homes.relays.snapshot(now, *snapshot, edge, out),
+            Control::Snapshot(snapshot) => {
+                let revoked = homes.relays.revoked_by(&snapshot);
+                revoked.into_iter().for_each(|subscriber| self.revoke_by_relay(snapshot.publisher, subscriber));
+                let Shard { homes, edge, out, .. } = self;
+                homes.relays.snapshot(now, *snapshot, edge, out);
+            }
             Control::Refused { publisher, nonce, .. } => homes.relays.refused(publisher, nonce, out),
-            Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
+            Control::Revoke { publisher, subscriber, .. } => self.revoke_by_relay(publisher, subscriber),
             control => self.control_from_elsewhere(now, control),
         }
+    }
+
+    /// A home elsewhere has taken an approval back. This core's own edge knows it before anything that the relay tells next.
+    fn revoke_by_relay(&mut self, publisher: UserId, subscriber: UserId) {
+        let Shard { homes, edge, out, .. } = self;
+        if let Some(slot) = homes.relays.revoke(publisher, subscriber, out) {
+            edge.revoke(slot, publisher, subscriber, homes, out);
+        }
+    }
+
+    /// Whether somebody wants a session whose connection is at a node that has been lost meanwhile: that node has given it up, too.
+    pub(super) fn comes_too_late(&self, control: &Control) -> bool {
+        let asker = match control {
+            Control::Attach(attach) => attach.asker,
+            Control::Resume(resume) => resume.asker,
+            _ => return false,
+        };
+        let node = asker.edge.seat.node;
+        node != self.out.map.here.node && !self.out.peers.contains_key(&node)
     }
 
     /// Puts by what nobody knows yet where to go with, and answers what could not be sent because its node can't be reached.
@@ -127,6 +167,7 @@ impl Shard {
     pub fn peer(&mut self, now: Time, node: NodeId) -> Option<&mut Peer> {
         if !self.out.peers.get(&node)?.slow {
             self.homes.send_put_off_to(node, now, &mut self.out);
+            self.homes.send_wanted_to(node, &mut self.out);
         }
         self.out.peers.get_mut(&node).filter(|peer| !peer.is_empty())
     }

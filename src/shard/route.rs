@@ -20,7 +20,7 @@ impl Shard {
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
                 Entry::Compare(cluster) => self.compare(cluster),
-                Entry::Updates(events) => events.iter().for_each(|event| self.update_from_node(now, event)),
+                Entry::Updates(events) => self.each_event(&events, |shard, event| shard.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
             }
@@ -92,6 +92,9 @@ impl Shard {
         if self.comes_too_early(&control) {
             return self.wait_for_owner(now, control);
         }
+        if self.comes_too_late(&control) {
+            return;
+        }
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),
@@ -106,13 +109,23 @@ impl Shard {
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
+                // Until it says otherwise, somebody there looks.
+                self.links.heed(seat.node.cluster(), publisher);
                 homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
             }
-            Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
+            Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
+            Control::Attention { publisher, seat, slot, active } => match seat.node.cluster() {
+                Some(cluster) => self.attention_of(cluster, publisher, active),
+                None => homes.relays.attention(publisher, Destination { seat, slot }, active, out),
+            },
+            Control::Unwatch { publisher, seat, slot } => {
+                self.links.heed(seat.node.cluster(), publisher);
+                homes.unwatch(publisher, Destination { seat, slot }, out)
+            }
             Control::Way(way) => homes.way(now, way, edge, out),
-            Control::WayDone(name) => homes.way_done(now, name, edge, out),
+            Control::WayDone(arrival) => homes.way_done(now, arrival, edge, out),
             Control::WayForgotten(name) => homes.way_forgotten(now, name, edge, out),
-            Control::WayArrived(name) => homes.way_arrived(name, out),
+            Control::WayArrived { name, last } => homes.way_arrived(*name, last, out),
             Control::Message(message) => homes.message(now, message, out),
             Control::Question(question) => homes.question(now, *question, out),
             Control::News(news) => homes.news(&news, out),
@@ -131,7 +144,7 @@ impl Shard {
             Control::Reply { number, cluster, answer } => self.answered_by(cluster, number, answer),
             Control::Missed { publisher } => self.missed(publisher),
             Control::WaysAgain { cluster } => self.ways_again(cluster),
-            Control::WayConfirmed(name) => self.confirm(now, name),
+            Control::WayConfirmed(arrival) => self.confirm(now, arrival),
             Control::WayAgain(name) => homes.way_again(&name, out),
             Control::Astray(astray) => self.astray(now, *astray),
             Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
@@ -151,6 +164,7 @@ impl Shard {
         std::mem::swap(&mut batch.updates, &mut self.out.bound[at].updates);
         if !self.out.bound[at].put_off.is_empty() {
             self.homes.send_put_off(core, now, &mut self.out);
+            self.work_off(now);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a home tells a session, as frames of the native protocol on the session's connection or stream.
 
 use super::Shard;
+use super::asked::request_of;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::presence::control::{Ask, Asker, Attached, Contact, Content, EdgeRef, SessionEvent};
@@ -14,6 +15,7 @@ impl Shard {
     /// A home has attached (or resumed) a session whose connection is here.
     pub(super) fn attached(&mut self, attached: Attached) {
         let Attached { asker, at, session, jid, resource, resume, resumed, data } = attached;
+        self.asked.answered(asker.edge, asker.request);
         let Some(at_edge) = self.edge.get(asker.edge) else {
             // The connection went while the home was at work: the session goes too.
             return self.detach_unseen(asker.edge, at, session);
@@ -38,6 +40,7 @@ impl Shard {
 
     /// A home has something for a session.
     pub(super) fn tell(&mut self, edge: EdgeRef, event: SessionEvent) {
+        self.asked.answered(edge, request_of(&event));
         let Some(session) = self.edge.get(edge) else { return };
         let (conn, stream) = (session.conn, session.stream);
         self.frames.clear();

@@ -4,6 +4,7 @@
 //! what it wants; each part does as little as was drawn. Invariants: a line's buffer is out with at most one connection; a
 //! connection leaves only when everything gathered for it was sent.
 
+use super::canaries::{repeat_first, repeat_first_on_link, spoil};
 use super::check::Held;
 use super::counts::Happening;
 use super::dials::Dialling;
@@ -13,10 +14,9 @@ use super::spy::Spy;
 use super::{Canary, Env};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::time::Time;
-use crate::presence::control::{Control, SessionEvent};
 use crate::presence::frame;
 use crate::ring::exchange::{Inward, Outward};
-use crate::shard::batch::{Batch, Entry};
+use crate::shard::batch::Batch;
 use crate::shard::{Answer, PasswordTask, Shard, Whose, Worked};
 use crate::store::{Completion, Table, rows};
 use std::collections::{BTreeMap, VecDeque};
@@ -335,7 +335,9 @@ impl Core {
                 env.trace.bytes(u64::from(slot) | 1 << 32, &buffer);
                 self.buffers_out += 1;
                 conn.sending = buffer;
-                if env.canary_strikes(Canary::OldAgain, 10) {
+                if env.links.is_between_nodes(conn.link) {
+                    repeat_first_on_link(env, &mut conn.sending);
+                } else if env.canary_strikes(Canary::OldAgain, 10) {
                     conn.sending.append(&mut conn.before.clone());
                 } else {
                     conn.before = conn.sending.clone();
@@ -401,31 +403,14 @@ impl Core {
     }
 }
 
-/// Looks at a batch before it is read; the canaries take out of it what they want lost.
+/// Looks at a batch before it is read.
 fn check_batch(env: &mut Env, to: (usize, CoreId), batch: &mut Batch) -> Held {
-    batch.entries.retain(|entry| match entry {
-        Entry::Control(Control::Revoke { .. }) => {
-            env.count(Happening::Revocation);
-            !env.canary_strikes(Canary::RevokeLost, 1)
-        }
-        Entry::Control(Control::ToSession { event: SessionEvent::Message { .. }, .. }) => {
-            !env.canary_strikes(Canary::MessageLost, 3)
-        }
-        Entry::Control(Control::ToSession { event: SessionEvent::Done { .. }, .. }) => !env.canary_strikes(Canary::DoneLost, 10),
-        _ => true,
-    });
+    spoil(env, batch);
     for update in batch.updates.iter() {
         let head = frame::head(update.frame);
         env.trace.bytes(u64::from(to.1.0) | 2 << 32, update.frame);
-        env.memories.crossings.crossed(to, head.user, head.session, head.version)?;
+        env.memories.crossings.crossed(to, &head)?;
         env.count(Happening::Crossing);
     }
     Ok(())
-}
-
-fn repeat_first(batch: &mut Batch) {
-    let first = batch.updates.iter().next().map(|update| (update.slot, update.frame.to_vec()));
-    if let (Some((slot, frame)), Some(since)) = (first, batch.updates.since()) {
-        batch.updates.push(slot, since, &frame);
-    }
 }

@@ -2,16 +2,18 @@
 //! seed: network, disk, clients, crashes. It is how correctness is shown (design.md section 5).
 //!
 //! Lives on: one thread of a test or of `fanal sim`. `mix` draws what a seed is made of; `world` takes the steps; `node` and `core`
-//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `check` has one file for each
-//! invariant; `counts` shows what came up. Invariant: a run depends on its options and on nothing else: no clock, thread, socket
-//! or file, no global randomness.
+//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `lies` is what a cluster says
+//! that it may not; `canaries` are bugs made on purpose; `check` has one file for each invariant; `counts` shows what came up.
+//! Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
 
+mod canaries;
 pub mod check;
 mod client;
 mod core;
 pub mod counts;
 mod dials;
 mod disk;
+mod lies;
 mod links;
 mod mix;
 mod node;
@@ -24,6 +26,7 @@ mod world;
 use crate::base::jid::Bare;
 use crate::base::random::Random;
 use crate::base::time::Time;
+pub use canaries::Canary;
 use check::{Broken, Check, Memories};
 use counts::{Counts, Happening};
 use serde::Serialize;
@@ -34,27 +37,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub const STEPS: u64 = 3000;
 /// Lines of the trace that are shown of a run that failed.
 pub const TAIL: usize = 40;
-
-/// A bug that the simulator makes on purpose, to prove that a check catches it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Canary {
-    /// Another core never hears that an approval has ended.
-    RevokeLost,
-    /// An update that had to wait for a full ring is forgotten.
-    PutOffLost,
-    /// An update crosses to another core twice.
-    UpdateTwice,
-    /// A commit is said to be made, and is not.
-    CommitForgotten,
-    /// A message is lost between two cores.
-    MessageLost,
-    /// The answer to a request is lost between two cores.
-    DoneLost,
-    /// A closed connection's line is never released.
-    LineKept,
-    /// A client is sent what it was sent before.
-    OldAgain,
-}
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]

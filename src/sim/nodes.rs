@@ -7,7 +7,7 @@ use super::check::Held;
 use super::core::Core;
 use super::node::Node;
 use super::shape::Shape;
-use crate::base::id::{NodeId, UserId};
+use crate::base::id::{CoreId, NodeId, UserId};
 use crate::base::jid::Bare;
 use crate::presence::user::User;
 use crate::store::memory::Memory;
@@ -63,14 +63,16 @@ impl Nodes {
         }
     }
 
-    /// Whether every core can reach every other node, and every other cluster.
-    pub fn are_joined(&self) -> bool {
-        self.cores().all(|core| {
+    /// A core that can't reach another node, or another cluster.
+    pub fn apart(&self) -> Option<(usize, CoreId, NodeId)> {
+        self.cores().find_map(|core| {
             let own = self.shape.cluster_of(core.node);
             let others = self.shape.of_cluster(own).filter(|&other| other != core.node).map(|other| self.shape.site(other).node);
             let clusters = (0..self.shape.clusters).filter(|&cluster| cluster != own);
             let foreign = clusters.map(|cluster| NodeId::of_cluster(1 + cluster as u16));
-            others.chain(foreign).all(|node| core.shard.out.peers.get(&node).is_some_and(|peer| peer.found))
+            let is_found = |node: &NodeId| core.shard.out.peers.get(node).is_some_and(|peer| peer.found);
+            let missing = others.chain(foreign).find(|node| !is_found(node))?;
+            Some((core.node, core.shard.settings.core, missing))
         })
     }
 }

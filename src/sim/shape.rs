@@ -24,8 +24,10 @@ use std::time::Duration;
 const PORT: u16 = 7402;
 /// What may be let wait for other clusters.
 const WAITING: [&str; 7] = ["show", "status_text", "details", "inactive", "subscriptions", "messages", "questions"];
-/// An answer of another cluster that takes longer is not waited for (`presence::gateway`).
-const ANSWERS_IN: Duration = Duration::from_secs(31);
+/// An answer that takes longer is not waited for (`shard::asked`; `presence::gateway`, which gives up sooner).
+const ANSWERS_IN: Duration = Duration::from_secs(63);
+/// What nothing is heard of is said again by then (`presence::home::peers`).
+const SAID_AGAIN_IN: Duration = Duration::from_secs(11);
 /// Slots that one node has in a row.
 const ROW: usize = 7;
 
@@ -40,12 +42,16 @@ pub struct Shape {
     /// By how many milliseconds each node's wall clock is wrong.
     skews: Vec<i64>,
     pub link: Link,
+    /// Bytes of a presence above which it goes by reference.
+    inline_max: u32,
     /// Longest time for which nothing gets from one node to another, and for which a node stays down.
     pub cut: Duration,
     pub down: Duration,
     /// Weights of the steps: something is cut, a connection breaks.
     pub cuts: u64,
     pub breaks: u64,
+    /// And: one of several clusters lies.
+    pub lies: u64,
     /// Nothing ever lasts longer than the grace: no node is lost.
     pub is_gentle: bool,
 }
@@ -58,18 +64,21 @@ impl Shape {
             cores: vec![cores],
             skews: vec![0],
             link: Link::default(),
+            inline_max: u32::MAX,
             cut: Duration::ZERO,
             down: Duration::ZERO,
             cuts: 0,
             breaks: 0,
+            lies: 0,
             is_gentle: false,
         }
     }
 
-    /// `cores`: of a node that is alone. Unless more are asked for, there is one.
+    /// `cores`: of a node that is alone. Numbers of nodes and clusters that are not given are drawn.
     pub fn draw(seed: u64, cores: u16, nodes: Option<usize>, clusters: Option<usize>) -> Shape {
         let mut random = Random::new(seed ^ 0x6e6f_6465_7300);
-        let (clusters, nodes) = (clusters.unwrap_or(1).max(1), nodes.unwrap_or(1).max(1));
+        let drawn = draw_size(&mut Random::new(seed ^ 0x7369_7a65));
+        let (nodes, clusters) = (nodes.unwrap_or(drawn.0).max(1), clusters.unwrap_or(drawn.1).max(1));
         if clusters * nodes == 1 {
             return Shape::lone(cores);
         }
@@ -85,8 +94,11 @@ impl Shape {
             cut: if is_gentle { short } else { Duration::from_millis(one_of(&mut random, &[100, 1000, 5000])) },
             down: Duration::from_millis(one_of(&mut random, &[0, 500, 5000])),
             link,
+            // Drawn apart, so that seeds stay what they were.
+            inline_max: if seed.is_multiple_of(2) { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
+            lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },
             is_gentle,
         }
     }
@@ -179,6 +191,7 @@ impl Shape {
             settings: link::Settings::new(&self.link, limits),
             peers: self.named(self.of_cluster(cluster).filter(|&other| other != node)),
             between: (self.clusters > 1).then(|| self.between(cluster)),
+            inline_max: self.inline_max,
         };
         Some(Arc::new(terms))
     }
@@ -197,13 +210,32 @@ impl Shape {
         }
     }
 
-    /// How long it may take until all have found each other again, or given up what they wait for.
+    /// How far time goes on at once while there is nothing to do: with links, less than what they take for silence.
+    pub fn idles_for(&self) -> Duration {
+        Duration::from_millis(if self.is_alone() { 80 } else { 160 })
+    }
+
+    /// How long it may take until all have given up what they wait for.
     pub fn settles_in(&self) -> Duration {
-        match (self.clusters, self.nodes) {
-            (1, 1) => Duration::ZERO,
-            (1, _) => Duration::from_secs(5),
-            _ => ANSWERS_IN,
-        }
+        if self.is_alone() { Duration::ZERO } else { ANSWERS_IN }
+    }
+
+    /// And until, after a start, all have met and said again what may have been lost.
+    pub fn meets_in(&self) -> Duration {
+        if self.is_alone() { Duration::ZERO } else { SAID_AGAIN_IN }
+    }
+}
+
+/// How many nodes each cluster has, and how many clusters there are: half of all seeds are of a lone node, and most others small.
+fn draw_size(random: &mut Random) -> (usize, usize) {
+    match random.below(40) {
+        0..20 => (1, 1),
+        20..27 => (2, 1),
+        27..34 => (1, 2),
+        34..36 => (2, 2),
+        36 => (3, 1),
+        37 => (1, 3),
+        _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
 }
 
@@ -221,6 +253,7 @@ fn draw_link(random: &mut Random, is_gentle: bool) -> Link {
         entry_bytes: one_of(random, &[if is_gentle { 32 << 20 } else { 100_000 }, 32 << 20]) as u32,
         grace_ms: if is_gentle { 60_000 } else { silent_ms + one_of(random, &[100, 1000]) as u32 },
         non_real_time,
+        inactive_ms: 100,
         complex_count: one_of(random, &[2, 1024]) as u32,
         complex_bytes: 256 << 10,
         complex_ms: one_of(random, &[5, 300]) as u32,

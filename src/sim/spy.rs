@@ -4,11 +4,14 @@
 
 use super::Env;
 use super::check::Held;
+use super::check::once::Asker;
 use super::counts::Happening;
 use super::links::End;
 use crate::base::limits::LINK_FRAME_BYTES;
-use crate::presence::frame::{frames, head};
-use crate::presence::{border, passage};
+use crate::presence::border::{self, Crossing};
+use crate::presence::control::Control;
+use crate::presence::frame::{frames, head, is_reference};
+use crate::presence::passage;
 use crate::wire::complex::Unpacker;
 use crate::wire::event::Head;
 use crate::wire::frame::{Chunk, Frames};
@@ -49,15 +52,35 @@ impl Spy {
 
 fn update(env: &mut Env, way: (usize, usize), head: Head) -> Held {
     env.trace.note(env.now, format_args!("node {} tells {}: {head:?}", way.0, way.1));
+    if is_reference(&head) {
+        env.count(Happening::Referred);
+        return Ok(());
+    }
     env.count(Happening::LinkUpdate);
-    env.memories.crossings.linked(way, &head)
+    let to = asker(env, way.0, way.1);
+    env.memories.crossings.linked(way, to, &head)
+}
+
+/// Who asks a node for something.
+fn asker(env: &Env, node: usize, by: usize) -> Asker {
+    match env.shape.cluster_of(by) {
+        cluster if cluster != env.shape.cluster_of(node) => Asker::Cluster(cluster),
+        _ => Asker::Node(by),
+    }
 }
 
 fn entry(env: &mut Env, (from, to): (usize, usize), bytes: &[u8]) {
     let Some((word, said)) = bytes.split_first_chunk() else { return };
     let inside = env.shape.cluster_of(from) == env.shape.cluster_of(to);
     let core = u16::from_le_bytes(*word);
-    match (inside, passage::decode(said), border::decode(said)) {
+    let (control, crossing) = (passage::decode(said), border::decode(said));
+    match (inside, &control, &crossing) {
+        (true, &Ok(Control::Obtain { publisher, session, .. }), _) | (false, _, &Ok(Crossing::Obtain { publisher, session })) => {
+            env.memories.crossings.asked(asker(env, to, from), publisher, session)
+        }
+        _ => {}
+    }
+    match (inside, control, crossing) {
         (true, Ok(control), _) => env.trace.note(env.now, format_args!("node {from} says to {to}.{core}: {control:?}")),
         (false, _, Ok(crossing)) if core == 0 => {
             env.count(Happening::Crossed);

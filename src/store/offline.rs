@@ -6,8 +6,8 @@
 use super::dir::{DataDir, OpenError};
 use super::redb::RedbStore;
 use super::rows::{
-    Account, BadRow, Contact, Row, decode_u32, encode_u32, serial_key, split_document, split_message, split_pair, split_user,
-    split_way, user_key,
+    Account, BadRow, Contact, Row, UNSETTLED_KEY, decode_u32, encode_u32, serial_key, split_document, split_message, split_pair,
+    split_user, split_way, user_key,
 };
 use super::{Backend, Commit, Durability, Failure, Table, Write};
 use crate::base::credentials::ScramCredentials;
@@ -20,6 +20,8 @@ use std::path::Path;
 /// The accounts of a stopped node.
 pub struct Offline {
     store: Box<dyn Backend>,
+    /// Other clusters are to hear of users who come and go.
+    has_directory: bool,
 }
 
 /// Why a command on the accounts was not carried out.
@@ -44,7 +46,12 @@ impl From<Failure> for OfflineError {
 impl Offline {
     /// In a store that is this process's.
     pub fn on(store: Box<dyn Backend>) -> Offline {
-        Offline { store }
+        Offline { store, has_directory: false }
+    }
+
+    /// The node tells a directory of users who come and go.
+    pub fn with_directory(self, has_directory: bool) -> Offline {
+        Offline { has_directory, ..self }
     }
 
     /// Opens a directory that has data.
@@ -94,10 +101,12 @@ impl Offline {
         let serial =
             self.last_serial(slot)?.checked_add(1).ok_or_else(|| OfflineError::Store(format!("{jid}: no numbers left")))?;
         let account = Account { user: UserId::new(cluster, slot, serial), scram, created: now };
-        self.commit(vec![
+        let mut writes = vec![
             Write { table: Table::Meta, key: serial_key(slot), value: Some(encode_u32(serial)) },
             Write { table: Table::Accounts, key: user_key(jid), value: Some(account.encode()) },
-        ])?;
+        ];
+        writes.extend(self.unsettled(jid, account.user));
+        self.commit(writes)?;
         Ok(account.user)
     }
 
@@ -116,6 +125,7 @@ impl Offline {
         let name = jid.as_str();
         let gone = |table, key: &[u8]| Write { table, key: key.to_vec(), value: None };
         let mut writes = vec![gone(Table::Accounts, &user_key(jid)), gone(Table::LastPresence, &user_key(jid))];
+        writes.extend(self.unsettled(jid, UserId::NOBODY));
         for table in [Table::Roster, Table::Requests, Table::Blocked, Table::Ways, Table::Messages, Table::Documents] {
             let mut visit = |key: &[u8], value: &[u8]| {
                 let (owner, other) = match table {
@@ -138,6 +148,12 @@ impl Offline {
             self.store.load(table, &mut visit, &mut |_, _| ()).map_err(OfflineError::Store)?;
         }
         self.commit(writes)
+    }
+
+    /// What the node tells the directory at its next start, if there is one.
+    fn unsettled(&self, jid: &Bare, user: UserId) -> Option<Write> {
+        let (key, value) = ([UNSETTLED_KEY, jid.as_str().as_bytes()].concat(), Some(user.0.to_le_bytes().to_vec()));
+        self.has_directory.then_some(Write { table: Table::Meta, key, value })
     }
 
     /// The highest serial ever given out in a slot, as counted and as seen.

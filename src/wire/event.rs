@@ -18,6 +18,8 @@ pub const MAX_STREAMS: usize = u16::MAX as usize;
 const ENTRY_BYTES: usize = 8;
 /// Flag: the last presence of a user who is not online.
 pub const LAST: u8 = 2;
+/// Flag, between nodes alone: the presence names the session and nothing else; the whole of it is to be asked for (M5).
+pub const REFERENCE: u8 = 4;
 
 /// Who, and which version: the fixed part of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

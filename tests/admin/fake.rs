@@ -1,7 +1,7 @@
 //! A made-up node, and raw HTTP to its admin API.
 
 use fanal::admin::server::{Server, Settings};
-use fanal::admin::{ClientEntry, ClusterList, ClusterStatus, Control, Forgotten, Health, Refusal, UserLine, UserList};
+use fanal::admin::{ClientEntry, ClusterList, ClusterStatus, Control, Forgotten, Health, OwnersOrder, Refusal, UserLine, UserList};
 use fanal::base::config::Secret;
 use fanal::base::id::{CoreId, UserId};
 use fanal::base::jid::Bare;
@@ -70,6 +70,15 @@ impl Control for Node {
 
     fn cluster(&mut self) -> Result<ClusterStatus, Refusal> {
         Ok(ClusterStatus::default())
+    }
+
+    fn share_out(&mut self, order: OwnersOrder) -> Result<String, Refusal> {
+        match order {
+            OwnersOrder::Drain => Ok("node 4 is given no more users".into()),
+            OwnersOrder::Rebalance => Err(Refusal::Conflict("users stay: write store.kind".into())),
+            OwnersOrder::Forget { node: 3, force } => Ok(format!("node 3 is forgotten, by force: {force}")),
+            OwnersOrder::Forget { node, .. } => Err(Refusal::Missing(format!("there is no node {node}: look at the numbers"))),
+        }
     }
 
     fn health(&mut self) -> Health {

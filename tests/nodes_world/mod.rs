@@ -30,7 +30,10 @@ use fanal::wire::native::{Action, MessageKind, Show};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
+/// Bytes of a presence above which it goes by reference.
+pub const INLINE_MAX: usize = 4096;
 pub const DOMAIN: &str = "example.org";
 pub const WALL: WallClock = WallClock(1_700_000_000_000);
 
@@ -57,10 +60,14 @@ pub struct World {
     directory: u16,
     /// Pairs of nodes that can't reach each other.
     cut: BTreeSet<(u16, u16)>,
+    /// A node whose store does not answer.
+    pub stalled: Option<usize>,
     pub encoder: Encoder,
     /// Frames of updates that crossed between nodes of a cluster, and between clusters.
     pub crossed: usize,
     pub abroad: usize,
+    /// Bytes of all that crossed between any two nodes.
+    pub bytes: usize,
     /// Entries between clusters, and their bytes.
     pub entries: Vec<(u16, u16, Vec<u8>)>,
 }
@@ -75,9 +82,11 @@ pub struct Client {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
+    /// With a payload of so many bytes.
     Presence {
         session: SessionId,
         show: Show,
+        payload: usize,
     },
     Error(u16),
     /// From whom, and what.
@@ -108,9 +117,11 @@ impl World {
 
     fn of(clusters: u16, per_cluster: u16, cores: u16, directory: u16) -> World {
         let owners: Arc<[NodeId]> = (0..SLOTS).map(|slot| NodeId(1 + (slot / 7) as u16 % per_cluster)).collect();
-        let (now, crossed, abroad, entries, encoder) = (Time(1), 0, 0, Vec::new(), Encoder::default());
+        let (now, crossed, abroad, bytes, entries, encoder) = (Time(1), 0, 0, 0, Vec::new(), Encoder::default());
         let (nodes, cut) = (Vec::new(), BTreeSet::new());
-        let mut world = World { nodes, owners, cores, now, per_cluster, directory, cut, encoder, crossed, abroad, entries };
+        let stalled = None;
+        let mut world =
+            World { nodes, owners, cores, now, per_cluster, directory, cut, stalled, encoder, crossed, abroad, bytes, entries };
         for (cluster, node) in (1..=clusters).flat_map(|cluster| (1..=per_cluster).map(move |node| (cluster, node))) {
             let node = world.node(cluster, NodeId(node), 1, Memory::default());
             world.nodes.push(node);
@@ -304,12 +315,39 @@ impl World {
         self.say(client, |encoder, out| encoder.set_presence(out, Tag::request(0), &fields));
     }
 
+    /// A presence with a payload of so many bytes. Nothing follows from it yet.
+    pub fn publishes(&mut self, client: Client, payload: usize) {
+        let (payload, mut bytes) = (vec![7; payload], Vec::new());
+        let fields = PresenceFields { resource: "desk", payload: &payload, ..Default::default() };
+        self.encoder.set_presence(&mut bytes, Tag::request(0), &fields);
+        self.nodes[client.node].shards[client.core].received(self.now, client.conn, &bytes);
+    }
+
+    /// The payloads of the presence it has heard of.
+    pub fn payloads(&mut self, client: Client) -> Vec<usize> {
+        let payloads = self.heard(client).into_iter().filter_map(|heard| match heard {
+            Heard::Presence { payload, .. } => Some(payload),
+            _ => None,
+        });
+        payloads.collect()
+    }
+
+    /// Presences told by reference that a node has asked for, and those it was asked for.
+    pub fn fetched(&self, node: usize) -> (u64, u64) {
+        let counters =
+            self.nodes[node].shards.iter().map(|shard| &shard.homes).map(|homes| (&homes.relays.counters, homes.counters));
+        counters.fold((0, 0), |(asked, told), (relays, homes)| (asked + relays.fetched, told + homes.told_whole))
+    }
+
     /// What a client has heard since it was last asked.
     pub fn heard(&mut self, client: Client) -> Vec<Heard> {
         let shard = &mut self.nodes[client.node].shards[client.core];
         let Some(bytes) = shard.take(self.now, client.conn.slot) else { return Vec::new() };
         let (mut heard, mut codec, mut chunk) = (Vec::new(), Codec::default(), Chunk::new(&bytes));
-        let presence = |event: Event<'_>| Heard::Presence { session: event.head.session, show: event.head.show };
+        let presence = |event: Event<'_>| {
+            let payload = event.presence.map_or(0, |presence| presence.fields().payload.len());
+            Heard::Presence { session: event.head.session, show: event.head.show, payload }
+        };
         while let Some(received) = codec.next(&mut chunk).unwrap() {
             match received.frame {
                 ServerFrame::Event(event) => heard.push(presence(event)),
@@ -361,11 +399,20 @@ impl World {
         }
     }
 
+    /// Time passes.
+    pub fn later(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.settle();
+    }
+
     pub fn store(&mut self, node: usize) -> bool {
         let (now, Node { shards, store, .. }) = (self.now, &mut self.nodes[node]);
         let mut busy = false;
         for shard in shards {
             shard.turn(now);
+            if self.stalled == Some(node) {
+                continue;
+            }
             for commit in std::mem::take(&mut shard.out.commits) {
                 store.apply(std::slice::from_ref(&commit)).unwrap();
                 if commit.durability == Durability::Synced {
@@ -405,12 +452,14 @@ impl World {
             }
             let Some(peer) = self.nodes[from].shards[core].peer(now, node) else { continue };
             let ((parcels, updates), mut rest) = (peer.take(), 0);
+            self.bytes += updates.len();
             let (here, foreign) = (self.nodes[from].cluster, node.cluster());
             let there = &mut self.nodes[to].shards[core];
             for parcel in parcels {
                 match (parcel, foreign) {
                     (Parcel::Control(_, control), Some(cluster)) => {
                         let bytes = border::encode(control, cluster, Vec::new()).expect("it may cross");
+                        self.bytes += bytes.len();
                         there.from_cluster(now, here, &bytes).unwrap();
                         self.entries.push((here, cluster, bytes));
                     }
@@ -420,7 +469,9 @@ impl World {
                         rest += bytes;
                     }
                     (Parcel::Control(core, control), None) => {
-                        there.from_node(now, core, &passage::encode(&control, Vec::new())).unwrap()
+                        let bytes = passage::encode(&control, Vec::new());
+                        self.bytes += bytes.len();
+                        there.from_node(now, core, &bytes).unwrap()
                     }
                     (Parcel::Updates(bytes), None) => {
                         self.crossed += fanal::presence::frame::frames(&updates[rest..rest + bytes]).count();
@@ -462,6 +513,7 @@ impl World {
             Secrets::from_number(u64::from(cluster) << 32 | u64::from(node.0) << 16 | u64::from(core.0)),
         );
         shard.out.map.set_owners(self.owners.clone());
+        shard.out.inline_max = INLINE_MAX;
         shard
     }
 }

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Stdio};
@@ -19,7 +20,7 @@ fn free_port() -> u16 {
 /// An etcd of one member, with its data in a directory of its own.
 pub struct Server {
     process: Child,
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
     client: u16,
     peer: u16,
 }
@@ -27,18 +28,37 @@ pub struct Server {
 impl Server {
     /// `None`: there is no etcd here.
     pub fn start() -> Option<Server> {
+        Server::is_there().then(|| {
+            let (dir, client, peer) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+            let server = Server { process: Server::run(dir.path(), client, peer), dir, client, peer };
+            server.is_up();
+            server
+        })
+    }
+
+    /// One that is asked inside TLS, by whoever shows a certificate: `ca.pem`, `own.pem` and `own.key` in its directory.
+    pub fn start_private() -> Option<Server> {
+        Server::is_there().then(|| {
+            let (dir, client, peer) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+            certify(dir.path());
+            Server { process: Server::run(dir.path(), client, peer), dir, client, peer }
+        })
+    }
+
+    fn is_there() -> bool {
         if std::process::Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
             println!("skipped: there is no etcd here; install the package etcd-server");
-            return None;
+            return false;
         }
-        let (dir, client, peer) = (tempfile::tempdir().unwrap(), free_port(), free_port());
-        let server = Server { process: Server::run(dir.path(), client, peer), dir, client, peer };
-        server.is_up();
-        Some(server)
+        true
     }
 
     fn run(dir: &std::path::Path, client: u16, peer: u16) -> Child {
-        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let own = ["ca.pem", "own.pem", "own.key"].map(|file| dir.join(file).to_str().unwrap().to_owned());
+        let is_private = dir.join("ca.pem").exists();
+        let scheme = if is_private { "https" } else { "http" };
+        let (client, peer) = (format!("{scheme}://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let files = ["--client-cert-auth", "--trusted-ca-file", &own[0], "--cert-file", &own[1], "--key-file", &own[2]];
         let log = std::fs::File::create(dir.join("log")).unwrap();
         // A quick election, so that leases of a second can be had.
         std::process::Command::new("etcd")
@@ -46,6 +66,7 @@ impl Server {
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
+            .args(files.into_iter().filter(|_| is_private))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -91,6 +112,19 @@ impl Server {
         let revision = put.split("\"revision\":\"").nth(1).unwrap().split('"').next().unwrap();
         self.call("kv/compaction", &format!("{{\"revision\":\"{revision}\",\"physical\":true}}")).unwrap();
     }
+}
+
+/// Makes an authority, and a certificate for both ends.
+fn certify(dir: &std::path::Path) {
+    let keep = |file: &str, pem: String| std::fs::write(dir.join(file), pem).unwrap();
+    let (key, own) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let mut ca = CertificateParams::new(Vec::<String>::new()).unwrap();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    keep("ca.pem", ca.self_signed(&key).unwrap().pem());
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    keep("own.pem", params.signed_by(&own, &Issuer::new(ca, key)).unwrap().pem());
+    keep("own.key", own.serialize_pem());
 }
 
 impl Drop for Server {

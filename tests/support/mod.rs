@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod certified;
+pub mod clusters;
 pub mod etcd;
 pub mod postgres;
 pub mod raw;

@@ -4,6 +4,7 @@ use super::{Config, Endpoint, Fault, Link};
 use crate::base::id::{MOST_NODE, NodeId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// Shortest lease with etcd, in milliseconds: it gives none that is shorter (1.5 times its election timeout, in whole seconds).
 pub const LEAST_ETCD_LEASE_MS: u32 = 2_000;
@@ -24,6 +25,14 @@ pub struct Cluster {
     pub coordination: Coordination,
     /// Where etcd is (`Endpoint`).
     pub etcd: Vec<String>,
+    /// PEM: whose certificates etcd's members may have, with https.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_ca: Option<PathBuf>,
+    /// PEM: what this node shows them, if they want to see one, and its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_key: Option<PathBuf>,
     pub lease_ms: u32,
 }
 
@@ -72,11 +81,27 @@ impl Default for Cluster {
     fn default() -> Cluster {
         let (nodes, etcd) = (Vec::new(), Vec::new());
         let coordination = Coordination::Embedded;
-        Cluster { number: None, node: None, nodes, coordination, etcd, lease_ms: 2_000 }
+        Cluster {
+            number: None,
+            node: None,
+            nodes,
+            coordination,
+            etcd,
+            etcd_ca: None,
+            etcd_certificate: None,
+            etcd_key: None,
+            lease_ms: 2_000,
+        }
     }
 }
 
 impl Cluster {
+    /// The files by which etcd is asked inside TLS: the authorities, and what this node shows. `None`: it's asked in the clear.
+    pub fn etcd_files(&self) -> Option<(&Path, Option<[&Path; 2]>)> {
+        let own = self.etcd_certificate.as_deref().zip(self.etcd_key.as_deref());
+        Some((self.etcd_ca.as_deref()?, own.map(|(certificate, key)| [certificate, key])))
+    }
+
     /// The node that keeps the table, if that is one of them: the one with the lowest number.
     pub fn coordinator(&self) -> Option<Peer> {
         let embedded = self.coordination == Coordination::Embedded;
@@ -145,10 +170,23 @@ fn check_etcd(cluster: &Cluster) -> Result<(), Fault> {
     }
     for url in &cluster.etcd {
         let endpoint = Endpoint::parse(url).map_err(|why| Fault::new("cluster.etcd", format!("\"{url}\": {why}"), like))?;
-        if endpoint.is_private {
-            let problem = format!("\"{url}\": etcd is spoken to without TLS");
-            return Err(Fault::new("cluster.etcd", problem, "keep etcd in a network of its own, and write http://"));
+        if endpoint.is_private != cluster.etcd_ca.is_some() {
+            return Err(match endpoint.is_private {
+                true => Fault::new("cluster.etcd", "https needs to know whom to trust", "set cluster.etcd_ca"),
+                false => Fault::new("cluster.etcd_ca", format!("\"{url}\" is not https"), "write https, or take it out"),
+            });
         }
+    }
+    let own = (&cluster.etcd_certificate, &cluster.etcd_key, &cluster.etcd_ca);
+    match own {
+        (Some(_), None, _) => return Err(Fault::new("cluster.etcd_certificate", "its key is missing", "set cluster.etcd_key")),
+        (None, Some(_), _) => {
+            return Err(Fault::new("cluster.etcd_key", "its certificate is missing", "set cluster.etcd_certificate"));
+        }
+        (Some(_), _, None) => {
+            return Err(Fault::new("cluster.etcd_certificate", "etcd is asked without TLS", "set cluster.etcd_ca"));
+        }
+        _ => {}
     }
     match cluster.lease_ms < LEAST_ETCD_LEASE_MS {
         true => {
@@ -205,7 +243,13 @@ mod tests {
         let etcd = format!("{base}coordination = \"etcd\"\n");
         assert!(fault(&etcd).contains("write cluster.etcd"));
         assert!(fault(&format!("{etcd}etcd = [\"a:1\"]")).contains("http://127.0.0.1:2379"));
-        assert!(fault(&format!("{etcd}etcd = [\"https://a:1\"]")).contains("write http://"));
+        assert!(fault(&format!("{etcd}etcd = [\"https://a:1\"]")).contains("set cluster.etcd_ca"));
+        let file = |key: &str| format!("{key} = \"a.pem\"\n");
+        let (ca, certificate, key) = (file("etcd_ca"), file("etcd_certificate"), file("etcd_key"));
+        assert!(fault(&format!("{etcd}{ca}etcd = [\"https://a:1\", \"http://b:1\"]")).contains("\"http://b:1\" is not https"));
+        assert!(fault(&format!("{etcd}{ca}{certificate}etcd = [\"https://a:1\"]")).contains("set cluster.etcd_key"));
+        assert!(fault(&format!("{etcd}{ca}{key}etcd = [\"https://a:1\"]")).contains("set cluster.etcd_certificate"));
+        assert!(fault(&format!("{etcd}{certificate}{key}etcd = [\"http://a:1\"]")).contains("without TLS"));
         assert!(fault(&format!("{etcd}etcd = [\"http://a:1\"]\nlease_ms = 1000")).contains("write 2000 or more"));
         let there = format!("{etcd}etcd = [\"http://a:1\"]\n");
         assert!(fault(&there).contains("link.address: nothing says where"), "{}", fault(&there));

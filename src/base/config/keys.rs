@@ -74,6 +74,7 @@ pub const SECTIONS: &[(&str, &str)] = &[
         "What nodes and clusters say to each other, on each lane between two of them: one for each core. The same at all nodes, or \
         they warn.",
     ),
+    ("presence", "How presence goes to other nodes and clusters."),
     (
         "limits",
         "What one client, user or core may use up. What happens at a limit stands in quotes: the reason that the client is told, \
@@ -161,6 +162,11 @@ keys! {
         node with the lowest number, in its store. etcd: an etcd of 3 or 5 members, which outlives the loss of any node; there the \
         nodes find each other, too.";
     etcd: Shape::Texts, "Where etcd's members are, the same on all nodes. \"http://127.0.0.1:2379\" is one.";
+    etcd_ca: Shape::Text, "File with the certificates (PEM) of the authorities that vouch for etcd's members. For https.",
+        "\"etcd-ca.pem\"";
+    etcd_certificate: Shape::Text, "File with the certificate, as PEM, that this node shows etcd, if that wants to see one.",
+        "\"etcd-client.pem\"";
+    etcd_key: Shape::Text, "File with that certificate's private key, as PEM, not encrypted.", "\"etcd-client.key\"";
     lease_ms: number(500, 60_000), "How long a node that is not heard is believed to be there, in milliseconds; with etcd, in \
         whole seconds. Then, where all nodes share a database (store.kind = \"postgres\"), the others take its users over; with a \
         store of its own, its users wait for it.";
@@ -196,6 +202,8 @@ keys! {
         show: who comes, goes, is busy or away. status_text, details: changes of nothing but the status text, or of the rest. \
         inactive: any change, while nobody there is active. subscriptions: requests and answers; taking one back never waits. \
         messages, questions: between users, presence-unrelated.";
+    inactive_ms: number(16, HOUR_MS), "How long all clients of a cluster who watch somebody must have been inactive (XEP-0352) before \
+        that counts, in milliseconds. One that becomes active counts at once.";
     complex_count: number(1, 65_536), "Things at which such a message goes.";
     complex_bytes: number(1024, 2 * MIB), "Bytes, before they are packed, at which it goes.";
     complex_ms: number(1, HOUR_MS), "The longest that anything waits for it, in milliseconds.";
@@ -203,6 +211,10 @@ keys! {
         distances. All are taken, whatever stands here.";
     dictionary: Shape::Text, "File with a dictionary (`zstd --train`) by which zstd packs smaller still; all nodes of all clusters \
         must have the same one.", "\"presence.dictionary\"";
+
+    ["presence"]
+    inline_max: number(256, 16 * MIB), "Bytes of a presence above which another node or cluster with subscribers is only told that \
+        there is a new one, and asks for it, once and for the newest. Shorter ones go at once.";
 
     ["limits"]
     frame_bytes: number(1024, 16 * MIB), "Longest frame taken from a client, header included; a stanza of XMPP may have 16,384 \

@@ -25,7 +25,8 @@ Examples:
   fanal bench fanout --door ws --tls --window 8
   fanal bench storm --users 10000
   fanal bench memory --users 1000000 --subscribers 2
-  fanal bench cluster --clusters 2 --nodes 2 --users 1000 --subscribers 20")]
+  fanal bench cluster --clusters 2 --nodes 2 --users 1000 --subscribers 20
+  fanal bench cluster --users 100000 --subscribers 1 --cut 10")]
 pub struct Args {
     #[command(subcommand)]
     kind: Kind,
@@ -223,6 +224,10 @@ struct Cluster {
     /// Don't lead the links through what reads them: faster, and nothing is known of what crossed.
     #[arg(long)]
     untapped: bool,
+    /// Cut the links between the clusters three times for so long, and measure what it takes until everybody sees everybody as they
+    /// are: when nobody, one of a hundred and everybody has changed meanwhile. No rounds are taken then.
+    #[arg(long, value_name = "S", value_parser = read_time)]
+    cut: Option<Duration>,
     /// Processor of the load generator. By default the kernel chooses.
     #[arg(long, value_name = "N")]
     load_core: Option<usize>,
@@ -339,6 +344,9 @@ fn cluster(args: Cluster) -> Result<Report, Failure> {
     if let Some(core) = args.load_core {
         fits("--load-core", &[core])?;
     }
+    if args.untapped && args.cut.is_some() {
+        return Err(Failure::line("--cut: links that are led through nothing can't be cut: leave --untapped out"));
+    }
     let plan = cluster::Plan {
         clusters: args.clusters,
         nodes: args.nodes,
@@ -347,6 +355,7 @@ fn cluster(args: Cluster) -> Result<Report, Failure> {
         schedule: args.pacing.schedule(),
         patient: args.patient,
         tapped: !args.untapped,
+        cut: args.cut,
         load_processor: args.load_core,
     };
     cluster::run(&plan, &Progress::shown(io::stderr().is_terminal())).map_err(Failure::line)

@@ -39,8 +39,8 @@ enum Command {
         #[command(flatten)]
         node: WhichNode,
     },
-    /// Have a cluster forgotten that will never return: its number is free then. Ask a node of the cluster that keeps the directory,
-    /// with the nodes of the other one stopped.
+    /// Have a cluster forgotten that will never return: its number is free then. Ask a node of the cluster that keeps the
+    /// directory, with the nodes of the other one stopped.
     Forget {
         /// The cluster's number.
         number: u16,

@@ -10,7 +10,7 @@ use fanal::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use fanal::base::jid::Bare;
 use fanal::base::limits::PASSWORD_BYTES;
 use fanal::base::time::WallClock;
-use fanal::node::{CLUSTER, database};
+use fanal::node::database;
 use fanal::store::dir::{DataDir, OpenError};
 use fanal::store::offline::{Offline, OfflineError};
 use fanal::store::postgres::{PostgresStore, TOOL};
@@ -79,8 +79,7 @@ pub fn run(args: Args) -> Result<(), Failure> {
             let jid = target.read_jid(&jid)?;
             let password = if no_password { None } else { Some(password.map_or_else(ask, Ok)?) };
             password.as_deref().map_or(Ok(()), check)?;
-            let cluster = target.config.cluster.number.unwrap_or(CLUSTER);
-            say(&target.open(Offline::open_or_create)?.add(&jid, cluster, password.as_deref(), replace)?)
+            say(&target.open(Offline::open_or_create)?.add(&jid, password.as_deref(), replace)?)
         }
         Command::Del { jid, node } => {
             let target = Target::of(node)?;
@@ -123,7 +122,7 @@ impl Target {
                 Some(_) => Ok(Accounts::Running(client())),
                 None => {
                     let store = PostgresStore::open_as_tool(settings).map_err(Failure::line)?;
-                    Ok(Accounts::Stopped(Offline::on(Box::new(store))))
+                    Ok(self.stopped(Offline::on(Box::new(store))))
                 }
             };
         }
@@ -134,20 +133,29 @@ impl Target {
                 ))),
                 _ => Ok(Accounts::Running(client())),
             },
-            opened => opened.map(Accounts::Stopped).map_err(Failure::line),
+            opened => opened.map(|accounts| self.stopped(accounts)).map_err(Failure::line),
         }
+    }
+
+    fn stopped(&self, accounts: Offline) -> Accounts {
+        let Config { cluster, directory, .. } = &self.config;
+        let accounts = accounts.with_directory(directory.cluster.is_some());
+        Accounts::Stopped { accounts, cluster: cluster.number.unwrap_or_default() }
     }
 }
 
 /// The accounts, where they are.
 enum Accounts {
-    Stopped(Offline),
+    /// `cluster`: 0 of a node that is in none.
+    Stopped {
+        accounts: Offline,
+        cluster: u16,
+    },
     Running(Client),
 }
 
 impl Accounts {
-    /// `cluster`: of which a new user is, unless the node knows better.
-    fn add(&mut self, jid: &Bare, cluster: u16, password: Option<&str>, replace: bool) -> Result<String, Failure> {
+    fn add(&mut self, jid: &Bare, password: Option<&str>, replace: bool) -> Result<String, Failure> {
         match self {
             Accounts::Running(_) if replace => Err(Failure::line(format!(
                 "{jid}: a running node doesn't replace passwords: stop it first, or delete and add the user"
@@ -156,13 +164,13 @@ impl Accounts {
                 node.add_user(jid.as_str(), password).map_err(Failure::line)?;
                 Ok(format!("added {jid} to the running node\n"))
             }
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, cluster } => {
                 let scram = password.map(credentials).transpose()?;
                 if replace && accounts.account(jid).map_err(Failure::line)?.is_some() {
                     accounts.set_credentials(jid, scram).map_err(Failure::line)?;
                     return Ok(format!("{jid} has another password\n"));
                 }
-                let user = accounts.add(jid, cluster, scram, now()).map_err(Failure::line)?;
+                let user = accounts.add(jid, *cluster, scram, now()).map_err(Failure::line)?;
                 Ok(format!("added {jid}, number {:#x}\n", user.0))
             }
         }
@@ -170,7 +178,7 @@ impl Accounts {
 
     fn remove(&mut self, jid: &Bare) -> Result<String, Failure> {
         match self {
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, .. } => {
                 accounts.remove(jid).map_err(Failure::line)?;
                 Ok(format!("deleted {jid}\n"))
             }
@@ -183,10 +191,10 @@ impl Accounts {
 
     fn list(&self, of: Option<u16>) -> Result<(), Failure> {
         match self {
-            Accounts::Stopped(_) if of.is_some() => {
+            Accounts::Stopped { .. } if of.is_some() => {
                 Err(Failure::line("--of: the node is stopped, and knows of no others: leave it out"))
             }
-            Accounts::Stopped(accounts) => {
+            Accounts::Stopped { accounts, .. } => {
                 let line = |(jid, account): (Bare, fanal::store::rows::Account)| {
                     let way = if account.scram.is_some() { "password" } else { "token" };
                     format!("{jid}\t{:#x}\t{way}\n", account.user.0)

@@ -160,7 +160,7 @@ impl Engine {
             self.next_beat = Instant::now() + self.terms.beat();
         }
         if std::mem::take(&mut self.is_away) {
-            self.say([Event::Away(false)]);
+            self.say([Event::Back]);
         }
     }
 
@@ -171,8 +171,8 @@ impl Engine {
         // What was asked may have been done all the same.
         self.watching = None;
         if !std::mem::replace(&mut self.is_away, true) {
-            tracing::warn!("etcd at {} can't be used: {error}", self.gateway.name());
-            self.say([Event::Away(true)]);
+            let why = format!("{} can't be used: {error}", self.gateway.name());
+            self.say([Event::Away(why)]);
         }
         let why = Refusal::Away(error.to_string());
         for slot in std::mem::take(&mut self.wanted) {

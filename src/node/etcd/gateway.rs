@@ -6,6 +6,9 @@
 use super::api::{Line, Watch, Watched};
 use crate::base::config::Endpoint;
 use crate::node::timed::Timed;
+use crate::node::trust::Trust;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
@@ -19,6 +22,8 @@ const HEADERS: usize = 64;
 /// One of etcd's members.
 struct Place {
     authority: String,
+    /// In its certificate.
+    name: ServerName<'static>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -26,19 +31,75 @@ struct Place {
 pub(super) struct Gateway {
     places: Vec<Place>,
     at: usize,
+    /// `None`: in the clear.
+    trust: Option<Trust>,
+}
+
+/// A connection to one of them.
+enum Stream {
+    Plain(Timed),
+    Private(Box<StreamOwned<ClientConnection, Timed>>),
+}
+
+impl Stream {
+    /// The same without an end to the time that it has, and what it goes over.
+    fn without_end(self) -> io::Result<(Box<dyn Read + Send>, TcpStream)> {
+        let endless = |timed: Timed| -> io::Result<(TcpStream, TcpStream)> {
+            let stream = timed.into_stream();
+            stream.set_read_timeout(None)?;
+            Ok((stream.try_clone()?, stream))
+        };
+        Ok(match self {
+            Stream::Plain(timed) => {
+                let (stream, below) = endless(timed)?;
+                (Box::new(stream), below)
+            }
+            Stream::Private(private) => {
+                let StreamOwned { conn, sock } = *private;
+                let (stream, below) = endless(sock)?;
+                (Box::new(StreamOwned::new(conn, stream)), below)
+            }
+        })
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(into),
+            Stream::Private(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write(bytes),
+            Stream::Private(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.flush(),
+            Stream::Private(stream) => stream.flush(),
+        }
+    }
 }
 
 impl Gateway {
     /// Looks up the names of the endpoints, once.
     ///
     /// # Errors
-    /// None of a name's addresses can be found.
-    pub(super) fn new(endpoints: &[Endpoint]) -> io::Result<Gateway> {
+    /// None of a name's addresses can be found, or no certificate could have the name.
+    pub(super) fn new(endpoints: &[Endpoint], trust: Option<Trust>) -> io::Result<Gateway> {
         let place = |endpoint: &Endpoint| {
             let addresses = (endpoint.host.as_str(), endpoint.port).to_socket_addrs()?.collect();
-            Ok(Place { authority: endpoint.authority.clone(), addresses })
+            let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
+            Ok(Place { authority: endpoint.authority.clone(), name, addresses })
         };
-        Ok(Gateway { places: endpoints.iter().map(place).collect::<io::Result<Vec<_>>>()?, at: 0 })
+        Ok(Gateway { places: endpoints.iter().map(place).collect::<io::Result<Vec<_>>>()?, at: 0, trust })
     }
 
     /// The member that is asked, for people.
@@ -65,15 +126,20 @@ impl Gateway {
     }
 
     /// A request's answer, its head taken off. HTTP/1.0, so that its body ends where the connection does.
-    fn request(&self, path: &str, body: &impl Serialize, until: Instant) -> io::Result<BufReader<Timed>> {
-        let Place { authority, addresses } = &self.places[self.at];
+    fn request(&self, path: &str, body: &impl Serialize, until: Instant) -> io::Result<BufReader<Stream>> {
+        let Place { authority, name, addresses } = &self.places[self.at];
         let body = simd_json::serde::to_vec(body).map_err(io::Error::other)?;
         let head = format!(
             "POST /v3/{path} HTTP/1.0\r\nHost: {authority}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
-        let mut stream = Timed::connect(addresses.iter().copied(), until)?;
+        let stream = Timed::connect(addresses.iter().copied(), until)?;
+        let mut stream = match &self.trust {
+            None => Stream::Plain(stream),
+            Some(trust) => Stream::Private(Box::new(StreamOwned::new(trust.session(name)?, stream))),
+        };
         stream.write_all(&[head.into_bytes(), body].concat())?;
+        stream.flush()?;
         let mut reader = BufReader::new(stream);
         let (mut head, mut limited) = (Vec::new(), reader.by_ref().take(16 << 10));
         while !head.ends_with(b"\r\n\r\n") {
@@ -102,9 +168,7 @@ impl Gateway {
         let started = self.request("watch", from, until).and_then(|reader| {
             // What was read ahead belongs to the first lines.
             let ahead = reader.buffer().to_vec();
-            let stream = reader.into_inner().into_stream();
-            stream.set_read_timeout(None)?;
-            let ours = stream.try_clone()?;
+            let (stream, ours) = reader.into_inner().without_end()?;
             let mut lines = BufReader::new(io::Cursor::new(ahead).chain(stream));
             let work = move || {
                 while hear(next_line(&mut lines).map_err(|error| error.to_string())) {}

@@ -16,6 +16,7 @@ mod gateway;
 mod view;
 
 use crate::base::config::Endpoint;
+use crate::node::trust::Trust;
 use crate::ownership::{Command, Event, Myself, Terms};
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub claims: Vec<u16>,
     /// etcd's members.
     pub endpoints: Vec<Endpoint>,
+    /// How they prove who they are, where they are asked over https.
+    pub trust: Option<Trust>,
     /// Of the jitter.
     pub seed: u64,
 }
@@ -51,9 +54,9 @@ impl Etcd {
     /// Starts the thread, which joins the cluster as soon as it can.
     ///
     /// # Errors
-    /// An endpoint's name can't be looked up, or there is no thread to be had.
-    pub fn start(settings: Settings, tell: Tell) -> io::Result<Etcd> {
-        let gateway = gateway::Gateway::new(&settings.endpoints)?;
+    /// An endpoint's name can't be looked up or be a certificate's, or there is no thread to be had.
+    pub fn start(mut settings: Settings, tell: Tell) -> io::Result<Etcd> {
+        let gateway = gateway::Gateway::new(&settings.endpoints, settings.trust.take())?;
         let (orders, taken) = sync_channel(ORDERS);
         let engine = engine::Engine::new(settings, gateway, (orders.clone(), taken), tell);
         let thread = std::thread::Builder::new().name("fanal-etcd".to_owned()).spawn(move || engine.run())?;

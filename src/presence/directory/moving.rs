@@ -1,7 +1,7 @@
 //! Names leave a core of the directory: for the one that looks after them now, or for good, because their cluster is forgotten.
 //!
-//! Lives on: the cores of the cluster that keeps the directory. Serves Z1. Invariants: a name stays here, and its row with it, until
-//! the other core has stored it; so many are on their way at a time, and no more.
+//! Lives on: the cores of the cluster that keeps the directory. Serves Z1. Invariants: a name stays here, and its row with it,
+//! until the other core has stored it; so many are on their way at a time, and no more.
 
 use super::{Directory, Inquiry, NAMES, Storing, row};
 use crate::base::id::{Seat, UserId};
@@ -46,6 +46,14 @@ impl Directory {
     /// Whether some names are not where they should be.
     pub fn is_handing_over(&self) -> bool {
         !self.moving.waiting.is_empty() || !self.moving.under_way.is_empty()
+    }
+
+    /// Another core may have begun to look after a name while it was with the store.
+    pub(super) fn hand_on_stored(&mut self, jid: Bare, out: &mut Outbox) {
+        if out.map.home_of(&jid) != out.map.here && self.names.contains_key(&jid) {
+            self.moving.waiting.push_back(jid);
+            self.hand_on(out);
+        }
     }
 
     fn hand_on(&mut self, out: &mut Outbox) {

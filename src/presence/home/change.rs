@@ -12,7 +12,7 @@ use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::control::{Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
+use crate::presence::control::{Arrival, Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::errand::Caller;
 use crate::presence::outbox::Outbox;
@@ -36,7 +36,7 @@ pub enum Change {
     },
     Way(Box<Way>),
     /// A contact's home has stored a way.
-    WayDone(Box<WayName>),
+    WayDone(Box<Arrival>),
     /// A way of another node will not come again; but it may have, and wait before this.
     WayForgotten(Box<WayName>),
     /// The account goes; the answer is for the operator.
@@ -129,8 +129,8 @@ impl Homes {
     }
 
     /// The other user's home has stored a way.
-    pub fn way_done(&mut self, now: Time, name: Box<WayName>, edge: &mut Edge, out: &mut Outbox) {
-        self.arrives(now, name.from.clone(), Change::WayDone(name), edge, out);
+    pub fn way_done(&mut self, now: Time, arrival: Box<Arrival>, edge: &mut Edge, out: &mut Outbox) {
+        self.arrives(now, arrival.name.from.clone(), Change::WayDone(arrival), edge, out);
     }
 
     /// A way from another node will not come again.
@@ -139,13 +139,16 @@ impl Homes {
     }
 
     /// A way had arrived here before the node's start, and its sender did not know it.
-    pub fn way_arrived(&mut self, name: Box<WayName>, out: &mut Outbox) {
-        self.note_heard(&name, out);
-        out.send(out.map.home_of(&name.from), name.done());
+    pub fn way_arrived(&mut self, name: WayName, last: u64, out: &mut Outbox) {
+        self.note_heard(&name, last, out);
+        self.confirm(name, last, out);
     }
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
     fn arrives(&mut self, now: Time, to: Bare, change: Change, edge: &mut Edge, out: &mut Outbox) {
+        if matches!(&change, Change::Way(way) if self.is_stray(way)) {
+            return;
+        }
         if let Some(strays) = self.strays.get_mut(&to) {
             return strays.push_back(change);
         }
@@ -161,6 +164,17 @@ impl Homes {
         }
     }
 
+    /// Whether a way is being taken in as one to somebody who does not exist.
+    fn is_stray(&self, way: &Way) -> bool {
+        let strays = self.strays.get(&way.to);
+        strays.into_iter().flatten().any(|change| matches!(change, Change::Way(other) if other.name() == way.name()))
+    }
+
+    /// Whether a way has been taken in here, or is about to be, though its receiver may be known to be elsewhere by now.
+    pub fn has_taken(&self, way: &Way) -> bool {
+        self.is_stray(way) || self.heard.contains_key(&way.name())
+    }
+
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
     fn store_stray(&mut self, now: Time, to: Bare, edge: &mut Edge, out: &mut Outbox) {
         let exists = self.by_name(&to).is_some();
@@ -168,16 +182,17 @@ impl Homes {
             let strays = self.strays.get_mut(&to).expect("the caller put some there");
             let is_word = |change: &mut Change| !exists && matches!(change, Change::WayDone(_) | Change::WayForgotten(_));
             match strays.pop_front_if(is_word) {
-                Some(Change::WayDone(name)) => self.way_confirmed(name, out),
+                Some(Change::WayDone(arrival)) => self.way_confirmed(*arrival, out),
                 Some(Change::WayForgotten(name)) => self.forget_heard(&name, out),
                 _ => break,
             }
         }
         let strays = self.strays.get_mut(&to).expect("nothing above takes them away");
         match strays.front() {
-            Some(Change::Way(way)) if !exists && self.heard.contains(&way.name()) => {
-                out.send(out.map.home_of(&way.from), way.name().done());
+            Some(Change::Way(way)) if !exists && self.heard.contains_key(&way.name()) => {
+                let name = way.name();
                 strays.pop_front();
+                self.confirm_again(name, out);
                 self.store_stray(now, to, edge, out);
             }
             Some(Change::Way(way)) if !exists => {
@@ -196,10 +211,8 @@ impl Homes {
         if !stored {
             return self.stray_retries.push_back((now + RETRY, to));
         }
-        let way = self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
-        if let Change::Way(way) = way {
-            self.note_heard(&way.name(), out);
-        }
+        self.strays.get_mut(&to).and_then(VecDeque::pop_front).expect("the way that was stored comes first");
+        self.has_arrived(plan.arrives, out);
         plan.effects.into_iter().for_each(|effect| self.send_stray(effect, out));
         self.store_stray(now, to, edge, out);
     }
@@ -211,7 +224,7 @@ impl Homes {
                 self.set_adrift((*way).clone());
                 self.set_out(way, out);
             }
-            effect => send_way(effect, out),
+            _ => unreachable!("only ways leave from nobody"),
         }
     }
 
@@ -245,16 +258,16 @@ impl Homes {
                         continue;
                     }
                 },
-                Change::WayDone(name) => {
-                    self.way_confirmed(name, out);
+                Change::WayDone(arrival) => {
+                    self.way_confirmed(*arrival, out);
                     continue;
                 }
                 Change::WayForgotten(name) => {
                     self.forget_heard(&name, out);
                     continue;
                 }
-                Change::Way(way) if self.heard.contains(&way.name()) => {
-                    out.send(out.map.home_of(&way.from), way.name().done());
+                Change::Way(way) if self.heard.contains_key(&way.name()) => {
+                    self.confirm_again(way.name(), out);
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
@@ -263,6 +276,7 @@ impl Homes {
             };
             let mut planned = planned;
             if let Origin::Removal(_) = origin {
+                planned.writes.extend(Homes::ways_given_up(user, out));
                 let jid = user.jid.clone();
                 planned.writes.extend(self.unsettled_row(&jid, UserId::NOBODY));
             }
@@ -354,6 +368,9 @@ impl Homes {
             self.finish_removal(now, at, plan, waiter, edge, out);
             return;
         }
+        if self.user(at).is_some() {
+            self.has_arrived(plan.arrives, out);
+        }
         let Some(user) = self.user(at) else { return };
         let (before, mut refused, mut sent) = (user.document_bytes(), 0, Vec::new());
         for edit in plan.edits {
@@ -368,11 +385,10 @@ impl Homes {
                 Effect::Way(way) => {
                     user.sent(&way, None);
                     match out.map.is_certain(&way.to) {
-                        true => send_way(Effect::Way(way), out),
+                        true => out.send(out.map.home_of(&way.to), Control::Way(way)),
                         false => sent.push(way),
                     }
                 }
-                Effect::WayDone(_) => send_way(effect, out),
                 Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
                 Effect::RevokeDirected(jid) => revoke_directed(user, &jid, out),
                 Effect::Document { name, widely } => news::spread(user, &name, widely, out),
@@ -390,10 +406,8 @@ impl Homes {
                 }
             }
         }
-        match origin {
-            Origin::Client(asker) => done(asker, out),
-            Origin::Way(way) => self.note_heard(&way.name(), out),
-            _ => {}
+        if let Origin::Client(asker) = origin {
+            done(asker, out);
         }
         sent.into_iter().for_each(|way| self.set_out(way, out));
         self.document_bytes = self.document_bytes - before + after;
@@ -415,22 +429,17 @@ impl Waiter {
     }
 }
 
-/// Sends what belongs to other users' homes.
-pub(super) fn send_way(effect: Effect, out: &mut Outbox) {
-    match effect {
-        Effect::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
-        Effect::WayDone(name) => out.send(out.map.home_of(&name.from), name.done()),
-        _ => unreachable!("only ways leave a user's home"),
-    }
-}
-
 /// A way has arrived, and its sender knows it. Nothing hangs on when its row goes: one that the store did not delete, or that came
 /// back in a crash, is deleted after the next start. But a receiver on another node, which has a row of its own, must be told
 /// once it has gone for good.
 pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
     let writes = vec![way_row(&name)];
-    if out.map.end(name.cluster, &name.to).node == out.map.here.node {
+    let end = out.map.end(name.cluster, &name.to);
+    if end.node == out.map.here.node {
         out.commit(writes, Durability::RideAlong);
+        if !out.map.is_certain(&name.to) {
+            out.send(end, Control::WayForgotten(name));
+        }
     } else {
         let ticket = out.commit(writes, Durability::Synced);
         storing.insert(ticket, Waits::Forgotten(name));

@@ -1,7 +1,7 @@
 //! Edges and relays ask to watch a publisher, and are granted it only for a subscriber the publisher approved (Z6, Z8).
 
 use super::Homes;
-use crate::base::id::UserId;
+use crate::base::id::{NodeId, SessionId, UserId};
 use crate::presence::control::{Control, Snapshot};
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Outbox;
@@ -39,8 +39,31 @@ impl Homes {
             return;
         }
         let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events, behind, revoked };
-        out.send(seat, Control::Snapshot(Box::new(snapshot)));
+        out.send_state(seat, snapshot);
         self.counters.watches += 1;
+    }
+
+    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its
+    /// farewell is under way; if the node does not watch it any more, nothing is owed.
+    pub fn obtain(&mut self, publisher: UserId, session: SessionId, node: NodeId, out: &mut Outbox) {
+        let is_there = |there: &Destination| there.seat.node == node;
+        let is_known = match self.by_user(publisher).and_then(|at| self.get(at)) {
+            Some(user) => user.outbound.iter().any(is_there) && user.position(session).is_some(),
+            None => match self.relays.state_of(publisher, session, is_there) {
+                Some(state) => state.is_some() || self.relays.expects(publisher, session),
+                None => false,
+            },
+        };
+        match out.peers.get_mut(&node).filter(|_| is_known) {
+            Some(peer) => peer.wanted.add(publisher, session),
+            None => self.counters.stale += 1,
+        }
+    }
+
+    /// Whether another node, or cluster, watches a user of this core.
+    pub fn is_watched_at(&self, publisher: UserId, node: NodeId) -> bool {
+        let user = self.by_user(publisher).and_then(|at| self.get(at));
+        user.is_some_and(|user| user.outbound.iter().any(|there| there.seat.node == node))
     }
 
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {

@@ -149,7 +149,9 @@ impl Homes {
             }
             match arrived {
                 None => self.set_out(Box::new(way), out),
-                Some(_) => out.send(out.map.home_of(&way.to), Control::WayArrived(Box::new(way.name()))),
+                Some(last) => {
+                    out.send(out.map.home_of(&way.to), Control::WayArrived { name: Box::new(way.name()), last });
+                }
             }
         }
     }

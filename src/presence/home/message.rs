@@ -284,7 +284,7 @@ impl Homes {
                 Change::Remove(caller) => caller.answer(Answer::Done, out),
                 Change::Retract => {}
                 Change::WayForgotten(name) => self.forget_heard(&name, out),
-                Change::WayDone(name) => out.send(out.map.home_of(&name.from), Control::WayDone(name)),
+                Change::WayDone(arrival) => out.send(out.map.home_of(&arrival.name.from), Control::WayDone(arrival)),
                 Change::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
             }
         }

@@ -61,6 +61,8 @@ pub struct HomeCounters {
     pub refused_watches: u64,
     /// Watches of relays that had missed nothing: they are not answered.
     pub watches_same: u64,
+    /// Presences told whole to nodes that had heard of them by reference.
+    pub told_whole: u64,
     /// Probes by clients.
     pub probes: u64,
     pub changes: u64,
@@ -170,8 +172,8 @@ pub struct Homes {
     /// Between whom ways are under way that a link may lose, and when they are sent again if nothing was heard.
     far_ways: BTreeSet<(Bare, Bare)>,
     far_due: Option<Time>,
-    /// Ways from other nodes that have arrived, as long as they may come again.
-    heard: BTreeSet<WayName>,
+    /// Ways from other nodes that have arrived, as long as they may come again: the number of the last that had been sent by then.
+    heard: BTreeMap<WayName, u64>,
     /// How many of them are from each other cluster.
     heard_from: BTreeMap<u16, usize>,
     /// Deletions of what the start found and nobody needs.
@@ -218,7 +220,7 @@ impl Homes {
             adrift: BTreeMap::new(),
             far_ways: BTreeSet::new(),
             far_due: None,
-            heard: BTreeSet::new(),
+            heard: BTreeMap::new(),
             heard_from: BTreeMap::new(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),

@@ -8,14 +8,15 @@ use super::change::{forget_way, way_row};
 use crate::base::id::{NodeId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
-use crate::presence::control::{Control, EdgeRef, SessionEnd, UserRef, Way, WayName};
+use crate::presence::control::{Arrival, Control, EdgeRef, SessionEnd, UserRef, Way, WayKind, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::frame;
 use crate::presence::missed::Ended;
 use crate::presence::outbox::Outbox;
 use crate::presence::relay::SLOT;
 use crate::presence::user::{UnderWay, User};
-use crate::store::Durability;
+use crate::store::{Durability, Write};
+use crate::wire::event::Head;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -43,18 +44,50 @@ impl Homes {
 
     /// An update could not go to another node now: the newest will, later.
     pub fn put_off_for(&self, node: NodeId, frame: &[u8], out: &mut Outbox) {
-        let user = frame::head(frame).user;
+        let Head { user, session, .. } = frame::head(frame);
         let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
-        if let Some(peer) = out.peers.get_mut(&node) {
-            let ended = Ended::of(frame);
-            peer.put_off.insert((SLOT, user, ended.session), (at, ended));
+        // A long one is here because it's wanted whole; unless it only passes through, and was not kept here.
+        let is_wanted = out.is_long(frame) && out.map.gateway(user) == out.map.here;
+        let Some(peer) = out.peers.get_mut(&node) else { return };
+        match is_wanted {
+            true => peer.wanted.add(user, session),
+            false => _ = peer.put_off.insert((SLOT, user, session), (at, Ended::of(frame))),
         }
     }
 
-    /// A way has arrived. From another node it may come again until that says that it won't.
-    pub(super) fn note_heard(&mut self, name: &WayName, out: &Outbox) {
-        if out.map.end(name.cluster, &name.from).node != out.map.here.node {
-            let is_new = self.heard.insert(name.clone());
+    /// A way has been carried out: its sender hears of it, before anything that follows from it. Nothing that its sender said
+    /// before the last one of this user's ways arrived there comes any more.
+    pub(super) fn has_arrived(&mut self, arrived: Option<(WayName, u64)>, out: &mut Outbox) {
+        let Some((name, last)) = arrived else { return };
+        self.note_heard(&name, last, out);
+        let (from, sequence, is_far) = (name.from.clone(), name.sequence, !out.map.is_certain(&name.from));
+        let user = self.by_name(&name.to).and_then(|at| self.user(at)).filter(|_| is_far);
+        let settled = user.map(|user| user.settled(&from, |_, before| before.is_some_and(|before| before <= sequence)));
+        self.confirm(name, last, out);
+        settled.into_iter().flatten().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
+    }
+
+    /// Tells the sender of a way that it has arrived, and which ways back may still come that were made before: those that wait to
+    /// set out.
+    pub(super) fn confirm(&self, name: WayName, last: u64, out: &mut Outbox) {
+        let before = match out.map.is_certain(&name.from) {
+            true => 0,
+            false => self.ways_between(&name.to, &name.from).map(|way| way.sequence).filter(|&way| way <= last).max().unwrap_or(0),
+        };
+        out.send(out.map.home_of(&name.from), Arrival { name, before }.done());
+    }
+
+    /// The same once more.
+    pub(super) fn confirm_again(&self, name: WayName, out: &mut Outbox) {
+        if let Some(&last) = self.heard.get(&name) {
+            self.confirm(name, last, out);
+        }
+    }
+
+    /// A way has arrived. Unless it never left this node, it may come again until its sender says that it won't.
+    pub(super) fn note_heard(&mut self, name: &WayName, last: u64, out: &Outbox) {
+        if !out.map.is_certain(&name.from) {
+            let is_new = self.heard.insert(name.clone(), last).is_none();
             if is_new && name.cluster != 0 {
                 *self.heard_from.entry(name.cluster).or_default() += 1;
             }
@@ -75,16 +108,30 @@ impl Homes {
         self.adrift.insert((way.from.clone(), way.to.clone(), way.sequence), way);
     }
 
-    /// The same of all that a user who goes has under way.
-    pub(super) fn set_all_adrift(&mut self, user: &User, out: &mut Outbox) {
+    /// The deletions of what a user who goes has under way and nobody would take any more: they are stored with the removal.
+    pub(super) fn ways_given_up(user: &User, out: &Outbox) -> Vec<Write> {
         let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-        under_way.filter(|way| way.arrived.is_none()).for_each(|way| _ = self.leave_behind(&sent_again(user, way), out));
+        let given_up = under_way.filter(|way| way.arrived.is_none() && !is_left_behind(way.kind, &way.to, out));
+        given_up.map(|way| way_row(&sent_again(user, way).name())).collect()
     }
 
-    /// The same of one of a user who is gone. False: it is forgotten, for elsewhere nothing is taken from somebody who is gone but
-    /// leave, and that goes behind it.
+    /// All else that such a user has under way sets out without a sender.
+    pub(super) fn set_all_adrift(&mut self, user: &User, out: &mut Outbox) {
+        let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
+        for way in under_way {
+            let (left, is_far) = (sent_again(user, way), !out.map.is_certain(&way.to));
+            match way.arrived {
+                None if is_left_behind(way.kind, &way.to, out) => self.set_adrift(left),
+                None => {}
+                Some(_) if is_far => forget_way(Box::new(WayName { cluster: way.cluster, ..left.name() }), &mut self.storing, out),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The same after a start, of one of a user who is gone. False: it is forgotten.
     pub(super) fn leave_behind(&mut self, way: &Way, out: &mut Outbox) -> bool {
-        let is_kept = way.kind.takes_leave() || out.map.is_certain(&way.to);
+        let is_kept = is_left_behind(way.kind, &way.to, out);
         match is_kept {
             true => self.set_adrift(way.clone()),
             false => _ = out.commit(vec![way_row(&way.name())], Durability::RideAlong),
@@ -104,15 +151,17 @@ impl Homes {
         }
     }
 
-    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. Gives when it's due again.
+    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. And tells once more of what has
+    /// arrived here and may come again. Gives when it's due again.
     pub(super) fn send_far_ways(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
         if self.far_due.is_some_and(|due| due <= now) {
             self.far_due = None;
             let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
             self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
             ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+            self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
         }
-        if self.far_ways.is_empty() {
+        if self.far_ways.is_empty() && self.heard.is_empty() {
             self.far_due = None;
         } else {
             self.far_due.get_or_insert(now + FAR_WAYS_AGAIN);
@@ -120,47 +169,75 @@ impl Homes {
         self.far_due
     }
 
-    /// The first way from a user, or from nobody who is here, to another one of which it isn't known that it has arrived.
-    fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
+    /// The ways from a user, or from nobody who is here, to another one of which it isn't known that they have arrived.
+    fn ways_between(&self, from: &Bare, to: &Bare) -> impl Iterator<Item = Way> {
         let place = |sequence| (from.clone(), to.clone(), sequence);
-        let adrift = self.adrift.range(place(0)..=place(u64::MAX)).next().map(|(_, way)| way.clone());
+        let adrift = self.adrift.range(place(0)..=place(u64::MAX)).map(|(_, way)| way.clone());
         let user = self.by_name(from).and_then(|at| self.get(at));
-        let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
-        let own = under_way.filter(|way| way.to == *to && way.arrived.is_none()).min_by_key(|way| way.sequence);
-        let own = own.and_then(|way| user.map(|user| sent_again(user, way)));
-        adrift.into_iter().chain(own).min_by_key(|way| way.sequence)
+        let under_way = user
+            .into_iter()
+            .flat_map(|user| user.rare.iter().flat_map(move |rare| rare.under_way.iter().map(move |way| (user, way))));
+        let own = under_way.filter(move |(_, way)| way.to == *to && way.arrived.is_none()).map(|(user, way)| sent_again(user, way));
+        adrift.chain(own)
     }
 
-    /// A way has arrived: the next one between the same two sets out.
-    pub(super) fn way_confirmed(&mut self, name: Box<WayName>, out: &mut Outbox) {
-        if let Some(rare) = self.by_name(&name.from).and_then(|at| self.user(at)).and_then(|user| user.rare.as_mut()) {
-            rare.under_way.retain(|way| way.sequence != name.sequence || way.to != name.to);
-        }
+    /// The first of them.
+    fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
+        self.ways_between(from, to).min_by_key(|way| way.sequence)
+    }
+
+    /// A way has arrived: the next one between the same two sets out. It is kept in mind while the contact's ways may come that
+    /// were made before.
+    pub(super) fn way_confirmed(&mut self, Arrival { name, before }: Arrival, out: &mut Outbox) {
+        let kept = before > 0 && !self.has_heard_back(&name, before) && self.keep_in_mind(&name, before);
+        let user = self.by_name(&name.from).and_then(|at| self.user(at)).filter(|_| !kept);
+        let is_settled =
+            |sequence, arrived: Option<u64>| sequence == name.sequence || arrived.is_some() && sequence < name.sequence;
+        let mut settled = user.map(|user| user.settled(&name.to, is_settled)).unwrap_or_default();
+        settled.retain(|settled| settled.sequence != name.sequence);
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
         match self.next_way(&name.from, &name.to) {
             Some(way) if !out.map.is_certain(&name.to) => out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))),
             Some(_) => {}
             None => _ = self.far_ways.remove(&(name.from.clone(), name.to.clone())),
         }
-        forget_way(name, &mut self.storing, out);
+        settled.extend(Some(name).filter(|_| !kept));
+        settled.into_iter().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
+    }
+
+    /// Whether a way from the receiver of another one, with this number or a later one, has arrived already.
+    fn has_heard_back(&self, name: &WayName, before: u64) -> bool {
+        let back = |sequence, cluster| WayName { from: name.to.clone(), to: name.from.clone(), sequence, cluster };
+        self.heard.range(back(before, 0)..=back(u64::MAX, u16::MAX)).next().is_some()
+    }
+
+    /// A way has arrived before ways of the contact that were made without it. False: it is not known here.
+    fn keep_in_mind(&mut self, name: &WayName, before: u64) -> bool {
+        let user = self.by_name(&name.from).and_then(|at| self.user(at));
+        let under_way = user.into_iter().flat_map(|user| &mut user.rare).flat_map(|rare| &mut rare.under_way);
+        let mut sent = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);
+        sent.next().map(|way| (way.arrived, way.cluster) = (Some(before), name.cluster)).is_some()
     }
 
     /// A way from another node will not come again.
     pub(super) fn forget_heard(&mut self, name: &WayName, out: &mut Outbox) {
-        if self.heard.remove(name) {
+        if self.heard.remove(name).is_some() {
             if let Some(count) = self.heard_from.get_mut(&name.cluster) {
                 *count -= 1;
             }
-            out.commit(vec![way_row(name)], Durability::RideAlong);
+            // On one node the row is the sender's, too.
+            if out.map.end(name.cluster, &name.from).node != out.map.here.node {
+                out.commit(vec![way_row(name)], Durability::RideAlong);
+            }
         }
     }
 
     /// Subscription changes that are under way to users of another node set out again: their receivers know those that have
     /// arrived. And those that have arrived from there are told of once more.
     pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
-        for name in &self.heard {
+        for (name, &last) in &self.heard {
             if out.map.end(name.cluster, &name.from).node == node {
-                out.send(out.map.home_of(&name.from), name.clone().done());
+                self.confirm(name.clone(), last, out);
             }
         }
         let is_there = |to: &Bare, to_user: UserId| match node.cluster() {
@@ -192,6 +269,11 @@ impl Homes {
             out.send(out.map.home_of(&way.to), Control::Way(Box::new(sent_again(user, way))));
         }
     }
+}
+
+/// Whether a way of a user who goes still sets out: elsewhere nothing is taken from somebody who is gone but leave.
+fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
+    kind.takes_leave() || out.map.is_certain(to)
 }
 
 fn sent_again(user: &User, way: &UnderWay) -> Way {

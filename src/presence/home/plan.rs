@@ -41,7 +41,6 @@ pub(super) enum Effect {
         event: SessionEvent,
     },
     Way(Box<Way>),
-    WayDone(Box<WayName>),
     /// A subscriber loses the user's presence at once.
     Revoke(UserId),
     /// The same of somebody who was sent directed presence.
@@ -70,6 +69,8 @@ pub(super) enum Whom {
 
 #[derive(Default, Debug)]
 pub(super) struct Plan {
+    /// The way that is carried out, and the number of the last one that the core had sent before.
+    pub arrives: Option<(WayName, u64)>,
     pub writes: Vec<Write>,
     pub edits: Vec<Edit>,
     pub effects: Vec<Effect>,
@@ -122,7 +123,7 @@ impl Plan {
     /// A way is carried out: that it has arrived is stored with what it does, until its sender knows.
     fn receive(&mut self, way: &Way, next_way: u64) {
         self.put_way(way, Some(next_way));
-        self.effects.push(Effect::WayDone(Box::new(way.name())));
+        self.arrives = Some((way.name(), next_way));
     }
 
     fn put_item(&mut self, owner: &Bare, item: Item) {

@@ -1,8 +1,8 @@
 //! The directory hears of users who come and go: what it does not know yet is stored with the change, until it says that it does.
 //! Of users who came before there was a directory it hears once, all of them.
 //!
-//! Lives on: every core. Serves Z1, Z3. Invariants: of each name the directory hears the last word; so many names are asked about at
-//! a time, and no more; who is told of an account may count on others finding it, unless the directory takes too long.
+//! Lives on: every core. Serves Z1, Z3. Invariants: of each name the directory hears the last word; it is told of so many at a
+//! time, and no more; who is told of an account may count on others finding it, unless the directory takes too long.
 
 use super::change::{Change, Origin, Storing};
 use super::plan::Plan;
@@ -30,7 +30,7 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(5);
 /// Names that the directory is told of at a time. At the limit: the others wait for their turn.
 const UNDER_WAY: usize = 256;
 /// A new account waits so long for the directory. At the limit: it is there, and others find it later.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the directory of all clusters may not know of this core's users.
 #[derive(Default)]
@@ -80,7 +80,7 @@ impl Homes {
     pub(super) fn waits_for_directory(&mut self, now: Time, at: UserRef, out: &mut Outbox) -> bool {
         let jid = self.get(at).expect("a user being stored is there").jid.clone();
         self.settle(&jid, at.user, out);
-        if out.map.directory == out.map.cluster || !self.unsettled.under_way.contains(&jid) {
+        if out.map.directory == out.map.cluster || !can_tell(out) {
             return false;
         }
         let user = self.user(at).expect("found above");
@@ -277,12 +277,13 @@ impl Homes {
     }
 
     pub(super) fn start_settling(&mut self, out: &mut Outbox) {
-        self.unsettled.words.retain(|jid, _| out.map.home_of(jid) == out.map.here);
+        self.unsettled.words.retain(|jid, _| out.map.is_near(jid));
         let swept = std::mem::take(&mut self.unsettled.swept);
         if self.place.directory != 0 && !swept.contains(&self.all_row(out).key) {
             self.unsettled.sweep = Some(0);
         }
-        self.settle_all(out);
+        // With the first turn.
+        self.unsettled.again_at = Some(Time::ZERO);
     }
 }
 

@@ -36,7 +36,7 @@ impl Homes {
             let mut events = Events::default();
             let at = self.by_user(relay.user());
             at.into_iter().for_each(|at| self.events_at(at.slot, &mut events));
-            relay.tell(now, &events, edge, out);
+            relay.tell(now, &events, &mut self.relays.counters, edge, out);
             if let Some(user) = at.and_then(|at| self.user(at)) {
                 user.outbound.extend_from_slice(relay.watchers());
                 user.unconfirmed().into_iter().for_each(|subscriber| revoke(user, subscriber, out));
@@ -78,7 +78,7 @@ impl Homes {
         self.release_unsettled(goes);
         self.directory.release(goes);
         let heard_from = &mut self.heard_from;
-        self.heard.retain(|name| {
+        self.heard.retain(|name, _| {
             let count = heard_from.get_mut(&name.cluster).filter(|_| goes(&name.to));
             count.into_iter().for_each(|count| *count -= 1);
             !goes(&name.to)

@@ -14,6 +14,7 @@ use crate::presence::farewell;
 use crate::presence::frame::{self, Events};
 use crate::presence::missed::Missed;
 use crate::presence::outbox::{Outbox, PutOff};
+use crate::presence::relay::SLOT;
 use crate::presence::user::{Destination, Last, User};
 use crate::store::{
     Durability, Table, Write,
@@ -23,6 +24,10 @@ use crate::wire::event::Head;
 use crate::wire::native::Show;
 use crate::wire::presence::PresenceView;
 use compact_str::CompactString;
+
+/// Bytes of presence asked for by reference that go to another node in one turn, at most one presence above it. At the limit: the
+/// others go with the next.
+const WHOLE_BYTES: usize = 1 << 20;
 
 impl Homes {
     /// A session sets its presence.
@@ -168,6 +173,26 @@ impl Homes {
         let Some(peer) = out.peers.get_mut(&node) else { return };
         let put_off = std::mem::take(&mut peer.put_off);
         self.send_newest(Seat { node, core: out.map.here.core }, put_off, now, out);
+    }
+
+    /// Sends another node the newest of what it has heard of by reference, as much as may go in one turn.
+    pub fn send_wanted_to(&mut self, node: NodeId, out: &mut Outbox) {
+        let (mut frame, mut bytes) = (Vec::new(), 0);
+        let Some(peer) = out.peers.get_mut(&node) else { return };
+        for _ in 0..peer.wanted.begin_round() {
+            let Some((user, session)) = (bytes < WHOLE_BYTES).then(|| peer.wanted.take_one()).flatten() else { return };
+            let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
+            if !self.write_newest(at, session, |there| there.seat.node == node, &mut frame) {
+                continue;
+            }
+            if !frame.is_empty() {
+                self.counters.told_whole += 1;
+                bytes += frame.len();
+                peer.update(&frame);
+            } else if self.relays.expects(user, session) {
+                peer.wanted.add(user, session);
+            }
+        }
     }
 
     /// Sends the newest state of each session that was put off, once, to where it is still watched.

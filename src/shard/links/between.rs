@@ -120,14 +120,16 @@ impl Shard {
     /// It's one of those, and can't be read.
     pub fn load_cluster(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let unreadable = |why| format!("a row about another cluster can't be read: {why}");
-        Arc::make_mut(&mut self.links.clusters).load(key, value).map_err(unreadable)
+        self.links.stored.load(key, value).map_err(unreadable)
     }
 
     /// The first words with the directory; or with all that log in here, if this is where it is kept.
     pub(super) fn begin_between(&mut self, now: Time) {
-        let loaded = std::mem::take(&mut self.links.clusters);
+        let mut table = std::mem::take(&mut self.links.stored);
         if self.keeps_directory() {
-            self.take_clusters(now, loaded);
+            // Another core may have had its first turn, and have heard of some, before this one.
+            self.links.clusters.others(0).for_each(|cluster| _ = table.put(cluster.clone()));
+            self.take_clusters(now, Arc::new(table));
         }
         let Some(between) = self.terms().between.clone().filter(|_| self.settings.core.0 == LOG_IN_LANE) else { return };
         for (node, _) in between.at {
@@ -332,7 +334,9 @@ impl Shard {
             let identity = |clusters: &Clusters| clusters.get(site.cluster).map(|cluster| cluster.identity);
             identity(&before).is_some_and(|before| identity(&table) != Some(before))
         };
-        let is_over = |shard: &Shard, site: &Site| was_another(site) || !shard.is_known(*site);
+        // A cluster that logs in is known to one core alone until it has.
+        let was_told = |site: &Site| before.get(site.cluster).is_some_and(|cluster| cluster.place.address(site.node).is_some());
+        let is_over = |shard: &Shard, site: &Site| was_another(site) || was_told(site) && !shard.is_known(*site);
         self.forget_sites(now, is_over);
         let me = self.terms().me.cluster;
         for gone in before.others(me).filter(|cluster| table.get(cluster.number).is_none()) {

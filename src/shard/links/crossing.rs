@@ -5,7 +5,7 @@
 //! a complex message is taken as if it had come alone.
 
 use super::{Lane, Shard, word};
-use crate::base::id::NodeId;
+use crate::base::id::{NodeId, UserId};
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::Machine;
@@ -17,14 +17,17 @@ use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Parcel;
 use crate::presence::passage::BadPassage;
 use crate::presence::subscription::Action;
+use crate::shard::EXPECTED;
 use crate::wire::complex::{Packer, Unpacker};
 use ahash::RandomState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What waits for one cluster, and what it was told last.
 struct Crossing {
     gather: Gather,
     faces: Faces,
+    /// Users of this core whom it watches and nobody there looks at.
+    unheeded: HashSet<UserId, RandomState>,
 }
 
 #[derive(Default)]
@@ -35,6 +38,7 @@ pub(super) struct Crossings {
     unpacker: Option<Unpacker>,
     updates: u64,
     entries: u64,
+    inactive: u64,
     received: u64,
 }
 
@@ -44,6 +48,8 @@ pub struct Crossed {
     /// At once: updates, and everything else.
     pub updates: u64,
     pub entries: u64,
+    /// Updates that wait because nobody there is active.
+    pub inactive: u64,
     /// Complex messages.
     pub received: u64,
     pub gathered: GatherCounters,
@@ -55,6 +61,14 @@ impl Crossings {
         if let Some(crossing) = self.waiting.get_mut(&cluster) {
             crossing.gather.clear();
             crossing.faces.clear();
+            crossing.unheeded.clear();
+        }
+    }
+
+    /// Somebody of a cluster looks at a publisher.
+    pub fn heed(&mut self, cluster: u16, publisher: UserId) {
+        if let Some(crossing) = self.waiting.get_mut(&cluster) {
+            crossing.unheeded.remove(&publisher);
         }
     }
 }
@@ -66,12 +80,13 @@ fn matter_of(control: &Control) -> Matter {
             WayKind::Stanza(Action::Subscribe | Action::Subscribed) => Matter::Subscription,
             _ => Matter::Revocation,
         },
-        Control::WayDone(_) | Control::WayForgotten(_) | Control::WayArrived(_) => Matter::Subscription,
+        Control::WayDone(_) | Control::WayForgotten(_) | Control::WayArrived { .. } => Matter::Subscription,
         Control::Revoke { .. } => Matter::Revocation,
         Control::Message(_) | Control::Directed(_) => Matter::Message,
         Control::Question(_) | Control::News(_) | Control::Fetch(_) | Control::Fetched(_) => Matter::Question,
         Control::ToSession { .. } => Matter::Question,
-        Control::Watch { .. } | Control::Unwatch { .. } | Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
+        Control::Watch { .. } | Control::Unwatch { .. } | Control::Obtain { .. } | Control::Attention { .. } => Matter::Interest,
+        Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
         _ => Matter::Directory,
     }
 }
@@ -109,10 +124,24 @@ impl Shard {
 
     /// What went across, and came.
     pub fn crossings(&self) -> Crossed {
-        let Crossings { updates, entries, received, .. } = self.links.crossings;
+        let Crossings { updates, entries, inactive, received, .. } = self.links.crossings;
         let mut gathered = GatherCounters::default();
         self.links.crossings.waiting.values().for_each(|crossing| gathered.add(crossing.gather.counters()));
-        Crossed { updates, entries, received, gathered }
+        Crossed { updates, entries, inactive, received, gathered }
+    }
+
+    /// A cluster says whether anybody there looks at a publisher of this core.
+    pub(in crate::shard) fn attention_of(&mut self, cluster: u16, publisher: UserId, active: bool) {
+        if !active && !self.homes.is_watched_at(publisher, NodeId::of_cluster(cluster)) {
+            self.gateway.counters.refused += 1;
+            return;
+        }
+        let Some(mut crossing) = self.crossing(cluster) else { return };
+        match active {
+            true => crossing.unheeded.remove(&publisher),
+            false => crossing.unheeded.insert(publisher),
+        };
+        self.links.crossings.waiting.insert(cluster, crossing);
     }
 
     /// What waits for a cluster, out of its place while it is worked with; `None`: nothing ever waits here.
@@ -121,12 +150,24 @@ impl Shard {
         let known = self.links.crossings.waiting.remove(&cluster);
         Some(known.unwrap_or_else(|| {
             let hasher = RandomState::with_seeds(u64::from(cluster), between.own.identity, 1, 2);
-            Crossing { gather: Gather::new(&between.link, hasher.clone()), faces: Faces::new(hasher) }
+            Crossing {
+                gather: Gather::new(&between.link, hasher.clone()),
+                faces: Faces::new(hasher.clone()),
+                unheeded: HashSet::with_hasher(hasher),
+            }
         }))
     }
 
     fn is_real_time(&self, matter: Matter) -> bool {
         self.terms().between.as_ref().is_none_or(|between| between.policy.class(matter).is_real_time)
+    }
+
+    /// Whether an update is real-time for a cluster.
+    fn must_go(&mut self, change: Matter, publisher: UserId, unheeded: &HashSet<UserId, RandomState>) -> bool {
+        let Some(policy) = self.terms().between.as_ref().map(|between| between.policy) else { return true };
+        let must_go = policy.class_of_update(change, !unheeded.contains(&publisher)).is_real_time;
+        self.links.crossings.inactive += u64::from(!must_go && policy.class(change).is_real_time);
+        must_go
     }
 
     fn cross_at_once(&mut self, entry: &[u8], machine: &mut Machine) {
@@ -159,13 +200,17 @@ impl Shard {
 
     fn cross_updates(&mut self, now: Time, cluster: u16, run: &[u8], crossing: Option<&mut Crossing>, machine: &mut Machine) {
         let node = NodeId::of_cluster(cluster);
-        let Some(Crossing { gather, faces }) = crossing else {
+        let Some(Crossing { gather, faces, unheeded }) = crossing else {
             return self.update_at_once(node, run, machine);
         };
-        let mut at_once = Vec::new();
-        for update in frame::frames(run) {
+        let (mut at_once, mut ahead) = (Vec::new(), frame::frames(run));
+        for (number, update) in frame::frames(run).enumerate() {
+            if number % EXPECTED == 0 {
+                faces.expect(ahead.by_ref().take(EXPECTED).map(frame::head));
+            }
             let head = frame::head(update);
-            if self.is_real_time(faces.change(head, frame::event(update).presence)) {
+            // A long one goes because it was asked for.
+            if self.out.is_long(update) || self.must_go(faces.change(head, frame::event(update).presence), head.user, unheeded) {
                 gather.overtaken(head.user, head.session);
                 at_once.extend_from_slice(update);
             } else if !gather.update(now, head, frame::presence(update)) {
@@ -212,7 +257,8 @@ impl Shard {
             })?;
             let mut events = Events::default();
             complex.updates().for_each(|(head, presence)| events.push(head, presence));
-            self.updates(now, lane.0, events.into())
+            self.events_from_cluster(now, lane.0.cluster, &events);
+            Ok(())
         });
         self.links.crossings.unpacker = Some(unpacker);
         read

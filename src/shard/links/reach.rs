@@ -2,9 +2,11 @@
 //!
 //! Lives on: every core of a node that has links. Serves G4, M4, Z2, Z13. What becomes of a lane every core of this node hears.
 //! Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them is: so no two cores
-//! of this node disagree for longer than a turn of their rings. Of a cluster's nodes one is used, until that is gone; whenever
-//! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare; a node
-//! that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is long past.
+//! of this node disagree for longer than a turn of their rings; then all its lanes begin anew, so whatever was said to a node while
+//! it was found comes there before that one's own loss of the same lane, or never. Of a cluster's nodes one is used, until that is
+//! gone; whenever updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence
+//! compare; a node that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is
+//! long past.
 
 use super::{Lane, Shard, word};
 use crate::base::id::{CoreId, NodeId};
@@ -29,14 +31,13 @@ pub struct LaneNews {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LaneState {
     /// To a node of so many cores.
-    Up {
-        cores: u16,
-    },
+    Up { cores: u16 },
     /// The other node can answer by all of its cores.
     Ready,
     /// After a break; updates may have been lost.
     Resumed,
-    Down,
+    /// And if all could be reached before, every lane begins anew: whoever hears that waits for each of them.
+    Down { anew: bool },
 }
 
 /// How far a node can be reached.
@@ -110,21 +111,23 @@ impl Shard {
                 self.introduce(site, lane);
             }
             LaneState::Ready => reach.ready = true,
-            LaneState::Resumed if reach.found => {
-                let cores = reach.cores;
-                self.resumed(now, site, cores);
-            }
+            LaneState::Resumed if reach.found => self.resumed(now, site),
             LaneState::Resumed => {}
-            LaneState::Down => {
-                reach.up.remove(&lane);
+            LaneState::Down { anew } => {
+                reach.up.retain(|up| !anew && *up != lane);
                 (reach.ready, reach.told) = (false, false);
                 let was_found = std::mem::take(&mut reach.found);
                 reach.since = if was_found { Some(wall) } else { reach.since };
+                // What came by one lane while another was lost hangs on it already.
+                let hangs_on_it = was_found || inside && self.out.peers.contains_key(&peer);
                 let is_away = |(other, reach): (&Site, &Reach)| self.terms().peer(*other) != peer || reach.up.is_empty();
                 if self.links.reach.iter().all(is_away) {
                     self.out.peers.remove(&peer);
                 }
-                if was_found {
+                if anew {
+                    self.renounce_lanes(now, (site, lane));
+                }
+                if hangs_on_it {
                     self.site_lost(now, site);
                 }
                 self.log_in_lost(site);
@@ -162,10 +165,10 @@ impl Shard {
         }
     }
 
-    fn resumed(&mut self, now: Time, site: Site, cores: u16) {
+    fn resumed(&mut self, now: Time, site: Site) {
         match self.terms().is_inside(site) {
             true => {
-                self.peer_found(now, site.node, cores);
+                self.compare_with(now, site.node);
                 self.nodes_changed();
             }
             // Each core of this node hears of it; the other nodes only here.
@@ -295,7 +298,7 @@ impl Shard {
                 next = Some(next.map_or(at, |next: Time| next.min(at)));
             }
         }
-        due.into_iter().for_each(|cluster| self.peer_found(now, NodeId::of_cluster(cluster), 1));
+        due.into_iter().for_each(|cluster| self.compare_with(now, NodeId::of_cluster(cluster)));
         next
     }
 }

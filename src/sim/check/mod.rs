@@ -1,10 +1,11 @@
 //! What must hold, whatever happens: one file for each invariant of design.md section 5.
 //!
 //! Lives on: the simulator. Some watch every step (`approvals`, `once`, `messages`, and the clients' own versions), some look when
-//! all is still (`converged`, `kept`, `released`).
+//! all is still (`converged`, `gentle`, `kept`, `released`).
 
 pub mod approvals;
 pub mod converged;
+pub mod gentle;
 pub mod kept;
 pub mod messages;
 pub mod once;
@@ -24,6 +25,7 @@ pub enum Check {
     VersionsOnlyGrow,
     EveryRequestIsAnswered,
     FramesAreSound,
+    ShortBreaksGoUnnoticed,
     AllComesToRest,
     NothingPanics,
 }

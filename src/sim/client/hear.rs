@@ -197,6 +197,8 @@ impl Client {
         if tag.request != 0 {
             return self.answered(env, tag, Some(reason));
         }
+        let noticed = env.shape.is_gentle && reason == Reason::HomeOutOfReach;
+        Check::ShortBreaksGoUnnoticed.holds(!noticed, || format!("client {} lost {tag:?} to a short break", self.number))?;
         if matches!(reason, Reason::Replaced | Reason::AccountRemoved | Reason::HomeOutOfReach) {
             self.sessions.remove(&tag.stream);
         }

@@ -1,0 +1,143 @@
+//! `bench cluster --cut`: the links between the clusters are cut and healed. How long is it until every subscriber has the right
+//! state again, and what crosses for it, when nobody, one of a hundred and everybody has changed meanwhile?
+//!
+//! Lives on: the generator's pinned thread. Serves G6, Z13. A cut is silence: what is on the way waits in the [`Taps`], and nobody
+//! is told. Invariant: a state is right when it is the last one that its user has said, and every subscriber who was told that the
+//! user is gone has been told of it since.
+
+use super::cluster::Across;
+use super::report::Report;
+use super::talk::{STALL, Traffic};
+use super::tap::Taps;
+use super::wires::Wires;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How often it is looked at what has crossed.
+const LOOK: Duration = Duration::from_millis(5);
+/// What crosses is counted for so long after the last state has come.
+const AFTER: Duration = Duration::from_millis(500);
+/// Of so many users one changes in the second cut.
+const FEW: u32 = 100;
+
+/// What one user's subscribers have heard since the links were cut.
+#[derive(Clone, Copy, Default)]
+struct View {
+    /// The user's updates so far.
+    said: u32,
+    /// Subscribers who are to hear of a change.
+    owed: u32,
+    /// Those who were told that the user is gone, and of the last state.
+    gone: u32,
+    right: u32,
+}
+
+impl View {
+    fn is_right(self) -> bool {
+        self.right >= self.owed.max(self.gone)
+    }
+}
+
+/// What one cut has brought.
+struct Healed {
+    changed: u32,
+    /// From healing until the first entry crosses, and until all is right.
+    linked: Duration,
+    right: Duration,
+    bytes: u64,
+}
+
+struct Cut<'a> {
+    wires: &'a mut Wires,
+    across: &'a mut Across,
+    taps: &'a Taps,
+    views: Vec<View>,
+    wrong: usize,
+}
+
+/// Cuts the links three times for so long, and adds what it found to the report.
+///
+/// # Errors
+/// A connection broke; some subscribers did not get the right state.
+pub fn run(report: &mut Report, wires: &mut Wires, across: &mut Across, taps: &Taps, users: u32, time: Duration) -> io::Result<()> {
+    let mut cut = Cut { wires, across, taps, views: vec![View::default(); users as usize], wrong: 0 };
+    let names = [
+        ["unchanged_linked_ms", "unchanged_resync_ms", "unchanged_resync_bytes"],
+        ["linked_ms", "resync_ms", "resync_bytes"],
+        ["all_changed_linked_ms", "all_changed_resync_ms", "all_changed_resync_bytes"],
+    ];
+    for (changed, [linked, resync, bytes]) in [0, users.div_ceil(FEW), users].into_iter().zip(names) {
+        let healed = cut.heal(time, changed)?;
+        report.number(linked, healed.linked.as_secs_f64() * 1e3, "from healing until something crosses: back-off");
+        report.number(resync, healed.right.as_secs_f64() * 1e3, "from healing until all subscribers have the right state");
+        report.count(bytes, healed.bytes, "that crossed for it, both ways, acknowledgements and pings and all");
+        if changed == users.div_ceil(FEW) {
+            report.count("changed", healed.changed, "users, during the second cut; nobody in the first, everybody in the third");
+        }
+    }
+    Ok(())
+}
+
+impl Cut<'_> {
+    fn heal(&mut self, time: Duration, changed: u32) -> io::Result<Healed> {
+        self.views.iter_mut().for_each(|view| *view = View { said: view.said, ..View::default() });
+        self.wrong = 0;
+        self.taps.cut();
+        let began = Instant::now();
+        self.listen_until(began + time / 2)?;
+        (0..changed).try_for_each(|user| self.change(user))?;
+        self.listen_until(began + time)?;
+        let before = self.taps.crossed()?;
+        self.taps.heal();
+        let (healed, mut heard, mut linked) = (Instant::now(), Instant::now(), None);
+        while self.wrong > 0 || linked.is_none() {
+            if self.listen(LOOK)? > 0 {
+                heard = Instant::now();
+            } else if heard.elapsed() > STALL {
+                let (wrong, seconds) = (self.wrong, STALL.as_secs());
+                return Err(io::Error::other(format!(
+                    "{wrong} users are not seen as they are, {seconds} s after the links were healed"
+                )));
+            }
+            if linked.is_none() && self.taps.crossed()?.others > before.others {
+                linked = Some(healed.elapsed());
+            }
+        }
+        let right = healed.elapsed();
+        self.listen_until(Instant::now() + AFTER)?;
+        let bytes = self.taps.crossed()?.bytes - before.bytes;
+        Ok(Healed { changed, linked: linked.unwrap_or_default(), right, bytes })
+    }
+
+    fn change(&mut self, user: u32) -> io::Result<()> {
+        let view = &mut self.views[user as usize];
+        self.wrong += usize::from(view.is_right());
+        (view.said, view.owed, view.right) = (view.said + 1, self.across.audience(), 0);
+        let mut out = Vec::new();
+        self.across.make(user, view.said, &mut out);
+        self.wires.send(self.across.conn(user), &out)
+    }
+
+    fn listen_until(&mut self, end: Instant) -> io::Result<()> {
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.listen(left)?;
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, patience: Duration) -> io::Result<usize> {
+        let Cut { wires, across, views, wrong, .. } = self;
+        wires.listen(patience, |_, bytes| {
+            across.states(bytes, |user, sequence, is_there, count| {
+                let view = &mut views[user as usize];
+                let was_right = view.is_right();
+                match is_there {
+                    true if sequence == view.said => view.right += count,
+                    true => {}
+                    false => (view.gone, view.right) = (view.gone + count, view.right.saturating_sub(count)),
+                }
+                *wrong = *wrong + usize::from(was_right) - usize::from(view.is_right());
+            })
+        })
+    }
+}

@@ -1,0 +1,97 @@
+//! Bugs that the simulator makes on purpose, each to prove that a check catches it.
+//!
+//! Lives on: the simulator. Invariant: without a canary nothing here changes anything.
+
+use super::Env;
+use super::counts::Happening;
+use crate::presence::border::Crossing;
+use crate::presence::control::{Control, SessionEvent};
+use crate::presence::passage;
+use crate::shard::batch::{Batch, Entry};
+use crate::wire::frame::each_whole;
+use crate::wire::link::{Frame, read};
+
+/// A bug that the simulator makes on purpose, to prove that a check catches it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Canary {
+    /// Another core never hears that an approval has ended.
+    RevokeLost,
+    /// An update that had to wait for a full ring is forgotten.
+    PutOffLost,
+    /// An update crosses to another core twice.
+    UpdateTwice,
+    /// A commit is said to be made, and is not.
+    CommitForgotten,
+    /// A message is lost between two cores.
+    MessageLost,
+    /// The answer to a request is lost between two cores.
+    DoneLost,
+    /// A closed connection's line is never released.
+    LineKept,
+    /// A client is sent what it was sent before.
+    OldAgain,
+    /// An update goes to another node twice.
+    LinkUpdateTwice,
+    /// A relay misses what another node tells of its publishers, and keeps the state before.
+    RelayStale,
+    /// A message that has come from another node is taken in twice.
+    EntryTwice,
+    /// A way from another node is never taken in.
+    WayLost,
+    /// It is never heard that a publisher of another cluster has taken an approval back.
+    BorderRevokeLost,
+}
+
+/// Looks at what one core has said to another one before that reads it; the canaries take out of it what they want lost, or put
+/// it in once more.
+pub(super) fn spoil(env: &mut Env, batch: &mut Batch) {
+    let mut again = Vec::new();
+    batch.entries.retain(|entry| match entry {
+        Entry::Control(Control::Revoke { .. }) => {
+            env.count(Happening::Revocation);
+            !env.canary_strikes(Canary::RevokeLost, 1)
+        }
+        Entry::Control(Control::ToSession { event: SessionEvent::Message { .. }, .. }) => {
+            !env.canary_strikes(Canary::MessageLost, 3)
+        }
+        Entry::Control(Control::ToSession { event: SessionEvent::Done { .. }, .. }) => !env.canary_strikes(Canary::DoneLost, 10),
+        Entry::Control(Control::Entered(entered)) if matches!(entered.crossing, Crossing::Revoke { .. }) => {
+            !env.canary_strikes(Canary::BorderRevokeLost, 1)
+        }
+        Entry::FromNode(control) => match &**control {
+            // Always the same ones, for what nothing is heard of is sent again.
+            Control::Way(way) => env.canary != Some(Canary::WayLost) || way.sequence % 3 != 0,
+            Control::Message(_) => {
+                if env.canary_strikes(Canary::EntryTwice, 3) {
+                    again.push(passage::decode(&passage::encode(control, Vec::new())).expect("just encoded"));
+                }
+                true
+            }
+            _ => true,
+        },
+        Entry::Updates(_) => !env.canary_strikes(Canary::RelayStale, 3),
+        _ => true,
+    });
+    batch.entries.extend(again.into_iter().map(|control| Entry::FromNode(Box::new(control))));
+}
+
+/// The first update that goes out first goes out again.
+pub(super) fn repeat_first(batch: &mut Batch) {
+    let first = batch.updates.iter().next().map(|update| (update.slot, update.frame.to_vec()));
+    if let (Some((slot, frame)), Some(since)) = (first, batch.updates.since()) {
+        batch.updates.push(slot, since, &frame);
+    }
+}
+
+/// The same of what goes to another node.
+pub(super) fn repeat_first_on_link(env: &mut Env, sending: &mut Vec<u8>) {
+    let mut end = 0;
+    let is_update = |frame: &crate::wire::frame::Frame<'_>| matches!(read(frame), Ok(Frame::Update { .. }));
+    let update = each_whole(sending).inspect(|frame| end += frame.header.frame_bytes()).find(is_update);
+    let Some(bytes) = update.map(|frame| frame.header.frame_bytes()) else { return };
+    if env.canary_strikes(Canary::LinkUpdateTwice, 5) {
+        let behind = sending.split_off(end);
+        sending.extend_from_within(end - bytes..);
+        sending.extend(behind);
+    }
+}
