@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The owner of each slot of user numbers.
 pub const SLOTS: usize = 1 << 16;
 
-/// In the place of a slot's owner: this node is to have it, and its users are not there yet.
+/// In the place of a slot's owner: there are users in it, and they are not where they are to be yet.
 pub const COMING: NodeId = NodeId(u16::MAX);
 
 /// A set of slots, a bit for each.
@@ -104,7 +104,7 @@ impl Map {
         (0..=u16::MAX).filter(has_moved).map(|slot| self.owned_by(slot)).collect()
     }
 
-    /// Whether this node is to have a slot.
+    /// Whether a slot's users are on their way to where they are to be.
     pub fn is_coming(&self, slot: u16) -> bool {
         self.owned_by(slot) == COMING
     }

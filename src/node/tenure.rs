@@ -48,12 +48,18 @@ pub(super) struct Tenure {
     /// From which epoch on what is assigned to this node counts; `None`: nothing does.
     joined: Option<u32>,
     open: BTreeSet<u16>,
+    /// Slots that had users when this node started.
+    inhabited: BTreeSet<u16>,
+    /// Slots that somebody has given up, and whose users need a home.
+    wanted: Vec<u16>,
     /// Slots that came from a node that is gone.
     lost: BTreeSet<u16>,
     /// Since when somebody who is there has not given up what this node is to have.
     held_since: Option<Time>,
     /// What is closed, and has to be given up in the database.
     giving: BTreeSet<u16>,
+    /// What it's asked to take as given up.
+    given: BTreeSet<u16>,
     /// Rows of these can't be read.
     damaged: BTreeSet<u16>,
     taking: Option<Taking>,
@@ -74,7 +80,7 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    pub fn new(node: NodeId, cores: u16, terms: Terms, port: Port) -> Tenure {
+    pub fn new(node: NodeId, cores: u16, terms: Terms, inhabited: BTreeSet<u16>, port: Port) -> Tenure {
         Tenure {
             node,
             cores,
@@ -83,9 +89,12 @@ impl Tenure {
             table: Slots::default(),
             joined: None,
             open: BTreeSet::new(),
+            wanted: inhabited.iter().copied().collect(),
+            inhabited,
             lost: BTreeSet::new(),
             held_since: None,
             giving: BTreeSet::new(),
+            given: BTreeSet::new(),
             damaged: BTreeSet::new(),
             taking: None,
             asked: None,
@@ -103,9 +112,11 @@ impl Tenure {
     /// Whom the cores are told of as the owner of each slot.
     pub fn owners(&self) -> Arc<[NodeId]> {
         let own = |slot: u16| if self.open.contains(&slot) { self.node } else { COMING };
-        let shown = |slot: u16| match self.table.line(slot).node {
-            node if node == self.node => own(slot),
-            node => node,
+        let shown = |slot: u16| match self.table.line(slot) {
+            line if line.node == self.node => own(slot),
+            // There are users in it, whose next home is not known yet: what is for them waits.
+            line if line.node == NOBODY && (line.epoch > 0 || self.inhabited.contains(&slot)) => COMING,
+            line => line.node,
         };
         (0..=u16::MAX).map(shown).collect()
     }
@@ -113,6 +124,11 @@ impl Tenure {
     /// What is to be told to cores, in this order; and whether there are other owners to tell them of behind it.
     pub fn take(&mut self) -> (Vec<(usize, Order)>, bool) {
         (std::mem::take(&mut self.orders), std::mem::take(&mut self.has_news))
+    }
+
+    /// Slots that need an owner.
+    pub fn take_wanted(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// When to call `go_on` at the latest.
@@ -156,6 +172,9 @@ impl Tenure {
             let before = self.table.line(line.slot);
             if line.node != self.node && self.forget(line.slot) {
                 lost.insert(line.slot);
+            }
+            if line.node == NOBODY {
+                self.wanted.push(line.slot);
             }
             if line.node == self.node && ![NOBODY, self.node].contains(&before.node) {
                 self.lost.insert(line.slot);
@@ -223,7 +242,8 @@ impl Tenure {
         }
         self.retry_at = Time::ZERO;
         if !self.giving.is_empty() {
-            return self.ask(Request::Give { slots: self.giving.iter().copied().collect() });
+            self.given = std::mem::take(&mut self.giving);
+            return self.ask(Request::Give { slots: self.given.iter().copied().collect() });
         }
         if self.taking.is_none() {
             self.begin(now);
@@ -259,8 +279,8 @@ impl Tenure {
                 (taking, None)
             }
             (taking, Reply::Given(said)) => {
-                if said.is_ok() {
-                    self.giving.clear();
+                if said.is_err() {
+                    self.giving.append(&mut self.given);
                 }
                 (taking, said.err())
             }
