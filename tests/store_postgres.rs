@@ -469,6 +469,7 @@ fn m1_who_has_lost_slots_writes_nothing_more_until_it_begins_anew() {
     assert!(replaces && second > first);
     assert!(matches!(one.apply(&[row(b"late")]), Err(Failure::Refused(_))));
     assert!(one.confirm().is_err() && two.confirm().is_ok());
+    assert!(one.take_slots(&[7], false, true).is_err(), "it still believes to have its slots");
     assert_eq!(two.fetch(Table::Accounts, b"a@x").unwrap().as_deref(), Some(b"1".as_slice()));
     let (third, replaces) = one.take_slots(&[], true, false).unwrap().unwrap();
     assert!(third > second && !replaces);

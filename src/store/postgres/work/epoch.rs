@@ -3,7 +3,7 @@
 //! Lives on: the storage thread. Serves J10, M1. Invariants: epochs are counted by one node at a time, each holds their row;
 //! whoever takes slots over has replaced whoever had taken them before in the same transaction.
 
-use super::{Late, Work};
+use super::{Late, REPLACED, Work};
 use crate::store::postgres::session::{Session, judge};
 use crate::store::postgres::{EPOCHS, Trouble};
 use crate::store::rows::{EPOCH_KEY, decode_u32, encode_u32};
@@ -123,8 +123,7 @@ impl Work {
 
     /// The transaction that does it.
     fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<(u32, bool), Trouble> + use<> {
-        let writer = self.settings.writer;
-        let slots = numbers(slots);
+        let (writer, held, slots) = (self.settings.writer, i64::from(self.epoch), numbers(slots));
         async move |session: &Session| {
             let counted = async {
                 let client = &session.client;
@@ -133,9 +132,15 @@ impl Work {
                 client.execute(FIRST_EPOCH, &[&cluster, &EPOCH_KEY, &none]).await?;
                 let row = client.query_one(THE_EPOCH, &[&cluster, &EPOCH_KEY]).await?;
                 let next = decode_u32(row.get(0)).ok().and_then(|epoch| epoch.checked_add(1)).filter(|&epoch| epoch < EPOCHS);
-                let Some(epoch) = next else { return Ok(None) };
+                let Some(epoch) = next else { return Ok(Err(NONE_LEFT)) };
                 client.execute(NEXT_EPOCH, &[&cluster, &EPOCH_KEY, &encode_u32(epoch)]).await?;
-                client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?;
+                let kept = match held {
+                    0 => client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?,
+                    held => client.execute(KEEP_PLACE, &[&cluster, &writer.node(), &i64::from(epoch), &held]).await?,
+                };
+                if kept == 0 {
+                    return Ok(Err(REPLACED));
+                }
                 if writer.node > 0 {
                     client.execute("DELETE FROM fanal_nodes WHERE cluster = $1 AND node = 0", &[&cluster]).await?;
                 }
@@ -145,10 +150,10 @@ impl Work {
                     client.execute(TAKE_SLOTS, &[&cluster, &writer.node(), &slots]).await?;
                 }
                 client.batch_execute("COMMIT").await?;
-                Ok(Some((epoch, replaced > 0)))
+                Ok(Ok((epoch, replaced > 0)))
             };
-            let none_left = || Trouble::Refused("the epoch can't be counted up: the row is damaged, or it's the last one".into());
-            counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?.ok_or_else(none_left)
+            let counted = counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?;
+            counted.map_err(|why: &str| Trouble::Refused(why.to_owned()))
         }
     }
 }
@@ -163,6 +168,11 @@ const THE_EPOCH: &str = "SELECT value FROM fanal_meta WHERE cluster = $1 AND slo
 const NEXT_EPOCH: &str = "UPDATE fanal_meta SET value = $3 WHERE cluster = $1 AND slot = 0 AND owner = $2 AND rest = ''";
 const TAKE_PLACE: &str = "INSERT INTO fanal_nodes (cluster, node, epoch, number, alive, seen) VALUES ($1, $2, $3, 0, TRUE, now()) \
     ON CONFLICT (cluster, node) DO UPDATE SET epoch = excluded.epoch, number = 0, alive = TRUE, seen = excluded.seen";
+
+/// A node that serves keeps its place only if nobody has taken it.
+const KEEP_PLACE: &str = "UPDATE fanal_nodes SET epoch = $3, number = 0, alive = TRUE, seen = now() \
+    WHERE cluster = $1 AND node = $2 AND epoch = $4";
+const NONE_LEFT: &str = "the epoch can't be counted up: the row is damaged, or it's the last one";
 
 /// One that has left in order writes nothing more. Nodes take turns here: each holds the epoch's row.
 const REPLACE: &str = "UPDATE fanal_nodes SET epoch = $3, alive = FALSE WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
