@@ -184,7 +184,6 @@ impl Tenure {
             }
         }
         self.table.merge(lines);
-        self.giving.extend(&lost);
         self.close(lost, Reason::HomeOutOfReach);
         if !anew.is_empty() {
             let slots = set_of(&anew);
@@ -192,10 +191,14 @@ impl Tenure {
         }
     }
 
-    /// True: cores may have users of it.
+    /// A slot is another's now; in the database it may be this node's, or come to be. True: cores may have users of it.
     fn forget(&mut self, slot: u16) -> bool {
-        let was_coming = self.taking.as_mut().is_some_and(|taking| taking.slots.remove(&slot) && taking.epoch.is_some());
-        self.open.remove(&slot) || was_coming
+        let is_taken = self.taking.as_mut().filter(|taking| taking.slots.remove(&slot)).map(|taking| taking.epoch.is_some());
+        let was_open = self.open.remove(&slot);
+        if was_open || is_taken.is_some() {
+            self.giving.insert(slot);
+        }
+        was_open || is_taken == Some(true)
     }
 
     /// All that this node has, it has no longer.
@@ -225,9 +228,11 @@ impl Tenure {
     }
 
     pub fn unreadable(&mut self, slot: u16, why: &str) {
+        if !self.damaged.insert(slot) {
+            return;
+        }
         let fix = "restore the database from a backup, or delete the row, and start this node again";
         tracing::error!("{why}. The users of slot {slot} can't be served: {fix}");
-        self.damaged.insert(slot);
     }
 
     /// Goes on with what is being taken.
