@@ -202,8 +202,8 @@ keys! {
         show: who comes, goes, is busy or away. status_text, details: changes of nothing but the status text, or of the rest. \
         inactive: any change, while nobody there is active. subscriptions: requests and answers; taking one back never waits. \
         messages, questions: between users, presence-unrelated.";
-    inactive_ms: number(16, HOUR_MS), "How long all clients of a cluster who watch somebody must have been inactive (XEP-0352) before \
-        that counts, in milliseconds. One that becomes active counts at once.";
+    inactive_ms: number(16, HOUR_MS), "How long all clients of a cluster who watch somebody must have been inactive (XEP-0352) \
+        before that counts, in milliseconds. One that becomes active counts at once.";
     complex_count: number(1, 65_536), "Things at which such a message goes.";
     complex_bytes: number(1024, 2 * MIB), "Bytes, before they are packed, at which it goes.";
     complex_ms: number(1, HOUR_MS), "The longest that anything waits for it, in milliseconds.";

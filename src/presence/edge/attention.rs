@@ -1,9 +1,9 @@
 //! Which publishers of other clusters nobody here looks at, because the clients of all who watch them are inactive (XEP-0352): what
 //! is news of those may wait on its way here.
 //!
-//! Lives on: every core, if the operator lets such news wait. Serves Z5, Z12. Only inactive sessions are looked at, now and then, so
-//! that no update costs anything. Invariants: that somebody looks at a publisher again is said at once; that nobody does, when it
-//! has been so for `link.inactive_ms`.
+//! Lives on: every core, if the operator lets such news wait. Serves Z5, Z12. Only inactive sessions are looked at, now and then,
+//! so that no update costs anything. Invariants: that somebody looks at a publisher again is said at once; that nobody does, when
+//! it has been so for `link.inactive_ms`.
 
 use super::Edge;
 use crate::base::time::Time;
@@ -43,7 +43,7 @@ impl Edge {
         self.attention.unheeded.values().filter(|since| since.is_none()).count()
     }
 
-    /// Looks at some of the inactive sessions. Gives when it wants to again. `after`: how long nobody must have looked at a publisher.
+    /// Looks at some of the inactive sessions. Gives when it wants to again. `after`: how long nobody must have looked at somebody.
     pub fn look_after_attention(&mut self, now: Time, after: Duration, out: &mut Outbox) -> Option<Time> {
         let (sessions, step) = (self.attention.inactive.len(), after / STEPS);
         if sessions == 0 {
