@@ -89,7 +89,7 @@ fn z1_a_new_account_waits_for_the_directory_but_not_for_ever() {
         match is_healed {
             true => world.heal_clusters(1, 2),
             false => {
-                world.now = Time(world.now.0 + 1_000_000_000);
+                world.now = Time(world.now.0 + 3_000_000_000);
                 world.settle();
             }
         }

@@ -193,6 +193,53 @@ fn m5_a_long_presence_is_told_by_reference_and_fetched_once_by_the_other_cluster
     assert_eq!((counted.0, first.metric(counted.1)), ([2, 2], 2));
 }
 
+/// Rows Z12, Z11.
+#[test]
+fn z12_what_only_inactive_clients_watch_waits_and_who_looks_again_sees_the_newest_within_the_bound() {
+    let (first, second, tap) = tapped(|config| {
+        config.link.non_real_time = vec!["inactive".into()];
+        (config.link.inactive_ms, config.link.complex_ms) = (50, 300);
+    });
+    let names = ["bob@localhost", "eve@localhost"];
+    let [mut bob, mut eve] = names.map(|name| second.user(name));
+    let [mut ann, mut cat] = ["ann@localhost", "cat@localhost"].map(|name| first.user(name));
+    befriend(("ann@localhost", &mut ann), (names[0], &mut bob));
+    befriend(("cat@localhost", &mut cat), (names[0], &mut bob));
+    befriend(("cat@localhost", &mut cat), (names[1], &mut eve));
+    sees(&mut ann, Show::Available);
+    [(); 2].map(|()| sees(&mut cat, Show::Available));
+    ann.set_active(false).unwrap();
+    show(&mut bob, Show::Away);
+    sees(&mut cat, Show::Away);
+    assert_eq!(second.metric("gathered_inactive_total"), 0, "she's not the only one who watches him");
+    cat.set_active(false).unwrap();
+    eventually(|| first.metric("publishers_unheeded") == 2, || first.metric("publishers_unheeded").to_string());
+    // What it says of that comes before a message.
+    ann.send_message(names[1], "1", b"I'm not looking").unwrap();
+    hears(&mut eve, "I'm not looking");
+    let before = tap.to_node.read();
+    for kind in [Show::Chat, Show::ExtendedAway, Show::DoNotDisturb] {
+        show(&mut bob, kind);
+        show(&mut eve, kind);
+        [&mut bob, &mut eve].map(|client| client.ping().unwrap());
+    }
+    eve.send_message("ann@localhost", "2", b"but you hear").unwrap();
+    hears(&mut ann, "but you hear");
+    assert_eq!(tap.to_node.read()[1], before[1], "no update goes by itself");
+    assert_eq!(second.metric("gathered_inactive_total"), 6);
+    ann.set_active(true).unwrap();
+    sees(&mut ann, Show::DoNotDisturb);
+    assert!(tap.to_node.read()[2] > before[2], "it was in a complex message");
+    // He is looked at again; she is not.
+    ann.send_message(names[1], "3", b"now I am").unwrap();
+    hears(&mut eve, "now I am");
+    let before = tap.to_node.read();
+    show(&mut eve, Show::Chat);
+    show(&mut bob, Show::Chat);
+    sees(&mut ann, Show::Chat);
+    assert_eq!(tap.to_node.read()[1], before[1] + 1);
+}
+
 fn publishes(client: &mut Client, payload: usize) {
     client.set_presence(&Presence { payload: vec![7; payload], ..Presence::default() }).unwrap();
 }

@@ -156,6 +156,32 @@ fn z1_the_directory_remembers_the_clusters_and_their_users_until_one_is_to_be_fo
 
 /// Row Z1.
 #[test]
+fn z1_a_cluster_is_forgotten_at_every_node_of_the_directory_and_in_the_other_clusters() {
+    let mut clusters = Clusters::start(&[(1, &[1, 2]), (2, &[1]), (3, &[2])]);
+    let gone = clusters.0.remove(1).remove(0);
+    // Names of it at both nodes of the directory.
+    let mut names = [0, 1].map(|node| {
+        let (first, home) = (&clusters.0[0][0], &clusters.0[0][node]);
+        user_on(first.address, home.address, &format!("at{node}x"))
+    });
+    for name in &mut names {
+        clusters.0[0][0].admin.remove_user(name).unwrap();
+        eventually(|| gone.admin.add_user(name, None).is_ok(), || format!("{name} is not free"));
+    }
+    gone.node.stop();
+    let keeper = &clusters.0[0][0];
+    let found = || keeper.admin.clusters().unwrap().clusters[1].nodes[0].found;
+    eventually(|| !found(), || "it is still there".into());
+    assert_eq!(says(&["directory", "forget", "2", "--force"], keeper), (true, "cluster 2 is forgotten, with 2 names\n".into()));
+    for node in clusters.0.iter().flatten() {
+        let known = || node.admin.clusters().unwrap().clusters.iter().map(|cluster| cluster.number).collect::<Vec<_>>();
+        eventually(|| known() == [1, 3], || format!("{:?}", known()));
+        assert_eq!(names.each_ref().map(|name| node.admin.locate(name).unwrap().cluster), [None, None]);
+    }
+}
+
+/// Row Z1.
+#[test]
 fn z1_the_users_of_a_node_that_was_alone_are_known_to_the_clusters_that_it_joins() {
     let data = tempfile::tempdir().unwrap();
     let (directory, nodes) = (peers(1), peers(1));

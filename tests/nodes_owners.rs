@@ -26,7 +26,7 @@ fn wanted(world: &mut World, node: usize) -> BTreeSet<u16> {
     let words = world.nodes[node].shards.iter_mut().flat_map(|shard| std::mem::take(&mut shard.words));
     let slots = words.map(|word| match word {
         Word::Wanted(slots) => slots,
-        Word::Heard { .. } | Word::Met(_) => panic!("nobody says anything of owners here"),
+        _ => panic!("nobody says anything of owners here"),
     });
     slots.flatten().collect()
 }
@@ -93,9 +93,17 @@ fn z4_before_a_node_knows_the_owners_all_waits_and_not_for_ever() {
         let (_, open) = without(&world, &cara);
         tell(&mut world, 1, &open, 0);
         let late = world.knocks(1, &cara);
+        let counted = |world: &mut World| {
+            let (now, shards) = (world.now, world.nodes[1].shards.iter_mut());
+            let snapshots = shards.map(|shard| shard.snapshot(now));
+            snapshots
+                .fold([0, 0], |[waiting, gone], one| [waiting + one.gauges.owners_waiting, gone + one.counters.owners_given_up])
+        };
+        assert_eq!(counted(&mut world), [1, 0]);
         world.now = world.now + Duration::from_millis(Limits::default().log_in_ms.into());
         world.settle();
         assert_eq!(world.heard(late), [Heard::Other, Heard::Error(36)]);
+        assert_eq!(counted(&mut world), [0, 1]);
     }
 }
 
@@ -122,7 +130,8 @@ fn z7_a_gateway_moves_with_its_slot() {
     }
 }
 
-/// Z1: a slot is given to another node while a name of it is being stored by the steward. The directory knows the name all the same.
+/// Z1: a slot is given to another node while a name of it is being stored by the steward. The directory knows the name all the
+/// same.
 #[test]
 fn z1_a_name_that_is_being_stored_moves_with_its_slot() {
     for cores in [1, 2] {

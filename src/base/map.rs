@@ -7,11 +7,14 @@
 use super::id::{CoreId, MOST_CLUSTER, NodeId, Seat, UserId, home_of_slot, slot_of};
 use super::jid::Bare;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The owner of each slot of user numbers.
 pub const SLOTS: usize = 1 << 16;
+
+/// In the place of a slot's owner: there are users in it, and they are not where they are to be yet.
+pub const COMING: NodeId = NodeId(u16::MAX);
 
 /// A set of slots, a bit for each.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -19,7 +22,7 @@ pub const SLOTS: usize = 1 << 16;
 pub struct Slots(Box<[u8]>);
 
 impl Slots {
-    fn of(has: impl Fn(u16) -> bool) -> Slots {
+    pub fn of(has: impl Fn(u16) -> bool) -> Slots {
         let eight = |byte: usize| (0..8).fold(0, |bits, bit| bits | u8::from(has((byte * 8 + bit) as u16)) << bit);
         Slots((0..SLOTS / 8).map(eight).collect())
     }
@@ -53,7 +56,7 @@ pub struct Map {
     pub cluster: u16,
     /// The cluster that keeps the directory.
     pub directory: u16,
-    /// By slot, `NodeId(0)` where there is none; `None`: this node owns all.
+    /// By slot, `NodeId(0)` where there is none, or `COMING`; `None`: this node owns all.
     owners: Option<Arc<[NodeId]>>,
     /// The node to which what is for slots without owners goes; `NodeId(0)`: it is not known yet whether they have some.
     steward: NodeId,
@@ -84,6 +87,30 @@ impl Map {
     pub fn set_owners(&mut self, owners: Arc<[NodeId]>) {
         assert_eq!(owners.len(), SLOTS, "every slot is named");
         self.owners = Some(owners);
+    }
+
+    /// From now on it's not known where to go with what is for these slots.
+    pub fn close(&mut self, slots: &Slots) {
+        let owner = |slot: u16| if slots.has(slot) { COMING } else { self.owned_by(slot) };
+        self.owners = Some((0..=u16::MAX).map(owner).collect());
+    }
+
+    /// The nodes that others' slots have come to since.
+    pub fn gained_since(&self, before: &Map) -> BTreeSet<NodeId> {
+        let has_moved = |slot: &u16| {
+            let (then, now) = (before.owned_by(*slot), self.owned_by(*slot));
+            then != now && then != NodeId::default() && now != NodeId::default() && now != COMING
+        };
+        (0..=u16::MAX).filter(has_moved).map(|slot| self.owned_by(slot)).collect()
+    }
+
+    /// Whether a slot's users are on their way to where they are to be.
+    pub fn is_coming(&self, slot: u16) -> bool {
+        self.owned_by(slot) == COMING
+    }
+
+    fn owned_by(&self, slot: u16) -> NodeId {
+        self.owners.as_ref().map_or(self.here.node, |owners| owners[usize::from(slot)])
     }
 
     /// Who looks after slots without owners. What is for them may be for other clusters' users: it's their gateway.
@@ -170,7 +197,7 @@ impl Map {
     /// Whether a slot has an owner.
     #[inline]
     pub fn is_owned(&self, slot: u16) -> bool {
-        self.owners.as_ref().is_none_or(|owners| owners[usize::from(slot)] != NodeId::default())
+        self.owners.as_ref().is_none_or(|owners| ![NodeId::default(), COMING].contains(&owners[usize::from(slot)]))
     }
 
     /// Whether it's known where to go with what is for a slot.
@@ -187,8 +214,11 @@ impl Map {
     fn owner(&self, slot: u16) -> NodeId {
         match &self.owners {
             None => self.here.node,
-            Some(owners) if owners[usize::from(slot)] == NodeId::default() => self.steward,
-            Some(owners) => owners[usize::from(slot)],
+            Some(owners) => match owners[usize::from(slot)] {
+                COMING => NodeId::default(),
+                NodeId(0) => self.steward,
+                node => node,
+            },
         }
     }
 
@@ -222,6 +252,23 @@ mod tests {
         assert!(!map.is_known(other));
         map.set_steward(NodeId(1));
         assert!(map.is_known(other) && !map.is_owned(other) && map.home_of_slot(other).node == NodeId(1));
+    }
+
+    #[test]
+    fn m1_a_slot_that_is_to_come_leads_nowhere_until_it_has() {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        let all = |node| (0..SLOTS).map(|_| NodeId(node)).collect::<Arc<[NodeId]>>();
+        map.set_owners(all(2));
+        let before = map.clone();
+        map.close(&Slots::of(|slot| slot == 5));
+        assert!(map.is_coming(5) && !map.is_known(5) && !map.is_owned(5) && map.home_of_slot(5).node == NodeId::default());
+        assert!(map.is_owned(6) && map.gained_since(&before).is_empty());
+        let coming = map.clone();
+        map.set_owners((0..SLOTS).map(|slot| NodeId(if slot == 5 { 1 } else { 2 })).collect());
+        assert_eq!(map.gained_since(&coming), BTreeSet::from([NodeId(1)]));
+        let mut nobody = Map::of_node(NodeId(1), CoreId(0), 1);
+        nobody.set_owners(all(0));
+        assert!(map.gained_since(&nobody).is_empty(), "what nobody had nobody has lost");
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl Policy {
         if somebody_is_active || inactive.is_real_time { self.class(change) } else { inactive }
     }
 
+    /// Whether it makes a difference that nobody is active somewhere.
+    pub fn minds_activity(self) -> bool {
+        !self.class(Matter::Inactive).is_real_time
+    }
+
     /// Whether anything may wait.
     pub fn is_patient(self) -> bool {
         self.waits != 0

@@ -6,7 +6,7 @@
 
 use super::backoff::Backoff;
 use super::pair::{Meeting, Pair};
-use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings, Unacknowledged};
+use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings};
 use crate::base::id::ConnId;
 use crate::base::limits::LINK_FRAME_BYTES;
 use crate::base::random::Random;
@@ -204,10 +204,6 @@ impl Machine {
         entries > self.settings.entries / 2 || bytes > self.settings.entry_bytes / 2
     }
 
-    pub fn has_notice(&self) -> bool {
-        !self.notices.is_empty()
-    }
-
     /// The next thing the owner must know.
     pub fn notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
@@ -271,15 +267,12 @@ impl Machine {
 
     /// The peer counts as lost for a reason of the owner's: both begin anew, as if it had broken the rules.
     pub fn renounce(&mut self, now: Time, reason: LinkReason, lines: &mut Lines) {
-        if !self.is_up() {
-            return;
+        if self.open.is_some() {
+            self.end = Some(End::Broke(reason));
+            self.finish(now, lines);
+        } else if self.is_up() {
+            self.give_up();
         }
-        if let Some(open) = self.open.take() {
-            part(&mut self.counters, open.talk.conn, &Frame::Bye(reason), lines);
-            self.notices.push_back(Notice::Ended(reason));
-            self.interrupted(now, &open);
-        }
-        self.give_up();
     }
 
     /// Says goodbye: this node stops.
@@ -485,9 +478,9 @@ impl Machine {
                 self.send_again(conn, lines);
                 Notice::Resumed
             }
-            Meeting::Another(entries) => {
-                self.count_loss(&entries);
-                Notice::Restarted { life, alike, entries }
+            Meeting::Another(unknown) => {
+                self.count_loss(unknown);
+                Notice::Restarted { life, alike, unknown }
             }
         };
         self.notices.push_back(notice);
@@ -510,7 +503,7 @@ impl Machine {
         let (reason, gives_up) = match end {
             End::Bye(reason) => (reason, reason == LinkReason::Leaving),
             End::Broke(reason) => {
-                self.counters.violations += 1;
+                self.counters.violations += u64::from(reason.is_violation());
                 say(&mut self.counters, open.talk.conn, &Frame::Bye(reason), lines);
                 (reason, true)
             }
@@ -548,14 +541,14 @@ impl Machine {
     }
 
     fn give_up(&mut self) {
-        let entries = self.pair.part();
-        self.count_loss(&entries);
-        self.notices.push_back(Notice::Lost { entries });
+        let unknown = self.pair.part();
+        self.count_loss(unknown);
+        self.notices.push_back(Notice::Lost { unknown });
     }
 
-    fn count_loss(&mut self, entries: &[Unacknowledged]) {
+    fn count_loss(&mut self, unknown: usize) {
         self.counters.losses += 1;
-        self.counters.entries_returned += entries.len() as u64;
+        self.counters.entries_returned += unknown as u64;
     }
 
     // Time.

@@ -108,21 +108,13 @@ pub enum Notice {
     Up { life: Life, alike: bool },
     /// After a short break the same peer goes on. Entries are safe; updates may have been lost, so compare.
     Resumed,
-    /// Another life of the peer took the place of the one before, which is gone: it knows nothing of this node. The entries that
-    /// were never acknowledged come back; whether those arrived, nobody knows.
-    Restarted { life: Life, alike: bool, entries: Vec<Unacknowledged> },
+    /// Another life of the peer took the place of the one before, which is gone: it knows nothing of this node. So many
+    /// entries were never acknowledged; which of them arrived, nobody knows.
+    Restarted { life: Life, alike: bool, unknown: usize },
     /// The peer counts as down: silent for longer than the grace, stopped, or it broke the rules. The same of its entries.
-    Lost { entries: Vec<Unacknowledged> },
+    Lost { unknown: usize },
     /// The peer, or this end, ended or refused a connection.
     Ended(LinkReason),
-}
-
-/// What was sent and never acknowledged, with the peer gone.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Unacknowledged {
-    /// It was given to `send_complex`.
-    pub is_complex: bool,
-    pub bytes: Vec<u8>,
 }
 
 /// What came from the peer.
@@ -170,7 +162,7 @@ pub struct LinkCounters {
     pub entries_repeated: u64,
     /// Received once more, and dropped.
     pub entries_dropped: u64,
-    /// Given back to the owner because the peer is gone.
+    /// Never acknowledged, with the peer gone.
     pub entries_returned: u64,
     /// Refused at `link.entries` or `link.entry_bytes`.
     pub refused: u64,

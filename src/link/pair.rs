@@ -4,7 +4,7 @@
 //! pair: its numbers mean nothing any more, and what was kept goes back to the owner. Invariants: `acknowledged` <= what the peer
 //! has received <= `last_sent`; what is kept is exactly what lies between the first and the last.
 
-use super::{Refused, Settings, Unacknowledged};
+use super::{Refused, Settings};
 use crate::base::reason::LinkReason;
 use crate::wire::frame::each_whole;
 use crate::wire::link::{self, Frame, Hello, Life};
@@ -15,7 +15,8 @@ use std::collections::VecDeque;
 pub(super) enum Meeting {
     First,
     Again,
-    Another(Vec<Unacknowledged>),
+    /// So many entries were not acknowledged.
+    Another(usize),
 }
 
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Pair {
             return Err(LinkReason::BadAck);
         }
         for frame in self.kept.drain(..(up_to - self.acknowledged) as usize) {
-            self.kept_bytes -= entry(&frame).1.len();
+            self.kept_bytes -= entry(&frame).len();
         }
         self.acknowledged = up_to;
         Ok(())
@@ -123,34 +124,30 @@ impl Pair {
                 Ok(Meeting::First)
             }
             Some(_) => {
-                let entries = self.start_over();
+                let unknown = self.start_over();
                 self.peer = Some(hello.life);
-                Ok(Meeting::Another(entries))
+                Ok(Meeting::Another(unknown))
             }
         }
     }
 
-    /// Gives the peer up: what this end says from now on is said by another life of it. What was kept comes back.
-    pub(super) fn part(&mut self) -> Vec<Unacknowledged> {
+    /// Gives the peer up: what this end says from now on is said by another life of it. Gives how many
+    /// entries were not acknowledged.
+    pub(super) fn part(&mut self) -> usize {
         self.mine.term += 1;
         self.start_over()
     }
 
-    fn start_over(&mut self) -> Vec<Unacknowledged> {
+    fn start_over(&mut self) -> usize {
         (self.peer, self.acknowledged, self.received, self.kept_bytes) = (None, 0, 0, 0);
-        let given_back = |frame: Vec<u8>| {
-            let (is_complex, bytes) = entry(&frame);
-            Unacknowledged { is_complex, bytes: bytes.to_vec() }
-        };
-        self.kept.drain(..).map(given_back).collect()
+        self.kept.drain(..).count()
     }
 }
 
-/// The entry in a frame of ours, and whether it is a complex message.
-fn entry(frame: &[u8]) -> (bool, &[u8]) {
+/// The entry in a frame of ours.
+fn entry(frame: &[u8]) -> &[u8] {
     match each_whole(frame).next().map(|frame| link::read(&frame)) {
-        Some(Ok(Frame::Entry { bytes, .. })) => (false, bytes),
-        Some(Ok(Frame::Complex { bytes, .. })) => (true, bytes),
+        Some(Ok(Frame::Entry { bytes, .. } | Frame::Complex { bytes, .. })) => bytes,
         _ => unreachable!("only entries are kept"),
     }
 }
@@ -170,10 +167,6 @@ mod tests {
         let (from, to) = (Site::default(), Site::default());
         let purpose = Purpose::Inside;
         Hello { from, to, purpose, cores: 1, lane: 0, attempt: 1, life, known, received, digest: [0; 32] }
-    }
-
-    fn given_back(bytes: &[u8]) -> Unacknowledged {
-        Unacknowledged { is_complex: false, bytes: bytes.to_vec() }
     }
 
     fn pair() -> Pair {
@@ -236,19 +229,19 @@ mod tests {
         send(&mut pair, b"a").unwrap();
         pair.receive(1, None).unwrap();
         assert_eq!(pair.meet(&hello(life(7, 1), Some(life(5, 0)), 1)), Err(LinkReason::BadAck));
-        assert_eq!(pair.meet(&hello(life(7, 1), None, 0)), Ok(Meeting::Another(vec![given_back(b"a")])));
+        assert_eq!(pair.meet(&hello(life(7, 1), None, 0)), Ok(Meeting::Another(1)));
         assert_eq!((pair.received(), pair.kept()), (0, 0));
         for old in [life(7, 0), life(6, 9)] {
             assert_eq!(pair.meet(&hello(old, None, 0)), Err(LinkReason::OldLife));
         }
-        assert_eq!(pair.meet(&hello(life(8, 0), Some(life(4, 0)), 5)), Ok(Meeting::Another(Vec::new())));
+        assert_eq!(pair.meet(&hello(life(8, 0), Some(life(4, 0)), 5)), Ok(Meeting::Another(0)));
     }
 
     #[test]
     fn whoever_gives_up_is_another_life_from_then_on() {
         let mut pair = pair();
         send(&mut pair, b"a").unwrap();
-        assert_eq!((pair.part(), pair.mine, pair.peer()), (vec![given_back(b"a")], life(5, 1), None));
+        assert_eq!((pair.part(), pair.mine, pair.peer()), (1, life(5, 1), None));
         assert_eq!(send(&mut pair, b"b"), Err(Refused::Down));
         assert_eq!(pair.meet(&hello(life(7, 0), Some(life(5, 0)), 1)), Ok(Meeting::First), "it speaks of the life before");
     }

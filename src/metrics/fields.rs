@@ -105,6 +105,7 @@ fields! {
         across_updates, "updates", "Updates sent to other clusters at once: one to each, whoever subscribes there";
         across_entries, "entries", "Everything else sent to other clusters at once";
         gathered_updates, "updates", "Updates to other clusters that might wait (link.non_real_time)";
+        gathered_inactive, "updates", "Of them, those that wait only because nobody there is active (link.non_real_time: inactive)";
         gathered_replaced, "updates", "Of them, those that took the place of an older one";
         gathered_overtaken, "updates", "Of them, those that one which might not wait made needless";
         gathered_entries, "entries", "Everything else that might wait";
@@ -186,6 +187,7 @@ fields! {
         names_known, "names", "Users of other clusters whose cluster is known here";
         names_kept, "names", "Users whose cluster is kept here, as the directory";
         relays, "relays", "Publishers of other nodes that are watched here";
+        publishers_unheeded, "publishers", "Publishers of other clusters watched by inactive clients only, as those were told";
         publishers_across, "users", "Users of this node who are watched at other nodes";
         load_in, "units", "Load from clients in the last unit of time, metrics.meter_unit_ms";
         load_out, "units", "Load to clients in the last unit of time";

@@ -70,20 +70,12 @@ impl Membership {
     /// clock has its part in what tells one life of the node from the next.
     ///
     /// # Errors
-    /// The store is one that others have, too; the dictionary can't be used.
+    /// The dictionary can't be used.
     pub fn of(config: &Config, epoch: u32, wall: WallClock) -> Result<Membership, Fault> {
         let cluster = &config.cluster;
         let (Some(number), Some(node)) = (cluster.number, cluster.node) else {
             return Ok(Membership { number: 0, node: NodeId::default(), address: None, links: None, table: None });
         };
-        if cluster.take_over {
-            let problem = "no node takes over the users of another one yet";
-            return Err(Fault::new("cluster.take_over", problem, "take it out"));
-        }
-        if config.store.kind == StoreKind::Postgres {
-            let problem = "nodes of a cluster have a store each, and can't share a database yet";
-            return Err(Fault::new("store.kind", problem, "write redb"));
-        }
         let node = NodeId(node);
         let (own, others): (Vec<&Peer>, Vec<&Peer>) = cluster.nodes.iter().partition(|peer| peer.node == node);
         let (kept_by, link) = match cluster.coordination {
@@ -108,7 +100,7 @@ impl Membership {
             inline_max: config.presence.inline_max,
         };
         let table = TablePlace {
-            terms: Terms { lease_ms: cluster.lease_ms, take_over: false },
+            terms: Terms { lease_ms: cluster.lease_ms, take_over: config.store.kind == StoreKind::Postgres },
             kept_by,
             node,
             link,
@@ -213,7 +205,8 @@ fn digest(config: &Config) -> [u8; 32] {
     (link.listen, link.address) = (None, None);
     (cluster.etcd_ca, cluster.etcd_certificate, cluster.etcd_key) = (None, None, None);
     (link.ca, link.certificate, link.key, link.dictionary) = (None, None, None, None);
-    let shared = (cluster, &config.directory, link, &config.node.domain);
+    let shares = config.store.kind == StoreKind::Postgres;
+    let shared = (cluster, &config.directory, link, &config.node.domain, shares);
     Sha256::digest(postcard::to_stdvec(&shared).expect("a configuration is plain values")).into()
 }
 

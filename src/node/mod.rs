@@ -19,6 +19,7 @@ mod owners;
 mod passwords;
 mod replies;
 mod survey;
+mod tenure;
 mod timed;
 pub mod trust;
 
@@ -141,13 +142,13 @@ impl Node {
         let mut doors = doors(config, &listening, terms.in_kernel(report.seals));
         doors.links = keeper.links.as_ref().map(|links| links.credentials.clone());
         let mut shards = shards(config, cores, epoch, &membership, &keys, &doors, &mut secrets);
-        let kept = load::load(&*backend, &mut shards)?;
+        let kept = load::load(&*backend, &mut shards, membership.table.as_ref())?;
         let bells = (0..cores).map(|_| Bell::new()).collect::<io::Result<Vec<Bell>>>()?;
         let ring_bells = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn crate::ring::doorbell::Bell>).collect();
         let opening = membership.table.as_ref().map(|_| owners::Opening::new(cores));
         let desk = opening.as_ref().map(owners::Opening::desk);
         let (storage, mut stores) = StorageThread::start(backend, wakes(&bells, opening.as_ref()))?;
-        let port = opening.as_ref().and_then(|_| stores.pop());
+        let opening = opening.and_then(|opening| Some((opening, owners::Ports { table: stores.pop()?, shared: stores.pop()? })));
         let (replies, replied) = Replies::new(&bells);
         let hook = hook::start(config, &replies)?;
         let passwords = passwords::start(replies)?;
@@ -168,8 +169,8 @@ impl Node {
             };
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
-        let owners = opening.zip(port).zip(membership.table.as_ref()).map(|((opening, port), table)| {
-            opening.start(table, table.myself(cores, keys.identity(), &listening), kept, port, commands.clone())
+        let owners = opening.zip(membership.table.as_ref()).map(|((opening, ports), table)| {
+            opening.start(table, table.myself(cores, keys.identity(), &listening), kept, ports, commands.clone())
         });
         let keeper = Arc::new(keeper);
         Ok(Node {
@@ -258,10 +259,10 @@ impl Node {
     }
 }
 
-/// What the store rings after its answers: the cores' bells, and the thread of owners last, if there is one.
+/// What the store rings after its answers: the cores' bells, and the thread of owners last, if there is one, for both its ports.
 fn wakes(bells: &[Bell], opening: Option<&owners::Opening>) -> Vec<Wake> {
     let cores = bells.iter().cloned().map(|bell| Box::new(move || bell.ring()) as Wake);
-    cores.chain(opening.map(owners::Opening::wake)).collect()
+    cores.chain(opening.into_iter().flat_map(|opening| [opening.wake(), opening.wake()])).collect()
 }
 
 /// The processors of a node with these cores.
@@ -298,8 +299,8 @@ fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend
     }
     let dir = DataDir::take_or_create(&config.node.data)?;
     let keys = keys::NodeKeys::in_dir(&config.login, &config.node.data, secrets)?;
-    let backend: Box<dyn Backend> = match database(config, NODE, u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("16")))?
-    {
+    let seed = u64::from_le_bytes(*secrets.bytes16().first_chunk().expect("16"));
+    let backend: Box<dyn Backend> = match database(config, config.cluster.node.unwrap_or(NODE), seed)? {
         Some(settings) => Box::new(PostgresStore::open(settings, Some(dir))?),
         None => Box::new(RedbStore::open(dir)?),
     };
@@ -310,7 +311,7 @@ fn open_store(config: &Config, secrets: &mut Secrets) -> Result<(Box<dyn Backend
 pub fn database(config: &Config, node: u16, seed: u64) -> Result<Option<postgres::Settings>, OpenError> {
     let Some(url) = config.store.url.as_ref().filter(|_| config.store.kind == StoreKind::Postgres) else { return Ok(None) };
     let patience = Duration::from_millis(config.store.timeout_ms.into());
-    let writer = postgres::Writer { cluster: CLUSTER, node };
+    let writer = postgres::Writer { cluster: config.cluster.number.unwrap_or(CLUSTER), node };
     Ok(Some(postgres::Settings { target: postgres::Target::parse(&url.0)?, writer, patience, seed }))
 }
 

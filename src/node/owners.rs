@@ -12,8 +12,10 @@ mod orders;
 use super::cluster::{KeptBy, TablePlace};
 use super::etcd::{self, Etcd};
 use super::load::Kept;
+use super::tenure::Tenure;
 use crate::admin;
 use crate::base::id::NodeId;
+use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
 use crate::drive::{Bell, clock};
 use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms, decode, encode};
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What may wait for the thread. At the limit: a core's word is not taken, and said again; etcd's thread waits.
 const WORDS: usize = 4_096;
@@ -36,6 +39,9 @@ const WORDS: usize = 4_096;
 const ASKED_AT_ONCE: usize = 1_024;
 /// What is heard at once, before the cores are told what has become of it.
 const WORDS_AT_ONCE: usize = 256;
+
+/// What it may take to write what is to be written before this node leaves. At the limit: it's lost.
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 /// What the thread hears.
 enum Heard {
@@ -58,11 +64,13 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Hands over what a core says. What it wants and could not be taken stays: all else is said again by whoever said it.
+    /// Hands over what a core says. What could not be taken stays, but for what is said again by whoever said it.
     pub fn take(&self, words: &mut Vec<Word>) {
         for word in std::mem::take(words) {
-            if let Err(TrySendError::Full(Heard::Word(word @ Word::Wanted(_)))) = self.put.try_send(Heard::Word(word)) {
-                words.push(word);
+            match self.put.try_send(Heard::Word(word)) {
+                Err(TrySendError::Full(Heard::Word(Word::Heard { .. } | Word::Met(_)))) => {}
+                Err(TrySendError::Full(Heard::Word(word))) => words.push(word),
+                Ok(()) | Err(_) => {}
             }
         }
     }
@@ -102,11 +110,12 @@ impl Opening {
         place: &TablePlace,
         me: Myself,
         kept: Kept,
-        port: Port,
+        ports: Ports,
         cores: Vec<(Sender<batch::Command>, Bell)>,
     ) -> io::Result<Owners> {
         let Opening { desk, taken } = self;
-        let Kept { table, owners } = kept;
+        let Kept { table, owners, inhabited } = kept;
+        let Ports { table: port, shared } = ports;
         let (now, node, link, terms) = (clock::now(), me.node, me.link, place.terms);
         let claims: Vec<u16> = (0..=u16::MAX).filter(|&slot| owners[usize::from(slot)] == node).collect();
         let engine = match &place.kept_by {
@@ -138,6 +147,7 @@ impl Opening {
             engine,
             owners,
             has_news: false,
+            tenure: terms.take_over.then(|| Tenure::new(node, cores.len() as u16, terms, inhabited, shared)),
             knows_table: false,
             steward: NOBODY,
             said_steward: None,
@@ -156,6 +166,14 @@ impl Opening {
         let thread = std::thread::Builder::new().name("fanal-owners".into()).spawn(move || keeper.run(taken))?;
         Ok(Owners { desk, thread })
     }
+}
+
+/// The thread's ways to the store.
+pub(super) struct Ports {
+    /// For the table.
+    pub table: Port,
+    /// For what nodes share.
+    pub shared: Port,
 }
 
 /// The running thread.
@@ -193,6 +211,8 @@ struct Keeper {
     /// By slot, as the cores are told.
     owners: Vec<NodeId>,
     has_news: bool,
+    /// Where nodes take users over.
+    tenure: Option<Tenure>,
     /// The table has been heard.
     knows_table: bool,
     /// As the cores are told.
@@ -233,6 +253,7 @@ impl Keeper {
                 break;
             }
         }
+        self.give_all_up(&taken);
         // From here on etcd's thread need not wait to be heard.
         drop(taken);
         let now = clock::now();
@@ -244,9 +265,46 @@ impl Keeper {
     }
 
     fn next(&self, now: Time) -> Time {
-        match &self.engine {
+        let next = match &self.engine {
             Engine::Embedded(embedded) => embedded.next(),
             Engine::Etcd(_) => now + self.terms.beat(),
+        };
+        self.tenure.iter().map(Tenure::next).fold(next, Time::min)
+    }
+
+    /// Before others may have this node's users, what is to be written of them is written.
+    fn give_all_up(&mut self, taken: &Receiver<Heard>) {
+        let Some(tenure) = &mut self.tenure else { return };
+        tenure.give_up(Reason::ShuttingDown);
+        self.tell_cores();
+        let (until, mut stores) = (clock::now() + GIVE_UP, false);
+        while let Some(tenure) = &mut self.tenure {
+            stores |= !stores && tenure.is_caught_up() && tenure.store_nothing();
+            if stores && tenure.is_stored() {
+                break;
+            }
+            match taken.recv_timeout(until - clock::now()) {
+                Ok(Heard::Word(Word::CaughtUp)) => tenure.caught_up(),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Cores hear what of theirs comes or goes, and then of all owners.
+    fn tell_cores(&mut self) {
+        if let Some(tenure) = &mut self.tenure {
+            let (orders, has_news) = tenure.take();
+            orders.into_iter().for_each(|(core, order)| self.order(core, order));
+            self.has_news |= has_news;
+        }
+        let steward = self.steward();
+        if std::mem::take(&mut self.has_news) | (std::mem::replace(&mut self.steward, steward) != steward) {
+            let owners: Arc<[NodeId]> = match &self.tenure {
+                Some(tenure) => tenure.owners(),
+                None => self.owners.clone().into(),
+            };
+            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward }));
         }
     }
 
@@ -255,19 +313,27 @@ impl Keeper {
         self.command(now, Command::Report { users, free: 0 });
         let events = self.engine.embedded().map(|embedded| embedded.go_on(now)).unwrap_or_default();
         events.into_iter().for_each(|event| self.happened(event));
+        self.wanted.extend(self.tenure.as_mut().map(Tenure::take_wanted).unwrap_or_default());
         self.ask_again(now);
         self.say();
         if std::mem::take(&mut self.has_new_members) {
             self.tell_members();
         }
-        let steward = self.steward();
-        let has_changed = std::mem::replace(&mut self.steward, steward) != steward;
-        if std::mem::take(&mut self.has_news) || has_changed {
-            let owners: Arc<[NodeId]> = self.owners.clone().into();
-            (0..self.cores.len()).for_each(|core| self.order(core, Order::Owners { owners: owners.clone(), steward }));
+        let steward = self.steward;
+        // What goes is given up before anything else comes.
+        self.tell_cores();
+        if let Some(tenure) = &mut self.tenure {
+            tenure.go_on(now);
+            if let Engine::Embedded(embedded) = &mut self.engine {
+                tenure.take_confirmed().into_iter().for_each(|asked| embedded.follower.confirm(asked));
+                if embedded.follower.wants_confirmation(now) {
+                    tenure.confirm(now);
+                }
+            }
+            self.tell_cores();
         }
         if let Engine::Etcd(_) = self.engine
-            && has_changed
+            && self.steward != steward
         {
             self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
         }
@@ -289,6 +355,8 @@ impl Keeper {
                 Engine::Embedded(embedded) => embedded.heard(now, from, &bytes),
                 Engine::Etcd(_) => self.said_steward = decode(&bytes).map(NodeId).or(self.said_steward),
             },
+            Heard::Word(Word::CaughtUp) => self.tenure.iter_mut().for_each(Tenure::caught_up),
+            Heard::Word(Word::Unreadable { slot, why }) => self.tenure.iter_mut().for_each(|tenure| tenure.unreadable(slot, &why)),
             Heard::Event(event) => self.happened(event),
             Heard::Question(question) => self.answer(now, question),
             Heard::Stored => {}
@@ -316,6 +384,7 @@ impl Keeper {
 
     /// What the engine tells, whichever it is.
     fn happened(&mut self, event: Event) {
+        self.tenure.iter_mut().for_each(|tenure| tenure.hear(&event));
         match event {
             Event::Changed(lines) => {
                 (self.has_news, self.knows_table) = (true, true);

@@ -125,6 +125,19 @@ impl Follower {
         (node == self.me.node && epoch >= since).then_some(epoch)
     }
 
+    /// Where nodes take over: whether the lease is so short that it's time to ask the database what the coordinator does not say.
+    pub fn wants_confirmation(&self, now: Time) -> bool {
+        self.joined.is_some() && self.terms.take_over && self.lease_until < now + self.terms.confirmed_lease()
+    }
+
+    /// The database has said, to a question asked at this time, that nobody has taken this node's place: whoever takes it does not
+    /// act in it before `Terms::before_acting` is over.
+    pub fn confirm(&mut self, asked: Time) {
+        if self.joined.is_some() {
+            self.lease_until = self.lease_until.max(asked + self.terms.confirmed_lease());
+        }
+    }
+
     /// What to send to the coordinator, in this order.
     pub fn take_asks(&mut self) -> Vec<Ask> {
         std::mem::take(&mut self.asks)

@@ -95,7 +95,10 @@ pub enum Refusal {
     NoNumber,
     #[error("a later life of this node has joined: this process must end")]
     Outlived,
-    #[error("cluster.lease_ms and cluster.take_over are {} and {} at the others: write the same here", .0.lease_ms, .0.take_over)]
+    #[error(
+        "cluster.lease_ms is {} at the others, and it is {} that they share a database (store.kind): write the same here",
+        .0.lease_ms, .0.take_over
+    )]
     Terms(super::Terms),
     #[error("the cluster has {MEMBERS} nodes already: have one forgotten that will never return")]
     Full,
@@ -107,7 +110,7 @@ pub enum Refusal {
     NobodyServes,
     #[error("its owner is away, and the users' data with it: start that node again")]
     OwnerAway,
-    #[error("cluster.take_over is off: users stay with the node whose disk they are on")]
+    #[error("users stay with the node whose disk they are on: nodes take users over where they share a database (store.kind)")]
     Stays,
     #[error("node {} is there: stop it first", .0.0)]
     StillThere(NodeId),

@@ -23,6 +23,8 @@
 //! - At no time do two nodes count themselves the owner of a slot; the epochs of a slot only grow.
 //! - With `take_over`, a node stops by its own clock before the coordinator may give its slots away. Without it, its slots stay
 //!   its own while it's away (its users' data are on its own disk), so it is not fenced and goes on.
+//! - A node whose coordinator is away goes on, too, as long as the database says that nobody has taken its place
+//!   (`Follower::confirm`): without its coordinator nobody is given anything.
 //! - A number belongs to one node at a time: another one is refused while the lease holds, and as long as the first one's disk
 //!   has users.
 
@@ -64,6 +66,16 @@ impl Terms {
     /// How long it lasts for the node that holds it, from when it asked: a tenth less, which is how far clocks may drift apart.
     pub fn own_lease(self) -> Duration {
         self.lease() * 9 / 10
+    }
+
+    /// How long a node that has replaced another one waits before it acts in its place.
+    pub fn before_acting(self) -> Duration {
+        self.lease() / 2
+    }
+
+    /// How long a node that has not been replaced may act from then on: a tenth less.
+    pub fn confirmed_lease(self) -> Duration {
+        self.before_acting() * 9 / 10
     }
 
     /// How often a node is heard: four times in a lease.

@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use crate::base::id::{Seat, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::map::Map;
+use crate::store::rows::DIRECTORY_KEY;
 use crate::store::{Durability, Table, Write};
 use moving::Moving;
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names of one core. At the limit: no more are taken, and clusters go on asking.
 pub const NAMES: usize = 1 << 23;
-/// How the keys of its rows in `Meta` begin.
-const KEY: &[u8] = b"directory:";
 
 /// What clusters and the directory say to each other.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -137,7 +136,7 @@ impl Directory {
     /// # Errors
     /// It is, and can't be read.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
-        let Some(name) = key.strip_prefix(KEY) else { return Ok(()) };
+        let Some(name) = key.strip_prefix(DIRECTORY_KEY) else { return Ok(()) };
         let (jid, user) = read_row(name, value).ok_or("a name of the directory")?;
         self.names.insert(jid, user);
         Ok(())
@@ -148,9 +147,23 @@ impl Directory {
         self.names.retain(|jid, _| map.is_near(jid));
     }
 
-    pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
+    /// Another node looks after these names from now on, and has their rows.
+    pub fn release(&mut self, goes: impl Fn(&Bare) -> bool) {
+        self.names.retain(|jid, _| !goes(jid));
+        self.unsure.retain(|jid, _| !goes(jid));
+        self.storing.retain(|_, storing| match storing {
+            Storing::Settle { jid, .. } | Storing::Given { jid, .. } => !goes(jid),
+            Storing::Forget { .. } => true,
+        });
+    }
+
+    /// A cluster asks. `is_here`: the user lives on this core, which the directory may not have been told yet.
+    pub fn locate(&mut self, jid: Bare, by: u16, is_here: bool, out: &mut Outbox) {
         self.located += 1;
-        let cluster = self.cluster(&jid);
+        let cluster = match self.cluster(&jid) {
+            0 if is_here => out.map.cluster,
+            cluster => cluster,
+        };
         answer(Inquiry::Located { jid, cluster }, by, out);
     }
 
@@ -213,7 +226,7 @@ impl Directory {
 
 /// The row of a name; `None`: it goes.
 fn row(jid: &Bare, value: Option<Vec<u8>>) -> Write {
-    Write { table: Table::Meta, key: row_key(KEY, jid), value }
+    Write { table: Table::Meta, key: row_key(DIRECTORY_KEY, jid), value }
 }
 
 fn answer(inquiry: Inquiry, to: u16, out: &mut Outbox) {

@@ -8,6 +8,10 @@
 //! that the home does not have any more; what the home tells by reference is asked for once, and no edge hears of it before it has
 //! come whole.
 
+mod compare;
+
+pub use compare::{Compare, Known};
+
 use super::ask_first::AskFirst;
 use super::cache::Cache;
 use super::control::{Control, Snapshot, UserRef};
@@ -21,8 +25,10 @@ use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::wire::event::Head;
 use ahash::RandomState;
+use compare::Comparing;
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use thin_vec::ThinVec;
 
 /// What an edge has asked: whether a subscriber may see a publisher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +44,12 @@ pub struct Question {
 impl Question {
     fn destination(&self) -> Destination {
         Destination { seat: self.seat, slot: self.slot }
+    }
+
+    /// The same, as it's asked of a home.
+    pub fn ask(self, publisher: UserId) -> Control {
+        let Question { subscriber, seat, slot, nonce, known } = self;
+        Control::Watch { publisher, subscriber, seat, slot, nonce, known }
     }
 }
 
@@ -55,7 +67,7 @@ pub struct RelayCounters {
 }
 
 /// One publisher of another node.
-struct Relay {
+pub struct Relay {
     user: UserId,
     /// Known once the home has answered, which makes the grant.
     jid: Option<Bare>,
@@ -64,14 +76,63 @@ struct Relay {
     /// What was told by reference and has not come yet. It is newer than what is in the cache.
     wanted: Cache,
     outbound: SmallVec<[Destination; 2]>,
+    /// Of those, the ones where nobody looks at the publisher; and whether the home was told that it's so everywhere.
+    unheeded: ThinVec<Destination>,
+    is_unheeded: bool,
     /// Questions that the home has not answered yet, by their numbers there.
     asked: Vec<(u32, Question)>,
     /// Questions that wait for the home's first answer.
     waiting: Vec<Question>,
     ask_first: AskFirst,
+    /// Its home is out of reach: to all edges the publisher is gone, and what is kept is only to be compared.
+    away: bool,
+    /// What is kept is being compared, and the home has not said that it's otherwise.
+    in_question: bool,
 }
 
 impl Relay {
+    /// What edges are told.
+    fn shown(&self) -> &[u8] {
+        if self.away { &[] } else { self.cache.bytes() }
+    }
+
+    /// Nobody has asked for it yet.
+    fn new(user: UserId) -> Relay {
+        Relay {
+            user,
+            jid: None,
+            grant: Grant::Asked,
+            cache: Cache::default(),
+            wanted: Cache::default(),
+            outbound: SmallVec::new(),
+            unheeded: ThinVec::new(),
+            is_unheeded: false,
+            asked: Vec::new(),
+            waiting: Vec::new(),
+            ask_first: AskFirst::default(),
+            away: false,
+            in_question: false,
+        }
+    }
+
+    pub fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// The edges that watch, and what was asked and is not answered.
+    pub fn watchers(&self) -> &[Destination] {
+        &self.outbound
+    }
+
+    pub fn questions(&self) -> impl Iterator<Item = Question> {
+        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+    }
+
+    /// The edges are told of this state, as far as they don't know it.
+    pub fn tell(&mut self, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
+        catch_up(self, now, events, counters, edge, out);
+    }
+
     fn is_idle(&self) -> bool {
         self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
     }
@@ -81,12 +142,15 @@ impl Relay {
 pub struct Relays {
     relays: HashMap<UserId, Relay, RandomState>,
     next_nonce: u32,
+    /// By where their homes are.
+    comparing: BTreeMap<Seat, Comparing>,
     pub counters: RelayCounters,
 }
 
 impl Relays {
     pub fn new(hasher: RandomState) -> Relays {
-        Relays { relays: HashMap::with_hasher(hasher), next_nonce: 0, counters: RelayCounters::default() }
+        let (relays, comparing) = (HashMap::with_hasher(hasher), BTreeMap::new());
+        Relays { relays, next_nonce: 0, comparing, counters: RelayCounters::default() }
     }
 
     pub fn count(&self) -> usize {
@@ -96,7 +160,7 @@ impl Relays {
     /// The frames of a publisher's whole state, for an edge on this core.
     pub fn events_of(&self, user: UserId, events: &mut Events) {
         if let Some(relay) = self.relays.get(&user) {
-            events.append(relay.cache.bytes());
+            events.append(relay.shown());
         }
     }
 
@@ -114,49 +178,58 @@ impl Relays {
         self.relays.get(&user).map_or(0, |relay| relay.cache.glance())
     }
 
-    /// An edge of this node wants to watch a publisher.
-    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
-        let relay = self.relays.entry(publisher).or_insert_with(|| Relay {
-            user: publisher,
-            jid: None,
-            grant: Grant::Asked,
-            cache: Cache::default(),
-            wanted: Cache::default(),
-            outbound: SmallVec::new(),
-            asked: Vec::new(),
-            waiting: Vec::new(),
-            ask_first: AskFirst::default(),
-        });
+    /// An edge of this node wants to watch a publisher. False: the home must be asked.
+    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) -> bool {
+        let relay = self.relays.entry(publisher).or_insert_with(|| Relay::new(publisher));
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
-            match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
-                true => add_destination(relay, question.destination()),
+            match question.known == Some(frame::digest(relay.shown())) && relay.ask_first.is_empty() {
+                true => add_destination(relay, question.destination(), out),
                 false => answer(relay, question, out),
             }
-        } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
+            return true;
+        }
+        if relay.grant == Grant::Asked && !relay.asked.is_empty() {
             relay.waiting.push(question);
         } else {
             self.counters.asked += 1;
             ask(relay, question, &mut self.next_nonce, out);
         }
+        false
     }
 
     /// An edge watches a publisher no more.
     pub fn unwatch(&mut self, publisher: UserId, gone: Destination, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
         relay.outbound.retain(|destination| *destination != gone);
+        relay.unheeded.retain(|destination| *destination != gone);
         relay.asked.retain(|(_, question)| question.destination() != gone);
         relay.waiting.retain(|question| question.destination() != gone);
+        tell_attention(relay, out);
         self.go_on(publisher, out);
+    }
+
+    /// Whether somebody at an edge looks at a publisher of another cluster.
+    pub fn attention(&mut self, publisher: UserId, at: Destination, active: bool, out: &mut Outbox) {
+        let Some(relay) = self.relays.get_mut(&publisher).filter(|relay| relay.outbound.contains(&at)) else { return };
+        relay.unheeded.retain(|destination| *destination != at);
+        if !active {
+            relay.unheeded.push(at);
+        }
+        tell_attention(relay, out);
+    }
+
+    /// Whose approvals have been taken back, by a snapshot that is about to be taken over.
+    pub fn revoked_by(&self, snapshot: &Snapshot) -> Vec<UserId> {
+        let Some(relay) = self.relays.get(&snapshot.publisher) else { return Vec::new() };
+        let revoked = snapshot.revoked.iter().copied();
+        revoked.filter(|&user| user != snapshot.subscriber && !relay.ask_first.must_ask(user)).collect()
     }
 
     /// The home has approved a subscriber, or whoever was approved before, and tells the publisher's state.
     pub fn snapshot(&mut self, now: Time, snapshot: Snapshot, edge: &mut Edge, out: &mut Outbox) {
         let Snapshot { publisher, jid, subscriber, nonce, events, revoked, .. } = snapshot;
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        for &user in revoked.iter().filter(|&&user| user != subscriber && !relay.ask_first.must_ask(user)) {
-            revoke(relay, user, out);
-        }
         relay.ask_first.approved(subscriber, &revoked);
         relay.jid = Some(jid);
         relay.grant = Grant::Given;
@@ -177,7 +250,10 @@ impl Relays {
     /// The home has not approved a subscriber.
     pub fn refused(&mut self, publisher: UserId, nonce: u32, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else { return };
+        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else {
+            relay.in_question = false;
+            return;
+        };
         let (_, Question { subscriber, seat, slot, nonce, .. }) = relay.asked.swap_remove(at);
         out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         self.go_on(publisher, out);
@@ -191,17 +267,32 @@ impl Relays {
         Some(is_known || kept.iter().map(|kept| frame::frames(kept.bytes()).count()).sum::<usize>() < most)
     }
 
-    /// The home has taken an approval back: every edge must know before the next update.
-    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) {
-        let Some(relay) = self.relays.get_mut(&publisher) else { return };
+    /// The home has taken an approval back: every edge must know before the next update. Gives the publisher's slot at this core's
+    /// own edge, which updates reach at once.
+    pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) -> Option<u32> {
+        let relay = self.relays.get_mut(&publisher)?;
         relay.ask_first.add(subscriber);
-        revoke(relay, subscriber, out);
+        let (own, others): (Vec<_>, Vec<_>) = relay.outbound.iter().partition(|destination| destination.seat == out.map.here);
+        for Destination { seat, slot } in others {
+            out.send(seat, Control::Revoke { publisher, subscriber, slot });
+        }
+        own.first().map(|destination| destination.slot)
     }
 
     /// An update of a publisher of another node, as an event frame.
     pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
         let head = frame::head(frame);
-        let relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
+        let mut relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
+        if let Some(relay) = relay.as_deref_mut().filter(|relay| relay.away) {
+            // A home that has been asked may have said already that all the rest is as it's known here.
+            match relay.in_question {
+                true => {
+                    relay.away = false;
+                    show(relay, now, edge, out);
+                }
+                false => come_back(relay),
+            }
+        }
         if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
             self.counters.stale += 1;
         }
@@ -210,7 +301,7 @@ impl Relays {
     /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
     pub fn state_of(&self, user: UserId, session: SessionId, watches: impl Fn(&Destination) -> bool) -> Option<Option<&[u8]>> {
         let relay = self.relays.get(&user).filter(|relay| relay.outbound.iter().any(watches))?;
-        Some(relay.cache.of_session(session).filter(|frame| !is_farewell(&frame::head(frame))))
+        Some(relay.cache.of_session(session).filter(|frame| !relay.away && !is_farewell(&frame::head(frame))))
     }
 
     /// Whether a session's presence is on its way here.
@@ -218,29 +309,17 @@ impl Relays {
         self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
     }
 
-    /// Homes may have changed without a word: their node was out of reach, has started anew, or others own their users now. What
-    /// was asked is asked again, and what was granted is compared.
-    pub fn ask_again(&mut self, concerns: impl Fn(UserId) -> bool, out: &mut Outbox) {
-        for user in self.users(concerns) {
-            let relay = self.relays.get_mut(&user).expect("listed");
-            for &(nonce, Question { subscriber, .. }) in &relay.asked {
-                send_question(user, subscriber, nonce, None, out);
-            }
-            if relay.grant == Grant::Given {
-                self.next_nonce = self.next_nonce.wrapping_add(1);
-                let known = frame::digest(relay.cache.bytes());
-                send_question(user, UserId::NOBODY, self.next_nonce, Some(known), out);
-            }
-            // What was on its way may be lost. It's in the answer.
-            relay.wanted = Cache::default();
-        }
+    /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
+    pub fn take(&mut self, concerns: impl Fn(UserId) -> bool) -> Vec<Relay> {
+        self.users(concerns).into_iter().map(|user| self.relays.remove(&user).expect("listed")).collect()
     }
 
-    /// The nodes of these publishers are down: they are shown as gone, until their homes say otherwise.
-    pub fn lost(&mut self, now: Time, concerns: impl Fn(UserId) -> bool, edge: &mut Edge, out: &mut Outbox) {
-        for user in self.users(concerns) {
-            let relay = self.relays.get_mut(&user).expect("listed");
-            catch_up(relay, now, &Events::default(), &mut self.counters, edge, out);
+    /// A publisher's home is elsewhere from now on; those who watched it here still do.
+    pub fn put(&mut self, user: UserId, jid: Bare, events: &Events, outbound: SmallVec<[Destination; 2]>) {
+        if !outbound.is_empty() {
+            let (cache, grant) = (Cache::of(events), Grant::Given);
+            let relay = Relay { jid: Some(jid), grant, cache, outbound, ..Relay::new(user) };
+            self.relays.insert(user, relay);
         }
     }
 
@@ -278,18 +357,29 @@ fn send_question(publisher: UserId, subscriber: UserId, nonce: u32, known: Optio
     out.send(out.map.home(publisher), Control::Watch { publisher, subscriber, seat: out.map.here, slot: SLOT, nonce, known });
 }
 
-fn add_destination(relay: &mut Relay, destination: Destination) {
+fn add_destination(relay: &mut Relay, destination: Destination, out: &mut Outbox) {
+    relay.unheeded.retain(|unheeded| *unheeded != destination);
     if !relay.outbound.contains(&destination) {
         relay.outbound.push(destination);
+    }
+    tell_attention(relay, out);
+}
+
+/// Tells the home if nobody looks at the publisher any more, or somebody does again.
+fn tell_attention(relay: &mut Relay, out: &mut Outbox) {
+    let is_unheeded = !relay.outbound.is_empty() && relay.unheeded.len() == relay.outbound.len();
+    if std::mem::replace(&mut relay.is_unheeded, is_unheeded) != is_unheeded {
+        let (publisher, seat, active) = (relay.user, out.map.here, !is_unheeded);
+        out.send(out.map.home(publisher), Control::Attention { publisher, seat, slot: SLOT, active });
     }
 }
 
 /// Answers an edge from what is kept.
 fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
-    add_destination(relay, question.destination());
+    add_destination(relay, question.destination(), out);
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
-    events.append(relay.cache.bytes());
+    events.append(relay.shown());
     if seat.node != out.map.here.node {
         // Of these sessions it may know more, and they have not gone.
         let unknown =
@@ -302,19 +392,41 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     out.send_state(seat, snapshot);
 }
 
-fn revoke(relay: &Relay, subscriber: UserId, out: &mut Outbox) {
-    for &Destination { seat, slot } in &relay.outbound {
-        out.send(seat, Control::Revoke { publisher: relay.user, subscriber, slot });
+/// To the edges the publisher is gone from now on.
+fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
+    relay.wanted = Cache::default();
+    let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+    for ended in kept.map(Ended::of).collect::<Vec<_>>() {
+        let mut farewell = Events::default();
+        ended.tell(relay.user, &mut farewell);
+        spread(relay, now, farewell.bytes(), edge, out);
+    }
+}
+
+/// The publisher is as it was when its home went out of reach.
+fn show(relay: &Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
+    let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+    there.for_each(|frame| spread(relay, now, frame, edge, out));
+}
+
+/// The home is heard again: what it says counts, and to the edges it's news.
+fn come_back(relay: &mut Relay) {
+    relay.in_question = false;
+    if std::mem::take(&mut relay.away) {
+        relay.cache = Cache::default();
     }
 }
 
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
-    let there: Vec<SessionId> = events.iter().map(|frame| frame::head(frame).session).collect();
-    let wanted: Vec<SessionId> = frame::frames(relay.wanted.bytes()).map(|frame| frame::head(frame).session).collect();
-    wanted.into_iter().filter(|session| !there.contains(session)).for_each(|session| relay.wanted.forget(session));
+    come_back(relay);
+    // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
+    let of = |head: Head| (head.session, head.version.epoch);
+    let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();
+    let wanted: Vec<(SessionId, u32)> = frame::frames(relay.wanted.bytes()).map(|frame| of(frame::head(frame))).collect();
+    wanted.into_iter().filter(|wanted| !there.contains(wanted)).for_each(|(session, _)| relay.wanted.forget(session));
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&ended.session)).collect();
+    let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
         let mut farewell = Events::default();

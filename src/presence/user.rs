@@ -230,6 +230,8 @@ pub struct User {
     pub sessions: Vec<Session>,
     pub outbound: SmallVec<[Destination; 2]>,
     pub next_session: u32,
+    /// Of the versions of the user's presence: that of the home's when the user came here.
+    pub epoch: u32,
     pub jid: Bare,
     pub roster: Box<Roster>,
     pub credentials: Option<Box<ScramCredentials>>,
@@ -271,6 +273,7 @@ impl User {
             sessions: Vec::new(),
             outbound: SmallVec::new(),
             next_session: 1,
+            epoch: 0,
             jid,
             roster: Box::default(),
             credentials: None,
@@ -403,21 +406,21 @@ impl User {
     }
 
     /// The frames that tell the user's whole state: each available session, or the last presence.
-    pub fn events(&self, epoch: u32, events: &mut Events) {
+    pub fn events(&self, events: &mut Events) {
         let mut available = self.sessions.iter().filter(|session| session.available).peekable();
         if let (None, Some(last)) = (available.peek(), self.last()) {
             let head =
                 Head { user: self.id, version: last.version, session: last.session, show: Show::Unavailable, flags: event::LAST };
             events.push(head, &last.presence);
         }
-        available.for_each(|session| events.push(session.head(self.id, epoch), &session.presence));
+        available.for_each(|session| events.push(session.head(self.id, self.epoch), &session.presence));
     }
 
     /// The frames of the user's available sessions but one.
-    pub fn other_events(&self, but: SessionId, epoch: u32) -> Events {
+    pub fn other_events(&self, but: SessionId) -> Events {
         let others = self.sessions.iter().filter(|session| session.available && session.id != but);
         let mut events = Events::default();
-        others.for_each(|session| events.push(session.head(self.id, epoch), &session.presence));
+        others.for_each(|session| events.push(session.head(self.id, self.epoch), &session.presence));
         events
     }
 

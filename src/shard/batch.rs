@@ -4,8 +4,11 @@
 //! has been granted. Serves G3.
 
 use super::links::LaneNews;
+use super::owners::Row;
 use crate::base::id::{NodeId, RawSocket, Seat};
 use crate::base::jid::Bare;
+use crate::base::map::Slots;
+use crate::base::reason::Reason;
 use crate::front::native::Parting;
 use crate::front::translate::Translate;
 use crate::ownership::clusters::Clusters;
@@ -81,6 +84,19 @@ pub enum Order {
         owners: Arc<[NodeId]>,
         steward: NodeId,
     },
+    /// Rows of users who are to live here from the next `Owners` on, under this epoch. Answered by `Word::CaughtUp`.
+    Take {
+        epoch: u32,
+        rows: Vec<Row>,
+    },
+    /// Users of these slots live here no longer. Answered by `Word::CaughtUp`, once everything that will be written of them has
+    /// been handed to the store.
+    GiveUp {
+        slots: Arc<Slots>,
+        reason: Reason,
+    },
+    /// The owner of these slots has begun anew.
+    Anew(Arc<Slots>),
     /// The nodes of this cluster from now on, this one among them, and where they are.
     Nodes(Arc<[(NodeId, SocketAddr)]>),
     /// This is for the thread that keeps another node's table of owners.

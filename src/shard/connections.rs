@@ -240,6 +240,7 @@ impl Shard {
             ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
             ClientFrame::Activity(activity) if tag.stream == 0 => {
                 self.out.lines.hold(conn, !activity.active());
+                self.edge.set_active(conn.slot, activity.active(), &mut self.out);
                 self.ask(conn, tag, Ask::Activity { active: activity.active() })
             }
             _ => match request(frame) {

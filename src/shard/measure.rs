@@ -76,6 +76,7 @@ impl Shard {
         counters.across_entries = crossings.entries;
         counters.complex_received = crossings.received;
         counters.gathered_updates = crossings.gathered.updates;
+        counters.gathered_inactive = crossings.inactive;
         counters.gathered_replaced = crossings.gathered.replaced;
         counters.gathered_overtaken = crossings.gathered.overtaken;
         counters.gathered_entries = crossings.gathered.others;
@@ -144,6 +145,7 @@ impl Shard {
             names_known: self.gateway.known_count() as u64,
             names_kept: self.homes.directory.count() as u64,
             relays: self.homes.relays.count() as u64,
+            publishers_unheeded: self.edge.unheeded_count() as u64,
             publishers_across: self.homes.across(&self.out) as u64,
             load_in: load.units_in,
             load_out: load.units_out,

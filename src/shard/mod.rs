@@ -43,7 +43,7 @@ pub use expect::EXPECTED;
 pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
 pub use operate::Answer;
-pub use owners::Word;
+pub use owners::{Row, Word};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
 use crate::base::hashed::TokenSecret;

@@ -55,6 +55,9 @@ impl Shard {
                 self.answers.push((ticket, Answer::Clients(clients)));
             }
             Order::Owners { owners, steward } => self.set_owners(now, owners, steward),
+            Order::Take { epoch, rows } => self.take_users(now, epoch, rows),
+            Order::GiveUp { slots, reason } => self.give_up_slots(now, &slots, reason),
+            Order::Anew(slots) => self.began_anew(now, &slots),
             Order::Nodes(nodes) => self.set_nodes(now, nodes),
             Order::Say { to, bytes } => self.say_of_owners(to, &bytes),
             Order::Stop => self.stop(),

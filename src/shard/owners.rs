@@ -6,17 +6,23 @@
 //! it is; what waits is refused in the end, and what can't be, because nobody waits for it, is made good when the owners are known.
 
 use super::Shard;
-use crate::base::id::{NodeId, slot_of};
+use crate::base::id::{NodeId, UserId, slot_of};
+use crate::base::map::Slots;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, SessionEvent};
 use crate::presence::errand::What;
+use crate::store::Table;
+use crate::store::rows::slot_of_key;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What may wait, on one core. At the limit: refused, `home_out_of_reach`.
 const WAITING: usize = 16_384;
+
+/// Table, key, value.
+pub type Row = (Table, Vec<u8>, Vec<u8>);
 
 /// What a core says to the thread that keeps the table.
 #[derive(Debug)]
@@ -27,6 +33,10 @@ pub enum Word {
     Met(NodeId),
     /// These slots have no owner.
     Wanted(BTreeSet<u16>),
+    /// What this core was told to take or give up, it has.
+    CaughtUp,
+    /// A row that is to be loaded can't be: the slot stays closed.
+    Unreadable { slot: u16, why: String },
 }
 
 /// What waits for owners.
@@ -57,6 +67,8 @@ impl Shard {
         self.out.map.set_steward(steward);
         let map = self.out.map.clone();
         self.waiting.wanted.retain(|&slot| !map.is_owned(slot));
+        let gained = map.gained_since(&before);
+        self.homes.arrive(now, &mut self.edge, &mut self.out);
         for (until, control) in std::mem::take(&mut self.waiting.controls) {
             match control.slot().filter(|&slot| map.is_known(slot) && !self.comes_too_early(&control)) {
                 Some(slot) => self.out.send(map.home_of_slot(slot), control),
@@ -65,14 +77,53 @@ impl Shard {
         }
         let Shard { homes, out, waiting, .. } = self;
         let missed = std::mem::take(&mut waiting.missed);
-        homes.relays.ask_again(|user| missed || before.home(user).node != map.home(user).node, out);
-        if missed {
-            let nodes: Vec<NodeId> = out.peers.keys().copied().chain([map.here.node]).collect();
-            nodes.into_iter().for_each(|node| homes.ways_again(node, out));
-        }
+        let moves = |user: UserId| before.home(user).node != map.home(user).node;
+        homes.relays.ask_again(|user| missed || map.is_known(user.slot()) && moves(user), out);
+        let nodes: BTreeSet<NodeId> = match missed {
+            true => out.peers.keys().copied().chain([map.here.node]).collect(),
+            false => gained.clone(),
+        };
+        nodes.into_iter().for_each(|node| homes.ways_again(node, out));
         if map.directory != 0 && map.directory == map.cluster {
             homes.directory.hand_over(out);
         }
+        // Of a slot that has an owner, the users' sessions stay behind with the one before.
+        let has_gone = |user: UserId| before.is_owned(user.slot()) && moves(user);
+        for session in self.edge.sessions_of_homes(has_gone) {
+            self.session_ended(session, Reason::HomeOutOfReach);
+        }
+        if gained.contains(&map.here.node) {
+            self.tell_of_homes(map.here.node, false);
+        }
+        self.work_off(now);
+    }
+
+    /// Rows of users who are to live here, as another node has left them.
+    pub(super) fn take_users(&mut self, now: Time, epoch: u32, rows: Vec<Row>) {
+        self.homes.begin_epoch(epoch);
+        if rows.iter().any(|(table, ..)| *table == Table::Accounts) {
+            self.homes.settle_all_anew();
+        }
+        for (table, key, value) in rows {
+            if let Err(why) = self.homes.load(table, &key, &value) {
+                self.words.push(Word::Unreadable { slot: slot_of_key(table, &key).unwrap_or_default(), why });
+            }
+        }
+        self.words.push(Word::CaughtUp);
+        self.work_off(now);
+    }
+
+    /// This node has these slots no longer, or what it has loaded of their users is void.
+    pub(super) fn give_up_slots(&mut self, now: Time, slots: &Slots, reason: Reason) {
+        self.out.map.close(slots);
+        self.homes.release(now, slots, reason, &mut self.edge, &mut self.out);
+        self.words.push(Word::CaughtUp);
+        self.work_off(now);
+    }
+
+    /// The owner of these slots has begun anew: what it was asked is asked again.
+    pub(super) fn began_anew(&mut self, now: Time, slots: &Slots) {
+        self.homes.relays.ask_again(|user| slots.has(user.slot()), &mut self.out);
         self.work_off(now);
     }
 
@@ -124,6 +175,11 @@ impl Shard {
         while let Some((_, control)) = self.waiting.controls.pop_front_if(|(until, _)| *until <= now) {
             if let Some(slot) = control.slot() {
                 self.waiting.wanted.remove(&slot);
+                if self.out.map.is_coming(slot) && matches!(control, Control::Watch { .. }) {
+                    // Nobody asks again.
+                    self.wait_for_owner(now, control);
+                    continue;
+                }
             }
             self.waiting.given_up += 1;
             self.give_up_control(control);

@@ -7,7 +7,7 @@
 
 use super::batch::Entry;
 use super::{EXPECTED, Shard};
-use crate::base::id::{CoreId, NodeId};
+use crate::base::id::{CoreId, NodeId, UserId};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::Control;
@@ -120,12 +120,25 @@ impl Shard {
     }
 
     pub(super) fn heard_from_node(&mut self, now: Time, control: Control) {
-        let Shard { homes, edge, out, .. } = self;
+        let Shard { homes, out, .. } = self;
         match control {
-            Control::Snapshot(snapshot) => homes.relays.snapshot(now, *snapshot, edge, out),
+            Control::Snapshot(snapshot) => {
+                let revoked = homes.relays.revoked_by(&snapshot);
+                revoked.into_iter().for_each(|subscriber| self.revoke_by_relay(snapshot.publisher, subscriber));
+                let Shard { homes, edge, out, .. } = self;
+                homes.relays.snapshot(now, *snapshot, edge, out);
+            }
             Control::Refused { publisher, nonce, .. } => homes.relays.refused(publisher, nonce, out),
-            Control::Revoke { publisher, subscriber, .. } => homes.relays.revoke(publisher, subscriber, out),
+            Control::Revoke { publisher, subscriber, .. } => self.revoke_by_relay(publisher, subscriber),
             control => self.control_from_elsewhere(now, control),
+        }
+    }
+
+    /// A home elsewhere has taken an approval back. This core's own edge knows it before anything that the relay tells next.
+    fn revoke_by_relay(&mut self, publisher: UserId, subscriber: UserId) {
+        let Shard { homes, edge, out, .. } = self;
+        if let Some(slot) = homes.relays.revoke(publisher, subscriber, out) {
+            edge.revoke(slot, publisher, subscriber, homes, out);
         }
     }
 

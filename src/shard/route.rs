@@ -109,10 +109,25 @@ impl Shard {
             }
             Control::Ask { at, session, asker, ask } => homes.ask(now, at, session, asker, ask, edge, out),
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
-                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
+                // Until it says otherwise, somebody there looks.
+                self.links.heed(seat.node.cluster(), publisher);
+                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out);
             }
+            Control::Compare(compare) => {
+                let cluster = compare.seat.node.cluster();
+                compare.known.0.iter().for_each(|(publisher, _)| self.links.heed(cluster, *publisher));
+                homes.compare(*compare, out);
+            }
+            Control::Compared { number, count, .. } => homes.relays.compared(now, number, count, edge, out),
             Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
-            Control::Unwatch { publisher, seat, slot } => homes.unwatch(publisher, Destination { seat, slot }, out),
+            Control::Attention { publisher, seat, slot, active } => match seat.node.cluster() {
+                Some(cluster) => self.attention_of(cluster, publisher, active),
+                None => homes.relays.attention(publisher, Destination { seat, slot }, active, out),
+            },
+            Control::Unwatch { publisher, seat, slot } => {
+                self.links.heed(seat.node.cluster(), publisher);
+                homes.unwatch(publisher, Destination { seat, slot }, out)
+            }
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(arrival) => homes.way_done(now, arrival, edge, out),
             Control::WayForgotten(name) => homes.way_forgotten(now, name, edge, out),
@@ -155,6 +170,7 @@ impl Shard {
         std::mem::swap(&mut batch.updates, &mut self.out.bound[at].updates);
         if !self.out.bound[at].put_off.is_empty() {
             self.homes.send_put_off(core, now, &mut self.out);
+            self.work_off(now);
         }
     }
 

@@ -26,7 +26,15 @@ impl Shard {
         let waiting = self.end_waiting(now);
         let asked = self.look_at_asked(now);
         let next_look = self.look_round(now);
-        [detached, retries, waiting, asked, next_look].into_iter().flatten().min()
+        let attention = self.look_after_attention(now);
+        [detached, retries, waiting, asked, next_look, attention].into_iter().flatten().min()
+    }
+
+    /// Finds out at whom nobody looks here, if that makes a difference.
+    fn look_after_attention(&mut self, now: Time) -> Option<Time> {
+        let between = self.settings.links.as_ref()?.between.as_ref().filter(|between| between.policy.minds_activity())?;
+        let after = Duration::from_millis(between.link.inactive_ms.into());
+        self.edge.look_after_attention(now, after, &mut self.out)
     }
 
     /// Clients that never read: presence has been conflated for them, and still there is too much.

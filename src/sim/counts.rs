@@ -37,6 +37,7 @@ happenings! {
     Referred, "references", "updates told by reference, to be asked for";
     Crossed, "crossed", "entries that crossed to another cluster";
     Complex, "complex", "complex messages to another cluster";
+    Lie, "lies", "lies that a cluster told another one";
     LinkBroken, "links_broken", "connections between nodes that broke, with what was under way";
     Drop, "drops", "connections cut without a word";
     Storm, "storms", "times that everybody was cut off and came back at once";

@@ -24,8 +24,10 @@ use std::time::Duration;
 const PORT: u16 = 7402;
 /// What may be let wait for other clusters.
 const WAITING: [&str; 7] = ["show", "status_text", "details", "inactive", "subscriptions", "messages", "questions"];
-/// An answer of another cluster that takes longer is not waited for (`presence::gateway`).
-const ANSWERS_IN: Duration = Duration::from_secs(31);
+/// An answer that takes longer is not waited for (`shard::asked`; `presence::gateway`, which gives up sooner).
+const ANSWERS_IN: Duration = Duration::from_secs(63);
+/// What nothing is heard of is said again by then (`presence::home::peers`).
+const SAID_AGAIN_IN: Duration = Duration::from_secs(11);
 /// Slots that one node has in a row.
 const ROW: usize = 7;
 
@@ -48,6 +50,8 @@ pub struct Shape {
     /// Weights of the steps: something is cut, a connection breaks.
     pub cuts: u64,
     pub breaks: u64,
+    /// And: one of several clusters lies.
+    pub lies: u64,
     /// Nothing ever lasts longer than the grace: no node is lost.
     pub is_gentle: bool,
 }
@@ -65,6 +69,7 @@ impl Shape {
             down: Duration::ZERO,
             cuts: 0,
             breaks: 0,
+            lies: 0,
             is_gentle: false,
         }
     }
@@ -90,9 +95,10 @@ impl Shape {
             down: Duration::from_millis(one_of(&mut random, &[0, 500, 5000])),
             link,
             // Drawn apart, so that seeds stay what they were.
-            inline_max: if seed % 2 == 0 { 40 } else { 4096 },
+            inline_max: if seed.is_multiple_of(2) { 40 } else { 4096 },
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
+            lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },
             is_gentle,
         }
     }
@@ -204,25 +210,31 @@ impl Shape {
         }
     }
 
-    /// How long it may take until all have found each other again, or given up what they wait for.
+    /// How far time goes on at once while there is nothing to do: with links, less than what they take for silence.
+    pub fn idles_for(&self) -> Duration {
+        Duration::from_millis(if self.is_alone() { 80 } else { 160 })
+    }
+
+    /// How long it may take until all have given up what they wait for.
     pub fn settles_in(&self) -> Duration {
-        match (self.clusters, self.nodes) {
-            (1, 1) => Duration::ZERO,
-            (1, _) => Duration::from_secs(5),
-            _ => ANSWERS_IN,
-        }
+        if self.is_alone() { Duration::ZERO } else { ANSWERS_IN }
+    }
+
+    /// And until, after a start, all have met and said again what may have been lost.
+    pub fn meets_in(&self) -> Duration {
+        if self.is_alone() { Duration::ZERO } else { SAID_AGAIN_IN }
     }
 }
 
 /// How many nodes each cluster has, and how many clusters there are: half of all seeds are of a lone node, and most others small.
 fn draw_size(random: &mut Random) -> (usize, usize) {
-    match random.below(20) {
-        0..10 => (1, 1),
-        10..13 => (2, 1),
-        13..16 => (1, 2),
-        16 => (2, 2),
-        17 => (3, 1),
-        18 => (1, 3),
+    match random.below(40) {
+        0..20 => (1, 1),
+        20..27 => (2, 1),
+        27..34 => (1, 2),
+        34..36 => (2, 2),
+        36 => (3, 1),
+        37 => (1, 3),
         _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
 }
@@ -241,6 +253,7 @@ fn draw_link(random: &mut Random, is_gentle: bool) -> Link {
         entry_bytes: one_of(random, &[if is_gentle { 32 << 20 } else { 100_000 }, 32 << 20]) as u32,
         grace_ms: if is_gentle { 60_000 } else { silent_ms + one_of(random, &[100, 1000]) as u32 },
         non_real_time,
+        inactive_ms: 100,
         complex_count: one_of(random, &[2, 1024]) as u32,
         complex_bytes: 256 << 10,
         complex_ms: one_of(random, &[5, 300]) as u32,

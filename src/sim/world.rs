@@ -9,6 +9,7 @@ use super::client::Client;
 use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::disk::Disk;
+use super::lies::lie;
 use super::links::Links;
 use super::mix::Mix;
 use super::node::Node;
@@ -85,7 +86,7 @@ impl World {
             self.env.trace.step = step;
             self.take_step()?;
         }
-        self.come_to_rest()?;
+        self.come_to_rest(self.env.shape.settles_in())?;
         self.say_last_words()?;
         self.check_all(false)?;
         gentle::check(&self.env, &self.nodes)?;
@@ -99,7 +100,7 @@ impl World {
         let mix = &self.env.mix;
         let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
         let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
-        let between = [self.env.shape.cuts, self.env.shape.breaks];
+        let between = [self.env.shape.cuts, self.env.shape.breaks, self.env.shape.lies];
         let weights: Vec<u64> = often.into_iter().chain(seldom).chain(between).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
@@ -122,7 +123,8 @@ impl World {
             7 => self.operate(),
             8 => self.storm(),
             9 => self.cut(),
-            _ => self.break_connection(),
+            10 => self.break_connection(),
+            _ => lie(&mut self.env, &mut self.nodes),
         }
         self.nodes.revive(&mut self.env);
         self.note_answers();
@@ -221,12 +223,12 @@ impl World {
         }
     }
 
-    /// Faults stop, and everything under way gets done, time-outs included.
-    fn come_to_rest(&mut self) -> Held {
+    /// Faults stop, and everything under way gets done, time-outs included: those between nodes within `settle`.
+    fn come_to_rest(&mut self, settle: Duration) -> Held {
         let env = &mut self.env;
         env.calm = true;
         env.links.calm();
-        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000) + env.shape.settles_in();
+        let until = env.now + Duration::from_millis(u64::from(env.mix.limits.resume_ms) + 3000) + settle;
         for _ in 0..PATIENCE {
             self.env.links.calm();
             self.nodes.revive(&mut self.env);
@@ -239,7 +241,7 @@ impl World {
             if !busy && self.env.now >= until {
                 return Ok(());
             }
-            self.env.now = self.env.now + Duration::from_millis(if busy { 1 } else { 80 });
+            self.env.now = self.env.now + if busy { Duration::from_millis(1) } else { self.env.shape.idles_for() };
         }
         Check::AllComesToRest.holds(false, || {
             let (apart, links) = (self.nodes.apart(), self.env.links.are_busy());
@@ -264,18 +266,18 @@ impl World {
                 client.change_presence(&mut self.env, stream);
             }
         }
-        self.come_to_rest()
+        self.come_to_rest(Duration::ZERO)
     }
 
     /// A last crash; then everybody who can logs in and goes online.
     fn start_over(&mut self) -> Held {
         self.env.shape.all().for_each(|number| self.crash_node(number, Duration::ZERO));
-        self.come_to_rest()?;
+        self.come_to_rest(self.env.shape.meets_in())?;
         for _ in 0..3 {
             for client in &mut self.clients {
                 client.act(&mut self.env, &mut self.nodes);
             }
-            self.come_to_rest()?;
+            self.come_to_rest(Duration::ZERO)?;
         }
         self.say_last_words()
     }
@@ -284,7 +286,7 @@ impl World {
         for client in &mut self.clients {
             client.die(&mut self.env);
         }
-        self.come_to_rest()?;
+        self.come_to_rest(Duration::ZERO)?;
         released::check(&self.env, &self.nodes)
     }
 

@@ -20,11 +20,14 @@ pub mod offline;
 pub mod postgres;
 #[cfg(feature = "runtime")]
 pub mod redb;
+pub mod shared;
 #[cfg(feature = "runtime")]
 pub mod thread;
 
 use crate::base::id::CoreId;
 use rows::{BadRow, EPOCH_KEY};
+use shared::{NOT_SHARED, Page, Place};
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -228,6 +231,37 @@ pub trait Backend: Send {
             _ => row(key, value),
         };
         self.load(table, &mut of_slots, progress)
+    }
+
+    /// The slots in which there are accounts.
+    fn inhabited(&self) -> Result<BTreeSet<u16>, String> {
+        let mut slots = BTreeSet::new();
+        let mut note = |key: &[u8], _: &[u8]| {
+            slots.extend(rows::slot_of_key(Table::Accounts, key));
+            Ok(())
+        };
+        self.load(Table::Accounts, &mut note, &mut |_, _| ())?;
+        Ok(slots)
+    }
+
+    /// See `shared::Request::Confirm`.
+    fn confirm(&mut self) -> Result<(), String> {
+        Err(NOT_SHARED.to_owned())
+    }
+
+    /// See `shared::Request::Take` and `shared::Reply::Taken`.
+    fn take_slots(&mut self, _slots: &[u16], _anew: bool, _force: bool) -> Result<Option<(u32, bool)>, String> {
+        Err(NOT_SHARED.to_owned())
+    }
+
+    /// See `shared::Request::Give`.
+    fn give_slots(&mut self, _slots: &[u16]) -> Result<(), String> {
+        Err(NOT_SHARED.to_owned())
+    }
+
+    /// See `shared::Request::Page`.
+    fn page(&mut self, _table: Table, _from: &Place, _last: u16) -> Result<Page, String> {
+        Err(NOT_SHARED.to_owned())
     }
 
     /// Does what is due by itself, such as connecting again. Gives the time until it wants to be called again; `None`: never.

@@ -20,6 +20,11 @@ pub const EPOCH_KEY: &[u8] = b"epoch";
 /// `Meta`: the start of the keys that hold the last serial given out in a slot of user ids, a `u32` each.
 const SERIAL_KEY: &[u8] = b"serial:";
 
+/// `Meta`: the start of the keys of a directory's names: bare JID -> the user's number.
+pub const DIRECTORY_KEY: &[u8] = b"directory:";
+/// `Meta`: the start of the keys of users of whom the directory does not know yet that they have come or gone: the same.
+pub const UNSETTLED_KEY: &[u8] = b"unsettled:";
+
 /// Why a key or a row can't be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadRow {
@@ -34,9 +39,6 @@ pub enum BadRow {
     #[error("its key does not have the parts its table asks for: it is damaged")]
     Key,
 }
-
-/// How the keys of users begin that have come or gone and of whom the directory does not know yet, in `Meta`.
-pub const UNSETTLED_KEY: &[u8] = b"unsettled:";
 
 /// A value of a table, with its encoding.
 pub trait Row: Serialize + DeserializeOwned {
@@ -282,7 +284,10 @@ pub fn split_serial(key: &[u8]) -> Option<u16> {
 /// The slot of the user whose row this is; `None`: the row is the deployment's.
 pub fn slot_of_key(table: Table, key: &[u8]) -> Option<u16> {
     match table {
-        Table::Meta => split_serial(key),
+        Table::Meta => split_serial(key).or_else(|| {
+            let name = [DIRECTORY_KEY, UNSETTLED_KEY].iter().find_map(|prefix| key.strip_prefix(*prefix))?;
+            Some(slot_of(std::str::from_utf8(name).unwrap_or_default()))
+        }),
         _ => {
             let owner = key.split(|&byte| byte == 0).next().unwrap_or_default();
             Some(slot_of(std::str::from_utf8(owner).unwrap_or_default()))

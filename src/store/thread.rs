@@ -7,6 +7,7 @@
 //! of a core come in the order of its commits; while a transaction is in doubt, its commits wait until it's settled, and later
 //! ones that must be durable are refused; what a core reads is what it has handed over, or newer.
 
+use super::shared::{Reply, Request};
 use super::{Backend, Commit, Completion, Durability, Failure, Fetched, Health, Settled, Table};
 use super::{GROUP_BYTES, GROUP_COMMITS, HEAL_MS, PORT_BYTES, PORT_COMMITS, PORT_READS, RIDE_ALONG_MS};
 use crate::base::id::CoreId;
@@ -28,6 +29,7 @@ const LONGEST_SYNC_NS: u64 = 60_000_000_000;
 enum Order {
     Commit(CoreId, Commit),
     Fetch(Fetch),
+    Request(CoreId, Request),
     Stop,
 }
 
@@ -86,6 +88,7 @@ pub struct Port {
     orders: SyncSender<Order>,
     done: Receiver<Completion>,
     fetched: Receiver<Fetched>,
+    replies: Receiver<Reply>,
     counters: Arc<Counters>,
 }
 
@@ -137,6 +140,15 @@ impl Port {
         })
     }
 
+    /// Asks a store that is shared; the answer comes by `take_reply`, before the next question. False: the thread has ended.
+    pub fn ask(&self, request: Request) -> bool {
+        self.orders.try_send(Order::Request(self.core, request)).is_ok()
+    }
+
+    pub fn take_reply(&self) -> Option<Reply> {
+        self.replies.try_recv().ok()
+    }
+
     /// The next row that was asked for, if one has come. In the order in which they were asked for.
     pub fn take_fetched(&self) -> Option<Fetched> {
         let fetched = self.fetched.try_recv().ok()?;
@@ -174,13 +186,14 @@ impl StorageThread {
             sync_ns: Mutex::new(Histogram::new_with_bounds(1, LONGEST_SYNC_NS, 2).expect("the bounds are in order")),
             health: Mutex::new(backend.health()),
         });
-        let (orders, taken) = sync_channel(cores * (PORT_COMMITS + PORT_READS) + 1);
+        let (orders, taken) = sync_channel(cores * (PORT_COMMITS + PORT_READS + 1) + 1);
         let (mut ports, mut bells) = (Vec::new(), Vec::new());
         for (core, wake) in (0..).map(CoreId).zip(wakes) {
             let (put, done) = sync_channel(PORT_COMMITS);
             let (give, fetched) = sync_channel(PORT_READS);
-            bells.push(Bell { put, give, wake, rung: false });
-            ports.push(Port { core, orders: orders.clone(), done, fetched, counters: counters.clone() });
+            let (reply, replies) = sync_channel(1);
+            bells.push(Bell { put, give, reply, wake, rung: false });
+            ports.push(Port { core, orders: orders.clone(), done, fetched, replies, counters: counters.clone() });
         }
         let worker = Worker {
             backend,
@@ -189,6 +202,7 @@ impl StorageThread {
             counters: counters.clone(),
             group: Group::default(),
             fetches: Vec::new(),
+            requests: Vec::new(),
             tend_at: Some(Instant::now()),
             doubt: None,
             failing: false,
@@ -273,6 +287,7 @@ impl Group {
 struct Bell {
     put: SyncSender<Completion>,
     give: SyncSender<Fetched>,
+    reply: SyncSender<Reply>,
     wake: Wake,
     rung: bool,
 }
@@ -294,6 +309,7 @@ struct Worker {
     counters: Arc<Counters>,
     group: Group,
     fetches: Vec<Fetch>,
+    requests: Vec<(CoreId, Request)>,
     /// When the back end wants to be called.
     tend_at: Option<Instant>,
     doubt: Option<Doubt>,
@@ -306,12 +322,13 @@ impl Worker {
     fn run(mut self) {
         loop {
             self.gather();
-            let due = self.stopping || self.group.is_due();
+            let due = self.stopping || self.group.is_due() || !self.requests.is_empty();
             let group = if due { std::mem::take(&mut self.group) } else { Group::default() };
             let drained = group.commits.is_empty() && self.stopping;
             self.commit(group);
             self.settle_doubt();
             self.answer_fetches();
+            self.answer_requests();
             self.tend();
             if drained {
                 break;
@@ -325,7 +342,7 @@ impl Worker {
 
     /// Fills the group: waits for a reason to make a transaction, then takes all that waits.
     fn gather(&mut self) {
-        while !(self.group.synced || self.group.full() || self.stopping || !self.fetches.is_empty()) {
+        while !(self.group.synced || self.group.full() || self.stopping || !self.fetches.is_empty() || !self.requests.is_empty()) {
             let next_try = self.doubt.as_ref().map(|doubt| doubt.next_try);
             let deadline = self.group.deadline.into_iter().chain(next_try.or(self.tend_at)).min();
             let order = match deadline {
@@ -348,6 +365,7 @@ impl Worker {
         match order {
             Order::Commit(core, commit) => self.group.push(core, commit),
             Order::Fetch(fetch) => self.fetches.push(fetch),
+            Order::Request(core, request) => self.requests.push((core, request)),
             Order::Stop => self.stopping = true,
         }
     }
@@ -443,6 +461,34 @@ impl Worker {
             }
         }
         self.ring();
+    }
+
+    /// What was handed over before has been written, or will not be.
+    fn answer_requests(&mut self) {
+        for (core, request) in std::mem::take(&mut self.requests) {
+            let reply = match request {
+                Request::Confirm => Reply::Confirmed(self.backend.confirm()),
+                Request::Take { slots, anew, force } => Reply::Taken(self.take_slots(&slots, anew, force)),
+                Request::Give { slots } => Reply::Given(self.backend.give_slots(&slots)),
+                Request::Page { table, from, last } => Reply::Page(self.backend.page(table, &from, last)),
+            };
+            let bell = &mut self.bells[usize::from(core.0)];
+            // Whoever asks twice before it has taken the first answer has ended.
+            bell.rung |= bell.reply.try_send(reply).is_ok();
+        }
+        self.ring();
+    }
+
+    fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
+        if let Some(Doubt { cores, commits, late, reason, .. }) = self.doubt.take_if(|_| anew) {
+            // Whoever waited for these has gone, and whether they were made shows when the slots are read.
+            self.answer(&cores, &commits, &Err(reason.clone()));
+            self.answer(&late.cores, &late.commits, &Err(reason));
+        }
+        match &self.doubt {
+            Some(doubt) => Err(doubt.reason.clone()),
+            None => self.backend.take_slots(slots, anew, force),
+        }
     }
 
     /// Lets the back end do what is due by itself. A transaction in doubt comes first.

@@ -189,6 +189,11 @@ impl Lines {
         line.slow && (!line.held || line.backlog() > line.high as usize)
     }
 
+    /// Whether its client wants no presence for now.
+    pub fn is_held(&self, slot: u32) -> bool {
+        self.lines[slot as usize].held
+    }
+
     /// Conflates presence for a line until it's let go, as if it were slow.
     pub fn hold(&mut self, conn: ConnId, held: bool) {
         let Some(line) = self.get(conn) else { return };

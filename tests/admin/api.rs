@@ -28,6 +28,24 @@ fn an_operator_manages_users_with_the_client() {
     assert!(matches!(client.reload_certificate(), Err(ClientError::Refused { status: 409, .. })));
 }
 
+/// Row Z1.
+#[test]
+fn z1_clusters_are_listed_and_forgotten_and_the_users_of_one_node_are_asked_for() {
+    let (server, _state) = start(loopback());
+    let client = Client::new(server.address(), None);
+    assert_eq!(client.clusters().unwrap().directory, 1);
+    assert!(client.forget_cluster(7, false).unwrap_err().to_string().contains("cluster 7 has users"));
+    assert_eq!(client.forget_cluster(7, true).unwrap().gone, 7);
+    ask(server.address(), "DELETE", "/clusters/x", "", "").is_error(400, "a number from 0 to 65535");
+    ask(server.address(), "DELETE", "/clusters/7?force=yes", "", "").is_error(400, "force is true");
+    get(server.address(), "/clusters/7").is_error(405, "DELETE");
+    client.add_user("alice@localhost", None).unwrap();
+    let page = |node| client.users(None, 10, node).unwrap();
+    assert_eq!([None, Some(4), Some(5)].map(|node| page(node).users.len()), [1, 1, 0]);
+    assert_eq!((page(None).users[0].node, page(None).missing), (4, vec![5]));
+    get(server.address(), "/users?node=-1").is_error(400, "node is a number");
+}
+
 #[test]
 fn refusals_reach_the_operator_with_their_status_and_words() {
     let (server, _state) = start(loopback());
@@ -182,7 +200,8 @@ fn with_a_token_only_who_knows_it_may_ask() {
     let (server, state) = start(Settings { token: Some(secret()), ..loopback() });
     let address = server.address();
     for headers in ["", "Authorization: Bearer wrong\r\n", "Authorization: Basic Zm9vOmJhcg==\r\n", "Authorization: Bearer \r\n"] {
-        let changes = [("DELETE", "/users/a@localhost"), ("POST", "/transfer"), ("POST", "/certificate")];
+        let changes = ["/users/a@localhost", "/clusters/7"].map(|target| ("DELETE", target));
+        let changes = changes.into_iter().chain([("POST", "/transfer"), ("POST", "/certificate")]);
         for (method, target) in [("GET", "/metrics"), ("GET", "/users")].into_iter().chain(changes) {
             let answer = ask(address, method, target, headers, "");
             answer.is_error(401, "listen.admin_token");

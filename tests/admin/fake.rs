@@ -75,7 +75,7 @@ impl Control for Node {
     fn share_out(&mut self, order: OwnersOrder) -> Result<String, Refusal> {
         match order {
             OwnersOrder::Drain => Ok("node 4 is given no more users".into()),
-            OwnersOrder::Rebalance => Err(Refusal::Conflict("users stay: write cluster.take_over".into())),
+            OwnersOrder::Rebalance => Err(Refusal::Conflict("users stay: write store.kind".into())),
             OwnersOrder::Forget { node: 3, force } => Ok(format!("node 3 is forgotten, by force: {force}")),
             OwnersOrder::Forget { node, .. } => Err(Refusal::Missing(format!("there is no node {node}: look at the numbers"))),
         }

@@ -65,6 +65,8 @@ fn subscriptions(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> V
         Control::Unwatch { publisher: *ours, seat: EDGE.seat, slot },
         Control::Snapshot(Box::new(snapshot)),
         Control::Refused { publisher, subscriber, slot, nonce },
+        Control::Obtain { publisher: *ours, session: SessionId(1), seat: EDGE.seat },
+        Control::Attention { publisher: *ours, seat: EDGE.seat, slot, active: false },
         Control::Revoke { publisher, subscriber, slot },
         Control::Lapsed(Box::new(lapsed)),
     ]

@@ -1,6 +1,6 @@
 //! `[cluster]`: which cluster and node this is, where the others are, and who keeps the table of owners.
 
-use super::{Config, Endpoint, Fault, Link, StoreKind};
+use super::{Config, Endpoint, Fault, Link};
 use crate::base::id::{MOST_NODE, NodeId};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -34,7 +34,6 @@ pub struct Cluster {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd_key: Option<PathBuf>,
     pub lease_ms: u32,
-    pub take_over: bool,
 }
 
 /// Who keeps the table of owners.
@@ -92,7 +91,6 @@ impl Default for Cluster {
             etcd_certificate: None,
             etcd_key: None,
             lease_ms: 2_000,
-            take_over: false,
         }
     }
 }
@@ -116,10 +114,6 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     let (Some(_), Some(node)) = (cluster.number, cluster.node) else {
         return check_alone(cluster);
     };
-    if cluster.take_over && config.store.kind == StoreKind::Redb {
-        let problem = "the other nodes can't read this node's data directory, so they can't take over its users";
-        return Err(Fault::new("cluster.take_over", problem, "use a store that all nodes share, or take it out"));
-    }
     match cluster.coordination {
         Coordination::Embedded => check_embedded(cluster, node, config.link.address),
         Coordination::Etcd => check_etcd(cluster).and_then(|()| check_address(&config.link)),
@@ -230,7 +224,7 @@ mod tests {
         assert_eq!((cluster.number, cluster.node, cluster.lease_ms), (Some(3), Some(2), 1000));
         assert_eq!(cluster.coordinator().map(String::from).as_deref(), Some("1=[::1]:7402"));
         let etcd = "[cluster]\nnumber = 3\nnode = 2\ncoordination = \"etcd\"\netcd = [\"http://127.0.0.1:2379\"]\n\
-            take_over = true\n[store]\nkind = \"memory\"\n[link]\nlisten = \"127.0.0.1:7402\"";
+            lease_ms = 3000\n[store]\nkind = \"memory\"\n[link]\nlisten = \"127.0.0.1:7402\"";
         assert_eq!(Config::parse("fanal.toml", etcd).unwrap().cluster.coordinator(), None);
         assert_eq!(Config::parse("fanal.toml", "[cluster]\n").unwrap().cluster, Cluster::default());
     }
@@ -245,7 +239,6 @@ mod tests {
         assert!(fault(&format!("{base}nodes = [\"1:127.0.0.1\"]")).contains("fanal.toml:4:9: cluster.nodes"));
         assert!(fault(&format!("{base}nodes = [\"1=127.0.0.1:1\", \"1=127.0.0.1:2\"]")).contains("number 1 stands there twice"));
         assert!(fault(&format!("{base}nodes = [\"1=127.0.0.1:1\", \"2=127.0.0.1:1\"]")).contains("127.0.0.1:1 stands there twice"));
-        assert!(fault(&format!("{base}nodes = [\"1=127.0.0.1:1\"]\ntake_over = true")).contains("store that all nodes share"));
         assert!(fault(&format!("{base}nodes = [\"1=127.0.0.1:1\"]\netcd = [\"http://a\"]")).contains("coordination = \"etcd\""));
         let etcd = format!("{base}coordination = \"etcd\"\n");
         assert!(fault(&etcd).contains("write cluster.etcd"));

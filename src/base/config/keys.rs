@@ -168,9 +168,8 @@ keys! {
         "\"etcd-client.pem\"";
     etcd_key: Shape::Text, "File with that certificate's private key, as PEM, not encrypted.", "\"etcd-client.key\"";
     lease_ms: number(500, 60_000), "How long a node that is not heard is believed to be there, in milliseconds; with etcd, in \
-        whole seconds. Then its users are shown offline.";
-    take_over: Shape::Flag, "Whether the other nodes take over the users of one that is gone. Only where all nodes share a store. \
-        Without it, they wait for their node.";
+        whole seconds. Then, where all nodes share a database (store.kind = \"postgres\"), the others take its users over; with a \
+        store of its own, its users wait for it.";
 
     ["directory"]
     cluster: number(1, MOST_CLUSTER as u64), "The number of the cluster that keeps the directory. This cluster's own number: it's \
@@ -203,6 +202,8 @@ keys! {
         show: who comes, goes, is busy or away. status_text, details: changes of nothing but the status text, or of the rest. \
         inactive: any change, while nobody there is active. subscriptions: requests and answers; taking one back never waits. \
         messages, questions: between users, presence-unrelated.";
+    inactive_ms: number(16, HOUR_MS), "How long all clients of a cluster who watch somebody must have been inactive (XEP-0352) \
+        before that counts, in milliseconds. One that becomes active counts at once.";
     complex_count: number(1, 65_536), "Things at which such a message goes.";
     complex_bytes: number(1024, 2 * MIB), "Bytes, before they are packed, at which it goes.";
     complex_ms: number(1, HOUR_MS), "The longest that anything waits for it, in milliseconds.";

@@ -42,6 +42,8 @@ pub struct Link {
     pub grace_ms: u32,
     /// What may wait for a complex message to another cluster: some of [`WAITING`].
     pub non_real_time: Vec<String>,
+    /// How long all clients of a cluster who watch somebody must have been inactive before that counts.
+    pub inactive_ms: u32,
     /// Things in a complex message, at most. At the limit: it goes.
     pub complex_count: u32,
     /// Their bytes before they are packed. At the limit: it goes.
@@ -79,11 +81,12 @@ impl Default for Link {
             heartbeat_ms: 400,
             silent_ms: 1_500,
             backoff_ms: 50,
-            backoff_max_ms: 2_000,
+            backoff_max_ms: 500,
             entries: 65_536,
             entry_bytes: 32 << 20,
             grace_ms: 2_500,
             non_real_time: Vec::new(),
+            inactive_ms: 10_000,
             complex_count: 1_024,
             complex_bytes: 256 << 10,
             complex_ms: 1_000,

@@ -31,13 +31,13 @@ enum Command {
         node: WhichNode,
     },
     /// Give a running node no more new users, until it's started again: before it is stopped for good. Users that it has stay, and
-    /// move to the others when it stops, if they take over (cluster.take_over).
+    /// move to the others when it stops, if they share a database (store.kind).
     Drain {
         #[command(flatten)]
         node: WhichNode,
     },
     /// Move users from the fullest nodes to the emptiest: after a node was added or came back. Only where nodes take over
-    /// (cluster.take_over).
+    /// (store.kind).
     Rebalance {
         #[command(flatten)]
         node: WhichNode,

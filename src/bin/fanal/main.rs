@@ -45,7 +45,7 @@ enum Command {
     Store(store::Args),
     /// Show how a running node finds the others of its cluster.
     Cluster(cluster::Args),
-    /// Show which cluster a user is of.
+    /// Show which cluster a user is of, and which clusters there are; have one forgotten.
     Directory(directory::Args),
     /// Make certificates by which the nodes of a cluster prove to each other who they are.
     Link(link::Args),

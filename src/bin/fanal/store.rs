@@ -40,29 +40,35 @@ enum Command {
         /// Delete first what the target holds.
         #[arg(long)]
         replace: bool,
+        /// Of a database: the users of the cluster of this number (cluster.number); without it, those of a lone node.
+        #[arg(long, value_name = "N", default_value_t = CLUSTER, hide_default_value = true)]
+        cluster: u16,
     },
     /// Read every row, and show how many there are and their hash, which is the same wherever they are kept.
     Check {
         /// A directory, or postgres://...
         place: String,
+        /// Of a database: the users of the cluster of this number (cluster.number); without it, those of a lone node.
+        #[arg(long, value_name = "N", default_value_t = CLUSTER, hide_default_value = true)]
+        cluster: u16,
     },
 }
 
 pub fn run(args: Args) -> Result<(), Failure> {
     match args.command {
-        Command::Copy { from, to, replace } => copy(&from, &to, replace),
-        Command::Check { place } => {
-            let store = open(&place, DataDir::take)?;
+        Command::Copy { from, to, replace, cluster } => copy(&from, &to, replace, cluster),
+        Command::Check { place, cluster } => {
+            let store = open(&place, cluster, DataDir::take)?;
             show(&copy::sums(&*store, &mut |_, _, _| ()).map_err(Failure::line)?)
         }
     }
 }
 
-fn copy(from: &str, to: &str, replace: bool) -> Result<(), Failure> {
+fn copy(from: &str, to: &str, replace: bool, cluster: u16) -> Result<(), Failure> {
     if from == to {
         return Err(Failure::line("both places are the same: name two"));
     }
-    let (source, mut target) = (open(from, DataDir::take)?, open(to, DataDir::take_or_create)?);
+    let (source, mut target) = (open(from, cluster, DataDir::take)?, open(to, cluster, DataDir::take_or_create)?);
     let held = copy::count(&*target).map_err(Failure::line)?;
     if held > 0 && !replace {
         return Err(Failure::line(format!("{}: it holds {held} rows already: choose an empty place, or give --replace", name(to))));
@@ -102,14 +108,17 @@ fn on<'a>(bar: &'a Progress, what: &'static str, rows: u64) -> impl FnMut(&'stat
 }
 
 /// Takes a directory by `take`, or a database.
-fn open(place: &str, take: fn(&Path) -> Result<DataDir, fanal::store::dir::OpenError>) -> Result<Box<dyn Backend>, Failure> {
+fn open(
+    place: &str,
+    cluster: u16,
+    take: fn(&Path) -> Result<DataDir, fanal::store::dir::OpenError>,
+) -> Result<Box<dyn Backend>, Failure> {
     if !postgres::is_url(place) {
         let dir = take(Path::new(place)).map_err(Failure::line)?;
         return Ok(Box::new(RedbStore::open(dir).map_err(Failure::line)?));
     }
     let target = Target::parse(place).map_err(Failure::line)?;
-    let settings =
-        postgres::Settings { target, writer: Writer { cluster: CLUSTER, node: TOOL }, patience: PATIENCE, seed: seed()? };
+    let settings = postgres::Settings { target, writer: Writer { cluster, node: TOOL }, patience: PATIENCE, seed: seed()? };
     Ok(Box::new(PostgresStore::open_as_tool(settings).map_err(Failure::line)?))
 }
 

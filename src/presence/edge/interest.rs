@@ -39,7 +39,7 @@ impl Edge {
             let must_ask = publisher.must_ask(subscriber);
             if publisher.grant == Grant::Given && !must_ask {
                 self.counters.local_snapshots += 1;
-                self.add_subscriber(slot, edge.slot);
+                self.add_subscriber(slot, edge.slot, out);
                 known.push(slot);
                 continue;
             }
@@ -79,7 +79,7 @@ impl Edge {
             let user = self.subscriber_of(session_slot);
             let publisher = self.publisher(snapshot.slot, snapshot.publisher).expect("got above");
             if user == snapshot.subscriber || (first && !publisher.must_ask(user)) {
-                self.add_subscriber(snapshot.slot, session_slot);
+                self.add_subscriber(snapshot.slot, session_slot, out);
                 self.send_states(session_slot, &[snapshot.slot], homes, out);
             } else {
                 self.publisher(snapshot.slot, snapshot.publisher).expect("got above").pending().waiting.push(session_slot);
@@ -229,7 +229,7 @@ impl Edge {
         slot
     }
 
-    fn add_subscriber(&mut self, slot: u32, session_slot: u32) {
+    fn add_subscriber(&mut self, slot: u32, session_slot: u32, out: &mut Outbox) {
         let session = self.sessions[session_slot as usize].as_ref().expect("an open session subscribes");
         let (conn, stream) = (session.conn.slot, session.stream);
         let publisher = self.publishers[slot as usize].as_mut().expect("a watched publisher is kept");
@@ -239,6 +239,9 @@ impl Edge {
             group.streams.push(stream);
         } else {
             publisher.trunks.push(TrunkGroup { conn, streams: smallvec![stream] });
+        }
+        if stream != 0 || !out.lines.is_held(conn) {
+            self.heed(slot, out);
         }
     }
 
@@ -251,6 +254,7 @@ impl Edge {
             self.publishers[slot as usize] = None;
             self.free_publishers.push(slot);
             self.by_user.remove(&user);
+            self.unheed(slot);
             self.name_gone(user);
             out.send(out.map.near(user), Control::Unwatch { publisher: user, seat: out.map.here, slot });
         }

@@ -1,10 +1,12 @@
 //! The edge role of a core: the sessions whose sockets it owns, and what they watch (the document's inbound table, Z7; J1).
 //!
 //! Lives on: every core. Serves Z7, J6, G1, G2. `interest` grants and takes away, `fan_out` delivers, `cache` keeps what a
-//! publisher of another core last told, `names` who it is and `forms` an update's other forms, where doors have them. Invariants: a
-//! session in a publisher's list has that publisher in its own list, and the reverse; a publisher is kept exactly as long as a
-//! session watches it or waits to; nobody is in a list whom the publisher's home has not approved.
+//! publisher of another core last told, `names` who it is and `forms` an update's other forms, where doors have them;
+//! `attention` tells whom nobody looks at. Invariants: a session in a publisher's list has that publisher in its own list, and the
+//! reverse; a publisher is kept exactly as long as a session watches it or waits to; nobody is in a list whom the publisher's home
+//! has not approved.
 
+mod attention;
 mod fan_out;
 mod forms;
 mod interest;
@@ -180,6 +182,7 @@ pub struct Edge {
     rests: HashMap<u32, Vec<Rest>, RandomState>,
     names: Option<names::Names>,
     forms: Forms,
+    attention: attention::Attention,
     scratch: Events,
     /// Connections found slow during one update.
     slow: Vec<u32>,
@@ -212,6 +215,7 @@ impl Edge {
             rests: HashMap::with_hasher(hasher),
             names: None,
             forms: Forms::default(),
+            attention: attention::Attention::default(),
             scratch: Events::default(),
             slow: Vec::new(),
             counters: EdgeCounters::default(),
@@ -294,6 +298,7 @@ impl Edge {
     pub fn close(&mut self, edge: EdgeRef, out: &mut super::outbox::Outbox) -> Option<Home> {
         self.get(edge)?;
         self.unwatch_all(edge.slot, out);
+        self.forget_attention(edge.slot);
         let session = self.sessions[edge.slot as usize].take().expect("got above");
         self.free_sessions.push(edge.slot);
         *self.place(session.conn.slot, session.stream) = NO_SESSION;

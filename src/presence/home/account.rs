@@ -114,7 +114,7 @@ impl Homes {
         self.refuse_waiting(user, Reason::AccountRemoved, out);
     }
 
-    fn take(&mut self, at: UserRef) -> Option<User> {
+    pub(super) fn take(&mut self, at: UserRef) -> Option<User> {
         let user = self.users.get_mut(at.slot as usize)?.take_if(|user| user.id == at.user)?;
         self.by_name.remove(&user.jid);
         self.by_user.remove(&user.id);

@@ -24,12 +24,11 @@ impl Homes {
 
     /// Tells a session what was kept back from it.
     fn catch_up(&mut self, at: UserRef, id: SessionId, asker: Asker, out: &mut Outbox) {
-        let epoch = self.place.epoch;
         let user = self.user(at).expect("the caller found it");
         let session = user.session(id).expect("the caller found it");
         let Some(withheld) = session.extra.as_mut().and_then(|extra| extra.withheld.take()) else { return };
         if session.available {
-            let mut events = user.other_events(id, epoch);
+            let mut events = user.other_events(id);
             for ended in withheld.own.ended() {
                 if user.sessions.iter().all(|session| session.id != ended.session || !session.available) {
                     ended.tell(at.user, &mut events);

@@ -146,6 +146,9 @@ impl Homes {
 
     /// Ways and confirmations keep their order, because what came before a confirmation was said without knowing the way.
     fn arrives(&mut self, now: Time, to: Bare, change: Change, edge: &mut Edge, out: &mut Outbox) {
+        if matches!(&change, Change::Way(way) if self.is_stray(way)) {
+            return;
+        }
         if let Some(strays) = self.strays.get_mut(&to) {
             return strays.push_back(change);
         }
@@ -159,6 +162,17 @@ impl Homes {
                 self.store_stray(now, to, edge, out);
             }
         }
+    }
+
+    /// Whether a way is being taken in as one to somebody who does not exist.
+    fn is_stray(&self, way: &Way) -> bool {
+        let strays = self.strays.get(&way.to);
+        strays.into_iter().flatten().any(|change| matches!(change, Change::Way(other) if other.name() == way.name()))
+    }
+
+    /// Whether a way has been taken in here, or is about to be, though its receiver may be known to be elsewhere by now.
+    pub fn has_taken(&self, way: &Way) -> bool {
+        self.is_stray(way) || self.heard.contains_key(&way.name())
     }
 
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
@@ -420,8 +434,12 @@ impl Waiter {
 /// once it has gone for good.
 pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>, out: &mut Outbox) {
     let writes = vec![way_row(&name)];
-    if out.map.end(name.cluster, &name.to).node == out.map.here.node {
+    let end = out.map.end(name.cluster, &name.to);
+    if end.node == out.map.here.node {
         out.commit(writes, Durability::RideAlong);
+        if !out.map.is_certain(&name.to) {
+            out.send(end, Control::WayForgotten(name));
+        }
     } else {
         let ticket = out.commit(writes, Durability::Synced);
         storing.insert(ticket, Waits::Forgotten(name));

@@ -128,12 +128,17 @@ impl Homes {
 
     /// Everything is loaded: the ways that were on their way set out again, in their old order.
     pub fn start(&mut self, out: &mut Outbox) {
+        self.directory.start(&out.map);
+        self.start_settling(out);
+        self.set_all_out(out);
+    }
+
+    /// The ways that were loaded set out, and what nobody needs is deleted.
+    pub(super) fn set_all_out(&mut self, out: &mut Outbox) {
         let leftover = std::mem::take(&mut self.leftover);
         if !leftover.is_empty() {
             out.commit(leftover, Durability::RideAlong);
         }
-        self.directory.start(&out.map);
-        self.start_settling(out);
         let mut ways = std::mem::take(&mut self.set_out);
         ways.sort_by_key(|(way, _)| way.sequence);
         for (way, arrived) in ways {

@@ -99,7 +99,7 @@ impl Homes {
         let user = self.get(at).expect("found by name");
         let (jid, requests) = (user.jid.clone(), user.requests().iter().map(super::plan::request_event).collect::<Vec<_>>());
         let (roster, publishers) = (super::plan::roster_event(&user.roster, 0, None, &self.place.limits), user.watched());
-        let (own, blocked) = (user.other_events(id, self.place.epoch), user.blocked().to_vec());
+        let (own, blocked) = (user.other_events(id), user.blocked().to_vec());
         let user = self.user(at).expect("found by name");
         let session = user.session(id).expect("found above");
         if let Some(old) = session.edge.replace(asker.edge) {

@@ -264,7 +264,7 @@ impl Homes {
         let contact = user.roster.by_jid(publisher).filter(|item| user.sees(item)).map(|item| item.user);
         let event = match contact {
             Some(publisher) => SessionEvent::Probed { publisher },
-            None if *publisher == user.jid => SessionEvent::Events(user.other_events(session, self.place.epoch)),
+            None if *publisher == user.jid => SessionEvent::Events(user.other_events(session)),
             None => return refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
         };
         if !available {

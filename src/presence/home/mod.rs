@@ -4,8 +4,8 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
 //! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's changes happen one after the other, each
-//! after it was stored; what follows from a change happens after it.
+//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
+//! changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
@@ -21,6 +21,7 @@ mod plan;
 mod question;
 mod reply;
 mod settle;
+mod tenure;
 mod tokens;
 mod update;
 
@@ -120,7 +121,7 @@ pub struct Place {
     pub cluster: u16,
     /// The cluster that keeps the directory of users; 0: there is no cluster but this one.
     pub directory: u16,
-    /// The owner's epoch: higher at each start.
+    /// The owner's epoch: higher at each start, and when it takes users over.
     pub epoch: u32,
     pub domain: String,
     pub limits: Arc<Limits>,
@@ -351,7 +352,7 @@ impl Homes {
     /// The same of the user in a slot.
     pub fn events_at(&self, slot: u32, events: &mut Events) {
         if let Some(user) = &self.users[slot as usize] {
-            user.events(self.place.epoch, events);
+            user.events(events);
         }
     }
 
@@ -367,7 +368,8 @@ impl Homes {
         tally
     }
 
-    fn insert(&mut self, user: User) -> UserRef {
+    fn insert(&mut self, mut user: User) -> UserRef {
+        user.epoch = self.place.epoch;
         let (id, jid) = (user.id, user.jid.clone());
         let slot = match self.free.pop() {
             Some(slot) => {

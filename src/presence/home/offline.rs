@@ -9,6 +9,7 @@ use super::change::Waits;
 use super::message::{Fate, Refusal, give};
 use super::reply::{done, refuse};
 use crate::base::id::UserId;
+use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Content, Message, UserRef};
@@ -33,6 +34,18 @@ pub(super) struct Keeping {
     message: Box<Message>,
     /// Whether the sender waits for an answer.
     answer: bool,
+}
+
+impl Keeping {
+    /// Whom it's for.
+    pub(super) fn to(&self) -> &Bare {
+        &self.message.to
+    }
+
+    /// Nobody here knows any more what becomes of it.
+    pub(super) fn refuse(self, reason: Reason, out: &mut Outbox) {
+        refuse(self.message.asker, reason, format!("message {:?}", self.message.content.id), out);
+    }
 }
 
 impl Homes {

@@ -84,9 +84,9 @@ impl Homes {
         }
     }
 
-    /// A way has arrived. From another node it may come again until that says that it won't.
+    /// A way has arrived. Unless it never left this node, it may come again until its sender says that it won't.
     pub(super) fn note_heard(&mut self, name: &WayName, last: u64, out: &Outbox) {
-        if out.map.end(name.cluster, &name.from).node != out.map.here.node {
+        if !out.map.is_certain(&name.from) {
             let is_new = self.heard.insert(name.clone(), last).is_none();
             if is_new && name.cluster != 0 {
                 *self.heard_from.entry(name.cluster).or_default() += 1;
@@ -151,15 +151,17 @@ impl Homes {
         }
     }
 
-    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. Gives when it's due again.
+    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. And tells once more of what has
+    /// arrived here and may come again. Gives when it's due again.
     pub(super) fn send_far_ways(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
         if self.far_due.is_some_and(|due| due <= now) {
             self.far_due = None;
             let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
             self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
             ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+            self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
         }
-        if self.far_ways.is_empty() {
+        if self.far_ways.is_empty() && self.heard.is_empty() {
             self.far_due = None;
         } else {
             self.far_due.get_or_insert(now + FAR_WAYS_AGAIN);
@@ -187,7 +189,7 @@ impl Homes {
     /// A way has arrived: the next one between the same two sets out. It is kept in mind while the contact's ways may come that
     /// were made before.
     pub(super) fn way_confirmed(&mut self, Arrival { name, before }: Arrival, out: &mut Outbox) {
-        let kept = before > 0 && self.keep_in_mind(&name, before);
+        let kept = before > 0 && !self.has_heard_back(&name, before) && self.keep_in_mind(&name, before);
         let user = self.by_name(&name.from).and_then(|at| self.user(at)).filter(|_| !kept);
         let is_settled =
             |sequence, arrived: Option<u64>| sequence == name.sequence || arrived.is_some() && sequence < name.sequence;
@@ -201,6 +203,12 @@ impl Homes {
         }
         settled.extend(Some(name).filter(|_| !kept));
         settled.into_iter().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
+    }
+
+    /// Whether a way from the receiver of another one, with this number or a later one, has arrived already.
+    fn has_heard_back(&self, name: &WayName, before: u64) -> bool {
+        let back = |sequence, cluster| WayName { from: name.to.clone(), to: name.from.clone(), sequence, cluster };
+        self.heard.range(back(before, 0)..=back(u64::MAX, u16::MAX)).next().is_some()
     }
 
     /// A way has arrived before ways of the contact that were made without it. False: it is not known here.
@@ -217,7 +225,10 @@ impl Homes {
             if let Some(count) = self.heard_from.get_mut(&name.cluster) {
                 *count -= 1;
             }
-            out.commit(vec![way_row(name)], Durability::RideAlong);
+            // On one node the row is the sender's, too.
+            if out.map.end(name.cluster, &name.from).node != out.map.here.node {
+                out.commit(vec![way_row(name)], Durability::RideAlong);
+            }
         }
     }
 

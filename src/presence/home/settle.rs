@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
-/// How the key begins of a core that has told the directory of all users from before.
+/// How the keys of those rows in `Meta` begin that say that a core has told the directory of all users from before.
 const ALL_KEY: &[u8] = b"settled:";
 
 /// What the directory has not said that it knows, it is told again after this long.
@@ -30,7 +30,7 @@ const SETTLE_AGAIN: Duration = Duration::from_secs(5);
 /// Names that the directory is told of at a time. At the limit: the others wait for their turn.
 const UNDER_WAY: usize = 256;
 /// A new account waits so long for the directory. At the limit: it is there, and others find it later.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the directory of all clusters may not know of this core's users.
 #[derive(Default)]
@@ -80,13 +80,29 @@ impl Homes {
     pub(super) fn waits_for_directory(&mut self, now: Time, at: UserRef, out: &mut Outbox) -> bool {
         let jid = self.get(at).expect("a user being stored is there").jid.clone();
         self.settle(&jid, at.user, out);
-        if out.map.directory == out.map.cluster || !self.unsettled.under_way.contains(&jid) {
+        if out.map.directory == out.map.cluster || !can_tell(out) {
             return false;
         }
         let user = self.user(at).expect("found above");
         user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Settling }));
         self.unsettled.new.push_back((now + PATIENCE, at));
         true
+    }
+
+    /// Users have come from another node: perhaps the directory has not heard of them all.
+    pub fn settle_all_anew(&mut self) {
+        if self.place.directory != 0 {
+            self.unsettled.sweep = Some(0);
+        }
+    }
+
+    /// Another node tells the directory of these from now on.
+    pub(super) fn release_unsettled(&mut self, goes: impl Fn(&Bare) -> bool) {
+        let Unsettled { words, under_way, new, .. } = &mut self.unsettled;
+        words.retain(|jid, _| !goes(jid));
+        under_way.retain(|jid| !goes(jid));
+        let users = &self.users;
+        new.retain(|(_, at)| users.get(at.slot as usize).and_then(Option::as_ref).is_some_and(|user| user.id == at.user));
     }
 
     /// The directory can be reached: it's told of what it may not know.
@@ -266,7 +282,8 @@ impl Homes {
         if self.place.directory != 0 && !swept.contains(&self.all_row(out).key) {
             self.unsettled.sweep = Some(0);
         }
-        self.settle_all(out);
+        // With the first turn.
+        self.unsettled.again_at = Some(Time::ZERO);
     }
 }
 

@@ -41,7 +41,7 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let (epoch, show) = (self.place.epoch, view.show);
+        let show = view.show;
         let Homes { users, counters, stopwatch, scratch: frame, .. } = self;
         let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
         let Some((user, position)) = user.and_then(|user| user.position(session).map(|position| (user, position))) else {
@@ -74,7 +74,7 @@ impl Homes {
         found.available = show != Show::Unavailable;
         found.presence.clear();
         found.presence.extend_from_slice(view.bytes);
-        found.encode(at.user, epoch, frame);
+        found.encode(at.user, user.epoch, frame);
         let begins = found.is_willing() && !was_willing;
         if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
@@ -84,7 +84,7 @@ impl Homes {
         if was_available == (show == Show::Unavailable) {
             match was_available {
                 false => {
-                    became_available(user, session, epoch, out);
+                    became_available(user, session, out);
                     self.tell_all(at, session, out);
                 }
                 true => self.became_unavailable(now, at, session, view.bytes, out),
@@ -106,9 +106,9 @@ impl Homes {
 
     /// Everything that follows from a session's farewell but the farewell's own fan-out.
     fn became_unavailable(&mut self, now: Time, at: UserRef, session: SessionId, presence: &[u8], out: &mut Outbox) {
-        let (stamp, epoch) = (self.place.wall(now), self.place.epoch);
+        let stamp = self.place.wall(now);
         let Some(user) = self.user(at) else { return };
-        let jid = user.jid.clone();
+        let (jid, epoch) = (user.jid.clone(), user.epoch);
         let Some(found) = user.session(session) else { return };
         if let Some(edge) = found.edge {
             out.send(edge.seat, Control::UninterestAll { edge });
@@ -138,8 +138,8 @@ impl Homes {
         edge: &mut Edge,
         out: &mut Outbox,
     ) {
-        let epoch = self.place.epoch;
         let Some(user) = self.user(at) else { return };
+        let epoch = user.epoch;
         let Some(found) = user.session(session) else { return };
         if found.available {
             found.sequence += 1;
@@ -228,7 +228,7 @@ impl Homes {
         };
         let found = home.sessions.iter().find(|found| found.id == session && found.available);
         if let Some(found) = found {
-            found.encode(at.user, self.place.epoch, frame);
+            found.encode(at.user, home.epoch, frame);
         }
         home.outbound.iter().any(watches)
     }
@@ -279,8 +279,8 @@ fn say_farewell(from: &Bare, resource: &CompactString, (to, to_resource): (Bare,
 }
 
 /// RFC 6121 4.2.2: a session that becomes available sees its contacts and the user's other sessions, and gets what waited for it.
-fn became_available(user: &mut User, session: SessionId, epoch: u32, out: &mut Outbox) {
-    let own = user.other_events(session, epoch);
+fn became_available(user: &mut User, session: SessionId, out: &mut Outbox) {
+    let own = user.other_events(session);
     let publishers = user.watched();
     let requests: Vec<SessionEvent> = user.requests().iter().map(super::plan::request_event).collect();
     let Some(found) = user.session(session) else { return };

@@ -5,7 +5,7 @@
 //! a complex message is taken as if it had come alone.
 
 use super::{Lane, Shard, word};
-use crate::base::id::NodeId;
+use crate::base::id::{NodeId, UserId};
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::Machine;
@@ -20,12 +20,14 @@ use crate::presence::subscription::Action;
 use crate::shard::EXPECTED;
 use crate::wire::complex::{Packer, Unpacker};
 use ahash::RandomState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// What waits for one cluster, and what it was told last.
 struct Crossing {
     gather: Gather,
     faces: Faces,
+    /// Users of this core whom it watches and nobody there looks at.
+    unheeded: HashSet<UserId, RandomState>,
 }
 
 #[derive(Default)]
@@ -36,6 +38,7 @@ pub(super) struct Crossings {
     unpacker: Option<Unpacker>,
     updates: u64,
     entries: u64,
+    inactive: u64,
     received: u64,
 }
 
@@ -45,6 +48,8 @@ pub struct Crossed {
     /// At once: updates, and everything else.
     pub updates: u64,
     pub entries: u64,
+    /// Updates that wait because nobody there is active.
+    pub inactive: u64,
     /// Complex messages.
     pub received: u64,
     pub gathered: GatherCounters,
@@ -56,6 +61,14 @@ impl Crossings {
         if let Some(crossing) = self.waiting.get_mut(&cluster) {
             crossing.gather.clear();
             crossing.faces.clear();
+            crossing.unheeded.clear();
+        }
+    }
+
+    /// Somebody of a cluster looks at a publisher.
+    pub fn heed(&mut self, cluster: u16, publisher: UserId) {
+        if let Some(crossing) = self.waiting.get_mut(&cluster) {
+            crossing.unheeded.remove(&publisher);
         }
     }
 }
@@ -72,8 +85,9 @@ fn matter_of(control: &Control) -> Matter {
         Control::Message(_) | Control::Directed(_) => Matter::Message,
         Control::Question(_) | Control::News(_) | Control::Fetch(_) | Control::Fetched(_) => Matter::Question,
         Control::ToSession { .. } => Matter::Question,
-        Control::Watch { .. } | Control::Unwatch { .. } | Control::Obtain { .. } => Matter::Interest,
+        Control::Watch { .. } | Control::Unwatch { .. } | Control::Obtain { .. } | Control::Attention { .. } => Matter::Interest,
         Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
+        Control::Compare(_) | Control::Compared { .. } => Matter::Interest,
         _ => Matter::Directory,
     }
 }
@@ -111,10 +125,24 @@ impl Shard {
 
     /// What went across, and came.
     pub fn crossings(&self) -> Crossed {
-        let Crossings { updates, entries, received, .. } = self.links.crossings;
+        let Crossings { updates, entries, inactive, received, .. } = self.links.crossings;
         let mut gathered = GatherCounters::default();
         self.links.crossings.waiting.values().for_each(|crossing| gathered.add(crossing.gather.counters()));
-        Crossed { updates, entries, received, gathered }
+        Crossed { updates, entries, inactive, received, gathered }
+    }
+
+    /// A cluster says whether anybody there looks at a publisher of this core.
+    pub(in crate::shard) fn attention_of(&mut self, cluster: u16, publisher: UserId, active: bool) {
+        if !active && !self.homes.is_watched_at(publisher, NodeId::of_cluster(cluster)) {
+            self.gateway.counters.refused += 1;
+            return;
+        }
+        let Some(mut crossing) = self.crossing(cluster) else { return };
+        match active {
+            true => crossing.unheeded.remove(&publisher),
+            false => crossing.unheeded.insert(publisher),
+        };
+        self.links.crossings.waiting.insert(cluster, crossing);
     }
 
     /// What waits for a cluster, out of its place while it is worked with; `None`: nothing ever waits here.
@@ -123,12 +151,24 @@ impl Shard {
         let known = self.links.crossings.waiting.remove(&cluster);
         Some(known.unwrap_or_else(|| {
             let hasher = RandomState::with_seeds(u64::from(cluster), between.own.identity, 1, 2);
-            Crossing { gather: Gather::new(&between.link, hasher.clone()), faces: Faces::new(hasher) }
+            Crossing {
+                gather: Gather::new(&between.link, hasher.clone()),
+                faces: Faces::new(hasher.clone()),
+                unheeded: HashSet::with_hasher(hasher),
+            }
         }))
     }
 
     fn is_real_time(&self, matter: Matter) -> bool {
         self.terms().between.as_ref().is_none_or(|between| between.policy.class(matter).is_real_time)
+    }
+
+    /// Whether an update is real-time for a cluster.
+    fn must_go(&mut self, change: Matter, publisher: UserId, unheeded: &HashSet<UserId, RandomState>) -> bool {
+        let Some(policy) = self.terms().between.as_ref().map(|between| between.policy) else { return true };
+        let must_go = policy.class_of_update(change, !unheeded.contains(&publisher)).is_real_time;
+        self.links.crossings.inactive += u64::from(!must_go && policy.class(change).is_real_time);
+        must_go
     }
 
     fn cross_at_once(&mut self, entry: &[u8], machine: &mut Machine) {
@@ -161,7 +201,7 @@ impl Shard {
 
     fn cross_updates(&mut self, now: Time, cluster: u16, run: &[u8], crossing: Option<&mut Crossing>, machine: &mut Machine) {
         let node = NodeId::of_cluster(cluster);
-        let Some(Crossing { gather, faces }) = crossing else {
+        let Some(Crossing { gather, faces, unheeded }) = crossing else {
             return self.update_at_once(node, run, machine);
         };
         let (mut at_once, mut ahead) = (Vec::new(), frame::frames(run));
@@ -171,7 +211,7 @@ impl Shard {
             }
             let head = frame::head(update);
             // A long one goes because it was asked for.
-            if self.out.is_long(update) || self.is_real_time(faces.change(head, frame::event(update).presence)) {
+            if self.out.is_long(update) || self.must_go(faces.change(head, frame::event(update).presence), head.user, unheeded) {
                 gather.overtaken(head.user, head.session);
                 at_once.extend_from_slice(update);
             } else if !gather.update(now, head, frame::presence(update)) {

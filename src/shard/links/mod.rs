@@ -18,7 +18,7 @@ pub use reach::LaneNews;
 use super::Shard;
 use super::connection::Doorway;
 use super::owners::Word;
-use crate::base::id::{ConnId, CoreId, NodeId};
+use crate::base::id::{ConnId, CoreId, NodeId, UserId};
 use crate::base::random::Random;
 use crate::base::reason::LinkReason;
 use crate::base::time::{Time, WallClock};
@@ -137,6 +137,13 @@ impl Links {
 
     pub fn lanes_to(&self, site: Site) -> impl Iterator<Item = &Machine> {
         self.lanes.range((site, 0)..=(site, u16::MAX)).map(|(_, machine)| machine)
+    }
+
+    /// Somebody of a cluster looks at a publisher, for all that is known.
+    pub fn heed(&mut self, cluster: Option<u16>, publisher: UserId) {
+        if let Some(cluster) = cluster {
+            self.crossings.heed(cluster, publisher);
+        }
     }
 
     /// Another node's cores, whether it can be reached, and since when it can or can't be.
@@ -363,6 +370,7 @@ impl Shard {
     /// A lane has something to say.
     fn notice(&mut self, now: Time, lane: Lane, cores: u16, notice: Notice) {
         let (site, number) = lane;
+        let anew = self.links.reach.get(&site).is_some_and(|reach| reach.found);
         let mut tell = |state| self.tell_of_lane(now, LaneNews { site, lane: number, state });
         match notice {
             Notice::Dial => {
@@ -372,9 +380,9 @@ impl Shard {
             Notice::Ended(reason) => self.link_ended(now, site, reason),
             Notice::Up { .. } => tell(LaneState::Up { cores }),
             Notice::Resumed => tell(LaneState::Resumed),
-            Notice::Lost { .. } => tell(LaneState::Down),
+            Notice::Lost { .. } => tell(LaneState::Down { anew }),
             Notice::Restarted { .. } => {
-                tell(LaneState::Down);
+                tell(LaneState::Down { anew });
                 tell(LaneState::Up { cores });
             }
         }
@@ -386,7 +394,10 @@ impl Shard {
         let told = self.links.clusters.others(terms.me.cluster);
         let told =
             told.flat_map(|cluster| cluster.place.nodes.iter().map(|(node, _)| Site { cluster: cluster.number, node: *node }));
-        self.peers().map(|(node, _)| terms.inside(node)).chain(self.links.reach.keys().copied()).chain(told).collect()
+        let directory = terms.between.iter().flat_map(|between| between.at.iter().map(|(node, _)| (between.directory, *node)));
+        let directory = directory.map(|(cluster, node)| Site { cluster, node });
+        let inside = self.peers().map(|(node, _)| terms.inside(node));
+        inside.chain(self.links.reach.keys().copied()).chain(told).chain(directory).collect()
     }
 
     /// Sessions whose newest state waits for a node: what waits for another cluster waits for the node that is used.
@@ -412,19 +423,26 @@ impl Shard {
     /// Once a turn: looks after the lanes' time. Gives when it must again.
     pub(super) fn go_on_with_links(&mut self, now: Time) -> Option<Time> {
         let lanes: Vec<Lane> = self.links.lanes.keys().copied().collect();
-        let mut next = self.compare_again(now);
-        for lane in lanes {
-            let Some(mut machine) = self.links.lanes.remove(&lane) else { continue };
-            if machine.deadline() <= now {
-                machine.tick(now, &mut self.out.lines);
+        let compare = self.compare_again(now);
+        loop {
+            let (mut next, mut is_news) = (compare, false);
+            for &lane in &lanes {
+                let Some(mut machine) = self.links.lanes.remove(&lane) else { continue };
+                if machine.deadline() <= now {
+                    machine.tick(now, &mut self.out.lines);
+                }
+                while let Some(notice) = machine.notice() {
+                    is_news = true;
+                    self.notice(now, lane, machine.peer_cores(), notice);
+                }
+                next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
+                self.keep_lane(lane, machine);
             }
-            while let Some(notice) = machine.notice() {
-                self.notice(now, lane, machine.peer_cores(), notice);
+            // What is news of one lane may be the end of others.
+            if !is_news {
+                return next;
             }
-            next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
-            self.keep_lane(lane, machine);
         }
-        if self.links.lanes.values().any(Machine::has_notice) { Some(now) } else { next }
     }
 
     /// A node is lost: this core's other lanes to it begin anew, too, so that nothing comes any more of what was said before.

@@ -3,9 +3,10 @@
 //! Lives on: every core of a node that has links. Serves G4, M4, Z2, Z13. What becomes of a lane every core of this node hears.
 //! Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them is: so no two cores
 //! of this node disagree for longer than a turn of their rings; then all its lanes begin anew, so whatever was said to a node while
-//! it was found comes there before that one's own loss of the same lane, or never. Of a cluster's nodes one is used, until that is gone; whenever
-//! updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence compare; a node
-//! that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is long past.
+//! it was found comes there before that one's own loss of the same lane, or never. Of a cluster's nodes one is used, until that is
+//! gone; whenever updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence
+//! compare; a node that can't reach a cluster has those that can say so there, so that its users are not shown in a state that is
+//! long past.
 
 use super::{Lane, Shard, word};
 use crate::base::id::{CoreId, NodeId};
@@ -30,14 +31,13 @@ pub struct LaneNews {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LaneState {
     /// To a node of so many cores.
-    Up {
-        cores: u16,
-    },
+    Up { cores: u16 },
     /// The other node can answer by all of its cores.
     Ready,
     /// After a break; updates may have been lost.
     Resumed,
-    Down,
+    /// And if all could be reached before, every lane begins anew: whoever hears that waits for each of them.
+    Down { anew: bool },
 }
 
 /// How far a node can be reached.
@@ -113,8 +113,8 @@ impl Shard {
             LaneState::Ready => reach.ready = true,
             LaneState::Resumed if reach.found => self.resumed(now, site),
             LaneState::Resumed => {}
-            LaneState::Down => {
-                reach.up.remove(&lane);
+            LaneState::Down { anew } => {
+                reach.up.retain(|up| !anew && *up != lane);
                 (reach.ready, reach.told) = (false, false);
                 let was_found = std::mem::take(&mut reach.found);
                 reach.since = if was_found { Some(wall) } else { reach.since };
@@ -124,7 +124,7 @@ impl Shard {
                 if self.links.reach.iter().all(is_away) {
                     self.out.peers.remove(&peer);
                 }
-                if was_found {
+                if anew {
                     self.renounce_lanes(now, (site, lane));
                 }
                 if hangs_on_it {

@@ -26,7 +26,6 @@ pub enum Check {
     EveryRequestIsAnswered,
     FramesAreSound,
     ShortBreaksGoUnnoticed,
-    GoneOnce,
     AllComesToRest,
     NothingPanics,
 }

@@ -174,7 +174,7 @@ impl Client {
             Pending::LogOut => {
                 self.sessions.remove(&tag.stream);
             }
-            Pending::GoOffline if refused.is_none() => session.goes_offline(),
+            Pending::GoOffline if refused.is_none() => session.view.clear(),
             Pending::Wish(wish) => env.memories.wishes.answer(&wish, refused.is_none()),
             Pending::Letter(letter) if refused.is_some() => env.memories.post.returned(letter),
             Pending::Letter(letter) => {

@@ -7,7 +7,7 @@ use crate::sim::check::messages::SessionKey;
 use crate::sim::check::{Check, Held};
 use crate::wire::event::{Event, LAST};
 use crate::wire::native::{Roster, RosterItem, Show};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What a request that waits for its answer was about.
 #[derive(Clone, Debug)]
@@ -66,8 +66,6 @@ pub struct Session {
     /// Messages whose sending was confirmed, by request: they may still come back.
     pub letters: BTreeMap<u32, usize>,
     pub view: BTreeMap<(UserId, SessionId), Seen>,
-    /// Those of whom it was told that they have gone, and nothing since.
-    gone: BTreeSet<(UserId, SessionId)>,
     versions: BTreeMap<(UserId, SessionId), Version>,
     pub roster: Option<BTreeMap<String, Known>>,
     /// Rosters of which pieces have come, by request.
@@ -88,7 +86,6 @@ impl Session {
             pending: BTreeMap::new(),
             letters: BTreeMap::new(),
             view: BTreeMap::new(),
-            gone: BTreeSet::new(),
             versions: BTreeMap::new(),
             roster: None,
             pieces: BTreeMap::new(),
@@ -109,15 +106,11 @@ impl Session {
         let place = (head.user, head.session);
         let last = self.versions.entry(place).or_default();
         Check::VersionsOnlyGrow.holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
-        let is_news = head.version > *last;
         *last = head.version;
         if head.show == Show::Unavailable {
             self.view.remove(&place);
-            let first = self.gone.insert(place);
-            Check::GoneOnce.holds(first || is_news, || format!("{} heard twice that {place:?} has gone", self.key.user.0))?;
         } else {
             let status = event.presence.map_or(String::new(), |presence| presence.fields().status.to_owned());
-            self.gone.remove(&place);
             self.view.insert(place, Seen { version: head.version, show: head.show, status });
         }
         Ok(())
@@ -141,12 +134,6 @@ impl Session {
                 false => _ = roster.insert(item.jid().to_owned(), known(item)),
             }
         }
-    }
-
-    /// It sees nobody any more, and is not told of each.
-    pub fn goes_offline(&mut self) {
-        self.view.clear();
-        self.gone.clear();
     }
 
     /// The session goes on over another connection: what the old one did not finish does not come.

@@ -7,7 +7,8 @@
 //!   each counts its node's row in `fanal_nodes` up by one, and whoever settles counts it up by two, so that the number's parity
 //!   tells what became of it; what is still under way in the database holds that row, and the question waits for it;
 //! - a node that has been replaced writes nothing more (`epoch` of that row), and one whose database has lost commits (a restored
-//!   backup, a standby that lagged) says so and stores nothing until it is started again;
+//!   backup, a standby that lagged) says so and stores nothing until it is started again; whoever takes slots over changes the row
+//!   of the node that had taken them before (`fanal_slots`), which may write again once it has begun anew, without them;
 //! - every try is harmless: rows are put and deleted by key, last presence only by a newer `version`, which is the epoch (one
 //!   counter for all nodes of the deployment) and then a count; a node that takes over users begins an epoch first;
 //! - no call takes longer than `Settings::patience`, whatever the database does; while it's away, what must be durable is refused
@@ -29,9 +30,10 @@ pub use schema::SCHEMA;
 pub use target::{Target, is_url};
 
 use super::dir::{DataDir, OpenError};
+use super::shared::{Page, Place};
 use super::{Backend, Commit, Failure, Health, PROGRESS_ROWS, RowFn, Settled, Table, unreadable};
 use session::Row;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -43,6 +45,8 @@ pub const LATE_BYTES: usize = 16 << 20;
 pub const EPOCHS: u32 = 1 << 23;
 /// Rows in one answer of the database to `load`.
 const PAGE_ROWS: i64 = 8_192;
+/// Rows in one answer while the node serves: what waits for the store meanwhile waits for no more than these.
+const SMALL_PAGE_ROWS: i64 = 2_048;
 /// How often a connection is looked after, and the node's row says that it lives.
 const TEND: Duration = Duration::from_secs(1);
 /// How long a node counts as living after it last said so.
@@ -165,7 +169,7 @@ impl Backend for PostgresStore {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), String> {
         // What belongs to the deployment lies in slot 0.
-        let (first, last) = if table == Table::Meta { (0, u16::MAX) } else { (*slots.start(), *slots.end()) };
+        let (first, last) = (if table == Table::Meta { 0 } else { *slots.start() }, *slots.end());
         let mut from = Row { slot: i32::from(first), owner: Vec::new(), rest: Vec::new(), value: Vec::new() };
         let (mut key, mut last_key, mut done) = (Vec::new(), None, 0);
         loop {
@@ -195,6 +199,31 @@ impl Backend for PostgresStore {
 
     fn begin_epoch(&mut self) -> Result<u32, String> {
         self.runtime.block_on(self.work.begin_epoch())
+    }
+
+    fn inhabited(&self) -> Result<BTreeSet<u16>, String> {
+        self.runtime.block_on(self.work.inhabited())
+    }
+
+    fn confirm(&mut self) -> Result<(), String> {
+        self.runtime.block_on(self.work.confirm())
+    }
+
+    fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
+        self.runtime.block_on(self.work.take_slots(slots, anew, force))
+    }
+
+    fn give_slots(&mut self, slots: &[u16]) -> Result<(), String> {
+        self.runtime.block_on(self.work.give_slots(slots))
+    }
+
+    fn page(&mut self, table: Table, from: &Place, last: u16) -> Result<Page, String> {
+        let (_, owner, rest) = schema::split(table, &from.behind);
+        let row = Row { slot: from.slot.into(), owner: owner.to_vec(), rest: rest.to_vec(), value: Vec::new() };
+        let rows = self.runtime.block_on(self.work.small_page(table, &row, last.into(), SMALL_PAGE_ROWS))?;
+        let more = rows.len() as i64 == SMALL_PAGE_ROWS;
+        let rows = rows.into_iter().map(|row| ([row.owner, row.rest].concat(), row.value)).collect();
+        Ok(Page::of(table, from, rows, more))
     }
 
     fn tend(&mut self) -> Option<Duration> {

@@ -18,12 +18,13 @@ use std::future::Future;
 use tokio_postgres::{Client, error::SqlState};
 
 /// The version of the tables that this fanal makes and knows.
-pub const SCHEMA: i32 = 1;
+pub const SCHEMA: i32 = 2;
 
 /// What brings the tables from each version to the next one.
 fn migration(to: i32) -> Vec<String> {
     match to {
         1 => Table::ALL.iter().map(|&table| make_rows(table)).chain([NODES.to_owned()]).collect(),
+        2 => vec![SLOTS.to_owned()],
         _ => unreachable!("there is no such version"),
     }
 }
@@ -40,6 +41,10 @@ fn make_rows(table: Table) -> String {
 /// Who writes, and how far each got: `number` counts a node's transactions within its epoch.
 const NODES: &str = "CREATE TABLE IF NOT EXISTS fanal_nodes (cluster INT4 NOT NULL, node INT4 NOT NULL, epoch INT8 NOT NULL, \
     number INT8 NOT NULL, alive BOOL NOT NULL, seen TIMESTAMPTZ NOT NULL, PRIMARY KEY (cluster, node))";
+
+/// Which node has taken a slot last, where nodes take users over from each other.
+const SLOTS: &str = "CREATE TABLE IF NOT EXISTS fanal_slots (cluster INT4 NOT NULL, slot INT4 NOT NULL, node INT4 NOT NULL, \
+    PRIMARY KEY (cluster, slot))";
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS fanal_schema (one INT4 PRIMARY KEY, version INT4 NOT NULL)";
 

@@ -16,8 +16,9 @@ use tokio_postgres::{Client, Error, Statement};
 
 /// A statement other than those of a transaction may take this long: the server ends it then.
 const STATEMENT_MS: u64 = 30_000;
-/// A transaction whose client says nothing for so long is rolled back, so that a dead node's locks end.
-const IDLE_MS: u64 = 10_000;
+/// A transaction whose client says nothing for so long is rolled back, so that the locks of a node that is dead, or stands still,
+/// end: whoever takes its users over waits for them.
+const IDLE_MS: u64 = 2_000;
 
 pub(super) struct Session {
     pub client: Client,

@@ -2,11 +2,12 @@
 //!
 //! Lives on: the storage thread. Serves J10, M3. The invariants stand in the module above.
 
+mod epoch;
+
 use super::session::{Broken, Fence, Row, Session, judge};
-use super::{ALIVE_SECONDS, EPOCHS, LATE_BYTES, Rows, Settings, TEND, Trouble, schema};
+use super::{ALIVE_SECONDS, LATE_BYTES, Rows, Settings, TEND, Trouble, schema};
 use crate::base::random::Random;
 use crate::store::dir::OpenError;
-use crate::store::rows::{EPOCH_KEY, decode_u32, encode_u32};
 use crate::store::{Commit, Durability, Failure, Health, Settled, Table};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -389,60 +390,17 @@ impl Work {
         })
     }
 
-    /// Counts the deployment's epoch up and takes the node's row: whoever had it before writes nothing more.
-    pub async fn begin_epoch(&mut self) -> Result<u32, String> {
-        let deadline = Instant::now() + self.settings.patience;
-        let mut tries = 0;
-        loop {
-            let began = match self.ready(deadline).await {
-                Ok(_) => self.on_session(deadline, self.count_epoch()).await,
-                Err(trouble) => Err(trouble),
-            };
-            let trouble = match began {
-                Ok(epoch) => {
-                    (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
-                    return Ok(epoch);
-                }
-                Err(trouble) => trouble,
-            };
-            // What is half way there ends with the connection.
-            self.lose();
-            let why = match trouble {
-                Trouble::Refused(why) => return Err(self.refusal(&why)),
-                Trouble::Lost(why) | Trouble::Again(why) => why,
-            };
-            let wait = self.wait(tries);
-            tries += 1;
-            if Instant::now() + wait >= deadline {
-                return Err(self.refusal(&why));
-            }
-            sleep(wait).await;
-        }
-    }
-
-    /// The transaction that does it.
-    fn count_epoch(&self) -> impl AsyncFnOnce(&Session) -> Result<u32, Trouble> + use<> {
-        let writer = self.settings.writer;
-        async move |session: &Session| {
-            let counted = async {
-                let client = &session.client;
-                let (none, cluster) = (encode_u32(0), writer.cluster());
-                client.batch_execute("BEGIN").await?;
-                client.execute(FIRST_EPOCH, &[&cluster, &EPOCH_KEY, &none]).await?;
-                let row = client.query_one(THE_EPOCH, &[&cluster, &EPOCH_KEY]).await?;
-                let next = decode_u32(row.get(0)).ok().and_then(|epoch| epoch.checked_add(1)).filter(|&epoch| epoch < EPOCHS);
-                let Some(epoch) = next else { return Ok(None) };
-                client.execute(NEXT_EPOCH, &[&cluster, &EPOCH_KEY, &encode_u32(epoch)]).await?;
-                client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?;
-                if writer.node > 0 {
-                    client.execute("DELETE FROM fanal_nodes WHERE cluster = $1 AND node = 0", &[&cluster]).await?;
-                }
-                client.batch_execute("COMMIT").await?;
-                Ok(Some(epoch))
-            };
-            let none_left = || Trouble::Refused("the epoch can't be counted up: the row is damaged, or it's the last one".into());
-            counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?.ok_or_else(none_left)
-        }
+    /// The same while the node serves.
+    pub async fn small_page(&mut self, table: Table, from: &Row, last_slot: i32, most: i64) -> Result<Vec<Row>, String> {
+        let (deadline, writer) = (self.deadline(), self.settings.writer);
+        let read = async {
+            self.ready(deadline).await?;
+            self.on_session(deadline, async |session: &Session| session.page(writer, table, from, last_slot, most).await).await
+        };
+        let result = read.await;
+        result.map_err(|trouble| {
+            format!("{}: table {} can't be read: {}. Look after the database", self.place(), table.name(), trouble.why())
+        })
     }
 
     /// A node that has said within the last seconds that it lives.
@@ -541,13 +499,6 @@ const REPLACED: &str = "another process has taken this node's place in the datab
 const LOST_COMMITS: &str = "the database has lost what this node had stored (a restored backup, or a standby that lagged has taken \
     over): start this node again, so that it serves what is there";
 const SLOW: &str = "it did not answer in time (store.timeout_ms)";
-
-const FIRST_EPOCH: &str = "INSERT INTO fanal_meta (cluster, slot, owner, rest, value, version) VALUES ($1, 0, $2, '', $3, 0) \
-    ON CONFLICT (cluster, slot, owner, rest) DO NOTHING";
-const THE_EPOCH: &str = "SELECT value FROM fanal_meta WHERE cluster = $1 AND slot = 0 AND owner = $2 AND rest = '' FOR UPDATE";
-const NEXT_EPOCH: &str = "UPDATE fanal_meta SET value = $3 WHERE cluster = $1 AND slot = 0 AND owner = $2 AND rest = ''";
-const TAKE_PLACE: &str = "INSERT INTO fanal_nodes (cluster, node, epoch, number, alive, seen) VALUES ($1, $2, $3, 0, TRUE, now()) \
-    ON CONFLICT (cluster, node) DO UPDATE SET epoch = excluded.epoch, number = 0, alive = TRUE, seen = excluded.seen";
 
 async fn bounded<T>(deadline: Instant, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Trouble::Lost(SLOW.into())))
