@@ -2,6 +2,8 @@
 
 mod nodes_world;
 
+use ahash::RandomState;
+use fanal::presence::directory::Directory;
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::Tag;
 use fanal::wire::native::{Access, Action, Show};
@@ -130,6 +132,20 @@ fn z3_the_directory_is_asked_once_for_each_user() {
     assert_eq!(names, 3);
     assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"directory:")).sum::<usize>(), 3);
     assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
+}
+
+/// Z1: who lives where the directory is kept is found there, though the directory has not been told yet.
+#[test]
+fn z1_who_lives_with_the_directory_is_found_before_it_has_been_told() {
+    let mut world = two(1);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(2, 0));
+    let a = world.online(0, &ann);
+    world.nodes[0].shards[0].homes.directory = Directory::new(RandomState::with_seed(1));
+    let b = world.online(2, &bob);
+    world.subscribes((&bob, b), (&ann, a));
+    world.seen(b);
+    world.shows(a, Show::Away);
+    assert_eq!(world.seen(b), [Show::Away]);
 }
 
 /// Z13: what happened while two clusters were apart is made good once they meet again.
@@ -265,8 +281,13 @@ fn z13_after_a_cut_only_what_changed_is_told() {
         })
         .collect();
     world.seen(w);
-    let mut told = |changes: usize| {
+    let mut told = |changes: usize, lost: bool| {
         world.cut_clusters(1, 2);
+        if lost {
+            world.lose_cluster(1, 2);
+            world.lose_cluster(2, 1);
+            assert_eq!(world.seen(w), [Show::Unavailable; 40], "once");
+        }
         publishers[..changes].iter().for_each(|client| world.shows(*client, Show::Away));
         publishers[..changes].iter().for_each(|client| world.shows(*client, Show::Chat));
         world.seen(w);
@@ -276,11 +297,15 @@ fn z13_after_a_cut_only_what_changed_is_told() {
             shard.out.peers.values_mut().for_each(|peer| peer.put_off.clear());
         }
         world.heal_clusters(1, 2);
-        assert_eq!((world.seen(w), world.abroad), (vec![Show::Chat; changes], abroad));
+        let (seen, again) = (world.seen(w), if lost { 40 } else { changes });
+        assert_eq!((seen.len(), world.abroad), (again, abroad), "once");
+        assert!(seen.iter().filter(|show| **show == Show::Chat).count() >= changes && !seen.contains(&Show::Unavailable));
         world.entries[entries..].iter().filter(|(from, ..)| *from == 1).map(|(.., bytes)| bytes.len()).sum::<usize>()
     };
-    let (none, three) = (told(0), told(3));
-    assert!(none == 0 && (1..1500).contains(&three), "{none} and {three} bytes");
+    for lost in [false, true] {
+        let (none, three) = (told(0, lost), told(3, lost));
+        assert!(none < 100 && (100..1500).contains(&three), "{none} and {three} bytes");
+    }
 }
 
 /// Z7: an update that is put off on its way inside the other cluster, by a node that keeps nothing of its publisher, is not lost.

@@ -130,7 +130,8 @@ fn z7_a_gateway_moves_with_its_slot() {
     }
 }
 
-/// Z1: a slot is given to another node while a name of it is being stored by the steward. The directory knows the name all the same.
+/// Z1: a slot is given to another node while a name of it is being stored by the steward. The directory knows the name all the
+/// same.
 #[test]
 fn z1_a_name_that_is_being_stored_moves_with_its_slot() {
     for cores in [1, 2] {

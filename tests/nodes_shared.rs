@@ -3,51 +3,59 @@
 mod support;
 
 use fanal::base::config::cluster::Peer;
-use fanal::base::config::{Config, DatabaseUrl, Secret, StoreKind};
+use fanal::base::config::{Config, Coordination, DatabaseUrl, Secret, StoreKind};
 use fanal::base::id::NodeId;
 use fanal::base::reason::Reason;
 use fanal::client::{Client, Error, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use support::postgres::{Server, query, server};
 use support::served::{Served, fanal, user_on, users};
 use support::{LONG, until};
 
 const KEY: &str = "the same key at every node, for tests";
-/// Shorter than the default, so that tests are.
-const LEASE: Duration = Duration::from_millis(1_000);
+const LEASE: Duration = Duration::from_millis(2_000);
 /// Above what it takes, for a machine that does not let the survivors run.
 const LATE: Duration = Duration::from_secs(5);
 
+/// One test at a time: a node that the machine does not let run loses its lease, as it should.
+static ONE: Mutex<()> = Mutex::new(());
+
 /// The nodes 1 to 3 and their database.
 struct Trio {
+    cores: usize,
+    /// Who shares users out, if not node 1.
+    etcd: Option<SocketAddr>,
     nodes: Vec<Option<Served>>,
     url: String,
     peers: Vec<Peer>,
     data: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Trio {
-    fn start(server: &Server) -> Trio {
-        let mut trio = Trio::prepare(server);
+    fn start(server: &Server, cores: usize) -> Trio {
+        let mut trio = Trio::prepare(server, cores);
         (0..3).for_each(|node| trio.serve(node));
         trio
     }
 
-    fn prepare(server: &Server) -> Trio {
+    fn prepare(server: &Server, cores: usize) -> Trio {
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let peers = (1..).zip(&held).map(|(node, at)| Peer { node: NodeId(node), address: at.local_addr().unwrap() }).collect();
         drop(held);
         let data = tempfile::tempdir().unwrap();
-        Trio { nodes: vec![None, None, None], url: server.new_url(), peers, data }
+        Trio { cores, etcd: None, nodes: vec![None, None, None], url: server.new_url(), peers, data, _alone: alone }
     }
 
     fn serve(&mut self, node: usize) {
-        self.nodes[node] = Some(Served::start_with_config(&self.place(node), 1, &self.config(node)));
+        self.nodes[node] = Some(Served::start_with_config(&self.place(node), self.cores, &self.config(node)));
     }
 
     fn place(&self, node: usize) -> PathBuf {
@@ -57,7 +65,14 @@ impl Trio {
     fn config(&self, node: usize) -> Config {
         let mut config = Config::default();
         (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
-        (config.cluster.nodes, config.cluster.lease_ms) = (self.peers.clone(), LEASE.as_millis() as u32);
+        config.cluster.lease_ms = LEASE.as_millis() as u32;
+        match self.etcd {
+            Some(etcd) => {
+                (config.cluster.coordination, config.cluster.etcd) = (Coordination::Etcd, vec![format!("http://{etcd}")]);
+                config.link.listen = Some(self.peers[node].address);
+            }
+            None => config.cluster.nodes = self.peers.clone(),
+        }
         (config.store.kind, config.store.url) = (StoreKind::Postgres, Some(DatabaseUrl(self.url.clone())));
         config.store.timeout_ms = 1_000;
         config.login.token_keys = vec![Secret::new(KEY).unwrap()];
@@ -74,7 +89,7 @@ impl Trio {
 
     /// A new user whose home is on a node.
     fn user_on(&self, node: usize, kind: &str) -> String {
-        user_on(self.node(0).admin, self.node(node).admin, kind)
+        user_on(self.node(node).admin, self.node(node).admin, kind)
     }
 
     /// A session of a user at a node, as soon as the home can be reached.
@@ -125,14 +140,30 @@ fn signal(node: &Served, signal: Signal) {
 #[test]
 fn z13_the_users_of_a_killed_node_are_taken_over_with_all_they_have_and_shown_as_gone_once() {
     let Some(server) = server() else { return };
-    let mut trio = Trio::start(server);
-    let (ann, bob, cara, dan) = (trio.user_on(2, "ann"), trio.user_on(1, "bob"), trio.user_on(0, "cara"), trio.user_on(2, "dan"));
-    let [mut a, mut b, mut c, mut d] = [(2, &ann), (1, &bob), (0, &cara), (1, &dan)].map(|(node, jid)| trio.log_in(node, jid));
+    [1, 2].into_iter().for_each(|cores| is_taken_over(Trio::start(server, cores), 2));
+}
+
+/// M1, Z13: etcd outlives any node.
+#[test]
+fn z13_with_etcd_the_users_of_the_first_node_are_taken_over_too() {
+    let (Some(server), Some(etcd)) = (server(), support::etcd::Server::start()) else { return };
+    let mut trio = Trio::prepare(server, 1);
+    trio.etcd = Some(etcd.address());
+    (0..3).for_each(|node| trio.serve(node));
+    is_taken_over(trio, 0);
+}
+
+fn is_taken_over(mut trio: Trio, lost: usize) {
+    let (one, other) = ((lost + 1) % 3, (lost + 2) % 3);
+    let (ann, bob) = (trio.user_on(lost, "ann"), trio.user_on(other, "bob"));
+    let (cara, dan) = (trio.user_on(one, "cara"), trio.user_on(lost, "dan"));
+    let [mut a, mut b, mut c, mut d] =
+        [(lost, &ann), (other, &bob), (one, &cara), (other, &dan)].map(|(node, jid)| trio.log_in(node, jid));
     befriend((&bob, &mut b), (&ann, &mut a));
     befriend((&cara, &mut c), (&ann, &mut a));
     befriend((&ann, &mut a), (&bob, &mut b));
     let killed = Instant::now();
-    trio.kill(2);
+    trio.kill(lost);
     for client in [&mut b, &mut c] {
         sees(client, Show::Unavailable);
     }
@@ -140,8 +171,8 @@ fn z13_the_users_of_a_killed_node_are_taken_over_with_all_they_have_and_shown_as
     until(&mut d, |event| {
         matches!(&event, Event::Refused(refusal) if refusal.reason() == Some(Reason::HomeOutOfReach)).then_some(())
     });
-    let mut a = trio.log_in(0, &ann);
-    assert!(killed.elapsed() < LEASE + LATE, "{:?}", killed.elapsed());
+    let mut a = trio.log_in(one, &ann);
+    assert!(killed.elapsed() < 2 * LEASE + LATE, "{:?}", killed.elapsed());
     let mut contacts: Vec<String> = a.roster().unwrap().into_iter().map(|contact| contact.jid).collect();
     contacts.sort_unstable();
     assert_eq!(contacts, [bob.clone(), cara.clone()]);
@@ -153,11 +184,11 @@ fn z13_the_users_of_a_killed_node_are_taken_over_with_all_they_have_and_shown_as
     show(&mut b, Show::Chat);
     [&mut b, &mut c].into_iter().for_each(|client| sees(client, Show::Away));
     sees(&mut a, Show::Chat);
-    drop(trio.log_in(1, &dan));
+    drop(trio.log_in(other, &dan));
     // It returns, and has nothing but what it's given anew.
-    trio.serve(2);
-    let eve = trio.user_on(2, "eve");
-    assert!(!users(trio.node(2).admin).contains(&ann) && users(trio.node(2).admin).contains(&eve));
+    trio.serve(lost);
+    let eve = trio.user_on(lost, "eve");
+    assert!(!users(trio.node(lost).admin).contains(&ann) && users(trio.node(lost).admin).contains(&eve));
     show(&mut a, Show::DoNotDisturb);
     [&mut b, &mut c].into_iter().for_each(|client| sees(client, Show::DoNotDisturb));
     drop((a, b, c, d));
@@ -168,7 +199,7 @@ fn z13_the_users_of_a_killed_node_are_taken_over_with_all_they_have_and_shown_as
 #[test]
 fn z13_a_node_that_wakes_up_after_its_users_were_taken_over_writes_nothing_and_shows_nothing() {
     let Some(server) = server() else { return };
-    let mut trio = Trio::start(server);
+    let mut trio = Trio::start(server, 1);
     let (ann, bob) = (trio.user_on(2, "ann"), trio.user_on(1, "bob"));
     let (mut stale, mut b) = (trio.log_in(2, &ann), trio.log_in(1, &bob));
     befriend((&bob, &mut b), (&ann, &mut stale));
@@ -204,7 +235,7 @@ fn z13_a_node_that_wakes_up_after_its_users_were_taken_over_writes_nothing_and_s
 #[test]
 fn m3_users_are_taken_over_once_the_database_is_back() {
     let Some(server) = Server::start("-c fsync=off") else { return };
-    let mut trio = Trio::start(&server);
+    let mut trio = Trio::start(&server, 1);
     let (ann, bob) = (trio.user_on(2, "ann"), trio.user_on(1, "bob"));
     let (mut a, mut b) = (trio.log_in(2, &ann), trio.log_in(1, &bob));
     befriend((&bob, &mut b), (&ann, &mut a));
@@ -234,7 +265,7 @@ fn m3_users_are_taken_over_once_the_database_is_back() {
 #[test]
 fn z4_while_the_node_that_keeps_the_table_is_away_the_others_go_on() {
     let Some(server) = server() else { return };
-    let mut trio = Trio::start(server);
+    let mut trio = Trio::start(server, 1);
     let (ann, bob, cara) = (trio.user_on(2, "ann"), trio.user_on(1, "bob"), trio.user_on(0, "cara"));
     let (mut a, mut b, mut c) = (trio.log_in(2, &ann), trio.log_in(1, &bob), trio.log_in(1, &cara));
     befriend((&bob, &mut b), (&ann, &mut a));
@@ -243,7 +274,7 @@ fn z4_while_the_node_that_keeps_the_table_is_away_the_others_go_on() {
         matches!(&event, Event::Refused(refusal) if refusal.reason() == Some(Reason::HomeOutOfReach)).then_some(())
     });
     let killed = Instant::now();
-    while killed.elapsed() < 4 * LEASE {
+    while killed.elapsed() < 3 * LEASE {
         for shown in [Show::Away, Show::Chat] {
             show(&mut a, shown);
             sees(&mut b, shown);
@@ -260,11 +291,47 @@ fn z4_while_the_node_that_keeps_the_table_is_away_the_others_go_on() {
     trio.stop();
 }
 
+/// M1: users who move between nodes that are there.
+#[test]
+fn m1_a_rebalance_moves_users_with_all_they_have_and_harms_no_node() {
+    let Some(server) = server() else { return };
+    let mut trio = Trio::prepare(server, 1);
+    (0..2).for_each(|node| trio.serve(node));
+    let names: Vec<String> = (0..12).map(|n| format!("u{n}@localhost")).collect();
+    let end = Instant::now() + LONG;
+    for jid in &names {
+        while let Err(why) = fanal::admin::client::Client::new(trio.node(0).admin, None).add_user(jid, None) {
+            assert!(Instant::now() < end, "{why}");
+        }
+    }
+    for pair in names.chunks(2) {
+        let (mut a, mut b) = (trio.log_in(0, &pair[0]), trio.log_in(1, &pair[1]));
+        befriend((&pair[0], &mut a), (&pair[1], &mut b));
+    }
+    trio.serve(2);
+    while users(trio.node(2).admin).is_empty() {
+        assert!(Instant::now() < end, "nobody moves");
+        _ = fanal::admin::client::Client::new(trio.node(0).admin, None).rebalance();
+    }
+    for pair in names.chunks(2) {
+        let (mut a, mut b) = (trio.log_in(2, &pair[0]), trio.log_in(1, &pair[1]));
+        sees(&mut a, Show::Available);
+        b.set_contact("somebody@localhost", "", &[]).unwrap();
+    }
+    let homes: Vec<usize> = (0..3).map(|node| users(trio.node(node).admin).len()).collect();
+    assert!(homes.iter().sum::<usize>() == names.len() && homes[2] > 0, "{homes:?}");
+    for node in 0..3 {
+        let log = trio.node(node).log();
+        assert!(!log.contains("has taken this node's place") && !log.contains("lease is lost"), "{log}");
+    }
+    trio.stop();
+}
+
 /// M1: a node that is stopped leaves its users behind in order, and they need not wait for its lease.
 #[test]
 fn m1_a_node_that_is_stopped_writes_how_its_users_were_before_others_have_them() {
     let Some(server) = server() else { return };
-    let mut trio = Trio::start(server);
+    let mut trio = Trio::start(server, 1);
     let (ann, bob) = (trio.user_on(2, "ann"), trio.user_on(1, "bob"));
     let (mut a, mut b) = (trio.log_in(2, &ann), trio.log_in(1, &bob));
     befriend((&bob, &mut b), (&ann, &mut a));
@@ -282,7 +349,7 @@ fn m1_a_node_that_is_stopped_writes_how_its_users_were_before_others_have_them()
 #[test]
 fn m1_users_that_were_made_while_no_node_ran_are_found_and_tools_leave_running_nodes_alone() {
     let Some(server) = server() else { return };
-    let mut trio = Trio::prepare(server);
+    let mut trio = Trio::prepare(server, 2);
     let file = trio.data.path().join("cli.toml");
     std::fs::write(&file, toml::to_string(&trio.config(0)).unwrap()).unwrap();
     let run = |args: &[&str]| {

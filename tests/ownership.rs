@@ -333,6 +333,31 @@ fn without_take_over_a_lost_nodes_slots_stay_its_own_and_it_goes_on() {
     assert!(world.peers[&1].events.contains(&Event::Refused(Command::Rebalance, Refusal::Stays)));
 }
 
+/// Z4.
+#[test]
+fn z4_a_node_whose_coordinator_is_silent_owns_its_slots_while_the_database_confirms_them_and_no_longer() {
+    let mut world = settled(2, true);
+    world.command(1, Command::Assign(7));
+    world.heal(500);
+    let node = world.coordinator.slots().owner(7).unwrap().0.0;
+    let pass = |world: &mut World, confirmed: bool| {
+        for _ in 0..100 {
+            world.now += 100 * MS;
+            let now = world.clock(node);
+            let follower = &mut world.peers.get_mut(&node).unwrap().follower;
+            if confirmed && follower.wants_confirmation(now) {
+                follower.confirm(now);
+            }
+            world.tick(node);
+            world.packets.clear();
+        }
+        world.peers[&node].follower.owns(world.clock(node), 7).is_some()
+    };
+    assert!(pass(&mut world, true) && !world.peers[&node].events.contains(&Event::Fenced));
+    assert!(!pass(&mut world, false) && world.peers[&node].events.contains(&Event::Fenced));
+    assert!(!pass(&mut world, true), "a lease that was lost is not confirmed");
+}
+
 #[test]
 fn the_known_table_serves_on_while_the_coordinator_is_away() {
     let mut world = settled(2, false);

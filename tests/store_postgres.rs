@@ -452,3 +452,54 @@ fn c8_the_database_is_spoken_to_in_private_and_proves_its_name() {
         assert!(why.contains("certificate"), "{why}");
     }
 }
+
+/// M1, Z13: whoever takes slots over replaces whoever has them, until that begins anew; one that has left in order need not be.
+#[test]
+fn m1_who_has_lost_slots_writes_nothing_more_until_it_begins_anew() {
+    let Some(server) = server() else { return };
+    let url = server.new_url();
+    let (mut one, mut two) = (open(&url, 1), open(&url, 2));
+    let row = |value: &[u8]| synced(put(Table::Accounts, b"a@x", value));
+    let slot = slot_of("a@x");
+    let (first, replaces) = one.take_slots(&[slot], false, false).unwrap().unwrap();
+    assert!(!replaces && one.apply(&[row(b"1")]).is_ok() && one.confirm().is_ok());
+    let slots = [slot, slot.wrapping_add(1)];
+    assert_eq!(two.take_slots(&slots, false, false).unwrap(), None, "it's there and has not given it up");
+    let (second, replaces) = two.take_slots(&slots, false, true).unwrap().unwrap();
+    assert!(replaces && second > first);
+    assert!(matches!(one.apply(&[row(b"late")]), Err(Failure::Refused(_))));
+    assert!(one.confirm().is_err() && two.confirm().is_ok());
+    assert!(one.take_slots(&[7], false, true).is_err(), "it still believes to have its slots");
+    assert_eq!(two.fetch(Table::Accounts, b"a@x").unwrap().as_deref(), Some(b"1".as_slice()));
+    let (third, replaces) = one.take_slots(&[], true, false).unwrap().unwrap();
+    assert!(third > second && !replaces);
+    one.apply(&[synced(put(Table::Accounts, b"b@x", b"2"))]).unwrap();
+    two.apply(&[row(b"3")]).unwrap();
+    two.give_slots(&[slot]).unwrap();
+    assert!(!one.take_slots(&[slot], false, false).unwrap().unwrap().1 && two.confirm().is_ok(), "it was given up");
+    two.close();
+    assert!(!one.take_slots(&slots, false, false).unwrap().unwrap().1, "it has left in order");
+}
+
+/// M1: what a node loads when it takes over, in pieces.
+#[test]
+fn m1_pages_hold_every_row_of_the_slots_once_and_in_order() {
+    let Some(server) = server() else { return };
+    let url = server.new_url();
+    let mut store = open(&url, 1);
+    let names: Vec<String> = (0..5_000).map(|n| format!("u{n}@x")).collect();
+    let rows: Vec<Write> = names.iter().map(|name| put(Table::Accounts, name.as_bytes(), b"1")).collect();
+    store.apply(&[Commit { ticket: 0, writes: rows, durability: Durability::Synced }]).unwrap();
+    let (first, last) = (1_000, 60_000);
+    let (mut from, mut found) = (Some(shared::Place { slot: first, behind: Vec::new() }), Vec::new());
+    while let Some(place) = from {
+        let page = store.page(Table::Accounts, &place, last).unwrap();
+        found.extend(page.rows.into_iter().map(|(key, _)| (slot_of(std::str::from_utf8(&key).unwrap()), key)));
+        from = page.next;
+    }
+    let mut wanted: Vec<_> = names.iter().map(|name| (slot_of(name), name.clone().into_bytes())).collect();
+    wanted.retain(|(slot, _)| (first..=last).contains(slot));
+    wanted.sort_unstable();
+    assert_eq!(found, wanted);
+    assert_eq!(store.inhabited().unwrap(), names.iter().map(|name| slot_of(name)).collect());
+}

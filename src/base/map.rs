@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// The owner of each slot of user numbers.
 pub const SLOTS: usize = 1 << 16;
 
-/// In the place of a slot's owner: this node is to have it, and its users are not there yet.
+/// In the place of a slot's owner: there are users in it, and they are not where they are to be yet.
 pub const COMING: NodeId = NodeId(u16::MAX);
 
 /// A set of slots, a bit for each.
@@ -104,7 +104,7 @@ impl Map {
         (0..=u16::MAX).filter(has_moved).map(|slot| self.owned_by(slot)).collect()
     }
 
-    /// Whether this node is to have a slot.
+    /// Whether a slot's users are on their way to where they are to be.
     pub fn is_coming(&self, slot: u16) -> bool {
         self.owned_by(slot) == COMING
     }
@@ -252,6 +252,23 @@ mod tests {
         assert!(!map.is_known(other));
         map.set_steward(NodeId(1));
         assert!(map.is_known(other) && !map.is_owned(other) && map.home_of_slot(other).node == NodeId(1));
+    }
+
+    #[test]
+    fn m1_a_slot_that_is_to_come_leads_nowhere_until_it_has() {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        let all = |node| (0..SLOTS).map(|_| NodeId(node)).collect::<Arc<[NodeId]>>();
+        map.set_owners(all(2));
+        let before = map.clone();
+        map.close(&Slots::of(|slot| slot == 5));
+        assert!(map.is_coming(5) && !map.is_known(5) && !map.is_owned(5) && map.home_of_slot(5).node == NodeId::default());
+        assert!(map.is_owned(6) && map.gained_since(&before).is_empty());
+        let coming = map.clone();
+        map.set_owners((0..SLOTS).map(|slot| NodeId(if slot == 5 { 1 } else { 2 })).collect());
+        assert_eq!(map.gained_since(&coming), BTreeSet::from([NodeId(1)]));
+        let mut nobody = Map::of_node(NodeId(1), CoreId(0), 1);
+        nobody.set_owners(all(0));
+        assert!(map.gained_since(&nobody).is_empty(), "what nobody had nobody has lost");
     }
 
     #[test]

@@ -163,17 +163,20 @@ impl Fleet {
     /// Waits until every node has found all others that it is to find.
     fn find_each_other(&self, progress: &Progress) -> io::Result<()> {
         progress.begin("links", self.servers.len() as u64);
-        let (began, others) = (Instant::now(), self.servers.len() - 1);
-        for (at, server) in self.servers.iter().enumerate() {
-            while !server.has_found(others)? {
-                if began.elapsed() > STALL {
-                    return Err(io::Error::other(format!("the nodes have not found each other in {} s", STALL.as_secs())));
-                }
-                std::thread::sleep(LOOK);
+        let began = Instant::now();
+        while !self.have_found_each_other()? {
+            if began.elapsed() > STALL {
+                return Err(io::Error::other(format!("the nodes have not found each other in {} s", STALL.as_secs())));
             }
-            progress.at(at as u64 + 1);
+            std::thread::sleep(LOOK);
         }
+        progress.at(self.servers.len() as u64);
         Ok(())
+    }
+
+    fn have_found_each_other(&self) -> io::Result<bool> {
+        let others = self.servers.len() - 1;
+        self.servers.iter().try_fold(true, |found, server| Ok(found && server.has_found(others)?))
     }
 
     fn of_cluster(&self, cluster: u16) -> &[Server] {
@@ -228,7 +231,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     }
     match plan.cut {
         Some(time) => {
-            cut::run(&mut report, &mut wires, &mut traffic, &fleet.taps, plan.users, time)?;
+            let found = || fleet.have_found_each_other();
+            cut::run(&mut report, (&mut wires, &mut traffic), &fleet.taps, &found, plan.users, time)?;
             // A node waits a while for clients to say good-bye.
             drop(wires);
         }

@@ -140,14 +140,14 @@ impl Opening {
             }
         };
         let (owners, users) = (owners.to_vec(), desk.users.clone());
-        let mut keeper = Keeper {
+        let keeper = Keeper {
             node,
             link,
             terms,
             engine,
             owners,
             has_news: false,
-            tenure: terms.take_over.then(|| Tenure::new(node, cores.len() as u16, terms, shared)),
+            tenure: terms.take_over.then(|| Tenure::new(node, cores.len() as u16, terms, inhabited, shared)),
             knows_table: false,
             steward: NOBODY,
             said_steward: None,
@@ -163,8 +163,6 @@ impl Opening {
             cores,
             users,
         };
-        // Nobody may have had them yet: the tools made them, or a copy of another store.
-        inhabited.into_iter().for_each(|slot| _ = keeper.command(now, Command::Assign(slot)));
         let thread = std::thread::Builder::new().name("fanal-owners".into()).spawn(move || keeper.run(taken))?;
         Ok(Owners { desk, thread })
     }
@@ -315,6 +313,7 @@ impl Keeper {
         self.command(now, Command::Report { users, free: 0 });
         let events = self.engine.embedded().map(|embedded| embedded.go_on(now)).unwrap_or_default();
         events.into_iter().for_each(|event| self.happened(event));
+        self.wanted.extend(self.tenure.as_mut().map(Tenure::take_wanted).unwrap_or_default());
         self.ask_again(now);
         self.say();
         if std::mem::take(&mut self.has_new_members) {

@@ -2,7 +2,7 @@
 //!
 //! Lives on: the thread `fanal-owners`. Serves M1, Z4, Z13, R7. A slot that is given to this node is taken in the database (so that
 //! whoever had it before writes nothing more), its users' rows are loaded, a page at a time, and then it's open. When it's taken
-//! away, or the lease is lost, it's closed at once. Invariants: cores are told of a slot as their own only while it's open; nothing
+//! away, or the lease is lost, it's closed at once, and then given up there, so that the next one need not wait. Invariants: cores are told of a slot as their own only while it's open; nothing
 //! is taken while a core has still to give something up, so what a core writes is written under the epoch that it was made in; rows
 //! under way are those of one page.
 
@@ -10,7 +10,7 @@ use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::{self, COMING};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::ownership::{Assignment, Event, Slots, Terms};
+use crate::ownership::{Assignment, Event, NOBODY, Slots, Terms};
 use crate::shard::Row;
 use crate::shard::batch::Order;
 use crate::store::rows::{self, Row as _, slot_of_key};
@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// What the database refused is asked again after this long.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// And what another node has not given up yet after this long.
+const HELD_RETRY: Duration = Duration::from_millis(50);
 
 /// Slots that are being taken.
 struct Taking {
@@ -45,6 +48,18 @@ pub(super) struct Tenure {
     /// From which epoch on what is assigned to this node counts; `None`: nothing does.
     joined: Option<u32>,
     open: BTreeSet<u16>,
+    /// Slots that had users when this node started.
+    inhabited: BTreeSet<u16>,
+    /// Slots that somebody has given up, and whose users need a home.
+    wanted: Vec<u16>,
+    /// Slots that came from a node that is gone.
+    lost: BTreeSet<u16>,
+    /// Since when somebody who is there has not given up what this node is to have.
+    held_since: Option<Time>,
+    /// What is closed, and has to be given up in the database.
+    giving: BTreeSet<u16>,
+    /// What it's asked to take as given up.
+    given: BTreeSet<u16>,
     /// Rows of these can't be read.
     damaged: BTreeSet<u16>,
     taking: Option<Taking>,
@@ -65,7 +80,7 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
-    pub fn new(node: NodeId, cores: u16, terms: Terms, port: Port) -> Tenure {
+    pub fn new(node: NodeId, cores: u16, terms: Terms, inhabited: BTreeSet<u16>, port: Port) -> Tenure {
         Tenure {
             node,
             cores,
@@ -74,6 +89,12 @@ impl Tenure {
             table: Slots::default(),
             joined: None,
             open: BTreeSet::new(),
+            wanted: inhabited.iter().copied().collect(),
+            inhabited,
+            lost: BTreeSet::new(),
+            held_since: None,
+            giving: BTreeSet::new(),
+            given: BTreeSet::new(),
             damaged: BTreeSet::new(),
             taking: None,
             asked: None,
@@ -91,9 +112,11 @@ impl Tenure {
     /// Whom the cores are told of as the owner of each slot.
     pub fn owners(&self) -> Arc<[NodeId]> {
         let own = |slot: u16| if self.open.contains(&slot) { self.node } else { COMING };
-        let shown = |slot: u16| match self.table.line(slot).node {
-            node if node == self.node => own(slot),
-            node => node,
+        let shown = |slot: u16| match self.table.line(slot) {
+            line if line.node == self.node => own(slot),
+            // There are users in it, whose next home is not known yet: what is for them waits.
+            line if line.node == NOBODY && (line.epoch > 0 || self.inhabited.contains(&slot)) => COMING,
+            line => line.node,
         };
         (0..=u16::MAX).map(shown).collect()
     }
@@ -101,6 +124,11 @@ impl Tenure {
     /// What is to be told to cores, in this order; and whether there are other owners to tell them of behind it.
     pub fn take(&mut self) -> (Vec<(usize, Order)>, bool) {
         (std::mem::take(&mut self.orders), std::mem::take(&mut self.has_news))
+    }
+
+    /// Slots that need an owner.
+    pub fn take_wanted(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// When to call `go_on` at the latest.
@@ -129,6 +157,7 @@ impl Tenure {
                 tracing::warn!("the cluster: this node's lease is lost, and with it its users: others may have them");
                 self.joined = None;
                 self.is_new = true;
+                self.giving.clear();
                 self.give_up(Reason::HomeOutOfReach);
             }
             Event::Changed(lines) => self.change(lines),
@@ -144,6 +173,12 @@ impl Tenure {
             if line.node != self.node && self.forget(line.slot) {
                 lost.insert(line.slot);
             }
+            if line.node == NOBODY {
+                self.wanted.push(line.slot);
+            }
+            if line.node == self.node && ![NOBODY, self.node].contains(&before.node) {
+                self.lost.insert(line.slot);
+            }
             if line.node == before.node && before.epoch < line.epoch {
                 anew.insert(line.slot);
             }
@@ -156,10 +191,14 @@ impl Tenure {
         }
     }
 
-    /// True: cores may have users of it.
+    /// A slot is another's now; in the database it may be this node's, or come to be. True: cores may have users of it.
     fn forget(&mut self, slot: u16) -> bool {
-        let was_coming = self.taking.as_mut().is_some_and(|taking| taking.slots.remove(&slot) && taking.epoch.is_some());
-        self.open.remove(&slot) || was_coming
+        let is_taken = self.taking.as_mut().filter(|taking| taking.slots.remove(&slot)).map(|taking| taking.epoch.is_some());
+        let was_open = self.open.remove(&slot);
+        if was_open || is_taken.is_some() {
+            self.giving.insert(slot);
+        }
+        was_open || is_taken == Some(true)
     }
 
     /// All that this node has, it has no longer.
@@ -189,9 +228,11 @@ impl Tenure {
     }
 
     pub fn unreadable(&mut self, slot: u16, why: &str) {
+        if !self.damaged.insert(slot) {
+            return;
+        }
         let fix = "restore the database from a backup, or delete the row, and start this node again";
         tracing::error!("{why}. The users of slot {slot} can't be served: {fix}");
-        self.damaged.insert(slot);
     }
 
     /// Goes on with what is being taken.
@@ -205,20 +246,28 @@ impl Tenure {
             return;
         }
         self.retry_at = Time::ZERO;
+        if !self.giving.is_empty() {
+            self.given = std::mem::take(&mut self.giving);
+            return self.ask(Request::Give { slots: self.given.iter().copied().collect() });
+        }
         if self.taking.is_none() {
-            self.begin();
+            self.begin(now);
         }
         self.read_on(now);
     }
 
     /// Takes what was given to this node and is not open.
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Time) {
         let Some(since) = self.joined else { return };
         let counts = |slot: &u16| self.table.line(*slot).epoch >= since && !self.open.contains(slot);
         let slots = self.table.slots_of(self.node).filter(counts).filter(|slot| !self.damaged.contains(slot));
         let slots: BTreeSet<u16> = slots.collect();
+        // What a node that is there has to give up first does not hold up the rest.
+        let lost: BTreeSet<u16> = slots.intersection(&self.lost).copied().collect();
+        let is_late = self.held_since.is_some_and(|since| now >= since + self.terms.lease());
+        let (slots, force) = if lost.is_empty() { (slots, is_late) } else { (lost, true) };
         if let Some(&first) = slots.first() {
-            let request = Request::Take { slots: slots.iter().copied().collect(), anew: self.is_new };
+            let request = Request::Take { slots: slots.iter().copied().collect(), anew: self.is_new, force };
             self.ask(request);
             self.taking = Some(Taking { slots, epoch: None, not_before: Time::ZERO, table: 0, from: start(Table::ALL[0], first) });
         }
@@ -234,8 +283,20 @@ impl Tenure {
                 self.confirmed = said.is_ok().then_some(self.confirming);
                 (taking, None)
             }
-            (Some(taking), Reply::Taken(Ok((epoch, replaces)))) => {
-                self.is_new = false;
+            (taking, Reply::Given(said)) => {
+                if said.is_err() {
+                    self.giving.append(&mut self.given);
+                }
+                (taking, said.err())
+            }
+            (_, Reply::Taken(Ok(None))) => {
+                self.held_since.get_or_insert(now);
+                self.retry_at = now + HELD_RETRY;
+                (None, None)
+            }
+            (Some(taking), Reply::Taken(Ok(Some((epoch, replaces))))) => {
+                (self.is_new, self.held_since) = (false, None);
+                self.lost.retain(|slot| !taking.slots.contains(slot));
                 let not_before = if replaces { now + self.terms.before_acting() } else { now };
                 (Some(Taking { epoch: Some(epoch), not_before, ..taking }), None)
             }
@@ -333,4 +394,28 @@ fn wanted_at(table: Table, key: &[u8], value: &[u8], slots: &BTreeSet<u16>) -> O
 
 fn set_of(slots: &BTreeSet<u16>) -> Arc<map::Slots> {
     Arc::new(map::Slots::of(|slot| slots.contains(&slot)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::UserId;
+    use crate::base::jid::Bare;
+
+    #[test]
+    fn m1_a_way_goes_to_its_senders_home_and_one_that_has_arrived_to_its_receivers() {
+        let [ann, bob] = ["ann@d", "bob@d"].map(|name| Bare::new(name).unwrap());
+        let [ann_slot, bob_slot] = [&ann, &bob].map(|jid| slot_of(jid.as_str()));
+        let (key, nobody) = (rows::way_key(&ann, &bob, 1), UserId::NOBODY);
+        let row = |arrived| {
+            let (note, extensions) = (String::new(), String::new());
+            rows::Way { kind: 0, note, from_user: nobody, to_user: nobody, arrived, extensions }.encode()
+        };
+        let at = |arrived, slots: &[u16]| wanted_at(Table::Ways, &key, &row(arrived), &slots.iter().copied().collect());
+        assert_eq!([at(None, &[ann_slot]), at(None, &[ann_slot, bob_slot])], [Some(ann_slot); 2]);
+        assert_eq!([at(Some(3), &[bob_slot]), at(None, &[bob_slot]), at(Some(3), &[])], [Some(bob_slot), None, None]);
+        let other = rows::pair_key(&ann, &bob);
+        assert_eq!(wanted_at(Table::Roster, &other, b"", &[bob_slot].into()), None);
+        assert_eq!(wanted_at(Table::Meta, rows::EPOCH_KEY, b"", &[0].into()), None, "it's the deployment's");
+    }
 }

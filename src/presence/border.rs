@@ -11,7 +11,7 @@ use super::control::{
 use super::directory::Inquiry;
 use super::frame::{self, Events};
 use super::passage::BadPassage;
-use super::relay::SLOT;
+use super::relay::{Compare, Known, SLOT};
 use super::subscription::Action;
 use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId, slot_of};
 use crate::base::jid::Bare;
@@ -64,6 +64,8 @@ pub enum Crossing {
     Lapsed(Box<Lapsed>),
     Inquiry(Box<Inquiry>),
     Obtain { publisher: UserId, session: SessionId },
+    Compare { place: u32, number: u32, known: Known },
+    Compared { place: u32, number: u32, count: u32 },
     Attention { publisher: UserId, active: bool },
 }
 
@@ -142,15 +144,24 @@ pub enum Reply {
     LastSeen { seconds: u64, status: String },
 }
 
+/// A core of its own cluster, as a number.
+pub fn place_of(seat: Seat) -> u32 {
+    u32::from(seat.node.0) << 16 | u32::from(seat.core.0)
+}
+
+fn seat_of(place: u32) -> Seat {
+    Seat { node: NodeId((place >> 16) as u16), core: CoreId(place as u16) }
+}
+
 impl Ticket {
     /// What stands in a session's place while something that it asked is in another cluster.
     pub fn edge(here: Seat, number: u32) -> EdgeRef {
-        EdgeRef { seat: here, slot: u32::from(here.node.0) << 16 | u32::from(here.core.0), generation: number }
+        EdgeRef { seat: here, slot: place_of(here), generation: number }
     }
 
     /// The core that knows it.
     pub fn seat(self) -> Seat {
-        Seat { node: NodeId((self.place >> 16) as u16), core: CoreId(self.place as u16) }
+        seat_of(self.place)
     }
 
     fn of(asker: Asker) -> Ticket {
@@ -217,6 +228,11 @@ impl Crossing {
             Control::Lapsed(lapsed) => Crossing::Lapsed(lapsed),
             Control::Directory(inquiry) => Crossing::Inquiry(inquiry),
             Control::Obtain { publisher, session, .. } => Crossing::Obtain { publisher, session },
+            Control::Compare(compare) => {
+                let Compare { place, number, known, .. } = *compare;
+                Crossing::Compare { place, number, known }
+            }
+            Control::Compared { place, number, count } => Crossing::Compared { place, number, count },
             Control::Attention { publisher, active, .. } => Crossing::Attention { publisher, active },
             _ => return None,
         })
@@ -262,6 +278,8 @@ impl Crossing {
             Crossing::Lapsed(lapsed) => Control::Lapsed(Box::new(Lapsed { cluster: from, ..*lapsed })),
             Crossing::Inquiry(inquiry) => Control::Directory(Box::new(inquiry.by(from))),
             Crossing::Obtain { publisher, session } => Control::Obtain { publisher, session, seat },
+            Crossing::Compare { place, number, known } => Control::Compare(Box::new(Compare { seat, place, number, known })),
+            Crossing::Compared { place, number, count } => Control::Compared { place, number, count },
             Crossing::Attention { publisher, active } => Control::Attention { publisher, seat, slot, active },
         }
     }
@@ -325,8 +343,9 @@ impl Crossing {
             Crossing::Fetch(fetch) => map.gateway(fetch.publisher),
             Crossing::Fetched(fetched) => map.gateway(fetched.fetch.from_user),
             Crossing::Reply { ticket, .. } => ticket.seat(),
+            Crossing::Compared { place, .. } => seat_of(*place),
             Crossing::Astray(astray) => map.home_of(&astray.jid),
-            Crossing::News(_) | Crossing::Lapsed(_) => map.here,
+            Crossing::News(_) | Crossing::Lapsed(_) | Crossing::Compare { .. } => map.here,
             Crossing::Inquiry(inquiry) => map.home_of(inquiry.jid()),
             Crossing::Way(way) => map.home_of(&way.to),
             Crossing::Letter(letter) => map.home_of(&letter.to),
@@ -344,6 +363,12 @@ impl Crossing {
                 subscribers.into_iter().for_each(|user| by_home.entry(map.gateway(user)).or_default().push(user));
                 let news = |subscribers| Crossing::News(Box::new(News { publisher, name: name.clone(), subscribers }));
                 by_home.into_iter().map(|(home, subscribers)| (home, news(subscribers))).collect()
+            }
+            Crossing::Compare { place, number, known } => {
+                let mut by_home: BTreeMap<Seat, Vec<(UserId, u64)>> = BTreeMap::new();
+                known.0.into_iter().for_each(|one| by_home.entry(map.gateway(one.0)).or_default().push(one));
+                let compare = |known| Crossing::Compare { place, number, known: Known(known) };
+                by_home.into_iter().map(|(home, known)| (home, compare(known))).collect()
             }
             Crossing::Lapsed(lapsed) => map.seats().into_iter().map(|seat| (seat, Crossing::Lapsed(lapsed.clone()))).collect(),
             one => vec![(one.speaker().map_or_else(|| one.target(map), |jid| map.home_of(jid)), one)],
@@ -412,6 +437,8 @@ impl Crossing {
                 };
                 fits && map.has(ticket.seat())
             }
+            Crossing::Compare { known, .. } => known.0.iter().all(|(user, _)| ours(*user)),
+            Crossing::Compared { place, .. } => map.has(seat_of(*place)),
             Crossing::Inquiry(inquiry) => inquiry.check(from, map),
         };
         if sound { Ok(()) } else { Err(Lie) }

@@ -8,6 +8,7 @@ use super::border::{Astray, Entered, Lapsed, Reply};
 use super::directory::Inquiry;
 use super::errand::{self, Errand, Who};
 use super::frame::Events;
+use super::relay::Compare;
 use super::subscription::{Action, State};
 use super::survey::Survey;
 pub use super::way::{Arrival, Note, Way, WayKind, WayName};
@@ -87,6 +88,14 @@ pub enum Control {
         nonce: u32,
         /// Whoever asks was granted the publisher before and knows this of it (`frame::digest`): if it's so, no answer is wanted.
         known: Option<u64>,
+    },
+    /// A relay, or another node's or cluster's, was granted publishers before, and asks what has become of them.
+    Compare(Box<Compare>),
+    /// So many of them have been answered.
+    Compared {
+        place: u32,
+        number: u32,
+        count: u32,
     },
     /// An edge has no subscriber of a publisher any more.
     Unwatch {

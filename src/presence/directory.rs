@@ -157,9 +157,13 @@ impl Directory {
         });
     }
 
-    pub fn locate(&mut self, jid: Bare, by: u16, out: &mut Outbox) {
+    /// A cluster asks. `is_here`: the user lives on this core, which the directory may not have been told yet.
+    pub fn locate(&mut self, jid: Bare, by: u16, is_here: bool, out: &mut Outbox) {
         self.located += 1;
-        let cluster = self.cluster(&jid);
+        let cluster = match self.cluster(&jid) {
+            0 if is_here => out.map.cluster,
+            cluster => cluster,
+        };
         answer(Inquiry::Located { jid, cluster }, by, out);
     }
 

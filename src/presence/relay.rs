@@ -8,6 +8,10 @@
 //! that the home does not have any more; what the home tells by reference is asked for once, and no edge hears of it before it has
 //! come whole.
 
+mod compare;
+
+pub use compare::{Compare, Known};
+
 use super::ask_first::AskFirst;
 use super::cache::Cache;
 use super::control::{Control, Snapshot, UserRef};
@@ -21,8 +25,9 @@ use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::wire::event::Head;
 use ahash::RandomState;
+use compare::Comparing;
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use thin_vec::ThinVec;
 
 /// What an edge has asked: whether a subscriber may see a publisher.
@@ -79,9 +84,18 @@ pub struct Relay {
     /// Questions that wait for the home's first answer.
     waiting: Vec<Question>,
     ask_first: AskFirst,
+    /// Its home is out of reach: to all edges the publisher is gone, and what is kept is only to be compared.
+    away: bool,
+    /// What is kept is being compared, and the home has not said that it's otherwise.
+    in_question: bool,
 }
 
 impl Relay {
+    /// What edges are told.
+    fn shown(&self) -> &[u8] {
+        if self.away { &[] } else { self.cache.bytes() }
+    }
+
     /// Nobody has asked for it yet.
     fn new(user: UserId) -> Relay {
         Relay {
@@ -96,6 +110,8 @@ impl Relay {
             asked: Vec::new(),
             waiting: Vec::new(),
             ask_first: AskFirst::default(),
+            away: false,
+            in_question: false,
         }
     }
 
@@ -126,12 +142,15 @@ impl Relay {
 pub struct Relays {
     relays: HashMap<UserId, Relay, RandomState>,
     next_nonce: u32,
+    /// By where their homes are.
+    comparing: BTreeMap<Seat, Comparing>,
     pub counters: RelayCounters,
 }
 
 impl Relays {
     pub fn new(hasher: RandomState) -> Relays {
-        Relays { relays: HashMap::with_hasher(hasher), next_nonce: 0, counters: RelayCounters::default() }
+        let (relays, comparing) = (HashMap::with_hasher(hasher), BTreeMap::new());
+        Relays { relays, next_nonce: 0, comparing, counters: RelayCounters::default() }
     }
 
     pub fn count(&self) -> usize {
@@ -141,7 +160,7 @@ impl Relays {
     /// The frames of a publisher's whole state, for an edge on this core.
     pub fn events_of(&self, user: UserId, events: &mut Events) {
         if let Some(relay) = self.relays.get(&user) {
-            events.append(relay.cache.bytes());
+            events.append(relay.shown());
         }
     }
 
@@ -159,21 +178,24 @@ impl Relays {
         self.relays.get(&user).map_or(0, |relay| relay.cache.glance())
     }
 
-    /// An edge of this node wants to watch a publisher.
-    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
+    /// An edge of this node wants to watch a publisher. False: the home must be asked.
+    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) -> bool {
         let relay = self.relays.entry(publisher).or_insert_with(|| Relay::new(publisher));
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
-            match question.known == Some(frame::digest(relay.cache.bytes())) && relay.ask_first.is_empty() {
+            match question.known == Some(frame::digest(relay.shown())) && relay.ask_first.is_empty() {
                 true => add_destination(relay, question.destination(), out),
                 false => answer(relay, question, out),
             }
-        } else if relay.grant == Grant::Asked && !relay.asked.is_empty() {
+            return true;
+        }
+        if relay.grant == Grant::Asked && !relay.asked.is_empty() {
             relay.waiting.push(question);
         } else {
             self.counters.asked += 1;
             ask(relay, question, &mut self.next_nonce, out);
         }
+        false
     }
 
     /// An edge watches a publisher no more.
@@ -228,7 +250,10 @@ impl Relays {
     /// The home has not approved a subscriber.
     pub fn refused(&mut self, publisher: UserId, nonce: u32, out: &mut Outbox) {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
-        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else { return };
+        let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) else {
+            relay.in_question = false;
+            return;
+        };
         let (_, Question { subscriber, seat, slot, nonce, .. }) = relay.asked.swap_remove(at);
         out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         self.go_on(publisher, out);
@@ -257,7 +282,17 @@ impl Relays {
     /// An update of a publisher of another node, as an event frame.
     pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
         let head = frame::head(frame);
-        let relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
+        let mut relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
+        if let Some(relay) = relay.as_deref_mut().filter(|relay| relay.away) {
+            // A home that has been asked may have said already that all the rest is as it's known here.
+            match relay.in_question {
+                true => {
+                    relay.away = false;
+                    show(relay, now, edge, out);
+                }
+                false => come_back(relay),
+            }
+        }
         if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
             self.counters.stale += 1;
         }
@@ -266,41 +301,12 @@ impl Relays {
     /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
     pub fn state_of(&self, user: UserId, session: SessionId, watches: impl Fn(&Destination) -> bool) -> Option<Option<&[u8]>> {
         let relay = self.relays.get(&user).filter(|relay| relay.outbound.iter().any(watches))?;
-        Some(relay.cache.of_session(session).filter(|frame| !is_farewell(&frame::head(frame))))
+        Some(relay.cache.of_session(session).filter(|frame| !relay.away && !is_farewell(&frame::head(frame))))
     }
 
     /// Whether a session's presence is on its way here.
     pub fn expects(&self, user: UserId, session: SessionId) -> bool {
         self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
-    }
-
-    /// Homes may have changed without a word: their node was out of reach, has started anew, or others own their users now. What
-    /// was asked is asked again, and what was granted is compared.
-    pub fn ask_again(&mut self, concerns: impl Fn(UserId) -> bool, out: &mut Outbox) {
-        for user in self.users(concerns) {
-            let relay = self.relays.get_mut(&user).expect("listed");
-            for &(nonce, Question { subscriber, .. }) in &relay.asked {
-                send_question(user, subscriber, nonce, None, out);
-            }
-            if relay.grant == Grant::Given {
-                self.next_nonce = self.next_nonce.wrapping_add(1);
-                let known = frame::digest(relay.cache.bytes());
-                send_question(user, UserId::NOBODY, self.next_nonce, Some(known), out);
-            }
-            // What was on its way may be lost. It's in the answer.
-            relay.wanted = Cache::default();
-            // Whoever is asked to let watch takes it that somebody looks.
-            relay.is_unheeded = false;
-            tell_attention(relay, out);
-        }
-    }
-
-    /// The nodes of these publishers are down: they are shown as gone, until their homes say otherwise.
-    pub fn lost(&mut self, now: Time, concerns: impl Fn(UserId) -> bool, edge: &mut Edge, out: &mut Outbox) {
-        for user in self.users(concerns) {
-            let relay = self.relays.get_mut(&user).expect("listed");
-            catch_up(relay, now, &Events::default(), &mut self.counters, edge, out);
-        }
     }
 
     /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
@@ -373,7 +379,7 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     add_destination(relay, question.destination(), out);
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
-    events.append(relay.cache.bytes());
+    events.append(relay.shown());
     if seat.node != out.map.here.node {
         // Of these sessions it may know more, and they have not gone.
         let unknown =
@@ -386,8 +392,34 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     out.send_state(seat, snapshot);
 }
 
+/// To the edges the publisher is gone from now on.
+fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
+    relay.wanted = Cache::default();
+    let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+    for ended in kept.map(Ended::of).collect::<Vec<_>>() {
+        let mut farewell = Events::default();
+        ended.tell(relay.user, &mut farewell);
+        spread(relay, now, farewell.bytes(), edge, out);
+    }
+}
+
+/// The publisher is as it was when its home went out of reach.
+fn show(relay: &Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
+    let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+    there.for_each(|frame| spread(relay, now, frame, edge, out));
+}
+
+/// The home is heard again: what it says counts, and to the edges it's news.
+fn come_back(relay: &mut Relay) {
+    relay.in_question = false;
+    if std::mem::take(&mut relay.away) {
+        relay.cache = Cache::default();
+    }
+}
+
 /// Takes over a whole state: what is news in it, and what is gone, goes on to the edges.
 fn catch_up(relay: &mut Relay, now: Time, events: &Events, counters: &mut RelayCounters, edge: &mut Edge, out: &mut Outbox) {
+    come_back(relay);
     // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
     let of = |head: Head| (head.session, head.version.epoch);
     let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();

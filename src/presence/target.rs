@@ -25,6 +25,8 @@ impl Control {
             Control::Directed(directed) => of(&directed.to),
             Control::Directory(inquiry) => inquiry.home().and_then(of),
             Control::Watch { .. }
+            | Control::Compare(_)
+            | Control::Compared { .. }
             | Control::Unwatch { .. }
             | Control::Obtain { .. }
             | Control::Attention { .. }

@@ -340,7 +340,10 @@ impl Shard {
         }
         let Shard { homes, edge, out, .. } = self;
         match inquiry {
-            Inquiry::Locate { jid, by } => homes.directory.locate(jid, by, out),
+            Inquiry::Locate { jid, by } => {
+                let is_here = homes.by_name(&jid).is_some();
+                homes.directory.locate(jid, by, is_here, out);
+            }
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
             Inquiry::Settled { jid, user, cluster } => homes.settled(now, (jid, user, cluster), edge, out),
             Inquiry::Given { jid, user, by } => homes.directory.given(jid, user, by, out),
@@ -428,7 +431,7 @@ impl Shard {
 
     /// Updates of another cluster's publisher were lost on their way to this core.
     pub(super) fn missed(&mut self, publisher: UserId) {
-        self.homes.relays.ask_again(|user| user == publisher, &mut self.out);
+        self.homes.relays.look_again(publisher, &mut self.out);
     }
 
     /// Ways to users of another cluster set out again.

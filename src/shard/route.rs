@@ -111,8 +111,14 @@ impl Shard {
             Control::Watch { publisher, subscriber, seat, slot, nonce, known } => {
                 // Until it says otherwise, somebody there looks.
                 self.links.heed(seat.node.cluster(), publisher);
-                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out)
+                homes.watch(publisher, Question { subscriber, seat, slot, nonce, known }, out);
             }
+            Control::Compare(compare) => {
+                let cluster = compare.seat.node.cluster();
+                compare.known.0.iter().for_each(|(publisher, _)| self.links.heed(cluster, *publisher));
+                homes.compare(*compare, out);
+            }
+            Control::Compared { number, count, .. } => homes.relays.compared(now, number, count, edge, out),
             Control::Obtain { publisher, session, seat } => homes.obtain(publisher, session, seat.node, out),
             Control::Attention { publisher, seat, slot, active } => match seat.node.cluster() {
                 Some(cluster) => self.attention_of(cluster, publisher, active),

@@ -250,7 +250,12 @@ pub trait Backend: Send {
     }
 
     /// See `shared::Request::Take` and `shared::Reply::Taken`.
-    fn take_slots(&mut self, _slots: &[u16], _anew: bool) -> Result<(u32, bool), String> {
+    fn take_slots(&mut self, _slots: &[u16], _anew: bool, _force: bool) -> Result<Option<(u32, bool)>, String> {
+        Err(NOT_SHARED.to_owned())
+    }
+
+    /// See `shared::Request::Give`.
+    fn give_slots(&mut self, _slots: &[u16]) -> Result<(), String> {
         Err(NOT_SHARED.to_owned())
     }
 

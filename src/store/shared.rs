@@ -14,8 +14,10 @@ pub(super) const NOT_SHARED: &str = "this store is one node's own: nodes share s
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Begins an epoch, and takes these slots over. `anew`: this node owned nothing a moment ago, so what it has not written yet is
-    /// void, and having been replaced is forgiven.
-    Take { slots: Vec<u16>, anew: bool },
+    /// void, and having been replaced is forgiven. `force`: whoever had them is gone, and need not have given them up.
+    Take { slots: Vec<u16>, anew: bool, force: bool },
+    /// Gives slots up: nothing more is written of theirs.
+    Give { slots: Vec<u16> },
     /// Whether this node may still write.
     Confirm,
     /// The rows of a table behind a place, up to the last slot.
@@ -26,7 +28,9 @@ pub enum Request {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Reply {
     /// The epoch that was begun, and whether somebody was replaced who may not know it yet.
-    Taken(Result<(u32, bool), String>),
+    /// `None`: somebody who is there has not given them up yet.
+    Taken(Result<Option<(u32, bool)>, String>),
+    Given(Result<(), String>),
     Confirmed(Result<(), String>),
     Page(Result<Page, String>),
 }

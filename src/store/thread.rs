@@ -468,7 +468,8 @@ impl Worker {
         for (core, request) in std::mem::take(&mut self.requests) {
             let reply = match request {
                 Request::Confirm => Reply::Confirmed(self.backend.confirm()),
-                Request::Take { slots, anew } => Reply::Taken(self.take_slots(&slots, anew)),
+                Request::Take { slots, anew, force } => Reply::Taken(self.take_slots(&slots, anew, force)),
+                Request::Give { slots } => Reply::Given(self.backend.give_slots(&slots)),
                 Request::Page { table, from, last } => Reply::Page(self.backend.page(table, &from, last)),
             };
             let bell = &mut self.bells[usize::from(core.0)];
@@ -478,7 +479,7 @@ impl Worker {
         self.ring();
     }
 
-    fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
+    fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
         if let Some(Doubt { cores, commits, late, reason, .. }) = self.doubt.take_if(|_| anew) {
             // Whoever waited for these has gone, and whether they were made shows when the slots are read.
             self.answer(&cores, &commits, &Err(reason.clone()));
@@ -486,7 +487,7 @@ impl Worker {
         }
         match &self.doubt {
             Some(doubt) => Err(doubt.reason.clone()),
-            None => self.backend.take_slots(slots, anew),
+            None => self.backend.take_slots(slots, anew, force),
         }
     }
 

@@ -81,7 +81,7 @@ impl Default for Link {
             heartbeat_ms: 400,
             silent_ms: 1_500,
             backoff_ms: 50,
-            backoff_max_ms: 2_000,
+            backoff_max_ms: 500,
             entries: 65_536,
             entry_bytes: 32 << 20,
             grace_ms: 2_500,

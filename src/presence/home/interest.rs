@@ -5,12 +5,13 @@ use crate::base::id::{NodeId, SessionId, UserId};
 use crate::presence::control::{Control, Snapshot};
 use crate::presence::frame::{self, Events};
 use crate::presence::outbox::Outbox;
-use crate::presence::relay::Question;
+use crate::presence::relay::{Compare, Question, SLOT};
 use crate::presence::user::{Destination, User};
 
 impl Homes {
-    /// Somebody asks to watch a publisher whose home is here; an edge of this node, one whose home is on another.
-    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) {
+    /// Somebody asks to watch a publisher whose home is here; an edge of this node, one whose home is on another. False: the answer
+    /// must wait.
+    pub fn watch(&mut self, publisher: UserId, question: Question, out: &mut Outbox) -> bool {
         if !out.map.is_here(publisher) {
             return self.relays.watch(publisher, question, out);
         }
@@ -25,7 +26,8 @@ impl Homes {
         };
         let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)).filter(may_watch) else {
             self.counters.refused_watches += 1;
-            return out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
+            out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
+            return true;
         };
         let destination = Destination { seat, slot };
         if !user.outbound.contains(&destination) {
@@ -36,11 +38,27 @@ impl Homes {
         let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
         if revoked.is_empty() && known == Some(frame::digest(events.bytes())) {
             self.counters.watches_same += 1;
-            return;
+            return true;
         }
         let snapshot = Snapshot { publisher, jid, subscriber, slot, nonce, events, behind, revoked };
         out.send_state(seat, snapshot);
         self.counters.watches += 1;
+        true
+    }
+
+    /// Whoever was granted publishers before hears of those that are not as it knows them, and then that it has.
+    pub fn compare(&mut self, compare: Compare, out: &mut Outbox) {
+        let Compare { seat, place, number, known } = compare;
+        let count = known.0.len() as u32;
+        for (publisher, digest) in known.0 {
+            let (subscriber, known) = (UserId::NOBODY, Some(digest));
+            let question = Question { subscriber, seat, slot: SLOT, nonce: 0, known };
+            if !self.watch(publisher, question, out) {
+                // The answer comes later: until then it must not be taken for the same.
+                out.send(seat, Control::Refused { publisher, subscriber, slot: SLOT, nonce: 0 });
+            }
+        }
+        out.send(seat, Control::Compared { place, number, count });
     }
 
     /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its

@@ -87,6 +87,7 @@ fn matter_of(control: &Control) -> Matter {
         Control::ToSession { .. } => Matter::Question,
         Control::Watch { .. } | Control::Unwatch { .. } | Control::Obtain { .. } | Control::Attention { .. } => Matter::Interest,
         Control::Snapshot(_) | Control::Refused { .. } => Matter::Interest,
+        Control::Compare(_) | Control::Compared { .. } => Matter::Interest,
         _ => Matter::Directory,
     }
 }

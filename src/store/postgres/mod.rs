@@ -209,8 +209,12 @@ impl Backend for PostgresStore {
         self.runtime.block_on(self.work.confirm())
     }
 
-    fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
-        self.runtime.block_on(self.work.take_slots(slots, anew))
+    fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
+        self.runtime.block_on(self.work.take_slots(slots, anew, force))
+    }
+
+    fn give_slots(&mut self, slots: &[u16]) -> Result<(), String> {
+        self.runtime.block_on(self.work.give_slots(slots))
     }
 
     fn page(&mut self, table: Table, from: &Place, last: u16) -> Result<Page, String> {

@@ -3,7 +3,7 @@
 //! Lives on: the storage thread. Serves J10, M1. Invariants: epochs are counted by one node at a time, each holds their row;
 //! whoever takes slots over has replaced whoever had taken them before in the same transaction.
 
-use super::{Late, Work};
+use super::{Late, REPLACED, Work};
 use crate::store::postgres::session::{Session, judge};
 use crate::store::postgres::{EPOCHS, Trouble};
 use crate::store::rows::{EPOCH_KEY, decode_u32, encode_u32};
@@ -33,8 +33,38 @@ impl Work {
         confirmed.map_err(|trouble| self.refusal(trouble.why()))
     }
 
-    /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew.
-    pub async fn take_slots(&mut self, slots: &[u16], anew: bool) -> Result<(u32, bool), String> {
+    /// Nothing more is written of these slots.
+    pub async fn give_slots(&mut self, slots: &[u16]) -> Result<(), String> {
+        const GIVE: &str = "DELETE FROM fanal_slots WHERE cluster = $1 AND node = $2 AND slot = ANY($3::INT4[])";
+        let (deadline, writer, slots) = (self.deadline(), self.settings.writer, numbers(slots));
+        let give = async {
+            self.ready(deadline).await?;
+            let ask = async |session: &Session| {
+                let given = session.client.execute(GIVE, &[&writer.cluster(), &writer.node(), &slots]).await;
+                given.map(drop).map_err(|error| judge(&error))
+            };
+            self.on_session(deadline, ask).await
+        };
+        let given = give.await;
+        given.map_err(|trouble| self.refusal(trouble.why()))
+    }
+
+    /// Whether another node that is there has some of these slots.
+    async fn are_held(&mut self, slots: &[u16]) -> Result<bool, Trouble> {
+        const HELD: &str = "SELECT node FROM fanal_nodes WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
+            (SELECT node FROM fanal_slots WHERE cluster = $1 AND slot = ANY($3::INT4[])) LIMIT 1";
+        let (deadline, writer, slots) = (self.deadline(), self.settings.writer, numbers(slots));
+        self.ready(deadline).await?;
+        let ask = async |session: &Session| {
+            let held = session.client.query_opt(HELD, &[&writer.cluster(), &writer.node(), &slots]).await;
+            held.map(|row| row.is_some()).map_err(|error| judge(&error))
+        };
+        self.on_session(deadline, ask).await
+    }
+
+    /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew. `None`: that
+    /// one is there, and has not given them up yet.
+    pub async fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
         if anew {
             (self.late, self.doubt, self.over, self.epoch) = (Late::default(), None, None, 0);
         }
@@ -42,14 +72,15 @@ impl Work {
             return Err(self.refusal(&away.why));
         }
         let deadline = self.deadline();
-        let began = match self.ready(deadline).await {
+        let began = match self.are_held(slots).await {
+            Ok(true) if !force => return Ok(None),
             Ok(_) => self.on_session(deadline, self.count_epoch(slots)).await,
             Err(trouble) => Err(trouble),
         };
         match began {
             Ok((epoch, replaces)) => {
                 (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
-                Ok((epoch, replaces))
+                Ok(Some((epoch, replaces)))
             }
             Err(trouble) => {
                 // What is half way there ends with the connection.
@@ -92,8 +123,7 @@ impl Work {
 
     /// The transaction that does it.
     fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<(u32, bool), Trouble> + use<> {
-        let writer = self.settings.writer;
-        let slots: Vec<i32> = slots.iter().copied().map(i32::from).collect();
+        let (writer, held, slots) = (self.settings.writer, i64::from(self.epoch), numbers(slots));
         async move |session: &Session| {
             let counted = async {
                 let client = &session.client;
@@ -102,9 +132,15 @@ impl Work {
                 client.execute(FIRST_EPOCH, &[&cluster, &EPOCH_KEY, &none]).await?;
                 let row = client.query_one(THE_EPOCH, &[&cluster, &EPOCH_KEY]).await?;
                 let next = decode_u32(row.get(0)).ok().and_then(|epoch| epoch.checked_add(1)).filter(|&epoch| epoch < EPOCHS);
-                let Some(epoch) = next else { return Ok(None) };
+                let Some(epoch) = next else { return Ok(Err(NONE_LEFT)) };
                 client.execute(NEXT_EPOCH, &[&cluster, &EPOCH_KEY, &encode_u32(epoch)]).await?;
-                client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?;
+                let kept = match held {
+                    0 => client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?,
+                    held => client.execute(KEEP_PLACE, &[&cluster, &writer.node(), &i64::from(epoch), &held]).await?,
+                };
+                if kept == 0 {
+                    return Ok(Err(REPLACED));
+                }
                 if writer.node > 0 {
                     client.execute("DELETE FROM fanal_nodes WHERE cluster = $1 AND node = 0", &[&cluster]).await?;
                 }
@@ -114,12 +150,16 @@ impl Work {
                     client.execute(TAKE_SLOTS, &[&cluster, &writer.node(), &slots]).await?;
                 }
                 client.batch_execute("COMMIT").await?;
-                Ok(Some((epoch, replaced > 0)))
+                Ok(Ok((epoch, replaced > 0)))
             };
-            let none_left = || Trouble::Refused("the epoch can't be counted up: the row is damaged, or it's the last one".into());
-            counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?.ok_or_else(none_left)
+            let counted = counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?;
+            counted.map_err(|why: &str| Trouble::Refused(why.to_owned()))
         }
     }
+}
+
+fn numbers(slots: &[u16]) -> Vec<i32> {
+    slots.iter().copied().map(i32::from).collect()
 }
 
 const FIRST_EPOCH: &str = "INSERT INTO fanal_meta (cluster, slot, owner, rest, value, version) VALUES ($1, 0, $2, '', $3, 0) \
@@ -128,6 +168,11 @@ const THE_EPOCH: &str = "SELECT value FROM fanal_meta WHERE cluster = $1 AND slo
 const NEXT_EPOCH: &str = "UPDATE fanal_meta SET value = $3 WHERE cluster = $1 AND slot = 0 AND owner = $2 AND rest = ''";
 const TAKE_PLACE: &str = "INSERT INTO fanal_nodes (cluster, node, epoch, number, alive, seen) VALUES ($1, $2, $3, 0, TRUE, now()) \
     ON CONFLICT (cluster, node) DO UPDATE SET epoch = excluded.epoch, number = 0, alive = TRUE, seen = excluded.seen";
+
+/// A node that serves keeps its place only if nobody has taken it.
+const KEEP_PLACE: &str = "UPDATE fanal_nodes SET epoch = $3, number = 0, alive = TRUE, seen = now() \
+    WHERE cluster = $1 AND node = $2 AND epoch = $4";
+const NONE_LEFT: &str = "the epoch can't be counted up: the row is damaged, or it's the last one";
 
 /// One that has left in order writes nothing more. Nodes take turns here: each holds the epoch's row.
 const REPLACE: &str = "UPDATE fanal_nodes SET epoch = $3, alive = FALSE WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
