@@ -221,7 +221,7 @@ fn z12_what_only_inactive_clients_watch_waits_and_who_looks_again_sees_the_newes
     for kind in [Show::Chat, Show::ExtendedAway, Show::DoNotDisturb] {
         show(&mut bob, kind);
         show(&mut eve, kind);
-        [&mut bob, &mut eve].into_iter().for_each(|client| _ = client.ping().unwrap());
+        [&mut bob, &mut eve].into_iter().for_each(|client| client.ping().unwrap());
     }
     eve.send_message("ann@localhost", "2", b"but you hear").unwrap();
     hears(&mut ann, "but you hear");
