@@ -269,7 +269,8 @@ fn z2_other_clusters_hear_of_nodes_that_find_each_other_in_etcd() {
     let (ann, eve) = (user_on(first.admin, second.admin, "ann"), "eve@there.example");
     Admin::new(there.admin, None).add_user(eve, None).unwrap();
     let (mut watcher, mut publisher) = (user(&there, eve), user(&second, &ann));
-    befriend_across((eve, &mut watcher), (&ann, &mut publisher));
+    eventually(|| Admin::new(there.admin, None).locate(&ann).is_ok_and(|location| location.cluster == Some(1)));
+    befriend((eve, &mut watcher), (&ann, &mut publisher));
     sees(&mut watcher, Show::Available);
     let third = cluster.serve_with(2, server.address(), elsewhere);
     let nodes = |site: &fanal::admin::NodeStatus| site.cluster == Some(1) && site.found;
@@ -280,16 +281,6 @@ fn z2_other_clusters_hear_of_nodes_that_find_each_other_in_etcd() {
     sees(&mut watcher, Show::Away);
     drop((watcher, publisher));
     [second, third, there].into_iter().for_each(Served::stop);
-}
-
-/// The same between clusters, as soon as they have found each other.
-fn befriend_across(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    let end = Instant::now() + LONG;
-    while let Err(error) = one.1.subscribe(other.0, "") {
-        assert!(Instant::now() < end, "{error}");
-    }
-    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
-    other.1.approve(one.0).unwrap();
 }
 
 /// Z1: whom etcd's authority vouches for is heard, and lets in who shows a certificate.
