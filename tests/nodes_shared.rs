@@ -314,7 +314,8 @@ fn m1_a_rebalance_moves_users_with_all_they_have_and_harms_no_node() {
         _ = fanal::admin::client::Client::new(trio.node(0).admin, None).rebalance();
     }
     for pair in names.chunks(2) {
-        let (mut a, mut b) = (trio.log_in(2, &pair[0]), trio.log_in(1, &pair[1]));
+        let mut b = trio.log_in(1, &pair[1]);
+        let mut a = trio.log_in(2, &pair[0]);
         sees(&mut a, Show::Available);
         b.set_contact("somebody@localhost", "", &[]).unwrap();
     }

@@ -2,9 +2,9 @@
 //!
 //! Lives on: the thread `fanal-owners`. Serves M1, Z4, Z13, R7. A slot that is given to this node is taken in the database (so that
 //! whoever had it before writes nothing more), its users' rows are loaded, a page at a time, and then it's open. When it's taken
-//! away, or the lease is lost, it's closed at once, and then given up there, so that the next one need not wait. Invariants: cores are told of a slot as their own only while it's open; nothing
-//! is taken while a core has still to give something up, so what a core writes is written under the epoch that it was made in; rows
-//! under way are those of one page.
+//! away, or the lease is lost, it's closed at once, and then given up there, so that the next one need not wait. Invariants: cores
+//! are told of a slot as their own only while it's open; nothing is taken while a core has still to give something up, so what a
+//! core writes is written under the epoch that it was made in; rows under way are those of one page.
 
 use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::{self, COMING};
