@@ -207,7 +207,7 @@ fn z12_what_only_inactive_clients_watch_waits_and_who_looks_again_sees_the_newes
     befriend(("cat@localhost", &mut cat), (names[0], &mut bob));
     befriend(("cat@localhost", &mut cat), (names[1], &mut eve));
     sees(&mut ann, Show::Available);
-    [(); 2].map(|()| sees(&mut cat, Show::Available));
+    (0..2).for_each(|_| sees(&mut cat, Show::Available));
     ann.set_active(false).unwrap();
     show(&mut bob, Show::Away);
     sees(&mut cat, Show::Away);
@@ -221,7 +221,7 @@ fn z12_what_only_inactive_clients_watch_waits_and_who_looks_again_sees_the_newes
     for kind in [Show::Chat, Show::ExtendedAway, Show::DoNotDisturb] {
         show(&mut bob, kind);
         show(&mut eve, kind);
-        [&mut bob, &mut eve].map(|client| client.ping().unwrap());
+        [&mut bob, &mut eve].into_iter().for_each(|client| _ = client.ping().unwrap());
     }
     eve.send_message("ann@localhost", "2", b"but you hear").unwrap();
     hears(&mut ann, "but you hear");

@@ -110,8 +110,3 @@ fn z9_a_message_of_another_node_that_is_taken_in_twice_is_caught() {
 fn z8_a_way_of_another_node_that_is_dropped_is_caught() {
     caught(Canary::WayLost, Check::NothingAcknowledgedIsLost);
 }
-
-#[test]
-fn z8_a_revocation_that_gets_lost_behind_the_border_is_caught() {
-    caught(Canary::BorderRevokeLost, Check::NobodyUnapprovedReceives);
-}

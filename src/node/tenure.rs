@@ -193,7 +193,8 @@ impl Tenure {
 
     /// A slot is another's now; in the database it may be this node's, or come to be. True: cores may have users of it.
     fn forget(&mut self, slot: u16) -> bool {
-        let is_taken = self.taking.as_mut().filter(|taking| taking.slots.remove(&slot)).map(|taking| taking.epoch.is_some());
+        let taking = self.taking.as_mut();
+        let is_taken = taking.and_then(|taking| taking.slots.remove(&slot).then_some(taking.epoch.is_some()));
         let was_open = self.open.remove(&slot);
         if was_open || is_taken.is_some() {
             self.giving.insert(slot);

@@ -4,7 +4,6 @@
 
 use super::Env;
 use super::counts::Happening;
-use crate::presence::border::Crossing;
 use crate::presence::control::{Control, SessionEvent};
 use crate::presence::passage;
 use crate::shard::batch::{Batch, Entry};
@@ -38,8 +37,6 @@ pub enum Canary {
     EntryTwice,
     /// A way from another node is never taken in.
     WayLost,
-    /// It is never heard that a publisher of another cluster has taken an approval back.
-    BorderRevokeLost,
 }
 
 /// Looks at what one core has said to another one before that reads it; the canaries take out of it what they want lost, or put
@@ -55,9 +52,6 @@ pub(super) fn spoil(env: &mut Env, batch: &mut Batch) {
             !env.canary_strikes(Canary::MessageLost, 3)
         }
         Entry::Control(Control::ToSession { event: SessionEvent::Done { .. }, .. }) => !env.canary_strikes(Canary::DoneLost, 10),
-        Entry::Control(Control::Entered(entered)) if matches!(entered.crossing, Crossing::Revoke { .. }) => {
-            !env.canary_strikes(Canary::BorderRevokeLost, 1)
-        }
         Entry::FromNode(control) => match &**control {
             // Always the same ones, for what nothing is heard of is sent again.
             Control::Way(way) => env.canary != Some(Canary::WayLost) || way.sequence % 3 != 0,

@@ -146,8 +146,12 @@ impl Homes {
         if !is_certain {
             self.far_ways.insert((way.from.clone(), way.to.clone()));
         }
-        if is_certain || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence) {
-            out.send(out.map.home_of(&way.to), Control::Way(way));
+        // To a node that is not found yet all set out once it is, behind the word of what has arrived from there (`ways_again`).
+        let home = out.map.home_of(&way.to);
+        let waits = out.peers.get(&home.node).is_some_and(|peer| !peer.found);
+        let is_next = || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
+        if is_certain || !waits && is_next() {
+            out.send(home, Control::Way(way));
         }
     }
 
@@ -158,8 +162,9 @@ impl Homes {
             self.far_due = None;
             let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
             self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
-            ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+            // First: else what follows from a way would be taken for older than it.
             self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
+            ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
         }
         if self.far_ways.is_empty() && self.heard.is_empty() {
             self.far_due = None;
