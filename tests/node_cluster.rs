@@ -216,9 +216,9 @@ fn m5_a_long_presence_goes_to_a_node_once_and_a_short_one_as_it_is() {
     let at = |node, address| Peer { node: NodeId(node), address };
     let peers = vec![at(1, addresses[0]), at(2, tap.address)];
     let mut cluster = Cluster { nodes: Vec::new(), cores: vec![1, 2], peers, controls: Vec::new(), names: 0 };
-    for node in 0..2 {
+    for (node, address) in addresses.into_iter().enumerate() {
         let mut config = cluster.config(node);
-        config.link.listen = Some(addresses[node]);
+        config.link.listen = Some(address);
         let mut started = TestNode::start(&config);
         cluster.controls.push(started.0.as_mut().unwrap().control());
         cluster.nodes.push(started);
