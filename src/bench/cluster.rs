@@ -322,7 +322,9 @@ fn across(report: &mut Report, plan: &Plan, updates: u64, crossed: Crossed) {
         crossed.gathered as f64 / crossed.updates.max(1) as f64,
         "share of them that came in complex messages",
     );
-    report.number("updates_per_complex", crossed.gathered as f64 / crossed.complex as f64, "");
+    if crossed.complex > 0 {
+        report.number("updates_per_complex", crossed.gathered as f64 / crossed.complex as f64, "updates in each of those");
+    }
     report.count("others_across", crossed.others, "everything else, beside acknowledgements and pings");
 }
 
