@@ -2,8 +2,10 @@
 
 use crate::failure::Failure;
 use crate::settings::WhichNode;
+use crate::user::any_jid;
 use fanal::admin::client::Client;
 use fanal::admin::http::percent_encode;
+use fanal::base::config::Config;
 use std::io::Write;
 
 #[derive(clap::Args)]
@@ -22,7 +24,7 @@ pub struct Args {
 enum Command {
     /// Ask a running node which cluster a user is of. It says what it knows, and asks the directory otherwise.
     Lookup {
-        /// The user, like alice@example.org.
+        /// The user: local@domain, or the local part alone for the node's own domain.
         jid: String,
         /// Print what the node's API answers, as JSON.
         #[arg(long)]
@@ -54,7 +56,10 @@ enum Command {
 
 pub fn run(args: Args) -> Result<(), Failure> {
     let text = match args.command {
-        Command::Lookup { jid, json, node } => lookup(&jid, json, &client(node)?)?,
+        Command::Lookup { jid, json, node } => {
+            let config = node.load()?;
+            lookup(any_jid(&jid, &config)?.as_str(), json, &client_of(config))?
+        }
         Command::Clusters { json: true, node } => client(node)?.get("/clusters").map_err(Failure::line)? + "\n",
         Command::Clusters { node, .. } => client(node)?.clusters().map_err(Failure::line)?.table(),
         Command::Forget { number, force, node } => forget(number, force, &client(node)?)?,
@@ -63,8 +68,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn client(node: WhichNode) -> Result<Client, Failure> {
-    let listen = node.load()?.listen;
-    Ok(Client::new(listen.admin, listen.admin_token))
+    node.load().map(client_of)
+}
+
+fn client_of(config: Config) -> Client {
+    Client::new(config.listen.admin, config.listen.admin_token)
 }
 
 fn forget(number: u16, force: bool, node: &Client) -> Result<String, Failure> {

@@ -239,7 +239,8 @@ pub fn read_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
     }
 }
 
-fn any_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
+/// A user by the whole JID, or by the local part alone for the configured domain.
+pub fn any_jid(text: &str, config: &Config) -> Result<Bare, Failure> {
     let domain = &config.node.domain;
     let full = if text.contains('@') { text.to_owned() } else { format!("{text}@{domain}") };
     Bare::new(&full).ok_or_else(|| Failure::line(format!("{text}: not a user: write local@{domain}")))
