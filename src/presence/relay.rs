@@ -203,8 +203,13 @@ impl Relays {
         let Some(relay) = self.relays.get_mut(&publisher) else { return };
         relay.outbound.retain(|destination| *destination != gone);
         relay.unheeded.retain(|destination| *destination != gone);
-        relay.asked.retain(|(_, question)| question.destination() != gone);
-        relay.waiting.retain(|question| question.destination() != gone);
+        let is_its = |question: &Question| question.destination() == gone;
+        let asked = relay.asked.extract_if(.., |(_, question)| is_its(question)).map(|(_, question)| question);
+        // The edge counts on an answer to each.
+        for Question { subscriber, seat, slot, nonce, .. } in asked.chain(relay.waiting.extract_if(.., |question| is_its(question)))
+        {
+            out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
+        }
         tell_attention(relay, out);
         self.go_on(publisher, out);
     }
@@ -481,5 +486,36 @@ fn spread(relay: &Relay, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Out
         } else {
             out.update(destination.seat, destination.slot, UserRef { user: relay.user, slot: SLOT }, now, frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{CoreId, NodeId, Seat};
+    use crate::base::limits::Limits;
+    use crate::base::map::Map;
+    use crate::presence::outbox::Parcel;
+
+    #[test]
+    fn z7_each_question_is_answered_also_when_the_edge_watches_no_more() {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        map.cluster = 1;
+        let mut out = Outbox::new(map, &Limits::default(), 1500);
+        let seat = Seat { node: NodeId(2), core: CoreId(0) };
+        out.peers.entry(seat.node).or_default();
+        let mut relays = Relays::new(RandomState::with_seed(1));
+        let (publisher, subscribers) = (UserId::new(2, 7, 1), [1, 2].map(|slot| UserId::new(1, slot, 1)));
+        for (nonce, subscriber) in (1..).zip(subscribers) {
+            relays.watch(publisher, Question { subscriber, seat, slot: 3, nonce, known: None }, &mut out);
+        }
+        relays.unwatch(publisher, Destination { seat, slot: 3 }, &mut out);
+        let (parcels, _) = out.peers.get_mut(&seat.node).unwrap().take();
+        let refused = parcels.into_iter().map(|parcel| match parcel {
+            Parcel::Control(_, Control::Refused { subscriber, slot: 3, nonce, .. }) => (nonce, subscriber),
+            _ => panic!("something else was said"),
+        });
+        assert_eq!(refused.collect::<Vec<_>>(), [(1, subscribers[0]), (2, subscribers[1])]);
+        assert_eq!(relays.count(), 0);
     }
 }
