@@ -4,7 +4,7 @@ mod nodes_world;
 
 use ahash::RandomState;
 use fanal::presence::directory::Directory;
-use fanal::store::{Backend, Table};
+use fanal::store::Table;
 use fanal::wire::encode::Tag;
 use fanal::wire::native::{Access, Action, Show};
 use nodes_world::{Client, Heard, World, jid};
@@ -23,16 +23,6 @@ fn friends(world: &mut World, (one, at): (usize, usize), other: usize) -> ((Stri
     world.seen(a);
     world.seen(b);
     ((ann, a), (bob, b))
-}
-
-fn rows(world: &World, node: usize, table: Table, prefix: &[u8]) -> usize {
-    let mut rows = 0;
-    let mut row = |key: &[u8], _: &[u8]| {
-        rows += usize::from(key.starts_with(prefix));
-        Ok(())
-    };
-    world.nodes[node].store.load(table, &mut row, &mut |_, _| ()).unwrap();
-    rows
 }
 
 /// Destinations in the outbound tables of a cluster, and relays.
@@ -55,7 +45,7 @@ fn z8_users_of_two_clusters_subscribe_to_and_see_each_other() {
             world.say(ann, |encoder, out| encoder.log_out(out, Tag::request(9), "bye"));
             assert_eq!(world.seen(bob), [Show::Unavailable], "{cores} cores, {one} at {at}, {other}");
             for node in 0..4 {
-                assert_eq!(rows(&world, node, Table::Ways, b""), 0, "both ends have forgotten the ways");
+                assert_eq!(world.rows(node, Table::Ways, b""), 0, "both ends have forgotten the ways");
             }
         }
     }
@@ -130,8 +120,8 @@ fn z3_the_directory_is_asked_once_for_each_user() {
     assert_eq!(world.seen(b), [Show::Away]);
     let names: usize = world.nodes.iter().flat_map(|node| &node.shards).map(|shard| shard.homes.directory.count()).sum();
     assert_eq!(names, 3);
-    assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"directory:")).sum::<usize>(), 3);
-    assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
+    assert_eq!((0..4).map(|node| world.rows(node, Table::Meta, b"directory:")).sum::<usize>(), 3);
+    assert_eq!((0..4).map(|node| world.rows(node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
 }
 
 /// Z1: who lives where the directory is kept is found there, though the directory has not been told yet.
@@ -229,9 +219,9 @@ fn z8_an_account_that_is_removed_is_gone_from_both_ends_and_the_directory() {
         assert_eq!((tables(&world, 1), tables(&world, 2)), ((0, 0), (0, 0)));
         let mut prefix = b"directory:".to_vec();
         prefix.extend_from_slice(jid(&ann).as_str().as_bytes());
-        assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, &prefix)).sum::<usize>(), 0);
-        assert_eq!((0..4).map(|node| rows(&world, node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
-        assert_eq!((0..4).map(|node| rows(&world, node, Table::Ways, b"")).sum::<usize>(), 0);
+        assert_eq!((0..4).map(|node| world.rows(node, Table::Meta, &prefix)).sum::<usize>(), 0);
+        assert_eq!((0..4).map(|node| world.rows(node, Table::Meta, b"unsettled:")).sum::<usize>(), 0);
+        assert_eq!((0..4).map(|node| world.rows(node, Table::Ways, b"")).sum::<usize>(), 0);
     }
 }
 
@@ -386,10 +376,10 @@ fn z1_without_the_directory_known_users_are_reached_and_others_are_refused() {
     world.writes(s, &eve, "hello");
     assert_eq!(world.heard(s), [Heard::Error(36)], "home_out_of_reach");
     world.subscription(s, Action::Subscribe, &eve);
-    assert_eq!(rows(&world, 2, Table::Meta, b"unsettled:"), 1);
+    assert_eq!(world.rows(2, Table::Meta, b"unsettled:"), 1);
     world.heal_clusters(3, 1);
     world.heal_clusters(2, 1);
-    assert_eq!(rows(&world, 2, Table::Meta, b"unsettled:"), 0);
+    assert_eq!(world.rows(2, Table::Meta, b"unsettled:"), 0);
     world.subscription(e, Action::Subscribed, &stranger);
     assert_eq!(world.seen(s), [Show::Available], "the way was kept, and found its receiver");
 }

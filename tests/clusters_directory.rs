@@ -21,16 +21,6 @@ fn unsettled(world: &World, node: usize) -> usize {
     world.nodes[node].shards.iter().map(|shard| shard.homes.unsettled_count()).sum()
 }
 
-fn rows_of(world: &World, node: usize, table: Table, prefix: &[u8]) -> usize {
-    let mut rows = 0;
-    let mut row = |key: &[u8], _: &[u8]| {
-        rows += usize::from(key.starts_with(prefix));
-        Ok(())
-    };
-    world.nodes[node].store.load(table, &mut row, &mut |_, _| ()).unwrap();
-    rows
-}
-
 /// An account as a node made it that belonged to no cluster.
 fn from_before(store: &mut Memory, name: &str) {
     let bare = jid(name);
@@ -52,7 +42,7 @@ fn z1_users_from_before_there_was_a_directory_are_settled_once() {
         let old: Vec<String> = (0..MANY).map(|n| format!("old{n}.{number}")).collect();
         old.iter().for_each(|name| from_before(&mut world.nodes[node].store, name));
         // The mark of a start without users.
-        assert_eq!(rows_of(&world, node, Table::Meta, b"settled:"), 2);
+        assert_eq!(world.rows(node, Table::Meta, b"settled:"), 2);
         let mut store = std::mem::take(&mut world.nodes[node].store);
         let marks = store.rows(Table::Meta).map(|(key, _)| key.to_vec()).filter(|key| key.starts_with(b"settled:"));
         let writes = marks.map(|key| Write { table: Table::Meta, key, value: None }).collect();
@@ -61,7 +51,7 @@ fn z1_users_from_before_there_was_a_directory_are_settled_once() {
         world.kill(node);
         world.revive(node, 2);
         assert_eq!((names(&world), unsettled(&world, node)), (MANY, 0));
-        assert_eq!(rows_of(&world, node, Table::Meta, b"settled:"), 2);
+        assert_eq!(world.rows(node, Table::Meta, b"settled:"), 2);
         // They are users of their cluster in every way.
         let (ann, bob) = (&old[7], world.name_on(1 - node, 0));
         let (a, b) = (world.online(node, ann), world.online(1 - node, &bob));
@@ -110,6 +100,6 @@ fn z1_a_new_account_whose_name_is_another_clusters_is_refused_and_leaves_nothing
     assert!(heard.iter().any(|heard| matches!(heard, Heard::Error(_))), "{heard:?}");
     let shard = &world.nodes[2].shards[0];
     assert_eq!((shard.homes.user_count(), shard.homes.session_count(), shard.homes.settle_counts().1), (0, 0, 1));
-    assert_eq!((rows_of(&world, 2, Table::Accounts, b""), rows_of(&world, 2, Table::Meta, b"unsettled:")), (0, 0));
+    assert_eq!((world.rows(2, Table::Accounts, b""), world.rows(2, Table::Meta, b"unsettled:")), (0, 0));
     assert_eq!((sessions(&world, first), names(&world)), (1, 1));
 }

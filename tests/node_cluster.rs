@@ -7,7 +7,7 @@ use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
 use fanal::base::id::NodeId;
 use fanal::base::jid::Bare;
-use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::client::{Client, Event, Presence};
 use fanal::node::control::Controller;
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
@@ -17,6 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use support::clusters::{befriend, log_in, sees, show};
 use support::served::{Served, user_on, users};
 use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
@@ -81,40 +82,8 @@ impl Cluster {
 
     fn user(&self, node: usize, jid: &str) -> Client {
         let at = &self.nodes[node];
-        log_in(|| at.connect(), &at.token(jid), jid)
+        log_in(&at.address(), &at.token(jid), jid)
     }
-}
-
-/// A client logs in, as soon as its user's home can be reached.
-fn log_in(connect: impl Fn() -> Client, token: &str, jid: &str) -> Client {
-    let end = Instant::now() + LONG;
-    loop {
-        let mut client = connect();
-        match client.log_in(jid, LogIn::Token(token), "desk") {
-            Ok(_) => {
-                client.set_presence(&Presence::default()).unwrap();
-                return client;
-            }
-            Err(error) => assert!(Instant::now() < end, "{jid}: {error}"),
-        }
-    }
-}
-
-fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    one.1.subscribe(other.0, "").unwrap();
-    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
-    other.1.approve(one.0).unwrap();
-}
-
-fn sees(client: &mut Client, show: Show) {
-    until(client, |event| match event {
-        Event::Presence(event) if event.show == show => Some(()),
-        _ => None,
-    });
-}
-
-fn show(client: &mut Client, show: Show) {
-    client.set_presence(&Presence { show, ..Presence::default() }).unwrap();
 }
 
 #[test]
@@ -166,7 +135,7 @@ fn z4_a_node_that_joins_later_is_given_users_and_after_a_restart_all_are_where_t
     nodes.reverse();
     for name in names.iter().chain([&late]) {
         for node in &nodes {
-            drop(log_in(|| Client::connect(&node.native.to_string(), LONG).unwrap(), &node.token(name), name));
+            drop(log_in(&node.native.to_string(), &node.token(name), name));
         }
     }
     assert_eq!(nodes.iter().map(|node| users(node.admin)).collect::<Vec<_>>(), before);
@@ -186,8 +155,7 @@ fn is_missed(lost: usize) {
     let data = tempfile::tempdir().unwrap();
     let peers = peers(2);
     let serve = |node| serve(data.path(), &peers, node);
-    let user =
-        |node: &Served, jid: &str| log_in(|| Client::connect(&node.native.to_string(), LONG).unwrap(), &node.token(jid), jid);
+    let user = |node: &Served, jid: &str| log_in(&node.native.to_string(), &node.token(jid), jid);
     let (stays, falls) = (serve(1 - lost), serve(lost));
     let (ann, bob) = (user_on(stays.admin, stays.admin, "ann"), user_on(stays.admin, falls.admin, "bob"));
     let (mut one, mut two) = (user(&stays, &ann), user(&falls, &bob));

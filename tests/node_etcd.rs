@@ -10,11 +10,12 @@ use fanal::admin::client::{Client as Admin, ClientError};
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Coordination};
 use fanal::base::id::NodeId;
-use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::client::{Client, Event};
 use fanal::wire::native::Show;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
+use support::clusters::{befriend, log_in, sees, show};
 use support::etcd::{Server, Way};
 use support::served::{Served, fanal, user_on, users};
 use support::{LONG, until};
@@ -52,36 +53,8 @@ impl Cluster {
     }
 }
 
-/// A client logs in, as soon as its user's home can be reached.
 fn user(node: &Served, jid: &str) -> Client {
-    let end = Instant::now() + LONG;
-    loop {
-        let mut client = Client::connect(&node.native.to_string(), LONG).unwrap();
-        match client.log_in(jid, LogIn::Token(&node.token(jid)), "desk") {
-            Ok(_) => {
-                show(&mut client, Show::Available);
-                return client;
-            }
-            Err(error) => assert!(Instant::now() < end, "{jid}: {error}"),
-        }
-    }
-}
-
-fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    one.1.subscribe(other.0, "").unwrap();
-    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
-    other.1.approve(one.0).unwrap();
-}
-
-fn sees(client: &mut Client, show: Show) {
-    until(client, |event| match event {
-        Event::Presence(event) if event.show == show => Some(()),
-        _ => None,
-    });
-}
-
-fn show(client: &mut Client, show: Show) {
-    client.set_presence(&Presence { show, ..Presence::default() }).unwrap();
+    log_in(&node.native.to_string(), &node.token(jid), jid)
 }
 
 /// Two users on different nodes, the first of whom sees the second.

@@ -257,6 +257,11 @@ impl World {
         (0..).map(|n| format!("u{n}.{cluster}")).filter(here).nth(nth).unwrap()
     }
 
+    /// Rows of a node's table whose keys begin so.
+    pub fn rows(&self, node: usize, table: Table, prefix: &[u8]) -> usize {
+        self.nodes[node].store.rows(table).filter(|(key, _)| key.starts_with(prefix)).count()
+    }
+
     /// A user logs in at a node and is available.
     pub fn online(&mut self, node: usize, name: &str) -> Client {
         let core = usize::from(slot_of(jid(name).as_str()) % self.cores);
