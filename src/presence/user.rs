@@ -110,14 +110,14 @@ impl SessionExtra {
         self.sent
     }
 
-    /// The client has received the messages up to this number. Gives those of them that are in the store.
-    pub fn acknowledge(&mut self, received: u64) -> Vec<u64> {
-        let mut stored = Vec::new();
+    /// The client has received the messages up to this number: gives them.
+    pub fn acknowledge(&mut self, received: u64) -> Vec<Box<Message>> {
+        let mut acknowledged = Vec::new();
         while let Some((_, message)) = self.unacknowledged.pop_front_if(|(number, _)| *number <= received) {
             self.unacknowledged_bytes -= message.frame_bytes();
-            stored.extend((message.kept != 0).then_some(message.kept));
+            acknowledged.push(message);
         }
-        stored
+        acknowledged
     }
 }
 

@@ -59,7 +59,19 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
                 Content { kind: MessageKind::Chat, id: "a lie".to_owned(), body: b"a lie".to_vec(), extensions: String::new() };
             let (asker, given, stamp, copy) =
                 (Asker { edge: Ticket::edge(here, 0), request: 0 }, Vec::new(), WallClock(0), native::Copy::None);
-            let message = Message { from: jid, from_resource, to: other, to_resource, content, asker, given, stamp, kept: 0, copy };
+            let message = Message {
+                from: jid,
+                from_resource,
+                to: other,
+                to_resource,
+                content,
+                asker,
+                given,
+                stamp,
+                kept: 0,
+                receipt: 0,
+                copy,
+            };
             Control::Message(Box::new(message))
         }
         2 => {

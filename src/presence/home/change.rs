@@ -5,6 +5,7 @@
 
 use super::offline::Keeping;
 use super::plan::{Edit, Effect, Plan, Whom};
+use super::receipts::Given;
 use super::reply::{done, refuse};
 use super::update::revoke_directed;
 use super::{Homes, account, interest, news, plan};
@@ -97,6 +98,7 @@ pub(super) enum Waits {
     /// A way to a user who does not exist.
     Stranger(Bare, Plan),
     Message(Box<Keeping>),
+    Given(Given),
     /// That a way has arrived on another node, which waits to hear of it.
     Forgotten(Box<WayName>),
 }
@@ -303,6 +305,7 @@ impl Homes {
                 return self.stray_stored(now, to, plan, completion.result.is_ok(), edge, out);
             }
             Some(Waits::Message(keeping)) => return self.kept(*keeping, completion.result, out),
+            Some(Waits::Given(given)) => return self.given_is_kept(now, given, completion.result, out),
             // Not deleted, its row is found at the next start, and the way sets out again.
             Some(Waits::Forgotten(_)) if completion.result.is_err() => return,
             Some(Waits::Forgotten(name)) => return out.send(out.map.end(name.cluster, &name.to), Control::WayForgotten(name)),

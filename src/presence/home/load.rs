@@ -175,6 +175,7 @@ fn kept(to: &str, sequence: u64, row: rows::Message) -> Result<Message, String> 
         given: Vec::new(),
         stamp,
         kept: sequence,
+        receipt: 0,
         copy: native::Copy::None,
     })
 }

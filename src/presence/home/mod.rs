@@ -2,7 +2,8 @@
 //!
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
-//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
+//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `receipts` (what
+//! their senders are told), `activity` (inactive sessions),
 //! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
 //! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
 //! changes happen one after the other, each after it was stored; what follows from a change happens after it.
@@ -19,6 +20,7 @@ mod offline;
 mod peers;
 mod plan;
 mod question;
+mod receipts;
 mod reply;
 mod settle;
 mod tenure;
@@ -186,6 +188,8 @@ pub struct Homes {
     kept: (usize, usize),
     /// Bytes of all documents.
     document_bytes: usize,
+    /// What is owed to the senders of messages.
+    receipts: receipts::Receipts,
     secrets: Secrets,
     scratch: Vec<u8>,
     sessions: usize,
@@ -224,6 +228,7 @@ impl Homes {
             heard_from: BTreeMap::new(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),
+            receipts: receipts::Receipts::default(),
             secrets,
             scratch: Vec::new(),
             sessions: 0,

@@ -1,10 +1,11 @@
 //! Other nodes of the cluster, as the homes of a core see them: their edges watch users of this core, users of this core have
 //! sessions there, and subscription changes are on their way between them.
 //!
-//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left.
+//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left, nor anybody
+//! who is about to get one.
 
 use super::Homes;
-use super::change::{forget_way, way_row};
+use super::change::{Change, forget_way, way_row};
 use crate::base::id::{NodeId, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
@@ -28,11 +29,14 @@ const FAR_WAYS_AGAIN: Duration = Duration::from_secs(10);
 
 impl Homes {
     /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
-    /// be resumed by another node for as long as any broken session.
+    /// be resumed by another node for as long as any broken session. Log-ins that wait for an account have been refused there.
     pub fn node_gone(&mut self, now: Time, node: NodeId, edge: &mut Edge, out: &mut Outbox) {
         let mut broken: Vec<(UserRef, SessionId, EdgeRef)> = Vec::new();
         for (slot, user) in self.users.iter_mut().enumerate().filter_map(|(slot, user)| Some((slot, user.as_mut()?))) {
             user.outbound.retain(|destination| destination.seat.node != node);
+            if let Some(rare) = &mut user.rare {
+                rare.waiting.retain(|change| !matches!(change, Change::Attach(attach) if attach.asker.edge.seat.node == node));
+            }
             let at = user.at(slot as u32);
             let there = user.sessions.iter().filter_map(|session| Some((session.id, session.edge?)));
             broken.extend(there.filter(|(_, edge)| edge.seat.node == node).map(|(session, edge)| (at, session, edge)));
