@@ -51,7 +51,7 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
         0 => {
             let kind = WayKind::Stanza(*env.random.pick(&Action::ALL).expect("there are four"));
             let (to, to_user, note) = (other, UserId::NOBODY, Note::default());
-            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0 }))
+            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }))
         }
         1 => {
             let (from_resource, to_resource) = ("desk".into(), None);

@@ -52,6 +52,7 @@ fn subscriptions(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> V
         note: Note::new("hi"),
         sequence: 3,
         cluster: 0,
+        knows: 7,
     };
     let version = Version { epoch: 1, sequence: 2 };
     let events = Events::of(Head { user: *theirs, version, session: SessionId(1), show: Show::Away, flags: 0 }, presence);

@@ -4,6 +4,7 @@
 //! So a reader never sees a change that a crash could take back, and what is acknowledged is never lost.
 
 use super::offline::Keeping;
+use super::once::Once;
 use super::plan::{Edit, Effect, Plan, Whom};
 use super::receipts::Given;
 use super::reply::{done, refuse};
@@ -174,7 +175,7 @@ impl Homes {
 
     /// Whether a way has been taken in here, or is about to be, though its receiver may be known to be elsewhere by now.
     pub fn has_taken(&self, way: &Way) -> bool {
-        self.is_stray(way) || self.heard.contains_key(&way.name())
+        self.is_stray(way) || has_carried_out(&self.heard, &self.once, way)
     }
 
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
@@ -191,7 +192,7 @@ impl Homes {
         }
         let strays = self.strays.get_mut(&to).expect("nothing above takes them away");
         match strays.front() {
-            Some(Change::Way(way)) if !exists && self.heard.contains_key(&way.name()) => {
+            Some(Change::Way(way)) if !exists && has_carried_out(&self.heard, &self.once, way) => {
                 let name = way.name();
                 strays.pop_front();
                 self.confirm_again(name, out);
@@ -240,7 +241,7 @@ impl Homes {
     /// Works off a user's changes until one has to wait for the store.
     pub(super) fn run_changes(&mut self, now: Time, at: UserRef, edge: &mut Edge, out: &mut Outbox) {
         loop {
-            let Homes { users, place, next_way, .. } = self;
+            let Homes { users, place, next_way, heard, once, .. } = self;
             let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
             let Some(user) = user else { return };
             let Some(rare) = user.rare.as_mut().filter(|rare| rare.storing.is_none()) else { return };
@@ -268,7 +269,7 @@ impl Homes {
                     self.forget_heard(&name, out);
                     continue;
                 }
-                Change::Way(way) if self.heard.contains_key(&way.name()) => {
+                Change::Way(way) if has_carried_out(heard, once, &way) => {
                     self.confirm_again(way.name(), out);
                     continue;
                 }
@@ -447,6 +448,11 @@ pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>,
         let ticket = out.commit(writes, Durability::Synced);
         storing.insert(ticket, Waits::Forgotten(name));
     }
+}
+
+fn has_carried_out(heard: &BTreeMap<WayName, u64>, once: &Once, way: &Way) -> bool {
+    let name = way.name();
+    heard.contains_key(&name) || once.is_old(&name)
 }
 
 /// The deletion of a way.

@@ -325,7 +325,8 @@ fn give_copies(user: &mut User, message: &Message, copy: native::Copy, but: &[Se
     for session in user.sessions.iter_mut().filter(|session| session.wants_copies() && !but.contains(&session.id)) {
         let has_sent = is_own && session.resource == message.from_resource;
         if !has_sent && session.extra().has_room(limits) {
-            give(session, Box::new(Message { copy, ..message.clone() }), out);
+            // Nothing hangs on whether a copy arrives.
+            give(session, Box::new(Message { copy, receipt: 0, ..message.clone() }), out);
         }
     }
 }

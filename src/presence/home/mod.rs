@@ -4,7 +4,7 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `receipts` (what
 //! their senders are told), `activity` (inactive sessions),
-//! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
+//! `peers` (other nodes), `once` (what comes twice), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
 //! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
 //! changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
@@ -17,6 +17,7 @@ mod log_in;
 mod message;
 mod news;
 mod offline;
+mod once;
 mod peers;
 mod plan;
 mod question;
@@ -176,7 +177,9 @@ pub struct Homes {
     far_due: Option<Time>,
     /// Ways from other nodes that have arrived, as long as they may come again: the number of the last that had been sent by then.
     heard: BTreeMap<WayName, u64>,
-    /// How many of them are from each other cluster.
+    /// The last of them between each two users, also when they don't come again.
+    once: once::Once,
+    /// How many of `heard` are from each other cluster.
     heard_from: BTreeMap<u16, usize>,
     /// Deletions of what the start found and nobody needs.
     leftover: Vec<Write>,
@@ -225,6 +228,7 @@ impl Homes {
             far_ways: BTreeSet::new(),
             far_due: None,
             heard: BTreeMap::new(),
+            once: once::Once::default(),
             heard_from: BTreeMap::new(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),

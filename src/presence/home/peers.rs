@@ -81,16 +81,16 @@ impl Homes {
         out.send(out.map.home_of(&name.from), Arrival { name, before }.done());
     }
 
-    /// The same once more.
+    /// The same once more; of one that was not to come again, that it arrived.
     pub(super) fn confirm_again(&self, name: WayName, out: &mut Outbox) {
-        if let Some(&last) = self.heard.get(&name) {
-            self.confirm(name, last, out);
-        }
+        let last = self.heard.get(&name).copied().unwrap_or(0);
+        self.confirm(name, last, out);
     }
 
     /// A way has arrived. Unless it never left this node, it may come again until its sender says that it won't.
     pub(super) fn note_heard(&mut self, name: &WayName, last: u64, out: &Outbox) {
         if !out.map.is_certain(&name.from) {
+            self.once.note(name);
             let is_new = self.heard.insert(name.clone(), last).is_none();
             if is_new && name.cluster != 0 {
                 *self.heard_from.entry(name.cluster).or_default() += 1;
@@ -155,8 +155,16 @@ impl Homes {
         let waits = out.peers.get(&home.node).is_some_and(|peer| !peer.found);
         let is_next = || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
         if is_certain || !waits && is_next() {
-            out.send(home, Control::Way(way));
+            self.send_way(*way, out);
         }
+    }
+
+    /// Sends a way with word of what its sender's home knew when it was made, of what the receiver's may not know that it knows.
+    pub(super) fn send_way(&self, mut way: Way, out: &mut Outbox) {
+        let back = |sequence, cluster| WayName { from: way.to.clone(), to: way.from.clone(), sequence, cluster };
+        let heard = self.heard.range(back(0, 0)..=back(u64::MAX, u16::MAX));
+        way.knows = heard.filter(|(_, last)| **last < way.sequence).map(|(name, _)| name.sequence).max().unwrap_or(0);
+        out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
     }
 
     /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. And tells once more of what has
@@ -168,7 +176,7 @@ impl Homes {
             self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
             // First: else what follows from a way would be taken for older than it.
             self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
-            ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
+            ways.into_iter().for_each(|way| self.send_way(way, out));
         }
         if self.far_ways.is_empty() && self.heard.is_empty() {
             self.far_due = None;
@@ -198,6 +206,8 @@ impl Homes {
     /// A way has arrived: the next one between the same two sets out. It is kept in mind while the contact's ways may come that
     /// were made before.
     pub(super) fn way_confirmed(&mut self, Arrival { name, before }: Arrival, out: &mut Outbox) {
+        // One that is confirmed once more has sent the next one out before.
+        let is_news = self.next_way(&name.from, &name.to).is_some_and(|way| way.sequence == name.sequence);
         let kept = before > 0 && !self.has_heard_back(&name, before) && self.keep_in_mind(&name, before);
         let user = self.by_name(&name.from).and_then(|at| self.user(at)).filter(|_| !kept);
         let is_settled =
@@ -206,7 +216,7 @@ impl Homes {
         settled.retain(|settled| settled.sequence != name.sequence);
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
         match self.next_way(&name.from, &name.to) {
-            Some(way) if !out.map.is_certain(&name.to) => out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))),
+            Some(way) if is_news && !out.map.is_certain(&name.to) => self.send_way(way, out),
             Some(_) => {}
             None => _ = self.far_ways.remove(&(name.from.clone(), name.to.clone())),
         }
@@ -269,13 +279,13 @@ impl Homes {
     /// A way has found nobody in the cluster that it was sent to.
     pub fn way_again(&mut self, name: &WayName, out: &mut Outbox) {
         if let Some(way) = self.adrift.get(&(name.from.clone(), name.to.clone(), name.sequence)) {
-            return out.send(out.map.home_of(&way.to), Control::Way(Box::new(way.clone())));
+            return self.send_way(way.clone(), out);
         }
         let user = self.by_name(&name.from).and_then(|at| self.get(at));
         let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
         let mut found = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);
         if let (Some(user), Some(way)) = (user, found.next()) {
-            out.send(out.map.home_of(&way.to), Control::Way(Box::new(sent_again(user, way))));
+            self.send_way(sent_again(user, way), out);
         }
     }
 }
@@ -287,5 +297,5 @@ fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
 
 fn sent_again(user: &User, way: &UnderWay) -> Way {
     let UnderWay { to, to_user, kind, note, sequence, .. } = way.clone();
-    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0 }
+    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }
 }

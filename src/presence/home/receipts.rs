@@ -113,9 +113,8 @@ impl Homes {
 
     /// What can't be stored, or may not be, is safe once it is acknowledged.
     fn keep_one_given(&mut self, now: Time, at: UserRef, receipt: u64, out: &mut Outbox) {
-        let Some(message) = self.get(at).and_then(|user| unacknowledged(user, receipt)).filter(|message| may_wait(message)) else {
-            return;
-        };
+        let may_be_kept = |message: &&Box<Message>| message.kept == 0 && may_wait(message);
+        let Some(message) = self.get(at).and_then(|user| unacknowledged(user, receipt)).filter(may_be_kept) else { return };
         let (bytes, write) = (message.frame_bytes(), message.clone());
         if self.room_to_keep(at, bytes).is_err() {
             return;

@@ -71,6 +71,7 @@ impl Homes {
         self.adrift.retain(|(from, ..), _| !goes(from));
         self.far_ways.retain(|(from, _)| !goes(from));
         self.set_out.retain(|(way, _)| !goes(&way.from) && !goes(&way.to));
+        self.once.release(goes);
         self.release_unsettled(goes);
         self.directory.release(goes);
         let heard_from = &mut self.heard_from;
