@@ -85,6 +85,7 @@ fn others(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> Vec<Cont
         given: Vec::new(),
         stamp: WallClock(0),
         kept: 0,
+        receipt: 0,
         copy: Copy::None,
     };
     let what = Wanted::Document("card".into());

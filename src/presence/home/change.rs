@@ -4,7 +4,6 @@
 //! So a reader never sees a change that a crash could take back, and what is acknowledged is never lost.
 
 use super::offline::Keeping;
-use super::once::Once;
 use super::plan::{Edit, Effect, Plan, Whom};
 use super::receipts::Given;
 use super::reply::{done, refuse};
@@ -175,7 +174,7 @@ impl Homes {
 
     /// Whether a way has been taken in here, or is about to be, though its receiver may be known to be elsewhere by now.
     pub fn has_taken(&self, way: &Way) -> bool {
-        self.is_stray(way) || has_carried_out(&self.heard, &self.once, way)
+        self.is_stray(way) || self.once.has(way, &self.heard)
     }
 
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
@@ -192,7 +191,7 @@ impl Homes {
         }
         let strays = self.strays.get_mut(&to).expect("nothing above takes them away");
         match strays.front() {
-            Some(Change::Way(way)) if !exists && has_carried_out(&self.heard, &self.once, way) => {
+            Some(Change::Way(way)) if !exists && self.once.has(way, &self.heard) => {
                 let name = way.name();
                 strays.pop_front();
                 self.confirm_again(name, out);
@@ -269,7 +268,7 @@ impl Homes {
                     self.forget_heard(&name, out);
                     continue;
                 }
-                Change::Way(way) if has_carried_out(heard, once, &way) => {
+                Change::Way(way) if once.has(&way, heard) => {
                     self.confirm_again(way.name(), out);
                     continue;
                 }
@@ -448,11 +447,6 @@ pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>,
         let ticket = out.commit(writes, Durability::Synced);
         storing.insert(ticket, Waits::Forgotten(name));
     }
-}
-
-fn has_carried_out(heard: &BTreeMap<WayName, u64>, once: &Once, way: &Way) -> bool {
-    let name = way.name();
-    heard.contains_key(&name) || once.is_old(&name)
 }
 
 /// The deletion of a way.
