@@ -4,7 +4,7 @@
 //! a cluster is forgotten last, when all of its names are, so that whoever is interrupted can go on.
 
 use super::control::Controller;
-use crate::admin::{ClusterEntry, ClusterList, Forgotten, NodeEntry, Refusal, UserLine, UserList};
+use crate::admin::{ClusterEntry, ClusterList, Forgotten, MemberState, NodeEntry, Refusal, UserLine, UserList};
 use crate::base::id::{NodeId, Seat};
 use crate::base::jid::Bare;
 use crate::ownership::clusters::{Cluster, Clusters};
@@ -37,7 +37,10 @@ impl Controller {
         let is_wanted = |of: NodeId| node.is_none_or(|node| of.0 == node);
         let seats: Vec<Seat> = seats.into_iter().filter(|seat| is_wanted(seat.node)).collect();
         let Heard { found, mut missing } = self.survey(seats, &inspect)?;
-        missing.retain(|&node| is_wanted(NodeId(node)));
+        if !missing.is_empty() {
+            let idle = self.gone_and_idle()?;
+            missing.retain(|node| is_wanted(NodeId(*node)) && !idle.contains(node));
+        }
         if let Some(node) = node.filter(|_| found.is_empty() && missing.is_empty()) {
             return Err(Refusal::Missing(format!("there is no node {node} in this cluster: see fanal cluster status")));
         }
@@ -145,6 +148,13 @@ impl Controller {
             Found::Forgotten { gone, left } => (all_gone + gone, all_left + left),
             _ => (all_gone, all_left),
         }))
+    }
+
+    /// Nodes that are gone and own nothing: nobody's users are missing without them.
+    fn gone_and_idle(&self) -> Result<BTreeSet<u16>, Refusal> {
+        let members = self.owners.as_ref().map_or(Ok(Vec::new()), |owners| owners.status().map(|status| status.members))?;
+        let idle = members.into_iter().filter(|member| member.state == MemberState::Gone && member.slots == 0);
+        Ok(idle.map(|member| member.node).collect())
     }
 
     fn forget_number(&mut self, number: u16) -> Result<(), Refusal> {

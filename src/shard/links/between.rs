@@ -222,7 +222,7 @@ impl Shard {
                 }
             }
             Err(why) => {
-                self.link_faults.remark(format!("cluster {} can't log in: {why}", site.cluster));
+                self.link_faults.warn(format!("cluster {} can't log in: {why}", site.cluster));
                 let why = postcard::to_extend(&why, word::DENIED.to_le_bytes().to_vec()).expect("a reason is plain values");
                 self.links.words.push((site, why));
             }
@@ -236,7 +236,7 @@ impl Shard {
             return Err(BadPassage);
         }
         let why: Unnumbered = postcard::from_bytes(said).map_err(|_| BadPassage)?;
-        self.link_faults.remark(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
+        self.link_faults.warn(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
         Ok(())
     }
 
