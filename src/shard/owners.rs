@@ -1,9 +1,10 @@
 //! Who owns which users, as this core is told; and what waits until it's known, or until a slot has an owner.
 //!
 //! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
-//! keeps the table: there are no users in them. Who is to come into being there waits at the steward until the slot has an owner,
-//! and goes there. Invariants: nobody comes into being where no owner is; what was sent to where a slot was before goes on to where
-//! it is; what waits is refused in the end, and what can't be, because nobody waits for it, is made good when the owners are known.
+//! keeps the table: there are no users in them, and no names of a directory. Who is to come into being there, and what name is to be
+//! settled, waits at the steward until the slot has an owner, and goes there. Invariants: nobody comes into being where no owner is;
+//! what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be, because
+//! nobody waits for it, is made good when the owners are known.
 
 use super::Shard;
 use crate::base::id::{NodeId, UserId, slot_of};
@@ -84,9 +85,6 @@ impl Shard {
             false => gained.clone(),
         };
         nodes.into_iter().for_each(|node| homes.ways_again(node, out));
-        if map.directory != 0 && map.directory == map.cluster {
-            homes.directory.hand_over(out);
-        }
         // Of a slot that has an owner, the users' sessions stay behind with the one before.
         let has_gone = |user: UserId| before.is_owned(user.slot()) && moves(user);
         for session in self.edge.sessions_of_homes(has_gone) {
@@ -127,11 +125,15 @@ impl Shard {
         self.work_off(now);
     }
 
-    /// Whether somebody would come into being in a slot that nobody owns.
+    /// Whether somebody would come into being, or another cluster's user would be kept in the directory, in a slot that nobody owns.
     pub(super) fn comes_too_early(&self, control: &Control) -> bool {
         let jid = match control {
             Control::Attach(attach) if attach.create => &attach.jid,
             Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
+            Control::Directory(inquiry) => match inquiry.settles() {
+                Some(jid) => jid,
+                None => return false,
+            },
             _ => return false,
         };
         !self.out.map.is_owned(slot_of(jid.as_str())) && self.homes.by_name(jid).is_none()
@@ -207,6 +209,8 @@ impl Shard {
                 Some(asker) => asker,
                 None => return,
             },
+            // Whoever has not heard that a name is settled, or where one is, asks again.
+            Control::Directory(_) => return,
             // Ways are kept until their receiver says that they have arrived; all else is made good when the home can be reached.
             _ => return self.waiting.missed = true,
         };
