@@ -25,17 +25,14 @@ pub(super) struct Kept {
     pub inhabited: BTreeSet<u16>,
 }
 
-/// From a store that nodes share, what is the deployment's: users, and the names of a directory, are loaded when this node gets
+/// From a store that nodes share, what is the deployment's, and which clusters there are: users, and the names of a directory, are loaded when this node gets
 /// their slots.
 fn load_shared(backend: &dyn Backend, shards: &mut [Shard]) -> Result<Kept, StartError> {
     let owners: Arc<[NodeId]> = vec![NodeId::default(); SLOTS].into();
     let mut kept = Kept { table: Stored::default(), owners: owners.clone(), inhabited: BTreeSet::new() };
-    let mut row = |key: &[u8], value: &[u8]| match slot_of_key(Table::Meta, key) {
-        Some(_) => Ok(()),
-        None => {
-            shards.iter_mut().try_for_each(|shard| shard.load_cluster(key, value)).map_err(|_| BadRow::Fields)?;
-            kept.table.load(key, value)
-        }
+    let mut row = |key: &[u8], value: &[u8]| {
+        shards.iter_mut().try_for_each(|shard| shard.load_cluster(key, value)).map_err(|_| BadRow::Fields)?;
+        if slot_of_key(Table::Meta, key).is_none() { kept.table.load(key, value) } else { Ok(()) }
     };
     backend.load_slots(Table::Meta, 0..=0, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
     kept.inhabited = backend.inhabited().map_err(StartError::Load)?;

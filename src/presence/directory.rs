@@ -35,6 +35,17 @@ pub enum Inquiry {
     Settled { jid: Bare, user: UserId, cluster: u16 },
 }
 
+/// A cluster wants to have a number, or has moved.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claim {
+    /// The core where it logs in.
+    pub by: Seat,
+    pub number: u16,
+    pub identity: u64,
+    /// As it has said where it is.
+    pub place: Vec<u8>,
+}
+
 impl Inquiry {
     pub fn jid(&self) -> &Bare {
         match self {

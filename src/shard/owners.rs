@@ -14,7 +14,7 @@ use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, SessionEvent};
 use crate::presence::errand::What;
 use crate::store::Table;
-use crate::store::rows::slot_of_key;
+use crate::store::rows::{CLUSTERS_SLOT, slot_of_key};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,6 +70,7 @@ impl Shard {
         self.waiting.wanted.retain(|&slot| !map.is_owned(slot));
         let gained = map.gained_since(&before);
         self.homes.arrive(now, &mut self.edge, &mut self.out);
+        self.clusters_loaded(now);
         for (until, control) in std::mem::take(&mut self.waiting.controls) {
             match control.slot().filter(|&slot| map.is_known(slot) && !self.comes_too_early(&control)) {
                 Some(slot) => self.out.send(map.home_of_slot(slot), control),
@@ -103,7 +104,7 @@ impl Shard {
             self.homes.settle_all_anew();
         }
         for (table, key, value) in rows {
-            if let Err(why) = self.homes.load(table, &key, &value) {
+            if let Err(why) = self.load(table, &key, &value) {
                 self.words.push(Word::Unreadable { slot: slot_of_key(table, &key).unwrap_or_default(), why });
             }
         }
@@ -115,6 +116,7 @@ impl Shard {
     pub(super) fn give_up_slots(&mut self, now: Time, slots: &Slots, reason: Reason) {
         self.out.map.close(slots);
         self.homes.release(now, slots, reason, &mut self.edge, &mut self.out);
+        self.numbers_go(slots);
         self.words.push(Word::CaughtUp);
         self.work_off(now);
     }
@@ -125,9 +127,10 @@ impl Shard {
         self.work_off(now);
     }
 
-    /// Whether somebody would come into being, or another cluster's user would be kept in the directory, in a slot that nobody owns.
+    /// Whether somebody would come into being, or the directory would keep something, in a slot that nobody owns.
     pub(super) fn comes_too_early(&self, control: &Control) -> bool {
         let jid = match control {
+            Control::Number(_) => return !self.out.map.is_owned(CLUSTERS_SLOT),
             Control::Attach(attach) if attach.create => &attach.jid,
             Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
             Control::Directory(inquiry) => match inquiry.settles() {
@@ -209,8 +212,8 @@ impl Shard {
                 Some(asker) => asker,
                 None => return,
             },
-            // Whoever has not heard that a name is settled, or where one is, asks again.
-            Control::Directory(_) => return,
+            // Whoever has heard nothing of the directory asks again.
+            Control::Directory(_) | Control::Number(_) => return,
             // Ways are kept until their receiver says that they have arrived; all else is made good when the home can be reached.
             _ => return self.waiting.missed = true,
         };
