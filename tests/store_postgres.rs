@@ -501,5 +501,8 @@ fn m1_pages_hold_every_row_of_the_slots_once_and_in_order() {
     wanted.retain(|(slot, _)| (first..=last).contains(slot));
     wanted.sort_unstable();
     assert_eq!(found, wanted);
-    assert_eq!(store.inhabited().unwrap(), names.iter().map(|name| slot_of(name)).collect());
+    let kept = put(Table::Meta, &[rows::DIRECTORY_KEY, b"kept@x"].concat(), b"1");
+    store.apply(&[Commit { ticket: 0, writes: vec![kept], durability: Durability::Synced }]).unwrap();
+    let all = names.iter().map(String::as_str).chain(["kept@x"]);
+    assert_eq!(store.inhabited().unwrap(), all.map(slot_of).collect(), "a name of the directory is somebody, too");
 }

@@ -171,6 +171,7 @@ fn between(config: &Config, link: SocketAddr) -> Result<Option<Between>, Fault> 
         policy: Policy::new(config.link.non_real_time.iter().map(String::as_str)),
         link: config.link.clone(),
         dictionary,
+        is_shared: config.store.kind == StoreKind::Postgres,
     };
     between.try_out().map_err(|why| unusable(config.link.dictionary.as_deref().unwrap_or("zstd".as_ref()), &why))?;
     Ok(Some(between))

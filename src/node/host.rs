@@ -117,7 +117,7 @@ impl CoreHost {
         }
         if let Some(owners) = &self.owners {
             owners.take(&mut shard.words);
-            owners.note_users(core.0.into(), shard.homes.user_count());
+            owners.note_users(core.0.into(), shard.homes.user_count() + shard.homes.directory.count());
         }
         for remark in shard.take_remarks() {
             match remark.warns {

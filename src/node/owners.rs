@@ -75,7 +75,7 @@ impl Desk {
         }
     }
 
-    /// So many users live on a core.
+    /// So many users live on a core; those count, too, whom it knows as the directory.
     pub fn note_users(&self, core: usize, users: usize) {
         self.users[core].store(users as u32, Relaxed);
     }

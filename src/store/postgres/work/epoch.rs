@@ -6,16 +6,18 @@
 use super::{Late, REPLACED, Work};
 use crate::store::postgres::session::{Session, judge};
 use crate::store::postgres::{EPOCHS, Trouble};
-use crate::store::rows::{EPOCH_KEY, decode_u32, encode_u32};
+use crate::store::rows::{DIRECTORY_KEY, EPOCH_KEY, decode_u32, encode_u32};
 use std::collections::BTreeSet;
 use tokio::time::{Instant, sleep};
 
 impl Work {
-    /// The slots in which there are accounts.
+    /// The slots in which there are accounts, or names of a directory.
     pub async fn inhabited(&self) -> Result<BTreeSet<u16>, String> {
-        const SLOTS: &str = "SELECT DISTINCT slot FROM fanal_accounts WHERE cluster = $1";
+        const SLOTS: &str = "SELECT slot FROM fanal_accounts WHERE cluster = $1 UNION \
+            SELECT slot FROM fanal_meta WHERE cluster = $1 AND substr(owner, 1, $3) = $2";
         let Some(session) = &self.session else { return Err(self.refusal("the connection is gone")) };
-        let rows = session.client.query(SLOTS, &[&self.settings.writer.cluster()]).await;
+        let (cluster, names) = (self.settings.writer.cluster(), DIRECTORY_KEY);
+        let rows = session.client.query(SLOTS, &[&cluster, &names, &(names.len() as i32)]).await;
         let rows = rows.map_err(|error| self.refusal(judge(&error).why()))?;
         Ok(rows.iter().filter_map(|row| u16::try_from(row.get::<_, i32>(0)).ok()).collect())
     }
