@@ -175,6 +175,8 @@ pub struct Outbox {
     pub commits: Vec<Commit>,
     /// Bytes of a presence above which it goes to another node by reference (M5).
     pub inline_max: usize,
+    /// Users whose ways set out again at once to one other node or cluster.
+    pub again_at_once: usize,
     /// Updates that went so.
     pub referred: u64,
     next_ticket: u64,
@@ -196,6 +198,7 @@ impl Outbox {
             controls: Vec::new(),
             commits: Vec::new(),
             inline_max: usize::MAX,
+            again_at_once: 1_024,
             referred: 0,
             next_ticket: 1,
             batch_bytes: limits.ring_batch_bytes as usize,
