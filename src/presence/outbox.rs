@@ -173,6 +173,8 @@ pub struct Outbox {
     /// In order; those for this core itself are worked off before the step ends.
     pub controls: Vec<(CoreId, Control)>,
     pub commits: Vec<Commit>,
+    /// Sessions for which another node, or cluster, was asked what documents say, since the homes looked last.
+    pub asked_elsewhere: Vec<(UserId, SessionId)>,
     /// Bytes of a presence above which it goes to another node by reference (M5).
     pub inline_max: usize,
     /// Users whose ways set out again at once to one other node or cluster.
@@ -197,6 +199,7 @@ impl Outbox {
             undelivered: Vec::new(),
             controls: Vec::new(),
             commits: Vec::new(),
+            asked_elsewhere: Vec::new(),
             inline_max: usize::MAX,
             again_at_once: 1_024,
             referred: 0,

@@ -83,7 +83,10 @@ impl Shard {
             true => out.peers.keys().copied().chain([map.here.node]).collect(),
             false => gained.clone(),
         };
-        nodes.into_iter().for_each(|node| homes.ways_again(node, out));
+        for node in nodes {
+            homes.ways_again(node, out);
+            homes.documents_again(node, out);
+        }
         if map.directory != 0 && map.directory == map.cluster {
             homes.directory.hand_over(out);
         }

@@ -223,6 +223,13 @@ impl World {
     }
 
     pub fn heal(&mut self, one: usize, other: usize) {
+        self.mend(one, other);
+        [(one, other), (other, one)].into_iter().for_each(|(from, to)| self.find(from, to));
+        self.settle();
+    }
+
+    /// The same, and nobody has noticed anything.
+    pub fn mend(&mut self, one: usize, other: usize) {
         for (from, to) in [(one, other), (other, one)] {
             let node = self.seen_as(from, to);
             self.cut.remove(&(from as u16, to as u16));
@@ -231,9 +238,7 @@ impl World {
                     peer.slow = false;
                 }
             }
-            self.find(from, to);
         }
-        self.settle();
     }
 
     /// A node is gone, and the others of its cluster have noticed.

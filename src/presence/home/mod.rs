@@ -176,6 +176,8 @@ pub struct Homes {
     heard: BTreeMap<WayName, u64>,
     /// How many of them are from each other cluster.
     heard_from: BTreeMap<u16, usize>,
+    /// Who waits for what documents elsewhere say.
+    asked_elsewhere: news::AskedElsewhere,
     /// Deletions of what the start found and nobody needs.
     leftover: Vec<Write>,
     /// Sessions whose connection broke, in the order in which they end.
@@ -221,6 +223,7 @@ impl Homes {
             far_ways: again::FarWays::default(),
             heard: BTreeMap::new(),
             heard_from: BTreeMap::new(),
+            asked_elsewhere: news::AskedElsewhere::default(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),
             secrets,
