@@ -352,8 +352,10 @@ impl Shard {
         }
     }
 
-    /// A lane of a cluster that has not logged in yet is gone: it may begin anew, or another one of its number.
+    /// A lane of a cluster that has not logged in yet is gone: with the last one it may begin anew, or another one of its number.
     pub(super) fn log_in_lost(&mut self, site: Site) {
-        self.links.log_ins.0.remove(&site.cluster);
+        if self.links.reach.iter().all(|(other, reach)| other.cluster != site.cluster || reach.is_down()) {
+            self.links.log_ins.0.remove(&site.cluster);
+        }
     }
 }
