@@ -322,6 +322,19 @@ impl Keeper {
         let steward = self.steward;
         // What goes is given up before anything else comes.
         self.tell_cores();
+        self.go_on_with_tenure(now);
+        if let Engine::Etcd(_) = self.engine
+            && self.steward != steward
+        {
+            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
+        }
+    }
+
+    fn go_on_with_tenure(&mut self, now: Time) {
+        if self.tenure.as_mut().is_some_and(Tenure::take_replaced) {
+            tracing::warn!("the cluster: the database has this node's place for another process, or has lost it: it begins anew");
+            self.command(now, Command::Rejoin);
+        }
         if let Some(tenure) = &mut self.tenure {
             tenure.go_on(now);
             if let Engine::Embedded(embedded) = &mut self.engine {
@@ -331,11 +344,6 @@ impl Keeper {
                 }
             }
             self.tell_cores();
-        }
-        if let Engine::Etcd(_) = self.engine
-            && self.steward != steward
-        {
-            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
         }
     }
 
