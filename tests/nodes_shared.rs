@@ -287,6 +287,10 @@ fn z4_while_the_node_that_keeps_the_table_is_away_the_others_go_on() {
     sees(&mut b, Show::Away);
     let logs = [1, 2].map(|node| trio.node(node).log());
     assert!(logs.iter().all(|log| !log.contains("lease is lost")), "{logs:?}");
+    let warns = "nobody takes over the users of node 1";
+    assert!(logs.iter().all(|log| log.contains(warns)), "{logs:?}");
+    let status = fanal(&["cluster", "status", "--admin", &trio.node(1).admin.to_string()]).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains(warns), "{status:?}");
     drop((a, b, c));
     trio.stop();
 }

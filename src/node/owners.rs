@@ -140,8 +140,15 @@ impl Opening {
             }
         };
         let (owners, users) = (owners.to_vec(), desk.users.clone());
+        if let Some(at) = place.irreplaceable {
+            tracing::warn!(
+                "the cluster: nobody takes over the users of {at}, which keeps the table of owners itself; \
+                 with cluster.coordination = \"etcd\" any node's are"
+            );
+        }
         let keeper = Keeper {
             node,
+            irreplaceable: place.irreplaceable,
             link,
             terms,
             engine,
@@ -204,6 +211,8 @@ enum Engine {
 
 struct Keeper {
     node: NodeId,
+    /// See `TablePlace`.
+    irreplaceable: Option<NodeId>,
     /// Where the other nodes connect to this one.
     link: SocketAddr,
     terms: Terms,
