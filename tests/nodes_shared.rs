@@ -10,6 +10,7 @@ use fanal::client::{Client, Error, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -185,6 +186,10 @@ fn is_taken_over(mut trio: Trio, lost: usize) {
     [&mut b, &mut c].into_iter().for_each(|client| sees(client, Show::Away));
     sees(&mut a, Show::Chat);
     drop(trio.log_in(other, &dan));
+    let all = fanal::admin::client::Client::new(trio.node(one).admin, None).users(None, 1_000, None).unwrap();
+    let named: BTreeSet<&str> = all.users.iter().map(|user| &*user.jid).collect();
+    assert!([&ann, &bob, &cara, &dan].iter().all(|jid| named.contains(jid.as_str())), "{named:?}");
+    assert_eq!(all.missing, [0u16; 0], "nobody's users are missing without a node that has none");
     // It returns, and has nothing but what it's given anew.
     trio.serve(lost);
     let eve = trio.user_on(lost, "eve");

@@ -92,7 +92,8 @@ impl OwnersStatus {
         }
         for member in &self.members {
             let name = format!("node {}", member.node);
-            let _ = writeln!(text, "{name:<22} {:<22} {:<10} {:>6} slots", member.address, member.state.name(), member.slots);
+            let slots = if member.slots == 1 { "slot" } else { "slots" };
+            let _ = writeln!(text, "{name:<22} {:<22} {:<10} {:>6} {slots}", member.address, member.state.name(), member.slots);
         }
         let after = if *steward == 0 { "nobody".to_owned() } else { format!("node {steward}") };
         let _ = writeln!(text, "{free} slots have no owner yet, {after} looks after them; {waiting} wait for one");

@@ -18,13 +18,13 @@ use crate::base::id::NodeId;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
 use crate::drive::{Bell, clock};
-use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms, decode, encode};
+use crate::ownership::{Assignment, Command, Event, Member, Members, Myself, NOBODY, Refusal, State, Terms, decode, encode};
 use crate::shard::Word;
 use crate::shard::batch::{self, Order};
 use crate::store::thread::{Port, Wake};
 use embedded::Embedded;
 use orders::{Forgetting, Question};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -404,6 +404,7 @@ impl Keeper {
         self.tenure.iter_mut().for_each(|tenure| tenure.hear(&event));
         match event {
             Event::Changed(lines) => {
+                self.say_taken(&lines);
                 (self.has_news, self.knows_table) = (true, true);
                 for line in lines {
                     self.owners[usize::from(line.slot)] = line.node;
@@ -416,6 +417,7 @@ impl Keeper {
                 (self.joined, self.not_joined) = (Some(epoch), None);
             }
             Event::Member(member) => {
+                self.say_member(&member);
                 self.members.put(member);
                 self.has_new_members = true;
             }
@@ -446,6 +448,34 @@ impl Keeper {
                 (self.away, self.said_steward) = (None, None);
             }
             Event::Fenced => self.joined = None,
+        }
+    }
+
+    /// The log hears of nodes that come, go or are drained.
+    fn say_member(&self, member: &Member) {
+        let known = self.members.get(member.node).map(|known| (known.life, known.state));
+        if member.node == self.node || known == Some((member.life, member.state)) {
+            return;
+        }
+        let (node, at) = (member.node, member.link);
+        match member.state {
+            State::Serving => tracing::info!("the cluster: {node} at {at} is there"),
+            State::Draining => tracing::info!("the cluster: {node} at {at} is given no more users"),
+            State::Gone if known.is_some() => {
+                tracing::warn!("the cluster: {node} at {at} is gone: it has left, or its lease has ended")
+            }
+            State::Gone => {}
+        }
+    }
+
+    /// The log hears of what comes to this node from another.
+    fn say_taken(&self, lines: &[Assignment]) {
+        let mut taken = BTreeMap::<NodeId, usize>::new();
+        for line in lines.iter().filter(|line| line.node == self.node) {
+            *taken.entry(self.owners[usize::from(line.slot)]).or_default() += 1;
+        }
+        for (node, slots) in taken.into_iter().filter(|(node, _)| ![NOBODY, self.node].contains(node)) {
+            tracing::info!("the cluster: {slots} slots of {node} come to this node");
         }
     }
 

@@ -224,7 +224,7 @@ impl Shard {
             return Err(BadPassage);
         }
         let why: Unnumbered = postcard::from_bytes(said).map_err(|_| BadPassage)?;
-        self.link_faults.remark(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
+        self.link_faults.warn(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Shard {
             return;
         }
         if let Ok(why) = postcard::from_bytes::<clusters::Unnumbered>(why) {
-            self.link_faults.remark(format!("cluster {number} can't log in: {why}"));
+            self.link_faults.warn(format!("cluster {number} can't log in: {why}"));
         }
         let says = [&word::DENIED.to_le_bytes(), why].concat();
         let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| site.cluster == number).collect();
