@@ -140,8 +140,15 @@ impl Opening {
             }
         };
         let (owners, users) = (owners.to_vec(), desk.users.clone());
+        if let Some(at) = place.irreplaceable {
+            tracing::warn!(
+                "the cluster: nobody takes over the users of {at}, which keeps the table of owners itself; \
+                 with cluster.coordination = \"etcd\" any node's are"
+            );
+        }
         let keeper = Keeper {
             node,
+            irreplaceable: place.irreplaceable,
             link,
             terms,
             engine,
@@ -204,6 +211,8 @@ enum Engine {
 
 struct Keeper {
     node: NodeId,
+    /// See `TablePlace`.
+    irreplaceable: Option<NodeId>,
     /// Where the other nodes connect to this one.
     link: SocketAddr,
     terms: Terms,
@@ -322,6 +331,19 @@ impl Keeper {
         let steward = self.steward;
         // What goes is given up before anything else comes.
         self.tell_cores();
+        self.go_on_with_tenure(now);
+        if let Engine::Etcd(_) = self.engine
+            && self.steward != steward
+        {
+            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
+        }
+    }
+
+    fn go_on_with_tenure(&mut self, now: Time) {
+        if self.tenure.as_mut().is_some_and(Tenure::take_replaced) {
+            tracing::warn!("the cluster: the database has this node's place for another process, or has lost it: it begins anew");
+            self.command(now, Command::Rejoin);
+        }
         if let Some(tenure) = &mut self.tenure {
             tenure.go_on(now);
             if let Engine::Embedded(embedded) = &mut self.engine {
@@ -331,11 +353,6 @@ impl Keeper {
                 }
             }
             self.tell_cores();
-        }
-        if let Engine::Etcd(_) = self.engine
-            && self.steward != steward
-        {
-            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
         }
     }
 

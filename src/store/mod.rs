@@ -245,7 +245,7 @@ pub trait Backend: Send {
     }
 
     /// See `shared::Request::Confirm`.
-    fn confirm(&mut self) -> Result<(), String> {
+    fn confirm(&mut self) -> Result<bool, String> {
         Err(NOT_SHARED.to_owned())
     }
 

@@ -22,17 +22,24 @@ impl Work {
         Ok(rows.iter().filter_map(|row| u16::try_from(row.get::<_, i32>(0)).ok()).collect())
     }
 
-    /// Whether nobody has taken this node's place.
-    pub async fn confirm(&mut self) -> Result<(), String> {
-        if let Some(why) = self.over.as_ref().or(self.away.as_ref().map(|away| &away.why)) {
-            return Err(why.clone());
+    /// Whether nobody has taken this node's place, and the database has all that it stored.
+    pub async fn confirm(&mut self) -> Result<bool, String> {
+        if self.over.is_some() {
+            return Ok(false);
+        }
+        if let Some(away) = &self.away {
+            return Err(away.why.clone());
         }
         let deadline = self.deadline();
         let confirmed = match self.ready(deadline).await {
-            Ok(_) => self.check_place(deadline).await,
+            Ok(()) => self.check_place(deadline).await,
             Err(trouble) => Err(trouble),
         };
-        confirmed.map_err(|trouble| self.refusal(trouble.why()))
+        match confirmed {
+            Ok(()) => Ok(true),
+            Err(_) if self.over.is_some() => Ok(false),
+            Err(trouble) => Err(self.refusal(trouble.why())),
+        }
     }
 
     /// Nothing more is written of these slots.
@@ -68,7 +75,7 @@ impl Work {
     /// one is there, and has not given them up yet.
     pub async fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
         if anew {
-            (self.late, self.doubt, self.over, self.epoch) = (Late::default(), None, None, 0);
+            (self.late, self.doubt, self.settled, self.over, self.epoch) = (Late::default(), None, None, None, 0);
         }
         if let Some(away) = &self.away {
             return Err(self.refusal(&away.why));
