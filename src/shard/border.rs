@@ -116,8 +116,8 @@ impl Shard {
         }
     }
 
-    /// It comes under a name that is not of that cluster. If it's that a way has arrived there, that one is sent to another now, and
-    /// won't come there again: else it would be kept in mind there for ever.
+    /// It comes under a name that is not of that cluster. If it's that a way has arrived there, that one is sent to another one
+    /// now, and won't come there again: else it would be kept in mind there for ever.
     fn not_believed(&mut self, cluster: u16, crossing: Crossing) {
         self.gateway.counters.refused += 1;
         if let Crossing::WayDone(arrival) = crossing {

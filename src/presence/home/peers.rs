@@ -143,9 +143,8 @@ impl Homes {
     /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
     /// behind wait for its confirmation, so that they arrive in order whatever breaks.
     pub(super) fn set_out(&mut self, way: Box<Way>, out: &mut Outbox) {
-        let home = out.map.home_of(&way.to);
         if out.map.is_certain(&way.to) {
-            return out.send(home, Control::Way(way));
+            return out.send(out.map.home_of(&way.to), Control::Way(way));
         }
         let is_next = self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
         if self.may_set_out(&way, out) && is_next {
