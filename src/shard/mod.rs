@@ -255,7 +255,9 @@ impl Shard {
             (map.cluster, map.directory) = (place.cluster, place.directory);
         }
         let mut out = Outbox::new(map.clone(), &settings.limits, settings.units.unit_bytes);
-        out.inline_max = settings.links.as_ref().map_or(usize::MAX, |links| links.inline_max as usize);
+        if let Some(links) = &settings.links {
+            (out.inline_max, out.again_at_once) = (links.inline_max as usize, links.settings.share());
+        }
         let mut edge = Edge::new(&map, hasher.clone());
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());

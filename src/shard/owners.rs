@@ -85,7 +85,10 @@ impl Shard {
             true => out.peers.keys().copied().chain([map.here.node]).collect(),
             false => gained.clone(),
         };
-        nodes.into_iter().for_each(|node| homes.ways_again(node, out));
+        for node in nodes {
+            homes.ways_again(node, out);
+            homes.documents_again(node, out);
+        }
         // Of a slot that has an owner, the users' sessions stay behind with the one before.
         let has_gone = |user: UserId| before.is_owned(user.slot()) && moves(user);
         for session in self.edge.sessions_of_homes(has_gone) {

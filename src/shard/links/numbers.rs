@@ -115,10 +115,12 @@ impl Shard {
         self.links.log_ins.asked.retain(|_, (_, asked)| asked != cluster);
     }
 
-    /// A lane of a cluster is gone: it may begin anew, or another one of its number.
+    /// A lane of a cluster is gone: with the last one it may begin anew, or another one of its number.
     pub(super) fn log_in_lost(&mut self, site: Site) {
-        self.links.log_ins.said.remove(&site.cluster);
-        self.links.log_ins.asked.remove(&site.cluster);
+        if self.links.reach.iter().all(|(other, reach)| other.cluster != site.cluster || reach.is_down()) {
+            self.links.log_ins.said.remove(&site.cluster);
+            self.links.log_ins.asked.remove(&site.cluster);
+        }
     }
 
     /// The rows of clusters were loaded with their slot: they say what was given last.
