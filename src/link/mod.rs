@@ -26,6 +26,7 @@ pub mod classify;
 pub mod gather;
 mod machine;
 mod pair;
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +66,12 @@ impl Settings {
             entry_bytes: link.entry_bytes as usize,
             high_water_bytes: limits.trunk_high_water_bytes,
         }
+    }
+
+    /// What one core may have under way at once by a lane that many share, of what sets out by itself: its answers, and what follows
+    /// from them, are to find room, too.
+    pub fn share(&self) -> usize {
+        (self.entries / 64).max(1)
     }
 
     /// The marks of a lane's line: updates stop at the lower one, and entries, all of which may be sent again at once, end below
@@ -139,7 +146,7 @@ pub enum Refused {
     Full,
     /// Longer than a frame may be.
     TooLong,
-    /// There is no peer.
+    /// There is no peer, or it is about to be given up.
     Down,
 }
 
@@ -149,6 +156,15 @@ impl Refused {
         match self {
             Refused::Full | Refused::Down => Reason::Overloaded,
             Refused::TooLong => Reason::TooLarge,
+        }
+    }
+
+    /// Why the lane ends if it is something that must not be lost. `None`: it has ended already.
+    pub fn ends(self) -> Option<LinkReason> {
+        match self {
+            Refused::Full => Some(LinkReason::LaneFull),
+            Refused::TooLong => Some(LinkReason::TooLong),
+            Refused::Down => None,
         }
     }
 }
@@ -166,6 +182,8 @@ pub struct LinkCounters {
     pub entries_returned: u64,
     /// Refused at `link.entries` or `link.entry_bytes`.
     pub refused: u64,
+    /// Times the owner gave the peer up because something that must not be lost was refused.
+    pub overflows: u64,
     pub updates_sent: u64,
     pub updates_received: u64,
     /// Updates and complex messages that the owner had to keep: no connection, or a slow line.

@@ -259,8 +259,8 @@ impl Shard {
         let seat = Seat::of_cluster(cluster);
         let refusal = match &control {
             _ if !self.out.peers.contains_key(&seat.node) => Some(Reason::HomeOutOfReach),
-            // Ways are kept by their senders anyway.
-            Control::Way(_) | Control::WayDone(_) => None,
+            // What answers the way may be behind it already.
+            Control::WayDone(_) => None,
             _ => self.out.is_full(seat).then_some(Reason::Overloaded),
         };
         if let Some(reason) = refusal {
@@ -286,6 +286,7 @@ impl Shard {
             _ => None,
         };
         if let Some(home) = home {
+            self.gateway.counters.held_back += 1;
             self.gateway.owe(cluster, home);
         } else if let Some(Asker { edge, request }) = border::asker_of(&control) {
             self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
@@ -346,8 +347,6 @@ impl Shard {
             }
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
             Inquiry::Settled { jid, user, cluster } => homes.settled(now, (jid, user, cluster), edge, out),
-            Inquiry::Given { jid, user, by } => homes.directory.given(jid, user, by, out),
-            Inquiry::Taken { jid, user } => homes.directory.taken(jid, user, out),
             Inquiry::Located { jid, cluster } => self.located(now, jid, cluster),
         }
     }

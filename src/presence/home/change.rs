@@ -357,8 +357,8 @@ impl Homes {
         while let Some((_, to)) = self.stray_retries.pop_front_if(|(due, _)| *due <= now) {
             self.store_stray(now, to, edge, out);
         }
-        let far = self.send_far_ways(now, out);
-        let next = [self.retries.front().map(|(due, _)| *due), self.stray_retries.front().map(|(due, _)| *due), far];
+        let (far, questions) = (self.send_far_ways(now, out), self.look_at_questions(now, out));
+        let next = [self.retries.front().map(|(due, _)| *due), self.stray_retries.front().map(|(due, _)| *due), far, questions];
         next.into_iter().flatten().min()
     }
 

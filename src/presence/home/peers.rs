@@ -5,7 +5,7 @@
 
 use super::Homes;
 use super::change::{forget_way, way_row};
-use crate::base::id::{NodeId, SessionId, UserId};
+use crate::base::id::{NodeId, SessionId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::presence::control::{Arrival, Control, EdgeRef, SessionEnd, UserRef, Way, WayKind, WayName};
@@ -18,13 +18,10 @@ use crate::presence::user::{UnderWay, User};
 use crate::store::{Durability, Write};
 use crate::wire::event::Head;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Ways of one other cluster at one core whose senders have not said yet that they won't come again; and ways for one user that
 /// wait to be stored. At the limit: the next one from there is not taken in.
 const FAR_WAYS: usize = 65_536;
-/// How long nothing is heard of a way that a link may have lost before it is sent again.
-const FAR_WAYS_AGAIN: Duration = Duration::from_secs(10);
 
 impl Homes {
     /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
@@ -142,36 +139,14 @@ impl Homes {
     /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
     /// behind wait for its confirmation, so that they arrive in order whatever breaks.
     pub(super) fn set_out(&mut self, way: Box<Way>, out: &mut Outbox) {
-        let is_certain = out.map.is_certain(&way.to);
-        if !is_certain {
-            self.far_ways.insert((way.from.clone(), way.to.clone()));
-        }
-        // To a node that is not found yet all set out once it is, behind the word of what has arrived from there (`ways_again`).
         let home = out.map.home_of(&way.to);
-        let waits = out.peers.get(&home.node).is_some_and(|peer| !peer.found);
-        let is_next = || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
-        if is_certain || !waits && is_next() {
+        if out.map.is_certain(&way.to) {
+            return out.send(home, Control::Way(way));
+        }
+        let is_next = self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
+        if self.may_set_out(&way, out) && is_next {
             out.send(home, Control::Way(way));
         }
-    }
-
-    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. And tells once more of what has
-    /// arrived here and may come again. Gives when it's due again.
-    pub(super) fn send_far_ways(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
-        if self.far_due.is_some_and(|due| due <= now) {
-            self.far_due = None;
-            let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
-            self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
-            // First: else what follows from a way would be taken for older than it.
-            self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
-            ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
-        }
-        if self.far_ways.is_empty() && self.heard.is_empty() {
-            self.far_due = None;
-        } else {
-            self.far_due.get_or_insert(now + FAR_WAYS_AGAIN);
-        }
-        self.far_due
     }
 
     /// The ways from a user, or from nobody who is here, to another one of which it isn't known that they have arrived.
@@ -187,7 +162,7 @@ impl Homes {
     }
 
     /// The first of them.
-    fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
+    pub(super) fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
         self.ways_between(from, to).min_by_key(|way| way.sequence)
     }
 
@@ -204,7 +179,7 @@ impl Homes {
         match self.next_way(&name.from, &name.to) {
             Some(way) if !out.map.is_certain(&name.to) => out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))),
             Some(_) => {}
-            None => _ = self.far_ways.remove(&(name.from.clone(), name.to.clone())),
+            None => self.none_under_way((name.from.clone(), name.to.clone()), out),
         }
         settled.extend(Some(name).filter(|_| !kept));
         settled.into_iter().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
@@ -230,36 +205,12 @@ impl Homes {
             if let Some(count) = self.heard_from.get_mut(&name.cluster) {
                 *count -= 1;
             }
+            self.is_forgotten((name.to.clone(), name.from.clone()), out);
             // On one node the row is the sender's, too.
             if out.map.end(name.cluster, &name.from).node != out.map.here.node {
                 out.commit(vec![way_row(name)], Durability::RideAlong);
             }
         }
-    }
-
-    /// Subscription changes that are under way to users of another node set out again: their receivers know those that have
-    /// arrived. And those that have arrived from there are told of once more.
-    pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
-        for (name, &last) in &self.heard {
-            if out.map.end(name.cluster, &name.from).node == node {
-                self.confirm(name.clone(), last, out);
-            }
-        }
-        let is_there = |to: &Bare, to_user: UserId| match node.cluster() {
-            // Of one whose receiver is not known yet, nobody knows the cluster either.
-            Some(cluster) => {
-                let other = out.map.abroad(to_user);
-                to_user == UserId::NOBODY || other.is_some_and(|other| other == cluster || cluster == out.map.directory)
-            }
-            None => out.map.home_of(to).node == node,
-        };
-        let mut ways: Vec<Way> = self.adrift.values().filter(|way| is_there(&way.to, way.to_user)).cloned().collect();
-        for user in self.users.iter().flatten() {
-            let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-            ways.extend(under_way.filter(|way| is_there(&way.to, way.to_user)).map(|way| sent_again(user, way)));
-        }
-        ways.sort_unstable_by_key(|way| way.sequence);
-        ways.into_iter().for_each(|way| self.set_out(Box::new(way), out));
     }
 
     /// A way has found nobody in the cluster that it was sent to.
@@ -281,7 +232,7 @@ fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
     kind.takes_leave() || out.map.is_certain(to)
 }
 
-fn sent_again(user: &User, way: &UnderWay) -> Way {
+pub(super) fn sent_again(user: &User, way: &UnderWay) -> Way {
     let UnderWay { to, to_user, kind, note, sequence, .. } = way.clone();
     Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0 }
 }

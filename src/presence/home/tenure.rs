@@ -73,7 +73,7 @@ impl Homes {
         self.stray_retries.retain(|(_, to)| !goes(to));
         self.strays.retain(|to, _| !goes(to));
         self.adrift.retain(|(from, ..), _| !goes(from));
-        self.far_ways.retain(|(from, _)| !goes(from));
+        self.far_ways.release(goes);
         self.set_out.retain(|(way, _)| !goes(&way.from) && !goes(&way.to));
         self.release_unsettled(goes);
         self.directory.release(goes);

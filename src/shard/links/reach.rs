@@ -159,6 +159,7 @@ impl Shard {
     }
 
     fn site_found(&mut self, now: Time, site: Site, cores: u16) {
+        self.say_found(site);
         match self.terms().is_inside(site) {
             true => {
                 self.peer_found(now, site.node, cores);
@@ -169,6 +170,7 @@ impl Shard {
     }
 
     fn site_lost(&mut self, now: Time, site: Site) {
+        self.say_lost(site);
         match self.terms().is_inside(site) {
             true => {
                 self.peer_lost(now, site.node);

@@ -6,7 +6,6 @@
 
 use super::{Shard, word};
 use crate::base::id::NodeId;
-use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::Machine;
 use crate::presence::frame;
@@ -30,7 +29,7 @@ impl Shard {
                 let own = words.iter().filter(|(to, _)| *to == site);
                 own.for_each(|(_, words)| self.must_send(words, &mut machine));
                 let again = self.send_to(now, site, &mut machine);
-                next = [next, again].into_iter().flatten().min();
+                next = [next, again, Some(machine.deadline())].into_iter().flatten().min();
             }
             self.links.lanes.insert((site, core), machine);
         }
@@ -45,8 +44,8 @@ impl Shard {
 
     /// Sends an entry. If more waits than may, or it is longer than a frame, both ends begin anew.
     pub(super) fn must_send(&mut self, entry: &[u8], machine: &mut Machine) {
-        if machine.send(entry, &mut self.out.lines).is_err() {
-            machine.accuse(LinkReason::TooLong);
+        if let Err(refused) = machine.send(entry, &mut self.out.lines) {
+            machine.overflow(refused);
         }
     }
 
