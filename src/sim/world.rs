@@ -14,6 +14,7 @@ use super::links::Links;
 use super::mix::Mix;
 use super::node::Node;
 use super::nodes::{Nodes, all_stored};
+use super::replays::replay;
 use super::shape::Shape;
 use super::trace::Trace;
 use super::{Env, Options, Summary};
@@ -51,6 +52,7 @@ impl World {
             shape,
             links: Links::default(),
             spy: Default::default(),
+            openings: Default::default(),
             disks: (0..all).map(|_| Disk::default()).collect(),
             lives: vec![0; all],
             is_up: vec![false; all],
@@ -100,7 +102,8 @@ impl World {
         let mix = &self.env.mix;
         let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
         let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
-        let between = [self.env.shape.cuts, self.env.shape.breaks, self.env.shape.lies];
+        let shape = &self.env.shape;
+        let between = [shape.cuts, shape.breaks, shape.lies, shape.replays];
         let weights: Vec<u64> = often.into_iter().chain(seldom).chain(between).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
@@ -124,7 +127,8 @@ impl World {
             8 => self.storm(),
             9 => self.cut(),
             10 => self.break_connection(),
-            _ => lie(&mut self.env, &mut self.nodes),
+            11 => lie(&mut self.env, &mut self.nodes),
+            _ => replay(&mut self.env, &mut self.nodes),
         }
         self.nodes.revive(&mut self.env);
         self.note_answers();
