@@ -3,11 +3,13 @@
 mod nodes_world;
 
 use ahash::RandomState;
+use fanal::base::id::NodeId;
 use fanal::presence::directory::Directory;
 use fanal::store::Table;
 use fanal::wire::encode::Tag;
 use fanal::wire::native::{Access, Action, Show};
 use nodes_world::{Client, Heard, World, jid};
+use std::time::Duration;
 
 /// Two clusters of two nodes each: 0 and 1 are of the first, which keeps the directory, 2 and 3 of the second.
 fn two(cores: u16) -> World {
@@ -159,6 +161,89 @@ fn z13_what_happened_while_two_clusters_were_apart_is_made_good() {
     assert_eq!((world.seen(a), world.seen(b)), (vec![Show::Chat], vec![]), "Bob has unsubscribed, and Ann sees him again");
 }
 
+/// Ann of the first cluster, and users of the second one, whom she asks for their presence while the clusters are apart.
+fn many_asked(world: &mut World, count: usize) -> (Client, Vec<(String, Client)>) {
+    let ann = world.name_on(0, 0);
+    let a = world.online(0, &ann);
+    let names: Vec<String> = (0..count).map(|nth| world.name_on(2 + nth % 2, nth / 2)).collect();
+    let bobs: Vec<(String, Client)> = names.into_iter().map(|name| (name.clone(), world.online(2, &name))).collect();
+    world.cut_clusters(1, 2);
+    world.lose_cluster(1, 2);
+    world.lose_cluster(2, 1);
+    bobs.iter().for_each(|(name, _)| world.subscription(a, Action::Subscribe, name));
+    (a, bobs)
+}
+
+/// The clusters meet again, with so many users whose ways may set out at once.
+fn meet(world: &mut World, at_once: usize) {
+    world.nodes.iter_mut().flat_map(|node| &mut node.shards).for_each(|shard| shard.out.again_at_once = at_once);
+    world.most_at_once = 0;
+    world.heal_clusters(1, 2);
+}
+
+fn ways(world: &World) -> usize {
+    (0..4).map(|node| world.rows(node, Table::Ways, b"")).sum()
+}
+
+/// Z8, Z13: a lane has room for so much, whatever was under way.
+#[test]
+fn z13_ways_set_out_again_some_at_a_time_and_all_of_them_arrive() {
+    let mut world = two(1);
+    let (a, bobs) = many_asked(&mut world, 60);
+    assert_eq!(ways(&world), 60);
+    meet(&mut world, 4);
+    assert!(world.most_at_once <= 16, "{} at once: some ways, and what follows from them", world.most_at_once);
+    assert_eq!(ways(&world), 0, "all have arrived, and both ends have forgotten them");
+    world.heard(a);
+    let ann = world.name_on(0, 0);
+    for (name, bob) in bobs {
+        world.subscription(bob, Action::Subscribed, &ann);
+        assert_eq!(world.seen(a), [Show::Available], "{name} has heard the request");
+    }
+}
+
+/// Z8, Z13: whoever says nothing keeps the others waiting for a moment.
+#[test]
+fn z13_ways_whose_receivers_do_not_answer_do_not_hold_up_the_others() {
+    let mut world = two(1);
+    let _ = many_asked(&mut world, 60);
+    world.stalled = Some(3);
+    meet(&mut world, 4);
+    for _ in 0..20 {
+        world.later(Duration::from_secs(1));
+    }
+    assert_eq!(world.rows(2, Table::Ways, b"") + world.rows(0, Table::Ways, b"") + world.rows(1, Table::Ways, b""), 30);
+    world.stalled = None;
+    (0..20).for_each(|_| world.later(Duration::from_secs(1)));
+    assert_eq!(ways(&world), 0);
+}
+
+/// Z8, Z13: a way that a full lane does not take is not lost, and is not sent in vain.
+#[test]
+fn z13_ways_that_a_full_lane_does_not_take_come_when_it_has_room() {
+    let mut world = two(1);
+    let _ = many_asked(&mut world, 6);
+    let full = |world: &mut World, full: bool| {
+        let peers = world.nodes.iter_mut().filter(|node| node.cluster == 1).flat_map(|node| &mut node.shards);
+        let peers = peers.filter_map(|shard| shard.out.peers.get_mut(&NodeId::of_cluster(2)));
+        peers.for_each(|peer| peer.full = full);
+    };
+    meet(&mut world, 1);
+    assert_eq!(ways(&world), 0);
+    full(&mut world, true);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(2, 9));
+    let (a, b) = (world.online(0, &ann), world.online(2, &bob));
+    let before = world.entries.len();
+    world.subscription(a, Action::Subscribe, &bob);
+    world.later(Duration::from_secs(30));
+    assert_eq!((ways(&world), world.entries.len()), (1, before), "it waits at its sender's home");
+    full(&mut world, false);
+    world.later(Duration::from_secs(10));
+    assert_eq!(ways(&world), 0);
+    world.subscription(b, Action::Subscribed, &ann);
+    assert_eq!(world.seen(a).last(), Some(&Show::Available));
+}
+
 /// Z9: what is no presence goes by the receiver's cluster, and then its node; what becomes of it is told where it was asked.
 #[test]
 fn z9_messages_go_to_the_cluster_and_node_of_their_receiver_and_errors_come_back() {
@@ -232,6 +317,7 @@ fn z3_a_stale_entry_is_corrected_on_the_first_wrong_delivery() {
     let (ann, bob) = (world.name_on(2, 0), world.name_on(4, 0));
     let (a, b) = (world.online(2, &ann), world.online(4, &bob));
     world.writes(a, &bob, "one");
+    world.heard(b);
     assert_eq!(world.heard(a).last(), Some(&Heard::Done));
     world.say(b, |encoder, out| encoder.account_remove(out, Tag::request(7)));
     // The same name, in the directory's own cluster.
@@ -368,6 +454,7 @@ fn z1_without_the_directory_known_users_are_reached_and_others_are_refused() {
         world.lose_cluster(cluster, 1);
     }
     world.writes(a, &bob, "hello");
+    world.heard(b);
     assert_eq!(world.heard(a), [Heard::Done]);
     let (eve, stranger) = (world.name_on(2, 3), world.name_on(1, 4));
     let e = world.online(2, &eve);
@@ -388,7 +475,7 @@ fn z1_without_the_directory_known_users_are_reached_and_others_are_refused() {
 #[test]
 fn z9_who_waits_for_a_cluster_that_is_lost_is_told() {
     let mut world = two(1);
-    let ((_, a), (bob, _)) = friends(&mut world, (2, 2), 0);
+    let ((_, a), (bob, b)) = friends(&mut world, (2, 2), 0);
     world.heard(a);
     world.cut_clusters(1, 2);
     world.writes(a, &bob, "hello");
@@ -399,6 +486,7 @@ fn z9_who_waits_for_a_cluster_that_is_lost_is_told() {
     assert_eq!(world.heard(a), [Heard::Error(36)]);
     world.heal_clusters(2, 1);
     world.writes(a, &bob, "hello");
+    world.heard(b);
     assert_eq!(world.heard(a).last(), Some(&Heard::Done));
 }
 

@@ -6,7 +6,7 @@ use fanal::base::id::{UserId, slot_of};
 use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::Tag;
-use fanal::wire::native::{Action, Show};
+use fanal::wire::native::{Access, Action, Show};
 use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -180,6 +180,59 @@ fn z9_nobody_waits_for_an_answer_for_ever() {
     world.later(Duration::from_secs(32));
     world.later(Duration::from_secs(32));
     assert_eq!(errors(&mut world), [Heard::Error(36)]);
+}
+
+/// Ann wants to hear of moods; Bob, at the other node, and Cleo, at hers, have one each. She hears of Cleo's.
+fn moods(world: &mut World) -> (Client, Heard) {
+    let ((ann, a), (_, b)) = friends(world, (0, 1));
+    let cleo = world.name_on(0, 5);
+    let c = world.online(0, &cleo);
+    world.subscribes((&ann, a), (&cleo, c));
+    let mood = |world: &mut World, client: Client, says: &[u8]| {
+        world.say(client, |encoder, out| encoder.document_set(out, Tag::request(7), "mood", says, Access::Contacts));
+    };
+    mood(world, b, b"good");
+    mood(world, c, b"bad");
+    world.heard(a);
+    world.cut(0, 1);
+    world.say(a, |encoder, out| encoder.interests(out, Tag::request(7), &["mood"]));
+    mood(world, c, b"better");
+    (a, Heard::DocumentChanged(jid(&world.name_on(1, 0)).to_string(), b"good".to_vec()))
+}
+
+fn documents(world: &mut World, client: Client) -> Vec<Heard> {
+    world.heard(client).into_iter().filter(|heard| matches!(heard, Heard::DocumentChanged(..))).collect()
+}
+
+/// M2, Z13: a question about documents that is lost with its node is asked again when that is back; meanwhile nobody else's wait.
+#[test]
+fn m2_what_documents_say_is_asked_again_when_the_node_that_was_asked_is_back() {
+    let mut world = World::new(2, 1);
+    let (a, bobs) = moods(&mut world);
+    let (first, second) = (world.nodes[0].id, world.nodes[1].id);
+    let before = documents(&mut world, a);
+    let now = world.now;
+    world.nodes[0].shards[0].peer_lost(now, second);
+    world.nodes[1].shards[0].peer_lost(now, first);
+    world.settle();
+    let cleos = Heard::DocumentChanged(jid(&world.name_on(0, 5)).to_string(), b"better".to_vec());
+    assert_eq!([before, documents(&mut world, a)].concat().last(), Some(&cleos));
+    world.heal(0, 1);
+    assert_eq!(documents(&mut world, a), [bobs]);
+}
+
+/// M2: the same when nobody says that it is lost.
+#[test]
+fn m2_what_documents_say_is_asked_again_when_no_answer_comes() {
+    let mut world = World::new(2, 1);
+    let (a, bobs) = moods(&mut world);
+    let second = world.nodes[1].id;
+    world.nodes[0].shards[0].out.peers.get_mut(&second).unwrap().take();
+    world.mend(0, 1);
+    world.settle();
+    assert!(!documents(&mut world, a).contains(&bobs));
+    (0..2).for_each(|_| world.later(Duration::from_secs(31)));
+    assert!(documents(&mut world, a).contains(&bobs));
 }
 
 /// Z8: the denial waits behind other ways until the request has arrived, and is no answer to it nevertheless.

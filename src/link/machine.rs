@@ -6,10 +6,11 @@
 
 use super::backoff::Backoff;
 use super::pair::{Meeting, Pair};
+use super::talk::{End, Talk, part, say};
 use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings};
 use crate::base::id::ConnId;
 use crate::base::limits::LINK_FRAME_BYTES;
-use crate::base::random::Random;
+use crate::base::random::{Random, mix};
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::wire::frame::{Chunk, Frames, HEADER_BYTES};
@@ -35,87 +36,6 @@ struct Trial {
 struct Open {
     frames: Frames,
     talk: Talk,
-}
-
-#[derive(Debug)]
-struct Talk {
-    conn: ConnId,
-    since: Time,
-    ping_at: Time,
-    /// The number of the last entry that came on it.
-    before: Option<u64>,
-    owes_ack: bool,
-}
-
-/// How the connection in use ends, once the frame that says so has been read.
-#[derive(Clone, Copy, Debug)]
-enum End {
-    /// The peer broke the rules.
-    Broke(LinkReason),
-    /// The peer said goodbye.
-    Bye(LinkReason),
-}
-
-impl Talk {
-    /// What an agreed peer says.
-    fn hear<'f>(
-        &mut self,
-        now: Time,
-        frame: Frame<'f>,
-        pair: &mut Pair,
-        counters: &mut LinkCounters,
-        lines: &mut Lines,
-    ) -> Result<Incoming<'f>, End> {
-        match frame {
-            Frame::Update { tag, bytes } => {
-                counters.updates_received += 1;
-                return Ok(Incoming::Update { tag, bytes });
-            }
-            Frame::Entry { sequence, bytes } => {
-                if self.is_new(sequence, pair, counters)? {
-                    return Ok(Incoming::Entry(bytes));
-                }
-            }
-            Frame::Complex { sequence, bytes } => {
-                if sequence.map_or(Ok(true), |sequence| self.is_new(sequence, pair, counters))? {
-                    counters.complex_received += 1;
-                    return Ok(Incoming::Complex(bytes));
-                }
-            }
-            Frame::Ack(up_to) => pair.acknowledge(up_to).map_err(End::Broke)?,
-            // Whoever floods us with pings and reads nothing gets no answers.
-            Frame::Ping(_) if lines.is_slow(self.conn.slot) => {}
-            Frame::Ping(stamp) => say(counters, self.conn, &Frame::Pong(stamp), lines),
-            Frame::Pong(stamp) if (self.since..=now).contains(&Time(stamp)) => counters.rtt_ns = now.since(Time(stamp)),
-            Frame::Pong(_) => return Err(End::Broke(LinkReason::BadFrame)),
-            Frame::Bye(reason) => return Err(End::Bye(reason)),
-            Frame::Hello(_) | Frame::Welcome(_) | Frame::Refusal(_) => return Err(End::Broke(LinkReason::OutOfOrder)),
-        }
-        Ok(Incoming::Nothing)
-    }
-
-    /// Whether an entry had not come before.
-    fn is_new(&mut self, sequence: u64, pair: &mut Pair, counters: &mut LinkCounters) -> Result<bool, End> {
-        let is_new = pair.receive(sequence, self.before).map_err(End::Broke)?;
-        (self.before, self.owes_ack) = (Some(sequence), true);
-        counters.entries_received += u64::from(is_new);
-        counters.entries_dropped += u64::from(!is_new);
-        Ok(is_new)
-    }
-}
-
-fn say(counters: &mut LinkCounters, conn: ConnId, frame: &Frame<'_>, lines: &mut Lines) {
-    if lines.is_open(conn) {
-        let bytes = frame.encode();
-        counters.bytes_sent += bytes.len() as u64;
-        lines.append(conn.slot, &bytes);
-    }
-}
-
-/// The last words on a connection.
-fn part(counters: &mut LinkCounters, conn: ConnId, frame: &Frame<'_>, lines: &mut Lines) {
-    say(counters, conn, frame, lines);
-    lines.close(conn);
 }
 
 /// One end of a lane.
@@ -189,8 +109,10 @@ impl Machine {
     }
 
     /// Whether updates and complex messages may go out.
+    #[inline]
     pub fn is_ready(&self, lines: &Lines) -> bool {
-        self.open.as_ref().is_some_and(|open| lines.is_open(open.talk.conn) && !lines.is_slow(open.talk.conn.slot))
+        let ready = |open: &Open| lines.is_open(open.talk.conn) && !lines.is_slow(open.talk.conn.slot);
+        self.end.is_none() && self.open.as_ref().is_some_and(ready)
     }
 
     /// Entries that wait for their acknowledgement, and their bytes.
@@ -258,10 +180,24 @@ impl Machine {
     }
 
     /// What the peer sent makes no sense to the owner: the same happens as when it broke the link's own rules, with the next call
-    /// of `next` or `tick`.
+    /// of `next` or `tick`, which is due at once.
     pub fn accuse(&mut self, reason: LinkReason) {
         if self.open.is_some() {
             self.end = Some(End::Broke(reason));
+        }
+    }
+
+    /// The same when something that must not be lost was refused: nothing goes out behind it. While the connection is broken the
+    /// peer is given up without a word.
+    pub fn overflow(&mut self, refused: Refused) {
+        let Some(reason) = refused.ends() else { return };
+        self.counters.overflows += 1;
+        match self.open.is_some() {
+            true => self.accuse(reason),
+            false => {
+                self.notices.push_back(Notice::Ended(reason));
+                self.give_up();
+            }
         }
     }
 
@@ -302,6 +238,8 @@ impl Machine {
 
     fn keep<'b>(&mut self, bytes: &'b [u8], lines: &mut Lines, frame: impl FnOnce(u64) -> Frame<'b>) -> Result<(), Refused> {
         let kept = match bytes.len() {
+            // What is lost can't be made up for by what comes behind it.
+            _ if self.end.is_some() => Err(Refused::Down),
             0..=CONTENT_BYTES => self.pair.keep(bytes.len(), &self.settings, |sequence| frame(sequence).encode()),
             _ => Err(Refused::TooLong),
         };
@@ -334,9 +272,8 @@ impl Machine {
     }
 
     fn put(&mut self, frame: Frame<'_>, bytes: usize, lines: &mut Lines) -> bool {
-        let ready = self.open.as_ref().filter(|open| lines.is_open(open.talk.conn) && !lines.is_slow(open.talk.conn.slot));
-        let line =
-            ready.filter(|_| bytes <= CONTENT_BYTES).and_then(|open| lines.gather(open.talk.conn.slot, HEADER_BYTES + bytes));
+        let open = self.open.as_ref().filter(|_| bytes <= CONTENT_BYTES && self.is_ready(lines));
+        let line = open.and_then(|open| lines.gather(open.talk.conn.slot, HEADER_BYTES + bytes));
         let Some(line) = line else {
             self.counters.put_off += 1;
             return false;
@@ -470,9 +407,9 @@ impl Machine {
         }
         self.heard = now;
         self.counters.connections += 1;
-        let (life, alike) = (hello.life, hello.digest == self.ends.digest);
+        let (life, pact, alike) = (hello.life, self.pact(hello.life), hello.digest == self.ends.digest);
         let notice = match meeting {
-            Meeting::First => Notice::Up { life, alike },
+            Meeting::First => Notice::Up { life, pact, alike },
             Meeting::Again => {
                 self.counters.resumed += 1;
                 self.send_again(conn, lines);
@@ -480,10 +417,17 @@ impl Machine {
             }
             Meeting::Another(unknown) => {
                 self.count_loss(unknown);
-                Notice::Restarted { life, alike, unknown }
+                Notice::Restarted { life, pact, alike, unknown }
             }
         };
         self.notices.push_back(notice);
+    }
+
+    /// A number for this end's life and the peer's: the same at both ends.
+    fn pact(&self, peer: Life) -> u64 {
+        let mine = self.pair.mine;
+        let (low, high) = if self.ends.me < self.ends.peer { (mine, peer) } else { (peer, mine) };
+        [low, high].into_iter().fold(0, |sum, Life { epoch, term }| mix(mix(sum, epoch), u64::from(term)))
     }
 
     fn send_again(&mut self, conn: ConnId, lines: &mut Lines) {
@@ -553,8 +497,13 @@ impl Machine {
 
     // Time.
 
-    /// When `tick` is to be called, whatever happens before.
+    /// When `tick` is to be called, and `notice`, whatever happens before.
     pub fn deadline(&self) -> Time {
+        let is_due = self.end.is_some() || !self.notices.is_empty();
+        if is_due { Time::ZERO } else { self.next_of_time() }
+    }
+
+    fn next_of_time(&self) -> Time {
         let Settings { silent, grace, .. } = self.settings;
         let trial = self.trial.as_ref().map(|trial| trial.since + silent);
         let open = self.open.as_ref().map(|open| open.talk.ping_at.min(self.heard + silent));
@@ -566,7 +515,7 @@ impl Machine {
     pub fn tick(&mut self, now: Time, lines: &mut Lines) {
         let Settings { heartbeat, silent, grace, .. } = self.settings;
         // This end stood still itself: what the peer said meanwhile is still to be read.
-        let late = now - self.deadline();
+        let late = now - self.next_of_time();
         if late > heartbeat {
             self.heard = now.min(self.heard + late);
         }

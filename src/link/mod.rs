@@ -26,6 +26,7 @@ pub mod classify;
 pub mod gather;
 mod machine;
 mod pair;
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +68,12 @@ impl Settings {
         }
     }
 
+    /// What one core may have under way at once by a lane that many share, of what sets out by itself: its answers, and what follows
+    /// from them, are to find room, too.
+    pub fn share(&self) -> usize {
+        (self.entries / 64).max(1)
+    }
+
     /// The marks of a lane's line: updates stop at the lower one, and entries, all of which may be sent again at once, end below
     /// the upper one.
     pub fn marks(&self) -> Marks {
@@ -104,13 +111,13 @@ pub enum Notice {
     /// A connection is wanted.
     Dial,
     /// The peer is there, for the first time in its life or after it was lost: it knows nothing of this node. `alike`: its
-    /// configuration agrees; if not, warn.
-    Up { life: Life, alike: bool },
+    /// configuration agrees; if not, warn. `pact`: what both ends, and no other pair of their lives, have for this one.
+    Up { life: Life, pact: u64, alike: bool },
     /// After a short break the same peer goes on. Entries are safe; updates may have been lost, so compare.
     Resumed,
     /// Another life of the peer took the place of the one before, which is gone: it knows nothing of this node. So many
     /// entries were never acknowledged; which of them arrived, nobody knows.
-    Restarted { life: Life, alike: bool, unknown: usize },
+    Restarted { life: Life, pact: u64, alike: bool, unknown: usize },
     /// The peer counts as down: silent for longer than the grace, stopped, or it broke the rules. The same of its entries.
     Lost { unknown: usize },
     /// The peer, or this end, ended or refused a connection.
@@ -139,7 +146,7 @@ pub enum Refused {
     Full,
     /// Longer than a frame may be.
     TooLong,
-    /// There is no peer.
+    /// There is no peer, or it is about to be given up.
     Down,
 }
 
@@ -149,6 +156,15 @@ impl Refused {
         match self {
             Refused::Full | Refused::Down => Reason::Overloaded,
             Refused::TooLong => Reason::TooLarge,
+        }
+    }
+
+    /// Why the lane ends if it is something that must not be lost. `None`: it has ended already.
+    pub fn ends(self) -> Option<LinkReason> {
+        match self {
+            Refused::Full => Some(LinkReason::LaneFull),
+            Refused::TooLong => Some(LinkReason::TooLong),
+            Refused::Down => None,
         }
     }
 }
@@ -166,6 +182,8 @@ pub struct LinkCounters {
     pub entries_returned: u64,
     /// Refused at `link.entries` or `link.entry_bytes`.
     pub refused: u64,
+    /// Times the owner gave the peer up because something that must not be lost was refused.
+    pub overflows: u64,
     pub updates_sent: u64,
     pub updates_received: u64,
     /// Updates and complex messages that the owner had to keep: no connection, or a slow line.

@@ -402,6 +402,36 @@ fn what_waits_is_bounded_and_updates_stop_while_the_line_is_slow() {
     assert_eq!(low.machine.send(&vec![0; 18 << 20], &mut low.lines), Err(Refused::TooLong));
 }
 
+/// Z13: whoever can't say what must not be lost says nothing more, and both ends begin anew.
+#[test]
+fn z13_a_lane_that_is_full_ends_for_that_reason_and_nothing_goes_out_behind_what_was_lost() {
+    let full = |world: &mut World| {
+        while world.ends[0].send().is_ok() {}
+        world.ends[0].machine.overflow(Refused::Full);
+        assert_eq!(world.ends[0].machine.deadline(), Time::ZERO, "at once");
+        let End { machine, lines, .. } = &mut world.ends[0];
+        assert_eq!((machine.send(b"behind", lines), machine.update(0, b"behind", lines)), (Err(Refused::Down), false));
+        world.ends[0].tick(world.now);
+        let counters = world.ends[0].machine.counters();
+        assert_eq!((counters.overflows, counters.violations, counters.entries_returned), (1, 0, 40));
+        let events = world.ends[0].events();
+        assert!(events.ends_with(&[Notice::Ended(LinkReason::LaneFull), Notice::Lost { unknown: 40 }]), "{events:?}");
+    };
+    let mut world = World::up();
+    world.wires[0].cut = [true; 2];
+    full(&mut world);
+    world.wires[0].cut = [false; 2];
+    world.calm(1000);
+    assert!(world.ends[1].events().contains(&Notice::Ended(LinkReason::LaneFull)), "the other end hears why");
+    assert!(world.ends.iter().all(|end| end.machine.is_ready(&end.lines)));
+    assert!(world.ends[1].others.is_empty());
+    let mut world = World::up();
+    [0, 1].into_iter().for_each(|end| world.drop_end(0, end));
+    full(&mut world);
+    world.calm(1000);
+    assert!(world.ends[1].events().iter().any(|event| matches!(event, Notice::Restarted { .. })), "during a short break, too");
+}
+
 #[test]
 fn updates_and_complex_messages_arrive_as_they_are() {
     let mut world = World::up();

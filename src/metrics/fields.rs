@@ -114,6 +114,7 @@ fields! {
         complex_bytes, "bytes", "Bytes of them";
         complex_received, "messages", "Complex messages received from other clusters";
         border_refused, "entries", "What another cluster said and may not: it changed nothing";
+        ways_held_back, "entries", "Subscription changes that could not leave for another cluster now: they are sent again";
         border_unanswered, "entries", "What was asked of other clusters and not answered in time, or could not wait for an answer";
         directory_asked, "names", "Questions to the directory: which cluster a user is of";
         directory_given_up, "entries", "What waited for the directory's answer in vain, or found no room to wait";
@@ -205,6 +206,7 @@ fields! {
         link_entries_dropped, "entries", "Received once more, and dropped";
         link_entries_returned, "entries", "Not acknowledged by a node that is gone";
         link_entries_refused, "entries", "Refused at link.entries or link.entry_bytes";
+        link_overflows, "lanes", "Given up because something that must not be lost was refused there: both ends begin anew";
         link_updates_sent, "messages", "Messages with updates sent to another node";
         link_updates_received, "messages", "Messages with updates received from another node";
         link_put_off, "messages", "Messages with updates put off: no connection, or a slow one";

@@ -5,7 +5,7 @@
 //! a reference with a generation, so a late one never reaches a successor.
 
 use super::border::{Astray, Entered, Lapsed, Reply};
-use super::directory::Inquiry;
+use super::directory::{Claim, Inquiry};
 use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::relay::Compare;
@@ -204,6 +204,12 @@ pub enum Control {
     Lapsed(Box<Lapsed>),
     /// To and from the directory.
     Directory(Box<Inquiry>),
+    /// A core where a cluster logs in to whoever gives clusters their numbers, and what is said to that if it can't have it.
+    Number(Box<Claim>),
+    Unnumbered {
+        number: u16,
+        why: Vec<u8>,
+    },
 }
 
 /// A log-in that was authenticated where the connection is.
@@ -421,6 +427,8 @@ pub struct Message {
     pub stamp: WallClock,
     /// What its row in the store is called; 0: it has none.
     pub kept: u64,
+    /// By which its recipient's home knows what it owes the sender; 0: nothing.
+    pub receipt: u64,
     /// Whose copy it is.
     pub copy: native::Copy,
 }

@@ -84,6 +84,8 @@ pub struct GatewayCounters {
     pub given_up: u64,
     /// Answers that did not come in time, or too many that were waited for.
     pub unanswered: u64,
+    /// Ways, and that some have arrived, that could not leave now: their homes send them again.
+    pub held_back: u64,
     /// What another cluster said and may not.
     pub refused: u64,
     /// Names that were known to be of another cluster than they are.
@@ -99,7 +101,8 @@ pub struct Gateway {
     tickets: BTreeMap<u32, Open>,
     ticket_bytes: usize,
     next_ticket: u32,
-    /// Homes whose ways were not sent because a cluster was out of reach.
+    /// Homes whose ways were not sent because a cluster was out of reach, or its lane full: they are sent again anyway, and at once
+    /// when the cluster is found.
     owed: BTreeSet<(u16, Seat)>,
     pub counters: GatewayCounters,
 }

@@ -173,8 +173,12 @@ pub struct Outbox {
     /// In order; those for this core itself are worked off before the step ends.
     pub controls: Vec<(CoreId, Control)>,
     pub commits: Vec<Commit>,
+    /// Sessions for which another node, or cluster, was asked what documents say, since the homes looked last.
+    pub asked_elsewhere: Vec<(UserId, SessionId)>,
     /// Bytes of a presence above which it goes to another node by reference (M5).
     pub inline_max: usize,
+    /// Users whose ways set out again at once to one other node or cluster.
+    pub again_at_once: usize,
     /// Updates that went so.
     pub referred: u64,
     next_ticket: u64,
@@ -195,7 +199,9 @@ impl Outbox {
             undelivered: Vec::new(),
             controls: Vec::new(),
             commits: Vec::new(),
+            asked_elsewhere: Vec::new(),
             inline_max: usize::MAX,
+            again_at_once: 1_024,
             referred: 0,
             next_ticket: 1,
             batch_bytes: limits.ring_batch_bytes as usize,

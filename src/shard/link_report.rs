@@ -138,6 +138,7 @@ fn counts(counters: &LinkCounters) -> LinkCounts {
         link_entries_dropped: counters.entries_dropped,
         link_entries_returned: counters.entries_returned,
         link_entries_refused: counters.refused,
+        link_overflows: counters.overflows,
         link_updates_sent: counters.updates_sent,
         link_updates_received: counters.updates_received,
         link_put_off: counters.put_off,

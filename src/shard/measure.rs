@@ -46,6 +46,7 @@ impl Shard {
         let counters = &mut self.recorder.counters;
         let (gateway, directory) = (self.gateway.counters, &self.homes.directory);
         counters.border_refused = gateway.refused;
+        counters.ways_held_back = gateway.held_back;
         counters.border_unanswered = gateway.unanswered;
         counters.directory_asked = gateway.asked;
         counters.directory_given_up = gateway.given_up;

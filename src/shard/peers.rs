@@ -21,6 +21,7 @@ impl Shard {
         self.out.map.set_cores(node, cores);
         self.out.peers.entry(node).or_default().found = true;
         self.homes.ways_again(node, &mut self.out);
+        self.homes.documents_again(node, &mut self.out);
         if let Some(cluster) = node.cluster() {
             self.cluster_found(cluster);
         }
@@ -42,6 +43,7 @@ impl Shard {
         let Shard { homes, edge, out, .. } = self;
         let map = out.map.clone();
         homes.node_gone(now, node, edge, out);
+        homes.documents_again(node, out);
         homes.relays.lost(now, |user| map.home(user).node == node, edge, out);
         for session in self.edge.sessions_of_homes(|user| map.home(user).node == node) {
             self.session_ended(session, Reason::HomeOutOfReach);

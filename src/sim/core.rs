@@ -7,7 +7,7 @@
 use super::canaries::{repeat_first, repeat_first_on_link, spoil};
 use super::check::Held;
 use super::counts::Happening;
-use super::dials::Dialling;
+use super::dials::{Dialling, LINK_LISTENER};
 use super::disk::Answered;
 use super::links::End;
 use super::spy::Spy;
@@ -95,6 +95,16 @@ impl Core {
                 true
             }
         }
+    }
+
+    /// Another node's words come by a connection that says no more, and is over.
+    pub(super) fn hear_again(&mut self, now: Time, bytes: &[u8]) {
+        let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+        let Some(id) = self.shard.accepted(now, peer, LINK_LISTENER) else { return };
+        self.shard.received(now, id, bytes);
+        self.shard.lost(now, id);
+        self.shard.out.lines.discard(id.slot);
+        self.shard.out.lines.release(id.slot, None);
     }
 
     pub(super) fn install(&mut self, id: ConnId, link: i32, end: End) {
@@ -409,7 +419,7 @@ fn check_batch(env: &mut Env, to: (usize, CoreId), batch: &mut Batch) -> Held {
     for update in batch.updates.iter() {
         let head = frame::head(update.frame);
         env.trace.bytes(u64::from(to.1.0) | 2 << 32, update.frame);
-        env.memories.crossings.crossed(to, &head)?;
+        env.memories.crossings.crossed(to, env.shape.cluster_of(to.0), &head)?;
         env.count(Happening::Crossing);
     }
     Ok(())

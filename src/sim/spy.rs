@@ -27,6 +27,9 @@ impl Spy {
     pub fn look(env: &mut Env, link: i32, end: End, bytes: &[u8]) -> Held {
         let Some((from, to)) = env.links.way_to(link, end) else { return Ok(()) };
         let key = (link, end == End::Server);
+        if end == End::Server {
+            env.openings.heard(link, to, bytes);
+        }
         let mut known = env.spy.0.remove(&key).unwrap_or_default();
         let mut chunk = Chunk::new(bytes);
         while let Ok(Some(frame)) = known.next(&mut chunk, LINK_FRAME_BYTES) {
@@ -58,7 +61,7 @@ fn update(env: &mut Env, way: (usize, usize), head: Head) -> Held {
     }
     env.count(Happening::LinkUpdate);
     let to = asker(env, way.0, way.1);
-    env.memories.crossings.linked(way, to, &head)
+    env.memories.crossings.linked(way, to, env.shape.cluster_of(way.1), &head)
 }
 
 /// Who asks a node for something.

@@ -70,6 +70,8 @@ pub struct World {
     pub bytes: usize,
     /// Entries between clusters, and their bytes.
     pub entries: Vec<(u16, u16, Vec<u8>)>,
+    /// Most entries that a core has had for another cluster at once.
+    pub most_at_once: usize,
 }
 
 /// A connection to a core of a node.
@@ -117,11 +119,22 @@ impl World {
 
     fn of(clusters: u16, per_cluster: u16, cores: u16, directory: u16) -> World {
         let owners: Arc<[NodeId]> = (0..SLOTS).map(|slot| NodeId(1 + (slot / 7) as u16 % per_cluster)).collect();
-        let (now, crossed, abroad, bytes, entries, encoder) = (Time(1), 0, 0, 0, Vec::new(), Encoder::default());
-        let (nodes, cut) = (Vec::new(), BTreeSet::new());
-        let stalled = None;
-        let mut world =
-            World { nodes, owners, cores, now, per_cluster, directory, cut, stalled, encoder, crossed, abroad, bytes, entries };
+        let mut world = World {
+            nodes: Vec::new(),
+            owners,
+            cores,
+            now: Time(1),
+            per_cluster,
+            directory,
+            cut: BTreeSet::new(),
+            stalled: None,
+            encoder: Encoder::default(),
+            crossed: 0,
+            abroad: 0,
+            bytes: 0,
+            entries: Vec::new(),
+            most_at_once: 0,
+        };
         for (cluster, node) in (1..=clusters).flat_map(|cluster| (1..=per_cluster).map(move |node| (cluster, node))) {
             let node = world.node(cluster, NodeId(node), 1, Memory::default());
             world.nodes.push(node);
@@ -210,6 +223,13 @@ impl World {
     }
 
     pub fn heal(&mut self, one: usize, other: usize) {
+        self.mend(one, other);
+        [(one, other), (other, one)].into_iter().for_each(|(from, to)| self.find(from, to));
+        self.settle();
+    }
+
+    /// The same, and nobody has noticed anything.
+    pub fn mend(&mut self, one: usize, other: usize) {
         for (from, to) in [(one, other), (other, one)] {
             let node = self.seen_as(from, to);
             self.cut.remove(&(from as u16, to as u16));
@@ -218,9 +238,7 @@ impl World {
                     peer.slow = false;
                 }
             }
-            self.find(from, to);
         }
-        self.settle();
     }
 
     /// A node is gone, and the others of its cluster have noticed.
@@ -344,11 +362,12 @@ impl World {
         counters.fold((0, 0), |(asked, told), (relays, homes)| (asked + relays.fetched, told + homes.told_whole))
     }
 
-    /// What a client has heard since it was last asked.
+    /// What a client has heard since it was last asked. It acknowledges the messages among it.
     pub fn heard(&mut self, client: Client) -> Vec<Heard> {
         let shard = &mut self.nodes[client.node].shards[client.core];
         let Some(bytes) = shard.take(self.now, client.conn.slot) else { return Vec::new() };
         let (mut heard, mut codec, mut chunk) = (Vec::new(), Codec::default(), Chunk::new(&bytes));
+        let mut last = None;
         let presence = |event: Event<'_>| {
             let payload = event.presence.map_or(0, |presence| presence.fields().payload.len());
             Heard::Presence { session: event.head.session, show: event.head.show, payload }
@@ -361,6 +380,7 @@ impl World {
                 ServerFrame::Message(message) => {
                     let body = message.body().map(|body| body.bytes().to_vec()).unwrap_or_default();
                     heard.push(Heard::Message(message.from().unwrap_or_default().to_owned(), body));
+                    last = Some(message.number());
                 }
                 ServerFrame::DirectedPresence { from, .. } => heard.push(Heard::Directed(from.to_owned())),
                 ServerFrame::Document(document) => {
@@ -377,6 +397,9 @@ impl World {
             }
         }
         shard.out.lines.sent(client.conn.slot, bytes);
+        if let Some(last) = last {
+            self.say(client, |encoder, out| encoder.ack(out, Tag::default(), last));
+        }
         heard
     }
 
@@ -459,6 +482,10 @@ impl World {
             let ((parcels, updates), mut rest) = (peer.take(), 0);
             self.bytes += updates.len();
             let (here, foreign) = (self.nodes[from].cluster, node.cluster());
+            if foreign.is_some() {
+                let entries = parcels.iter().filter(|parcel| matches!(parcel, Parcel::Control(..))).count();
+                self.most_at_once = self.most_at_once.max(entries);
+            }
             let there = &mut self.nodes[to].shards[core];
             for parcel in parcels {
                 match (parcel, foreign) {

@@ -193,8 +193,8 @@ keys! {
     backoff_ms: number(1, HOUR_MS), "The longest wait before the first dial after a loss, in milliseconds; it doubles with each \
         failure. The wait is drawn between nothing and that.";
     backoff_max_ms: number(1, HOUR_MS), "The longest wait before any dial, in milliseconds.";
-    entries: number(16, 16 * MIB), "Requests and answers that the other node has not acknowledged. Beyond it requests are refused, \
-        'overloaded'.";
+    entries: number(16, 16 * MIB), "Requests and answers that the other node has not acknowledged. Beyond half of it requests are \
+        refused, 'overloaded'; if it is reached all the same, the link begins anew (fanal_link_ended, lane_full).";
     entry_bytes: number(65_536, GIB), "Bytes of those. 'overloaded'.";
     grace_ms: number(100, HOUR_MS), "Silence at which the other node counts as lost, in milliseconds: its users are shown offline. \
         A shorter break shows nothing.";

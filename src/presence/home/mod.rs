@@ -2,13 +2,15 @@
 //!
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
-//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
-//! `peers` (other nodes), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
+//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `receipts` (what their senders are
+//! told), `activity` (inactive sessions), `peers` (other nodes), `again` (what they are told again), `once` (what they say twice),
+//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
 //! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
 //! changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
+mod again;
 mod change;
 mod interest;
 mod load;
@@ -16,9 +18,11 @@ mod log_in;
 mod message;
 mod news;
 mod offline;
+mod once;
 mod peers;
 mod plan;
 mod question;
+mod receipts;
 mod reply;
 mod settle;
 mod tenure;
@@ -42,7 +46,7 @@ use crate::base::time::{Time, WallClock};
 use crate::store::Write;
 use ahash::RandomState;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// What the homes of a core count. The shard adds it to the core's counters.
@@ -169,13 +173,16 @@ pub struct Homes {
     set_out: Vec<(Way, Option<u64>)>,
     /// Ways whose senders are gone, or never were, by sender, receiver and number: nobody else sends them again.
     adrift: BTreeMap<(Bare, Bare, u64), Way>,
-    /// Between whom ways are under way that a link may lose, and when they are sent again if nothing was heard.
-    far_ways: BTreeSet<(Bare, Bare)>,
-    far_due: Option<Time>,
+    /// Between whom ways are under way that a link may lose.
+    far_ways: again::FarWays,
     /// Ways from other nodes that have arrived, as long as they may come again: the number of the last that had been sent by then.
     heard: BTreeMap<WayName, u64>,
-    /// How many of them are from each other cluster.
+    /// The last of them between each two users, also when they don't come again.
+    once: once::Once,
+    /// How many of `heard` are from each other cluster.
     heard_from: BTreeMap<u16, usize>,
+    /// Who waits for what documents elsewhere say.
+    asked_elsewhere: news::AskedElsewhere,
     /// Deletions of what the start found and nobody needs.
     leftover: Vec<Write>,
     /// Sessions whose connection broke, in the order in which they end.
@@ -186,6 +193,8 @@ pub struct Homes {
     kept: (usize, usize),
     /// Bytes of all documents.
     document_bytes: usize,
+    /// What is owed to the senders of messages.
+    receipts: receipts::Receipts,
     secrets: Secrets,
     scratch: Vec<u8>,
     sessions: usize,
@@ -218,12 +227,14 @@ impl Homes {
             creations: Vec::new(),
             set_out: Vec::new(),
             adrift: BTreeMap::new(),
-            far_ways: BTreeSet::new(),
-            far_due: None,
+            far_ways: again::FarWays::default(),
             heard: BTreeMap::new(),
+            once: once::Once::default(),
             heard_from: BTreeMap::new(),
+            asked_elsewhere: news::AskedElsewhere::default(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),
+            receipts: receipts::Receipts::default(),
             secrets,
             scratch: Vec::new(),
             sessions: 0,

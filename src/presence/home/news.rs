@@ -5,28 +5,36 @@
 //! told. So however often documents change, a slow or inactive session is told the newest state once, and whether it may see that
 //! is decided at that moment by the publisher's home.
 //!
-//! Lives on: every core. Serves C8 (XEP-0163). Invariants: a session has one question under way at most; it notes down one entry
-//! for a publisher, and only for publishers that it sees.
+//! Lives on: every core. Serves C8 (XEP-0163), M2. Invariants: a session has one question under way at most; it notes down one entry
+//! for a publisher, and only for publishers that it sees; a question that a link may have lost is asked again, and whoever can't be
+//! reached, or does not answer, keeps it waiting for the others once in a round at most.
 
 use super::Homes;
 use super::question::may_read;
 use super::reply::{done, refuse, tell};
-use crate::base::id::{Seat, SessionId, UserId};
+use crate::base::id::{NodeId, Seat, SessionId, UserId};
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS};
 use crate::base::reason::Reason;
+use crate::base::time::Time;
 use crate::presence::control::{Ask, Asker, Control, Fetch, Fetched, News, SessionEvent, UserRef};
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{Session, User};
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::time::Duration;
 
 /// What telling of a document takes beside its data, about.
 const TELLING_BYTES: usize = 128;
+/// How often sessions that have asked elsewhere are looked at: an answer is waited for this long at least, and twice as long at most.
+const LOOK: Duration = Duration::from_secs(31);
 
 /// What a session wants to hear of, and has still to be told.
 #[derive(Default, Debug)]
 pub struct Interests {
     names: Vec<Box<str>>,
     due: BTreeMap<UserId, Due>,
+    /// Whose documents were asked for last: the next one's are behind that.
+    last: UserId,
     state: State,
     /// Bytes told since the edge was last asked whether the client reads them.
     told: usize,
@@ -77,6 +85,29 @@ impl Interests {
         }
         self.told = 0;
     }
+
+    fn asked(&self) -> Option<(u32, UserId)> {
+        match self.state {
+            State::Asked { number, publisher, .. } => Some((number, publisher)),
+            State::Idle | State::Paused => None,
+        }
+    }
+
+    /// Whose documents are asked for next: in turn, of those who can be reached.
+    fn next(&self, out: &Outbox) -> Option<UserId> {
+        let behind = self.due.range((Excluded(self.last), Unbounded));
+        let mut publishers = behind.chain(self.due.range(..=self.last)).map(|(&publisher, _)| publisher);
+        let is_there = |publisher: &UserId| out.refusal(out.map.straight(*publisher)) != Some(Reason::HomeOutOfReach);
+        publishers.find(is_there)
+    }
+}
+
+/// Sessions that have asked another node, or cluster.
+#[derive(Default)]
+pub(super) struct AskedElsewhere {
+    /// With the question that they were waiting for at the last look; 0: none.
+    sessions: BTreeMap<(UserId, SessionId), u32>,
+    look: Option<Time>,
 }
 
 impl Homes {
@@ -140,6 +171,50 @@ impl Homes {
             }
             tell_next(user, id, out);
         }
+    }
+
+    /// Another node, or cluster, can be reached, or no longer: what it was asked is lost, and what is for it goes out, or waits.
+    pub fn documents_again(&mut self, node: NodeId, out: &mut Outbox) {
+        for user in self.users.iter_mut().flatten() {
+            for position in 0..user.sessions.len() {
+                let session = &mut user.sessions[position];
+                let id = session.id;
+                let Some(interests) = interests(session) else { continue };
+                if interests.asked().is_some_and(|(_, publisher)| out.map.straight(publisher).node == node) {
+                    interests.take_back();
+                }
+                tell_next(user, id, out);
+            }
+        }
+    }
+
+    /// Asks again what nobody has answered for too long. Gives when to look again.
+    pub(super) fn look_at_questions(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
+        let AskedElsewhere { mut sessions, mut look } = std::mem::take(&mut self.asked_elsewhere);
+        out.asked_elsewhere.drain(..).for_each(|asked| _ = sessions.entry(asked).or_default());
+        if look.is_some_and(|look| look <= now) {
+            look = None;
+            sessions.retain(|&(user, session), waits_for| self.still_waits(user, session, waits_for, out));
+        }
+        match sessions.is_empty() {
+            true => look = None,
+            false => _ = look.get_or_insert(now + LOOK),
+        }
+        self.asked_elsewhere = AskedElsewhere { sessions, look };
+        look
+    }
+
+    /// Whether a session waits for an answer; one that it has been waiting for at the last look is not waited for any longer.
+    fn still_waits(&mut self, user: UserId, id: SessionId, waits_for: &mut u32, out: &mut Outbox) -> bool {
+        let Some(user) = self.by_user(user).and_then(|at| self.user(at)) else { return false };
+        let Some(interests) = user.session(id).and_then(interests) else { return false };
+        let Some((number, _)) = interests.asked() else { return false };
+        if number == *waits_for {
+            interests.take_back();
+            tell_next(user, id, out);
+        }
+        *waits_for = number;
+        true
     }
 
     /// Documents of somebody have changed.
@@ -277,12 +352,19 @@ fn tell_next(user: &mut User, id: SessionId, out: &mut Outbox) {
         return;
     }
     let Some(interests) = interests(session).filter(|interests| matches!(interests.state, State::Idle)) else { return };
-    let Some((publisher, due)) = interests.due.pop_first() else { return };
-    interests.next_question = interests.next_question.wrapping_add(1);
+    let Some(publisher) = interests.next(out) else { return };
+    let due = interests.due.remove(&publisher).expect("found there");
+    interests.last = publisher;
+    // 0 is none.
+    interests.next_question = interests.next_question.checked_add(1).unwrap_or(1);
     let number = interests.next_question;
     interests.state = State::Asked { number, publisher, due };
     let named = interests.names.iter().enumerate().filter(|(place, _)| due.names & 1 << place != 0);
     let names = named.map(|(place, name)| (name.clone(), due.changed & 1 << place != 0)).collect();
     let fetch = Fetch { publisher, from, from_user, session: id, number, names };
-    out.send(out.map.straight(publisher), Control::Fetch(Box::new(fetch)));
+    let home = out.map.straight(publisher);
+    if home.node != out.map.here.node {
+        out.asked_elsewhere.push((from_user, id));
+    }
+    out.send(home, Control::Fetch(Box::new(fetch)));
 }

@@ -1,11 +1,12 @@
 //! Other nodes of the cluster, as the homes of a core see them: their edges watch users of this core, users of this core have
 //! sessions there, and subscription changes are on their way between them.
 //!
-//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left.
+//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left, nor anybody
+//! who is about to get one.
 
 use super::Homes;
-use super::change::{forget_way, way_row};
-use crate::base::id::{NodeId, SessionId, UserId};
+use super::change::{Change, forget_way, way_row};
+use crate::base::id::{NodeId, SessionId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::presence::control::{Arrival, Control, EdgeRef, SessionEnd, UserRef, Way, WayKind, WayName};
@@ -18,21 +19,21 @@ use crate::presence::user::{UnderWay, User};
 use crate::store::{Durability, Write};
 use crate::wire::event::Head;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// Ways of one other cluster at one core whose senders have not said yet that they won't come again; and ways for one user that
 /// wait to be stored. At the limit: the next one from there is not taken in.
 const FAR_WAYS: usize = 65_536;
-/// How long nothing is heard of a way that a link may have lost before it is sent again.
-const FAR_WAYS_AGAIN: Duration = Duration::from_secs(10);
 
 impl Homes {
     /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
-    /// be resumed by another node for as long as any broken session.
+    /// be resumed by another node for as long as any broken session. Log-ins that wait for an account have been refused there.
     pub fn node_gone(&mut self, now: Time, node: NodeId, edge: &mut Edge, out: &mut Outbox) {
         let mut broken: Vec<(UserRef, SessionId, EdgeRef)> = Vec::new();
         for (slot, user) in self.users.iter_mut().enumerate().filter_map(|(slot, user)| Some((slot, user.as_mut()?))) {
             user.outbound.retain(|destination| destination.seat.node != node);
+            if let Some(rare) = &mut user.rare {
+                rare.waiting.retain(|change| !matches!(change, Change::Attach(attach) if attach.asker.edge.seat.node == node));
+            }
             let at = user.at(slot as u32);
             let there = user.sessions.iter().filter_map(|session| Some((session.id, session.edge?)));
             broken.extend(there.filter(|(_, edge)| edge.seat.node == node).map(|(session, edge)| (at, session, edge)));
@@ -77,16 +78,16 @@ impl Homes {
         out.send(out.map.home_of(&name.from), Arrival { name, before }.done());
     }
 
-    /// The same once more.
+    /// The same once more; of one that was not to come again, that it arrived.
     pub(super) fn confirm_again(&self, name: WayName, out: &mut Outbox) {
-        if let Some(&last) = self.heard.get(&name) {
-            self.confirm(name, last, out);
-        }
+        let last = self.heard.get(&name).copied().unwrap_or(0);
+        self.confirm(name, last, out);
     }
 
     /// A way has arrived. Unless it never left this node, it may come again until its sender says that it won't.
     pub(super) fn note_heard(&mut self, name: &WayName, last: u64, out: &Outbox) {
         if !out.map.is_certain(&name.from) {
+            self.once.note(name);
             let is_new = self.heard.insert(name.clone(), last).is_none();
             if is_new && name.cluster != 0 {
                 *self.heard_from.entry(name.cluster).or_default() += 1;
@@ -142,36 +143,21 @@ impl Homes {
     /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
     /// behind wait for its confirmation, so that they arrive in order whatever breaks.
     pub(super) fn set_out(&mut self, way: Box<Way>, out: &mut Outbox) {
-        let is_certain = out.map.is_certain(&way.to);
-        if !is_certain {
-            self.far_ways.insert((way.from.clone(), way.to.clone()));
+        if out.map.is_certain(&way.to) {
+            return out.send(out.map.home_of(&way.to), Control::Way(way));
         }
-        // To a node that is not found yet all set out once it is, behind the word of what has arrived from there (`ways_again`).
-        let home = out.map.home_of(&way.to);
-        let waits = out.peers.get(&home.node).is_some_and(|peer| !peer.found);
-        let is_next = || self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
-        if is_certain || !waits && is_next() {
-            out.send(home, Control::Way(way));
+        let is_next = self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
+        if self.may_set_out(&way, out) && is_next {
+            self.send_way(*way, out);
         }
     }
 
-    /// Sends again what nothing was heard of: whoever it came to may have had no use for it yet. And tells once more of what has
-    /// arrived here and may come again. Gives when it's due again.
-    pub(super) fn send_far_ways(&mut self, now: Time, out: &mut Outbox) -> Option<Time> {
-        if self.far_due.is_some_and(|due| due <= now) {
-            self.far_due = None;
-            let ways: Vec<Way> = self.far_ways.iter().filter_map(|(from, to)| self.next_way(from, to)).collect();
-            self.far_ways = ways.iter().map(|way| (way.from.clone(), way.to.clone())).collect();
-            // First: else what follows from a way would be taken for older than it.
-            self.heard.iter().for_each(|(name, &last)| self.confirm(name.clone(), last, out));
-            ways.into_iter().for_each(|way| out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))));
-        }
-        if self.far_ways.is_empty() && self.heard.is_empty() {
-            self.far_due = None;
-        } else {
-            self.far_due.get_or_insert(now + FAR_WAYS_AGAIN);
-        }
-        self.far_due
+    /// Sends a way with word of what its sender's home knew when it was made, of what the receiver's may not know that it knows.
+    pub(super) fn send_way(&self, mut way: Way, out: &mut Outbox) {
+        let back = |sequence, cluster| WayName { from: way.to.clone(), to: way.from.clone(), sequence, cluster };
+        let heard = self.heard.range(back(0, 0)..=back(u64::MAX, u16::MAX));
+        way.knows = heard.filter(|(_, last)| **last < way.sequence).map(|(name, _)| name.sequence).max().unwrap_or(0);
+        out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
     }
 
     /// The ways from a user, or from nobody who is here, to another one of which it isn't known that they have arrived.
@@ -187,13 +173,15 @@ impl Homes {
     }
 
     /// The first of them.
-    fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
+    pub(super) fn next_way(&self, from: &Bare, to: &Bare) -> Option<Way> {
         self.ways_between(from, to).min_by_key(|way| way.sequence)
     }
 
     /// A way has arrived: the next one between the same two sets out. It is kept in mind while the contact's ways may come that
     /// were made before.
     pub(super) fn way_confirmed(&mut self, Arrival { name, before }: Arrival, out: &mut Outbox) {
+        // One that is confirmed once more has sent the next one out before.
+        let is_news = self.next_way(&name.from, &name.to).is_some_and(|way| way.sequence == name.sequence);
         let kept = before > 0 && !self.has_heard_back(&name, before) && self.keep_in_mind(&name, before);
         let user = self.by_name(&name.from).and_then(|at| self.user(at)).filter(|_| !kept);
         let is_settled =
@@ -202,9 +190,9 @@ impl Homes {
         settled.retain(|settled| settled.sequence != name.sequence);
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
         match self.next_way(&name.from, &name.to) {
-            Some(way) if !out.map.is_certain(&name.to) => out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))),
+            Some(way) if is_news && !out.map.is_certain(&name.to) => self.send_way(way, out),
             Some(_) => {}
-            None => _ = self.far_ways.remove(&(name.from.clone(), name.to.clone())),
+            None => self.none_under_way((name.from.clone(), name.to.clone()), out),
         }
         settled.extend(Some(name).filter(|_| !kept));
         settled.into_iter().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
@@ -230,6 +218,7 @@ impl Homes {
             if let Some(count) = self.heard_from.get_mut(&name.cluster) {
                 *count -= 1;
             }
+            self.is_forgotten((name.to.clone(), name.from.clone()), out);
             // On one node the row is the sender's, too.
             if out.map.end(name.cluster, &name.from).node != out.map.here.node {
                 out.commit(vec![way_row(name)], Durability::RideAlong);
@@ -237,41 +226,16 @@ impl Homes {
         }
     }
 
-    /// Subscription changes that are under way to users of another node set out again: their receivers know those that have
-    /// arrived. And those that have arrived from there are told of once more.
-    pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
-        for (name, &last) in &self.heard {
-            if out.map.end(name.cluster, &name.from).node == node {
-                self.confirm(name.clone(), last, out);
-            }
-        }
-        let is_there = |to: &Bare, to_user: UserId| match node.cluster() {
-            // Of one whose receiver is not known yet, nobody knows the cluster either.
-            Some(cluster) => {
-                let other = out.map.abroad(to_user);
-                to_user == UserId::NOBODY || other.is_some_and(|other| other == cluster || cluster == out.map.directory)
-            }
-            None => out.map.home_of(to).node == node,
-        };
-        let mut ways: Vec<Way> = self.adrift.values().filter(|way| is_there(&way.to, way.to_user)).cloned().collect();
-        for user in self.users.iter().flatten() {
-            let under_way = user.rare.iter().flat_map(|rare| &rare.under_way);
-            ways.extend(under_way.filter(|way| is_there(&way.to, way.to_user)).map(|way| sent_again(user, way)));
-        }
-        ways.sort_unstable_by_key(|way| way.sequence);
-        ways.into_iter().for_each(|way| self.set_out(Box::new(way), out));
-    }
-
     /// A way has found nobody in the cluster that it was sent to.
     pub fn way_again(&mut self, name: &WayName, out: &mut Outbox) {
         if let Some(way) = self.adrift.get(&(name.from.clone(), name.to.clone(), name.sequence)) {
-            return out.send(out.map.home_of(&way.to), Control::Way(Box::new(way.clone())));
+            return self.send_way(way.clone(), out);
         }
         let user = self.by_name(&name.from).and_then(|at| self.get(at));
         let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
         let mut found = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);
         if let (Some(user), Some(way)) = (user, found.next()) {
-            out.send(out.map.home_of(&way.to), Control::Way(Box::new(sent_again(user, way))));
+            self.send_way(sent_again(user, way), out);
         }
     }
 }
@@ -281,7 +245,7 @@ fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
     kind.takes_leave() || out.map.is_certain(to)
 }
 
-fn sent_again(user: &User, way: &UnderWay) -> Way {
+pub(super) fn sent_again(user: &User, way: &UnderWay) -> Way {
     let UnderWay { to, to_user, kind, note, sequence, .. } = way.clone();
-    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0 }
+    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }
 }

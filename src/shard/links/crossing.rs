@@ -6,11 +6,10 @@
 
 use super::{Lane, Shard, word};
 use crate::base::id::{NodeId, UserId};
-use crate::base::reason::LinkReason;
 use crate::base::time::Time;
-use crate::link::Machine;
 use crate::link::classify::{Faces, Matter};
 use crate::link::gather::{Gather, GatherCounters};
+use crate::link::{Machine, Refused};
 use crate::presence::border;
 use crate::presence::control::{Control, WayKind};
 use crate::presence::frame::{self, Events};
@@ -238,11 +237,13 @@ impl Shard {
         let packer = self.links.crossings.packer.get_or_insert_with(|| between.packer());
         let mut message = Vec::new();
         let sent = match gather.take(packer, &mut message) {
-            true => machine.send_complex(&message, &mut self.out.lines).is_ok(),
-            false => machine.complex(&message, &mut self.out.lines),
+            true => machine.send_complex(&message, &mut self.out.lines),
+            false if machine.complex(&message, &mut self.out.lines) => Ok(()),
+            // The lane was ready for it.
+            false => Err(Refused::TooLong),
         };
-        if !sent {
-            machine.accuse(LinkReason::TooLong);
+        if let Err(refused) = sent {
+            machine.overflow(refused);
         }
     }
 

@@ -6,7 +6,6 @@
 
 use super::{Shard, word};
 use crate::base::id::NodeId;
-use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::link::Machine;
 use crate::presence::frame;
@@ -30,7 +29,7 @@ impl Shard {
                 let own = words.iter().filter(|(to, _)| *to == site);
                 own.for_each(|(_, words)| self.must_send(words, &mut machine));
                 let again = self.send_to(now, site, &mut machine);
-                next = [next, again].into_iter().flatten().min();
+                next = [next, again, Some(machine.deadline())].into_iter().flatten().min();
             }
             self.links.lanes.insert((site, core), machine);
         }
@@ -45,15 +44,19 @@ impl Shard {
 
     /// Sends an entry. If more waits than may, or it is longer than a frame, both ends begin anew.
     pub(super) fn must_send(&mut self, entry: &[u8], machine: &mut Machine) {
-        if machine.send(entry, &mut self.out.lines).is_err() {
-            machine.accuse(LinkReason::TooLong);
+        if let Err(refused) = machine.send(entry, &mut self.out.lines) {
+            machine.overflow(refused);
         }
     }
 
     fn send_to(&mut self, now: Time, site: Site, machine: &mut Machine) -> Option<Time> {
         let (own, node) = (self.settings.cores, self.terms().peer(site));
-        if let Some(reach) = self.links.reach.get_mut(&site).filter(|reach| !reach.told && reach.is_whole(own)) {
-            reach.told = machine.send(&word::READY.to_le_bytes(), &mut self.out.lines).is_ok();
+        if let Some(reach) = self.links.reach.get_mut(&site).filter(|reach| reach.is_whole(own)) {
+            let lanes = reach.lanes();
+            let ready = [&word::READY.to_le_bytes()[..], &lanes.to_le_bytes()].concat();
+            if reach.told != Some(lanes) && machine.send(&ready, &mut self.out.lines).is_ok() {
+                reach.told = Some(lanes);
+            }
         }
         let is_used = |cluster| self.links.routes.get(&cluster).is_some_and(|route| route.used == Some(site.node));
         if node.cluster().is_some_and(|cluster| !is_used(cluster)) {
