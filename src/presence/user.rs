@@ -111,11 +111,11 @@ impl SessionExtra {
     }
 
     /// The client has received the messages up to this number: gives them.
-    pub fn acknowledge(&mut self, received: u64) -> Vec<Box<Message>> {
+    pub fn acknowledge(&mut self, received: u64) -> Vec<Message> {
         let mut acknowledged = Vec::new();
         while let Some((_, message)) = self.unacknowledged.pop_front_if(|(number, _)| *number <= received) {
             self.unacknowledged_bytes -= message.frame_bytes();
-            acknowledged.push(message);
+            acknowledged.push(*message);
         }
         acknowledged
     }

@@ -117,7 +117,7 @@ impl Homes {
     }
 
     /// A session has received these: they need not be kept any more, and there is room for others.
-    pub(super) fn acknowledged(&mut self, at: UserRef, received: Vec<Box<Message>>, out: &mut Outbox) {
+    pub(super) fn acknowledged(&mut self, at: UserRef, received: Vec<Message>, out: &mut Outbox) {
         let Some(user) = self.get(at) else { return };
         let (jid, has_mailbox) = (user.jid.clone(), user.mailbox().is_some());
         received.iter().for_each(|message| self.receipts.safe(message.receipt, out));

@@ -113,7 +113,7 @@ impl Homes {
 
     /// What can't be stored, or may not be, is safe once it is acknowledged.
     fn keep_one_given(&mut self, now: Time, at: UserRef, receipt: u64, out: &mut Outbox) {
-        let may_be_kept = |message: &&Box<Message>| message.kept == 0 && may_wait(message);
+        let may_be_kept = |message: &&Message| message.kept == 0 && may_wait(message);
         let Some(message) = self.get(at).and_then(|user| unacknowledged(user, receipt)).filter(may_be_kept) else { return };
         let (bytes, write) = (message.frame_bytes(), message.clone());
         if self.room_to_keep(at, bytes).is_err() {
@@ -127,7 +127,7 @@ impl Homes {
         }
         user.rare().mailbox.get_or_insert_default().count(kept, bytes);
         self.count_kept(1, bytes as isize);
-        let ticket = out.commit(vec![row(at.user, &Message { kept, stamp, ..*write })], Durability::Synced);
+        let ticket = out.commit(vec![row(at.user, &Message { kept, stamp, ..write })], Durability::Synced);
         self.storing.insert(ticket, Waits::Given(Given { at, receipt, kept }));
     }
 
@@ -163,13 +163,14 @@ pub(super) fn may_be_lost(message: &Message) -> bool {
     kinds.contains(&message.content.kind) || is_fleeting(&message.content)
 }
 
-fn unacknowledged(user: &User, receipt: u64) -> Option<&Box<Message>> {
+fn unacknowledged(user: &User, receipt: u64) -> Option<&Message> {
     let sent = user.sessions.iter().filter_map(|session| session.extra.as_ref()).flat_map(|extra| &extra.unacknowledged);
-    sent.map(|(_, message)| message).find(|message| message.receipt == receipt)
+    sent.map(|(_, message)| &**message).find(|message| message.receipt == receipt)
 }
 
 /// What each session has of a message.
-fn copies(user: &mut User, receipt: u64) -> impl Iterator<Item = &mut Box<Message>> {
+fn copies(user: &mut User, receipt: u64) -> impl Iterator<Item = &mut Message> {
     let extras = user.sessions.iter_mut().filter_map(|session| session.extra.as_mut());
-    extras.flat_map(|extra| &mut extra.unacknowledged).map(|(_, message)| message).filter(move |message| message.receipt == receipt)
+    let sent = extras.flat_map(|extra| &mut extra.unacknowledged).map(|(_, message)| &mut **message);
+    sent.filter(move |message| message.receipt == receipt)
 }
