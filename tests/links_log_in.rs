@@ -30,6 +30,7 @@ fn directory() -> Shard {
         own: Cluster { number: 1, identity: Between::short(&[1; 32]), place },
         identity: [1; 32],
         directory: 1,
+        is_shared: false,
         at: Vec::new(),
         policy: Policy::new(std::iter::empty()),
         link: link.clone(),

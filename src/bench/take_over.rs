@@ -185,7 +185,10 @@ fn fill(plan: &Plan, progress: &Progress) -> io::Result<()> {
     let (users, pairs) = (u64::from(plan.users), u64::from(plan.users) * u64::from(plan.contacts));
     match [Table::Accounts, Table::Roster].map(|table| count(&store, table)) {
         [Ok(0), Ok(0)] => {}
-        [Ok(accounts), Ok(contacts)] if (accounts, contacts) == (users, pairs) => return Ok(store.close()),
+        [Ok(accounts), Ok(contacts)] if (accounts, contacts) == (users, pairs) => {
+            store.close();
+            return Ok(());
+        }
         [Ok(accounts), Ok(contacts)] => {
             let held = format!("{place} holds {accounts} users with {contacts} contacts");
             return Err(io::Error::other(format!("{held}: name an empty database, or --users and --subscribers as they were")));

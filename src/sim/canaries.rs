@@ -67,7 +67,7 @@ pub(super) fn spoil(env: &mut Env, batch: &mut Batch) {
             }
             _ => true,
         },
-        Entry::Updates(_) => !env.canary_strikes(Canary::RelayStale, 3),
+        Entry::Updates(_) => !env.canary_strikes(Canary::RelayStale, 1),
         _ => true,
     });
     batch.entries.extend(again.into_iter().map(|control| Entry::FromNode(Box::new(control))));

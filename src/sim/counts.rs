@@ -94,7 +94,7 @@ happenings! {
     DocumentRead, "documents_read", "documents read";
     Carbon, "carbons", "copies of them, taken by another session of the sender or the recipient";
     QuestionTaken, "questions_taken", "of them, questions of one session to another, taken by it";
-    MessageReturned, "messages_returned", "messages returned to their sender";
+    MessageReturned, "messages_returned", "messages refused";
 
     Overloaded, "overloaded", "requests refused because another core had too much to do";
     TooManyPending, "too_many_pending", "changes refused because too many of the same user waited";

@@ -81,7 +81,7 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
         0 => {
             let kind = WayKind::Stanza(*env.random.pick(&Action::ALL).expect("there are four"));
             let (to, to_user, note) = (other, UserId::NOBODY, Note::default());
-            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0 }))
+            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }))
         }
         1 => {
             let (from_resource, to_resource) = ("desk".into(), None);
@@ -89,7 +89,19 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
                 Content { kind: MessageKind::Chat, id: "a lie".to_owned(), body: b"a lie".to_vec(), extensions: String::new() };
             let (asker, given, stamp, copy) =
                 (Asker { edge: Ticket::edge(here, 0), request: 0 }, Vec::new(), WallClock(0), native::Copy::None);
-            let message = Message { from: jid, from_resource, to: other, to_resource, content, asker, given, stamp, kept: 0, copy };
+            let message = Message {
+                from: jid,
+                from_resource,
+                to: other,
+                to_resource,
+                content,
+                asker,
+                given,
+                stamp,
+                kept: 0,
+                receipt: 0,
+                copy,
+            };
             Control::Message(Box::new(message))
         }
         2 => {

@@ -261,11 +261,12 @@ impl World {
             || self.nodes.cores().any(Core::is_busy)
     }
 
-    /// Everybody looks at their clients, and says once more how they are.
+    /// Everybody looks at their clients, says what has come, and once more how they are.
     fn say_last_words(&mut self) -> Held {
         for client in &mut self.clients {
             let streams: Vec<u32> = client.sessions.iter().filter(|(_, s)| s.may_ask()).map(|(&stream, _)| stream).collect();
             for stream in streams {
+                client.acknowledge(&mut self.env, stream);
                 client.set_active(&mut self.env, stream, true);
                 client.change_presence(&mut self.env, stream);
             }
@@ -297,12 +298,12 @@ impl World {
     /// `faultless`: nothing has gone wrong since the last start.
     fn check_all(&self, faultless: bool) -> Held {
         let stored = &all_stored(&self.env);
-        let heard = converged::all_answered(&self.clients)?;
+        converged::all_answered(&self.clients)?;
         kept::rosters_agree(stored, &self.env.memories.wishes, faultless)?;
         self.env.memories.wishes.check(stored)?;
         self.nodes.cores().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
         converged::check(&self.nodes, &self.clients, stored)?;
-        self.env.memories.post.check(&heard, stored, &self.env.memories.wishes)
+        self.env.memories.post.check(stored, &self.env.memories.wishes)
     }
 
     fn summary(&mut self) -> Summary {

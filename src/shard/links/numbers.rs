@@ -101,6 +101,14 @@ impl Shard {
         self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
     }
 
+    /// A cluster has its number. Another one may be about to log in here with the same.
+    pub(super) fn twin_goes(&mut self, now: Time, cluster: &Cluster) {
+        if self.links.log_ins.said.get(&cluster.number).is_some_and(|said| *said != cluster.identity) {
+            self.links.log_ins.asked.remove(&cluster.number);
+            self.forget_sites(now, |_, site| site.cluster == cluster.number);
+        }
+    }
+
     /// That is known of a cluster now.
     pub(super) fn log_in_done(&mut self, cluster: &Cluster) {
         self.links.log_ins.said.remove(&cluster.number);
