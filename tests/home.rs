@@ -494,11 +494,11 @@ fn z8_a_way_tells_of_the_last_one_that_had_come_from_its_receiver_when_it_was_ma
     world.subscription(&session, Action::Subscribed, &bob);
     world.store(Ok(()));
     let knows = |world: &mut World, action| {
-        let ways = std::mem::take(&mut world.told).into_iter().filter_map(|control| match control {
+        let mut ways = std::mem::take(&mut world.told).into_iter().filter_map(|control| match control {
             Control::Way(way) if way.kind == WayKind::Stanza(action) => Some((way.sequence, way.knows)),
             _ => None,
         });
-        ways.last().expect("it has set out")
+        ways.next_back().expect("it has set out")
     };
     let (first, knew) = knows(&mut world, Action::Subscribe);
     assert_eq!(knew, 0, "it was made before");
