@@ -14,7 +14,7 @@ use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, SessionEvent};
 use crate::presence::errand::What;
 use crate::store::Table;
-use crate::store::rows::{CLUSTERS_SLOT, slot_of_key};
+use crate::store::rows::slot_of_key;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +133,7 @@ impl Shard {
     /// Whether somebody would come into being, or the directory would keep something, in a slot that nobody owns.
     pub(super) fn comes_too_early(&self, control: &Control) -> bool {
         let jid = match control {
-            Control::Number(_) => return !self.out.map.is_owned(CLUSTERS_SLOT),
+            Control::Number(_) => return control.slot().is_some_and(|slot| !self.out.map.is_owned(slot)),
             Control::Attach(attach) if attach.create => &attach.jid,
             Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
             Control::Directory(inquiry) => match inquiry.settles() {
