@@ -1,8 +1,8 @@
-//! Who gives clusters their numbers: of the directory's nodes the owner of one slot (`CLUSTERS_SLOT`), where the rows of clusters are.
+//! Who gives clusters their numbers: of the directory's nodes the owner of one slot (`CLUSTERS_SLOT`), where their rows are.
 //!
-//! Lives on: the first core of each node of the directory. Serves Z1, Z2. A node where a cluster logs in asks the owner, until it has
-//! heard what becomes of it; the owner stores what it gives and then tells everybody. So the table is fenced, and taken over, with
-//! that slot, as users are. Invariants: a number is given by one node at a time, and told to nobody before it is stored.
+//! Lives on: the first core of each node of the directory. Serves Z1, Z2. A node where a cluster logs in asks the owner, until it
+//! has heard what becomes of it; the owner stores what it gives and then tells everybody. So the table is fenced, and taken over,
+//! with that slot, as users are. Invariants: a number is given by one node at a time, and told to nobody before it is stored.
 
 use super::{Shard, word};
 use crate::base::id::Seat;
