@@ -160,8 +160,7 @@ impl Shard {
             Control::Astray(astray) => self.astray(now, *astray),
             Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
             Control::Directory(inquiry) => self.directory(now, *inquiry),
-            Control::Number(claim) => self.number(*claim),
-            Control::Unnumbered { number, why } => self.unnumbered(number, &why),
+            Control::Number(said) => self.numbering(*said),
         }
     }
 
