@@ -190,9 +190,12 @@ fn sum(servers: &[Server], figure: impl Fn(&Server) -> io::Result<Option<u64>>) 
     servers.iter().map(figure).sum()
 }
 
-/// Addresses that nobody uses: all are held until all are found.
+/// Addresses that nobody uses: all are held until all are found, and they are of a part of the loopback network that only this
+/// process has, so that no node's other doors, which are on 127.0.0.1, can be given the same port meanwhile.
 pub(super) fn free_addresses(count: u16) -> io::Result<Vec<SocketAddr>> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let own = Ipv4Addr::new(127, high, low, 1);
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((own, 0))).collect::<io::Result<_>>()?;
     held.iter().map(TcpListener::local_addr).collect()
 }
 

@@ -23,8 +23,6 @@ pub enum Check {
     EachMessageArrivesOrReturns,
     EverythingIsReturned,
     VersionsOnlyGrow,
-    /// However a session went, by its own word or with its node: who was told so is not told it again.
-    NobodyGoesTwice,
     EveryRequestIsAnswered,
     FramesAreSound,
     ShortBreaksGoUnnoticed,

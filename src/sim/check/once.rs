@@ -1,8 +1,8 @@
 //! An update crosses to each other core, node and cluster at most once, however many subscribers it has there.
 //!
 //! Who has let go of a publisher has forgotten what it was told, and when it watches again it is told anew. What is short is then
-//! in the snapshot; what is long it asks for, and that comes as an update, once more for each time that it was asked: to the node or
-//! the cluster that asks, and inside that to whoever has not got it any more.
+//! in the snapshot; what is long it asks for, and that comes as an update, once more for each time that it was asked: to the node
+//! or the cluster that asks, and inside that to whoever has not got it any more.
 
 use super::{Check, Held};
 use crate::base::id::{CoreId, SessionId, UserId, Version};

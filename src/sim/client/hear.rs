@@ -129,7 +129,7 @@ impl Client {
             return Check::FramesAreSound.holds(false, || format!("nobody logs in on stream {}", tag.stream));
         };
         session.open = true;
-        session.goes_on();
+        session.forget_pieces();
         let mut said = if logged_in.resumed() { Said::Unsure } else { Said::Offline };
         if let Some(Pending::LogIn { by_password, first }) = session.pending.remove(&tag.request)
             && !logged_in.resumed()

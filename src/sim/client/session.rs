@@ -66,8 +66,7 @@ pub struct Session {
     /// Messages whose sending was confirmed, by request.
     pub letters: BTreeMap<u32, usize>,
     pub view: BTreeMap<(UserId, SessionId), Seen>,
-    /// What was said last of each session, and whether it was that it's gone.
-    versions: BTreeMap<(UserId, SessionId), (Version, bool)>,
+    versions: BTreeMap<(UserId, SessionId), Version>,
     pub roster: Option<BTreeMap<String, Known>>,
     /// Rosters of which pieces have come, by request.
     pieces: BTreeMap<u32, BTreeMap<String, Known>>,
@@ -105,13 +104,10 @@ impl Session {
             return Ok(());
         }
         let place = (head.user, head.session);
-        let is_gone = head.show == Show::Unavailable;
-        let (last, was_gone) = self.versions.entry(place).or_default();
+        let last = self.versions.entry(place).or_default();
         Check::VersionsOnlyGrow.holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
-        let again = is_gone && *was_gone && head.version == *last;
-        Check::NobodyGoesTwice.holds(!again, || format!("{:?} heard twice that {head:?}", self.key))?;
-        (*last, *was_gone) = (head.version, is_gone);
-        if is_gone {
+        *last = head.version;
+        if head.show == Show::Unavailable {
             self.view.remove(&place);
         } else {
             let status = event.presence.map_or(String::new(), |presence| presence.fields().status.to_owned());
@@ -140,11 +136,9 @@ impl Session {
         }
     }
 
-    /// The session goes on over another connection: what the old one did not finish does not come, and what it has brought last is
-    /// said again, since nobody knows whether it arrived.
-    pub fn goes_on(&mut self) {
+    /// The session goes on over another connection: what the old one did not finish does not come.
+    pub fn forget_pieces(&mut self) {
         self.pieces.clear();
-        self.versions.values_mut().for_each(|(_, was_gone)| *was_gone = false);
     }
 }
 
