@@ -3,8 +3,8 @@
 //! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
 //! keeps the table: there are no users in them, and no names of a directory. Who is to come into being there, and what name is to
 //! be settled, waits at the steward until the slot has an owner, and goes there. Invariants: nobody comes into being where no owner
-//! is; what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be, because
-//! nobody waits for it, is made good when the owners are known.
+//! is; what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be,
+//! because nobody waits for it, is made good when the owners are known.
 
 use super::Shard;
 use crate::base::id::{NodeId, UserId, slot_of};
