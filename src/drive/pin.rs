@@ -64,12 +64,11 @@ pub fn pin(id: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id })
 }
 
-/// Among threads that go before all others (SCHED_RR, sched(7)): above what the kernel does by such threads itself it's the order that
-/// counts, and there is none among ours.
+/// Among threads that go before all others (SCHED_RR, sched(7)), from 1 to 99: the same as everybody writes by hand (`chrt -r 20`).
 const FIRST: i32 = 20;
 
-/// From now on the calling thread goes before all usual ones, and so do threads and processes that it starts: whoever runs where one
-/// of them wakes up is stopped at once.
+/// From now on the calling thread goes before all usual ones, and so do threads and processes that it starts: whoever runs where
+/// one of them wakes up is stopped at once.
 ///
 /// # Errors
 /// The kernel's: whoever is not root needs CAP_SYS_NICE, or a limit of priorities (`ulimit -r`) that is not 0.
