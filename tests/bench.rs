@@ -12,15 +12,15 @@ use std::process::Command;
 
 /// The report of a benchmark, as a program gets it.
 fn report(args: &[&str]) -> OwnedValue {
-    let (report, told) = report_and_words("error", args);
+    let (report, told) = report_and_words(args, "error");
     assert!(told.is_empty(), "{args:?}: {told}");
     report
 }
 
-/// The same, and what was said beside it, with the nodes' log from this level on.
-fn report_and_words(log: &str, args: &[&str]) -> (OwnedValue, String) {
+/// The same, and what was said beside it: by the nodes what is at least so grave.
+fn report_and_words(args: &[&str], grave: &str) -> (OwnedValue, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fanal"));
-    let output = command.arg("bench").args(args).arg("--json").env("FANAL_LOG", log).output().unwrap();
+    let output = command.env("FANAL_LOG", grave).arg("bench").args(args).arg("--json").output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{args:?}: {told}");
     let mut said = output.stdout;
@@ -212,7 +212,7 @@ fn m1_the_users_of_a_lost_node_are_counted_until_all_are_back() {
 #[test]
 fn z13_after_a_cut_everybody_is_seen_as_they_are() {
     let (report, told) =
-        report_and_words("warn", &["cluster", "--users", "20", "--subscribers", "5", "--nodes", "1", "--cut", "4"]);
+        report_and_words(&["cluster", "--users", "20", "--subscribers", "5", "--nodes", "1", "--cut", "4"], "warn");
     assert!(told.contains("the network is cut"), "the nodes noticed: {told}");
     assert_positive(&report, &["unchanged_resync_bytes", "resync_ms", "resync_bytes", "all_changed_resync_ms"]);
     assert_eq!(report["changed"], 1u64);

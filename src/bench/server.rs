@@ -28,6 +28,8 @@ const TRUNK_KEY: &str = "the trunk key of a benchmark's own node";
 /// The lines with which a node tells where it is managed, and that it serves.
 const ADMIN: &str = "admin";
 const SERVING: &str = "serving";
+/// What a node tells in its log, by this variable.
+const LOG: &str = "FANAL_LOG";
 
 /// A node that runs already.
 #[derive(Clone)]
@@ -251,9 +253,9 @@ impl Child {
     fn spawn(dir: Dir) -> io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg("--config").arg(dir.config()).stdin(Stdio::null()).stdout(Stdio::piped());
-        // That nodes come and go is no news here; what goes wrong is.
-        if std::env::var_os("FANAL_LOG").is_none() {
-            command.env("FANAL_LOG", "error");
+        // That nodes find and lose each other is part of what is measured, and no news.
+        if std::env::var_os(LOG).is_none() {
+            command.env(LOG, "error");
         }
         let mut process = command.spawn()?;
         let said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
