@@ -4,13 +4,14 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
 //! `peers` (other nodes), `again` (what they are told again), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
+//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `forgotten` (clusters go), `load` (after a start). Invariants: a user's
 //! changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
 mod again;
 mod change;
+mod forgotten;
 mod interest;
 mod load;
 mod log_in;
@@ -77,6 +78,8 @@ pub struct HomeCounters {
     pub documents_told: u64,
     /// Messages stored for users who took none.
     pub messages_kept: u64,
+    /// What contacts of forgotten clusters would have said with their accounts' removal.
+    pub farewells: u64,
     /// Entries for users or sessions that are not there any more.
     pub stale: u64,
 }
@@ -150,6 +153,7 @@ pub struct Homes {
     pub directory: Directory,
     /// What the directory may not know of these users.
     unsettled: settle::Unsettled,
+    forgotten: forgotten::Forgotten,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -208,6 +212,7 @@ impl Homes {
             relays: Relays::new(hasher.clone()),
             directory: Directory::new(hasher.clone()),
             unsettled: settle::Unsettled::default(),
+            forgotten: forgotten::Forgotten::default(),
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),
