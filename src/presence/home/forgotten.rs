@@ -9,7 +9,7 @@ use super::change::{Change, way_row};
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::time::Time;
-use crate::presence::control::{Note, UserRef, Way, WayKind, WayName};
+use crate::presence::control::{FAREWELL, Note, UserRef, Way, WayKind, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
 use crate::presence::subscription::{Action, State};
@@ -23,8 +23,6 @@ const AT_ONCE: usize = 256;
 const LOOKED_AT: usize = 4_096;
 /// How long the next ones wait.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The number of a farewell. It stands for no way that was sent, so nobody is told that it has arrived.
-pub(super) const FAREWELL: u64 = 0;
 
 /// Clusters that were forgotten, and how far their users' contacts have heard of it.
 #[derive(Default)]

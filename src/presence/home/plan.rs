@@ -2,13 +2,12 @@
 //! happens here.
 
 use super::Place;
-use super::forgotten::FAREWELL;
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::reason::Reason;
-use crate::presence::control::{Ask, Contact, Note, SessionEvent, Way, WayKind, WayName};
+use crate::presence::control::{Ask, Contact, FAREWELL, Note, SessionEvent, Way, WayKind, WayName};
 use crate::presence::roster::{Detail, Item, Roster};
 use crate::presence::subscription::{self, Action, Flow, Outcome, State};
 use crate::presence::user::{Document, Request, User};
