@@ -102,7 +102,7 @@ pub fn clusters(data: &[u8]) {
     assert!(again.iter().eq(table.others(0)) && again.len() == table.count());
     let mut stored = Clusters::default();
     for cluster in &again {
-        let row = table.row(cluster.number);
+        let row = clusters::row(cluster.number, Some(cluster));
         stored.load(&row.key, &row.value.expect("it's there")).expect("what was stored can be read");
         assert!(cluster.place.nodes.len() <= clusters::CLUSTER_NODES && cluster.place.domains.len() <= clusters::CLUSTER_DOMAINS);
     }

@@ -3,6 +3,8 @@
 
 #![cfg(feature = "runtime")]
 
+mod support;
+
 use fanal::bench::report::KEYS;
 use simd_json::OwnedValue;
 use simd_json::prelude::*;
@@ -158,6 +160,41 @@ fn z6_clusters_are_told_of_each_update_once() {
     }
 }
 
+/// Rows Z2, Z6: what TLS adds to the links is counted in bytes, while the generator lets the nodes go first.
+#[test]
+fn z6_inside_tls_bytes_are_counted_and_messages_cannot_be() {
+    let size = ["cluster", "--users", "20", "--subscribers", "5", "--seconds", "0.5", "--rate", "1000", "--nodes", "1"];
+    let [clear, sealed] = [None, Some("--tls")].map(|tls| report(&[&size[..], &["--nodes-first"], tls.as_slice()].concat()));
+    assert_eq!((&clear["nodes_first"], &clear["tls"], &sealed["tls"]), (&1u64.into(), &0u64.into(), &1u64.into()));
+    let bytes = [&clear, &sealed].map(|report| number(report, "bytes_per_update_across"));
+    assert!(bytes[0] + 5.0 < bytes[1], "{bytes:?}");
+    assert!(sealed.get("messages_per_update_across").is_none(), "{sealed}");
+}
+
+/// Rows Z5, Z12: news that only inactive clients would see waits, whoever else's does not.
+#[test]
+fn z12_what_nobody_looks_at_gathers() {
+    let size = ["cluster", "--users", "20", "--subscribers", "1", "--seconds", "1", "--rate", "500", "--nodes", "1"];
+    let [some, all] = ["0.5", "1"].map(|share| report(&[&size[..], &["--inactive", share]].concat()));
+    assert_eq!((&some["unheeded"], &all["unheeded"]), (&10u64.into(), &20u64.into()));
+    assert!(number(&some, "gathered") > 0.0 && number(&some, "messages_per_update_across") > 0.4, "{some}");
+    assert!(
+        number(&all, "gathered") == 1.0 && number(&all, "messages_per_update_across") < 0.4,
+        "newer news replaces older: {all}"
+    );
+}
+
+/// Rows M1, Z13: the users of a killed node log in at the other one.
+#[test]
+fn m1_the_users_of_a_lost_node_are_counted_until_all_are_back() {
+    let Some(server) = support::postgres::server() else { return };
+    let url = server.new_url();
+    let report = report(&["take-over", "--store", &url, "--users", "200", "--subscribers", "4"]);
+    assert!((50..=150).contains(&report["taken_over"].as_u64().unwrap()), "{report}");
+    assert_positive(&report, &["noticed_ms", "server_cpu_us_per_user"]);
+    assert!(number(&report, "back_ms") >= number(&report, "noticed_ms") + number(&report, "loading_ms"), "{report}");
+}
+
 /// Row Z13: after a cut that has shown everybody as gone, everybody is seen as they are, on the wire too for what changed.
 #[test]
 fn z13_after_a_cut_everybody_is_seen_as_they_are() {
@@ -185,6 +222,10 @@ fn what_cannot_be_measured_is_refused_with_the_fix() {
     assert!(refused(&["fanout", "--door", "redis"]).contains("name the server that does with --target"));
     assert!(refused(&["fanout", "--door", "nats", "--target", "127.0.0.1:1", "--tls"]).contains("without TLS"));
     assert!(refused(&["cluster", "--cut", "3", "--untapped"]).contains("leave --untapped out"));
+    assert!(refused(&["cluster", "--tls", "--nodes", "2"]).contains("say --nodes 1, or --untapped"));
+    assert!(refused(&["cluster", "--inactive", "0.5"]).contains("say --rate"));
+    assert!(refused(&["cluster", "--inactive", "2"]).contains("a share from 0 to 1"));
+    assert!(refused(&["take-over", "--store", "fanal-data"]).contains("does not begin with postgres://"));
     assert!(refused(&["idle", "--door", "redis"]).contains("write native, xmpp or ws"));
     assert!(refused(&["fanout", "--pid", "1"]).contains("say where it listens with --target"));
     assert!(refused(&["floor", "--rate=-1"]).contains("write a number from 0"));

@@ -3,7 +3,7 @@
 
 mod nodes_world;
 
-use fanal::base::id::{CoreId, NodeId, Seat, SessionId, UserId, Version, slot_of};
+use fanal::base::id::{SessionId, UserId, Version, slot_of};
 use fanal::base::jid::Bare;
 use fanal::presence::border::{Astray, Crossing, Letter, Reply, State, Strayed, Ticket};
 use fanal::presence::control::{Arrival, Content, Directed, Fetch, Note, Way, WayKind, WayName};
@@ -362,10 +362,6 @@ fn z1_only_the_directory_is_believed_and_it_takes_no_names_from_their_clusters()
     stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Settle { jid: bob.0.clone(), user: bob.1, by: 2 })));
     stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Settle { jid: bob.0.clone(), user: mallory.1, by: LIAR })));
     stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Settled { jid: bob.0.clone(), user: bob.1, cluster: LIAR })));
-    // What cores of the directory say to each other comes from no cluster.
-    let by = Seat { node: NodeId(1), core: CoreId(0) };
-    stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Given { jid: mallory.0.clone(), user: mallory.1, by })));
-    stage.says_in_vain(&Crossing::Inquiry(Box::new(Inquiry::Taken { jid: bob.0.clone(), user: bob.1 })));
     for user in [user(LIAR, &bob.0), UserId::NOBODY] {
         stage.says(&Crossing::Inquiry(Box::new(Inquiry::Settle { jid: bob.0.clone(), user, by: LIAR })));
         stage.is_as_before();

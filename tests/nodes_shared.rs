@@ -10,6 +10,7 @@ use fanal::client::{Client, Error, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -185,6 +186,10 @@ fn is_taken_over(mut trio: Trio, lost: usize) {
     [&mut b, &mut c].into_iter().for_each(|client| sees(client, Show::Away));
     sees(&mut a, Show::Chat);
     drop(trio.log_in(other, &dan));
+    let all = fanal::admin::client::Client::new(trio.node(one).admin, None).users(None, 1_000, None).unwrap();
+    let named: BTreeSet<&str> = all.users.iter().map(|user| &*user.jid).collect();
+    assert!([&ann, &bob, &cara, &dan].iter().all(|jid| named.contains(jid.as_str())), "{named:?}");
+    assert_eq!(all.missing, [0u16; 0], "nobody's users are missing without a node that has none");
     // It returns, and has nothing but what it's given anew.
     trio.serve(lost);
     let eve = trio.user_on(lost, "eve");
@@ -287,6 +292,10 @@ fn z4_while_the_node_that_keeps_the_table_is_away_the_others_go_on() {
     sees(&mut b, Show::Away);
     let logs = [1, 2].map(|node| trio.node(node).log());
     assert!(logs.iter().all(|log| !log.contains("lease is lost")), "{logs:?}");
+    let warns = "nobody takes over the users of node 1";
+    assert!(logs.iter().all(|log| log.contains(warns)), "{logs:?}");
+    let status = fanal(&["cluster", "status", "--admin", &trio.node(1).admin.to_string()]).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains(warns), "{status:?}");
     drop((a, b, c));
     trio.stop();
 }
@@ -344,6 +353,34 @@ fn m1_a_node_that_is_stopped_writes_how_its_users_were_before_others_have_them()
     sees(&mut b, Show::Available);
     drop((a, b));
     trio.stop();
+}
+
+/// M1: a process with a node's number takes that one's place in the database before it learns that the number is another's.
+#[test]
+fn m1_a_node_whose_place_was_taken_by_mistake_begins_anew_by_itself_with_etcd_or_without() {
+    let (Some(server), Some(etcd)) = (server(), support::etcd::Server::start()) else { return };
+    for etcd in [None, Some(etcd.address())] {
+        let mut trio = Trio::prepare(server, 1);
+        trio.etcd = etcd;
+        (0..3).for_each(|node| trio.serve(node));
+        let ann = trio.user_on(2, "ann");
+        let mut a = trio.log_in(2, &ann);
+        a.set_contact("bob@localhost", "", &[]).unwrap();
+        let mut config = trio.config(2);
+        config.link.listen = Some("127.0.0.1:0".parse().unwrap());
+        config.link.address = etcd.map(|_| trio.peers[2].address);
+        let twin = Served::start_with_config(&trio.data.path().join("twin"), 1, &config);
+        until(&mut a, |event| {
+            matches!(&event, Event::Refused(refusal) if refusal.reason() == Some(Reason::HomeOutOfReach)).then_some(())
+        });
+        let mut a = trio.log_in(0, &ann);
+        a.set_contact("cara@localhost", "", &[]).unwrap();
+        assert_eq!(a.roster().unwrap().len(), 2);
+        assert!(trio.node(2).log().contains("begins anew") && users(trio.node(2).admin).contains(&ann));
+        twin.kill();
+        drop(a);
+        trio.stop();
+    }
 }
 
 /// M1: the tools, and users that no node has had yet.

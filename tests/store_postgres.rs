@@ -462,13 +462,13 @@ fn m1_who_has_lost_slots_writes_nothing_more_until_it_begins_anew() {
     let row = |value: &[u8]| synced(put(Table::Accounts, b"a@x", value));
     let slot = slot_of("a@x");
     let (first, replaces) = one.take_slots(&[slot], false, false).unwrap().unwrap();
-    assert!(!replaces && one.apply(&[row(b"1")]).is_ok() && one.confirm().is_ok());
+    assert!(!replaces && one.apply(&[row(b"1")]).is_ok() && one.confirm() == Ok(true));
     let slots = [slot, slot.wrapping_add(1)];
     assert_eq!(two.take_slots(&slots, false, false).unwrap(), None, "it's there and has not given it up");
     let (second, replaces) = two.take_slots(&slots, false, true).unwrap().unwrap();
     assert!(replaces && second > first);
     assert!(matches!(one.apply(&[row(b"late")]), Err(Failure::Refused(_))));
-    assert!(one.confirm().is_err() && two.confirm().is_ok());
+    assert_eq!((one.confirm(), two.confirm()), (Ok(false), Ok(true)));
     assert!(one.take_slots(&[7], false, true).is_err(), "it still believes to have its slots");
     assert_eq!(two.fetch(Table::Accounts, b"a@x").unwrap().as_deref(), Some(b"1".as_slice()));
     let (third, replaces) = one.take_slots(&[], true, false).unwrap().unwrap();
@@ -476,7 +476,7 @@ fn m1_who_has_lost_slots_writes_nothing_more_until_it_begins_anew() {
     one.apply(&[synced(put(Table::Accounts, b"b@x", b"2"))]).unwrap();
     two.apply(&[row(b"3")]).unwrap();
     two.give_slots(&[slot]).unwrap();
-    assert!(!one.take_slots(&[slot], false, false).unwrap().unwrap().1 && two.confirm().is_ok(), "it was given up");
+    assert!(!one.take_slots(&[slot], false, false).unwrap().unwrap().1 && two.confirm() == Ok(true), "it was given up");
     two.close();
     assert!(!one.take_slots(&slots, false, false).unwrap().unwrap().1, "it has left in order");
 }
@@ -501,5 +501,8 @@ fn m1_pages_hold_every_row_of_the_slots_once_and_in_order() {
     wanted.retain(|(slot, _)| (first..=last).contains(slot));
     wanted.sort_unstable();
     assert_eq!(found, wanted);
-    assert_eq!(store.inhabited().unwrap(), names.iter().map(|name| slot_of(name)).collect());
+    let kept = put(Table::Meta, &[rows::DIRECTORY_KEY, b"kept@x"].concat(), b"1");
+    store.apply(&[Commit { ticket: 0, writes: vec![kept], durability: Durability::Synced }]).unwrap();
+    let all = names.iter().map(String::as_str).chain(["kept@x"]);
+    assert_eq!(store.inhabited().unwrap(), all.map(slot_of).collect(), "a name of the directory is somebody, too");
 }

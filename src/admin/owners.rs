@@ -8,6 +8,8 @@ use std::fmt::Write;
 pub struct OwnersStatus {
     /// "node 1", or "etcd".
     pub kept_by: String,
+    /// The node from which nobody takes users over, though the nodes share a database: it keeps the table itself.
+    pub irreplaceable: Option<u16>,
     /// Since when that does not answer, in milliseconds since 1970.
     pub away_since_ms: Option<u64>,
     /// What is assigned to this node from this epoch on counts; `None`: it has not joined.
@@ -84,9 +86,14 @@ impl OwnersStatus {
         if let Some(why) = &self.why {
             let _ = writeln!(text, "{kept_by}: {why}");
         }
+        if let Some(node) = self.irreplaceable {
+            let _ =
+                writeln!(text, "nobody takes over the users of node {node}: with cluster.coordination = \"etcd\" any node's are");
+        }
         for member in &self.members {
             let name = format!("node {}", member.node);
-            let _ = writeln!(text, "{name:<22} {:<22} {:<10} {:>6} slots", member.address, member.state.name(), member.slots);
+            let slots = if member.slots == 1 { "slot" } else { "slots" };
+            let _ = writeln!(text, "{name:<22} {:<22} {:<10} {:>6} {slots}", member.address, member.state.name(), member.slots);
         }
         let after = if *steward == 0 { "nobody".to_owned() } else { format!("node {steward}") };
         let _ = writeln!(text, "{free} slots have no owner yet, {after} looks after them; {waiting} wait for one");

@@ -150,6 +150,16 @@ impl Map {
         nodes.flat_map(|(node, cores)| (0..cores).map(move |core| Seat { node, core: CoreId(core) })).collect()
     }
 
+    /// The nodes that own slots: nobody is on the others.
+    pub fn inhabited(&self) -> BTreeSet<NodeId> {
+        (0..=u16::MAX).filter(|&slot| self.is_owned(slot)).map(|slot| self.owner(slot)).collect()
+    }
+
+    /// Whether some slots' users are on their way to where they are to be.
+    pub fn is_any_coming(&self) -> bool {
+        (0..=u16::MAX).any(|slot| self.is_coming(slot))
+    }
+
     /// The home of a user of this cluster, and the gateway of others.
     pub fn gateway(&self, user: UserId) -> Seat {
         self.home_of_slot(user.slot())
@@ -260,7 +270,9 @@ mod tests {
         let all = |node| (0..SLOTS).map(|_| NodeId(node)).collect::<Arc<[NodeId]>>();
         map.set_owners(all(2));
         let before = map.clone();
+        assert!(!map.is_any_coming() && map.inhabited() == BTreeSet::from([NodeId(2)]));
         map.close(&Slots::of(|slot| slot == 5));
+        assert!(map.is_any_coming());
         assert!(map.is_coming(5) && !map.is_known(5) && !map.is_owned(5) && map.home_of_slot(5).node == NodeId::default());
         assert!(map.is_owned(6) && map.gained_since(&before).is_empty());
         let coming = map.clone();

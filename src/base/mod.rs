@@ -16,3 +16,5 @@ pub mod reason;
 pub mod sealing;
 pub mod secrets;
 pub mod time;
+#[cfg(feature = "runtime")]
+pub mod trust;

@@ -75,6 +75,11 @@ impl Random {
     }
 }
 
+/// A number that tells all that were mixed into it, in their order, from any others (the finish of splitmix64).
+pub fn mix(sum: u64, number: u64) -> u64 {
+    split_mix(&mut (sum ^ number))
+}
+
 /// The next number of splitmix64 (Steele, Lea and Flood).
 fn split_mix(counter: &mut u64) -> u64 {
     *counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,27 +1,30 @@
 //! `bench cluster`: what it takes to tell other clusters, over real links that are read on the wire.
 //!
 //! Lives on: the generator's pinned thread; each node is a process of its own. Serves G6, Z5, Z6, Z7, Z10, M4. The users of the
-//! first cluster change their presence; their subscribers are in the others. Everybody is on a trunk to a node of its cluster, so a
-//! user's home is mostly another node than the one it speaks to, as in a real cluster. Links are led through [`Taps`] unless they
-//! are to be as fast as they can.
+//! first cluster change their presence; their subscribers are in the others. Everybody is on a trunk to a node of its cluster (but
+//! those who may look away have a connection each), so a user's home is mostly another node than the one it speaks to, as in a real
+//! cluster. Links are led through [`Taps`] unless they are to be as fast as they can.
 
+use super::across::{Across, Seating};
 use super::crowd::Crowd;
 use super::cut;
 use super::dialect::Dialect;
 use super::graph::Graph;
-use super::presences::Presences;
 use super::progress::Progress;
 use super::report::Report;
 use super::round::{Meter, Round, Schedule};
-use super::server::{self, Server};
+use super::server::{self, Dir, Server};
 use super::steps::{Steps, Until};
-use super::talk::{STALL, Talk, Traffic};
+use super::talk::{STALL, Talk};
 use super::tap::{Crossed, Taps};
+use super::wires::Wires;
 use crate::base::config::Config;
 use crate::base::config::cluster::Peer;
 use crate::base::id::NodeId;
 use crate::drive::pin;
 use crate::front::doors::Speaks;
+use crate::node::link_certificates::{make_authority, make_certificate};
+use crate::wire::link::Site;
 use crate::wire::native::Action;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -40,11 +43,31 @@ pub struct Plan {
     pub schedule: Schedule,
     /// Changes may wait for complex messages.
     pub patient: bool,
+    /// This share of the subscribers looks away, and what only they would see may wait: 0 to 1.
+    pub inactive: f64,
     /// Links are led through taps.
     pub tapped: bool,
+    /// Links are inside TLS.
+    pub tls: bool,
+    /// The generator gives way to the nodes.
+    pub nodes_first: bool,
     /// The clusters' links are cut for so long, instead of rounds.
     pub cut: Option<Duration>,
     pub load_processor: Option<usize>,
+}
+
+/// Nobody must have looked at somebody for so long before his news may wait, and three times that until all nodes know it.
+const INACTIVE_MS: u32 = 500;
+/// What has gathered at the end has crossed after this.
+const GATHERED: Duration = Duration::from_millis(1_500);
+/// Days that the certificates of links are good for.
+const DAYS: u32 = 2;
+
+impl Plan {
+    /// Of each cluster but the first one: users who look away.
+    fn away(&self) -> u32 {
+        (f64::from(self.users) * self.inactive).round() as u32
+    }
 }
 
 /// The nodes of all clusters, those of the first one first.
@@ -52,78 +75,17 @@ struct Fleet {
     plan: Plan,
     servers: Vec<Server>,
     taps: Taps,
-}
-
-/// Where everybody is: users are counted over all clusters, so that `Places` puts each on a trunk to a node of its own.
-#[derive(Clone, Copy)]
-struct Seating {
-    clusters: u32,
-    nodes: u32,
-}
-
-impl Seating {
-    /// The number of a cluster's nth user.
-    fn user(self, cluster: u32, nth: u32) -> u32 {
-        (nth / self.nodes * self.clusters + cluster) * self.nodes + nth % self.nodes
-    }
-
-    /// The cluster of a user, and which one it is there.
-    fn place(self, user: u32) -> (u32, u32) {
-        let (round, rest) = (user / (self.nodes * self.clusters), user % (self.nodes * self.clusters));
-        (rest / self.nodes, round * self.nodes + rest % self.nodes)
-    }
-
-    /// How many users are counted when each cluster has so many.
-    fn users(self, of_each: u32) -> u32 {
-        of_each.next_multiple_of(self.nodes) * self.clusters
-    }
-}
-
-/// The users of the first cluster speak, and those of the others listen.
-pub(super) struct Across {
-    said: Presences,
-    seating: Seating,
-}
-
-impl Across {
-    /// `Presences::states`, of the first cluster's users.
-    pub(super) fn states(&self, bytes: &[u8], mut state: impl FnMut(u32, u32, bool, u32)) -> usize {
-        let place = |user| self.seating.place(user).1;
-        self.said.states(bytes, |user, sequence, is_there, count| state(place(user), sequence, is_there, count))
-    }
-}
-
-impl Traffic for Across {
-    fn conn(&self, user: u32) -> u32 {
-        self.said.conn(self.seating.user(0, user))
-    }
-
-    fn make(&mut self, user: u32, sequence: u32, into: &mut Vec<u8>) {
-        self.said.make(self.seating.user(0, user), sequence, into);
-    }
-
-    #[inline]
-    fn recognise(&mut self, conn: u32, bytes: &[u8], mut delivered: impl FnMut(u32, u32, u32)) -> usize {
-        let seating = self.seating;
-        self.said.recognise(conn, bytes, |user, sequence, count| delivered(seating.place(user).1, sequence, count))
-    }
-
-    fn refusal(&self) -> Option<&str> {
-        self.said.refusal()
-    }
-
-    fn audience(&self) -> u32 {
-        self.said.audience()
-    }
-
-    fn event_bytes(&self) -> usize {
-        self.said.event_bytes()
-    }
+    /// Where the authority of the links' certificates is.
+    authority: Option<Dir>,
 }
 
 impl Fleet {
     fn start(plan: &Plan) -> io::Result<Fleet> {
-        let mut fleet = Fleet { plan: plan.clone(), servers: Vec::new(), taps: Taps::default() };
+        let authority = plan.tls.then(Dir::new).transpose()?;
+        if let Some(dir) = &authority {
+            make_authority(dir.path(), DAYS).map_err(io::Error::other)?;
+        }
+        let mut fleet = Fleet { plan: plan.clone(), servers: Vec::new(), taps: Taps::new(plan.tls), authority };
         let addresses = free_addresses(plan.clusters * plan.nodes)?;
         let known: Vec<SocketAddr> = match plan.tapped {
             true => addresses.iter().map(|&to| fleet.taps.lead_to(to)).collect::<io::Result<_>>()?,
@@ -133,14 +95,14 @@ impl Fleet {
         for (at, listen) in addresses.iter().enumerate() {
             let core = processors[at % processors.len()].id as u16;
             let (cluster, node) = (at / usize::from(plan.nodes), at % usize::from(plan.nodes));
-            let config = fleet.config(cluster, node, core, *listen, &known);
+            let config = fleet.config(cluster, node, core, *listen, &known)?;
             fleet.servers.push(Server::of(config, Speaks::Native, false)?);
         }
         Ok(fleet)
     }
 
     /// Of one node. `known`: where the others connect to each.
-    fn config(&self, cluster: usize, node: usize, core: u16, listen: SocketAddr, known: &[SocketAddr]) -> Config {
+    fn config(&self, cluster: usize, node: usize, core: u16, listen: SocketAddr, known: &[SocketAddr]) -> io::Result<Config> {
         let mut config = server::config(vec![core], Speaks::Native);
         let peers = |cluster: usize| -> Vec<Peer> {
             let addresses = known.chunks(usize::from(self.plan.nodes)).nth(cluster).expect("every cluster has nodes");
@@ -155,9 +117,18 @@ impl Fleet {
             config.directory.at = peers(0);
         }
         if self.plan.patient {
-            config.link.non_real_time = vec!["show".into()];
+            config.link.non_real_time.push("show".into());
         }
-        config
+        if self.plan.inactive > 0.0 {
+            config.link.non_real_time.push("inactive".into());
+            config.link.inactive_ms = INACTIVE_MS;
+        }
+        if let Some(dir) = &self.authority {
+            let site = Site { cluster: cluster as u16 + 1, node: NodeId(node as u16 + 1) };
+            let files = make_certificate(dir.path(), &dir.path().join(site.certified_name()), site, DAYS);
+            [config.link.ca, config.link.certificate, config.link.key] = files.map_err(io::Error::other)?.map(Some);
+        }
+        Ok(config)
     }
 
     /// Waits until every node has found all others that it is to find.
@@ -179,14 +150,24 @@ impl Fleet {
         self.servers.iter().try_fold(true, |found, server| Ok(found && server.has_found(others)?))
     }
 
+    /// Publishers at whom nobody looks, at each node where they are watched.
+    fn unheeded(&self) -> io::Result<u64> {
+        self.servers.iter().map(|server| Ok(server.gauge("publishers_unheeded")?.unwrap_or(0))).sum()
+    }
+
     fn of_cluster(&self, cluster: u16) -> &[Server] {
         let nodes = usize::from(self.plan.nodes);
         &self.servers[usize::from(cluster) * nodes..][..nodes]
     }
 }
 
+/// How the generator shares processors with the nodes, where there are fewer of these than of them.
+const HOW_SHARED: [&str; 2] = [
+    "the nodes and the generator take turns where they share a processor: --nodes-first changes that",
+    "the generator runs where no node wants to (SCHED_IDLE)",
+];
 /// How often it is looked whether the nodes have found each other.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 
 impl Meter for Fleet {
     fn cpu_ns(&self) -> io::Result<Option<u64>> {
@@ -203,7 +184,7 @@ fn sum(servers: &[Server], figure: impl Fn(&Server) -> io::Result<Option<u64>>) 
 }
 
 /// Addresses that nobody uses: all are held until all are found.
-fn free_addresses(count: u16) -> io::Result<Vec<SocketAddr>> {
+pub(super) fn free_addresses(count: u16) -> io::Result<Vec<SocketAddr>> {
     let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
     held.iter().map(TcpListener::local_addr).collect()
 }
@@ -217,6 +198,11 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     if let Some(processor) = plan.load_processor {
         pin::pin(processor);
     }
+    if plan.nodes_first {
+        let refused =
+            |why| io::Error::other(format!("--nodes-first: the system does not let the generator give way: {why}; leave it out"));
+        pin::give_way().map_err(refused)?;
+    }
     fleet.find_each_other(progress)?;
     let seating = Seating { clusters: plan.clusters.into(), nodes: plan.nodes.into() };
     let (mut wires, mut traffic) = set_up(plan, &fleet, seating, progress)?;
@@ -226,6 +212,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
         ("nodes", plan.nodes.into(), "of each cluster"),
         ("users", plan.users, "of the first cluster, who speak"),
         ("subscribers", plan.subscribers, "of each, in each other cluster"),
+        ("nodes_first", plan.nodes_first.into(), HOW_SHARED[usize::from(plan.nodes_first)]),
+        ("tls", plan.tls.into(), ["the links are in the clear", "the links are inside TLS"][usize::from(plan.tls)]),
     ] {
         report.count(name, value, about);
     }
@@ -244,15 +232,11 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
 }
 
 /// Everybody talks.
-fn rounds(
-    report: &mut Report,
-    plan: &Plan,
-    fleet: &Fleet,
-    wires: super::wires::Wires,
-    traffic: Across,
-    progress: &Progress,
-) -> io::Result<()> {
+fn rounds(report: &mut Report, plan: &Plan, fleet: &Fleet, wires: Wires, traffic: Across, progress: &Progress) -> io::Result<()> {
     let mut talk = Talk::new(wires, traffic, plan.users);
+    if std::env::var_os("T_SLEEP").is_some() {
+        talk.sleep();
+    }
     let crossed = fleet.taps.crossed()?;
     let mut clusters = vec![0; usize::from(plan.clusters)];
     let mut round = |pace| {
@@ -267,6 +251,15 @@ fn rounds(
     let taken = plan.schedule.take(&mut [&mut round])?;
     taken[0].report(report);
     let updates = talk.said();
+    if plan.inactive > 0.0 {
+        report.count("inactive", plan.away(), "users of each other cluster who look away");
+        report.count(
+            "unheeded",
+            fleet.unheeded()?,
+            "publishers at whom nobody looks at a node where they are watched, summed over nodes",
+        );
+        std::thread::sleep(GATHERED);
+    }
     if plan.tapped {
         across(report, plan, updates, fleet.taps.crossed()? - crossed);
     }
@@ -284,9 +277,11 @@ fn cpu_by_cluster(fleet: &Fleet) -> io::Result<Vec<u64>> {
 }
 
 /// Everybody is there, and everybody's subscribers in the other clusters see it.
-fn set_up(plan: &Plan, fleet: &Fleet, seating: Seating, progress: &Progress) -> io::Result<(super::wires::Wires, Across)> {
+fn set_up(plan: &Plan, fleet: &Fleet, seating: Seating, progress: &Progress) -> io::Result<(Wires, Across)> {
     let targets = fleet.servers.iter().map(|server| server.access.target).collect();
-    let (users, trunks) = (seating.users(plan.users), fleet.servers.len() as u32);
+    // Streams of a trunk are never inactive.
+    let trunks = if plan.inactive > 0.0 { 0 } else { fleet.servers.len() as u32 };
+    let users = seating.users(plan.users);
     let mut crowd = Crowd::at(targets, fleet.servers[0].access.clone(), 0..users, trunks)?;
     crowd.log_in(progress)?;
     crowd.become_available(progress)?;
@@ -303,20 +298,27 @@ fn set_up(plan: &Plan, fleet: &Fleet, seating: Seating, progress: &Progress) -> 
         let (user, publisher) = graph.subscription(number / others);
         crowd.say_subscription(seating.user(cluster(number), user), Action::Subscribe, seating.user(0, publisher))
     })?;
-    let (wires, said) = crowd.begin(plan.subscribers * (u32::from(plan.clusters) - 1));
-    Ok((wires, Across { said, seating }))
+    if plan.inactive > 0.0 {
+        let away = u64::from(plan.away()) * others;
+        crowd.step("inactive clients", Until::Answered(away), progress, |crowd, number| {
+            crowd.say_activity(seating.user(cluster(number), (number / others) as u32), false)
+        })?;
+        std::thread::sleep(Duration::from_millis(3 * u64::from(INACTIVE_MS)));
+    }
+    let (wires, said) = crowd.begin(plan.subscribers);
+    Ok((wires, Across::new(said, seating, &graph, plan.away())))
 }
 
 /// What was seen on the wire.
 fn across(report: &mut Report, plan: &Plan, updates: u64, crossed: Crossed) {
     let boundaries = (updates * u64::from(plan.clusters - 1)).max(1) as f64;
+    let about = "all bytes of the links, both ways, seen on the wire";
+    report.number("bytes_per_update_across", crossed.bytes as f64 / boundaries, about);
+    if plan.tls {
+        return;
+    }
     let about = "seen on the wire, to each cluster with subscribers";
     report.number("messages_per_update_across", crossed.updates as f64 / boundaries, about);
-    report.number(
-        "bytes_per_update_across",
-        crossed.bytes as f64 / boundaries,
-        "all bytes of the links, both ways, seen on the wire",
-    );
     report.number(
         "gathered",
         crossed.gathered as f64 / crossed.updates.max(1) as f64,
@@ -326,24 +328,4 @@ fn across(report: &mut Report, plan: &Plan, updates: u64, crossed: Crossed) {
         report.number("updates_per_complex", crossed.gathered as f64 / crossed.complex as f64, "updates in each of those");
     }
     report.count("others_across", crossed.others, "everything else, beside acknowledgements and pings");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everybody_sits_in_its_cluster_and_is_found_there() {
-        let seating = Seating { clusters: 3, nodes: 2 };
-        let mut seen: Vec<u32> = (0..3).flat_map(|cluster| (0..8).map(move |nth| seating.user(cluster, nth))).collect();
-        for cluster in 0..3 {
-            for nth in 0..8 {
-                let user = seating.user(cluster, nth);
-                assert_eq!(seating.place(user), (cluster, nth));
-                assert_eq!(user % 6 / 2, cluster, "its trunk is to a node of its cluster");
-            }
-        }
-        seen.sort_unstable();
-        assert_eq!(seen, (0..seating.users(8)).collect::<Vec<_>>());
-    }
 }

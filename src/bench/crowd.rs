@@ -135,6 +135,11 @@ impl Crowd {
         self.say(user, |encoder, out, tag| encoder.subscription(out, tag, &fields))
     }
 
+    /// A user's client is looked at, or not.
+    pub fn say_activity(&mut self, user: u32, active: bool) -> io::Result<()> {
+        self.say(user, |encoder, out, tag| encoder.activity(out, tag, active))
+    }
+
     /// Everybody logs out; returns when the node has ended every connection.
     pub fn log_out(self) -> io::Result<Directory> {
         self.wires.farewell(&Crowd::last_words())?;

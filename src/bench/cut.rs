@@ -5,7 +5,7 @@
 //! is told. Invariant: a state is right when it is the last one that its user has said, and every subscriber who was told that the
 //! user is gone has been told of it since.
 
-use super::cluster::Across;
+use super::across::Across;
 use super::report::Report;
 use super::talk::{STALL, Traffic};
 use super::tap::Taps;
@@ -123,7 +123,7 @@ impl Cut<'_> {
     fn change(&mut self, user: u32) -> io::Result<()> {
         let view = &mut self.views[user as usize];
         self.wrong += usize::from(view.is_right());
-        (view.said, view.owed, view.right) = (view.said + 1, self.across.audience(), 0);
+        (view.said, view.owed, view.right) = (view.said + 1, self.across.audience(user), 0);
         let mut out = Vec::new();
         self.across.make(user, view.said, &mut out);
         self.wires.send(self.across.conn(user), &out)

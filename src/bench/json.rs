@@ -153,7 +153,7 @@ impl Traffic for Presences {
         self.refusal.as_deref()
     }
 
-    fn audience(&self) -> u32 {
+    fn audience(&self, _: u32) -> u32 {
         self.audience
     }
 

@@ -4,7 +4,7 @@
 //! no certificate is looked at, no session comes back by a ticket. Invariant: of what is heard once the handshake is done, every
 //! record counts.
 
-use crate::client::tls::anybody;
+use crate::base::trust::anybody;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::crypto::aws_lc_rs::{self as library, cipher_suite::TLS13_AES_128_GCM_SHA256};
 use rustls::pki_types::ServerName;

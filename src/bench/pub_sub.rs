@@ -212,7 +212,7 @@ impl Traffic for Messages {
         self.refusal.as_deref()
     }
 
-    fn audience(&self) -> u32 {
+    fn audience(&self, _: u32) -> u32 {
         self.audience
     }
 

@@ -93,7 +93,8 @@ struct Child {
 
 struct Running(std::process::Child);
 
-struct Dir(PathBuf);
+/// A directory that ends with it.
+pub(super) struct Dir(PathBuf);
 
 /// The configuration of a benchmark's node: no limit of a single client is in the way of what is measured.
 pub fn config(cores: Vec<u16>, speaks: Speaks) -> Config {
@@ -168,6 +169,14 @@ impl Server {
         self.admin.is_some()
     }
 
+    /// Where it is managed.
+    ///
+    /// # Errors
+    /// It isn't known.
+    pub fn managed(&self) -> io::Result<&Client> {
+        self.admin.as_ref().ok_or_else(|| io::Error::other("accounts are made at the admin address: say --admin"))
+    }
+
     /// Whether it has found all nodes that it is to find, of which there are so many.
     pub fn has_found(&self, others: usize) -> io::Result<bool> {
         let Some(admin) = &self.admin else { return Ok(true) };
@@ -195,8 +204,7 @@ impl Server {
     /// # Errors
     /// It isn't known where the node takes that.
     pub fn add_user(&self, user: u32, password: Option<&str>) -> io::Result<bool> {
-        let admin = self.admin.as_ref().ok_or_else(|| io::Error::other("accounts are made at the admin address: say --admin"))?;
-        match admin.add_user(&self.access.jid(user), password) {
+        match self.managed()?.add_user(&self.access.jid(user), password) {
             Ok(()) => Ok(true),
             Err(ClientError::Refused { status: 409, .. }) => Ok(false),
             Err(error) => Err(io::Error::other(error)),
@@ -282,11 +290,15 @@ impl Drop for Running {
 }
 
 impl Dir {
-    fn new() -> io::Result<Dir> {
+    pub fn new() -> io::Result<Dir> {
         let dir = std::env::temp_dir().join(format!("fanal-bench-{}", std::process::id()));
         let dir = (0..).map(|n| dir.with_extension(n.to_string())).find(|dir| !dir.exists()).expect("numbers don't end");
         std::fs::create_dir(&dir)?;
         Ok(Dir(dir))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     fn config(&self) -> PathBuf {

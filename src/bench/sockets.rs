@@ -59,7 +59,7 @@ impl Traffic for Frames {
         bytes.len() - rest
     }
 
-    fn audience(&self) -> u32 {
+    fn audience(&self, _: u32) -> u32 {
         self.audience
     }
 

@@ -21,7 +21,7 @@ const LONGEST_NS: u64 = 60_000_000_000;
 const TIMED: u32 = 8;
 /// Longest wait for the next due update of an open loop.
 const NAP: Duration = Duration::from_millis(1);
-/// Below this the generator looks instead of sleeping.
+/// Below this the generator looks instead of sleeping, if it has a processor for itself.
 const SPIN: Duration = Duration::from_micros(1500);
 /// An open loop whose updates are closer to each other than this sends so often what has become due, since a front end gathers for
 /// a moment too. Latency counts from when each update was meant to be sent.
@@ -44,8 +44,8 @@ pub trait Traffic {
         None
     }
 
-    /// How many users hear of each update.
-    fn audience(&self) -> u32;
+    /// How many users hear of each of a user's updates.
+    fn audience(&self, user: u32) -> u32;
 
     /// Length of an update as a user with a connection of its own gets it.
     fn event_bytes(&self) -> usize;
@@ -84,7 +84,8 @@ pub struct Balance {
 #[derive(Clone, Copy, Default)]
 struct Speaker {
     sent: u32,
-    /// Deliveries that are still to come.
+    /// Deliveries of each update, and those that are still to come.
+    audience: u32,
     outstanding: u32,
     due: bool,
 }
@@ -94,6 +95,8 @@ pub struct Talk<T> {
     pub wires: Wires,
     traffic: T,
     pace: Pace,
+    /// The generator never looks when it can sleep.
+    sleeps: bool,
     speakers: Vec<Speaker>,
     /// Closed loop: when each update on its way was sent, `window` per user, in nanoseconds since `began`.
     sent_at: Vec<u64>,
@@ -118,9 +121,10 @@ impl<T: Traffic> Talk<T> {
         Talk {
             out: vec![Vec::new(); wires.len()],
             wires,
+            speakers: (0..users).map(|user| Speaker { audience: traffic.audience(user), ..Speaker::default() }).collect(),
             traffic,
             pace: Pace::Open { per_second: 0.0 },
-            speakers: vec![Speaker::default(); users as usize],
+            sleeps: false,
             sent_at: Vec::new(),
             scheduled: 0,
             before: vec![0; users as usize],
@@ -133,6 +137,11 @@ impl<T: Traffic> Talk<T> {
             deliveries: 0,
             surplus: 0,
         }
+    }
+
+    /// From now on the generator sleeps until something is due or comes: what shares its processor can run meanwhile.
+    pub fn sleep(&mut self) {
+        self.sleeps = true;
     }
 
     /// Sets the pace; nothing may be on its way.
@@ -203,8 +212,10 @@ impl<T: Traffic> Talk<T> {
     /// How long there is nothing to do but listen.
     fn patience(&self, now: Instant) -> Duration {
         let Pace::Open { per_second } = self.pace else { return STALL };
-        let left = meant_s(self.scheduled, per_second) - (now - self.began).as_secs_f64();
-        if left > SPIN.as_secs_f64() { NAP } else { Duration::ZERO }
+        let since = now - self.began;
+        let left = goes_out(meant_s(self.scheduled, per_second), per_second) - since.as_secs_f64();
+        let left = Duration::from_secs_f64(left.clamp(0.0, 2.0 * SPIN.as_secs_f64()));
+        if self.sleeps || left > SPIN { left.min(NAP) } else { Duration::ZERO }
     }
 
     /// Sends what is due.
@@ -220,10 +231,10 @@ impl<T: Traffic> Talk<T> {
                 }
             }
             Pace::Closed { window } => {
-                let audience = self.traffic.audience();
                 let mut due = std::mem::take(&mut self.due);
                 for user in due.drain(..) {
                     self.speakers[user as usize].due = false;
+                    let audience = self.speakers[user as usize].audience;
                     while self.speakers[user as usize].outstanding + audience <= audience * window {
                         let at = user * window + self.speakers[user as usize].sent % window;
                         self.sent_at[at as usize] = since.as_nanos() as u64;
@@ -243,7 +254,7 @@ impl<T: Traffic> Talk<T> {
 
     fn say(&mut self, user: u32) {
         let (conn, speaker) = (self.traffic.conn(user), &mut self.speakers[user as usize]);
-        speaker.outstanding += self.traffic.audience();
+        speaker.outstanding += speaker.audience;
         speaker.sent += 1;
         let out = &mut self.out[conn as usize];
         if out.is_empty() {
@@ -257,9 +268,9 @@ impl<T: Traffic> Talk<T> {
     fn listen(&mut self, patience: Duration) -> io::Result<usize> {
         let Talk { wires, traffic, pace, speakers, sent_at, before, began, due, chunks, latency, deliveries, surplus, .. } = self;
         let users = speakers.len() as u64;
-        let (room, window) = match *pace {
-            Pace::Closed { window } => (traffic.audience() * (window - 1), window),
-            Pace::Open { .. } => (0, 0),
+        let window = match *pace {
+            Pace::Closed { window } => window,
+            Pace::Open { .. } => 0,
         };
         let heard = wires.listen(patience, |conn, bytes| {
             *chunks = chunks.wrapping_add(1);
@@ -283,7 +294,7 @@ impl<T: Traffic> Talk<T> {
                     };
                     latency.saturating_record_n(now.saturating_sub(sent).max(1), u64::from(count));
                 }
-                if window > 0 && speaker.outstanding <= room && !speaker.due {
+                if window > 0 && speaker.outstanding <= speaker.audience * (window - 1) && !speaker.due {
                     speaker.due = true;
                     due.push(user);
                 }
@@ -309,6 +320,12 @@ pub fn number(digits: &[u8]) -> Option<u32> {
 /// When the update of this number is meant to be sent, in seconds since an open loop began. A loop without a rate sends none.
 fn meant_s(number: u64, per_second: f64) -> f64 {
     if per_second > 0.0 { number as f64 / per_second } else { f64::INFINITY }
+}
+
+/// When it goes out: with what else is due in the same tick.
+fn goes_out(meant_s: f64, per_second: f64) -> f64 {
+    let tick = TICK.as_secs_f64();
+    if per_second * tick > 1.0 { (meant_s / tick).ceil() * tick } else { meant_s }
 }
 
 /// Until when an open loop sends now what is due, in seconds since it began.

@@ -1,7 +1,7 @@
 //! What really crosses between clusters: links are led through here, and their frames read on the wire.
 //!
 //! Lives on: two threads for each connection that is led through. Serves G6, Z5, Z6, Z10. It is told nothing by the nodes: what it
-//! counts are the frames that it sees. Invariant: every byte goes on as it came, whatever it means.
+//! counts are the frames that it sees, and inside TLS their bytes. Invariant: every byte goes on as it came, whatever it means.
 
 use crate::presence::frame as events;
 use crate::wire::complex::Unpacker;
@@ -50,6 +50,7 @@ impl Sub for Crossed {
 /// The counts of all connections together.
 #[derive(Default)]
 struct Counts {
+    sealed: bool,
     updates: AtomicU64,
     gathered: AtomicU64,
     complex: AtomicU64,
@@ -77,12 +78,16 @@ impl Counts {
 }
 
 /// Addresses that lead to others, and what has been seen there.
-#[derive(Default)]
 pub struct Taps {
     counts: Arc<Counts>,
 }
 
 impl Taps {
+    /// `sealed`: what is led through is inside TLS. Then it's taken to be between clusters, and its bytes alone are counted.
+    pub fn new(sealed: bool) -> Taps {
+        Taps { counts: Arc::new(Counts { sealed, ..Counts::default() }) }
+    }
+
     /// Leads whoever connects to the address it gives on to `to`, for as long as the process lasts.
     ///
     /// # Errors
@@ -142,7 +147,7 @@ fn lead(near: TcpStream, far: TcpStream, counts: &Arc<Counts>) {
 /// Passes on what comes until one end closes. An error is something that can't be read.
 fn pass(mut from: &TcpStream, mut to: &TcpStream, counts: &Counts) -> Result<(), String> {
     let mut buffer = vec![0; READ_BYTES];
-    let mut reader = Reader::new().map_err(|error| error.to_string())?;
+    let mut reader = Reader::new(counts.sealed).map_err(|error| error.to_string())?;
     loop {
         let length = from.read(&mut buffer).unwrap_or(0);
         let bytes = &buffer[..length];
@@ -166,8 +171,8 @@ struct Reader {
 }
 
 impl Reader {
-    fn new() -> io::Result<Reader> {
-        Ok(Reader { frames: Frames::default(), unpacker: Unpacker::new(&[])?, is_between: None })
+    fn new(sealed: bool) -> io::Result<Reader> {
+        Ok(Reader { frames: Frames::default(), unpacker: Unpacker::new(&[])?, is_between: sealed.then_some(true) })
     }
 
     fn read(&mut self, bytes: &[u8], counts: &Counts) -> Result<(), String> {
@@ -175,7 +180,7 @@ impl Reader {
         if self.is_between == Some(false) {
             return Ok(());
         }
-        let mut chunk = Chunk::new(bytes);
+        let mut chunk = Chunk::new(if counts.sealed { &[] } else { bytes });
         while let Some(frame) = self.frames.next(&mut chunk, FRAME_BYTES).map_err(|why| format!("no frames of a link: {why:?}"))? {
             match link::read(&frame).map_err(|why| format!("no frame of a link: {why:?}"))? {
                 Frame::Hello(hello) | Frame::Welcome(hello) => self.is_between = Some(hello.purpose == Purpose::Between),

@@ -8,6 +8,7 @@ use super::private::{self, Carried, Private};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, Read, Write};
@@ -21,6 +22,9 @@ const READ_BYTES: usize = 256 << 10;
 const EVENTS: usize = 1024;
 /// Connections from one loopback address, which has some 28,000 ports: those that linger after an earlier run are never missed.
 const CONNECTIONS_PER_SOURCE: usize = 4096;
+/// Shortest wait that epoll knows. For shorter ones there is a clock, which epoll calls by a number that no connection has.
+const SHORTEST: Duration = Duration::from_millis(1);
+const CLOCK: u64 = u64::MAX;
 /// Longest wait for a connection to be accepted.
 const CONNECT: Duration = Duration::from_secs(20);
 
@@ -39,6 +43,7 @@ pub struct Wires {
     targets: Vec<SocketAddr>,
     wires: Vec<Wire>,
     epoll: Epoll,
+    clock: TimerFd,
     blocked: Vec<u32>,
     read: Vec<u8>,
     /// How to shake hands, if everything is said inside TLS; what was said so, as it goes over the socket; what came so, and how
@@ -62,10 +67,12 @@ impl Wires {
     pub fn to_all(targets: Vec<SocketAddr>, tls: bool) -> io::Result<Wires> {
         assert!(!targets.is_empty(), "a connection is to somebody");
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        epoll.add(&clock, EpollEvent::new(EpollFlags::EPOLLIN, CLOCK))?;
         let tls = tls.then(private::config).transpose()?;
         let (wires, blocked, read) = (Vec::new(), Vec::new(), vec![0; READ_BYTES]);
         let (sealed, plain) = (Vec::new(), Vec::new());
-        Ok(Wires { targets, wires, epoll, blocked, read, tls, sealed, plain, carried: Carried::default() })
+        Ok(Wires { targets, wires, epoll, clock, blocked, read, tls, sealed, plain, carried: Carried::default() })
     }
 
     /// Opens one more.
@@ -169,12 +176,22 @@ impl Wires {
         self.send_kept()?;
         let mut events = [EpollEvent::empty(); EVENTS];
         let patience = if self.is_blocked() { Duration::ZERO } else { patience };
+        if !patience.is_zero() && patience < SHORTEST {
+            self.clock.set(Expiration::OneShot(patience.into()), TimerSetTimeFlags::empty())?;
+        }
+        let patience = if patience.is_zero() { patience } else { patience.max(SHORTEST) };
         let patience = EpollTimeout::try_from(patience).map_err(io::Error::other)?;
         let count = match self.epoll.wait(&mut events, patience) {
             Err(nix::errno::Errno::EINTR) => 0,
             result => result?,
         };
+        let mut rung = 0;
         for event in &events[..count] {
+            if event.data() == CLOCK {
+                self.clock.wait()?;
+                rung = 1;
+                continue;
+            }
             let number = event.data() as u32;
             let Some(length) = self.receive(number)? else { continue };
             let bytes = if self.tls.is_some() { &self.plain } else { &self.read[..length] };
@@ -183,7 +200,7 @@ impl Wires {
             rest.clear();
             rest.extend_from_slice(&bytes[used..]);
         }
-        Ok(count)
+        Ok(count - rung)
     }
 
     /// Reads from a connection, behind what was left of it before; gives the length of both. `None`: there is nothing.

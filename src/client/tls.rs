@@ -2,13 +2,13 @@
 //!
 //! Lives on: the thread of its owner. Serves C8. Nothing of the system's is asked: roots come from a file.
 
+use crate::base::trust::{anybody, whoever_has};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, ProtocolVersion, RootCertStore};
-use rustls::{SignatureScheme, StreamOwned};
+use rustls::pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName};
+use rustls::{ClientConfig, ClientConnection, Error, ProtocolVersion, RootCertStore, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -54,8 +54,7 @@ impl Tls {
 
     /// The server has the first certificate in this file, whatever it says: for one that a node has signed itself.
     pub fn with_certificate(path: &Path) -> Result<Tls, TlsError> {
-        let known = certificates(path)?.into_iter().next();
-        Tls::verified(Arc::new(Known(known)), nameless())
+        Tls::verified(whoever_has(certificates(path)?.swap_remove(0)), nameless())
     }
 
     /// Anybody may be the server, and so may everybody on the way to it: for tests.
@@ -99,53 +98,6 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     match all {
         Ok(all) if all.is_empty() => Err(file(path, "it holds no certificate")),
         all => all.map_err(|why| file(path, why)),
-    }
-}
-
-/// Takes any server for the right one.
-pub fn anybody() -> Arc<dyn ServerCertVerifier> {
-    Arc::new(Known(None))
-}
-
-/// Takes a server for the right one that has this certificate; `None`: any.
-#[derive(Debug)]
-struct Known(Option<CertificateDer<'static>>);
-
-impl ServerCertVerifier for Known {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        _issuers: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        match &self.0 {
-            Some(known) if known != certificate => Err(CertificateError::ApplicationVerificationFailure.into()),
-            _ => Ok(ServerCertVerified::assertion()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

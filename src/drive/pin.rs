@@ -1,10 +1,10 @@
-//! Which processors the cores run on.
+//! Which processors the cores run on, and who goes first where several threads share one.
 //!
-//! Lives on: the main thread, before any thread is pinned (a pinned thread sees only its own processor). Serves G1.
+//! Lives on: the main thread, before any thread is pinned (a pinned thread sees only its own processor). Serves G1, G6.
 
 use crate::base::config::Fault;
 use std::collections::BTreeSet;
-use std::fs;
+use std::{fs, io};
 
 /// A processor this process may run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,18 @@ pub fn pin(id: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id })
 }
 
+/// From now on the calling thread, and threads that it starts, run only where no other thread wants to (SCHED_IDLE, sched(7)): whoever
+/// wakes up takes the processor from them at once. It takes no privilege.
+///
+/// # Errors
+/// The kernel's, when a sandbox forbids it.
+pub fn give_way() -> io::Result<()> {
+    let nothing = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the parameter during the call and keeps no pointer; 0 is the calling thread.
+    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &nothing) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +96,18 @@ mod tests {
         assert!(choose(Some(&[9]), &machine()).unwrap_err().fix.contains("choose among 0,1,2,3"));
         assert!(choose(Some(&[1, 1]), &machine()).unwrap_err().problem.contains("twice"));
         assert!(choose(Some(&[]), &machine()).is_err());
+    }
+
+    #[test]
+    fn a_thread_that_gives_way_is_scheduled_so_and_others_are_not() {
+        let policy = || {
+            let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // Field 41, counted from behind the name, which may hold spaces (proc_pid_stat(5)).
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(41 - 3).unwrap().parse::<i32>().unwrap()
+        };
+        let before = policy();
+        let given = std::thread::spawn(move || give_way().map(|()| policy())).join().unwrap();
+        assert_eq!((given.unwrap(), policy()), (libc::SCHED_IDLE, before));
     }
 
     #[test]

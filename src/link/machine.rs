@@ -10,7 +10,7 @@ use super::talk::{End, Talk, part, say};
 use super::{Ends, Incoming, LinkCounters, Notice, Refused, Settings};
 use crate::base::id::ConnId;
 use crate::base::limits::LINK_FRAME_BYTES;
-use crate::base::random::Random;
+use crate::base::random::{Random, mix};
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::wire::frame::{Chunk, Frames, HEADER_BYTES};
@@ -407,9 +407,9 @@ impl Machine {
         }
         self.heard = now;
         self.counters.connections += 1;
-        let (life, alike) = (hello.life, hello.digest == self.ends.digest);
+        let (life, pact, alike) = (hello.life, self.pact(hello.life), hello.digest == self.ends.digest);
         let notice = match meeting {
-            Meeting::First => Notice::Up { life, alike },
+            Meeting::First => Notice::Up { life, pact, alike },
             Meeting::Again => {
                 self.counters.resumed += 1;
                 self.send_again(conn, lines);
@@ -417,10 +417,17 @@ impl Machine {
             }
             Meeting::Another(unknown) => {
                 self.count_loss(unknown);
-                Notice::Restarted { life, alike, unknown }
+                Notice::Restarted { life, pact, alike, unknown }
             }
         };
         self.notices.push_back(notice);
+    }
+
+    /// A number for this end's life and the peer's: the same at both ends.
+    fn pact(&self, peer: Life) -> u64 {
+        let mine = self.pair.mine;
+        let (low, high) = if self.ends.me < self.ends.peer { (mine, peer) } else { (peer, mine) };
+        [low, high].into_iter().fold(0, |sum, Life { epoch, term }| mix(mix(sum, epoch), u64::from(term)))
     }
 
     fn send_again(&mut self, conn: ConnId, lines: &mut Lines) {

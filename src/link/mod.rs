@@ -111,13 +111,13 @@ pub enum Notice {
     /// A connection is wanted.
     Dial,
     /// The peer is there, for the first time in its life or after it was lost: it knows nothing of this node. `alike`: its
-    /// configuration agrees; if not, warn.
-    Up { life: Life, alike: bool },
+    /// configuration agrees; if not, warn. `pact`: what both ends, and no other pair of their lives, have for this one.
+    Up { life: Life, pact: u64, alike: bool },
     /// After a short break the same peer goes on. Entries are safe; updates may have been lost, so compare.
     Resumed,
     /// Another life of the peer took the place of the one before, which is gone: it knows nothing of this node. So many
     /// entries were never acknowledged; which of them arrived, nobody knows.
-    Restarted { life: Life, alike: bool, unknown: usize },
+    Restarted { life: Life, pact: u64, alike: bool, unknown: usize },
     /// The peer counts as down: silent for longer than the grace, stopped, or it broke the rules. The same of its entries.
     Lost { unknown: usize },
     /// The peer, or this end, ended or refused a connection.

@@ -37,6 +37,8 @@ pub(super) struct Membership {
 pub(super) struct TablePlace {
     pub terms: Terms,
     pub kept_by: KeptBy,
+    /// The node from which nobody takes users over, where all others' are: it keeps the table itself.
+    pub irreplaceable: Option<NodeId>,
     node: NodeId,
     link: SocketAddr,
     start: u64,
@@ -99,9 +101,15 @@ impl Membership {
             between: between(config, link)?,
             inline_max: config.presence.inline_max,
         };
+        let take_over = config.store.kind == StoreKind::Postgres;
+        let irreplaceable = match kept_by {
+            KeptBy::Node(at) if take_over && !others.is_empty() => Some(at),
+            _ => None,
+        };
         let table = TablePlace {
-            terms: Terms { lease_ms: cluster.lease_ms, take_over: config.store.kind == StoreKind::Postgres },
+            terms: Terms { lease_ms: cluster.lease_ms, take_over },
             kept_by,
+            irreplaceable,
             node,
             link,
             start: terms.epoch,
@@ -171,6 +179,7 @@ fn between(config: &Config, link: SocketAddr) -> Result<Option<Between>, Fault> 
         policy: Policy::new(config.link.non_real_time.iter().map(String::as_str)),
         link: config.link.clone(),
         dictionary,
+        is_shared: config.store.kind == StoreKind::Postgres,
     };
     between.try_out().map_err(|why| unusable(config.link.dictionary.as_deref().unwrap_or("zstd".as_ref()), &why))?;
     Ok(Some(between))

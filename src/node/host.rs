@@ -117,10 +117,13 @@ impl CoreHost {
         }
         if let Some(owners) = &self.owners {
             owners.take(&mut shard.words);
-            owners.note_users(core.0.into(), shard.homes.user_count());
+            owners.note_users(core.0.into(), shard.homes.user_count() + shard.homes.directory.count());
         }
         for remark in shard.take_remarks() {
-            tracing::warn!("{remark}");
+            match remark.warns {
+                true => tracing::warn!("{}", remark.text),
+                false => tracing::info!("{}", remark.text),
+            }
         }
         for orphan in std::mem::take(&mut shard.orphans) {
             socket::close(orphan);

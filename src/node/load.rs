@@ -4,7 +4,7 @@
 //! is never silently emptied.
 
 use super::StartError;
-use super::cluster::{KeptBy, TablePlace};
+use super::cluster::TablePlace;
 use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::SLOTS;
 use crate::ownership::Stored;
@@ -18,43 +18,33 @@ use std::sync::Arc;
 pub(super) struct Kept {
     /// The table, if this node keeps it.
     pub table: Stored,
-    /// The slots of the users who are in this store are this node's; nobody owns the others yet. A store that is shared says
-    /// nothing of that.
+    /// The slots of the users and names that are in this store are this node's; nobody owns the others yet. A store that is shared
+    /// says nothing of that.
     pub owners: Arc<[NodeId]>,
-    /// There, the slots in which there are accounts.
+    /// There, the slots in which there are accounts, or names of a directory.
     pub inhabited: BTreeSet<u16>,
 }
 
-/// From a store that nodes share, what is the deployment's: users are loaded when this node gets them. The names of a directory
-/// that is here go to the node that looks after slots without owners, and from there to the owners.
-fn load_shared(backend: &dyn Backend, shards: &mut [Shard], is_steward: bool) -> Result<Kept, StartError> {
+/// From a store that nodes share, what is the deployment's, and which clusters there are: users, and the names of a directory, are loaded when this node gets
+/// their slots.
+fn load_shared(backend: &dyn Backend, shards: &mut [Shard]) -> Result<Kept, StartError> {
     let owners: Arc<[NodeId]> = vec![NodeId::default(); SLOTS].into();
     let mut kept = Kept { table: Stored::default(), owners: owners.clone(), inhabited: BTreeSet::new() };
-    let cores = shards.len() as u16;
-    let has_names = is_steward && shards[0].out.map.directory != 0 && shards[0].out.map.directory == shards[0].out.map.cluster;
-    let mut row = |key: &[u8], value: &[u8]| match slot_of_key(Table::Meta, key) {
-        Some(slot) if has_names && key.starts_with(DIRECTORY_KEY) => {
-            let core = usize::from(home_of_slot(slot, cores).0);
-            shards[core].homes.directory.load(key, value).map_err(|_| BadRow::Fields)
-        }
-        Some(_) => Ok(()),
-        None => kept.table.load(key, value),
+    let mut row = |key: &[u8], value: &[u8]| {
+        shards.iter_mut().try_for_each(|shard| shard.load_cluster(key, value)).map_err(|_| BadRow::Fields)?;
+        if slot_of_key(Table::Meta, key).is_none() { kept.table.load(key, value) } else { Ok(()) }
     };
-    let slots = if has_names { 0..=u16::MAX } else { 0..=0 };
-    backend.load_slots(Table::Meta, slots, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
+    backend.load_slots(Table::Meta, 0..=0, &mut row, &mut |_, _| ()).map_err(StartError::Load)?;
     kept.inhabited = backend.inhabited().map_err(StartError::Load)?;
-    for shard in shards {
-        shard.homes.directory.share_store();
-        shard.out.map.set_owners(owners.clone());
-    }
+    shards.iter_mut().for_each(|shard| shard.out.map.set_owners(owners.clone()));
     Ok(kept)
 }
 
 /// Gives every stored row to the core whose it is. Facts about the deployment go to all. `table`: of a node in a cluster.
 pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard], table: Option<&TablePlace>) -> Result<Kept, StartError> {
     let (cores, node) = (shards.len() as u16, shards[0].settings.node);
-    if let Some(table) = table.filter(|table| table.terms.take_over) {
-        return load_shared(backend, shards, matches!(table.kept_by, KeptBy::Node(at) if at == node));
+    if table.is_some_and(|table| table.terms.take_over) {
+        return load_shared(backend, shards);
     }
     let (mut kept, mut owners) = (Stored::default(), vec![NodeId::default(); SLOTS]);
     for table in Table::ALL {
@@ -70,7 +60,11 @@ pub(super) fn load(backend: &dyn Backend, shards: &mut [Shard], table: Option<&T
             }
             match table {
                 Table::Accounts => owners[usize::from(slot)] = node,
-                Table::Meta => kept.load(key, value).err().into_iter().for_each(|why| _ = bad.get_or_insert(why.to_string())),
+                Table::Meta => {
+                    kept.load(key, value).err().into_iter().for_each(|why| _ = bad.get_or_insert(why.to_string()));
+                    let slot = slot_of_key(table, key).filter(|_| key.starts_with(DIRECTORY_KEY));
+                    slot.into_iter().for_each(|slot| owners[usize::from(slot)] = node);
+                }
                 _ => {}
             }
             Ok(())

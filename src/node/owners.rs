@@ -18,13 +18,13 @@ use crate::base::id::NodeId;
 use crate::base::reason::Reason;
 use crate::base::time::{Time, WallClock};
 use crate::drive::{Bell, clock};
-use crate::ownership::{Command, Event, Members, Myself, NOBODY, Refusal, Terms, decode, encode};
+use crate::ownership::{Assignment, Command, Event, Member, Members, Myself, NOBODY, Refusal, State, Terms, decode, encode};
 use crate::shard::Word;
 use crate::shard::batch::{self, Order};
 use crate::store::thread::{Port, Wake};
 use embedded::Embedded;
 use orders::{Forgetting, Question};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Desk {
         }
     }
 
-    /// So many users live on a core.
+    /// So many users live on a core; those count, too, whom it knows as the directory.
     pub fn note_users(&self, core: usize, users: usize) {
         self.users[core].store(users as u32, Relaxed);
     }
@@ -140,8 +140,15 @@ impl Opening {
             }
         };
         let (owners, users) = (owners.to_vec(), desk.users.clone());
+        if let Some(at) = place.irreplaceable {
+            tracing::warn!(
+                "the cluster: nobody takes over the users of {at}, which keeps the table of owners itself; \
+                 with cluster.coordination = \"etcd\" any node's are"
+            );
+        }
         let keeper = Keeper {
             node,
+            irreplaceable: place.irreplaceable,
             link,
             terms,
             engine,
@@ -204,6 +211,8 @@ enum Engine {
 
 struct Keeper {
     node: NodeId,
+    /// See `TablePlace`.
+    irreplaceable: Option<NodeId>,
     /// Where the other nodes connect to this one.
     link: SocketAddr,
     terms: Terms,
@@ -322,6 +331,19 @@ impl Keeper {
         let steward = self.steward;
         // What goes is given up before anything else comes.
         self.tell_cores();
+        self.go_on_with_tenure(now);
+        if let Engine::Etcd(_) = self.engine
+            && self.steward != steward
+        {
+            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
+        }
+    }
+
+    fn go_on_with_tenure(&mut self, now: Time) {
+        if self.tenure.as_mut().is_some_and(Tenure::take_replaced) {
+            tracing::warn!("the cluster: the database has this node's place for another process, or has lost it: it begins anew");
+            self.command(now, Command::Rejoin);
+        }
         if let Some(tenure) = &mut self.tenure {
             tenure.go_on(now);
             if let Engine::Embedded(embedded) = &mut self.engine {
@@ -331,11 +353,6 @@ impl Keeper {
                 }
             }
             self.tell_cores();
-        }
-        if let Engine::Etcd(_) = self.engine
-            && self.steward != steward
-        {
-            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
         }
     }
 
@@ -387,6 +404,7 @@ impl Keeper {
         self.tenure.iter_mut().for_each(|tenure| tenure.hear(&event));
         match event {
             Event::Changed(lines) => {
+                self.say_taken(&lines);
                 (self.has_news, self.knows_table) = (true, true);
                 for line in lines {
                     self.owners[usize::from(line.slot)] = line.node;
@@ -399,6 +417,7 @@ impl Keeper {
                 (self.joined, self.not_joined) = (Some(epoch), None);
             }
             Event::Member(member) => {
+                self.say_member(&member);
                 self.members.put(member);
                 self.has_new_members = true;
             }
@@ -429,6 +448,34 @@ impl Keeper {
                 (self.away, self.said_steward) = (None, None);
             }
             Event::Fenced => self.joined = None,
+        }
+    }
+
+    /// The log hears of nodes that come, go or are drained.
+    fn say_member(&self, member: &Member) {
+        let known = self.members.get(member.node).map(|known| (known.life, known.state));
+        if member.node == self.node || known == Some((member.life, member.state)) {
+            return;
+        }
+        let (node, at) = (member.node, member.link);
+        match member.state {
+            State::Serving => tracing::info!("the cluster: {node} at {at} is there"),
+            State::Draining => tracing::info!("the cluster: {node} at {at} is given no more users"),
+            State::Gone if known.is_some() => {
+                tracing::warn!("the cluster: {node} at {at} is gone: it has left, or its lease has ended")
+            }
+            State::Gone => {}
+        }
+    }
+
+    /// The log hears of what comes to this node from another.
+    fn say_taken(&self, lines: &[Assignment]) {
+        let mut taken = BTreeMap::<NodeId, usize>::new();
+        for line in lines.iter().filter(|line| line.node == self.node) {
+            *taken.entry(self.owners[usize::from(line.slot)]).or_default() += 1;
+        }
+        for (node, slots) in taken.into_iter().filter(|(node, _)| ![NOBODY, self.node].contains(node)) {
+            tracing::info!("the cluster: {slots} slots of {node} come to this node");
         }
     }
 

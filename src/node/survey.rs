@@ -7,12 +7,11 @@ use super::control::Controller;
 use crate::admin::{ClusterEntry, ClusterList, Forgotten, NodeEntry, Refusal, UserLine, UserList};
 use crate::base::id::{NodeId, Seat};
 use crate::base::jid::Bare;
-use crate::ownership::clusters::{Cluster, Clusters};
+use crate::ownership::clusters::Cluster;
 use crate::presence::survey::{Found, Inspect, merge};
-use crate::shard::Answer;
 use crate::shard::batch::Order;
+use crate::shard::{Answer, Places};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long all cores of the cluster together may take.
@@ -33,12 +32,13 @@ impl Controller {
     /// There is no such node; the first core does not answer.
     pub fn users(&mut self, after: Option<&Bare>, limit: usize, node: Option<u16>) -> Result<UserList, Refusal> {
         let inspect = Inspect::Users { after: after.cloned(), most: limit };
-        let (seats, _) = self.places()?;
-        let is_wanted = |of: NodeId| node.is_none_or(|node| of.0 == node);
-        let seats: Vec<Seat> = seats.into_iter().filter(|seat| is_wanted(seat.node)).collect();
-        let Heard { found, mut missing } = self.survey(seats, &inspect)?;
-        missing.retain(|&node| is_wanted(NodeId(node)));
-        if let Some(node) = node.filter(|_| found.is_empty() && missing.is_empty()) {
+        let mut places = self.places()?;
+        if let Some(node) = node {
+            places.seats.retain(|seat| seat.node.0 == node);
+            places.inhabited.retain(|of| of.0 == node);
+        }
+        let Heard { found, missing } = self.survey(&places, &inspect)?;
+        if let Some(node) = node.filter(|_| places.seats.is_empty() && missing.is_empty()) {
             return Err(Refusal::Missing(format!("there is no node {node} in this cluster: see fanal cluster status")));
         }
         let parts = found.into_iter().filter_map(|(seat, found)| match found {
@@ -60,10 +60,10 @@ impl Controller {
     pub(super) fn clusters(&mut self) -> Result<ClusterList, Refusal> {
         let status = Controller::cluster(self).map_err(Refusal::Unavailable)?;
         let directory = self.directory()?;
-        let (seats, known) = self.places()?;
+        let places = self.places()?;
         let keeps = directory == status.cluster;
         let heard =
-            if keeps { self.survey(seats, &Inspect::Names)? } else { Heard { found: Vec::new(), missing: BTreeSet::new() } };
+            if keeps { self.survey(&places, &Inspect::Names)? } else { Heard { found: Vec::new(), missing: BTreeSet::new() } };
         let counts = sum(&heard.found);
         let found: BTreeSet<(u16, u16)> =
             status.nodes.iter().filter(|node| node.found).map(|node| (node.cluster.unwrap_or(status.cluster), node.node)).collect();
@@ -84,7 +84,7 @@ impl Controller {
                 .collect(),
         };
         let own = self.membership.links.as_ref().and_then(|links| links.between.as_ref()).map(|between| &between.own);
-        let mut clusters: Vec<ClusterEntry> = known.others(status.cluster).chain(own).map(entry).collect();
+        let mut clusters: Vec<ClusterEntry> = places.clusters.others(status.cluster).chain(own).map(entry).collect();
         clusters.sort_unstable_by_key(|cluster| cluster.number);
         Ok(ClusterList { cluster: status.cluster, directory, clusters, missing: heard.missing.into_iter().collect() })
     }
@@ -123,11 +123,11 @@ impl Controller {
             );
             return Err(Refusal::Conflict(why));
         }
-        let (seats, _) = self.places()?;
+        let places = self.places()?;
         let until = Instant::now() + PATIENCE;
         let mut forgotten = Forgotten { gone: 0, left: users };
         while forgotten.left > 0 && Instant::now() < until {
-            let (gone, left) = self.forget_names(seats.clone(), number)?;
+            let (gone, left) = self.forget_names(&places, number)?;
             forgotten = Forgotten { gone: forgotten.gone + gone, left };
         }
         if forgotten.left == 0 {
@@ -137,8 +137,8 @@ impl Controller {
     }
 
     /// Every core of the directory deletes some names.
-    fn forget_names(&mut self, seats: Vec<Seat>, cluster: u16) -> Result<(u64, u64), Refusal> {
-        let Heard { found, missing } = self.survey(seats, &Inspect::Forget { cluster, most: PIECE })?;
+    fn forget_names(&mut self, places: &Places, cluster: u16) -> Result<(u64, u64), Refusal> {
+        let Heard { found, missing } = self.survey(places, &Inspect::Forget { cluster, most: PIECE })?;
         if let Some(node) = missing.first() {
             return Err(Refusal::Unavailable(format!("node {node} has not deleted its names: try again")));
         }
@@ -161,20 +161,19 @@ impl Controller {
         Ok(between.ok_or_else(|| Refusal::Conflict(fix.to_owned()))?.directory)
     }
 
-    fn places(&mut self) -> Result<(Vec<Seat>, Arc<Clusters>), Refusal> {
+    fn places(&mut self) -> Result<Places, Refusal> {
         match self.ask(0, Order::Places).map_err(Refusal::Unavailable)? {
-            Answer::Places(seats, clusters) => Ok((seats, clusters)),
+            Answer::Places(places) => Ok(*places),
             other => Err(Refusal::Unavailable(format!("core 0 answered {other:?}"))),
         }
     }
 
     /// Asks these cores at once, by way of the first one here.
-    fn survey(&mut self, seats: Vec<Seat>, inspect: &Inspect) -> Result<Heard, Refusal> {
-        let peers = self.membership.links.iter().flat_map(|links| &links.peers).map(|(node, _)| node.0);
-        let unknown = peers.filter(|node| seats.iter().all(|seat| seat.node.0 != *node)).collect();
-        let mut heard = Heard { found: Vec::new(), missing: unknown };
+    fn survey(&mut self, places: &Places, inspect: &Inspect) -> Result<Heard, Refusal> {
+        let unknown = places.inhabited.iter().filter(|node| places.seats.iter().all(|seat| seat.node != **node));
+        let mut heard = Heard { found: Vec::new(), missing: unknown.map(|node| node.0).collect() };
         let mut asked = BTreeMap::new();
-        for seat in seats {
+        for &seat in &places.seats {
             let ticket = self.order(0, Order::Survey { seat, inspect: inspect.clone() }).map_err(Refusal::Unavailable)?;
             asked.insert(ticket, seat);
         }
@@ -188,6 +187,8 @@ impl Controller {
             }
         }
         heard.missing.extend(asked.into_values().map(|seat| seat.node.0));
+        // Of a node that is gone, and whose users others have taken over, there is nothing to hear.
+        heard.missing.retain(|&node| places.inhabited.contains(&NodeId(node)));
         Ok(heard)
     }
 }

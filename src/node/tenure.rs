@@ -4,7 +4,8 @@
 //! whoever had it before writes nothing more), its users' rows are loaded, a page at a time, and then it's open. When it's taken
 //! away, or the lease is lost, it's closed at once, and then given up there, so that the next one need not wait. Invariants: cores
 //! are told of a slot as their own only while it's open; nothing is taken while a core has still to give something up, so what a
-//! core writes is written under the epoch that it was made in; rows under way are those of one page.
+//! core writes is written under the epoch that it was made in; rows under way are those of one page; a node whose place in the
+//! database another process has had, though its lease holds, finds out within a lease and begins anew.
 
 use crate::base::id::{NodeId, home_of_slot, slot_of};
 use crate::base::map::{self, COMING};
@@ -68,6 +69,8 @@ pub(super) struct Tenure {
     /// When it was asked last whether somebody has taken this node's place, and when nobody had.
     confirming: Time,
     confirmed: Option<Time>,
+    /// Somebody has.
+    is_replaced: bool,
     /// Orders that cores have not carried out yet.
     undone: usize,
     /// What this node had before is void: the database has to know.
@@ -100,6 +103,7 @@ impl Tenure {
             asked: None,
             confirming: Time::ZERO,
             confirmed: None,
+            is_replaced: false,
             undone: 0,
             is_new: false,
             retry_at: Time::ZERO,
@@ -142,6 +146,11 @@ impl Tenure {
             self.confirming = now;
             self.ask(Request::Confirm);
         }
+    }
+
+    /// Somebody has taken this node's place though it counted itself its holder: it stores nothing until it has joined anew.
+    pub fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.is_replaced)
     }
 
     /// When nobody had.
@@ -247,6 +256,9 @@ impl Tenure {
             return;
         }
         self.retry_at = Time::ZERO;
+        if self.taking.is_none() && now >= self.confirming + self.terms.lease() {
+            return self.confirm(now);
+        }
         if !self.giving.is_empty() {
             self.given = std::mem::take(&mut self.giving);
             return self.ask(Request::Give { slots: self.given.iter().copied().collect() });
@@ -281,7 +293,8 @@ impl Tenure {
     fn replied(&mut self, now: Time, reply: Reply) {
         let (taking, failed) = match (self.taking.take(), reply) {
             (taking, Reply::Confirmed(said)) => {
-                self.confirmed = said.is_ok().then_some(self.confirming);
+                self.confirmed = (said == Ok(true)).then_some(self.confirming);
+                self.is_replaced = said == Ok(false) && self.joined.is_some() && !self.is_new;
                 (taking, None)
             }
             (taking, Reply::Given(said)) => {

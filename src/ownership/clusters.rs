@@ -6,7 +6,7 @@
 //! operator has that forgotten; a cluster keeps its number whatever its nodes become.
 
 use crate::base::id::{MOST_CLUSTER, NodeId};
-use crate::store::rows::{BadRow, Row};
+use crate::store::rows::{BadRow, CLUSTER_KEY, Row};
 use crate::store::{Table, Write};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -21,8 +21,6 @@ pub const CLUSTER_DOMAINS: usize = 16;
 const NUMBERS: std::ops::RangeInclusive<u16> = 1..=MOST_CLUSTER;
 /// Bytes of a domain. At the limit: the same.
 const DOMAIN_BYTES: usize = 1023;
-
-const KEY: &[u8] = b"cluster:";
 
 /// A cluster that a directory knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -85,6 +83,12 @@ pub fn read_clusters(bytes: &[u8]) -> Option<Vec<Cluster>> {
     let told: Vec<Cluster> = postcard::from_bytes(bytes).ok()?;
     let sound = |cluster: Cluster| Clusters::default().claim(Some(cluster.number), cluster.identity, cluster.place).ok();
     told.into_iter().map(sound).collect()
+}
+
+/// The row of a number: what is known of the cluster, or that there is none.
+pub fn row(number: u16, cluster: Option<&Cluster>) -> Write {
+    let key = [CLUSTER_KEY, &number.to_be_bytes()].concat();
+    Write { table: Table::Meta, key, value: cluster.map(Cluster::encode) }
 }
 
 /// Why a cluster can't have a number. Each names the thing, the reason and the fix.
@@ -153,18 +157,12 @@ impl Clusters {
     /// # Errors
     /// It's one of these rows, and can't be read.
     pub fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), BadRow> {
-        let Some(number) = key.strip_prefix(KEY) else { return Ok(()) };
+        let Some(number) = key.strip_prefix(CLUSTER_KEY) else { return Ok(()) };
         let number = u16::from_be_bytes(number.try_into().map_err(|_| BadRow::Key)?);
         let Cluster { identity, place, .. } = Cluster::decode(value)?;
         let cluster = Clusters::default().claim(Some(number), identity, place).map_err(|_| BadRow::Value)?;
         self.put(cluster);
         Ok(())
-    }
-
-    /// The row of a number: what is known of the cluster, or that there is none.
-    pub fn row(&self, number: u16) -> Write {
-        let key = [KEY, &number.to_be_bytes()].concat();
-        Write { table: Table::Meta, key, value: self.get(number).map(Cluster::encode) }
     }
 
     /// From now on it's known. False: it was, like this.
@@ -217,7 +215,7 @@ mod tests {
         }
         let stored = |clusters: &Clusters| {
             let mut loaded = Clusters::default();
-            let rows = [2, 3].map(|number| clusters.row(number));
+            let rows = [2, 3].map(|number| row(number, clusters.get(number)));
             for (key, value) in rows.iter().filter_map(|row| Some((&row.key, row.value.as_ref()?))) {
                 loaded.load(key, value).unwrap();
             }
@@ -225,8 +223,8 @@ mod tests {
             loaded
         };
         assert_eq!(stored(&clusters), clusters);
-        let row = clusters.row(2);
-        assert!(clusters.remove(2) && !clusters.remove(2) && clusters.row(2).value.is_none());
+        let row = row(2, clusters.get(2));
+        assert!(clusters.remove(2) && !clusters.remove(2));
         assert_eq!(stored(&clusters), clusters);
         assert_eq!(join(&mut clusters, Some(2), 99), Ok(2), "its number is free");
         let value = row.value.unwrap();

@@ -171,6 +171,7 @@ impl Follower {
                 self.has_left = true;
                 self.fence();
             }
+            Command::Rejoin => self.rejoin(now),
             Command::Rebalance => self.asks.push(Ask::Rebalance { life }),
             Command::Forget(node) => self.asks.push(Ask::Forget { life, node }),
         }

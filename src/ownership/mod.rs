@@ -97,6 +97,8 @@ pub enum Command {
     Leave,
     /// Move slots from the fullest nodes to the emptiest. Only where nodes take over.
     Rebalance,
+    /// This node owns nothing any more, whatever its lease says, and wants to begin anew. Only where nodes take over.
+    Rejoin,
     /// An operator says that this node will never return: its slots and its number are free.
     Forget(NodeId),
 }

@@ -1,10 +1,12 @@
 //! The directory: which cluster each user is of. First come, first served.
 //!
-//! Lives on: the cores of the cluster that keeps it, each for the names whose home it would be (`moving`: when that is another one,
-//! and when a cluster is forgotten). Serves Z1, Z3. Invariants: a name has one cluster until that gives it up; what was answered is
-//! stored.
+//! Lives on: the cores of the cluster that keeps it, each for the names whose home it would be (`forget`: when a cluster is
+//! forgotten). Serves Z1, Z3. The rule: **a name is settled only in a slot that has an owner, and the first name of a slot gets it
+//! one, as a first user does**; so names are stored, fenced and taken over with their slots, and whoever looks after slots without
+//! owners has no names to keep (`Shard::comes_too_early` holds them back until then). Invariants: a name has one cluster until that
+//! gives it up; what was answered is stored.
 
-mod moving;
+mod forget;
 
 use super::control::Control;
 use super::errand::Caller;
@@ -14,7 +16,6 @@ use crate::base::jid::Bare;
 use crate::base::map::Map;
 use crate::store::rows::DIRECTORY_KEY;
 use crate::store::{Durability, Table, Write};
-use moving::Moving;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -32,10 +33,17 @@ pub enum Inquiry {
     Settle { jid: Bare, user: UserId, by: u16 },
     /// The cluster that has it.
     Settled { jid: Bare, user: UserId, cluster: u16 },
-    /// A core of the directory has kept this name for the one that looks after it now.
-    Given { jid: Bare, user: UserId, by: Seat },
-    /// That has stored it.
-    Taken { jid: Bare, user: UserId },
+}
+
+/// A cluster wants to have a number, or has moved.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claim {
+    /// The core where it logs in.
+    pub by: Seat,
+    pub number: u16,
+    pub identity: u64,
+    /// As it has said where it is.
+    pub place: Vec<u8>,
 }
 
 impl Inquiry {
@@ -44,17 +52,23 @@ impl Inquiry {
             Inquiry::Locate { jid, .. }
             | Inquiry::Located { jid, .. }
             | Inquiry::Settle { jid, .. }
-            | Inquiry::Settled { jid, .. }
-            | Inquiry::Given { jid, .. }
-            | Inquiry::Taken { jid, .. } => jid,
+            | Inquiry::Settled { jid, .. } => jid,
         }
     }
 
     /// The name whose home it is for; `None`: it is for whoever has asked.
     pub fn home(&self) -> Option<&Bare> {
         match self {
-            Inquiry::Locate { jid, .. } | Inquiry::Settle { jid, .. } | Inquiry::Given { jid, .. } => Some(jid),
-            Inquiry::Located { .. } | Inquiry::Settled { .. } | Inquiry::Taken { .. } => None,
+            Inquiry::Locate { jid, .. } | Inquiry::Settle { jid, .. } => Some(jid),
+            Inquiry::Located { .. } | Inquiry::Settled { .. } => None,
+        }
+    }
+
+    /// The name that is to be kept from now on, if it is that.
+    pub fn settles(&self) -> Option<&Bare> {
+        match self {
+            Inquiry::Settle { jid, user, .. } if *user != UserId::NOBODY => Some(jid),
+            _ => None,
         }
     }
 
@@ -76,8 +90,6 @@ impl Inquiry {
                 map.directory == map.cluster && (own || *user == UserId::NOBODY)
             }
             Inquiry::Located { .. } | Inquiry::Settled { .. } => map.directory == from,
-            // They never leave the cluster that keeps the directory.
-            Inquiry::Given { .. } | Inquiry::Taken { .. } => false,
         }
     }
 }
@@ -87,8 +99,6 @@ impl Inquiry {
 enum Storing {
     /// That a user comes, or goes; the cluster is told.
     Settle { jid: Bare, user: UserId, by: u16 },
-    /// A name that another core has kept.
-    Given { jid: Bare, user: UserId, by: Seat },
     /// That names of a forgotten cluster go.
     Forget { caller: Caller, gone: u64, left: u64 },
 }
@@ -103,7 +113,6 @@ pub struct Directory {
     unsure: BTreeMap<Bare, u64>,
     /// The domains of each cluster; of one that isn't here, any.
     domains: BTreeMap<u16, BTreeSet<String>>,
-    moving: Moving,
     /// Names asked for, settled, and not given to a cluster because of another one or of their domain.
     pub located: u64,
     pub settled: u64,
@@ -112,9 +121,8 @@ pub struct Directory {
 
 impl Directory {
     pub fn new(hasher: ahash::RandomState) -> Directory {
-        let (names, storing, domains) = (HashMap::with_hasher(hasher), BTreeMap::new(), BTreeMap::new());
-        let (unsure, moving) = (BTreeMap::new(), Moving::default());
-        Directory { names, storing, unsure, domains, moving, located: 0, settled: 0, denied: 0 }
+        let (storing, unsure, domains) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Directory { names: HashMap::with_hasher(hasher), storing, unsure, domains, located: 0, settled: 0, denied: 0 }
     }
 
     /// The domains of each cluster that has logged in: it gets no names of others.
@@ -152,7 +160,7 @@ impl Directory {
         self.names.retain(|jid, _| !goes(jid));
         self.unsure.retain(|jid, _| !goes(jid));
         self.storing.retain(|_, storing| match storing {
-            Storing::Settle { jid, .. } | Storing::Given { jid, .. } => !goes(jid),
+            Storing::Settle { jid, .. } => !goes(jid),
             Storing::Forget { .. } => true,
         });
     }
@@ -203,8 +211,7 @@ impl Directory {
         match self.storing.remove(&ticket) {
             None => return false,
             Some(Storing::Settle { jid, user, by }) => self.settle_stored(ticket, (jid, user, by), stored, out),
-            Some(Storing::Given { jid, user, by }) => self.given_stored(ticket, (jid, user, by), stored, out),
-            Some(Storing::Forget { caller, gone, left }) => moving::forgotten(caller, gone, left, stored, out),
+            Some(Storing::Forget { caller, gone, left }) => forget::forgotten(caller, gone, left, stored, out),
         }
         true
     }
@@ -216,11 +223,10 @@ impl Directory {
         if stored {
             self.settled += 1;
             let cluster = if user == UserId::NOBODY { 0 } else { by };
-            answer(Inquiry::Settled { jid: jid.clone(), user, cluster }, by, out);
+            answer(Inquiry::Settled { jid, user, cluster }, by, out);
         } else if self.names.get(&jid) == Some(&user) {
             self.names.remove(&jid);
         }
-        self.hand_on_stored(jid, out);
     }
 }
 

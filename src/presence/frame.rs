@@ -4,6 +4,7 @@
 //! panics.
 
 use super::farewell;
+use crate::base::random::mix;
 use crate::wire::event::{self, BatchWriter, Event, Head};
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::native::{Kind, Show};
@@ -126,13 +127,7 @@ pub fn digest(block: &[u8]) -> u64 {
     let mixed = |frame: &[u8]| {
         let Head { session, version, .. } = head(frame);
         let (session, version) = (u64::from(session.0), u64::from(version.epoch) << 32 | u64::from(version.sequence));
-        // The finish of splitmix64, twice: close numbers give unlike ones.
-        [session, version].into_iter().fold(u64::from(is_farewell(&head(frame))), |sum, number| {
-            let sum = (sum ^ number).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let sum = (sum ^ sum >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let sum = (sum ^ sum >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-            sum ^ sum >> 31
-        })
+        mix(mix(u64::from(is_farewell(&head(frame))), session), version)
     };
     frames(block).fold(0, |sum, frame| sum.wrapping_add(mixed(frame)))
 }

@@ -8,6 +8,7 @@ use super::home::Homes;
 use super::outbox::Outbox;
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
+use crate::base::reason::Reason;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -55,6 +56,10 @@ impl Homes {
     /// Answers a survey of this core; what must be stored first is answered then.
     pub fn survey(&mut self, Survey { caller, inspect }: Survey, out: &mut Outbox) {
         let found = match inspect {
+            Inspect::Names | Inspect::Forget { .. } if out.map.is_any_coming() => {
+                let why = "names are on their way to another node: try again";
+                return caller.refuse(Reason::HomeOutOfReach, why.to_owned(), out);
+            }
             Inspect::Users { after, most } => self.list(after.as_ref(), most),
             Inspect::Names => Found::Names(self.directory.counts()),
             Inspect::Forget { cluster, most } => return self.directory.forget(cluster, most, caller, out),

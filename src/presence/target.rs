@@ -3,6 +3,7 @@
 use super::control::Control;
 use crate::base::id::slot_of;
 use crate::base::jid::Bare;
+use crate::store::rows::CLUSTERS_SLOT;
 
 impl Control {
     /// The slot of the user whose home it is for; `None`: it's for an edge, for the users of one core, or may be for a relay.
@@ -24,6 +25,7 @@ impl Control {
             Control::Fetched(fetched) => of(&fetched.fetch.from),
             Control::Directed(directed) => of(&directed.to),
             Control::Directory(inquiry) => inquiry.home().and_then(of),
+            Control::Number(_) => Some(CLUSTERS_SLOT),
             Control::Watch { .. }
             | Control::Compare(_)
             | Control::Compared { .. }
@@ -45,6 +47,7 @@ impl Control {
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)
+            | Control::Unnumbered { .. }
             | Control::Survey(_) => None,
         }
     }

@@ -347,8 +347,6 @@ impl Shard {
             }
             Inquiry::Settle { jid, user, by } => homes.directory.settle(jid, user, by, out),
             Inquiry::Settled { jid, user, cluster } => homes.settled(now, (jid, user, cluster), edge, out),
-            Inquiry::Given { jid, user, by } => homes.directory.given(jid, user, by, out),
-            Inquiry::Taken { jid, user } => homes.directory.taken(jid, user, out),
             Inquiry::Located { jid, cluster } => self.located(now, jid, cluster),
         }
     }

@@ -27,7 +27,19 @@ impl Shard {
         let (home, caller) = (self.out.map.home_of(&jid), Caller { seat: self.out.map.here, who });
         match self.out.refusal(home) {
             Some(reason) => caller.refuse(reason, format!("{jid}: {}", reason.text()), &mut self.out),
-            None => self.out.send(home, Control::Errand(Box::new(Errand { jid, caller, what }))),
+            None => {
+                self.note_order(who, home);
+                self.out.send(home, Control::Errand(Box::new(Errand { jid, caller, what })));
+            }
+        }
+    }
+
+    /// The operator waits for the answer of another node, if that's who asks.
+    fn note_order(&mut self, who: Who, home: Seat) {
+        if let Who::Operator { ticket } = who
+            && home.node != self.out.map.here.node
+        {
+            self.orders.insert(ticket, home.node);
         }
     }
 
@@ -36,7 +48,10 @@ impl Shard {
         let caller = Caller { seat: self.out.map.here, who };
         match self.out.refusal(seat) {
             Some(reason) => caller.refuse(reason, reason.text().to_owned(), &mut self.out),
-            None => self.out.send(seat, Control::Survey(Box::new(Survey { caller, inspect }))),
+            None => {
+                self.note_order(who, seat);
+                self.out.send(seat, Control::Survey(Box::new(Survey { caller, inspect })));
+            }
         }
     }
 
@@ -69,7 +84,10 @@ impl Shard {
     /// The home has answered.
     pub(super) fn answered(&mut self, who: Who, answer: Answer) {
         match who {
-            Who::Operator { ticket } => self.answers.extend(to_operator(answer).map(|answer| (ticket, answer))),
+            Who::Operator { ticket } => {
+                self.orders.remove(&ticket);
+                self.answers.extend(to_operator(answer).map(|answer| (ticket, answer)));
+            }
             Who::Client { slot, generation, nonce } => {
                 let conn = ConnId { slot, generation };
                 // It may have gone meanwhile, or have begun anew.
@@ -101,6 +119,11 @@ impl Shard {
         for (conn, nonce) in self.log_ins.waiting(|jid| map.home_of(jid).node == node) {
             let who = Who::Client { slot: conn.slot, generation: conn.generation, nonce };
             self.answered(who, Answer::Refused { reason: Reason::HomeOutOfReach, detail: String::new() });
+        }
+        let lost: Vec<u64> = self.orders.iter().filter(|(_, of)| **of == node).map(|(ticket, _)| *ticket).collect();
+        for ticket in lost {
+            let (reason, detail) = (Reason::HomeOutOfReach, Reason::HomeOutOfReach.text().to_owned());
+            self.answered(Who::Operator { ticket }, Answer::Refused { reason, detail });
         }
     }
 

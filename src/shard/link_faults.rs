@@ -1,12 +1,14 @@
-//! Links that come to nothing: why, counted by reason, kept for whoever asks after a node, and said in the log.
+//! What the log hears of links: who is found and who is out of reach, and why a link comes to nothing, which is counted by reason
+//! and kept for whoever asks after a node.
 //!
 //! Lives on: every core of a node that has links. Serves Z2, G4, G5. Invariants: what strangers do is counted and said, and never
-//! kept by their names; the log hears of one peer every [`QUIET`] at most, and of the same thing once until it was better.
+//! kept by their names; the log hears why of one peer every [`QUIET`] at most, and of the same reason once until it was better;
+//! of who is found and lost it hears from one core.
 
 use super::Shard;
 use super::connection::Doorway;
 use super::links::{Far, Lane};
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, CoreId};
 use crate::base::reason::LinkReason;
 use crate::base::time::Time;
 use crate::front::translate::Translate;
@@ -27,7 +29,15 @@ pub(super) struct Faults {
     pub tls_failed: u64,
     /// By configured peer; one place for everybody else.
     said: BTreeMap<Option<Site>, Said>,
-    remarks: Vec<String>,
+    remarks: Vec<Remark>,
+}
+
+/// A line for the log.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Remark {
+    pub text: String,
+    /// Something for an operator to look at.
+    pub warns: bool,
 }
 
 /// What was said of a peer last.
@@ -54,9 +64,14 @@ impl Faults {
         self.said.remove(&Some(site));
     }
 
+    /// The log is to hear this, and an operator to look at it.
+    pub fn warn(&mut self, text: String) {
+        self.remarks.push(Remark { text, warns: true });
+    }
+
     /// The log is to hear this.
-    pub fn remark(&mut self, remark: String) {
-        self.remarks.push(remark);
+    fn note(&mut self, text: String) {
+        self.remarks.push(Remark { text, warns: false });
     }
 
     fn say(&mut self, now: Time, peer: Option<Site>, from: Option<IpAddr>, why: &str) {
@@ -71,15 +86,30 @@ impl Faults {
                 Some(peer) => format!("the link with {peer}: {}", said.why),
                 None => format!("a link {}", said.why),
             };
-            self.remark(remark);
+            self.warn(remark);
         }
     }
 }
 
 impl Shard {
     /// What is to be said in the log.
-    pub fn take_remarks(&mut self) -> Vec<String> {
+    pub fn take_remarks(&mut self) -> Vec<Remark> {
         std::mem::take(&mut self.link_faults.remarks)
+    }
+
+    /// A node is found: each core knows, one says so.
+    pub(super) fn say_found(&mut self, site: Site) {
+        if self.settings.core == CoreId(0) {
+            let at = self.address_of(site).map(|address| format!(" at {address}")).unwrap_or_default();
+            self.link_faults.note(format!("{site} is found{at}"));
+        }
+    }
+
+    /// A node that was found is out of reach.
+    pub(super) fn say_lost(&mut self, site: Site) {
+        if self.settings.core == CoreId(0) {
+            self.link_faults.warn(format!("{site} is out of reach"));
+        }
     }
 
     /// The translator of a connection that was made for a lane. `None`: there can be none, and the lane knows it.

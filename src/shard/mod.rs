@@ -42,7 +42,7 @@ pub use clients::ClientLine;
 pub use expect::EXPECTED;
 pub use link_report::{LinkReport, PeerReport};
 pub use links::{Between, LinkTerms};
-pub use operate::Answer;
+pub use operate::{Answer, Places};
 pub use owners::{Row, Word};
 
 use crate::base::credentials::{ITERATIONS, SALT_BYTES, ScramCredentials};
@@ -70,6 +70,7 @@ use crate::store::Table;
 use crate::wire::encode::Encoder;
 use ahash::RandomState;
 use batch::Entry;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -207,6 +208,8 @@ pub struct Shard {
     registrations: register::Registrations,
     /// Answers to the operator, by ticket.
     pub answers: Vec<(u64, Answer)>,
+    /// The operator's orders that other nodes are to answer, by ticket.
+    orders: BTreeMap<u64, NodeId>,
     /// For other cores, by core.
     entries: Vec<Vec<Entry>>,
     connections: Vec<Option<connection::Connection>>,
@@ -276,6 +279,7 @@ impl Shard {
             deriving: Vec::new(),
             registrations: register::Registrations::default(),
             answers: Vec::new(),
+            orders: BTreeMap::new(),
             entries: (0..cores).map(|_| Vec::new()).collect(),
             connections: Vec::new(),
             peers: Vec::new(),
@@ -327,9 +331,10 @@ impl Shard {
         let deadline = self.watch_over(now);
         self.work_off(now);
         let links = self.go_on_with_links(now);
+        let log_ins = self.go_on_with_log_ins(now);
         let clusters = self.go_on_with_clusters(now);
         self.work_off(now);
-        [handshakes, reading, deadline, links, clusters].into_iter().flatten().min()
+        [handshakes, reading, deadline, links, log_ins, clusters].into_iter().flatten().min()
     }
 
     /// The invariants of this core's tables; the simulator calls it after every step.

@@ -2,13 +2,14 @@
 
 use super::batch::{Command, Order};
 use super::{ClientLine, LinkReport, Shard};
-use crate::base::id::{ConnId, Seat};
+use crate::base::id::{ConnId, NodeId, Seat};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::metrics::snapshot::Snapshot;
 use crate::ownership::clusters::Clusters;
 use crate::presence::errand::Who;
 use crate::presence::survey::Found;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a core answers.
@@ -24,8 +25,18 @@ pub enum Answer {
     /// The cluster that a user is of; `None`: of none.
     Located(Option<u16>),
     Found(Box<Found>),
-    /// The cores of this node's cluster, as far as it has heard of them; and the clusters that the directory has told of.
-    Places(Vec<Seat>, Arc<Clusters>),
+    Places(Box<Places>),
+}
+
+/// Where users of this cluster may be, and which other clusters there are.
+#[derive(Debug)]
+pub struct Places {
+    /// The cores of this cluster, as far as this node has heard of them.
+    pub seats: Vec<Seat>,
+    /// The nodes that own slots.
+    pub inhabited: BTreeSet<NodeId>,
+    /// As the directory has told of them.
+    pub clusters: Arc<Clusters>,
 }
 
 impl Shard {
@@ -35,8 +46,9 @@ impl Shard {
             Order::Errand { jid, what } => self.send_errand(jid, Who::Operator { ticket }, what),
             Order::Survey { seat, inspect } => self.send_survey(seat, Who::Operator { ticket }, inspect),
             Order::Places => {
-                let places = Answer::Places(self.out.map.seats(), self.links.clusters());
-                self.answers.push((ticket, places));
+                let (map, clusters) = (&self.out.map, self.links.clusters());
+                let places = Places { seats: map.seats(), inhabited: map.inhabited(), clusters };
+                self.answers.push((ticket, Answer::Places(Box::new(places))));
             }
             Order::ForgetCluster(number) => {
                 let done = Answer::Done(self.forget_cluster(now, number));

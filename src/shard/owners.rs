@@ -1,9 +1,10 @@
 //! Who owns which users, as this core is told; and what waits until it's known, or until a slot has an owner.
 //!
 //! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
-//! keeps the table: there are no users in them. Who is to come into being there waits at the steward until the slot has an owner,
-//! and goes there. Invariants: nobody comes into being where no owner is; what was sent to where a slot was before goes on to where
-//! it is; what waits is refused in the end, and what can't be, because nobody waits for it, is made good when the owners are known.
+//! keeps the table: there are no users in them, and no names of a directory. Who is to come into being there, and what name is to be
+//! settled, waits at the steward until the slot has an owner, and goes there. Invariants: nobody comes into being where no owner is;
+//! what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be, because
+//! nobody waits for it, is made good when the owners are known.
 
 use super::Shard;
 use crate::base::id::{NodeId, UserId, slot_of};
@@ -13,7 +14,7 @@ use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, SessionEvent};
 use crate::presence::errand::What;
 use crate::store::Table;
-use crate::store::rows::slot_of_key;
+use crate::store::rows::{CLUSTERS_SLOT, slot_of_key};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +70,7 @@ impl Shard {
         self.waiting.wanted.retain(|&slot| !map.is_owned(slot));
         let gained = map.gained_since(&before);
         self.homes.arrive(now, &mut self.edge, &mut self.out);
+        self.clusters_loaded(now);
         for (until, control) in std::mem::take(&mut self.waiting.controls) {
             match control.slot().filter(|&slot| map.is_known(slot) && !self.comes_too_early(&control)) {
                 Some(slot) => self.out.send(map.home_of_slot(slot), control),
@@ -86,9 +88,6 @@ impl Shard {
         for node in nodes {
             homes.ways_again(node, out);
             homes.documents_again(node, out);
-        }
-        if map.directory != 0 && map.directory == map.cluster {
-            homes.directory.hand_over(out);
         }
         // Of a slot that has an owner, the users' sessions stay behind with the one before.
         let has_gone = |user: UserId| before.is_owned(user.slot()) && moves(user);
@@ -109,7 +108,7 @@ impl Shard {
             self.homes.look_for_forgotten();
         }
         for (table, key, value) in rows {
-            if let Err(why) = self.homes.load(table, &key, &value) {
+            if let Err(why) = self.load(table, &key, &value) {
                 self.words.push(Word::Unreadable { slot: slot_of_key(table, &key).unwrap_or_default(), why });
             }
         }
@@ -121,6 +120,7 @@ impl Shard {
     pub(super) fn give_up_slots(&mut self, now: Time, slots: &Slots, reason: Reason) {
         self.out.map.close(slots);
         self.homes.release(now, slots, reason, &mut self.edge, &mut self.out);
+        self.numbers_go(slots);
         self.words.push(Word::CaughtUp);
         self.work_off(now);
     }
@@ -131,11 +131,16 @@ impl Shard {
         self.work_off(now);
     }
 
-    /// Whether somebody would come into being in a slot that nobody owns.
+    /// Whether somebody would come into being, or the directory would keep something, in a slot that nobody owns.
     pub(super) fn comes_too_early(&self, control: &Control) -> bool {
         let jid = match control {
+            Control::Number(_) => return !self.out.map.is_owned(CLUSTERS_SLOT),
             Control::Attach(attach) if attach.create => &attach.jid,
             Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
+            Control::Directory(inquiry) => match inquiry.settles() {
+                Some(jid) => jid,
+                None => return false,
+            },
             _ => return false,
         };
         !self.out.map.is_owned(slot_of(jid.as_str())) && self.homes.by_name(jid).is_none()
@@ -211,6 +216,8 @@ impl Shard {
                 Some(asker) => asker,
                 None => return,
             },
+            // Whoever has heard nothing of the directory asks again.
+            Control::Directory(_) | Control::Number(_) => return,
             // Ways are kept until their receiver says that they have arrived; all else is made good when the home can be reached.
             _ => return self.waiting.missed = true,
         };

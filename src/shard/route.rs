@@ -42,7 +42,9 @@ impl Shard {
 
     /// The store has answered.
     pub fn completed(&mut self, now: Time, completion: Completion) {
-        if !self.homes.directory.complete(completion.ticket, completion.result.is_ok(), &mut self.out) {
+        let (ticket, is_stored) = (completion.ticket, completion.result.is_ok());
+        let is_known = self.homes.directory.complete(ticket, is_stored, &mut self.out) || self.numbered(now, ticket, is_stored);
+        if !is_known {
             self.homes.complete(now, completion, &mut self.edge, &mut self.out);
         }
         self.work_off(now);
@@ -156,6 +158,8 @@ impl Shard {
             Control::Astray(astray) => self.astray(now, *astray),
             Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
             Control::Directory(inquiry) => self.directory(now, *inquiry),
+            Control::Number(claim) => self.number(*claim),
+            Control::Unnumbered { number, why } => self.unnumbered(number, &why),
         }
     }
 

@@ -409,7 +409,7 @@ fn check_batch(env: &mut Env, to: (usize, CoreId), batch: &mut Batch) -> Held {
     for update in batch.updates.iter() {
         let head = frame::head(update.frame);
         env.trace.bytes(u64::from(to.1.0) | 2 << 32, update.frame);
-        env.memories.crossings.crossed(to, &head)?;
+        env.memories.crossings.crossed(to, env.shape.cluster_of(to.0), &head)?;
         env.count(Happening::Crossing);
     }
     Ok(())

@@ -207,6 +207,7 @@ impl Shape {
             policy: Policy::new(self.link.non_real_time.iter().map(String::as_str)),
             link: self.link.clone(),
             dictionary: Vec::new(),
+            is_shared: false,
         }
     }
 

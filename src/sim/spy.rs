@@ -58,7 +58,7 @@ fn update(env: &mut Env, way: (usize, usize), head: Head) -> Held {
     }
     env.count(Happening::LinkUpdate);
     let to = asker(env, way.0, way.1);
-    env.memories.crossings.linked(way, to, &head)
+    env.memories.crossings.linked(way, to, env.shape.cluster_of(way.1), &head)
 }
 
 /// Who asks a node for something.

@@ -233,7 +233,7 @@ pub trait Backend: Send {
         self.load(table, &mut of_slots, progress)
     }
 
-    /// The slots in which there are accounts.
+    /// The slots in which there are accounts, or names of a directory.
     fn inhabited(&self) -> Result<BTreeSet<u16>, String> {
         let mut slots = BTreeSet::new();
         let mut note = |key: &[u8], _: &[u8]| {
@@ -245,7 +245,7 @@ pub trait Backend: Send {
     }
 
     /// See `shared::Request::Confirm`.
-    fn confirm(&mut self) -> Result<(), String> {
+    fn confirm(&mut self) -> Result<bool, String> {
         Err(NOT_SHARED.to_owned())
     }
 

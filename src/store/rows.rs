@@ -22,6 +22,10 @@ const SERIAL_KEY: &[u8] = b"serial:";
 
 /// `Meta`: the start of the keys of a directory's names: bare JID -> the user's number.
 pub const DIRECTORY_KEY: &[u8] = b"directory:";
+/// `Meta`: the start of the keys of the clusters that a directory knows: the number, big-endian. They are rows of `CLUSTERS_SLOT`.
+pub const CLUSTER_KEY: &[u8] = b"cluster:";
+/// Whoever owns this slot gives clusters their numbers.
+pub const CLUSTERS_SLOT: u16 = 0;
 /// `Meta`: the start of the keys of users of whom the directory does not know yet that they have come or gone: the same.
 pub const UNSETTLED_KEY: &[u8] = b"unsettled:";
 /// `Meta`: the start of the keys of clusters that were forgotten, by number: what told each from any other one, a `u64`.
@@ -286,6 +290,7 @@ pub fn split_serial(key: &[u8]) -> Option<u16> {
 /// The slot of the user whose row this is; `None`: the row is the deployment's.
 pub fn slot_of_key(table: Table, key: &[u8]) -> Option<u16> {
     match table {
+        Table::Meta if key.starts_with(CLUSTER_KEY) => Some(CLUSTERS_SLOT),
         Table::Meta => split_serial(key).or_else(|| {
             let name = [DIRECTORY_KEY, UNSETTLED_KEY].iter().find_map(|prefix| key.strip_prefix(*prefix))?;
             Some(slot_of(std::str::from_utf8(name).unwrap_or_default()))

@@ -31,7 +31,8 @@ pub enum Reply {
     /// `None`: somebody who is there has not given them up yet.
     Taken(Result<Option<(u32, bool)>, String>),
     Given(Result<(), String>),
-    Confirmed(Result<(), String>),
+    /// False: it stores nothing until it has taken slots anew.
+    Confirmed(Result<bool, String>),
     Page(Result<Page, String>),
 }
 

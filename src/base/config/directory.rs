@@ -1,6 +1,6 @@
 //! `[directory]`: which cluster keeps the directory of all clusters, and where it is. Without it there are no other clusters.
 
-use super::cluster::{Coordination, Peer};
+use super::cluster::Peer;
 use super::{Config, Fault};
 use serde::{Deserialize, Serialize};
 
@@ -27,10 +27,6 @@ pub(super) fn check(config: &Config) -> Result<(), Fault> {
     if cluster.number.is_none() {
         let problem = "this node's own cluster has no number";
         return Err(Fault::new("directory.cluster", problem, "write [cluster] with a number of its own, or take it out"));
-    }
-    if cluster.coordination == Coordination::Etcd && cluster.number == Some(number) {
-        let problem = "with etcd nodes come and go, and names that the directory keeps for others would go with them";
-        return Err(Fault::new("directory.cluster", problem, "have a cluster with coordination = \"embedded\" keep it"));
     }
     check_at(config, cluster.number == Some(number))
 }
@@ -92,7 +88,8 @@ mod tests {
         assert!(with("cluster = 40000").contains("from 1 to 32767"));
         let etcd = "[cluster]\nnumber = 2\nnode = 1\ncoordination = \"etcd\"\netcd = [\"http://127.0.0.1:2379\"]\n";
         let etcd = format!("{etcd}[link]\naddress = \"127.0.0.1:7402\"\n[directory]\n");
-        assert!(fault(&format!("{etcd}cluster = 2")).contains("embedded"));
-        Config::parse("fanal.toml", &format!("{etcd}cluster = 1\nat = [\"1=127.0.0.1:7410\"]")).unwrap();
+        for directory in ["cluster = 2", "cluster = 1\nat = [\"1=127.0.0.1:7410\"]"] {
+            Config::parse("fanal.toml", &format!("{etcd}{directory}")).unwrap();
+        }
     }
 }

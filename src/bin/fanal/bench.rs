@@ -1,8 +1,10 @@
 //! `fanal bench`: measures a node it starts itself, or one that runs already.
 
+mod clusters;
 mod target;
 
 use crate::failure::Failure;
+use clusters::{Cluster, TakeOver};
 use fanal::base::config::{Config, Fault};
 use fanal::bench::fanout::Door;
 use fanal::bench::progress::Progress;
@@ -10,7 +12,7 @@ use fanal::bench::pub_sub::Bus;
 use fanal::bench::report::{Report, Value};
 use fanal::bench::round::Schedule;
 use fanal::bench::server::Bench;
-use fanal::bench::{cluster, fanout, idle, memory, sockets, storm};
+use fanal::bench::{fanout, idle, memory, sockets, storm};
 use fanal::drive::pin;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -26,7 +28,8 @@ Examples:
   fanal bench storm --users 10000
   fanal bench memory --users 1000000 --subscribers 2
   fanal bench cluster --clusters 2 --nodes 2 --users 1000 --subscribers 20
-  fanal bench cluster --users 100000 --subscribers 1 --cut 10")]
+  fanal bench cluster --users 100000 --subscribers 1 --cut 10
+  fanal bench take-over --store postgres://fanal@127.0.0.1/bench --users 200000")]
 pub struct Args {
     #[command(subcommand)]
     kind: Kind,
@@ -44,6 +47,8 @@ enum Kind {
     Idle(Idle),
     /// The same frames and sockets without presence: the physical limit of a fan-out.
     Floor(Floor),
+    /// A node of two that share a database is killed: how long it takes the other one to load its users, and until they can log in.
+    TakeOver(TakeOver),
     /// Users of one cluster change presence, their subscribers are in others: what crosses, read on the wire, and what it takes.
     Cluster(Cluster),
 }
@@ -202,40 +207,6 @@ struct Floor {
     common: Common,
 }
 
-#[derive(clap::Args)]
-struct Cluster {
-    /// Clusters: the users of the first one speak, those of the others listen.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(2..=16))]
-    clusters: u16,
-    /// Nodes of each cluster, each a process on a processor of its own as far as there are any.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
-    nodes: u16,
-    /// Users of each cluster.
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
-    users: u32,
-    /// Subscribers of each user of the first cluster, in each other cluster.
-    #[arg(long, value_name = "F", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    subscribers: u32,
-    #[command(flatten)]
-    pacing: Pacing,
-    /// Let changes wait for complex messages (link.non_real_time = ["show"]), so that many cross as one.
-    #[arg(long)]
-    patient: bool,
-    /// Don't lead the links through what reads them: faster, and nothing is known of what crossed.
-    #[arg(long)]
-    untapped: bool,
-    /// Cut the links between the clusters three times for so long, and measure what it takes until everybody sees everybody as they
-    /// are: when nobody, one of a hundred and everybody has changed meanwhile. No rounds are taken then.
-    #[arg(long, value_name = "S", value_parser = read_time)]
-    cut: Option<Duration>,
-    /// Processor of the load generator. By default the kernel chooses.
-    #[arg(long, value_name = "N")]
-    load_core: Option<usize>,
-    /// Print one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
 /// The greatest number taken on the command line.
 const MOST: f64 = 1e9;
 
@@ -246,7 +217,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Kind::Storm(args) => (args.common.json, storm(args)),
         Kind::Idle(args) => (args.common.json, idle(args)),
         Kind::Floor(args) => (args.common.json, floor(args)),
-        Kind::Cluster(args) => (args.json, cluster(args)),
+        Kind::TakeOver(args) => (args.json, clusters::take_over(args)),
+        Kind::Cluster(args) => (args.json, clusters::across(args)),
     };
     let report = report?;
     let text = if json { report.json() + "\n" } else { report.table() };
@@ -337,28 +309,6 @@ fn floor(args: Floor) -> Result<Report, Failure> {
         load_processor: args.common.load_processor()?,
     };
     sockets::run(&plan, &args.common.progress()).map_err(Failure::line)
-}
-
-fn cluster(args: Cluster) -> Result<Report, Failure> {
-    check_density(args.users, args.subscribers)?;
-    if let Some(core) = args.load_core {
-        fits("--load-core", &[core])?;
-    }
-    if args.untapped && args.cut.is_some() {
-        return Err(Failure::line("--cut: links that are led through nothing can't be cut: leave --untapped out"));
-    }
-    let plan = cluster::Plan {
-        clusters: args.clusters,
-        nodes: args.nodes,
-        users: args.users,
-        subscribers: args.subscribers,
-        schedule: args.pacing.schedule(),
-        patient: args.patient,
-        tapped: !args.untapped,
-        cut: args.cut,
-        load_processor: args.load_core,
-    };
-    cluster::run(&plan, &Progress::shown(io::stderr().is_terminal())).map_err(Failure::line)
 }
 
 fn check_density(users: u32, subscribers: u32) -> Result<(), Failure> {

@@ -189,6 +189,7 @@ impl Engine {
             Command::Drain => self.me.state = State::Draining,
             Command::Leave => self.leave(),
             Command::Rebalance => self.rebalance(),
+            Command::Rejoin => self.rejoin(),
             Command::Forget(node) => {
                 if let Err(why) = self.forget(node) {
                     self.say([Event::Refused(command, why)]);
@@ -224,6 +225,14 @@ impl Engine {
         if self.is_member && is_lost {
             self.lose_lease();
         }
+    }
+
+    /// Its key and its lease stay: it joins anew under them, with new epochs.
+    fn rejoin(&mut self) {
+        self.is_member = false;
+        self.me.life.join += 1;
+        self.next_beat = Instant::now();
+        self.fence();
     }
 
     fn lose_lease(&mut self) {

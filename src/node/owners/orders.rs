@@ -123,6 +123,7 @@ impl Keeper {
         };
         OwnersStatus {
             kept_by: self.engine.name(),
+            irreplaceable: self.irreplaceable.map(|node| node.0),
             away_since_ms: self.away.as_ref().map(|(since, _)| since.0),
             why: self.away.as_ref().map(|(_, why)| why).or(self.not_joined.as_ref()).cloned(),
             joined: self.joined,

@@ -179,7 +179,7 @@ impl Homes {
             self.unsettled.late += u64::from(self.is_known(now, at, edge, out));
         }
         let Unsettled { words, under_way, sweep, again_at, new, .. } = &mut self.unsettled;
-        if words.is_empty() && under_way.is_empty() && sweep.is_none() && !self.directory.is_handing_over() {
+        if words.is_empty() && under_way.is_empty() && sweep.is_none() {
             *again_at = None;
             return None;
         }
@@ -187,9 +187,6 @@ impl Homes {
         if again_at.is_some_and(|due| due <= now) {
             *again_at = None;
             self.settle_all(out);
-            if self.directory.is_handing_over() {
-                self.directory.hand_over(out);
-            }
         }
         let again_at = *self.unsettled.again_at.get_or_insert(now + SETTLE_AGAIN);
         Some(wait.map_or(again_at, |wait| wait.min(again_at)))

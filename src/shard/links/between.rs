@@ -2,10 +2,11 @@
 //!
 //! Lives on: the core of lane 0, which is the first of each node; the table that comes of it: every core. Serves Z1, Z2. A
 //! cluster's nodes dial those of the directory, by lane 0 only until they are told of them. A cluster is told from any other with
-//! its number by what its hello says of its identity: the directory and whoever has been told by it lets no other one in. Where
-//! two nodes of the directory have let in different clusters, the word of the lower one holds. Invariants: nobody but the directory
-//! is believed about other clusters; a cluster speaks only for itself when it logs in.
+//! its number by what its hello says of its identity: the directory and whoever has been told by it lets no other one in. Of the
+//! directory's nodes one gives the numbers (`numbers`), the others believe it. Invariants: nobody but the directory is believed
+//! about other clusters; a cluster speaks only for itself when it logs in.
 
+use super::numbers::LOG_INS;
 use super::{Lane, LinkTerms, Shard, word};
 use crate::base::config::{self, Compression};
 use crate::base::id::NodeId;
@@ -16,15 +17,12 @@ use crate::ownership::clusters::{self, Cluster, Clusters, Unnumbered};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
 use crate::shard::owners::Word;
-use crate::store::Durability;
+use crate::store::{Durability, Write};
 use crate::wire::complex::{Packer, Unpacker};
 use crate::wire::link::{Hello, Purpose, Site};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Clusters that have said hello to the directory and no more. At the limit: the next one is refused, `NoRoom`.
-const LOG_INS: usize = 64;
 /// The lane by which clusters log in.
 const LOG_IN_LANE: u16 = 0;
 
@@ -43,6 +41,8 @@ pub struct Between {
     pub link: config::Link,
     /// For zstd; empty: none.
     pub dictionary: Vec<u8>,
+    /// The nodes of this cluster have one store together.
+    pub is_shared: bool,
 }
 
 impl Between {
@@ -87,10 +87,6 @@ impl Between {
     }
 }
 
-/// Clusters that are about to log in here, and what their hellos said of their identities.
-#[derive(Default)]
-pub(super) struct LogIns(BTreeMap<u16, u64>);
-
 impl Shard {
     /// The other clusters that this core has been told of.
     pub fn clusters(&self) -> &Clusters {
@@ -103,7 +99,7 @@ impl Shard {
             let at = terms.between.as_ref().map_or(&[][..], |between| between.at_of(site.cluster));
             at.iter().any(|(node, _)| *node == site.node)
         };
-        self.has_all_lanes(site) || is_awaited(self.terms()) || self.links.log_ins.0.contains_key(&site.cluster)
+        self.has_all_lanes(site) || is_awaited(self.terms()) || self.links.log_ins.said.contains_key(&site.cluster)
     }
 
     /// Whether each core may have lanes to it: it's of this cluster, or the directory has told of it.
@@ -125,8 +121,8 @@ impl Shard {
 
     /// The first words with the directory; or with all that log in here, if this is where it is kept.
     pub(super) fn begin_between(&mut self, now: Time) {
-        let mut table = std::mem::take(&mut self.links.stored);
         if self.keeps_directory() {
+            let mut table = std::mem::take(&mut self.links.stored);
             // Another core may have had its first turn, and have heard of some, before this one.
             self.links.clusters.others(0).for_each(|cluster| _ = table.put(cluster.clone()));
             self.take_clusters(now, Arc::new(table));
@@ -146,7 +142,7 @@ impl Shard {
         }
         let identity = Between::short(&hello.digest);
         let logs_in = keeps_directory && hello.lane == LOG_IN_LANE;
-        let log_ins = &mut self.links.log_ins.0;
+        let log_ins = &mut self.links.log_ins.said;
         let known = self.links.clusters.get(cluster);
         match known.map(|known| known.identity).or_else(|| log_ins.get(&cluster).copied()) {
             Some(known) if known != identity => Err(LinkReason::NumberInUse),
@@ -170,7 +166,7 @@ impl Shard {
             self.words.push(Word::Met(site.node));
         }
         match self.keeps_directory() {
-            true if self.terms().is_inside(site) => self.tell_table(site),
+            true if self.terms().is_inside(site) && self.gives_numbers() => self.tell_table(site),
             false if self.is_directory(site) => self.say_place(site),
             _ => {}
         }
@@ -190,9 +186,9 @@ impl Shard {
         }
         for site in self.links.reach.keys().copied().collect::<Vec<_>>() {
             match self.keeps_directory() {
-                true => self.tell_table(site),
+                true if !self.terms().is_inside(site) => self.tell_table(site),
                 false if self.is_directory(site) => self.say_place(site),
-                false => {}
+                _ => {}
             }
         }
     }
@@ -213,19 +209,11 @@ impl Shard {
         }
         let place = clusters::read_place(said).ok_or(BadPassage)?;
         let known = self.links.clusters.get(site.cluster).map(|known| known.identity);
-        let identity = known.or_else(|| self.links.log_ins.0.get(&site.cluster).copied()).ok_or(BadPassage)?;
-        match self.links.clusters.claim(Some(site.cluster), identity, place) {
-            Ok(cluster) => {
-                self.links.log_ins.0.remove(&site.cluster);
-                if !self.learn(now, vec![cluster]) {
-                    self.tell_table(site);
-                }
-            }
-            Err(why) => {
-                self.link_faults.remark(format!("cluster {} can't log in: {why}", site.cluster));
-                let why = postcard::to_extend(&why, word::DENIED.to_le_bytes().to_vec()).expect("a reason is plain values");
-                self.links.words.push((site, why));
-            }
+        let identity = known.or_else(|| self.links.log_ins.said.get(&site.cluster).copied()).ok_or(BadPassage)?;
+        let cluster = Cluster { number: site.cluster, identity, place };
+        match self.links.clusters.get(site.cluster) == Some(&cluster) {
+            true => self.tell_table(site),
+            false => self.ask_for_number(now, cluster),
         }
         Ok(())
     }
@@ -236,7 +224,7 @@ impl Shard {
             return Err(BadPassage);
         }
         let why: Unnumbered = postcard::from_bytes(said).map_err(|_| BadPassage)?;
-        self.link_faults.remark(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
+        self.link_faults.warn(format!("this cluster can't log in to the directory, cluster {}: {why}", site.cluster));
         Ok(())
     }
 
@@ -250,38 +238,43 @@ impl Shard {
             return Err(BadPassage);
         }
         let told = clusters::read_clusters(said).ok_or(BadPassage)?;
-        let (terms, known) = (self.terms(), &self.links.clusters);
-        let is_believed = |cluster: &Cluster| {
-            // Between nodes of the directory the word of the lower one holds.
-            let is_new = known.get(cluster.number).is_none();
-            cluster.number != terms.me.cluster && (!terms.is_inside(site) || is_new || site.node < terms.me.node)
-        };
-        let believed = told.into_iter().filter(is_believed).collect();
+        let (terms, gives_numbers) = (self.terms(), self.gives_numbers());
+        let is_believed = |cluster: &Cluster| cluster.number != terms.me.cluster && (!terms.is_inside(site) || !gives_numbers);
+        let believed: Vec<Cluster> = told.into_iter().filter(is_believed).collect();
+        self.keep_copies(believed.iter().map(|cluster| (cluster.number, Some(cluster))));
         self.learn(now, believed);
         Ok(())
     }
 
-    /// Takes in what is true of clusters from now on, and tells all who are to know. False: it's nothing new.
-    fn learn(&mut self, now: Time, clusters: Vec<Cluster>) -> bool {
-        let mut table = (*self.links.clusters).clone();
-        let news: Vec<u16> =
-            clusters.into_iter().map(|new| (new.number, table.put(new))).filter_map(|(n, new)| new.then_some(n)).collect();
-        if news.is_empty() {
-            return false;
+    /// A node of the directory that has a store of its own keeps there what another one has told it.
+    fn keep_copies<'a>(&mut self, told: impl Iterator<Item = (u16, Option<&'a Cluster>)>) {
+        let is_shared = self.terms().between.as_ref().is_some_and(|between| between.is_shared);
+        let told = told.filter(|(number, cluster)| self.links.clusters.get(*number) != *cluster);
+        let rows: Vec<Write> = told.map(|(number, cluster)| clusters::row(number, cluster)).collect();
+        if self.keeps_directory() && !is_shared && !rows.is_empty() {
+            self.out.commit(rows, Durability::Synced);
         }
-        self.change_table(now, table, &news);
-        if self.keeps_directory() {
-            let sites: Vec<Site> = self.links.reach.keys().copied().collect();
-            sites.into_iter().for_each(|site| self.tell_table(site));
-        }
-        true
     }
 
-    /// What is known of these clusters is another thing from now on. The directory keeps it.
-    fn change_table(&mut self, now: Time, table: Clusters, changed: &[u16]) {
-        if self.keeps_directory() {
-            self.out.commit(changed.iter().map(|&number| table.row(number)).collect(), Durability::Synced);
+    /// Takes in what is true of clusters from now on, and tells all who are to know.
+    pub(super) fn learn(&mut self, now: Time, clusters: Vec<Cluster>) {
+        let mut table = (*self.links.clusters).clone();
+        let news: Vec<Cluster> = clusters.into_iter().filter(|cluster| table.put(cluster.clone())).collect();
+        if news.is_empty() {
+            return;
         }
+        self.change_table(now, table);
+        news.iter().for_each(|cluster| self.log_in_done(cluster));
+        if self.keeps_directory() {
+            let gives_numbers = self.gives_numbers();
+            let hears = |site: &Site| gives_numbers || !self.terms().is_inside(*site);
+            let sites: Vec<Site> = self.links.reach.keys().copied().filter(hears).collect();
+            sites.into_iter().for_each(|site| self.tell_table(site));
+        }
+    }
+
+    /// What is known of clusters is another thing from now on.
+    fn change_table(&mut self, now: Time, table: Clusters) {
         let table = Arc::new(table);
         self.tell_cores(|| Entry::Clusters(table.clone()));
         self.take_clusters(now, table);
@@ -297,6 +290,9 @@ impl Shard {
         };
         let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| site.cluster != number).collect();
         self.links.words.extend(sites.into_iter().map(|site| (site, forgotten(number, identity))));
+        // First of all it is stored that there is something to go on with, whatever breaks.
+        self.homes.forget_cluster(number, identity, &mut self.out);
+        self.out.commit(vec![clusters::row(number, None)], Durability::Synced);
         self.forget(now, number, identity);
         Ok(())
     }
@@ -311,30 +307,29 @@ impl Shard {
         let identity = identity.try_into().map(u64::from_le_bytes).map_err(|_| BadPassage)?;
         let is_another = self.links.clusters.get(number).is_some_and(|known| known.identity != identity);
         if !is_another && number != self.terms().me.cluster {
+            self.homes.forget_cluster(number, identity, &mut self.out);
+            self.keep_copies([(number, None)].into_iter());
             self.forget(now, number, identity);
         }
         Ok(())
     }
 
-    /// First of all it is stored that there is something to go on with, whatever breaks.
     fn forget(&mut self, now: Time, number: u16, identity: u64) {
-        self.homes.forget_cluster(number, identity, &mut self.out);
         let mut table = (*self.links.clusters).clone();
         if table.remove(number) {
-            self.change_table(now, table, &[number]);
+            self.change_table(now, table);
         }
         self.tell_cores(|| Entry::Forgotten(number, identity));
     }
 
     /// Tells a node of all clusters but its own, and of those that were forgotten: only the directory does.
-    fn tell_table(&mut self, site: Site) {
+    pub(super) fn tell_table(&mut self, site: Site) {
         let Some(own) = self.own_cluster() else { return };
         let others = self.links.clusters.others(site.cluster).chain((site.cluster != own.number).then_some(&own));
         let told = clusters::write_clusters(others, word::CLUSTERS.to_le_bytes().to_vec());
         self.links.words.push((site, told));
-        // A node that has been away may not know of one that has come back, until the others have told it.
-        let is_found = |node| self.links.reach.get(&self.terms().inside(node)).is_some_and(|reach| reach.is_found());
-        if self.terms().is_inside(site) || !self.peers().all(|(node, _)| is_found(node)) {
+        // Another node of the directory may not know yet that one has come back.
+        if self.terms().is_inside(site) || !self.gives_numbers() {
             return;
         }
         let gone: Vec<_> = self.homes.forgotten_clusters().filter(|(number, _)| *number != site.cluster).collect();
@@ -365,11 +360,6 @@ impl Shard {
             }
             self.choose(now, cluster.number);
         }
-    }
-
-    /// A lane of a cluster that has not logged in yet is gone: it may begin anew, or another one of its number.
-    pub(super) fn log_in_lost(&mut self, site: Site) {
-        self.links.log_ins.0.remove(&site.cluster);
     }
 }
 

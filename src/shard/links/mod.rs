@@ -3,12 +3,13 @@
 //! Lives on: every core of a node that has links. Serves G4, M2, M4, Z2. A lane of a node is owned by the core of its number,
 //! counted around; a connection whose hello names a lane of another core is handed to that. `reach` says which nodes are found, and
 //! by which of its nodes another cluster is spoken to; `send` brings what `peers` wants said onto this core's own lanes, and
-//! `crossing` what goes to other clusters; `between` is the log-in of clusters. Invariant: whatever comes by a lane concerns the
+//! `crossing` what goes to other clusters; `between` is the log-in of clusters, `numbers` who gives them numbers. Invariant: whatever comes by a lane concerns the
 //! node, or the cluster, that the lane is of.
 
 mod between;
 mod crossing;
 mod nodes;
+mod numbers;
 mod reach;
 mod send;
 
@@ -29,8 +30,8 @@ use crate::ownership::clusters::Clusters;
 use crate::presence::passage::BadPassage;
 use crate::wire::frame::Chunk;
 use crate::wire::link::{Hello, Site};
-use between::LogIns;
 use crossing::Crossings;
+use numbers::LogIns;
 use reach::{LaneState, Reach, Route};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -42,7 +43,7 @@ const HELLO_BYTES: usize = 1024;
 /// What an entry's first two bytes say it is; in a link within the cluster they are the number of the core it is for else, and
 /// [`CROSSING`] in one between clusters.
 mod word {
-    /// All lanes are up at the node that says so, and each of its cores can answer.
+    /// All lanes are up at the node that says so, and each of its cores can answer. Behind it: which lanes (`Reach::lanes`).
     pub const READY: u16 = u16::MAX;
     /// A cluster logs in to the directory.
     pub const JOIN: u16 = u16::MAX - 1;
@@ -56,10 +57,8 @@ mod word {
     pub const CUT_OFF: u16 = u16::MAX - 5;
     /// This is for the thread that keeps the table of owners.
     pub const OWNERS: u16 = u16::MAX - 6;
-    /// The same as `READY`, to whoever has said that again: one of its cores had heard it before it heard of an older break.
-    pub const STILL_READY: u16 = u16::MAX - 7;
     /// The directory's operator has had a cluster forgotten.
-    pub const FORGOTTEN: u16 = u16::MAX - 8;
+    pub const FORGOTTEN: u16 = u16::MAX - 7;
     pub const CROSSING: u16 = 0;
 }
 
@@ -198,11 +197,13 @@ impl Shard {
         self.links.lanes.insert((site, lane), Machine::new(now, ends, settings, Random::new(seed)));
     }
 
-    /// Puts a lane back that was taken out to be worked with, unless it is nobody's any more.
-    fn keep_lane(&mut self, lane: Lane, mut machine: Machine) {
-        match self.is_known(lane.0) {
-            true => _ = self.links.lanes.insert(lane, machine),
-            false => machine.leave(&mut self.out.lines),
+    /// Puts a lane back that was taken out to be worked with, unless it is nobody's any more: then it is down.
+    fn keep_lane(&mut self, now: Time, (site, lane): Lane, mut machine: Machine) {
+        if self.is_known(site) {
+            self.links.lanes.insert((site, lane), machine);
+        } else {
+            machine.leave(&mut self.out.lines);
+            self.tell_of_lane(now, LaneNews { site, lane, state: LaneState::Down { anew: false } });
         }
     }
 
@@ -324,7 +325,7 @@ impl Shard {
                 machine.accuse(LinkReason::BadFrame);
             }
         }
-        self.keep_lane(lane, machine);
+        self.keep_lane(now, lane, machine);
     }
 
     /// An entry has come: once, and in order.
@@ -332,12 +333,9 @@ impl Shard {
         let (word, said) = bytes.split_first_chunk().ok_or(BadPassage)?;
         let site = lane.0;
         match (u16::from_le_bytes(*word), self.terms().is_inside(site)) {
-            (word::READY | word::STILL_READY, _) => {
-                let is_found = self.links.reach.get(&site).is_some_and(|reach| reach.is_found());
-                if is_found && u16::from_le_bytes(*word) == word::READY {
-                    self.links.words.push((site, word::STILL_READY.to_le_bytes().to_vec()));
-                }
-                self.tell_of_lane(now, LaneNews { site, lane: lane.1, state: LaneState::Ready });
+            (word::READY, _) => {
+                let lanes = u64::from_le_bytes(said.try_into().map_err(|_| BadPassage)?);
+                self.tell_of_lane(now, LaneNews { site, lane: lane.1, state: LaneState::Ready { lanes } });
             }
             (word::JOIN, false) => self.join(now, lane, said)?,
             (word::CLUSTERS, _) => self.told_of_clusters(now, lane, said)?,
@@ -378,12 +376,12 @@ impl Shard {
                 self.links.dials.extend(address.map(|address| (token(lane), address)));
             }
             Notice::Ended(reason) => self.link_ended(now, site, reason),
-            Notice::Up { .. } => tell(LaneState::Up { cores }),
+            Notice::Up { pact, .. } => tell(LaneState::Up { cores, pact }),
             Notice::Resumed => tell(LaneState::Resumed),
             Notice::Lost { .. } => tell(LaneState::Down { anew }),
-            Notice::Restarted { .. } => {
+            Notice::Restarted { pact, .. } => {
                 tell(LaneState::Down { anew });
-                tell(LaneState::Up { cores });
+                tell(LaneState::Up { cores, pact });
             }
         }
     }
@@ -436,7 +434,7 @@ impl Shard {
                     self.notice(now, lane, machine.peer_cores(), notice);
                 }
                 next = Some(next.map_or(machine.deadline(), |next| next.min(machine.deadline())));
-                self.keep_lane(lane, machine);
+                self.keep_lane(now, lane, machine);
             }
             // What is news of one lane may be the end of others.
             if !is_news {

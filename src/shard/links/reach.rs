@@ -1,7 +1,8 @@
 //! How far other nodes can be reached, and by which of its nodes another cluster is spoken to.
 //!
 //! Lives on: every core of a node that has links. Serves G4, M4, Z2, Z13. What becomes of a lane every core of this node hears.
-//! Invariants: a node counts as found, at every core, once all its lanes are up, and as gone when one of them is: so no two cores
+//! Invariants: a node counts as found, at every core, once all its lanes are up and it has said that the very same are up there
+//! (a lane that one end has begun anew is another one), and as gone when one of them is: so no two cores
 //! of this node disagree for longer than a turn of their rings; then all its lanes begin anew, so whatever was said to a node while
 //! it was found comes there before that one's own loss of the same lane, or never. Of a cluster's nodes one is used, until that is
 //! gone; whenever updates from a cluster may have been lost on the way, all cores of this cluster that keep its users' presence
@@ -10,11 +11,12 @@
 
 use super::{Lane, Shard, word};
 use crate::base::id::{CoreId, NodeId};
+use crate::base::random::mix;
 use crate::base::time::{Time, WallClock};
 use crate::presence::passage::BadPassage;
 use crate::shard::batch::Entry;
 use crate::wire::link::{Hello, Site};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Presence is compared with another cluster's so often at most: what is asked for meanwhile is done once, then.
@@ -30,10 +32,10 @@ pub struct LaneNews {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LaneState {
-    /// To a node of so many cores.
-    Up { cores: u16 },
-    /// The other node can answer by all of its cores.
-    Ready,
+    /// To a node of so many cores, between these two lives of both ends (`Notice::Up`).
+    Up { cores: u16, pact: u64 },
+    /// The other node can answer by all of its cores, and by these lanes (`Reach::lanes`).
+    Ready { lanes: u64 },
     /// After a break; updates may have been lost.
     Resumed,
     /// And if all could be reached before, every lane begins anew: whoever hears that waits for each of them.
@@ -44,23 +46,35 @@ pub enum LaneState {
 #[derive(Default)]
 pub(super) struct Reach {
     pub cores: u16,
-    up: BTreeSet<u16>,
-    /// The other node has said that it's ready, and has been told that this one is.
-    ready: bool,
-    pub told: bool,
+    /// Each lane's pact.
+    up: BTreeMap<u16, u64>,
+    /// By which lanes the other node has said that it's ready, and has been told that this one is. An end may not know yet that the
+    /// other one has begun a lane anew: then these are others than its own.
+    ready: Option<u64>,
+    pub told: Option<u64>,
     pub found: bool,
     /// When it was found or lost last.
     pub since: Option<WallClock>,
 }
 
 impl Reach {
-    pub fn is_found(&self) -> bool {
-        self.found
+    /// Whether they are, at both ends, and the same.
+    fn is_agreed(&self, own: u16) -> bool {
+        self.is_whole(own) && self.ready == Some(self.lanes())
+    }
+
+    /// What both ends have for the lanes that are up, if they are the same at both.
+    pub fn lanes(&self) -> u64 {
+        self.up.iter().fold(0, |sum, (&lane, &pact)| mix(mix(sum, u64::from(lane)), pact))
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.up.is_empty()
     }
 
     /// Whether all lanes are up, at this end.
     pub fn is_whole(&self, own: u16) -> bool {
-        self.cores > 0 && (0..Hello::lanes(own, self.cores)).all(|lane| self.up.contains(&lane))
+        self.cores > 0 && (0..Hello::lanes(own, self.cores)).all(|lane| self.up.contains_key(&lane))
     }
 }
 
@@ -96,9 +110,9 @@ impl Shard {
         let (peer, inside, wall) = (self.terms().peer(site), self.terms().is_inside(site), self.homes.place.wall(now));
         let reach = self.links.reach.entry(site).or_default();
         match state {
-            LaneState::Up { cores } => {
+            LaneState::Up { cores, pact } => {
                 reach.cores = cores;
-                reach.up.insert(lane);
+                reach.up.insert(lane, pact);
                 if inside {
                     self.out.map.set_cores(peer, cores);
                 }
@@ -110,17 +124,16 @@ impl Shard {
                 }
                 self.introduce(site, lane);
             }
-            LaneState::Ready => reach.ready = true,
+            LaneState::Ready { lanes } => reach.ready = Some(lanes),
             LaneState::Resumed if reach.found => self.resumed(now, site),
             LaneState::Resumed => {}
             LaneState::Down { anew } => {
-                reach.up.retain(|up| !anew && *up != lane);
-                (reach.ready, reach.told) = (false, false);
+                reach.up.retain(|up, _| !anew && *up != lane);
                 let was_found = std::mem::take(&mut reach.found);
                 reach.since = if was_found { Some(wall) } else { reach.since };
                 // What came by one lane while another was lost hangs on it already.
                 let hangs_on_it = was_found || inside && self.out.peers.contains_key(&peer);
-                let is_away = |(other, reach): (&Site, &Reach)| self.terms().peer(*other) != peer || reach.up.is_empty();
+                let is_away = |(other, reach): (&Site, &Reach)| self.terms().peer(*other) != peer || reach.is_down();
                 if self.links.reach.iter().all(is_away) {
                     self.out.peers.remove(&peer);
                 }
@@ -138,7 +151,7 @@ impl Shard {
         }
         let own = self.settings.cores;
         let Some(reach) = self.links.reach.get_mut(&site) else { return };
-        if reach.ready && !reach.found && reach.is_whole(own) {
+        if !reach.found && reach.is_agreed(own) {
             (reach.found, reach.since) = (true, Some(wall));
             let cores = reach.cores;
             self.site_found(now, site, cores);
@@ -146,6 +159,7 @@ impl Shard {
     }
 
     fn site_found(&mut self, now: Time, site: Site, cores: u16) {
+        self.say_found(site);
         match self.terms().is_inside(site) {
             true => {
                 self.peer_found(now, site.node, cores);
@@ -156,6 +170,7 @@ impl Shard {
     }
 
     fn site_lost(&mut self, now: Time, site: Site) {
+        self.say_lost(site);
         match self.terms().is_inside(site) {
             true => {
                 self.peer_lost(now, site.node);
@@ -317,9 +332,23 @@ mod tests {
         assert_eq!((order(&[7], 2), order(&[], 2)), (vec![7], vec![]));
     }
 
+    /// Z2: else each end may find the other by a lane that the other one has begun anew, begin all lanes anew when it hears of
+    /// that, and so on for ever (seed 20263260979 of the simulator as it was).
+    #[test]
+    fn z2_a_node_that_is_ready_by_other_lanes_than_these_is_not_found() {
+        let up = |pacts: [u64; 2]| (0..).zip(pacts).collect::<BTreeMap<u16, u64>>();
+        let there = Reach { cores: 2, up: up([7, 9]), ..Reach::default() };
+        let mut here = Reach { cores: 2, up: up([7, 8]), ready: Some(there.lanes()), ..Reach::default() };
+        assert!(!here.is_agreed(1), "its word overtook the news of the second lane");
+        here.up = up([7, 9]);
+        assert!(here.is_agreed(1));
+        here.up = up([9, 7]);
+        assert!(!here.is_agreed(1));
+    }
+
     #[test]
     fn a_node_is_whole_when_each_lane_of_either_end_is_up() {
-        let reach = |cores, up: &[u16]| Reach { cores, up: up.iter().copied().collect(), ..Reach::default() };
+        let reach = |cores, up: &[u16]| Reach { cores, up: up.iter().map(|&lane| (lane, 1)).collect(), ..Reach::default() };
         assert!(!reach(0, &[]).is_whole(1) && reach(1, &[0]).is_whole(1) && !reach(1, &[0]).is_whole(2));
         assert!(reach(1, &[0, 1]).is_whole(2) && !reach(3, &[0, 2]).is_whole(1) && reach(3, &[0, 1, 2]).is_whole(1));
     }

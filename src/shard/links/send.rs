@@ -51,8 +51,12 @@ impl Shard {
 
     fn send_to(&mut self, now: Time, site: Site, machine: &mut Machine) -> Option<Time> {
         let (own, node) = (self.settings.cores, self.terms().peer(site));
-        if let Some(reach) = self.links.reach.get_mut(&site).filter(|reach| !reach.told && reach.is_whole(own)) {
-            reach.told = machine.send(&word::READY.to_le_bytes(), &mut self.out.lines).is_ok();
+        if let Some(reach) = self.links.reach.get_mut(&site).filter(|reach| reach.is_whole(own)) {
+            let lanes = reach.lanes();
+            let ready = [&word::READY.to_le_bytes()[..], &lanes.to_le_bytes()].concat();
+            if reach.told != Some(lanes) && machine.send(&ready, &mut self.out.lines).is_ok() {
+                reach.told = Some(lanes);
+            }
         }
         let is_used = |cluster| self.links.routes.get(&cluster).is_some_and(|route| route.used == Some(site.node));
         if node.cluster().is_some_and(|cluster| !is_used(cluster)) {

@@ -1,17 +1,23 @@
 //! An update crosses to each other core, node and cluster at most once, however many subscribers it has there.
+//!
+//! Who has let go of a publisher has forgotten what it was told, and when it watches again it is told anew. What is short is then in
+//! the snapshot; what is long it asks for, and that comes as an update, once more for each time that it was asked: to the node or the
+//! cluster that asks, and inside that to whoever has not got it any more.
 
 use super::{Check, Held};
 use crate::base::id::{CoreId, SessionId, UserId, Version};
 use crate::wire::event::Head;
 use crate::wire::native::Show;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct Crossings {
-    between: BTreeSet<((usize, usize), State)>,
-    seen: BTreeSet<((usize, CoreId), State)>,
+    between: Seen<(usize, usize)>,
+    cores: Seen<(usize, CoreId)>,
     /// How often a session's presence was asked for, by who did: once more each time that it may be lost.
     asked: BTreeMap<(Asker, UserId, SessionId), usize>,
+    /// How often a state has come to somebody who had asked for it, or for one before it.
+    obtained: BTreeMap<(Asker, State), usize>,
 }
 
 /// A node, or a cluster.
@@ -21,31 +27,55 @@ pub enum Asker {
     Cluster(usize),
 }
 
-/// A state of a session, and whether it's that the session is gone. What has lost a publisher's home shows the sessions there as
-/// gone under the last versions that it knows, and as back under the same ones: so one may follow the other, again and again.
-type State = (UserId, SessionId, Version, bool);
+/// A state of a session.
+type State = (UserId, SessionId, Version);
 
 fn state(head: &Head) -> State {
-    (head.user, head.session, head.version, head.show == Show::Unavailable)
+    (head.user, head.session, head.version)
 }
 
-fn is_first<To: Ord + Copy>(seen: &mut BTreeSet<(To, State)>, to: To, head: &Head) -> bool {
-    let (user, session, version, gone) = state(head);
-    seen.remove(&(to, (user, session, version, !gone)));
-    seen.insert((to, (user, session, version, gone)))
+/// How often a state has come somewhere, as that of a session that is there, or that is gone. What has lost a publisher's home shows
+/// the sessions there as gone under the last versions that it knows, and as back under the same ones: so one may follow the other,
+/// again and again.
+struct Seen<To>(BTreeMap<(To, State), (bool, usize)>);
+
+impl<To: Ord> Default for Seen<To> {
+    fn default() -> Seen<To> {
+        Seen(BTreeMap::new())
+    }
+}
+
+impl<To: Ord> Seen<To> {
+    /// How often it has come by now.
+    fn times(&mut self, to: To, head: &Head) -> usize {
+        let gone = head.show == Show::Unavailable;
+        let (was_gone, times) = self.0.entry((to, state(head))).or_insert((gone, 0));
+        *times = if *was_gone == gone { *times + 1 } else { 1 };
+        *was_gone = gone;
+        *times
+    }
 }
 
 impl Crossings {
-    /// A core reads an update of another core's user.
-    pub fn crossed(&mut self, to: (usize, CoreId), head: &Head) -> Held {
-        let first = is_first(&mut self.seen, to, head);
-        Check::OneUpdatePerBoundary.holds(first, || format!("{head:?} came to core {to:?} twice"))
+    /// A core of a node of a cluster reads an update of another core's user.
+    pub fn crossed(&mut self, (node, core): (usize, CoreId), cluster: usize, head: &Head) -> Held {
+        let times = self.cores.times((node, core), head);
+        let most = 1 + self.obtained_by(&[Asker::Node(node), Asker::Cluster(cluster)], head);
+        Check::OneUpdatePerBoundary.holds(times <= most, || format!("{head:?} came to core {core:?} of node {node} {times} times"))
     }
 
-    /// A node hears an update from another one.
-    pub fn linked(&mut self, way: (usize, usize), to: Asker, head: &Head) -> Held {
-        let first = is_first(&mut self.between, way, head) || self.is_asked_for(to, head);
-        Check::OneUpdatePerBoundary.holds(first, || format!("{head:?} went from node {} to {} twice", way.0, way.1))
+    /// A node hears an update from another one: within a cluster, or as a part of one.
+    pub fn linked(&mut self, way: (usize, usize), to: Asker, cluster: usize, head: &Head) -> Held {
+        let asked = self.asked.get_mut(&(to, head.user, head.session)).filter(|asked| **asked > 0);
+        let times = self.between.times(way, head);
+        if let Some(asked) = asked {
+            *asked -= usize::from(times > 1);
+            *self.obtained.entry((to, state(head))).or_default() += 1;
+            return Ok(());
+        }
+        let inside = if to == Asker::Cluster(cluster) { 0 } else { self.obtained_by(&[Asker::Cluster(cluster)], head) };
+        let holds = times <= 1 + inside;
+        Check::OneUpdatePerBoundary.holds(holds, || format!("{head:?} went from node {} to {} {times} times", way.0, way.1))
     }
 
     /// Somebody asks for a presence.
@@ -53,8 +83,7 @@ impl Crossings {
         *self.asked.entry((asker, publisher, session)).or_default() += 1;
     }
 
-    fn is_asked_for(&mut self, to: Asker, head: &Head) -> bool {
-        let asked = self.asked.get_mut(&(to, head.user, head.session)).filter(|asked| **asked > 0);
-        asked.map(|asked| *asked -= 1).is_some()
+    fn obtained_by(&self, askers: &[Asker], head: &Head) -> usize {
+        askers.iter().filter_map(|asker| self.obtained.get(&(*asker, state(head)))).sum()
     }
 }

@@ -205,7 +205,7 @@ impl Backend for PostgresStore {
         self.runtime.block_on(self.work.inhabited())
     }
 
-    fn confirm(&mut self) -> Result<(), String> {
+    fn confirm(&mut self) -> Result<bool, String> {
         self.runtime.block_on(self.work.confirm())
     }
 

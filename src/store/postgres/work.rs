@@ -44,6 +44,8 @@ pub(super) struct Work {
     number: i64,
     /// The number of the transaction whose end is not known.
     doubt: Option<i64>,
+    /// What became of it, until whoever was in doubt has been told: others may have found out.
+    settled: Option<Settled>,
     stamp: i64,
     late: Late,
     away: Option<Away>,
@@ -63,6 +65,7 @@ impl Work {
             epoch: 0,
             number: 0,
             doubt: None,
+            settled: None,
             stamp: 0,
             late: Late::default(),
             away: None,
@@ -139,8 +142,8 @@ impl Work {
         Ok(())
     }
 
-    /// A session on which this node may write, and what became of the transaction in doubt, if there was one.
-    async fn ready(&mut self, deadline: Instant) -> Result<Option<Settled>, Trouble> {
+    /// A session on which this node may write, once it's known what became of the transaction in doubt, if there was one.
+    async fn ready(&mut self, deadline: Instant) -> Result<(), Trouble> {
         if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
             self.lose();
         }
@@ -154,14 +157,14 @@ impl Work {
             self.session = Some(bounded(deadline, opened).await?);
             self.health.connects += 1;
         }
-        let settled = match self.doubt {
-            Some(number) => Some(self.settle(number, deadline).await?),
-            None if is_new && self.epoch > 0 => self.check_place(deadline).await.map(|()| None)?,
-            None => None,
-        };
+        match self.doubt {
+            Some(number) => self.settled = Some(self.settle(number, deadline).await?),
+            None if is_new && self.epoch > 0 => self.check_place(deadline).await?,
+            None => {}
+        }
         self.health.up = true;
         self.away = None;
-        Ok(settled)
+        Ok(())
     }
 
     /// Runs something on the session; whatever may have left it half way ends it.
@@ -293,7 +296,8 @@ impl Work {
     }
 
     async fn attempt(&mut self, rows: &Rows<'_>, synced: bool, deadline: Instant) -> Result<u64, Trouble> {
-        if self.ready(deadline).await? == Some(Settled::Made) {
+        self.ready(deadline).await?;
+        if self.settled.take() == Some(Settled::Made) {
             return Ok(0);
         }
         if rows.is_empty() {
@@ -356,7 +360,7 @@ impl Work {
         }
         let deadline = self.deadline();
         match self.ready(deadline).await {
-            Ok(settled) => Ok(settled.unwrap_or(Settled::NotMade)),
+            Ok(()) => Ok(self.settled.take().unwrap_or(Settled::NotMade)),
             Err(trouble) => Err(self.refusal(trouble.why())),
         }
     }
@@ -432,7 +436,7 @@ impl Work {
         tokio::task::yield_now().await;
         let deadline = self.deadline();
         let tended = match self.ready(deadline).await {
-            Ok(_) => self.say_alive(deadline).await,
+            Ok(()) => self.say_alive(deadline).await,
             Err(trouble) => Err(trouble),
         };
         match tended {

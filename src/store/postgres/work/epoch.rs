@@ -6,31 +6,40 @@
 use super::{Late, REPLACED, Work};
 use crate::store::postgres::session::{Session, judge};
 use crate::store::postgres::{EPOCHS, Trouble};
-use crate::store::rows::{EPOCH_KEY, decode_u32, encode_u32};
+use crate::store::rows::{DIRECTORY_KEY, EPOCH_KEY, decode_u32, encode_u32};
 use std::collections::BTreeSet;
 use tokio::time::{Instant, sleep};
 
 impl Work {
-    /// The slots in which there are accounts.
+    /// The slots in which there are accounts, or names of a directory.
     pub async fn inhabited(&self) -> Result<BTreeSet<u16>, String> {
-        const SLOTS: &str = "SELECT DISTINCT slot FROM fanal_accounts WHERE cluster = $1";
+        const SLOTS: &str = "SELECT slot FROM fanal_accounts WHERE cluster = $1 UNION \
+            SELECT slot FROM fanal_meta WHERE cluster = $1 AND substr(owner, 1, $3) = $2";
         let Some(session) = &self.session else { return Err(self.refusal("the connection is gone")) };
-        let rows = session.client.query(SLOTS, &[&self.settings.writer.cluster()]).await;
+        let (cluster, names) = (self.settings.writer.cluster(), DIRECTORY_KEY);
+        let rows = session.client.query(SLOTS, &[&cluster, &names, &(names.len() as i32)]).await;
         let rows = rows.map_err(|error| self.refusal(judge(&error).why()))?;
         Ok(rows.iter().filter_map(|row| u16::try_from(row.get::<_, i32>(0)).ok()).collect())
     }
 
-    /// Whether nobody has taken this node's place.
-    pub async fn confirm(&mut self) -> Result<(), String> {
-        if let Some(why) = self.over.as_ref().or(self.away.as_ref().map(|away| &away.why)) {
-            return Err(why.clone());
+    /// Whether nobody has taken this node's place, and the database has all that it stored.
+    pub async fn confirm(&mut self) -> Result<bool, String> {
+        if self.over.is_some() {
+            return Ok(false);
+        }
+        if let Some(away) = &self.away {
+            return Err(away.why.clone());
         }
         let deadline = self.deadline();
         let confirmed = match self.ready(deadline).await {
-            Ok(_) => self.check_place(deadline).await,
+            Ok(()) => self.check_place(deadline).await,
             Err(trouble) => Err(trouble),
         };
-        confirmed.map_err(|trouble| self.refusal(trouble.why()))
+        match confirmed {
+            Ok(()) => Ok(true),
+            Err(_) if self.over.is_some() => Ok(false),
+            Err(trouble) => Err(self.refusal(trouble.why())),
+        }
     }
 
     /// Nothing more is written of these slots.
@@ -66,7 +75,7 @@ impl Work {
     /// one is there, and has not given them up yet.
     pub async fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
         if anew {
-            (self.late, self.doubt, self.over, self.epoch) = (Late::default(), None, None, 0);
+            (self.late, self.doubt, self.settled, self.over, self.epoch) = (Late::default(), None, None, None, 0);
         }
         if let Some(away) = &self.away {
             return Err(self.refusal(&away.why));
