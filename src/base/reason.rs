@@ -108,8 +108,8 @@ reasons! {
     Leaving = 30, "leaving", "the node is stopping";
     Replaced = 31, "replaced", "a newer connection of the same lane took its place";
     OtherLane = 33, "other_lane", "another lane to the same node was lost: all of them begin anew";
-    LaneFull = 34, "lane_full", "more waited on this link than link.entries or link.entry_bytes allow, so both ends begin anew: see \
-        which of the nodes is short of processor time, or allow more";
+    LaneFull = 34, "lane_full", "more waited on this link than link.entries or link.entry_bytes allow, so both ends begin anew: \
+        see which of the nodes is short of processor time, or allow more";
     Silent = 32, "silent", "nothing came for link.silent_ms: the network is cut, or the other process stands still";
 
     BadFrame = 50, "bad_frame", "a frame can't be decoded: its kind, length or content is wrong";
