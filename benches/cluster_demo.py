@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ NODES = [(cluster, node) for cluster in (1, 2) for node in (1, 2)]
 LINK, NATIVE, ADMIN, XMPP = 7402, 7400, 7401, 5222
 TRAFFIC = 20  # users of each cluster, who subscribe to all of the other's
 PATIENCE = 30
+LOCKED = 64 << 20  # bytes that all nodes lock together, at most
 WHILE = 2  # seconds that traffic is left to itself
 PURPOSE_AT = 16 + 4 + 2  # of a link's hello: head, magic, version
 
@@ -288,6 +290,10 @@ def main():
     shutil.rmtree(DATA, ignore_errors=True)
     DATA.mkdir(parents=True)
     secure = os.geteuid() == 0
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
+    if not secure and limit != resource.RLIM_INFINITY and limit < LOCKED:
+        sys.exit(f"error: four nodes lock up to {LOCKED} bytes of memory, and your processes may lock {limit}: "
+                 "run this as root, or raise the limit (ulimit -l; memlock in /etc/security/limits.conf)")
     net, nodes = Spaces() if secure else Leads(), []
     try:
         play(net, nodes, secure, given)
@@ -297,14 +303,18 @@ def main():
         for node in nodes:
             node.process.wait()
         net.remove()
+    tell(f"all of it has ended; configurations, data and logs are in {DATA}")
 
 
 def play(net, nodes, secure, given):
     if secure:
+        tell(f"every node has a network namespace and an address of its own ({', '.join(map(net.host, NODES))})")
         for cluster in (1, 2):
             run(FANAL, "link", "ca", "--out", str(DATA / f"ca-{cluster}"))
         (DATA / "ca.pem").write_text("".join((DATA / f"ca-{cluster}" / "ca.pem").read_text() for cluster in (1, 2)))
         tell("each cluster has an authority of its own, each node a certificate: links go inside TLS")
+    else:
+        tell("all is on loopback; as root every node has a network namespace of its own, and links go inside TLS")
     for place in NODES:
         nodes.append(Node(net, place, secure))
     for node in nodes:

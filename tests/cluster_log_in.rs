@@ -3,17 +3,16 @@
 mod support;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Secret};
 use fanal::base::credentials::{Hash, ITERATIONS, ScramCredentials};
-use fanal::base::id::NodeId;
 use fanal::base::jid::Bare;
 use fanal::base::reason::Reason;
 use fanal::client::{Client, Error, Event, LogIn};
 use fanal::front::doors::Speaks;
 use fanal::node::control::Controller;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
+use support::clusters::peers;
 use support::web::Patient;
 use support::xmpp::{OPEN, SASL, Xmpp};
 use support::*;
@@ -26,9 +25,7 @@ struct Pair {
 
 /// The nodes' configurations.
 fn configs(cores: [usize; 2]) -> Vec<Config> {
-    let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let address = |listener: &TcpListener| listener.local_addr().unwrap();
-    let peers: Vec<Peer> = (1..).zip(&held).map(|(node, held)| Peer { node: NodeId(node), address: address(held) }).collect();
+    let peers = peers(2);
     let one = |node: usize| {
         let mut config = config(cores[node]);
         (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));

@@ -51,10 +51,15 @@ impl Directory {
 
     /// The one node of another cluster.
     fn member(&self, number: u16, name: &str, address: SocketAddr) -> Served {
+        self.member_at(&self.nodes, number, name, address)
+    }
+
+    /// The same, which knows of these nodes of the directory.
+    fn member_at(&self, nodes: &[Peer], number: u16, name: &str, address: SocketAddr) -> Served {
         let mut config = Config::default();
         (config.cluster.number, config.cluster.node) = (Some(number), Some(1));
         config.cluster.nodes = vec![Peer { address, ..self.nodes[0] }];
-        (config.directory.cluster, config.directory.at) = (Some(1), self.nodes.clone());
+        (config.directory.cluster, config.directory.at) = (Some(1), nodes.to_vec());
         self.serve(name, config)
     }
 
@@ -100,6 +105,39 @@ fn is_refused(node: &Served, jid: &str) {
     assert!(why.contains("for another cluster"), "{why}");
 }
 
+/// Why a cluster has no links to others.
+fn why_not(node: &Served) -> String {
+    admin(node).cluster().unwrap().nodes.into_iter().filter_map(|node| node.why).collect()
+}
+
+/// Z1: whichever nodes of the directory they log in at.
+#[test]
+fn z1_of_two_clusters_that_want_one_number_at_once_one_gets_it() {
+    let Some(directory) = Directory::new() else { return };
+    let at = addresses(2);
+    let keepers = [0, 1].map(|node| directory.keeper(node));
+    let (one, other) = std::thread::scope(|scope| {
+        let logs_in = |node: usize, name: &'static str| {
+            let (directory, at) = (&directory, at[node]);
+            scope.spawn(move || directory.member_at(&directory.nodes[node..=node], 5, name, at))
+        };
+        let both = [logs_in(0, "one"), logs_in(1, "other")];
+        let [one, other] = both.map(|started| started.join().unwrap());
+        (one, other)
+    });
+    let both = [one, other];
+    let has_number = |node: &Served| clusters(node).len() == 2;
+    let refused = |node: &Served| why_not(node).contains("another cluster has this cluster's number");
+    let is_settled =
+        || both.iter().filter(|node| has_number(node)).count() == 1 && both.iter().filter(|node| refused(node)).count() == 1;
+    eventually(is_settled, || format!("{:?} {:?}", both.each_ref().map(clusters), both.each_ref().map(why_not)));
+    let places =
+        keepers.each_ref().map(|keeper| admin(keeper).clusters().unwrap().clusters.pop().unwrap().nodes[0].address.clone());
+    let winner = both.iter().position(has_number).unwrap();
+    assert_eq!(places, [at[winner].to_string(), at[winner].to_string()]);
+    keepers.into_iter().chain(both).for_each(Served::stop);
+}
+
 /// Z1, Z2, Z3.
 #[test]
 fn z1_what_a_directory_knows_is_taken_over_and_no_name_and_no_number_is_given_twice() {
@@ -132,8 +170,7 @@ fn z1_what_a_directory_knows_is_taken_over_and_no_name_and_no_number_is_given_tw
     let all = || clusters(&first) == [(1, Some(0)), (2, Some(USERS as u64)), (3, Some(1))];
     eventually(all, || format!("{:?}", clusters(&first)));
     let stranger = directory.member(2, "stranger", at[2]);
-    let why = || admin(&stranger).cluster().unwrap().nodes.iter().filter_map(|node| node.why.clone()).collect::<String>();
-    eventually(|| why().contains("another cluster has this cluster's number"), why);
+    eventually(|| why_not(&stranger).contains("another cluster has this cluster's number"), || why_not(&stranger));
     let second = directory.member(2, "second", at[0]);
     add(&second, "late@localhost");
     is_of(&first, "late@localhost", 2);

@@ -57,6 +57,12 @@ fn user(n: usize) -> Bare {
     names.filter(|jid| home_of_slot(slot_of(jid.as_str()), 2) == HERE).nth(n).unwrap()
 }
 
+/// A user of the other core, or one whose gateway that is.
+fn elsewhere() -> Bare {
+    let mut names = (0..).map(|n| Bare::new(&format!("user{n}@d")).unwrap());
+    names.find(|jid| home_of_slot(slot_of(jid.as_str()), 2) == THERE).unwrap()
+}
+
 impl World {
     fn new(batch_bytes: u32) -> World {
         let limits = Arc::new(Limits::default());
@@ -212,8 +218,8 @@ fn z8_a_confirmation_does_not_overtake_answers_that_wait_until_their_receiver_ex
     // An answer to an ann of before waits, because the store fails.
     let kind = WayKind::Stanza(Action::Unsubscribed);
     let way = |sequence, kind| {
-        let (from, to) = (bob.clone(), ann.clone());
-        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note: Note::default(), sequence, cluster: 0 })
+        let (from, to, note) = (bob.clone(), ann.clone(), Note::default());
+        Box::new(Way { from, from_user: UserId(9), to, to_user: UserId::NOBODY, kind, note, sequence, cluster: 0, knows: 0 })
     };
     world.homes.way(world.now, way(1, kind), &mut world.edge, &mut world.out);
     world.store(Err("the disk is full".into()));
@@ -321,6 +327,185 @@ fn sent(world: &mut World, to: &Session) -> Vec<(u64, String)> {
 fn write(world: &mut World, from: &Session, to: &Bare, id: &str) {
     let content = Content { kind: MessageKind::Chat, id: id.into(), body: Vec::new(), extensions: String::new() };
     world.ask(from, Ask::Message { to: to.clone(), resource: None, content });
+}
+
+/// How often a sender was told that its message is safe, and why one was refused.
+fn answers(world: &mut World, to: &Session) -> (usize, Vec<Reason>) {
+    let told = std::mem::take(&mut world.told).into_iter();
+    let events = told.filter_map(|control| match control {
+        Control::ToSession { edge, event } if edge == to.edge => Some(event),
+        _ => None,
+    });
+    let (mut done, mut refused) = (0, Vec::new());
+    for event in events {
+        match event {
+            SessionEvent::Done { request: 7 } => done += 1,
+            SessionEvent::Error { request: 7, reason, .. } => refused.push(reason),
+            _ => {}
+        }
+    }
+    (done, refused)
+}
+
+impl World {
+    /// Time passes, and what no session has acknowledged goes to the store.
+    fn later(&mut self) {
+        self.now = self.now + Duration::from_secs(1);
+        self.homes.keep_given(self.now, &mut self.out);
+    }
+
+    fn ends(&mut self, session: &Session) {
+        let end = SessionEnd::LoggedOut { status: String::new() };
+        self.homes.detach(self.now, session.at, session.id, session.edge, end, &mut self.edge, &mut self.out);
+        self.work_off();
+    }
+}
+
+/// Z9, sim seeds 594 and 702: it was confirmed when a session had been sent it, and was lost with the recipient's node.
+#[test]
+fn z9_a_message_is_confirmed_once_by_the_first_session_that_acknowledges_it() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two, three) = (world.new_user(&ann), world.new_user(&bob), world.log_in(&bob).unwrap());
+    [&two, &three].into_iter().for_each(|session| world.set_presence(session, Show::Chat));
+    write(&mut world, &one, &bob, "1");
+    assert_eq!(answers(&mut world, &one), (0, vec![]), "nobody has acknowledged it");
+    world.ask(&three, Ask::Ack { received: 1 });
+    assert_eq!(answers(&mut world, &one), (1, vec![]));
+    world.ask(&two, Ask::Ack { received: 1 });
+    world.later();
+    [&three, &two].into_iter().for_each(|session| world.ends(session));
+    assert!(world.out.commits.iter().flat_map(|commit| &commit.writes).all(|write| write.table != Table::Messages));
+    assert_eq!(answers(&mut world, &one), (0, vec![]), "once");
+}
+
+/// Z9, J10: the other one that had been sent it ends without having acknowledged it.
+#[test]
+fn z9_what_one_session_has_acknowledged_does_not_come_again_because_another_has_not() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two, three) = (world.new_user(&ann), world.new_user(&bob), world.log_in(&bob).unwrap());
+    [&two, &three].into_iter().for_each(|session| world.set_presence(session, Show::Chat));
+    write(&mut world, &one, &bob, "1");
+    write(&mut world, &one, &bob, "2");
+    world.later();
+    world.store(Ok(()));
+    assert_eq!(answers(&mut world, &one), (2, vec![]), "it's stored");
+    world.ask(&two, Ask::Ack { received: 1 });
+    [&two, &three].into_iter().for_each(|session| world.ends(session));
+    let four = world.log_in(&bob).unwrap();
+    world.set_presence(&four, Show::Chat);
+    assert_eq!(sent(&mut world, &four), [(1, "2".to_owned())]);
+    world.ask(&four, Ask::Ack { received: 1 });
+    assert_eq!((world.homes.kept_size(), world.user(&bob).mailbox().is_none()), ((0, 0), true));
+}
+
+/// Z9: the store does not take it; the session that has it may still acknowledge it, or ends.
+#[test]
+fn z9_a_message_that_is_neither_acknowledged_nor_stored_is_not_confirmed() {
+    let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));
+    let (one, two) = (world.new_user(&ann), world.new_user(&bob));
+    world.set_presence(&two, Show::Chat);
+    write(&mut world, &one, &bob, "1");
+    for _ in 0..3 {
+        world.later();
+        world.store(Err("the disk is full".into()));
+    }
+    assert_eq!((answers(&mut world, &one), world.homes.kept_size()), ((0, vec![]), (0, 0)));
+    world.later();
+    world.ends(&two);
+    world.store(Err("the disk is full".into()));
+    assert_eq!(answers(&mut world, &one), (0, vec![Reason::StorageFailed]));
+    let three = world.log_in(&bob).unwrap();
+    world.set_presence(&three, Show::Chat);
+    assert_eq!(sent(&mut world, &three), []);
+}
+
+/// M2, sim seed 130: the log-in had been refused where the connection was, and a session came into being that nobody had.
+#[test]
+fn m2_a_log_in_that_waits_for_an_account_goes_with_the_node_that_it_came_from() {
+    let (mut world, ann) = (World::new(1 << 20), user(0));
+    let elsewhere = Seat { node: NodeId(2), core: HERE };
+    for seat in [elsewhere, seat(THERE)] {
+        let asker = Asker { edge: EdgeRef { seat, slot: 1, generation: 1 }, request: 1 };
+        let (resource, data, presence) = (format!("{:?}", seat.node), Vec::new(), Vec::new());
+        let attach = Attach { jid: ann.clone(), resource, create: true, asker, data, presence };
+        world.homes.attach(world.now, attach, &mut world.edge, &mut world.out);
+    }
+    world.homes.node_gone(world.now, elsewhere.node, &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    assert_eq!(world.user(&ann).sessions.iter().map(|session| session.edge.unwrap().seat).collect::<Vec<_>>(), [seat(THERE)]);
+}
+
+/// A core of a cluster, and what a user of another one says to one of its users.
+fn clustered() -> (World, Session, impl Fn(u64, WayKind, u64) -> Box<Way>) {
+    let (mut world, ann) = (World::new(1 << 20), user(0));
+    let session = world.new_user(&ann);
+    (world.out.map.cluster, world.out.map.directory) = (1, 1);
+    let way = move |sequence, kind, knows| {
+        let (from, to, from_user, note) = (elsewhere(), ann.clone(), UserId::new(2, 1, 1), Note::default());
+        Box::new(Way { from, from_user, to, to_user: UserId::NOBODY, kind, note, sequence, cluster: 2, knows })
+    };
+    (world, session, way)
+}
+
+/// Z8, sim seed 20263261311: a copy took another path, and came behind the word that it would not come again.
+#[test]
+fn z8_a_way_that_comes_after_its_sender_has_forgotten_it_is_not_carried_out_again() {
+    let (mut world, session, way) = clustered();
+    let (ann, bob) = (user(0), elsewhere());
+    let request = || way(5, WayKind::Stanza(Action::Subscribe), 0);
+    world.homes.way(world.now, request(), &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    assert!(world.state(&ann, &bob).has(State::PENDING_IN));
+    world.subscription(&session, Action::Unsubscribed, &bob);
+    world.store(Ok(()));
+    world.homes.way_forgotten(world.now, Box::new(request().name()), &mut world.edge, &mut world.out);
+    world.homes.way(world.now, request(), &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    assert!(!world.state(&ann, &bob).has(State::PENDING_IN), "{:?}", world.state(&ann, &bob));
+}
+
+/// Z8, sim seed 13 with two nodes in each of two clusters: the confirmation was lost, and the answer came alone.
+#[test]
+fn z8_an_answer_says_that_it_knows_the_request_though_its_confirmation_is_lost() {
+    let (mut world, session, way) = clustered();
+    let (ann, bob) = (user(0), elsewhere());
+    world.subscription(&session, Action::Subscribe, &bob);
+    world.store(Ok(()));
+    let sent = world.user(&ann).rare.as_ref().expect("a request is under way").under_way[0].sequence;
+    let answers = |world: &mut World, sequence, knows| {
+        let way = way(sequence, WayKind::Stanza(Action::Subscribed), knows);
+        world.homes.way(world.now, way, &mut world.edge, &mut world.out);
+        world.store(Ok(()));
+        world.state(&ann, &bob).has(State::TO)
+    };
+    assert!(!answers(&mut world, 3, sent - 1), "it answers an earlier one");
+    assert!(answers(&mut world, 4, sent));
+}
+
+/// Z8: and so it does what another cluster is told.
+#[test]
+fn z8_a_way_tells_of_the_last_one_that_had_come_from_its_receiver_when_it_was_made() {
+    let (mut world, session, way) = clustered();
+    let bob = elsewhere();
+    world.subscription(&session, Action::Subscribe, &bob);
+    world.store(Ok(()));
+    world.homes.way(world.now, way(5, WayKind::Stanza(Action::Subscribe), 0), &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    world.subscription(&session, Action::Subscribed, &bob);
+    world.store(Ok(()));
+    let knows = |world: &mut World, action| {
+        let mut ways = std::mem::take(&mut world.told).into_iter().filter_map(|control| match control {
+            Control::Way(way) if way.kind == WayKind::Stanza(action) => Some((way.sequence, way.knows)),
+            _ => None,
+        });
+        ways.next_back().expect("it has set out")
+    };
+    let (first, knew) = knows(&mut world, Action::Subscribe);
+    assert_eq!(knew, 0, "it was made before");
+    let name = WayName { from: user(0), to: bob.clone(), sequence: first, cluster: 0 };
+    world.homes.way_done(world.now, Box::new(Arrival { name, before: 0 }), &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    assert_eq!(knows(&mut world, Action::Subscribed).1, 5);
 }
 
 #[test]

@@ -13,20 +13,13 @@ use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use support::clusters::{befriend, log_in, sees, show};
+use support::clusters::{addresses, befriend, log_in, peers, sees, show};
 use support::served::{Served, user_on, users};
 use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
-
-/// Addresses that nobody uses, each of an address of the loopback network that only this test has.
-fn addresses(nodes: usize) -> Vec<SocketAddr> {
-    let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap()).collect()
-}
 
 /// The nodes 1, 2, ... with so many cores each.
 struct Cluster {
@@ -40,8 +33,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(cores: &[usize]) -> Cluster {
-        let addresses = addresses(cores.len());
-        let peers = (1..).zip(addresses).map(|(node, address)| Peer { node: NodeId(node), address }).collect();
+        let peers = peers(cores.len());
         let mut cluster = Cluster { nodes: Vec::new(), cores: cores.to_vec(), peers, controls: Vec::new(), names: 0 };
         for node in 0..cores.len() {
             let mut started = cluster.node(node);
@@ -101,10 +93,6 @@ fn m2_clients_of_different_nodes_see_each_other() {
             sees(&mut one, Show::Unavailable);
         }
     }
-}
-
-fn peers(nodes: usize) -> Vec<Peer> {
-    (1..).zip(addresses(nodes)).map(|(node, address)| Peer { node: NodeId(node), address }).collect()
 }
 
 /// A node of its own process, with a store of its own.

@@ -12,10 +12,10 @@ use fanal::base::config::{Config, Coordination};
 use fanal::base::id::NodeId;
 use fanal::client::{Client, Event};
 use fanal::wire::native::Show;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::clusters::{befriend, log_in, sees, show};
+use support::clusters::{addresses, befriend, log_in, sees, show};
 use support::etcd::{Server, Way};
 use support::served::{Served, fanal, user_on, users};
 use support::{LONG, until};
@@ -29,9 +29,7 @@ struct Cluster {
 impl Cluster {
     /// Of so many nodes, none of which runs yet.
     fn new(nodes: usize) -> Cluster {
-        let held: Vec<TcpListener> = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let links = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        Cluster { data: tempfile::tempdir().unwrap(), links }
+        Cluster { data: tempfile::tempdir().unwrap(), links: addresses(nodes) }
     }
 
     /// A node that finds etcd there.

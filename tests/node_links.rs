@@ -16,10 +16,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+use support::clusters::peers;
 use support::served::fanal;
 use support::{LONG, TestNode, config, until};
 
@@ -38,10 +39,7 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Cluster {
-        let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let address = |listener: &TcpListener| -> SocketAddr { listener.local_addr().unwrap() };
-        let peers = held.iter().zip(1..).map(|(held, node)| Peer { node: NodeId(node), address: address(held) }).collect();
-        let cluster = Cluster { dir: tempfile::tempdir().unwrap(), peers };
+        let cluster = Cluster { dir: tempfile::tempdir().unwrap(), peers: peers(2) };
         make(&["link", "ca", "--out", cluster.at("ca").to_str().unwrap()]);
         cluster
     }

@@ -6,6 +6,7 @@ use fanal::base::reason::Reason;
 use fanal::client::{Client, Event, LogIn, Message, Presence};
 use fanal::wire::encode::MessageFields;
 use fanal::wire::native::MessageKind as K;
+use std::thread;
 use std::time::Duration;
 use support::served::Served;
 use support::*;
@@ -165,8 +166,13 @@ fn a_question_goes_to_the_session_it_names_and_the_answer_comes_back() {
         let ask =
             |to, kind| MessageFields { to, id: "q1", kind, extensions: "<ping xmlns='urn:xmpp:ping'/>", ..Default::default() };
         for (question, answer) in [(K::Get, K::Result), (K::Set, K::Failure)] {
-            alice.send(&ask("bob@localhost/b", question)).unwrap();
-            let asked = message(&mut bob);
+            // It is confirmed once Bob's session has acknowledged it.
+            let asked = thread::scope(|scope| {
+                let sent = scope.spawn(|| alice.send(&ask("bob@localhost/b", question)));
+                let asked = message(&mut bob);
+                sent.join().expect("it does not panic").unwrap();
+                asked
+            });
             assert_eq!((asked.kind, asked.id.as_str(), asked.from.as_str()), (question, "q1", "alice@localhost/a"));
             bob.send(&ask("alice@localhost/a", answer)).unwrap();
             let answered = message(&mut alice);

@@ -114,19 +114,20 @@ fn z7_a_gateway_moves_with_its_slot() {
         let mut world = World::clusters(2, 2, cores);
         let (ann, bob) = (world.name_on(0, 0), world.name_on(3, 0));
         let owners = world.owners.clone();
-        let (_, open) = without(&world, &bob);
-        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &open, 1));
+        let (_, open) = without(&world, &ann);
+        // Those that keep no directory: there names have no slots.
+        [2, 3].into_iter().for_each(|node| tell(&mut world, node, &open, 1));
         let (a, b) = (world.online(1, &ann), world.online(2, &bob));
-        world.subscribes((&ann, a), (&bob, b));
-        world.seen(a);
-        world.shows(b, Show::Away);
-        assert_eq!(world.seen(a), [Show::Away]);
-        [0, 1].into_iter().for_each(|node| tell(&mut world, node, &owners, 1));
-        world.seen(a);
-        world.shows(b, Show::Chat);
-        assert_eq!(world.seen(a), [Show::Chat]);
-        world.say(b, |encoder, out| encoder.log_out(out, fanal::wire::encode::Tag::request(9), "bye"));
-        assert_eq!(world.seen(a), [Show::Unavailable]);
+        world.subscribes((&bob, b), (&ann, a));
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away]);
+        [2, 3].into_iter().for_each(|node| tell(&mut world, node, &owners, 1));
+        world.seen(b);
+        world.shows(a, Show::Chat);
+        assert_eq!(world.seen(b), [Show::Chat]);
+        world.say(a, |encoder, out| encoder.log_out(out, fanal::wire::encode::Tag::request(9), "bye"));
+        assert_eq!(world.seen(b), [Show::Unavailable]);
     }
 }
 

@@ -4,22 +4,21 @@ mod support;
 
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Coordination, DatabaseUrl, Secret, StoreKind};
-use fanal::base::id::NodeId;
 use fanal::base::reason::Reason;
 use fanal::client::{Client, Error, Event, LogIn, Presence};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use support::clusters::{self, KEY, show};
 use support::postgres::{Server, query, server};
 use support::served::{Served, fanal, user_on, users};
-use support::{LONG, until};
+use support::{LONG, presence, until};
 
-const KEY: &str = "the same key at every node, for tests";
 const LEASE: Duration = Duration::from_millis(2_000);
 /// Above what it takes, for a machine that does not let the survivors run.
 const LATE: Duration = Duration::from_secs(5);
@@ -48,11 +47,16 @@ impl Trio {
 
     fn prepare(server: &Server, cores: usize) -> Trio {
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let peers = (1..).zip(&held).map(|(node, at)| Peer { node: NodeId(node), address: at.local_addr().unwrap() }).collect();
-        drop(held);
         let data = tempfile::tempdir().unwrap();
-        Trio { cores, etcd: None, nodes: vec![None, None, None], url: server.new_url(), peers, data, _alone: alone }
+        Trio {
+            cores,
+            etcd: None,
+            nodes: vec![None, None, None],
+            url: server.new_url(),
+            peers: clusters::peers(3),
+            data,
+            _alone: alone,
+        }
     }
 
     fn serve(&mut self, node: usize) {
@@ -95,17 +99,8 @@ impl Trio {
 
     /// A session of a user at a node, as soon as the home can be reached.
     fn log_in(&self, node: usize, jid: &str) -> Client {
-        let (end, node) = (Instant::now() + LONG, self.node(node));
-        loop {
-            let mut client = Client::connect(&node.native.to_string(), LONG).unwrap();
-            match client.log_in(jid, LogIn::Token(&node.token_by(KEY, jid)), "desk") {
-                Ok(_) => {
-                    client.set_presence(&Presence::default()).unwrap();
-                    return client;
-                }
-                Err(error) => assert!(Instant::now() < end, "{jid}: {error}"),
-            }
-        }
+        let node = self.node(node);
+        clusters::log_in(&node.native.to_string(), &node.token_by(KEY, jid), jid)
     }
 
     fn stop(&mut self) {
@@ -114,23 +109,13 @@ impl Trio {
 }
 
 fn befriend(one: (&str, &mut Client), other: (&str, &mut Client)) {
-    one.1.subscribe(other.0, "").unwrap();
-    until(other.1, |event| matches!(event, Event::Subscription(_)).then_some(()));
-    other.1.approve(one.0).unwrap();
+    clusters::befriend((one.0, &mut *one.1), other);
     sees(one.1, Show::Available);
 }
 
 /// Waits for a contact to be shown like this, and nothing else before.
 fn sees(client: &mut Client, show: Show) {
-    let seen = until(client, |event| match event {
-        Event::Presence(event) => Some(event.show),
-        _ => None,
-    });
-    assert_eq!(seen, show);
-}
-
-fn show(client: &mut Client, show: Show) {
-    client.set_presence(&Presence { show, ..Presence::default() }).unwrap();
+    assert_eq!(presence(client).show, show);
 }
 
 fn signal(node: &Served, signal: Signal) {
@@ -218,11 +203,7 @@ fn z13_a_node_that_wakes_up_after_its_users_were_taken_over_writes_nothing_and_s
     });
     signal(trio.node(2), Signal::SIGCONT);
     assert!(late.join().unwrap().is_err());
-    let end = Instant::now() + LONG;
-    while !trio.node(2).log().contains("lease is lost") {
-        assert!(Instant::now() < end, "{}", trio.node(2).log());
-        std::thread::yield_now();
-    }
+    clusters::eventually(|| trio.node(2).log().contains("lease is lost"), || trio.node(2).log());
     let eve = trio.user_on(2, "eve");
     drop(trio.log_in(2, &eve));
     show(&mut a, Show::Away);

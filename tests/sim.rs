@@ -110,3 +110,8 @@ fn z9_a_message_of_another_node_that_is_taken_in_twice_is_caught() {
 fn z8_a_way_of_another_node_that_is_dropped_is_caught() {
     caught(Canary::WayLost, Check::NothingAcknowledgedIsLost);
 }
+
+#[test]
+fn z3_a_border_that_lets_lies_in_is_caught() {
+    caught(Canary::BorderOpen, Check::FramesAreSound);
+}

@@ -96,10 +96,14 @@ impl ClusterStatus {
                 (gauges.link_entries_waiting + gauges.link_updates_waiting).to_string(),
             ]);
         }
-        for node in self.nodes.iter().filter(|node| !node.found) {
-            if let Some(why) = &node.why {
-                let _ = writeln!(text, "\n{}: {why}", node.name());
-            }
+        let reasons: String = self
+            .nodes
+            .iter()
+            .filter(|node| !node.found)
+            .filter_map(|node| Some(format!("{}: {}\n", node.name(), node.why.as_ref()?)))
+            .collect();
+        if !reasons.is_empty() {
+            let _ = write!(text, "\n{reasons}");
         }
         if let Some(owners) = &self.owners {
             text += &owners.table(|since| ago(now_ms.saturating_sub(since)));

@@ -1,7 +1,7 @@
 //! Servers that are known by something else than their name: the one place where a certificate is not checked against authorities.
 //!
-//! Lives on: whatever thread shakes hands. Serves C8. Pure: a function of the certificate. Invariant: whoever is taken for the server has
-//! proved that the certificate it shows is its own.
+//! Lives on: whatever thread shakes hands. Serves C8. Pure: a function of the certificate. Invariant: whoever is taken for the
+//! server has proved that the certificate it shows is its own.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};

@@ -49,7 +49,7 @@ pub struct Plan {
     pub tapped: bool,
     /// Links are inside TLS.
     pub tls: bool,
-    /// The generator gives way to the nodes.
+    /// The nodes' processes go before all others of the machine.
     pub nodes_first: bool,
     /// The clusters' links are cut for so long, instead of rounds.
     pub cut: Option<Duration>,
@@ -92,11 +92,20 @@ impl Fleet {
             false => addresses.clone(),
         };
         let processors = pin::processors();
+        if plan.nodes_first {
+            pin::go_first().map_err(|why| {
+                let fix = "run it as root, raise `ulimit -r` to 20 (LimitRTPRIO=), or leave --nodes-first out";
+                io::Error::other(format!("--nodes-first: the system lets no process of yours go before others ({why}): {fix}"))
+            })?;
+        }
         for (at, listen) in addresses.iter().enumerate() {
             let core = processors[at % processors.len()].id as u16;
             let (cluster, node) = (at / usize::from(plan.nodes), at % usize::from(plan.nodes));
             let config = fleet.config(cluster, node, core, *listen, &known)?;
             fleet.servers.push(Server::of(config, Speaks::Native, false)?);
+        }
+        if plan.nodes_first {
+            pin::take_turns()?;
         }
         Ok(fleet)
     }
@@ -161,11 +170,9 @@ impl Fleet {
     }
 }
 
-/// How the generator shares processors with the nodes, where there are fewer of these than of them.
-const HOW_SHARED: [&str; 2] = [
-    "the nodes and the generator take turns where they share a processor: --nodes-first changes that",
-    "the generator runs where no node wants to (SCHED_IDLE)",
-];
+/// How the nodes share processors with the generator and whatever else runs, where there are fewer of these than of them.
+const HOW_SHARED: [&str; 2] =
+    ["the nodes take turns with all else: --nodes-first changes that", "the nodes go before all else (SCHED_RR)"];
 /// How often it is looked whether the nodes have found each other.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 
@@ -183,9 +190,12 @@ fn sum(servers: &[Server], figure: impl Fn(&Server) -> io::Result<Option<u64>>) 
     servers.iter().map(figure).sum()
 }
 
-/// Addresses that nobody uses: all are held until all are found.
+/// Addresses that nobody uses: all are held until all are found, and they are of a part of the loopback network that only this
+/// process has, so that no node's other doors, which are on 127.0.0.1, can be given the same port meanwhile.
 pub(super) fn free_addresses(count: u16) -> io::Result<Vec<SocketAddr>> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<_>>()?;
+    let [low, high, ..] = std::process::id().to_le_bytes();
+    let own = Ipv4Addr::new(127, high, low, 1);
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind((own, 0))).collect::<io::Result<_>>()?;
     held.iter().map(TcpListener::local_addr).collect()
 }
 
@@ -197,11 +207,6 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
     let fleet = Fleet::start(plan)?;
     if let Some(processor) = plan.load_processor {
         pin::pin(processor);
-    }
-    if plan.nodes_first {
-        let refused =
-            |why| io::Error::other(format!("--nodes-first: the system does not let the generator give way: {why}; leave it out"));
-        pin::give_way().map_err(refused)?;
     }
     fleet.find_each_other(progress)?;
     let seating = Seating { clusters: plan.clusters.into(), nodes: plan.nodes.into() };
@@ -234,9 +239,8 @@ pub fn run(plan: &Plan, progress: &Progress) -> io::Result<Report> {
 /// Everybody talks.
 fn rounds(report: &mut Report, plan: &Plan, fleet: &Fleet, wires: Wires, traffic: Across, progress: &Progress) -> io::Result<()> {
     let mut talk = Talk::new(wires, traffic, plan.users);
-    if std::env::var_os("T_SLEEP").is_some() {
-        talk.sleep();
-    }
+    // Most machines have fewer processors than this has nodes.
+    talk.sleep();
     let crossed = fleet.taps.crossed()?;
     let mut clusters = vec![0; usize::from(plan.clusters)];
     let mut round = |pace| {

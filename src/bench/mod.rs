@@ -4,8 +4,8 @@
 //! `graph` says, and so do the other `dialect`s, `xmpp` (`stanzas` are what it hears), `json` and `pub_sub`; `talk` lets them speak
 //! (`presences` is what they say natively), and a `round` is one measured time of that. `fanout`, `storm` and `idle` are what is
 //! measured so; `sockets` is `fanout` without presence, on the server that `floor` is. `load` is the closed loop of the runtime's
-//! own sweep (`benches/floor.rs`). `memory` is presence without sockets. `cluster` is several nodes and clusters (`across` is who is where in them, `tap` reads what
-//! crosses, `cut` cuts it), and
+//! own sweep (`benches/floor.rs`). `memory` is presence without sockets. `cluster` is several nodes and clusters (`across` is who
+//! is where in them, `tap` reads what crosses, `cut` cuts it), and
 //! `take_over` what their loss takes. `private` is what `wires` put below all of that when it
 //! is said inside TLS. `report` says what was found.
 

@@ -251,6 +251,10 @@ impl Child {
     fn spawn(dir: Dir) -> io::Result<Child> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("serve").arg("--config").arg(dir.config()).stdin(Stdio::null()).stdout(Stdio::piped());
+        // That nodes come and go is no news here; what goes wrong is.
+        if std::env::var_os("FANAL_LOG").is_none() {
+            command.env("FANAL_LOG", "error");
+        }
         let mut process = command.spawn()?;
         let said = BufReader::new(process.stdout.take().expect("it is piped")).lines();
         Ok(Child { process: Running(process), said, _dir: dir })

@@ -64,15 +64,31 @@ pub fn pin(id: usize) -> bool {
     core_affinity::set_for_current(core_affinity::CoreId { id })
 }
 
-/// From now on the calling thread, and threads that it starts, run only where no other thread wants to (SCHED_IDLE, sched(7)): whoever
-/// wakes up takes the processor from them at once. It takes no privilege.
+/// Among threads that go before all others (SCHED_RR, sched(7)): above what the kernel does by such threads itself it's the order
+/// that counts, and there is none among ours.
+const FIRST: i32 = 20;
+
+/// From now on the calling thread goes before all usual ones, and so do threads and processes that it starts: whoever runs where
+/// one of them wakes up is stopped at once.
 ///
 /// # Errors
-/// The kernel's, when a sandbox forbids it.
-pub fn give_way() -> io::Result<()> {
-    let nothing = libc::sched_param { sched_priority: 0 };
+/// The kernel's: whoever is not root needs CAP_SYS_NICE, or a limit of priorities (`ulimit -r`) that is not 0.
+pub fn go_first() -> io::Result<()> {
+    schedule(libc::SCHED_RR, FIRST)
+}
+
+/// Takes that back for the calling thread, which takes turns again as others do.
+///
+/// # Errors
+/// The kernel's.
+pub fn take_turns() -> io::Result<()> {
+    schedule(libc::SCHED_OTHER, 0)
+}
+
+fn schedule(policy: i32, sched_priority: i32) -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority };
     // SAFETY: the kernel reads the parameter during the call and keeps no pointer; 0 is the calling thread.
-    let done = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &nothing) };
+    let done = unsafe { libc::sched_setscheduler(0, policy, &parameter) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -99,15 +115,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_gives_way_is_scheduled_so_and_others_are_not() {
+    fn who_may_go_first_does_so_and_takes_turns_again() {
         let policy = || {
             let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
             // Field 41, counted from behind the name, which may hold spaces (proc_pid_stat(5)).
             stat.rsplit(')').next().unwrap().split_whitespace().nth(41 - 3).unwrap().parse::<i32>().unwrap()
         };
-        let before = policy();
-        let given = std::thread::spawn(move || give_way().map(|()| policy())).join().unwrap();
-        assert_eq!((given.unwrap(), policy()), (libc::SCHED_IDLE, before));
+        let tried = std::thread::spawn(move || {
+            let first = go_first().map(|()| policy());
+            (first, take_turns().map(|()| policy()))
+        });
+        let (first, then) = tried.join().unwrap();
+        assert!(first.is_ok_and(|policy| policy == libc::SCHED_RR) || go_first().is_err());
+        assert_eq!(then.unwrap(), libc::SCHED_OTHER);
     }
 
     #[test]

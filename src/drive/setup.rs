@@ -49,8 +49,20 @@ pub enum SetupError {
          higher number before the start"
     )]
     Descriptors { limit: u64 },
+    #[error(
+        "no memory is left that may be locked: all processes of this user may lock {limit} bytes together: set \
+         `LimitMEMLOCK=infinity` in the systemd unit, or run `ulimit -l unlimited` before the start, or use fewer cores"
+    )]
+    Locked { limit: u64 },
     #[error("the ring could not be made: {0}")]
     Other(#[source] io::Error),
+}
+
+impl SetupError {
+    /// Nothing is left of what may be locked.
+    pub fn locked() -> SetupError {
+        SetupError::Locked { limit: limit(Resource::RLIMIT_MEMLOCK) }
+    }
 }
 
 /// What the machine offers, for the log at start.
@@ -135,6 +147,7 @@ fn explain(error: io::Error, kernel: &str, descriptors: u64) -> SetupError {
         Some(libc::ENOSYS) => SetupError::NoRing { kernel: kernel.into() },
         Some(libc::EPERM | libc::EACCES) => SetupError::Forbidden,
         Some(libc::EMFILE | libc::ENFILE) => SetupError::Descriptors { limit: descriptors },
+        Some(libc::ENOMEM) => SetupError::locked(),
         _ => SetupError::Other(error),
     }
 }
@@ -206,6 +219,7 @@ mod tests {
         assert!(text(libc::ENOSYS).contains("4.18.0") && text(libc::ENOSYS).contains("boot Linux 6.1"));
         assert!(text(libc::EPERM).contains("kernel.io_uring_disabled=0") && text(libc::EPERM).contains("seccomp"));
         assert!(text(libc::EMFILE).contains("LimitNOFILE") && text(libc::EMFILE).contains("1024"));
+        assert!(text(libc::ENOMEM).contains("LimitMEMLOCK") && text(libc::ENOMEM).contains("fewer cores"));
         let lock = SetupError::LockLimit { limit: 65_536, needed: 524_288 }.to_string();
         assert!(lock.contains("LimitMEMLOCK") && lock.contains("65536"));
     }

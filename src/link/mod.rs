@@ -68,8 +68,8 @@ impl Settings {
         }
     }
 
-    /// What one core may have under way at once by a lane that many share, of what sets out by itself: its answers, and what follows
-    /// from them, are to find room, too.
+    /// What one core may have under way at once by a lane that many share, of what sets out by itself: its answers, and what
+    /// follows from them, are to find room, too.
     pub fn share(&self) -> usize {
         (self.entries / 64).max(1)
     }

@@ -1,7 +1,7 @@
 //! What an agreed peer says on the connection in use, and what is said to it by the way.
 //!
-//! Lives on: every core of a node that has links, in a [`Machine`](super::Machine). Serves G4. Invariants: what breaks the rules ends
-//! the connection, and has no other effect; an entry is given on once.
+//! Lives on: every core of a node that has links, in a [`Machine`](super::Machine). Serves G4. Invariants: what breaks the rules
+//! ends the connection, and has no other effect; an entry is given on once.
 
 use super::pair::Pair;
 use super::{Incoming, LinkCounters};

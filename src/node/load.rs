@@ -25,8 +25,8 @@ pub(super) struct Kept {
     pub inhabited: BTreeSet<u16>,
 }
 
-/// From a store that nodes share, what is the deployment's, and which clusters there are: users, and the names of a directory, are loaded when this node gets
-/// their slots.
+/// From a store that nodes share, what is the deployment's, and which clusters there are: users, and the names of a directory, are
+/// loaded when this node gets their slots.
 fn load_shared(backend: &dyn Backend, shards: &mut [Shard]) -> Result<Kept, StartError> {
     let owners: Arc<[NodeId]> = vec![NodeId::default(); SLOTS].into();
     let mut kept = Kept { table: Stored::default(), owners: owners.clone(), inhabited: BTreeSet::new() };

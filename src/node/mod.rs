@@ -33,6 +33,7 @@ use crate::base::config::{self, Config, Cores, Fault, KernelTls, StoreKind};
 use crate::base::id::CoreId;
 use crate::base::secrets::Secrets;
 use crate::base::time::WallClock;
+use crate::drive::setup::SetupError;
 use crate::drive::{self, Bell, DriveCounters, Driver, bridge, clock, pin, setup};
 use crate::front::doors::{Doors, Speaks};
 use crate::front::sasl::Decoys;
@@ -57,7 +58,7 @@ use host::Ends;
 use owners::Owners;
 use replies::Replies;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -122,6 +123,24 @@ pub struct Stopped {
     pub store: Figures,
 }
 
+/// A core's whole life. `born` hears whether it has begun: when its executor can't, nothing.
+async fn run_core(
+    config: drive::Config,
+    bell: Bell,
+    listeners: Vec<TcpListener>,
+    host: CoreHost,
+    born: Sender<Result<(), SetupError>>,
+) -> io::Result<(CoreHost, DriveCounters)> {
+    let driver = Driver::new(config, bell, listeners);
+    let (driver, begun) = match driver {
+        Ok(driver) => (Ok(driver), Ok(())),
+        Err(why) => (Err(io::Error::other(why.to_string())), Err(why)),
+    };
+    // Nobody listens any more when another core could not begin.
+    let _ = born.send(begun);
+    bridge::drive(driver?, host).await
+}
+
 impl Node {
     /// Starts a node. It serves when this returns.
     pub fn start(config: &Config) -> Result<Node, StartError> {
@@ -155,6 +174,7 @@ impl Node {
         let (answers, answered) = channel();
         let ports = mesh(config.limits.ring_batches as usize, ring_bells);
         let (mut threads, mut commands) = (Vec::new(), Vec::new());
+        let (born, births) = channel();
         let ends = shards.into_iter().zip(ports).zip(stores).zip(replied).zip(bells).zip(listeners).zip(processors);
         for ((((((shard, ports), store), replies), bell), listeners), processor) in ends {
             let (order, orders) = channel();
@@ -163,12 +183,12 @@ impl Node {
             let ends = Ends { ports, store, passwords, hook, replies, commands: orders, answers, owners: desk.clone() };
             let name = format!("fanal-core-{}", shard.settings.core.0);
             let host = CoreHost::new(shard, ends);
-            let work = move || async move {
-                let driver = Driver::new(drive, bell, listeners).map_err(io::Error::other)?;
-                bridge::drive(driver, host).await
-            };
+            let born = born.clone();
+            let work = move || run_core(drive, bell, listeners, host, born);
             threads.push(bridge::on_core(&name, Some(processor), work)?);
         }
+        drop(born);
+        (0..cores).try_for_each(|_| births.recv().unwrap_or_else(|_| Err(SetupError::locked())))?;
         let owners = opening.zip(membership.table.as_ref()).map(|((opening, ports), table)| {
             opening.start(table, table.myself(cores, keys.identity(), &listening), kept, ports, commands.clone())
         });

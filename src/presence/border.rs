@@ -262,7 +262,19 @@ impl Crossing {
                 let Letter { from: sender, from_resource, to, to_resource, content, ticket } = *letter;
                 let (given, stamp, copy) = (Vec::new(), WallClock::default(), native::Copy::None);
                 let (from_resource, asker) = (from_resource.into(), ticket.asker(from));
-                let message = Message { from: sender, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, copy };
+                let message = Message {
+                    from: sender,
+                    from_resource,
+                    to,
+                    to_resource,
+                    content,
+                    asker,
+                    given,
+                    stamp,
+                    kept: 0,
+                    receipt: 0,
+                    copy,
+                };
                 Control::Message(Box::new(message))
             }
             Crossing::Question(asked) => {

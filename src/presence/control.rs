@@ -5,7 +5,7 @@
 //! a reference with a generation, so a late one never reaches a successor.
 
 use super::border::{Astray, Entered, Lapsed, Reply};
-use super::directory::{Claim, Inquiry};
+use super::directory::{Inquiry, Numbering};
 use super::errand::{self, Errand, Who};
 use super::frame::Events;
 use super::relay::Compare;
@@ -200,12 +200,8 @@ pub enum Control {
     Lapsed(Box<Lapsed>),
     /// To and from the directory.
     Directory(Box<Inquiry>),
-    /// A core where a cluster logs in to whoever gives clusters their numbers, and what is said to that if it can't have it.
-    Number(Box<Claim>),
-    Unnumbered {
-        number: u16,
-        why: Vec<u8>,
-    },
+    /// A core where a cluster logs in to whoever gives clusters their numbers, and back.
+    Number(Box<Numbering>),
 }
 
 /// A log-in that was authenticated where the connection is.

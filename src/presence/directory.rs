@@ -35,15 +35,13 @@ pub enum Inquiry {
     Settled { jid: Bare, user: UserId, cluster: u16 },
 }
 
-/// A cluster wants to have a number, or has moved.
+/// What cores of the directory say to each other about a cluster that logs in.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Claim {
-    /// The core where it logs in.
-    pub by: Seat,
-    pub number: u16,
-    pub identity: u64,
-    /// As it has said where it is.
-    pub place: Vec<u8>,
+pub enum Numbering {
+    /// It wants to have a number, or has moved. `by`: the core where it logs in; `place`: where it is, in its own words.
+    Claim { by: Seat, number: u16, identity: u64, place: Vec<u8> },
+    /// It can't have it, for this reason, as it is told.
+    Denied { number: u16, why: Vec<u8> },
 }
 
 impl Inquiry {

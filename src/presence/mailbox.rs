@@ -35,7 +35,7 @@ impl Mailbox {
     /// A message goes to the store.
     pub fn arrives(&mut self, message: &Message) {
         self.arriving += 1;
-        self.count(message);
+        self.count(message.kept, message.frame_bytes());
     }
 
     /// The store has it.
@@ -44,22 +44,26 @@ impl Mailbox {
         self.put(message);
     }
 
-    /// The store has not taken it. Gives its bytes.
-    pub fn failed(&mut self, sequence: u64) -> usize {
+    /// The store has not taken one.
+    pub fn failed(&mut self) {
         self.arriving -= 1;
-        self.forget(sequence)
     }
 
     /// A stored message, after a start.
     pub fn restore(&mut self, message: Box<Message>) {
-        self.count(&message);
+        self.count(message.kept, message.frame_bytes());
         self.put(message);
     }
 
-    fn count(&mut self, message: &Message) {
-        let bytes = message.frame_bytes();
-        self.rows.insert(message.kept, bytes);
+    /// A message with this number, and about so many bytes, is stored or being stored, wherever it is.
+    pub fn count(&mut self, sequence: u64, bytes: usize) {
+        self.rows.insert(sequence, bytes);
         self.bytes += bytes;
+    }
+
+    /// Whether it is still to reach its recipient.
+    pub fn has(&self, sequence: u64) -> bool {
+        self.rows.contains_key(&sequence)
     }
 
     /// A message waits, perhaps again, in its place.
@@ -77,11 +81,17 @@ impl Mailbox {
         !self.waiting.is_empty()
     }
 
-    /// A message has reached its recipient, or will never. Gives its bytes.
-    pub fn forget(&mut self, sequence: u64) -> usize {
-        let bytes = self.rows.remove(&sequence).unwrap_or(0);
+    /// Takes out one that waits.
+    pub fn withdraw(&mut self, sequence: u64) -> Option<Box<Message>> {
+        let at = self.waiting.iter().position(|message| message.kept == sequence)?;
+        self.waiting.remove(at)
+    }
+
+    /// A message has reached its recipient, or will never. Gives its bytes; `None`: it had before.
+    pub fn forget(&mut self, sequence: u64) -> Option<usize> {
+        let bytes = self.rows.remove(&sequence)?;
         self.bytes -= bytes;
-        bytes
+        Some(bytes)
     }
 
     /// The sequences of all, wherever they are.

@@ -86,6 +86,8 @@ pub struct Message {
     pub stamp: WallClock,
     /// What its row in the store is called; 0: it has none.
     pub kept: u64,
+    /// By which its recipient's home knows what it owes the sender; 0: nothing.
+    pub receipt: u64,
     /// Whose copy it is.
     pub copy: native::Copy,
 }

@@ -1,6 +1,7 @@
 //! Whose home something is for, wherever that is.
 
 use super::control::Control;
+use super::directory::Numbering;
 use crate::base::id::slot_of;
 use crate::base::jid::Bare;
 use crate::store::rows::CLUSTERS_SLOT;
@@ -25,7 +26,7 @@ impl Control {
             Control::Fetched(fetched) => of(&fetched.fetch.from),
             Control::Directed(directed) => of(&directed.to),
             Control::Directory(inquiry) => inquiry.home().and_then(of),
-            Control::Number(_) => Some(CLUSTERS_SLOT),
+            Control::Number(said) => matches!(**said, Numbering::Claim { .. }).then_some(CLUSTERS_SLOT),
             Control::Watch { .. }
             | Control::Compare(_)
             | Control::Compared { .. }
@@ -47,7 +48,6 @@ impl Control {
             | Control::Missed { .. }
             | Control::WaysAgain { .. }
             | Control::Lapsed(_)
-            | Control::Unnumbered { .. }
             | Control::Survey(_) => None,
         }
     }

@@ -110,14 +110,14 @@ impl SessionExtra {
         self.sent
     }
 
-    /// The client has received the messages up to this number. Gives those of them that are in the store.
-    pub fn acknowledge(&mut self, received: u64) -> Vec<u64> {
-        let mut stored = Vec::new();
+    /// The client has received the messages up to this number: gives them.
+    pub fn acknowledge(&mut self, received: u64) -> Vec<Message> {
+        let mut acknowledged = Vec::new();
         while let Some((_, message)) = self.unacknowledged.pop_front_if(|(number, _)| *number <= received) {
             self.unacknowledged_bytes -= message.frame_bytes();
-            stored.extend((message.kept != 0).then_some(message.kept));
+            acknowledged.push(*message);
         }
-        stored
+        acknowledged
     }
 }
 
@@ -332,8 +332,8 @@ impl User {
     /// Whether a subscribe was on its way to a contact, with no unsubscribe behind it, when the contact sent this way.
     pub fn was_asking(&self, way: &Way) -> bool {
         let under_way = self.rare.iter().flat_map(|rare| &rare.under_way);
-        let mut unknown =
-            under_way.filter(|sent| sent.to == way.from && sent.arrived.is_none_or(|last| way.sequence <= last)).rev();
+        let is_unknown = |sent: &&UnderWay| sent.sequence > way.knows && sent.arrived.is_none_or(|last| way.sequence <= last);
+        let mut unknown = under_way.filter(|sent| sent.to == way.from).filter(is_unknown).rev();
         let asked = unknown.find_map(|sent| match sent.kind {
             WayKind::Stanza(action @ (Action::Subscribe | Action::Unsubscribe)) => Some(action),
             _ => None,
@@ -444,7 +444,7 @@ mod tests {
     fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
         let jid = |name| Bare::new(name).unwrap();
         let (from_user, to_user) = (UserId(1), UserId(2));
-        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence, cluster: 0 }
+        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence, cluster: 0, knows: 0 }
     }
 
     const SUBSCRIBE: WayKind = WayKind::Stanza(Action::Subscribe);

@@ -27,6 +27,9 @@ pub struct Way {
     pub sequence: u64,
     /// The cluster that it has come from; 0: this one.
     pub cluster: u16,
+    /// The number of the last of the receiver's ways that had been carried out when this one was made, unless the receiver's home
+    /// knows that for certain. This way may come before the confirmation of that one, which a link has lost.
+    pub knows: u64,
 }
 
 /// That a way has arrived, as its sender's home is told.

@@ -109,10 +109,19 @@ impl Shard {
         match whose {
             Whose::Theirs(known) if known == cluster => self.let_in(cluster, crossing),
             Whose::Ours if crossing.takes_leave() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
-            Whose::Ours => self.gateway.counters.refused += 1,
-            Whose::Theirs(_) if self.keeps_directory() => self.gateway.counters.refused += 1,
+            Whose::Ours => self.not_believed(cluster, crossing),
+            Whose::Theirs(_) if self.keeps_directory() => self.not_believed(cluster, crossing),
             // Whoever was another cluster's may be this one's now.
             Whose::Theirs(_) | Whose::Unknown => self.enter_later(now, &speaker, Entered { cluster, vouched, crossing }),
+        }
+    }
+
+    /// It comes under a name that is not of that cluster. If it's that a way has arrived there, that one is sent to another one
+    /// now, and won't come there again: else it would be kept in mind there for ever.
+    fn not_believed(&mut self, cluster: u16, crossing: Crossing) {
+        self.gateway.counters.refused += 1;
+        if let Crossing::WayDone(arrival) = crossing {
+            self.out.send(Seat::of_cluster(cluster), Control::WayForgotten(Box::new(arrival.name)));
         }
     }
 
@@ -377,7 +386,8 @@ impl Shard {
             }
             Pending::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),
             Pending::Look(publisher) if whose != 0 && publisher.cluster() == whose => self.missed(publisher),
-            Pending::Enter(_) | Pending::Look(_) => self.gateway.counters.refused += 1,
+            Pending::Enter(entered) => self.not_believed(entered.cluster, entered.crossing),
+            Pending::Look(_) => self.gateway.counters.refused += 1,
             Pending::Tell(caller) => caller.answer(Located(Some(whose).filter(|&whose| whose != 0)), &mut self.out),
             Pending::Way(..) => {}
         }

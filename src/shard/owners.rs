@@ -1,9 +1,9 @@
 //! Who owns which users, as this core is told; and what waits until it's known, or until a slot has an owner.
 //!
 //! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
-//! keeps the table: there are no users in them, and no names of a directory. Who is to come into being there, and what name is to be
-//! settled, waits at the steward until the slot has an owner, and goes there. Invariants: nobody comes into being where no owner is;
-//! what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be, because
+//! keeps the table: there are no users in them, and no names of a directory. Who is to come into being there, and what name is to
+//! be settled, waits at the steward until the slot has an owner, and goes there. Invariants: nobody comes into being where no owner
+//! is; what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be, because
 //! nobody waits for it, is made good when the owners are known.
 
 use super::Shard;
@@ -14,7 +14,7 @@ use crate::base::time::Time;
 use crate::presence::control::{Asker, Control, SessionEvent};
 use crate::presence::errand::What;
 use crate::store::Table;
-use crate::store::rows::{CLUSTERS_SLOT, slot_of_key};
+use crate::store::rows::slot_of_key;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,7 +134,7 @@ impl Shard {
     /// Whether somebody would come into being, or the directory would keep something, in a slot that nobody owns.
     pub(super) fn comes_too_early(&self, control: &Control) -> bool {
         let jid = match control {
-            Control::Number(_) => return !self.out.map.is_owned(CLUSTERS_SLOT),
+            Control::Number(_) => return control.slot().is_some_and(|slot| !self.out.map.is_owned(slot)),
             Control::Attach(attach) if attach.create => &attach.jid,
             Control::Errand(errand) if matches!(errand.what, What::Create(_)) => &errand.jid,
             Control::Directory(inquiry) => match inquiry.settles() {

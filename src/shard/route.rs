@@ -95,9 +95,12 @@ impl Shard {
         if self.comes_too_early(&control) {
             return self.wait_for_owner(now, control);
         }
-        if self.comes_too_late(&control) {
-            return;
+        if !self.comes_too_late(&control) {
+            self.carry_out(now, control);
         }
+    }
+
+    fn carry_out(&mut self, now: Time, control: Control) {
         let Shard { homes, edge, out, .. } = self;
         match control {
             Control::Errand(errand) => self.errand(now, *errand),
@@ -158,8 +161,7 @@ impl Shard {
             Control::Astray(astray) => self.astray(now, *astray),
             Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
             Control::Directory(inquiry) => self.directory(now, *inquiry),
-            Control::Number(claim) => self.number(*claim),
-            Control::Unnumbered { number, why } => self.unnumbered(number, &why),
+            Control::Number(said) => self.numbering(*said),
         }
     }
 

@@ -23,11 +23,12 @@ impl Shard {
         self.send_to_drained();
         let detached = self.homes.end_detached(now, &mut self.edge, &mut self.out);
         let retries = self.homes.retry(now, &mut self.edge, &mut self.out);
+        let unacknowledged = self.homes.keep_given(now, &mut self.out);
         let waiting = self.end_waiting(now);
         let asked = self.look_at_asked(now);
         let next_look = self.look_round(now);
         let attention = self.look_after_attention(now);
-        [detached, retries, waiting, asked, next_look, attention].into_iter().flatten().min()
+        [detached, retries, unacknowledged, waiting, asked, next_look, attention].into_iter().flatten().min()
     }
 
     /// Finds out at whom nobody looks here, if that makes a difference.

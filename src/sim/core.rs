@@ -7,7 +7,7 @@
 use super::canaries::{repeat_first, repeat_first_on_link, spoil};
 use super::check::Held;
 use super::counts::Happening;
-use super::dials::Dialling;
+use super::dials::{Dialling, LINK_LISTENER};
 use super::disk::Answered;
 use super::links::End;
 use super::spy::Spy;
@@ -95,6 +95,16 @@ impl Core {
                 true
             }
         }
+    }
+
+    /// Another node's words come by a connection that says no more, and is over.
+    pub(super) fn hear_again(&mut self, now: Time, bytes: &[u8]) {
+        let peer = std::net::IpAddr::from([127, 0, 0, 1]);
+        let Some(id) = self.shard.accepted(now, peer, LINK_LISTENER) else { return };
+        self.shard.received(now, id, bytes);
+        self.shard.lost(now, id);
+        self.shard.out.lines.discard(id.slot);
+        self.shard.out.lines.release(id.slot, None);
     }
 
     pub(super) fn install(&mut self, id: ConnId, link: i32, end: End) {

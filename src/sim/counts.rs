@@ -38,6 +38,7 @@ happenings! {
     Crossed, "crossed", "entries that crossed to another cluster";
     Complex, "complex", "complex messages to another cluster";
     Lie, "lies", "lies that a cluster told another one";
+    Replayed, "replays", "connections of old lives of nodes that came again";
     LinkBroken, "links_broken", "connections between nodes that broke, with what was under way";
     Drop, "drops", "connections cut without a word";
     Storm, "storms", "times that everybody was cut off and came back at once";
@@ -93,7 +94,7 @@ happenings! {
     DocumentRead, "documents_read", "documents read";
     Carbon, "carbons", "copies of them, taken by another session of the sender or the recipient";
     QuestionTaken, "questions_taken", "of them, questions of one session to another, taken by it";
-    MessageReturned, "messages_returned", "messages returned to their sender";
+    MessageReturned, "messages_returned", "messages refused";
 
     Overloaded, "overloaded", "requests refused because another core had too much to do";
     TooManyPending, "too_many_pending", "changes refused because too many of the same user waited";

@@ -4,17 +4,23 @@
 //! them: whoever believed one would break them.
 
 use super::Env;
+use super::canaries::smuggle;
 use super::counts::Happening;
 use super::nodes::Nodes;
-use crate::base::id::{Seat, UserId, slot_of};
+use crate::base::id::{Seat, SessionId, UserId, Version, slot_of};
 use crate::base::jid::Bare;
 use crate::base::time::WallClock;
 use crate::presence::border::Ticket;
-use crate::presence::control::{Arrival, Asker, Content, Control, Message, Note, Snapshot, Way, WayKind, WayName};
-use crate::presence::frame::Events;
+use crate::presence::control::{Arrival, Asker, Content, Control, Message, Note, Snapshot, UserRef, Way, WayKind, WayName};
+use crate::presence::farewell;
+use crate::presence::frame::{self, Events};
 use crate::presence::relay::SLOT;
 use crate::presence::subscription::Action;
-use crate::wire::native::{self, MessageKind};
+use crate::wire::event::{Head, REFERENCE};
+use crate::wire::native::{self, MessageKind, Show};
+
+/// What a lying update says.
+const SHOWS: [Show; 3] = [Show::Chat, Show::Away, Show::Unavailable];
 
 /// The last cluster tells another one something that it may not.
 pub fn lie(env: &mut Env, nodes: &mut Nodes) {
@@ -32,12 +38,36 @@ pub fn lie(env: &mut Env, nodes: &mut Nodes) {
     let cores = &mut nodes.nodes[node].cores;
     let core = env.random.below(cores.len() as u64) as usize;
     let (seat, out) = (Seat::of_cluster(1 + told as u16), &mut cores[core].shard.out);
-    let lie = draw(env, out.map.here, one, other);
-    if out.peers.get(&seat.node).is_some_and(|peer| peer.found) {
-        env.trace.note(env.now, format_args!("node {node} lies to cluster {}: {lie:?}", seat.node.0));
-        env.count(Happening::Lie);
-        out.send(seat, lie);
+    if out.peers.get(&seat.node).is_none_or(|peer| !peer.found) {
+        return;
     }
+    env.count(Happening::Lie);
+    if env.random.one_in(4) {
+        let event = draw_update(env, one);
+        let head = frame::head(event.bytes());
+        env.trace.note(env.now, format_args!("node {node} lies to cluster {}: {head:?}", seat.node.0));
+        out.pass_on(seat, SLOT, UserRef { user: head.user, slot: SLOT }, event.bytes());
+        return;
+    }
+    let lie = draw(env, out.map.here, one, other);
+    env.trace.note(env.now, format_args!("node {node} lies to cluster {}: {lie:?}", seat.node.0));
+    smuggle(env, nodes, told, &lie);
+    nodes.nodes[node].cores[core].shard.out.send(seat, lie);
+}
+
+/// A number of a cluster under which there has never been a user.
+fn nobody(cluster: u16, jid: &Bare) -> UserId {
+    UserId::new(cluster, slot_of(jid.as_str()), u32::MAX)
+}
+
+/// An update of a user of an honest cluster, or of one whom nobody watches: whole or by reference, and newer than any that will
+/// ever come. Of a user of its own whom somebody does watch a cluster may say what it likes.
+fn draw_update(env: &mut Env, (jid, user): (Bare, UserId)) -> Events {
+    let user = if env.random.one_in(2) { user } else { nobody(env.shape.clusters as u16, &jid) };
+    let version = Version { epoch: u32::MAX, sequence: env.random.next_u64() as u32 };
+    let (show, flags) = (*env.random.pick(&SHOWS).expect("there are some"), if env.random.one_in(3) { REFERENCE } else { 0 });
+    let head = Head { user, version, session: SessionId(1 + env.random.below(3) as u32), show, flags };
+    Events::of(head, &farewell::stand_in("a lie", show))
 }
 
 /// A lie about two users of honest clusters.
@@ -51,7 +81,7 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
         0 => {
             let kind = WayKind::Stanza(*env.random.pick(&Action::ALL).expect("there are four"));
             let (to, to_user, note) = (other, UserId::NOBODY, Note::default());
-            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0 }))
+            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }))
         }
         1 => {
             let (from_resource, to_resource) = ("desk".into(), None);
@@ -59,7 +89,19 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
                 Content { kind: MessageKind::Chat, id: "a lie".to_owned(), body: b"a lie".to_vec(), extensions: String::new() };
             let (asker, given, stamp, copy) =
                 (Asker { edge: Ticket::edge(here, 0), request: 0 }, Vec::new(), WallClock(0), native::Copy::None);
-            let message = Message { from: jid, from_resource, to: other, to_resource, content, asker, given, stamp, kept: 0, copy };
+            let message = Message {
+                from: jid,
+                from_resource,
+                to: other,
+                to_resource,
+                content,
+                asker,
+                given,
+                stamp,
+                kept: 0,
+                receipt: 0,
+                copy,
+            };
             Control::Message(Box::new(message))
         }
         2 => {
@@ -78,8 +120,7 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
         }
         3 => Control::Revoke { publisher: user, subscriber: other_user, slot: SLOT },
         4 => {
-            // Of this number there has never been a user.
-            let subscriber = UserId::new(liar, slot_of(other.as_str()), u32::MAX);
+            let subscriber = nobody(liar, &other);
             let seat = Seat::of_cluster(liar);
             Control::Watch { publisher: user, subscriber, seat, slot: SLOT, nonce: u32::MAX, known: None }
         }

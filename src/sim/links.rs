@@ -1,6 +1,11 @@
 //! The network: each connection is two queues of bytes, cut anywhere, that may stand still for a while. Between nodes it may be cut
 //! for longer, in one direction or both: what was sent waits, as TCP sends it again, and nobody is told.
 //!
+//! Within a connection nothing comes twice or in another order, for it stands for TCP. What does: when one breaks, any part of what
+//! was under way may have arrived, and each end finds out for itself; so what its end sends again by the next one has come before,
+//! or comes there while the rest of the old one is still read; and several lanes to one node are as late as was drawn for each.
+//! `replays` has what comes again of connections long over. Wall clocks are wrong by up to ten minutes (`Shape::skew`).
+//!
 //! Lives on: the simulator. A link's number stands for the socket's descriptor. Invariant: a queue keeps every byte and its order
 //! until it is read or the connection breaks.
 

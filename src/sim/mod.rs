@@ -2,8 +2,9 @@
 //! seed: network, disk, clients, crashes. It is how correctness is shown (design.md section 5).
 //!
 //! Lives on: one thread of a test or of `fanal sim`. `mix` draws what a seed is made of; `world` takes the steps; `node` and `core`
-//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `lies` is what a cluster says
-//! that it may not; `canaries` are bugs made on purpose; `check` has one file for each invariant; `counts` shows what came up.
+//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `replays` is what old lives
+//! have said, `lies` what a cluster says that it may not; `canaries` are bugs made on purpose; `check` has one file for each
+//! invariant; `counts` shows what came up.
 //! Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
 
 mod canaries;
@@ -18,6 +19,7 @@ mod links;
 mod mix;
 mod node;
 mod nodes;
+mod replays;
 mod shape;
 mod spy;
 mod trace;
@@ -137,6 +139,7 @@ pub struct Env {
     shape: shape::Shape,
     links: links::Links,
     spy: spy::Spy,
+    openings: replays::Openings,
     /// By node, all of these.
     disks: Vec<disk::Disk>,
     /// Each node's life, counted from 1.

@@ -52,6 +52,8 @@ pub struct Shape {
     pub breaks: u64,
     /// And: one of several clusters lies.
     pub lies: u64,
+    /// And: an old life of a node comes back.
+    pub replays: u64,
     /// Nothing ever lasts longer than the grace: no node is lost.
     pub is_gentle: bool,
 }
@@ -70,6 +72,7 @@ impl Shape {
             cuts: 0,
             breaks: 0,
             lies: 0,
+            replays: 0,
             is_gentle: false,
         }
     }
@@ -99,6 +102,7 @@ impl Shape {
             cuts: seldom(&mut random, 12),
             breaks: seldom(&mut random, 12),
             lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },
+            replays: seldom(&mut random, 12),
             is_gentle,
         }
     }

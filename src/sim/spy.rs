@@ -27,6 +27,9 @@ impl Spy {
     pub fn look(env: &mut Env, link: i32, end: End, bytes: &[u8]) -> Held {
         let Some((from, to)) = env.links.way_to(link, end) else { return Ok(()) };
         let key = (link, end == End::Server);
+        if end == End::Server {
+            env.openings.heard(link, to, bytes);
+        }
         let mut known = env.spy.0.remove(&key).unwrap_or_default();
         let mut chunk = Chunk::new(bytes);
         while let Ok(Some(frame)) = known.next(&mut chunk, LINK_FRAME_BYTES) {

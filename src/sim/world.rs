@@ -14,6 +14,7 @@ use super::links::Links;
 use super::mix::Mix;
 use super::node::Node;
 use super::nodes::{Nodes, all_stored};
+use super::replays::replay;
 use super::shape::Shape;
 use super::trace::Trace;
 use super::{Env, Options, Summary};
@@ -51,6 +52,7 @@ impl World {
             shape,
             links: Links::default(),
             spy: Default::default(),
+            openings: Default::default(),
             disks: (0..all).map(|_| Disk::default()).collect(),
             lives: vec![0; all],
             is_up: vec![false; all],
@@ -100,7 +102,8 @@ impl World {
         let mix = &self.env.mix;
         let often = [mix.turns, mix.reads, mix.acts, mix.disk_works];
         let seldom = [mix.crashes, mix.drops, mix.leaps, mix.operator, mix.storms];
-        let between = [self.env.shape.cuts, self.env.shape.breaks, self.env.shape.lies];
+        let shape = &self.env.shape;
+        let between = [shape.cuts, shape.breaks, shape.lies, shape.replays];
         let weights: Vec<u64> = often.into_iter().chain(seldom).chain(between).map(|weight| weight * 10).collect();
         let pace = mix.pace.as_nanos() as u64;
         self.env.now = Time(self.env.now.0 + self.env.random.below(2 * pace));
@@ -124,7 +127,8 @@ impl World {
             8 => self.storm(),
             9 => self.cut(),
             10 => self.break_connection(),
-            _ => lie(&mut self.env, &mut self.nodes),
+            11 => lie(&mut self.env, &mut self.nodes),
+            _ => replay(&mut self.env, &mut self.nodes),
         }
         self.nodes.revive(&mut self.env);
         self.note_answers();
@@ -257,11 +261,12 @@ impl World {
             || self.nodes.cores().any(Core::is_busy)
     }
 
-    /// Everybody looks at their clients, and says once more how they are.
+    /// Everybody looks at their clients, says what has come, and once more how they are.
     fn say_last_words(&mut self) -> Held {
         for client in &mut self.clients {
             let streams: Vec<u32> = client.sessions.iter().filter(|(_, s)| s.may_ask()).map(|(&stream, _)| stream).collect();
             for stream in streams {
+                client.acknowledge(&mut self.env, stream);
                 client.set_active(&mut self.env, stream, true);
                 client.change_presence(&mut self.env, stream);
             }
@@ -293,12 +298,12 @@ impl World {
     /// `faultless`: nothing has gone wrong since the last start.
     fn check_all(&self, faultless: bool) -> Held {
         let stored = &all_stored(&self.env);
-        let heard = converged::all_answered(&self.clients)?;
+        converged::all_answered(&self.clients)?;
         kept::rosters_agree(stored, &self.env.memories.wishes, faultless)?;
         self.env.memories.wishes.check(stored)?;
         self.nodes.cores().try_for_each(|core| kept::memory_is_what_is_stored(&core.shard.homes, stored))?;
         converged::check(&self.nodes, &self.clients, stored)?;
-        self.env.memories.post.check(&heard, stored, &self.env.memories.wishes)
+        self.env.memories.post.check(stored, &self.env.memories.wishes)
     }
 
     fn summary(&mut self) -> Summary {

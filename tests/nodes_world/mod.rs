@@ -362,11 +362,12 @@ impl World {
         counters.fold((0, 0), |(asked, told), (relays, homes)| (asked + relays.fetched, told + homes.told_whole))
     }
 
-    /// What a client has heard since it was last asked.
+    /// What a client has heard since it was last asked. It acknowledges the messages among it.
     pub fn heard(&mut self, client: Client) -> Vec<Heard> {
         let shard = &mut self.nodes[client.node].shards[client.core];
         let Some(bytes) = shard.take(self.now, client.conn.slot) else { return Vec::new() };
         let (mut heard, mut codec, mut chunk) = (Vec::new(), Codec::default(), Chunk::new(&bytes));
+        let mut last = None;
         let presence = |event: Event<'_>| {
             let payload = event.presence.map_or(0, |presence| presence.fields().payload.len());
             Heard::Presence { session: event.head.session, show: event.head.show, payload }
@@ -379,6 +380,7 @@ impl World {
                 ServerFrame::Message(message) => {
                     let body = message.body().map(|body| body.bytes().to_vec()).unwrap_or_default();
                     heard.push(Heard::Message(message.from().unwrap_or_default().to_owned(), body));
+                    last = Some(message.number());
                 }
                 ServerFrame::DirectedPresence { from, .. } => heard.push(Heard::Directed(from.to_owned())),
                 ServerFrame::Document(document) => {
@@ -395,6 +397,9 @@ impl World {
             }
         }
         shard.out.lines.sent(client.conn.slot, bytes);
+        if let Some(last) = last {
+            self.say(client, |encoder, out| encoder.ack(out, Tag::default(), last));
+        }
         heard
     }
 

@@ -52,6 +52,7 @@ fn subscriptions(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> V
         note: Note::new("hi"),
         sequence: 3,
         cluster: 0,
+        knows: 7,
     };
     let version = Version { epoch: 1, sequence: 2 };
     let events = Events::of(Head { user: *theirs, version, session: SessionId(1), show: Show::Away, flags: 0 }, presence);
@@ -84,6 +85,7 @@ fn others(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> Vec<Cont
         given: Vec::new(),
         stamp: WallClock(0),
         kept: 0,
+        receipt: 0,
         copy: Copy::None,
     };
     let what = Wanted::Document("card".into());

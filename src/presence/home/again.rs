@@ -201,7 +201,7 @@ impl Homes {
         // First: else what follows from a way would be taken for older than it.
         heard.for_each(|(name, &last)| self.confirm(name.clone(), last, out));
         if let Some(way) = way {
-            out.send(out.map.home_of(other), Control::Way(Box::new(way)));
+            self.send_way(way, out);
         }
         is_any
     }

@@ -5,6 +5,7 @@
 
 use super::offline::Keeping;
 use super::plan::{Edit, Effect, Plan, Whom};
+use super::receipts::Given;
 use super::reply::{done, refuse};
 use super::update::revoke_directed;
 use super::{Homes, account, interest, news, plan};
@@ -97,6 +98,7 @@ pub(super) enum Waits {
     /// A way to a user who does not exist.
     Stranger(Bare, Plan),
     Message(Box<Keeping>),
+    Given(Given),
     /// That a way has arrived on another node, which waits to hear of it.
     Forgotten(Box<WayName>),
 }
@@ -172,7 +174,7 @@ impl Homes {
 
     /// Whether a way has been taken in here, or is about to be, though its receiver may be known to be elsewhere by now.
     pub fn has_taken(&self, way: &Way) -> bool {
-        self.is_stray(way) || self.heard.contains_key(&way.name())
+        self.is_stray(way) || self.once.has(way, &self.heard)
     }
 
     /// The next way to somebody who does not exist; to somebody who has come into being meanwhile, all that wait.
@@ -189,7 +191,7 @@ impl Homes {
         }
         let strays = self.strays.get_mut(&to).expect("nothing above takes them away");
         match strays.front() {
-            Some(Change::Way(way)) if !exists && self.heard.contains_key(&way.name()) => {
+            Some(Change::Way(way)) if !exists && self.once.has(way, &self.heard) => {
                 let name = way.name();
                 strays.pop_front();
                 self.confirm_again(name, out);
@@ -238,7 +240,7 @@ impl Homes {
     /// Works off a user's changes until one has to wait for the store.
     pub(super) fn run_changes(&mut self, now: Time, at: UserRef, edge: &mut Edge, out: &mut Outbox) {
         loop {
-            let Homes { users, place, next_way, .. } = self;
+            let Homes { users, place, next_way, heard, once, .. } = self;
             let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
             let Some(user) = user else { return };
             let Some(rare) = user.rare.as_mut().filter(|rare| rare.storing.is_none()) else { return };
@@ -266,7 +268,7 @@ impl Homes {
                     self.forget_heard(&name, out);
                     continue;
                 }
-                Change::Way(way) if self.heard.contains_key(&way.name()) => {
+                Change::Way(way) if once.has(&way, heard) => {
                     self.confirm_again(way.name(), out);
                     continue;
                 }
@@ -303,6 +305,7 @@ impl Homes {
                 return self.stray_stored(now, to, plan, completion.result.is_ok(), edge, out);
             }
             Some(Waits::Message(keeping)) => return self.kept(*keeping, completion.result, out),
+            Some(Waits::Given(given)) => return self.given_is_kept(now, given, completion.result, out),
             // Not deleted, its row is found at the next start, and the way sets out again.
             Some(Waits::Forgotten(_)) if completion.result.is_err() => return,
             Some(Waits::Forgotten(name)) => return out.send(out.map.end(name.cluster, &name.to), Control::WayForgotten(name)),

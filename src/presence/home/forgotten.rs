@@ -126,6 +126,8 @@ impl Homes {
                 note: Note::default(),
                 sequence: FAREWELL,
                 cluster: 0,
+                // Nobody answers what is under way there.
+                knows: u64::MAX,
             };
             let shows = state.has(State::BARRED).then_some(WayKind::Show);
             let leaves = [Action::Unsubscribe, Action::Unsubscribed].map(WayKind::Stanza);

@@ -1,6 +1,7 @@
 //! Point to point: messages, directed presence, probes, and the requests that change nothing (RFC 6121 4.3, 4.6, 5, 8.5).
 
 use super::Homes;
+use super::receipts::may_be_lost;
 use super::reply::{done, refuse, tell};
 use super::{change::Change, plan, question};
 use crate::base::id::SessionId;
@@ -19,10 +20,10 @@ use crate::wire::native::{self, MessageKind, Show};
 
 /// What became of a message that was not refused.
 pub(super) enum Fate {
-    /// Sessions have it, or it was dropped as its kind wants.
-    Given,
-    /// It waits for its recipient; what there is to say of it follows when it's stored.
-    WithTheStore,
+    /// Sessions have it, or the store is to have it: it's safe once one of them says so.
+    UnderWay,
+    /// There is nothing more to do: it was dropped as its kind wants, or may be.
+    Safe,
 }
 
 pub(super) type Refusal = (Reason, String);
@@ -75,10 +76,8 @@ impl Homes {
             Ask::Probe { publisher } => self.probe(at, session, asker, &publisher, out),
             Ask::Ack { received } => {
                 let session = self.user(at).and_then(|user| user.session(session)).expect("just found");
-                let stored = session.extra.as_mut().map(|extra| extra.acknowledge(received));
-                if self.get(at).is_some_and(|user| user.mailbox().is_some()) {
-                    self.acknowledged(at, stored.unwrap_or_default(), out);
-                }
+                let received = session.extra.as_mut().map(|extra| extra.acknowledge(received));
+                self.acknowledged(at, received.unwrap_or_default(), out);
             }
             _ => self.ask_change(now, at, session, asker, ask, edge, out),
         }
@@ -122,7 +121,7 @@ impl Homes {
         }
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
         let (from, given, stamp, copy) = (user.jid.clone(), Vec::new(), WallClock::default(), native::Copy::None);
-        let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, copy };
+        let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, receipt: 0, copy };
         if message.to != message.from {
             give_copies(user, &message, native::Copy::Sent, &[session], &limits, out);
         }
@@ -130,18 +129,27 @@ impl Homes {
     }
 
     /// A message arrives at its recipient's home.
-    pub fn message(&mut self, now: Time, message: Box<Message>, out: &mut Outbox) {
-        let asker = message.asker;
+    pub fn message(&mut self, now: Time, mut message: Box<Message>, out: &mut Outbox) {
         self.counters.messages += 1;
-        match self.deliver(now, message, true, out) {
-            Ok(Fate::Given) => done(asker, out),
-            Ok(Fate::WithTheStore) => {}
-            Err((reason, detail)) => refuse(asker, reason, detail, out),
+        let Some(receipt) = self.receipts.open(&message) else {
+            return refuse(message.asker, Reason::Overloaded, "", out);
+        };
+        message.receipt = receipt;
+        self.deliver_or_answer(now, message, out);
+    }
+
+    /// Delivers a message whose sender is owed an answer.
+    fn deliver_or_answer(&mut self, now: Time, message: Box<Message>, out: &mut Outbox) {
+        let receipt = message.receipt;
+        match self.deliver(now, message, out) {
+            Ok(Fate::UnderWay) => {}
+            Ok(Fate::Safe) => self.receipts.safe(receipt, out),
+            Err((reason, detail)) => self.receipts.refuse(receipt, reason, detail, out),
         }
     }
 
-    /// Gives a message to the sessions that `recipients` chooses, or keeps it for later. `answer`: the sender waits for an answer.
-    fn deliver(&mut self, now: Time, mut message: Box<Message>, answer: bool, out: &mut Outbox) -> Result<Fate, Refusal> {
+    /// Gives a message to the sessions that `recipients` chooses, or keeps it for later.
+    fn deliver(&mut self, now: Time, mut message: Box<Message>, out: &mut Outbox) -> Result<Fate, Refusal> {
         let limits = self.place.limits.clone();
         let at = self.by_name(&message.to).ok_or_else(|| (Reason::NoSuchUser, message.to.to_string()))?;
         let user = self.user(at).expect("found by name");
@@ -150,11 +158,11 @@ impl Homes {
         }
         let (resource, kind) = (message.to_resource.as_deref(), message.content.kind);
         let is_unanswerable = matches!(kind, MessageKind::Get | MessageKind::Set) && !question::may_ask(user, &message);
-        let Some(chosen) = recipients(user, resource, kind) else { return Ok(Fate::Given) };
+        let Some(chosen) = recipients(user, resource, kind) else { return Ok(Fate::Safe) };
         let is_named = user.sessions.iter().any(|session| Some(&*session.resource) == resource);
         let must_wait = chosen.is_empty() || (!is_named && user.mailbox().is_some_and(Mailbox::is_arriving));
         if must_wait && is_for_any(kind, resource) {
-            return self.keep(now, at, message, answer, out);
+            return self.keep(now, at, message, out);
         }
         if chosen.is_empty() || is_unanswerable {
             return Err((Reason::RecipientUnavailable, format!("message {:?} to {}", message.content.id, message.to)));
@@ -164,16 +172,25 @@ impl Homes {
         if room.is_empty() {
             return Err((Reason::TooManyMessages, format!("message {:?} to {}", message.content.id, message.to)));
         }
+        let may_be_lost = may_be_lost(&message);
+        if may_be_lost {
+            message.receipt = 0;
+        }
         message.given.clone_from(&room);
+        let connected = user.sessions.iter().any(|session| room.contains(&session.id) && session.edge.is_some());
         for id in room {
             give(user.session(id).expect("chosen from the list"), message.clone(), out);
         }
         give_copies(user, &message, native::Copy::Received, &chosen, &limits, out);
-        Ok(Fate::Given)
+        if may_be_lost {
+            return Ok(Fate::Safe);
+        }
+        self.receipts.given(now, at, message.receipt, connected);
+        Ok(Fate::UnderWay)
     }
 
     /// What a session had not acknowledged when it ended goes to the user's other sessions, or waits for the next one, or goes back
-    /// to the sender as an error; but nothing that another session was given too.
+    /// to the sender as an error; but nothing that another session was given too, or has acknowledged.
     pub(super) fn return_messages(&mut self, now: Time, at: UserRef, ended: Session, out: &mut Outbox) {
         for (_, mut message) in ended.extra.into_iter().flat_map(|extra| extra.unacknowledged) {
             let user = self.by_name(&message.to).and_then(|at| self.get(at));
@@ -183,16 +200,14 @@ impl Homes {
             if message.copy != native::Copy::None {
                 continue;
             }
+            let mailbox = self.user(at).and_then(|user| user.rare.as_mut()?.mailbox.as_mut());
             if message.kept != 0 {
-                if let Some(mailbox) = self.user(at).and_then(|user| user.rare().mailbox.as_mut()) {
+                if let Some(mailbox) = mailbox.filter(|mailbox| mailbox.has(message.kept)) {
                     mailbox.put(message);
                 }
-                continue;
-            }
-            message.to_resource = None;
-            let asker = message.asker;
-            if let Err((reason, detail)) = self.deliver(now, message, false, out) {
-                refuse(asker, reason, detail, out);
+            } else if message.receipt == 0 || self.receipts.is_owed(message.receipt) {
+                message.to_resource = None;
+                self.deliver_or_answer(now, message, out);
             }
         }
         self.hand_out(at, out);
@@ -310,7 +325,8 @@ fn give_copies(user: &mut User, message: &Message, copy: native::Copy, but: &[Se
     for session in user.sessions.iter_mut().filter(|session| session.wants_copies() && !but.contains(&session.id)) {
         let has_sent = is_own && session.resource == message.from_resource;
         if !has_sent && session.extra().has_room(limits) {
-            give(session, Box::new(Message { copy, ..message.clone() }), out);
+            // Nothing hangs on whether a copy arrives.
+            give(session, Box::new(Message { copy, receipt: 0, ..message.clone() }), out);
         }
     }
 }

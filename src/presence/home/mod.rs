@@ -2,10 +2,11 @@
 //!
 //! Lives on: every core. Serves G1, Z6, J10, M3, M4. One file per duty: `log_in` (sessions come, go and resume), `update` (presence
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
-//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `activity` (inactive sessions),
-//! `peers` (other nodes), `again` (what they are told again), `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `forgotten` (clusters go), `load` (after a start). Invariants: a user's
-//! changes happen one after the other, each after it was stored; what follows from a change happens after it.
+//! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `receipts` (what their senders are
+//! told), `activity` (inactive sessions), `peers` (other nodes), `again` (what they are told again), `once` (what they say twice),
+//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `tenure` (from
+//! another node, or to one), `settle` (the directory hears of it), `forgotten` (clusters go), `load` (after a start). Invariants: a
+//! user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
@@ -18,9 +19,11 @@ mod log_in;
 mod message;
 mod news;
 mod offline;
+mod once;
 mod peers;
 mod plan;
 mod question;
+mod receipts;
 mod reply;
 mod settle;
 mod tenure;
@@ -178,7 +181,9 @@ pub struct Homes {
     far_ways: again::FarWays,
     /// Ways from other nodes that have arrived, as long as they may come again: the number of the last that had been sent by then.
     heard: BTreeMap<WayName, u64>,
-    /// How many of them are from each other cluster.
+    /// The last of them between each two users, also when they don't come again.
+    once: once::Once,
+    /// How many of `heard` are from each other cluster.
     heard_from: BTreeMap<u16, usize>,
     /// Who waits for what documents elsewhere say.
     asked_elsewhere: news::AskedElsewhere,
@@ -192,6 +197,8 @@ pub struct Homes {
     kept: (usize, usize),
     /// Bytes of all documents.
     document_bytes: usize,
+    /// What is owed to the senders of messages.
+    receipts: receipts::Receipts,
     secrets: Secrets,
     scratch: Vec<u8>,
     sessions: usize,
@@ -227,10 +234,12 @@ impl Homes {
             adrift: BTreeMap::new(),
             far_ways: again::FarWays::default(),
             heard: BTreeMap::new(),
+            once: once::Once::default(),
             heard_from: BTreeMap::new(),
             asked_elsewhere: news::AskedElsewhere::default(),
             leftover: Vec::new(),
             detached: BinaryHeap::new(),
+            receipts: receipts::Receipts::default(),
             secrets,
             scratch: Vec::new(),
             sessions: 0,

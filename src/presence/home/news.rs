@@ -5,9 +5,9 @@
 //! told. So however often documents change, a slow or inactive session is told the newest state once, and whether it may see that
 //! is decided at that moment by the publisher's home.
 //!
-//! Lives on: every core. Serves C8 (XEP-0163), M2. Invariants: a session has one question under way at most; it notes down one entry
-//! for a publisher, and only for publishers that it sees; a question that a link may have lost is asked again, and whoever can't be
-//! reached, or does not answer, keeps it waiting for the others once in a round at most.
+//! Lives on: every core. Serves C8 (XEP-0163), M2. Invariants: a session has one question under way at most; it notes down one
+//! entry for a publisher, and only for publishers that it sees; a question that a link may have lost is asked again, and whoever
+//! can't be reached, or does not answer, keeps it waiting for the others once in a round at most.
 
 use super::Homes;
 use super::question::may_read;
@@ -25,7 +25,8 @@ use std::time::Duration;
 
 /// What telling of a document takes beside its data, about.
 const TELLING_BYTES: usize = 128;
-/// How often sessions that have asked elsewhere are looked at: an answer is waited for this long at least, and twice as long at most.
+/// How often sessions that have asked elsewhere are looked at: an answer is waited for this long at least, and twice as long at
+/// most.
 const LOOK: Duration = Duration::from_secs(31);
 
 /// What a session wants to hear of, and has still to be told.

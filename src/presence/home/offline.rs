@@ -1,13 +1,12 @@
 //! Messages for users who take none now wait in the store (XEP-0160, RFC 6121 8.5.2.2.1) until a session acknowledges them.
 //!
-//! The sender is answered once it is stored. It goes to one session that takes messages, when there is one, and waits again when
-//! that session ends without having acknowledged it; its row is deleted once it is acknowledged. A crash before that deletion
-//! sends it again. So nothing is lost, and little comes twice.
+//! It goes to one session that takes messages, when there is one, and waits again when that session ends without having
+//! acknowledged it; its row is deleted once it is acknowledged. A crash before that deletion sends it again. So nothing is lost,
+//! and little comes twice.
 
 use super::Homes;
 use super::change::Waits;
 use super::message::{Fate, Refusal, give};
-use super::reply::{done, refuse};
 use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
@@ -32,8 +31,6 @@ const NO_STORE: &str = "<no-store ";
 pub(super) struct Keeping {
     at: UserRef,
     message: Box<Message>,
-    /// Whether the sender waits for an answer.
-    answer: bool,
 }
 
 impl Keeping {
@@ -41,75 +38,65 @@ impl Keeping {
     pub(super) fn to(&self) -> &Bare {
         &self.message.to
     }
-
-    /// Nobody here knows any more what becomes of it.
-    pub(super) fn refuse(self, reason: Reason, out: &mut Outbox) {
-        refuse(self.message.asker, reason, format!("message {:?}", self.message.content.id), out);
-    }
 }
 
 impl Homes {
     /// Hands a message to the store, for a user who takes none now.
-    pub(super) fn keep(
-        &mut self,
-        now: Time,
-        at: UserRef,
-        mut message: Box<Message>,
-        answer: bool,
-        out: &mut Outbox,
-    ) -> Result<Fate, Refusal> {
+    pub(super) fn keep(&mut self, now: Time, at: UserRef, mut message: Box<Message>, out: &mut Outbox) -> Result<Fate, Refusal> {
         if is_fleeting(&message.content) {
-            return Ok(Fate::Given);
+            return Ok(Fate::Safe);
         }
-        let (limits, stamp, all) = (self.place.limits.clone(), self.place.wall(now), self.kept.1);
-        let what = || format!("message {:?} to {}", message.content.id, message.to);
-        let bytes = message.frame_bytes();
+        let (bytes, stamp) = (message.frame_bytes(), self.place.wall(now));
+        if let Err(reason) = self.room_to_keep(at, bytes) {
+            return Err((reason, format!("message {:?} to {}", message.content.id, message.to)));
+        }
+        self.next_message += 1;
+        (message.kept, message.stamp) = (self.next_message, stamp);
         let user = self.user(at).expect("the caller found it");
+        user.rare().mailbox.get_or_insert_default().arrives(&message);
+        self.count_kept(1, bytes as isize);
+        let ticket = out.commit(vec![row(at.user, &message)], Durability::Synced);
+        self.storing.insert(ticket, Waits::Message(Box::new(Keeping { at, message })));
+        Ok(Fate::UnderWay)
+    }
+
+    /// Whether another message of this length may be stored for a user.
+    pub(super) fn room_to_keep(&self, at: UserRef, bytes: usize) -> Result<(), Reason> {
+        let Some(user) = self.get(at) else { return Err(Reason::RecipientUnavailable) };
+        let limits = &self.place.limits;
         let unsteady = user.rare.as_ref().is_some_and(|rare| {
             rare.leaving || rare.storing.as_ref().is_some_and(|storing| storing.is_creation() || storing.is_removal())
         });
         let most = (limits.offline_messages_per_user as usize, limits.offline_bytes_per_user as usize);
-        if unsteady || most.0 == 0 || all + bytes > limits.offline_bytes_per_core as usize {
-            return Err((Reason::RecipientUnavailable, what()));
+        if unsteady || most.0 == 0 || self.kept.1 + bytes > limits.offline_bytes_per_core as usize {
+            return Err(Reason::RecipientUnavailable);
         }
         let there = user.mailbox().map_or((0, 0), Mailbox::size);
-        if there.0 >= most.0 || there.1 + bytes > most.1 {
-            return Err((Reason::TooManyMessages, what()));
+        match there.0 >= most.0 || there.1 + bytes > most.1 {
+            true => Err(Reason::TooManyMessages),
+            false => Ok(()),
         }
-        self.next_message += 1;
-        (message.kept, message.stamp) = (self.next_message, stamp);
-        let user = self.user(at).expect("found above");
-        user.rare().mailbox.get_or_insert_default().arrives(&message);
-        self.count_kept(1, bytes as isize);
-        let key = rows::message_key(&message.to, message.kept);
-        let write = Write { table: Table::Messages, key, value: Some(stored(at.user, &message).encode()) };
-        let ticket = out.commit(vec![write], Durability::Synced);
-        self.storing.insert(ticket, Waits::Message(Box::new(Keeping { at, message, answer })));
-        Ok(Fate::WithTheStore)
     }
 
     /// The store has answered about a message.
     pub(super) fn kept(&mut self, keeping: Keeping, result: Result<(), String>, out: &mut Outbox) {
-        let Keeping { at, message, answer } = keeping;
-        let (asker, sequence, what) = (message.asker, message.kept, format!("message {:?}", message.content.id));
+        let Keeping { at, message } = keeping;
+        let (receipt, sequence, what) = (message.receipt, message.kept, format!("message {:?}", message.content.id));
         let Some(mailbox) = self.user(at).and_then(|user| user.rare().mailbox.as_mut()) else {
             // The account has gone, and with it all that waited.
-            return refuse(asker, Reason::RecipientUnavailable, what, out);
+            return self.receipts.refuse(receipt, Reason::RecipientUnavailable, what, out);
         };
         match result {
             Ok(()) => {
                 mailbox.arrived(message);
                 self.counters.messages_kept += 1;
-                if answer {
-                    done(asker, out);
-                }
+                self.receipts.safe(receipt, out);
                 self.hand_out(at, out);
             }
             Err(why) => {
-                let bytes = mailbox.failed(sequence);
-                self.count_kept(-1, -(bytes as isize));
-                self.tidy_mailbox(at);
-                refuse(asker, Reason::StorageFailed, why, out);
+                mailbox.failed();
+                self.forget_kept(at, &[sequence]);
+                self.receipts.refuse(receipt, Reason::StorageFailed, why, out);
             }
         }
     }
@@ -129,28 +116,33 @@ impl Homes {
         }
     }
 
-    /// These have been acknowledged: they need not be kept any more, and there is room for others.
-    pub(super) fn acknowledged(&mut self, at: UserRef, sequences: Vec<u64>, out: &mut Outbox) {
-        let Some(user) = self.user(at) else { return };
-        let jid = user.jid.clone();
-        let delete = |sequence| Write { table: Table::Messages, key: rows::message_key(&jid, sequence), value: None };
-        let writes: Vec<Write> = sequences.iter().map(|&sequence| delete(sequence)).collect();
-        let mailbox = user.rare.as_mut().and_then(|rare| rare.mailbox.as_mut());
-        let bytes: usize = mailbox.map_or(0, |mailbox| sequences.iter().map(|&sequence| mailbox.forget(sequence)).sum());
-        self.count_kept(-(sequences.len() as isize), -(bytes as isize));
-        if !writes.is_empty() {
-            out.commit(writes, Durability::RideAlong);
+    /// A session has received these: they need not be kept any more, and there is room for others.
+    pub(super) fn acknowledged(&mut self, at: UserRef, received: Vec<Message>, out: &mut Outbox) {
+        let Some(user) = self.get(at) else { return };
+        let (jid, has_mailbox) = (user.jid.clone(), user.mailbox().is_some());
+        received.iter().for_each(|message| self.receipts.safe(message.receipt, out));
+        if !has_mailbox {
+            return;
+        }
+        let kept: Vec<u64> = received.iter().map(|message| message.kept).filter(|&kept| kept != 0).collect();
+        let delete = |&sequence| Write { table: Table::Messages, key: rows::message_key(&jid, sequence), value: None };
+        if !kept.is_empty() {
+            out.commit(kept.iter().map(delete).collect(), Durability::RideAlong);
         }
         self.hand_out(at, out);
-        self.tidy_mailbox(at);
+        self.forget_kept(at, &kept);
     }
 
-    fn tidy_mailbox(&mut self, at: UserRef) {
+    /// These don't wait any more.
+    pub(super) fn forget_kept(&mut self, at: UserRef, sequences: &[u64]) {
         let Some(user) = self.user(at) else { return };
-        if user.mailbox().is_some_and(Mailbox::is_empty) {
+        let Some(mailbox) = user.rare().mailbox.as_mut() else { return user.tidy() };
+        let bytes: Vec<usize> = sequences.iter().filter_map(|&sequence| mailbox.forget(sequence)).collect();
+        if mailbox.is_empty() {
             user.rare().mailbox = None;
             user.tidy();
         }
+        self.count_kept(-(bytes.len() as isize), -(bytes.iter().sum::<usize>() as isize));
     }
 
     /// Keeps count of what waits on this core.
@@ -165,9 +157,10 @@ impl Homes {
     }
 }
 
-fn stored(user: UserId, message: &Message) -> rows::Message {
+/// The row of a message.
+pub(super) fn row(user: UserId, message: &Message) -> Write {
     let Content { kind, id, body, extensions } = message.content.clone();
-    rows::Message {
+    let row = rows::Message {
         user,
         from: message.from.to_string(),
         from_resource: message.from_resource.to_string(),
@@ -177,11 +170,12 @@ fn stored(user: UserId, message: &Message) -> rows::Message {
         body,
         extensions,
         stamp: message.stamp,
-    }
+    };
+    Write { table: Table::Messages, key: rows::message_key(&message.to, message.kept), value: Some(row.encode()) }
 }
 
 /// Whether a message means nothing later on.
-fn is_fleeting(content: &Content) -> bool {
+pub(super) fn is_fleeting(content: &Content) -> bool {
     let Content { kind, body, extensions, .. } = content;
     let only_state = *kind == MessageKind::Chat && body.is_empty() && extensions.contains(CHAT_STATES);
     only_state && !extensions.contains("urn:xmpp:receipts") || extensions.contains(NO_STORE)

@@ -1,10 +1,11 @@
 //! Other nodes of the cluster, as the homes of a core see them: their edges watch users of this core, users of this core have
 //! sessions there, and subscription changes are on their way between them.
 //!
-//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left.
+//! Lives on: every core. Serves M2, Z8, Z13. Invariant: of a node that is gone, no destination and no session is left, nor anybody
+//! who is about to get one.
 
 use super::Homes;
-use super::change::{forget_way, way_row};
+use super::change::{Change, forget_way, way_row};
 use crate::base::id::{NodeId, SessionId};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
@@ -25,11 +26,14 @@ const FAR_WAYS: usize = 65_536;
 
 impl Homes {
     /// Nobody of another node watches users of this core any more, and sessions whose connections were there are broken: they may
-    /// be resumed by another node for as long as any broken session.
+    /// be resumed by another node for as long as any broken session. Log-ins that wait for an account have been refused there.
     pub fn node_gone(&mut self, now: Time, node: NodeId, edge: &mut Edge, out: &mut Outbox) {
         let mut broken: Vec<(UserRef, SessionId, EdgeRef)> = Vec::new();
         for (slot, user) in self.users.iter_mut().enumerate().filter_map(|(slot, user)| Some((slot, user.as_mut()?))) {
             user.outbound.retain(|destination| destination.seat.node != node);
+            if let Some(rare) = &mut user.rare {
+                rare.waiting.retain(|change| !matches!(change, Change::Attach(attach) if attach.asker.edge.seat.node == node));
+            }
             let at = user.at(slot as u32);
             let there = user.sessions.iter().filter_map(|session| Some((session.id, session.edge?)));
             broken.extend(there.filter(|(_, edge)| edge.seat.node == node).map(|(session, edge)| (at, session, edge)));
@@ -74,16 +78,16 @@ impl Homes {
         out.send(out.map.home_of(&name.from), Arrival { name, before }.done());
     }
 
-    /// The same once more.
+    /// The same once more; of one that was not to come again, that it arrived.
     pub(super) fn confirm_again(&self, name: WayName, out: &mut Outbox) {
-        if let Some(&last) = self.heard.get(&name) {
-            self.confirm(name, last, out);
-        }
+        let last = self.heard.get(&name).copied().unwrap_or(0);
+        self.confirm(name, last, out);
     }
 
     /// A way has arrived. Unless it never left this node, it may come again until its sender says that it won't.
     pub(super) fn note_heard(&mut self, name: &WayName, last: u64, out: &Outbox) {
         if !out.map.is_certain(&name.from) {
+            self.once.note(name);
             let is_new = self.heard.insert(name.clone(), last).is_none();
             if is_new && name.cluster != 0 {
                 *self.heard_from.entry(name.cluster).or_default() += 1;
@@ -139,14 +143,21 @@ impl Homes {
     /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
     /// behind wait for its confirmation, so that they arrive in order whatever breaks.
     pub(super) fn set_out(&mut self, way: Box<Way>, out: &mut Outbox) {
-        let home = out.map.home_of(&way.to);
         if out.map.is_certain(&way.to) {
-            return out.send(home, Control::Way(way));
+            return out.send(out.map.home_of(&way.to), Control::Way(way));
         }
         let is_next = self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
         if self.may_set_out(&way, out) && is_next {
-            out.send(home, Control::Way(way));
+            self.send_way(*way, out);
         }
+    }
+
+    /// Sends a way with word of what its sender's home knew when it was made, of what the receiver's may not know that it knows.
+    pub(super) fn send_way(&self, mut way: Way, out: &mut Outbox) {
+        let back = |sequence, cluster| WayName { from: way.to.clone(), to: way.from.clone(), sequence, cluster };
+        let heard = self.heard.range(back(0, 0)..=back(u64::MAX, u16::MAX));
+        way.knows = heard.filter(|(_, last)| **last < way.sequence).map(|(name, _)| name.sequence).max().unwrap_or(0);
+        out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
     }
 
     /// The ways from a user, or from nobody who is here, to another one of which it isn't known that they have arrived.
@@ -169,6 +180,8 @@ impl Homes {
     /// A way has arrived: the next one between the same two sets out. It is kept in mind while the contact's ways may come that
     /// were made before.
     pub(super) fn way_confirmed(&mut self, Arrival { name, before }: Arrival, out: &mut Outbox) {
+        // One that is confirmed once more has sent the next one out before.
+        let is_news = self.next_way(&name.from, &name.to).is_some_and(|way| way.sequence == name.sequence);
         let kept = before > 0 && !self.has_heard_back(&name, before) && self.keep_in_mind(&name, before);
         let user = self.by_name(&name.from).and_then(|at| self.user(at)).filter(|_| !kept);
         let is_settled =
@@ -177,7 +190,7 @@ impl Homes {
         settled.retain(|settled| settled.sequence != name.sequence);
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
         match self.next_way(&name.from, &name.to) {
-            Some(way) if !out.map.is_certain(&name.to) => out.send(out.map.home_of(&way.to), Control::Way(Box::new(way))),
+            Some(way) if is_news && !out.map.is_certain(&name.to) => self.send_way(way, out),
             Some(_) => {}
             None => self.none_under_way((name.from.clone(), name.to.clone()), out),
         }
@@ -216,13 +229,13 @@ impl Homes {
     /// A way has found nobody in the cluster that it was sent to.
     pub fn way_again(&mut self, name: &WayName, out: &mut Outbox) {
         if let Some(way) = self.adrift.get(&(name.from.clone(), name.to.clone(), name.sequence)) {
-            return out.send(out.map.home_of(&way.to), Control::Way(Box::new(way.clone())));
+            return self.send_way(way.clone(), out);
         }
         let user = self.by_name(&name.from).and_then(|at| self.get(at));
         let under_way = user.iter().filter_map(|user| user.rare.as_ref()).flat_map(|rare| &rare.under_way);
         let mut found = under_way.filter(|way| way.sequence == name.sequence && way.to == name.to);
         if let (Some(user), Some(way)) = (user, found.next()) {
-            out.send(out.map.home_of(&way.to), Control::Way(Box::new(sent_again(user, way))));
+            self.send_way(sent_again(user, way), out);
         }
     }
 }
@@ -234,5 +247,5 @@ fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
 
 pub(super) fn sent_again(user: &User, way: &UnderWay) -> Way {
     let UnderWay { to, to_user, kind, note, sequence, .. } = way.clone();
-    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0 }
+    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }
 }

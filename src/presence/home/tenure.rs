@@ -7,6 +7,7 @@
 
 use super::change::{Change, Origin, Waits};
 use super::interest::revoke;
+use super::receipts::Given;
 use super::reply::refuse;
 use super::{Homes, first_way};
 use crate::base::id::slot_of;
@@ -54,18 +55,13 @@ impl Homes {
             self.release_user(now, at, reason, edge, out);
         }
         let goes = |jid: &Bare| slots.has(slot_of(jid.as_str()));
-        let (gone, kept) = std::mem::take(&mut self.storing).into_iter().partition(|(_, waits)| match waits {
-            Waits::User(at) => slots.has(at.user.slot()),
-            Waits::Stranger(to, _) => goes(to),
-            Waits::Message(keeping) => goes(keeping.to()),
-            Waits::Forgotten(name) => goes(&name.from),
+        self.storing.retain(|_, waits| match waits {
+            Waits::User(at) | Waits::Given(Given { at, .. }) => !slots.has(at.user.slot()),
+            Waits::Stranger(to, _) => !goes(to),
+            Waits::Message(keeping) => !goes(keeping.to()),
+            Waits::Forgotten(name) => !goes(&name.from),
         });
-        self.storing = kept;
-        for waits in std::collections::BTreeMap::into_values(gone) {
-            if let Waits::Message(keeping) = waits {
-                keeping.refuse(reason, out);
-            }
-        }
+        self.receipts.release(slots, reason, out);
         for (caller, at) in self.creations.extract_if(.., |(_, at)| slots.has(at.user.slot())) {
             caller.refuse(reason, format!("user {}: {}", at.user.0, reason.text()), out);
         }
@@ -75,6 +71,7 @@ impl Homes {
         self.adrift.retain(|(from, ..), _| !goes(from));
         self.far_ways.release(goes);
         self.set_out.retain(|(way, _)| !goes(&way.from) && !goes(&way.to));
+        self.once.release(goes);
         self.release_unsettled(goes);
         self.directory.release(goes);
         let heard_from = &mut self.heard_from;

@@ -263,6 +263,7 @@ impl Shard {
         if news.is_empty() {
             return;
         }
+        news.iter().for_each(|cluster| self.twin_goes(now, cluster));
         self.change_table(now, table);
         news.iter().for_each(|cluster| self.log_in_done(cluster));
         if self.keeps_directory() {

@@ -1,15 +1,16 @@
-//! Who gives clusters their numbers: of the directory's nodes the owner of one slot (`CLUSTERS_SLOT`), where the rows of clusters are.
+//! Who gives clusters their numbers: of the directory's nodes the owner of one slot (`CLUSTERS_SLOT`), where their rows are.
 //!
-//! Lives on: the first core of each node of the directory. Serves Z1, Z2. A node where a cluster logs in asks the owner, until it has
-//! heard what becomes of it; the owner stores what it gives and then tells everybody. So the table is fenced, and taken over, with
-//! that slot, as users are. Invariants: a number is given by one node at a time, and told to nobody before it is stored.
+//! Lives on: the first core of each node of the directory. Serves Z1, Z2. A node where a cluster logs in asks the owner, until it
+//! has heard what becomes of it; the owner stores what it gives and then tells everybody. So the table is fenced, and taken over,
+//! with that slot, as users are. Invariants: a number is given by one node at a time, and told to nobody before it is stored.
 
 use super::{Shard, word};
+use crate::base::id::Seat;
 use crate::base::map::Slots;
 use crate::base::time::Time;
 use crate::ownership::clusters::{self, Cluster, Clusters};
 use crate::presence::control::Control;
-use crate::presence::directory::Claim;
+use crate::presence::directory::Numbering;
 use crate::store::Durability;
 use crate::store::rows::CLUSTERS_SLOT;
 use crate::wire::link::Site;
@@ -43,7 +44,8 @@ impl Shard {
         let Cluster { number, identity, ref place } = cluster;
         let (by, place) = (self.out.map.here, clusters::write_place(place, Vec::new()));
         self.links.log_ins.asked.insert(number, (now, cluster));
-        self.out.send(self.out.map.home_of_slot(CLUSTERS_SLOT), Control::Number(Box::new(Claim { by, number, identity, place })));
+        let claim = Numbering::Claim { by, number, identity, place };
+        self.out.send(self.out.map.home_of_slot(CLUSTERS_SLOT), Control::Number(Box::new(claim)));
     }
 
     /// The same again as long as nothing is heard. Gives when it is due next.
@@ -54,13 +56,19 @@ impl Shard {
         self.links.log_ins.asked.values().map(|(at, _)| *at + ASK_AGAIN).min()
     }
 
-    /// A node of the directory asks for a number.
-    pub(in crate::shard) fn number(&mut self, claim: Claim) {
-        if !self.gives_numbers() {
+    /// Another core of the directory says something.
+    pub(in crate::shard) fn numbering(&mut self, said: Numbering) {
+        match said {
+            Numbering::Denied { number, why } => self.denied_number(number, &why),
+            Numbering::Claim { by, number, identity, ref place } if self.gives_numbers() => {
+                self.give_number(by, number, identity, place);
+            }
             // Another one gives them since.
-            return self.out.send(self.out.map.home_of_slot(CLUSTERS_SLOT), Control::Number(Box::new(claim)));
+            claim => self.out.send(self.out.map.home_of_slot(CLUSTERS_SLOT), Control::Number(Box::new(claim))),
         }
-        let Claim { by, number, identity, ref place } = claim;
+    }
+
+    fn give_number(&mut self, by: Seat, number: u16, identity: u64, place: &[u8]) {
         let Some(place) = clusters::read_place(place).filter(|_| self.keeps_directory()) else { return };
         if self.links.log_ins.giving.values().any(|cluster| cluster.number == number) {
             return;
@@ -74,7 +82,7 @@ impl Shard {
             Ok(_) => self.tell_table(self.terms().inside(by.node)),
             Err(why) => {
                 let why = postcard::to_stdvec(&why).expect("a reason is plain values");
-                self.out.send(by, Control::Unnumbered { number, why });
+                self.out.send(by, Control::Number(Box::new(Numbering::Denied { number, why })));
             }
         }
     }
@@ -89,7 +97,7 @@ impl Shard {
     }
 
     /// The owner has said no.
-    pub(in crate::shard) fn unnumbered(&mut self, number: u16, why: &[u8]) {
+    fn denied_number(&mut self, number: u16, why: &[u8]) {
         if self.links.log_ins.asked.remove(&number).is_none() {
             return;
         }
@@ -99,6 +107,14 @@ impl Shard {
         let says = [&word::DENIED.to_le_bytes(), why].concat();
         let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| site.cluster == number).collect();
         self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
+    }
+
+    /// A cluster has its number. Another one may be about to log in here with the same.
+    pub(super) fn twin_goes(&mut self, now: Time, cluster: &Cluster) {
+        if self.links.log_ins.said.get(&cluster.number).is_some_and(|said| *said != cluster.identity) {
+            self.links.log_ins.asked.remove(&cluster.number);
+            self.forget_sites(now, |_, site| site.cluster == cluster.number);
+        }
     }
 
     /// That is known of a cluster now.

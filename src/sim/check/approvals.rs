@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The newest that a publisher had said when the approval ended.
 #[derive(Clone)]
 struct Fence {
+    /// What has an older one was said in a former life of the home, whose sessions were others, and is repeated at most.
+    epoch: u32,
     versions: BTreeMap<SessionId, Version>,
     /// Sessions with lower numbers that are not among them had ended, and said nothing more.
     next_session: SessionId,
@@ -29,7 +31,7 @@ impl Fence {
         let home = shard.homes.get(shard.homes.by_user(user)?)?;
         let epoch = shard.homes.place.epoch;
         let versions = home.sessions.iter().map(|s| (s.id, Version { epoch, sequence: s.sequence })).collect();
-        Some(Fence { versions, next_session: SessionId(home.next_session), wall })
+        Some(Fence { epoch, versions, next_session: SessionId(home.next_session), wall })
     }
 }
 
@@ -140,6 +142,7 @@ impl Approvals {
         }
         let allowed = self.fences.get(&pair).is_some_and(|fence| match head.flags & LAST != 0 {
             true => event.presence.is_none_or(|presence| presence.fields().stamp <= fence.wall.0),
+            false if head.version.epoch < fence.epoch => true,
             false => {
                 let last = fence.versions.get(&head.session);
                 last.map_or(head.session < fence.next_session, |version| head.version <= *version)

@@ -1,8 +1,8 @@
 //! An update crosses to each other core, node and cluster at most once, however many subscribers it has there.
 //!
-//! Who has let go of a publisher has forgotten what it was told, and when it watches again it is told anew. What is short is then in
-//! the snapshot; what is long it asks for, and that comes as an update, once more for each time that it was asked: to the node or the
-//! cluster that asks, and inside that to whoever has not got it any more.
+//! Who has let go of a publisher has forgotten what it was told, and when it watches again it is told anew. What is short is then
+//! in the snapshot; what is long it asks for, and that comes as an update, once more for each time that it was asked: to the node
+//! or the cluster that asks, and inside that to whoever has not got it any more.
 
 use super::{Check, Held};
 use crate::base::id::{CoreId, SessionId, UserId, Version};
@@ -34,9 +34,9 @@ fn state(head: &Head) -> State {
     (head.user, head.session, head.version)
 }
 
-/// How often a state has come somewhere, as that of a session that is there, or that is gone. What has lost a publisher's home shows
-/// the sessions there as gone under the last versions that it knows, and as back under the same ones: so one may follow the other,
-/// again and again.
+/// How often a state has come somewhere, as that of a session that is there, or that is gone. What has lost a publisher's home
+/// shows the sessions there as gone under the last versions that it knows, and as back under the same ones: so one may follow the
+/// other, again and again.
 struct Seen<To>(BTreeMap<(To, State), (bool, usize)>);
 
 impl<To: Ord> Default for Seen<To> {
@@ -85,5 +85,27 @@ impl Crossings {
 
     fn obtained_by(&self, askers: &[Asker], head: &Head) -> usize {
         askers.iter().filter_map(|asker| self.obtained.get(&(*asker, state(head)))).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Head =
+        Head { user: UserId(7), version: Version { epoch: 1, sequence: 3 }, session: SessionId(4), show: Show::Chat, flags: 0 };
+
+    /// Nodes 1 and 2 are the cluster 1, and node 2 stands for the publisher, of node 0, there.
+    #[test]
+    fn what_was_asked_for_again_comes_again_and_goes_on_inside_as_often_and_not_once_more() {
+        let (mut crossings, cluster) = (Crossings::default(), Asker::Cluster(1));
+        let across = |crossings: &mut Crossings| crossings.linked((0, 1), cluster, 1, &HEAD);
+        let inside = |crossings: &mut Crossings| crossings.linked((1, 2), Asker::Node(2), 1, &HEAD);
+        let core = |crossings: &mut Crossings| crossings.crossed((2, CoreId(1)), 1, &HEAD);
+        assert!(across(&mut crossings).is_ok() && inside(&mut crossings).is_ok() && core(&mut crossings).is_ok());
+        let mut more = crossings;
+        more.asked(cluster, HEAD.user, HEAD.session);
+        assert!(across(&mut more).is_ok() && inside(&mut more).is_ok() && core(&mut more).is_ok());
+        assert!(across(&mut more).is_err() && inside(&mut more).is_err() && core(&mut more).is_err());
     }
 }

@@ -188,6 +188,12 @@ impl Client {
         self.ask(env, stream, pending, |encoder, out, tag| encoder.set_presence(out, tag, &fields));
     }
 
+    /// Says which messages have come.
+    pub fn acknowledge(&mut self, env: &mut Env, stream: u32) {
+        let received = env.memories.post.number(self.sessions[&stream].key);
+        self.say(env, |encoder, out| encoder.ack(out, Tag::stream(stream), received));
+    }
+
     /// Somebody looks at the client, or nobody does.
     pub fn set_active(&mut self, env: &mut Env, stream: u32, active: bool) {
         env.counts.add(Happening::Inactive, u64::from(!active && stream == 0));

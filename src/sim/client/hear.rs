@@ -163,11 +163,9 @@ impl Client {
         }
         let Some(session) = self.sessions.get_mut(&tag.stream) else { return Ok(()) };
         let Some(pending) = session.pending.remove(&tag.request) else {
-            if let (Some(letter), Some(_)) = (session.letters.get(&tag.request), refused) {
-                env.memories.post.returned(*letter);
-                env.count(Happening::MessageReturned);
-            }
-            return Ok(());
+            let undone = session.letters.get(&tag.request).filter(|_| refused.is_some());
+            return Check::EachMessageArrivesOrReturns
+                .holds(undone.is_none(), || format!("message {undone:?} was confirmed, and then refused: {refused:?}"));
         };
         match pending {
             Pending::LogIn { .. } => _ = self.sessions.remove(&tag.stream),
@@ -176,7 +174,10 @@ impl Client {
             }
             Pending::GoOffline if refused.is_none() => session.view.clear(),
             Pending::Wish(wish) => env.memories.wishes.answer(&wish, refused.is_none()),
-            Pending::Letter(letter) if refused.is_some() => env.memories.post.returned(letter),
+            Pending::Letter(letter) if refused.is_some() => {
+                env.memories.post.returned(letter);
+                env.count(Happening::MessageReturned);
+            }
             Pending::Letter(letter) => {
                 env.memories.post.confirmed(letter);
                 session.letters.insert(tag.request, letter);

@@ -63,7 +63,7 @@ pub struct Session {
     pub token: Vec<u8>,
     pub said: Said,
     pub pending: BTreeMap<u32, Pending>,
-    /// Messages whose sending was confirmed, by request: they may still come back.
+    /// Messages whose sending was confirmed, by request.
     pub letters: BTreeMap<u32, usize>,
     pub view: BTreeMap<(UserId, SessionId), Seen>,
     versions: BTreeMap<(UserId, SessionId), Version>,

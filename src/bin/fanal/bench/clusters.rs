@@ -31,7 +31,8 @@ pub struct Cluster {
     /// (link.non_real_time = ["inactive"]). Then every user has a connection of its own.
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = read_share)]
     inactive: f64,
-    /// Put the links inside TLS, by certificates made for it. What crosses can't be read then: its bytes are counted, with --nodes 1.
+    /// Put the links inside TLS, by certificates made for it. What crosses can't be read then: its bytes are counted, with --nodes
+    /// 1.
     #[arg(long)]
     tls: bool,
     /// Don't lead the links through what reads them: faster, and nothing is known of what crossed.
@@ -41,9 +42,10 @@ pub struct Cluster {
     /// are: when nobody, one of a hundred and everybody has changed meanwhile. No rounds are taken then.
     #[arg(long, value_name = "S", value_parser = read_time)]
     cut: Option<Duration>,
-    /// Let the generator run only where no node wants to (SCHED_IDLE, for which nobody needs a privilege). By default it takes turns
-    /// with the nodes where there are fewer processors than of them all, and a node's wait for its turn, some milliseconds, is
-    /// part of the latency. What goes out late for it counts either way from when it was meant to be sent.
+    /// Let the nodes go before all other processes (SCHED_RR 20, as by chrt), which takes root, CAP_SYS_NICE or `ulimit -r` of 20
+    /// or more. By default they take turns with the generator and whatever else runs, and where there are fewer processors than of
+    /// them all a node's wait for its turn is part of the latency. The generator sleeps whenever nothing is due, and what goes
+    /// out late counts from when it was meant to be sent, either way.
     #[arg(long)]
     nodes_first: bool,
     /// Processor of the load generator. By default the kernel chooses.
