@@ -5,11 +5,12 @@ mod support;
 
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, StoreKind};
-use fanal::client::Client;
-use fanal::wire::native::Show;
+use fanal::client::{Client, Event};
+use fanal::wire::native::{Show, SubscriptionState};
 use std::path::Path;
 use support::clusters::{Clusters, Place, befriend, configured, eventually, hears, peers, sees, show};
 use support::served::{fanal, user_on};
+use support::until;
 
 /// What the command says, and whether it went well.
 fn says(args: &[&str], node: &Place) -> (bool, String) {
@@ -178,6 +179,65 @@ fn z1_a_cluster_is_forgotten_at_every_node_of_the_directory_and_in_the_other_clu
         eventually(|| known() == [1, 3], || format!("{:?}", known()));
         assert_eq!(names.each_ref().map(|name| node.admin.locate(name).unwrap().cluster), [None, None]);
     }
+}
+
+/// What a contact is to a user: the state, and whether a request of the user's waits.
+fn contact(client: &mut Client, jid: &str) -> (SubscriptionState, bool) {
+    let roster = client.roster().unwrap();
+    let contact = roster.iter().find(|contact| contact.jid == jid).unwrap();
+    (contact.subscription, contact.ask)
+}
+
+/// Rows Z8, Z1: the same becomes of subscriptions with users of a forgotten cluster as with accounts that are removed, also where
+/// nobody heard of it at the time; and a cluster that comes under that number later has nothing to do with it.
+#[test]
+fn z8_subscriptions_with_users_of_a_forgotten_cluster_end_everywhere() {
+    let (data, carl) = (tempfile::tempdir().unwrap(), "carl@localhost");
+    let [directory, other, away] = [1; 3].map(peers);
+    let start = |number, nodes: &[Peer]| Place::start(&configured(number, nodes, 0, 2, (1, &directory)));
+    let third = || Place::start(&on_disk(configured(3, &away, 0, 2, (1, &directory)), data.path()));
+    let (first, second, late) = (start(1, &directory), start(2, &other), third());
+    [&first, &second, &late].into_iter().for_each(|place| place.finds(2));
+    let (mut ann, mut bob) = (first.user("ann@localhost"), late.user("bob@localhost"));
+    let mut gone = second.user(carl);
+    befriend((carl, &mut gone), ("ann@localhost", &mut ann));
+    befriend(("ann@localhost", &mut ann), (carl, &mut gone));
+    befriend(("bob@localhost", &mut bob), (carl, &mut gone));
+    sees(&mut ann, Show::Available);
+    sees(&mut bob, Show::Available);
+    gone.subscribe("bob@localhost", "").unwrap();
+    let asked = |client: &mut Client| {
+        until(client, |event| matches!(event, Event::Subscription(request) if request.jid == carl).then_some(()));
+    };
+    asked(&mut bob);
+    assert_eq!(contact(&mut ann, carl), (SubscriptionState::Both, false));
+    late.node.stop();
+    second.node.stop();
+    let found = || first.admin.clusters().unwrap().clusters[1].nodes[0].found;
+    eventually(|| !found(), || "it is still there".into());
+    let (is_done, why) = says(&["directory", "forget", "2"], &first);
+    assert!(!is_done && why.contains("cluster 2 has 1 users") && why.contains("loses these subscriptions for good"), "{why}");
+    assert!(says(&["directory", "forget", "2", "--force"], &first).0);
+    let ended = |client: &mut Client| {
+        until(client, |event| match event {
+            Event::RosterPush(contact) => (contact.jid == carl && contact.subscription == SubscriptionState::None).then_some(()),
+            _ => None,
+        });
+    };
+    ended(&mut ann);
+    assert_eq!(contact(&mut ann, carl), (SubscriptionState::None, false));
+    let late = third();
+    late.finds(1);
+    eventually(|| late.metric("farewells_total") > 0, || "nobody has told it".into());
+    let mut bob = late.user("bob@localhost");
+    assert_eq!(contact(&mut bob, carl), (SubscriptionState::None, false));
+    // Another cluster, another Carl.
+    let second = start(2, &other);
+    second.finds(2);
+    let mut carls = second.user(carl);
+    befriend(("ann@localhost", &mut ann), (carl, &mut carls));
+    sees(&mut ann, Show::Available);
+    assert_eq!(contact(&mut ann, carl), (SubscriptionState::To, false));
 }
 
 /// Row Z1.

@@ -77,6 +77,7 @@ fields! {
         changes_stored, "changes", "Changes of accounts, subscriptions, rosters and block lists made durable";
         changes_failed, "changes", "The same that could not be stored, and so were not made";
         requests_refused, "requests", "Subscription requests refused because too many waited for the user's answer";
+        farewells, "changes", "Ends of subscriptions with users of clusters that were forgotten";
         messages, "messages", "Messages taken for delivery";
         document_reads, "documents", "Documents read by clients";
         documents_told, "documents", "Documents that sessions were told of";

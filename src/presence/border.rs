@@ -5,8 +5,8 @@
 //! at by whoever knows whose they are (`Crossing::speaker`); all else is checked here, where it comes in.
 
 use super::control::{
-    Arrival, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot, Wanted,
-    Way, WayKind, WayName,
+    Arrival, Asker, Content, Control, Directed, EdgeRef, FAREWELL, Fetch, Fetched, Message, News, Question, SessionEvent, Snapshot,
+    Wanted, Way, WayKind, WayName,
 };
 use super::directory::Inquiry;
 use super::frame::{self, Events};
@@ -402,7 +402,8 @@ impl Crossing {
             Crossing::Way(way) => {
                 let denial = way.from_user == UserId::NOBODY && way.kind == WayKind::Stanza(Action::Unsubscribed);
                 let fits = way.note.text.len() <= TEXT_BYTES && way.note.extensions.len() <= SUBSCRIPTION_EXTENSION_BYTES;
-                (denial || named(way.from_user, &way.from)) && maybe(way.to_user, &ours) && fits
+                let is_sent = way.sequence != FAREWELL;
+                (denial || named(way.from_user, &way.from)) && maybe(way.to_user, &ours) && fits && is_sent
             }
             Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,
             Crossing::Watch { publisher, subscriber, .. } => ours(*publisher) && maybe(*subscriber, &theirs),

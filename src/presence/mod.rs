@@ -23,6 +23,7 @@ pub mod relay;
 pub mod roster;
 pub mod subscription;
 pub mod survey;
+mod talk;
 mod target;
 pub mod user;
 pub mod way;

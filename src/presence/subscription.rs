@@ -45,6 +45,9 @@ impl State {
     /// The contact has blocked the user: it is not watched while that lasts. No transition changes it.
     pub const BARRED: State = State(1 << 6);
 
+    /// There is, or may be, a subscription.
+    pub const BOUND: State = State::TO.with(State::FROM).with(State::PENDING_OUT).with(State::PENDING_IN);
+
     /// What the user's clients are shown of a state.
     const SHOWN: State = State::TO.with(State::FROM).with(State::PENDING_OUT).with(State::APPROVED);
 

@@ -9,6 +9,10 @@ use crate::base::id::UserId;
 use crate::base::jid::Bare;
 use serde::{Deserialize, Serialize};
 
+/// The number of a way that nobody has sent: what a contact would have said whose cluster was forgotten. Nobody is told that it has
+/// arrived.
+pub const FAREWELL: u64 = 0;
+
 /// A subscription change on its way to the other user's home (Z8). Stored with the change it follows from, marked as arrived with
 /// the change it makes, deleted when its sender has heard of that.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

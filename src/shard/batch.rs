@@ -37,6 +37,8 @@ pub enum Entry {
     Lane(LaneNews),
     /// The clusters that the directory has told of.
     Clusters(Arc<Clusters>),
+    /// A cluster was forgotten: its number, and what told it from any other one.
+    Forgotten(u16, u64),
     /// Updates from this cluster may have been lost.
     Compare(u16),
     /// Updates of publishers of other nodes.

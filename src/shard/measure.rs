@@ -104,6 +104,7 @@ impl Shard {
         counters.changes_stored = homes.changes;
         counters.changes_failed = homes.failed_changes;
         counters.requests_refused = homes.requests_refused;
+        counters.farewells = homes.farewells;
         counters.messages = homes.messages;
         counters.document_reads = homes.document_reads;
         counters.documents_told = homes.documents_told;

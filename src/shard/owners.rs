@@ -105,6 +105,7 @@ impl Shard {
         self.homes.begin_epoch(epoch);
         if rows.iter().any(|(table, ..)| *table == Table::Accounts) {
             self.homes.settle_all_anew();
+            self.homes.look_for_forgotten();
         }
         for (table, key, value) in rows {
             if let Err(why) = self.load(table, &key, &value) {

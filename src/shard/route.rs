@@ -19,6 +19,7 @@ impl Shard {
                 Entry::FromNode(control) => self.heard_from_node(now, *control),
                 Entry::Lane(news) => self.hear_of_lane(now, news),
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
+                Entry::Forgotten(cluster, identity) => self.homes.forget_cluster(cluster, identity, &mut self.out),
                 Entry::Compare(cluster) => self.compare(cluster),
                 Entry::Updates(events) => self.each_event(&events, |shard, event| shard.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),

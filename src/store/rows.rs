@@ -28,6 +28,8 @@ pub const CLUSTER_KEY: &[u8] = b"cluster:";
 pub const CLUSTERS_SLOT: u16 = 0;
 /// `Meta`: the start of the keys of users of whom the directory does not know yet that they have come or gone: the same.
 pub const UNSETTLED_KEY: &[u8] = b"unsettled:";
+/// `Meta`: the start of the keys of clusters that were forgotten, by number: what told each from any other one, a `u64`.
+pub const FORGOTTEN_KEY: &[u8] = b"forgotten:";
 
 /// Why a key or a row can't be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -360,8 +360,10 @@ impl Homes {
         while let Some((_, to)) = self.stray_retries.pop_front_if(|(due, _)| *due <= now) {
             self.store_stray(now, to, edge, out);
         }
+        let farewells = self.say_farewells(now, edge, out);
         let (far, questions) = (self.send_far_ways(now, out), self.look_at_questions(now, out));
-        let next = [self.retries.front().map(|(due, _)| *due), self.stray_retries.front().map(|(due, _)| *due), far, questions];
+        let (retries, strays) = (self.retries.front(), self.stray_retries.front());
+        let next = [retries.map(|(due, _)| *due), strays.map(|(due, _)| *due), farewells, far, questions];
         next.into_iter().flatten().min()
     }
 

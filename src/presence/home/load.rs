@@ -31,6 +31,7 @@ impl Homes {
                 }
                 self.directory.load(key, value).map_err(|e| read(&e))?;
                 self.load_unsettled(key, value).map_err(|e| read(&e))?;
+                self.load_forgotten(key, value).map_err(|e| read(&e))?;
             }
             Table::Accounts => {
                 let jid = jid(rows::split_user(key).map_err(|e| read(&e))?)?;

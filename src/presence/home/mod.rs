@@ -4,14 +4,15 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `receipts` (what their senders are
 //! told), `activity` (inactive sessions), `peers` (other nodes), `again` (what they are told again), `once` (what they say twice),
-//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and
-//! go), `tenure` (from another node, or to one), `settle` (the directory hears of it), `load` (after a start). Invariants: a user's
-//! changes happen one after the other, each after it was stored; what follows from a change happens after it.
+//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `tenure` (from
+//! another node, or to one), `settle` (the directory hears of it), `forgotten` (clusters go), `load` (after a start). Invariants: a
+//! user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
 mod again;
 mod change;
+mod forgotten;
 mod interest;
 mod load;
 mod log_in;
@@ -80,6 +81,8 @@ pub struct HomeCounters {
     pub documents_told: u64,
     /// Messages stored for users who took none.
     pub messages_kept: u64,
+    /// What contacts of forgotten clusters would have said with their accounts' removal.
+    pub farewells: u64,
     /// Entries for users or sessions that are not there any more.
     pub stale: u64,
 }
@@ -153,6 +156,7 @@ pub struct Homes {
     pub directory: Directory,
     /// What the directory may not know of these users.
     unsettled: settle::Unsettled,
+    forgotten: forgotten::Forgotten,
     users: Vec<Option<User>>,
     free: Vec<u32>,
     by_name: HashMap<Bare, u32, RandomState>,
@@ -215,6 +219,7 @@ impl Homes {
             relays: Relays::new(hasher.clone()),
             directory: Directory::new(hasher.clone()),
             unsettled: settle::Unsettled::default(),
+            forgotten: forgotten::Forgotten::default(),
             users: Vec::new(),
             free: Vec::new(),
             by_name: HashMap::with_hasher(hasher.clone()),

@@ -5,7 +5,7 @@
 //! pair the highest number counts, while the pair is known.
 
 use crate::base::jid::Bare;
-use crate::presence::control::{Way, WayName};
+use crate::presence::control::{FAREWELL, Way, WayName};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Pairs of users that one core knows of. At the limit: the one known longest is forgotten.
@@ -43,7 +43,7 @@ impl Once {
     /// Whether a way has been carried out; `heard` are those that may come again.
     pub fn has(&self, way: &Way, heard: &BTreeMap<WayName, u64>) -> bool {
         let name = way.name();
-        heard.contains_key(&name) || self.is_old(&name)
+        way.sequence != FAREWELL && (heard.contains_key(&name) || self.is_old(&name))
     }
 
     fn is_old(&self, name: &WayName) -> bool {

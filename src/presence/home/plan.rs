@@ -7,7 +7,7 @@ use crate::base::id::{SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::reason::Reason;
-use crate::presence::control::{Ask, Contact, Note, SessionEvent, Way, WayKind, WayName};
+use crate::presence::control::{Ask, Contact, FAREWELL, Note, SessionEvent, Way, WayKind, WayName};
 use crate::presence::roster::{Detail, Item, Roster};
 use crate::presence::subscription::{self, Action, Flow, Outcome, State};
 use crate::presence::user::{Document, Request, User};
@@ -362,7 +362,9 @@ fn document_set(user: &User, place: &Place, name: &str, data: &[u8], access: Acc
 /// A way from another user arrives.
 pub(super) fn for_way(user: &User, place: &Place, way: &Way, next_way: &mut u64) -> Plan {
     let mut plan = Plan::default();
-    plan.receive(way, *next_way);
+    if way.sequence != FAREWELL {
+        plan.receive(way, *next_way);
+    }
     match way.kind {
         WayKind::Stanza(action) => stanza_arrived(user, place, way, action, &mut plan, next_way),
         WayKind::Hide | WayKind::Show => barred(user, way, &mut plan),
@@ -391,9 +393,11 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
     }
     let known = item.user;
     item.state = outcome.state;
-    item.user = if way.from_user == UserId::NOBODY { known } else { way.from_user };
-    let contact_user = item.user;
-    if outcome.state != old || known != contact_user {
+    let contact_user = if way.from_user == UserId::NOBODY { known } else { way.from_user };
+    let is_over = way.sequence == FAREWELL && !item.state.has(State::BOUND);
+    // Another user may have that number one day.
+    item.user = if is_over { UserId::NOBODY } else { contact_user };
+    if outcome.state != old || known != item.user {
         let is_new = user.roster.by_jid(&way.from).is_none();
         if !(is_new && item.state.without(State::HIDDEN) == State::NONE) {
             plan.put_item(&user.jid, item);

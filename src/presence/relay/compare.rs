@@ -5,7 +5,8 @@
 //! time, and about the next when those are answered; what a home answers comes before the word that it has; a publisher that is
 //! shown as gone is shown again only when its home has said how it is.
 
-use super::{Cache, Relays, hide, send_question, show, tell_attention};
+use super::state::{hide, show};
+use super::{Cache, Relays, send_question, tell_attention};
 use crate::base::id::{Seat, UserId};
 use crate::base::time::Time;
 use crate::presence::border::place_of;

@@ -286,14 +286,15 @@ impl Shard {
     /// # Errors
     /// It is not known here, or this is not the directory.
     pub(in crate::shard) fn forget_cluster(&mut self, now: Time, number: u16) -> Result<(), String> {
-        if !self.keeps_directory() || self.links.clusters.get(number).is_none() {
+        let Some(identity) = self.links.clusters.get(number).filter(|_| self.keeps_directory()).map(|known| known.identity) else {
             return Err(format!("no cluster {number} is known here"));
-        }
-        let says = [word::FORGOTTEN.to_le_bytes(), number.to_le_bytes()].concat();
+        };
         let sites: Vec<Site> = self.links.reach.keys().copied().filter(|site| site.cluster != number).collect();
-        self.links.words.extend(sites.into_iter().map(|site| (site, says.clone())));
+        self.links.words.extend(sites.into_iter().map(|site| (site, forgotten(number, identity))));
+        // First of all it is stored that there is something to go on with, whatever breaks.
+        self.homes.forget_cluster(number, identity, &mut self.out);
         self.out.commit(vec![clusters::row(number, None)], Durability::Synced);
-        self.forget(now, number);
+        self.forget(now, number, identity);
         Ok(())
     }
 
@@ -302,25 +303,38 @@ impl Shard {
         if lane != LOG_IN_LANE || !self.is_directory(site) {
             return Err(BadPassage);
         }
-        let number = said.try_into().map(u16::from_le_bytes).map_err(|_| BadPassage)?;
-        self.keep_copies([(number, None)].into_iter());
-        self.forget(now, number);
+        let (number, identity) = said.split_first_chunk().ok_or(BadPassage)?;
+        let number = u16::from_le_bytes(*number);
+        let identity = identity.try_into().map(u64::from_le_bytes).map_err(|_| BadPassage)?;
+        let is_another = self.links.clusters.get(number).is_some_and(|known| known.identity != identity);
+        if !is_another && number != self.terms().me.cluster {
+            self.homes.forget_cluster(number, identity, &mut self.out);
+            self.keep_copies([(number, None)].into_iter());
+            self.forget(now, number, identity);
+        }
         Ok(())
     }
 
-    fn forget(&mut self, now: Time, number: u16) {
+    fn forget(&mut self, now: Time, number: u16, identity: u64) {
         let mut table = (*self.links.clusters).clone();
         if table.remove(number) {
             self.change_table(now, table);
         }
+        self.tell_cores(|| Entry::Forgotten(number, identity));
     }
 
-    /// Tells a node of all clusters but its own: only the directory does.
+    /// Tells a node of all clusters but its own, and of those that were forgotten: only the directory does.
     pub(super) fn tell_table(&mut self, site: Site) {
         let Some(own) = self.own_cluster() else { return };
         let others = self.links.clusters.others(site.cluster).chain((site.cluster != own.number).then_some(&own));
         let told = clusters::write_clusters(others, word::CLUSTERS.to_le_bytes().to_vec());
         self.links.words.push((site, told));
+        // Another node of the directory may not know yet that one has come back.
+        if self.terms().is_inside(site) || !self.gives_numbers() {
+            return;
+        }
+        let gone: Vec<_> = self.homes.forgotten_clusters().filter(|(number, _)| *number != site.cluster).collect();
+        self.links.words.extend(gone.into_iter().map(|(number, identity)| (site, forgotten(number, identity))));
     }
 
     /// Every core has the same table: lanes are opened to whom it names, and closed to whom it doesn't name any more.
@@ -341,10 +355,16 @@ impl Shard {
         let domains = |cluster: &Cluster| (cluster.number, cluster.place.domains.iter().cloned().collect());
         self.homes.directory.set_domains(table.others(me).map(domains).collect());
         for cluster in table.others(me) {
+            self.homes.know_cluster(cluster.number, &mut self.out);
             for &(node, _) in &cluster.place.nodes {
                 self.open_own_lanes(now, Site { cluster: cluster.number, node });
             }
             self.choose(now, cluster.number);
         }
     }
+}
+
+/// What says that a cluster is forgotten.
+fn forgotten(number: u16, identity: u64) -> Vec<u8> {
+    [&word::FORGOTTEN.to_le_bytes()[..], &number.to_le_bytes(), &identity.to_le_bytes()].concat()
 }
