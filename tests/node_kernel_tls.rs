@@ -9,7 +9,8 @@ mod support;
 use fanal::base::config::KernelTls;
 use fanal::client::{Client, Event, LogIn, Presence, Tls};
 use fanal::front::doors::Speaks;
-use fanal::wire::native::Show;
+use fanal::wire::encode::MessageFields;
+use fanal::wire::native::{MessageKind, Show};
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
@@ -104,10 +105,11 @@ fn clients_speak_with_each_other_and_cannot_tell_who_encrypts() {
             alice.set_presence(&Presence { status: status.clone(), ..Presence::default() }).unwrap();
             while presence(&mut bob).presence.is_none_or(|said| said.status != status) {}
         }
-        // More than a record holds, and more than a socket takes at once.
+        // More than a record holds, and more than a socket takes at once: nobody waits until a headline is safe.
         let long: Vec<u8> = (0..50_000u32).map(|at| (at % 251) as u8).collect();
         for number in 0..20 {
-            alice.send_message("bob@localhost", &number.to_string(), &long).unwrap();
+            let (id, kind) = (number.to_string(), MessageKind::Headline);
+            alice.send(&MessageFields { kind, to: "bob@localhost", id: &id, body: &long, ..MessageFields::default() }).unwrap();
         }
         for _ in 0..20 {
             let body = until(&mut bob, |event| match event {
