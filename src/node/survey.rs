@@ -118,8 +118,8 @@ impl Controller {
         let users = cluster.users.unwrap_or_default();
         if users > 0 && !force {
             let why = format!(
-                "cluster {number} has {users} users: have them removed there, or use --force: then others may have their names, and \
-                 whoever has them as contacts loses these subscriptions for good"
+                "cluster {number} has {users} users: have them removed there, or use --force: then others may have their names, \
+                 and whoever has them as contacts loses these subscriptions for good"
             );
             return Err(Refusal::Conflict(why));
         }

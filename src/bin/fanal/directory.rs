@@ -46,8 +46,8 @@ enum Command {
     Forget {
         /// The cluster's number.
         number: u16,
-        /// Also if it has users: their names are free then, for whoever comes first, and the subscriptions between them and users of
-        /// other clusters end for good.
+        /// Also if it has users: their names are free then, for whoever comes first, and the subscriptions between them and
+        /// users of other clusters end for good.
         #[arg(long)]
         force: bool,
         #[command(flatten)]

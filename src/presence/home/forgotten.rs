@@ -54,6 +54,7 @@ impl Homes {
             self.forget_heard(&name, out);
         }
         self.heard_from.remove(&cluster);
+        self.once.forget(cluster);
     }
 
     /// A cluster has logged in under this number.

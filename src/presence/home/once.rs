@@ -50,6 +50,12 @@ impl Once {
         !self.last.is_empty() && self.last.get(&pair(name)).is_some_and(|&last| name.sequence <= last)
     }
 
+    /// A cluster is forgotten: another one of its number counts anew.
+    pub fn forget(&mut self, cluster: u16) {
+        self.last.retain(|(.., of), _| *of != cluster);
+        self.order.retain(|(.., of)| *of != cluster);
+    }
+
     /// Another node looks after these receivers from now on.
     pub fn release(&mut self, goes: impl Fn(&Bare) -> bool) {
         self.last.retain(|(_, to, _), _| !goes(to));

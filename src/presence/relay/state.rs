@@ -1,7 +1,7 @@
 //! What a relay takes in of its publisher's state, and what its edges hear of it.
 //!
-//! Lives on: every core, with its relays. Serves Z7, M4, M5. Invariants: an edge hears what is news, once, and of a presence told by
-//! reference when it has come whole; of a publisher whose home is out of reach what is known is kept, and shown as gone.
+//! Lives on: every core, with its relays. Serves Z7, M4, M5. Invariants: an edge hears what is news, once, and of a presence told
+//! by reference when it has come whole; of a publisher whose home is out of reach what is known is kept, and shown as gone.
 
 use super::{Relay, RelayCounters, SLOT};
 use crate::base::id::{SessionId, UserId};
