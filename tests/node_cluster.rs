@@ -4,7 +4,7 @@
 mod support;
 
 use fanal::base::config::cluster::Peer;
-use fanal::base::config::{Config, Secret};
+use fanal::base::config::{Config, Link, Secret};
 use fanal::base::id::NodeId;
 use fanal::base::jid::Bare;
 use fanal::client::{Client, Event, Presence};
@@ -97,7 +97,10 @@ fn m2_clients_of_different_nodes_see_each_other() {
 
 /// A node of its own process, with a store of its own.
 fn serve(data: &Path, peers: &[Peer], node: usize) -> Served {
-    let mut config = Config::default();
+    serve_as(Config::default(), data, peers, node)
+}
+
+fn serve_as(mut config: Config, data: &Path, peers: &[Peer], node: usize) -> Served {
     (config.cluster.number, config.cluster.node) = (Some(1), Some(node as u16 + 1));
     config.cluster.nodes = peers.to_vec();
     Served::start_with_config(&data.join(node.to_string()), 1, &config)
@@ -162,6 +165,56 @@ fn is_missed(lost: usize) {
     drop((one, again));
     stays.stop();
     falls.stop();
+}
+
+/// Updates that a node gets while it stands still, and bytes of each: more than the sockets to it take.
+const ROUNDS: u32 = 4_000;
+const ROUND_BYTES: usize = 4_000;
+
+/// What a user shows in a round.
+fn shows_round(client: &mut Client, round: u32) {
+    let mut payload = round.to_le_bytes().to_vec();
+    payload.resize(ROUND_BYTES, 0);
+    client.set_presence(&Presence { payload, ..Presence::default() }).unwrap();
+}
+
+/// How many updates come until the one of this round.
+fn sees_round(client: &mut Client, round: u32) -> u32 {
+    let mut came = 0;
+    until(client, |event| match event {
+        Event::Presence(event) => {
+            came += 1;
+            event.presence.filter(|presence| presence.payload.starts_with(&round.to_le_bytes())).map(drop)
+        }
+        _ => None,
+    });
+    came
+}
+
+/// G4, M4: a node that reads nothing holds up no other one, and sees the newest when it reads again.
+#[test]
+fn g4_a_node_that_stands_still_holds_up_no_other_one() {
+    let data = tempfile::tempdir().unwrap();
+    let peers = peers(3);
+    let patient = Config { link: Link { grace_ms: 120_000, silent_ms: 120_000, ..Link::default() }, ..Config::default() };
+    let nodes = [0, 1, 2].map(|node| serve_as(patient.clone(), data.path(), &peers, node));
+    let names = [0, 1, 2].map(|node| user_on(nodes[0].admin, nodes[node].admin, ["ann", "bob", "cara"][node]));
+    let mut users = [0, 1, 2].map(|node| log_in(&nodes[node].native.to_string(), &nodes[node].token(&names[node]), &names[node]));
+    let [ann, bob, cara] = &mut users;
+    befriend((&names[1], bob), (&names[0], ann));
+    befriend((&names[2], cara), (&names[0], ann));
+    [&mut *bob, &mut *cara].into_iter().for_each(|client| sees(client, Show::Available));
+    let still = Pid::from_raw(nodes[2].pid() as i32);
+    kill(still, Signal::SIGSTOP).unwrap();
+    for round in 1..=ROUNDS {
+        shows_round(ann, round);
+        assert_eq!(sees_round(bob, round), 1, "each of them, at once");
+    }
+    kill(still, Signal::SIGCONT).unwrap();
+    let came = sees_round(cara, ROUNDS);
+    assert!(came < ROUNDS, "newer ones take the place of older ones that wait");
+    drop(users);
+    nodes.into_iter().for_each(Served::stop);
 }
 
 /// M5, counted on the wire: whoever subscribes at a node, and at whichever of its cores, a long presence goes there once.

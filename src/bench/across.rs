@@ -1,7 +1,8 @@
 //! Who sits where in several clusters, who hears whom there, and how all that is recognised as what it is.
 //!
 //! Lives on: the generator's pinned thread. Serves G6, Z6, Z12. Users are counted over all clusters, so that `Places` puts each on
-//! a connection to a node of its cluster; within a cluster they have numbers from 0. Invariant: whoever looks away hears of nothing.
+//! a connection to a node of its cluster; within a cluster they have numbers from 0. Invariant: whoever looks away hears of
+//! nothing.
 
 use super::graph::Graph;
 use super::presences::Presences;

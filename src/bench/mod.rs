@@ -5,8 +5,8 @@
 //! (`presences` is what they say natively), and a `round` is one measured time of that. `fanout`, `storm` and `idle` are what is
 //! measured so; `sockets` is `fanout` without presence, on the server that `floor` is. `load` is the closed loop of the runtime's
 //! own sweep (`benches/floor.rs`). `memory` is presence without sockets. `cluster` is several nodes and clusters
-//! (`across` is who is where in them, `tap` reads what crosses, `cut` cuts it), and `take_over` what the loss of one takes. `private`
-//! is what `wires` put below all of that when it is said inside TLS. `report` says what was found.
+//! (`across` is who is where in them, `tap` reads what crosses, `cut` cuts it), and `take_over` what the loss of one takes.
+//! `private` is what `wires` put below all of that when it is said inside TLS. `report` says what was found.
 
 mod across;
 pub mod cluster;
