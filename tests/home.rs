@@ -508,6 +508,21 @@ fn z8_a_way_tells_of_the_last_one_that_had_come_from_its_receiver_when_it_was_ma
     assert_eq!(knows(&mut world, Action::Subscribed).1, 5);
 }
 
+/// Z8, sim seed 262: the denial waited for room, and came behind what the user said who had the name by then, in another cluster.
+#[test]
+fn z8_that_nobody_has_a_name_is_told_with_the_confirmation_of_the_request_however_much_waits() {
+    let (mut world, nobody, asker) = (World::new(1 << 20), user(0), elsewhere());
+    (world.out.map.cluster, world.out.map.directory) = (1, 1);
+    world.out.bound[usize::from(THERE.0)].waiting = Limits::default().ring_control as usize;
+    let (from_user, kind, note) = (UserId::new(1, slot_of(asker.as_str()), 1), WayKind::Stanza(Action::Subscribe), Note::default());
+    let (from, to) = (asker, nobody);
+    let way = Way { from, from_user, to, to_user: UserId::NOBODY, kind, note, sequence: 5, cluster: 0, knows: 0 };
+    world.homes.way(world.now, Box::new(way), &mut world.edge, &mut world.out);
+    world.store(Ok(()));
+    let [Control::WayDone(done), Control::Way(denial)] = &world.told[..] else { panic!("{:?}", world.told) };
+    assert_eq!((done.name.sequence, denial.kind), (5, WayKind::Stanza(Action::Unsubscribed)));
+}
+
 #[test]
 fn what_a_session_has_not_acknowledged_waits_for_the_next_one_in_order() {
     let (mut world, ann, bob) = (World::new(1 << 20), user(0), user(1));

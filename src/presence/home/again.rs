@@ -83,6 +83,11 @@ impl Homes {
     pub(super) fn may_set_out(&mut self, way: &Way, out: &Outbox) -> bool {
         let pair = (way.from.clone(), way.to.clone());
         self.far_ways.pairs.insert(pair.clone());
+        // From core to core nothing is lost. One that is held back would come behind what its receiver hears from elsewhere, though
+        // its answer has long been given: that nobody has this name, behind the word of somebody who has it by now.
+        if way.to_user != UserId::NOBODY && towards(&way.to, way.to_user, out) == out.map.here.node {
+            return true;
+        }
         match out.refusal(out.map.home_of(&way.to)) {
             // To a node that is not found yet all set out once it is, behind the word of what has arrived from there.
             Some(Reason::HomeOutOfReach) => false,
