@@ -343,9 +343,7 @@ fn are_gone_and_come_back(spaces: &Spaces, users: &mut [User], does: impl Fn(Pla
     spaces.heal();
     for (one, other) in parted {
         let [user, other] = users.get_disjoint_mut([one, other]).unwrap();
-        let seen = user.sees(other, Show::Away);
-        // One run of thirty shows how it was before the cut, first: ARCHITECTURE.md, "Where it stands" of issue 4, number 1.
-        assert!([&[Show::Away][..], &[Show::Available, Show::Away]].contains(&&*seen), "{} of {}: {seen:?}", user.jid, other.jid);
+        assert_eq!(user.sees(other, Show::Away), [Show::Away], "{} of {}", user.jid, other.jid);
     }
     for (one, other) in perhaps {
         let [user, other] = users.get_disjoint_mut([one, other]).unwrap();
