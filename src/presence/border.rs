@@ -18,8 +18,7 @@ use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
 use crate::base::map::{Map, Slots};
 use crate::base::reason::Reason;
-use crate::base::time::WallClock;
-use crate::wire::native::{self, Access};
+use crate::wire::native::Access;
 use crate::wire::presence;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -260,21 +259,7 @@ impl Crossing {
             Crossing::Revoke { publisher, subscriber } => Control::Revoke { publisher, subscriber, slot },
             Crossing::Letter(letter) => {
                 let Letter { from: sender, from_resource, to, to_resource, content, ticket } = *letter;
-                let (given, stamp, copy) = (Vec::new(), WallClock::default(), native::Copy::None);
-                let (from_resource, asker) = (from_resource.into(), ticket.asker(from));
-                let message = Message {
-                    from: sender,
-                    from_resource,
-                    to,
-                    to_resource,
-                    content,
-                    asker,
-                    given,
-                    stamp,
-                    kept: 0,
-                    receipt: 0,
-                    copy,
-                };
+                let message = Message::new((sender, from_resource.into()), (to, to_resource), content, ticket.asker(from));
                 Control::Message(Box::new(message))
             }
             Crossing::Question(asked) => {

@@ -93,6 +93,17 @@ pub struct Message {
 }
 
 impl Message {
+    /// On its way to its recipient's home: given to nobody yet, nor stored.
+    pub fn new(
+        (from, from_resource): (Bare, CompactString),
+        (to, to_resource): (Bare, Option<String>),
+        content: Content,
+        asker: Asker,
+    ) -> Message {
+        let (given, stamp, copy) = (Vec::new(), WallClock::default(), native::Copy::None);
+        Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, receipt: 0, copy }
+    }
+
     /// XEP-0280: what people say to each other, unless they want it to stay between two sessions.
     pub fn is_copied(&self) -> bool {
         let Content { kind, body, extensions, .. } = &self.content;

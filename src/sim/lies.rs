@@ -9,7 +9,6 @@ use super::counts::Happening;
 use super::nodes::Nodes;
 use crate::base::id::{Seat, SessionId, UserId, Version, slot_of};
 use crate::base::jid::Bare;
-use crate::base::time::WallClock;
 use crate::presence::border::Ticket;
 use crate::presence::control::{Arrival, Asker, Content, Control, Message, Note, Snapshot, UserRef, Way, WayKind, WayName};
 use crate::presence::farewell;
@@ -17,7 +16,7 @@ use crate::presence::frame::{self, Events};
 use crate::presence::relay::SLOT;
 use crate::presence::subscription::Action;
 use crate::wire::event::{Head, REFERENCE};
-use crate::wire::native::{self, MessageKind, Show};
+use crate::wire::native::{MessageKind, Show};
 
 /// What a lying update says.
 const SHOWS: [Show; 3] = [Show::Chat, Show::Away, Show::Unavailable];
@@ -84,24 +83,10 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
             Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }))
         }
         1 => {
-            let (from_resource, to_resource) = ("desk".into(), None);
             let content =
                 Content { kind: MessageKind::Chat, id: "a lie".to_owned(), body: b"a lie".to_vec(), extensions: String::new() };
-            let (asker, given, stamp, copy) =
-                (Asker { edge: Ticket::edge(here, 0), request: 0 }, Vec::new(), WallClock(0), native::Copy::None);
-            let message = Message {
-                from: jid,
-                from_resource,
-                to: other,
-                to_resource,
-                content,
-                asker,
-                given,
-                stamp,
-                kept: 0,
-                receipt: 0,
-                copy,
-            };
+            let asker = Asker { edge: Ticket::edge(here, 0), request: 0 };
+            let message = Message::new((jid, "desk".into()), (other, None), content, asker);
             Control::Message(Box::new(message))
         }
         2 => {

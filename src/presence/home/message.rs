@@ -8,7 +8,7 @@ use crate::base::id::SessionId;
 use crate::base::jid::Bare;
 use crate::base::limits::Limits;
 use crate::base::reason::Reason;
-use crate::base::time::{Time, WallClock};
+use crate::base::time::Time;
 use crate::presence::control::{Ask, Asker, Content, Control, Directed, Message, SessionEvent, UserRef, Wanted};
 use crate::presence::edge::Edge;
 use crate::presence::errand::Answer;
@@ -120,8 +120,7 @@ impl Homes {
             };
         }
         let from_resource = user.session(session).expect("the caller found it").resource.clone();
-        let (from, given, stamp, copy) = (user.jid.clone(), Vec::new(), WallClock::default(), native::Copy::None);
-        let message = Message { from, from_resource, to, to_resource, content, asker, given, stamp, kept: 0, receipt: 0, copy };
+        let message = Message::new((user.jid.clone(), from_resource), (to, to_resource), content, asker);
         if message.to != message.from {
             give_copies(user, &message, native::Copy::Sent, &[session], &limits, out);
         }
