@@ -209,12 +209,8 @@ fn documents(world: &mut World, client: Client) -> Vec<Heard> {
 fn m2_what_documents_say_is_asked_again_when_the_node_that_was_asked_is_back() {
     let mut world = World::new(2, 1);
     let (a, bobs) = moods(&mut world);
-    let (first, second) = (world.nodes[0].id, world.nodes[1].id);
     let before = documents(&mut world, a);
-    let now = world.now;
-    world.nodes[0].shards[0].peer_lost(now, second);
-    world.nodes[1].shards[0].peer_lost(now, first);
-    world.settle();
+    world.lose(0, 1);
     let cleos = Heard::DocumentChanged(jid(&world.name_on(0, 5)).to_string(), b"better".to_vec());
     assert_eq!([before, documents(&mut world, a)].concat().last(), Some(&cleos));
     world.heal(0, 1);

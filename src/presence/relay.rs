@@ -5,8 +5,8 @@
 //! Lives on: the core that a publisher's home would be on, were it this node. Serves Z6, Z7, M4, M5. Invariants: a relay is kept
 //! exactly as long as an edge watches its publisher or has asked to; an edge is told of a publisher only for a subscriber that the
 //! home has approved; whom the home has revoked it is asked about anew; when the home has been out of reach, no edge keeps a state
-//! that the home does not have any more; what the home tells by reference is asked for once, and no edge hears of it before it has
-//! come whole.
+//! that the home does not have any more, and none is shown one before the home has said which it has; what the home tells by
+//! reference is asked for once, and no edge hears of it before it has come whole.
 
 mod compare;
 mod state;
@@ -26,7 +26,7 @@ use crate::base::time::Time;
 use ahash::RandomState;
 use compare::Comparing;
 use smallvec::SmallVec;
-use state::{catch_up, come_back, show, take};
+use state::{catch_up, take};
 use std::collections::{BTreeMap, HashMap};
 use thin_vec::ThinVec;
 
@@ -84,7 +84,7 @@ pub struct Relay {
     /// Questions that wait for the home's first answer.
     waiting: Vec<Question>,
     ask_first: AskFirst,
-    /// Its home is out of reach: to all edges the publisher is gone, and what is kept is only to be compared.
+    /// Its home has been out of reach, and has not said yet how the publisher is: to all edges it is gone, whatever comes.
     away: bool,
     /// What is kept is being compared, and the home has not said that it's otherwise.
     in_question: bool,
@@ -264,6 +264,11 @@ impl Relays {
         self.go_on(publisher, out);
     }
 
+    /// What the home has said of a publisher can't be taken in yet: until then it must not be taken for the same as before.
+    pub fn hears_later(&mut self, publisher: UserId) {
+        self.relays.get_mut(&publisher).into_iter().for_each(|relay| relay.in_question = false);
+    }
+
     /// Whether a publisher's update may be taken in: somebody watches it here, and it has not more than so many sessions.
     pub fn takes(&self, user: UserId, session: SessionId, most: usize) -> Option<bool> {
         let relay = self.relays.get(&user)?;
@@ -287,17 +292,7 @@ impl Relays {
     /// An update of a publisher of another node, as an event frame.
     pub fn update(&mut self, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
         let head = frame::head(frame);
-        let mut relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
-        if let Some(relay) = relay.as_deref_mut().filter(|relay| relay.away) {
-            // A home that has been asked may have said already that all the rest is as it's known here.
-            match relay.in_question {
-                true => {
-                    relay.away = false;
-                    show(relay, now, edge, out);
-                }
-                false => come_back(relay),
-            }
-        }
+        let relay = self.relays.get_mut(&head.user).filter(|relay| relay.grant == Grant::Given);
         if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
             self.counters.stale += 1;
         }
@@ -385,7 +380,7 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.shown());
-    if seat.node != out.map.here.node {
+    if seat.node != out.map.here.node && !relay.away {
         // Of these sessions it may know more, and they have not gone.
         let unknown =
             frame::frames(relay.wanted.bytes()).filter(|frame| relay.cache.of_session(frame::head(frame).session).is_none());

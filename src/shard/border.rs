@@ -17,8 +17,9 @@ use crate::presence::errand::Answer::Located;
 use crate::presence::errand::Caller;
 use crate::presence::frame::{self, Events};
 use crate::presence::gateway::{Open, Pending};
+use crate::presence::outbox::Outbox;
 use crate::presence::passage::BadPassage;
-use crate::presence::relay::SLOT;
+use crate::presence::relay::{Known, SLOT};
 
 /// Where a user is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +30,16 @@ enum Whose {
     Theirs(u16),
     /// The directory must be asked.
     Unknown,
+}
+
+/// A home that another cluster has asked can't be reached, and says that it can when it is (`tell_of_homes`): its users are not to
+/// be taken for the same till then, and not to keep others waiting who were asked about with them.
+pub(super) fn cannot_compare(cluster: u16, (place, number): (u32, u32), known: &Known, out: &mut Outbox) {
+    let (seat, count) = (Seat::of_cluster(cluster), known.0.len() as u32);
+    for &(publisher, _) in &known.0 {
+        out.send(seat, Control::Refused { publisher, subscriber: UserId::NOBODY, slot: SLOT, nonce: 0 });
+    }
+    out.send(seat, Control::Compared { place, number, count });
 }
 
 impl Shard {
@@ -196,7 +207,10 @@ impl Shard {
     fn enter_later(&mut self, now: Time, speaker: &Bare, entered: Entered) {
         let pending = match entered.crossing {
             // What comes behind it would overtake it.
-            Crossing::State(state) => Pending::Look(state.publisher),
+            Crossing::State(state) => {
+                self.homes.relays.hears_later(state.publisher);
+                Pending::Look(state.publisher)
+            }
             crossing => Pending::Enter(Entered { crossing, ..entered }),
         };
         if let Err(pending) = self.gateway.wait(now, speaker, pending, &mut self.out) {

@@ -6,11 +6,12 @@
 //! is; what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be,
 //! because nobody waits for it, is made good when the owners are known.
 
-use super::Shard;
+use super::{Shard, border};
 use crate::base::id::{NodeId, UserId, slot_of};
 use crate::base::map::Slots;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::presence::border::Crossing;
 use crate::presence::control::{Asker, Control, SessionEvent};
 use crate::presence::errand::What;
 use crate::store::Table;
@@ -212,9 +213,12 @@ impl Shard {
             Control::Ask { asker, .. } => *asker,
             Control::Message(message) => message.asker,
             Control::Question(question) => question.asker,
-            Control::Entered(entered) => match entered.crossing.asker(entered.cluster) {
-                Some(asker) => asker,
-                None => return,
+            Control::Entered(entered) => match (&entered.crossing, entered.crossing.asker(entered.cluster)) {
+                (Crossing::Compare { place, number, known }, _) => {
+                    return border::cannot_compare(entered.cluster, (*place, *number), known, &mut self.out);
+                }
+                (_, Some(asker)) => asker,
+                _ => return,
             },
             // Whoever has heard nothing of the directory asks again.
             Control::Directory(_) | Control::Number(_) => return,

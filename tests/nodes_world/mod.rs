@@ -222,6 +222,15 @@ impl World {
         }
     }
 
+    /// They have given each other up.
+    pub fn lose(&mut self, one: usize, other: usize) {
+        for (at, lost) in [(one, other), (other, one)] {
+            let (now, lost) = (self.now, self.seen_as(at, lost));
+            self.nodes[at].shards.iter_mut().for_each(|shard| shard.peer_lost(now, lost));
+        }
+        self.settle();
+    }
+
     pub fn heal(&mut self, one: usize, other: usize) {
         self.mend(one, other);
         [(one, other), (other, one)].into_iter().for_each(|(from, to)| self.find(from, to));

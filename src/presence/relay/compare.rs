@@ -163,7 +163,7 @@ impl Relays {
         }
         for user in std::mem::take(&mut comparing.asked) {
             let Some(relay) = self.relays.get_mut(&user) else { continue };
-            if std::mem::take(&mut relay.in_question) && std::mem::take(&mut relay.away) {
+            if std::mem::take(&mut relay.in_question) {
                 show(relay, now, edge, out);
             }
         }
@@ -175,9 +175,7 @@ impl Relays {
         for user in self.users(&concerns) {
             let relay = self.relays.get_mut(&user).expect("listed");
             relay.in_question = false;
-            if !std::mem::replace(&mut relay.away, true) {
-                hide(relay, now, edge, out);
-            }
+            hide(relay, now, edge, out);
         }
         self.comparing.values_mut().for_each(|comparing| comparing.waiting.retain(|&user| !concerns(user)));
     }
@@ -186,7 +184,7 @@ impl Relays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{CoreId, NodeId};
+    use crate::base::id::{CoreId, NodeId, SessionId, Version};
     use crate::base::jid::Bare;
     use crate::base::limits::Limits;
     use crate::base::map::Map;
@@ -194,7 +192,18 @@ mod tests {
     use crate::presence::frame::Events;
     use crate::presence::outbox::Parcel;
     use crate::presence::relay::{Question, SLOT};
+    use crate::wire::event::Head;
+    use crate::wire::native::Show;
     use ahash::RandomState;
+
+    /// Of a core in the first cluster.
+    fn bench() -> (Outbox, Relays, Edge) {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        map.cluster = 1;
+        let hasher = RandomState::with_seed(1);
+        let (relays, edge) = (Relays::new(hasher.clone()), Edge::new(&map, hasher));
+        (Outbox::new(map, &Limits::default(), 1500), relays, edge)
+    }
 
     #[test]
     fn z13_what_is_known_of_a_publisher_is_ten_bytes_and_reads_back() {
@@ -207,11 +216,7 @@ mod tests {
 
     #[test]
     fn z13_many_publishers_are_compared_some_at_a_time_and_those_that_are_the_same_are_shown_again() {
-        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
-        map.cluster = 1;
-        let mut out = Outbox::new(map.clone(), &Limits::default(), 1500);
-        let hasher = RandomState::with_seed(1);
-        let (mut relays, mut edge) = (Relays::new(hasher.clone()), Edge::new(&map, hasher));
+        let (mut out, mut relays, mut edge) = bench();
         let peer = Seat::of_cluster(2).node;
         out.peers.entry(peer).or_default();
         let users: Vec<UserId> = (0..AT_ONCE as u64 * 2 + 5).map(|n| UserId::new(2, n as u16, 1)).collect();
@@ -239,6 +244,45 @@ mod tests {
         }
         assert_eq!(asked, users);
         assert!(relays.comparing.is_empty() && relays.relays.values().all(|relay| !relay.away));
+    }
+
+    /// What one node's edge is told, whoever its publishers are: session, how it is, version.
+    fn told(out: &mut Outbox, edge: NodeId) -> Vec<(u32, Show, u32)> {
+        let (_, updates) = out.peers.get_mut(&edge).unwrap().take();
+        let heads = frame::frames(&updates).map(frame::head);
+        heads.map(|head| (head.session.0, head.show, head.version.sequence)).collect()
+    }
+
+    /// What comes before the answer may be older than it, and says nothing of the other sessions (tests/namespaces.rs, once in
+    /// thirty runs).
+    #[test]
+    fn z13_an_update_that_comes_before_the_homes_answer_shows_nobody_as_they_were_before() {
+        let (mut out, mut relays, mut edge) = bench();
+        let (publisher, subscriber) = (UserId::new(2, 7, 1), UserId::new(1, 1, 1));
+        let watcher = Seat { node: NodeId(2), core: CoreId(0) };
+        [watcher.node, Seat::of_cluster(2).node].into_iter().for_each(|node| _ = out.peers.entry(node).or_default());
+        let event = |session, show, sequence, flags| {
+            let version = Version { epoch: 1, sequence };
+            Events::of(Head { user: publisher, version, session: SessionId(session), show, flags }, &[0; 8])
+        };
+        let mut events = event(1, Show::Available, 1, 0);
+        events.append(event(2, Show::Available, 1, 0).bytes());
+        relays.watch(publisher, Question { subscriber, seat: watcher, slot: 0, nonce: 1, known: None }, &mut out);
+        let (jid, nonce) = (Bare::new("a@d").unwrap(), relays.next_nonce);
+        let snapshot = Snapshot { publisher, jid, subscriber, slot: SLOT, nonce, events, behind: 0, revoked: Vec::new() };
+        relays.snapshot(Time(1), snapshot, &mut edge, &mut out);
+        relays.lost(Time(1), |_| true, &mut edge, &mut out);
+        assert_eq!(told(&mut out, watcher.node), [(1, Show::Unavailable, 1), (2, Show::Unavailable, 1)]);
+        relays.ask_again(|_| true, &mut out);
+        relays.update(Time(1), event(1, Show::Away, 2, 0).bytes(), &mut edge, &mut out);
+        let long = frame::reference(event(2, Show::Chat, 2, 0).bytes());
+        relays.update(Time(1), long.bytes(), &mut edge, &mut out);
+        assert_eq!(told(&mut out, watcher.node), [], "the home has not answered");
+        let number = relays.comparing[&Seat::of_cluster(2)].number;
+        relays.compared(Time(1), number, 1, &mut edge, &mut out);
+        assert_eq!(told(&mut out, watcher.node), [(1, Show::Away, 2)], "the other session's presence has not come");
+        relays.update(Time(1), event(2, Show::Chat, 2, 0).bytes(), &mut edge, &mut out);
+        assert_eq!(told(&mut out, watcher.node), [(2, Show::Chat, 2)]);
     }
 
     #[test]

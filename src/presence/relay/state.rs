@@ -1,7 +1,9 @@
 //! What a relay takes in of its publisher's state, and what its edges hear of it.
 //!
 //! Lives on: every core, with its relays. Serves Z7, M4, M5. Invariants: an edge hears what is news, once, and of a presence told
-//! by reference when it has come whole; of a publisher whose home is out of reach what is known is kept, and shown as gone.
+//! by reference when it has come whole; a publisher whose home was lost is gone to them until the home has answered what it was
+//! asked since, and then they are shown what is known by then. So an update that comes before the answer is kept, and nobody hears
+//! of it: of the other sessions, or of this one, what was kept may long be past.
 
 use super::{Relay, RelayCounters, SLOT};
 use crate::base::id::{SessionId, UserId};
@@ -17,25 +19,23 @@ use crate::wire::event::Head;
 /// To the edges the publisher is gone from now on.
 pub(super) fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
     relay.wanted = Cache::default();
+    if relay.away {
+        return;
+    }
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
     for ended in kept.map(Ended::of).collect::<Vec<_>>() {
         let mut farewell = Events::default();
         ended.tell(relay.user, &mut farewell);
         spread(relay, now, farewell.bytes(), edge, out);
     }
+    relay.away = true;
 }
 
-/// The publisher is as it was when its home went out of reach.
-pub(super) fn show(relay: &Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
-    let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    there.for_each(|frame| spread(relay, now, frame, edge, out));
-}
-
-/// The home is heard again: what it says counts, and to the edges it's news.
-pub(super) fn come_back(relay: &mut Relay) {
-    relay.in_question = false;
+/// The home has answered: what is known of the publisher is so, and to the edges it's news if they took it for gone.
+pub(super) fn show(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
     if std::mem::take(&mut relay.away) {
-        relay.cache = Cache::default();
+        let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
+        there.for_each(|frame| spread(relay, now, frame, edge, out));
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn catch_up(
     edge: &mut Edge,
     out: &mut Outbox,
 ) {
-    come_back(relay);
+    relay.in_question = false;
     // The number of a session comes again under another epoch, where another node has taken the user over: it's another session.
     let of = |head: Head| (head.session, head.version.epoch);
     let there: Vec<(SessionId, u32)> = events.iter().map(frame::head).filter(|head| !is_farewell(head)).map(of).collect();
@@ -63,6 +63,7 @@ pub(super) fn catch_up(
         spread(relay, now, farewell.bytes(), edge, out);
     }
     events.iter().for_each(|frame| _ = take(relay, now, frame, counters, edge, out));
+    show(relay, now, edge, out);
 }
 
 /// Takes in a frame of a publisher, whole or by reference. False: it is no news.
@@ -97,6 +98,10 @@ fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCoun
     if relay.cache.of_session(head.session).is_some_and(|kept| frame::head(kept).version >= head.version) {
         return false;
     }
+    if relay.away {
+        // It's not to be shown as it was.
+        relay.cache.forget(head.session);
+    }
     let is_asked = relay.wanted.of_session(head.session).is_some();
     if !is_asked {
         ask_for(relay.user, head.session, counters, out);
@@ -109,9 +114,9 @@ fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, 
     out.send(out.map.home(publisher), Control::Obtain { publisher, session, seat: out.map.here });
 }
 
-/// Sends a frame to every edge with subscribers.
+/// Sends a frame to every edge with subscribers, unless the publisher is gone to them.
 fn spread(relay: &Relay, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
-    for destination in &relay.outbound {
+    for destination in relay.outbound.iter().filter(|_| !relay.away) {
         if destination.seat == out.map.here {
             edge.fan_out(destination.slot, relay.user, frame, &mut out.lines);
         } else {
