@@ -81,8 +81,10 @@ pub struct Relay {
     is_unheeded: bool,
     /// Questions that the home has not answered yet, by their numbers there.
     asked: Vec<(u32, Question)>,
-    /// Questions that wait for the home's first answer, or until all sessions that it has told of have come whole.
+    /// Questions that wait for the home's first answer.
     waiting: Vec<Question>,
+    /// Questions that are granted, and answered when all sessions that the home has told of have come whole.
+    owed: Vec<Question>,
     ask_first: AskFirst,
     /// Its home is out of reach: to all edges the publisher is gone, and what is kept is only to be compared.
     away: bool,
@@ -109,6 +111,7 @@ impl Relay {
             is_unheeded: false,
             asked: Vec::new(),
             waiting: Vec::new(),
+            owed: Vec::new(),
             ask_first: AskFirst::default(),
             away: false,
             in_question: false,
@@ -125,7 +128,7 @@ impl Relay {
     }
 
     pub fn questions(&self) -> impl Iterator<Item = Question> {
-        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+        self.asked.iter().map(|(_, question)| question).chain(&self.waiting).chain(&self.owed).copied()
     }
 
     /// The edges are told of this state, as far as they don't know it.
@@ -139,15 +142,15 @@ impl Relay {
         frame::frames(self.wanted.bytes()).all(|frame| self.cache.of_session(frame::head(frame).session).is_some())
     }
 
-    /// A question that can't be answered yet. Of another node's relay it takes the place of those before.
-    fn keep_waiting(&mut self, question: Question) {
+    /// A question is granted. One of another node's relay takes the place of those before.
+    fn owe(&mut self, question: Question) {
         let is_relays = question.subscriber == UserId::NOBODY;
-        self.waiting.retain(|other| !is_relays || (other.subscriber, other.seat) != (UserId::NOBODY, question.seat));
-        self.waiting.push(question);
+        self.owed.retain(|other| !is_relays || (other.subscriber, other.seat) != (UserId::NOBODY, question.seat));
+        self.owed.push(question);
     }
 
     fn is_idle(&self) -> bool {
-        self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
+        self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty() && self.owed.is_empty()
     }
 }
 
@@ -197,7 +200,7 @@ impl Relays {
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
             if !relay.is_whole() {
-                relay.keep_waiting(question);
+                relay.owe(question);
                 return false;
             }
             match question.known == Some(frame::digest(relay.shown())) && relay.ask_first.is_empty() {
@@ -207,7 +210,7 @@ impl Relays {
             return true;
         }
         if relay.grant == Grant::Asked && !relay.asked.is_empty() {
-            relay.keep_waiting(question);
+            relay.waiting.push(question);
         } else {
             self.counters.asked += 1;
             ask(relay, question, &mut self.next_nonce, out);
@@ -222,8 +225,10 @@ impl Relays {
         relay.unheeded.retain(|destination| *destination != gone);
         let is_its = |question: &Question| question.destination() == gone;
         let asked = relay.asked.extract_if(.., |(_, question)| is_its(question)).map(|(_, question)| question);
+        let others = [&mut relay.waiting, &mut relay.owed].into_iter();
         // The edge counts on an answer to each.
-        for Question { subscriber, seat, slot, nonce, .. } in asked.chain(relay.waiting.extract_if(.., |question| is_its(question)))
+        for Question { subscriber, seat, slot, nonce, .. } in
+            asked.chain(others.flat_map(|all| all.extract_if(.., |one| is_its(one))))
         {
             out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         }
@@ -258,9 +263,15 @@ impl Relays {
         catch_up(relay, now, &events, &mut self.counters, edge, out);
         if let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) {
             let (_, question) = relay.asked.swap_remove(at);
-            relay.waiting.insert(0, question);
+            relay.owe(question);
         }
-        answer_all(relay, &mut self.next_nonce, out);
+        for question in std::mem::take(&mut relay.waiting) {
+            match relay.ask_first.must_ask(question.subscriber) {
+                true => ask(relay, question, &mut self.next_nonce, out),
+                false => relay.owe(question),
+            }
+        }
+        answer_owed(relay, out);
         self.go_on(publisher, out);
     }
 
@@ -289,6 +300,9 @@ impl Relays {
     pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) -> Option<u32> {
         let relay = self.relays.get_mut(&publisher)?;
         relay.ask_first.add(subscriber);
+        for question in relay.owed.extract_if(.., |question| question.subscriber == subscriber).collect::<Vec<_>>() {
+            ask(relay, question, &mut self.next_nonce, out);
+        }
         let (own, others): (Vec<_>, Vec<_>) = relay.outbound.iter().partition(|destination| destination.seat == out.map.here);
         for Destination { seat, slot } in others {
             out.send(seat, Control::Revoke { publisher, subscriber, slot });
@@ -312,7 +326,7 @@ impl Relays {
         }
         let is_news = relay.as_deref_mut().is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out));
         self.counters.stale += u64::from(!is_news);
-        relay.into_iter().for_each(|relay| answer_all(relay, &mut self.next_nonce, out));
+        relay.into_iter().for_each(|relay| answer_owed(relay, out));
     }
 
     /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
@@ -386,17 +400,12 @@ fn tell_attention(relay: &mut Relay, out: &mut Outbox) {
     }
 }
 
-/// Answers those who wait, if that can be done now.
-fn answer_all(relay: &mut Relay, next_nonce: &mut u32, out: &mut Outbox) {
-    if relay.waiting.is_empty() || relay.grant != Grant::Given || !relay.is_whole() {
+/// Answers what is owed, if all is there now.
+fn answer_owed(relay: &mut Relay, out: &mut Outbox) {
+    if relay.owed.is_empty() || !relay.is_whole() {
         return;
     }
-    for question in std::mem::take(&mut relay.waiting) {
-        match relay.ask_first.must_ask(question.subscriber) {
-            true => ask(relay, question, next_nonce, out),
-            false => answer(relay, question, out),
-        }
-    }
+    std::mem::take(&mut relay.owed).into_iter().for_each(|question| answer(relay, question, out));
 }
 
 /// Answers an edge from what is kept.

@@ -6,7 +6,7 @@
 //! shown as gone is shown again only when its home has said how it is.
 
 use super::state::{hide, show};
-use super::{Cache, Relays, answer_all, send_question, tell_attention};
+use super::{Cache, Relays, answer_owed, send_question, tell_attention};
 use crate::base::id::{Seat, UserId};
 use crate::base::time::Time;
 use crate::presence::border::place_of;
@@ -169,7 +169,7 @@ impl Relays {
             }
             // What else it was told of by reference has gone.
             relay.wanted = Cache::default();
-            answer_all(relay, &mut self.next_nonce, out);
+            answer_owed(relay, out);
         }
         self.compare_next(seat, out);
     }
@@ -181,7 +181,7 @@ impl Relays {
             relay.in_question = false;
             if !std::mem::replace(&mut relay.away, true) {
                 hide(relay, now, edge, out);
-                answer_all(relay, &mut self.next_nonce, out);
+                answer_owed(relay, out);
             }
         }
         self.comparing.values_mut().for_each(|comparing| comparing.waiting.retain(|&user| !concerns(user)));

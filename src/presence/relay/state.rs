@@ -225,4 +225,16 @@ mod tests {
         gateway.hears(2, Show::Away);
         assert_eq!(gateway.has_told(seat.node), (Some(vec![1, 5, 2]), vec![]));
     }
+
+    #[test]
+    fn m5_who_is_revoked_while_a_presence_is_fetched_is_asked_about_and_told_nothing() {
+        let seat = Seat { node: NodeId(2), core: CoreId(0) };
+        let mut gateway = Gateway::asked_by(seat);
+        gateway.is_told(&[1]);
+        gateway.relays.revoke(PUBLISHER, UserId::new(1, 1, 1), &mut gateway.out);
+        gateway.hears(1, Show::Away);
+        assert_eq!(gateway.has_told(seat.node), (None, vec![]));
+        gateway.relays.refused(PUBLISHER, 2, &mut gateway.out);
+        assert_eq!(gateway.relays.count(), 0);
+    }
 }
