@@ -137,8 +137,8 @@ impl Relay {
         catch_up(self, now, events, counters, edge, out);
     }
 
-    /// Of each session that the home has told of there is something to tell, or all are gone to whoever asks. Who was told less would
-    /// take the others for gone, and who was told of them by reference would ask for what is not here.
+    /// Of each session that the home has told of there is something to tell, or to whoever asks all are gone. Who was told less
+    /// would take the others for gone, and who was told of them by reference would ask for what is not here.
     fn is_whole(&self) -> bool {
         self.away || frame::frames(self.wanted.bytes()).all(|frame| self.cache.of_session(frame::head(frame).session).is_some())
     }
