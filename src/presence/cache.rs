@@ -36,9 +36,7 @@ impl Cache {
     #[inline]
     pub fn put(&mut self, head: &Head, frame: &[u8]) -> bool {
         match self.find(head.session) {
-            Some((_, kept)) if kept.version > head.version => return false,
-            // A farewell in the place of a home that is out of reach has the version of what it ends, which may come back with it.
-            Some((_, kept)) if kept.version == head.version && is_farewell(&kept) == is_farewell(head) => return false,
+            Some((_, kept)) if !is_newer(head, &kept) => return false,
             Some((at, _)) if at.len() == frame.len() && !is_farewell(head) => self.0[at].copy_from_slice(frame),
             Some((at, _)) => {
                 self.0.drain(at);
@@ -63,6 +61,11 @@ impl Cache {
             }
         }
         true
+    }
+
+    /// Whether it has nothing as new of that session.
+    pub fn lacks(&self, head: &Head) -> bool {
+        self.find(head.session).is_none_or(|(_, kept)| is_newer(head, &kept))
     }
 
     /// A session's frame.
@@ -100,6 +103,12 @@ impl Cache {
         self.0.resize(at + frames.len(), 0);
         self.0[at..].copy_from_slice(frames);
     }
+}
+
+/// A farewell in the place of a home that is out of reach has the version of what it ends, which may come back with it.
+#[inline]
+fn is_newer(head: &Head, kept: &Head) -> bool {
+    head.version > kept.version || head.version == kept.version && is_farewell(head) != is_farewell(kept)
 }
 
 #[cfg(test)]

@@ -88,6 +88,8 @@ pub struct Relay {
     away: bool,
     /// What is kept is being compared, and the home has not said that it's otherwise.
     in_question: bool,
+    /// Sessions that edges were told are gone, under the versions that they had: they may be back under the same ones.
+    ended: u32,
 }
 
 impl Relay {
@@ -112,6 +114,7 @@ impl Relay {
             ask_first: AskFirst::default(),
             away: false,
             in_question: false,
+            ended: 0,
         }
     }
 
@@ -155,6 +158,11 @@ impl Relays {
 
     pub fn count(&self) -> usize {
         self.relays.len()
+    }
+
+    /// How many sessions of each publisher were shown as gone without a word of the home's; the simulator asks.
+    pub fn ended(&self) -> impl Iterator<Item = (UserId, u32)> {
+        self.relays.iter().map(|(&user, relay)| (user, relay.ended))
     }
 
     /// The frames of a publisher's whole state, for an edge on this core.

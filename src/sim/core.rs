@@ -131,6 +131,8 @@ impl Core {
         self.hand_over(env);
         self.shard.send_to_peers(env.now);
         self.dial(env);
+        let at = (self.node, self.shard.settings.core);
+        env.memories.crossings.note_ended(at, self.shard.homes.relays.ended());
         self.publish(env);
         self.move_connections(env);
         self.flush(env);

@@ -18,11 +18,15 @@ use crate::wire::event::Head;
 pub(super) fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
     relay.wanted = Cache::default();
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    for ended in kept.map(Ended::of).collect::<Vec<_>>() {
-        let mut farewell = Events::default();
-        ended.tell(relay.user, &mut farewell);
-        spread(relay, now, farewell.bytes(), edge, out);
-    }
+    kept.map(Ended::of).collect::<Vec<_>>().iter().for_each(|ended| tell_of_end(relay, ended, now, edge, out));
+}
+
+/// The home has not said that a session is gone, but to the edges it is.
+fn tell_of_end(relay: &mut Relay, ended: &Ended, now: Time, edge: &mut Edge, out: &mut Outbox) {
+    relay.ended += 1;
+    let mut farewell = Events::default();
+    ended.tell(relay.user, &mut farewell);
+    spread(relay, now, farewell.bytes(), edge, out);
 }
 
 /// The publisher is as it was when its home went out of reach.
@@ -58,9 +62,7 @@ pub(super) fn catch_up(
     let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
-        let mut farewell = Events::default();
-        ended.tell(relay.user, &mut farewell);
-        spread(relay, now, farewell.bytes(), edge, out);
+        tell_of_end(relay, &ended, now, edge, out);
     }
     events.iter().for_each(|frame| _ = take(relay, now, frame, counters, edge, out));
 }
@@ -94,7 +96,7 @@ pub(super) fn take(
 
 /// A presence is told by reference. It is asked for, unless that has been done: the answer is the newest then. False: it's known.
 fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCounters, out: &mut Outbox) -> bool {
-    if relay.cache.of_session(head.session).is_some_and(|kept| frame::head(kept).version >= head.version) {
+    if !relay.cache.lacks(head) {
         return false;
     }
     let is_asked = relay.wanted.of_session(head.session).is_some();
@@ -117,5 +119,38 @@ fn spread(relay: &Relay, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Out
         } else {
             out.update(destination.seat, destination.slot, UserRef { user: relay.user, slot: SLOT }, now, frame);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::id::{CoreId, NodeId, Version};
+    use crate::base::limits::Limits;
+    use crate::base::map::Map;
+    use crate::presence::farewell;
+    use crate::presence::outbox::Parcel;
+    use crate::wire::native::Show;
+    use ahash::RandomState;
+
+    #[test]
+    fn m5_a_session_that_was_shown_as_gone_is_asked_for_when_it_comes_back_by_reference_under_the_same_version() {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        map.cluster = 1;
+        let (mut out, mut edge) = (Outbox::new(map.clone(), &Limits::default(), 1500), Edge::new(&map, RandomState::with_seed(1)));
+        let user = UserId::new(2, 7, 1);
+        let home = out.map.home(user).node;
+        out.peers.entry(home).or_default();
+        let (mut relay, mut counters) = (Relay::new(user), RelayCounters::default());
+        let mut hears = |show, by_reference: bool| {
+            let head = Head { user, version: Version { epoch: 1, sequence: 5 }, session: SessionId(1), show, flags: 0 };
+            let whole = Events::of(head, &farewell::stand_in("desk", show));
+            let told = if by_reference { frame::reference(whole.bytes()) } else { whole };
+            take(&mut relay, Time(1), told.bytes(), &mut counters, &mut edge, &mut out);
+            let (parcels, _) = out.peers.get_mut(&home).unwrap().take();
+            parcels.iter().filter(|parcel| matches!(parcel, Parcel::Control(_, Control::Obtain { .. }))).count()
+        };
+        assert_eq!((hears(Show::Away, false), hears(Show::Away, true)), (0, 0), "it's known");
+        assert_eq!((hears(Show::Unavailable, false), hears(Show::Away, true)), (0, 1));
     }
 }
