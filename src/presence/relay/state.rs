@@ -6,7 +6,7 @@
 use super::{Relay, RelayCounters, SLOT};
 use crate::base::id::{SessionId, UserId};
 use crate::base::time::Time;
-use crate::presence::cache::Cache;
+use crate::presence::cache::{Cache, News};
 use crate::presence::control::{Control, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::frame::{self, Events, is_farewell, is_reference};
@@ -26,13 +26,13 @@ fn tell_of_end(relay: &mut Relay, ended: &Ended, now: Time, edge: &mut Edge, out
     relay.ended += 1;
     let mut farewell = Events::default();
     ended.tell(relay.user, &mut farewell);
-    spread(relay, now, farewell.bytes(), edge, out);
+    spread(relay, now, farewell.bytes(), News::Change, edge, out);
 }
 
 /// The publisher is as it was when its home went out of reach.
 pub(super) fn show(relay: &Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
     let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    there.for_each(|frame| spread(relay, now, frame, edge, out));
+    there.for_each(|frame| spread(relay, now, frame, News::Coming, edge, out));
 }
 
 /// The home is heard again: what it says counts, and to the edges it's news.
@@ -86,12 +86,13 @@ pub(super) fn take(
             false => ask_for(relay.user, head.session, counters, out),
         }
     }
-    let is_news = relay.cache.put(&head, frame);
-    if is_news {
-        counters.updates += 1;
-        spread(relay, now, frame, edge, out);
+    let news = relay.cache.put(&head, frame);
+    if news == News::Old {
+        return false;
     }
-    is_news
+    counters.updates += 1;
+    spread(relay, now, frame, news, edge, out);
+    true
 }
 
 /// A presence is told by reference. It is asked for, unless that has been done: the answer is the newest then. False: it's known.
@@ -103,7 +104,7 @@ fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCoun
     if !is_asked {
         ask_for(relay.user, head.session, counters, out);
     }
-    relay.wanted.put(head, frame) || !is_asked
+    relay.wanted.put(head, frame) != News::Old || !is_asked
 }
 
 fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, out: &mut Outbox) {
@@ -112,45 +113,12 @@ fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, 
 }
 
 /// Sends a frame to every edge with subscribers.
-fn spread(relay: &Relay, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
+fn spread(relay: &Relay, now: Time, frame: &[u8], news: News, edge: &mut Edge, out: &mut Outbox) {
     for destination in &relay.outbound {
         if destination.seat == out.map.here {
-            edge.fan_out(destination.slot, relay.user, frame, &mut out.lines);
+            edge.fan_out(destination.slot, relay.user, frame, news, &mut out.lines);
         } else {
             out.update(destination.seat, destination.slot, UserRef { user: relay.user, slot: SLOT }, now, frame);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::id::{CoreId, NodeId, Version};
-    use crate::base::limits::Limits;
-    use crate::base::map::Map;
-    use crate::presence::farewell;
-    use crate::presence::outbox::Parcel;
-    use crate::wire::native::Show;
-    use ahash::RandomState;
-
-    #[test]
-    fn m5_a_session_that_was_shown_as_gone_is_asked_for_when_it_comes_back_by_reference_under_the_same_version() {
-        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
-        map.cluster = 1;
-        let (mut out, mut edge) = (Outbox::new(map.clone(), &Limits::default(), 1500), Edge::new(&map, RandomState::with_seed(1)));
-        let user = UserId::new(2, 7, 1);
-        let home = out.map.home(user).node;
-        out.peers.entry(home).or_default();
-        let (mut relay, mut counters) = (Relay::new(user), RelayCounters::default());
-        let mut hears = |show, by_reference: bool| {
-            let head = Head { user, version: Version { epoch: 1, sequence: 5 }, session: SessionId(1), show, flags: 0 };
-            let whole = Events::of(head, &farewell::stand_in("desk", show));
-            let told = if by_reference { frame::reference(whole.bytes()) } else { whole };
-            take(&mut relay, Time(1), told.bytes(), &mut counters, &mut edge, &mut out);
-            let (parcels, _) = out.peers.get_mut(&home).unwrap().take();
-            parcels.iter().filter(|parcel| matches!(parcel, Parcel::Control(_, Control::Obtain { .. }))).count()
-        };
-        assert_eq!((hears(Show::Away, false), hears(Show::Away, true)), (0, 0), "it's known");
-        assert_eq!((hears(Show::Unavailable, false), hears(Show::Away, true)), (0, 1));
     }
 }
