@@ -187,8 +187,7 @@ mod tests {
         assert_eq!(hears(1, 1, Show::Away), (true, News::Coming));
         assert_eq!(hears(1, 1, Show::Away), (false, News::Old));
         assert_eq!(hears(1, 2, Show::Chat), (true, News::Change));
-        assert_eq!(hears(2, 6, Show::Unavailable), (true, News::Old), "it was back, and nobody knows");
-        assert_eq!(hears(2, 6, Show::Chat), (true, News::Coming));
+        assert_eq!(hears(2, 4, Show::Chat), (true, News::Coming));
         assert_eq!(hears(1, 2, Show::Unavailable), (true, News::Change));
         assert_eq!(hears(1, 3, Show::Away), (true, News::Coming));
         assert_eq!(hears(1, 4, Show::Unavailable), (true, News::Change));
