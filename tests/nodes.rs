@@ -2,7 +2,10 @@
 
 mod nodes_world;
 
-use fanal::base::id::{UserId, slot_of};
+use fanal::base::id::{CoreId, SessionId, UserId, slot_of};
+use fanal::base::reason::Reason;
+use fanal::presence::control::{Asker, Attached, Control, EdgeRef, SessionEvent, UserRef};
+use fanal::presence::passage;
 use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::Tag;
@@ -36,6 +39,62 @@ fn m2_users_see_each_other_whichever_nodes_they_live_on_and_connect_to() {
             assert_eq!(world.seen(bob), [Show::Unavailable], "{cores} cores, {at:?}");
         }
     }
+}
+
+/// An answer to a log-in: a session of a user whose home is elsewhere.
+fn session_for(edge: EdgeRef, session: u32) -> Vec<u8> {
+    let attached = Attached {
+        asker: Asker { edge, request: 2 },
+        at: UserRef { user: UserId::new(0, 7, 1), slot: 3 },
+        session: SessionId(session),
+        jid: jid("late"),
+        resource: "desk".into(),
+        resume: [7; 16],
+        resumed: false,
+        data: Vec::new(),
+    };
+    passage::encode(&Control::Attached(Box::new(attached)), Vec::new())
+}
+
+#[test]
+fn m2_a_log_in_is_decided_once_whatever_else_is_heard_of_it() {
+    let mut world = World::new(2, 1);
+    let ann = world.name_on(1, 0);
+    world.stalled = Some(1);
+    let client = world.online(0, &ann);
+    let edge = world.nodes[0].shards[0].edge.find(client.conn.slot, 0).expect("it waits for the account");
+    let hears = |world: &mut World, said: &[u8]| {
+        world.nodes[0].shards[0].from_node(world.now, CoreId(0), said).expect("it can be read");
+        world.settle();
+    };
+    let ended = Control::ToSession { edge, event: SessionEvent::Ended(Reason::Replaced) };
+    hears(&mut world, &passage::encode(&ended, Vec::new()));
+    world.stalled = None;
+    world.settle();
+    let session = |world: &World| world.nodes[0].shards[0].edge.session(client.conn.slot, 0).map(|(_, home)| home.session);
+    let own = session(&world).expect("it is logged in");
+    hears(&mut world, &session_for(edge, 99));
+    assert_eq!(session(&world), Some(own));
+    world.shows(client, Show::Away);
+}
+
+#[test]
+fn m2_what_was_asked_in_one_life_of_a_node_is_not_answered_in_another() {
+    let mut world = World::new(2, 1);
+    let (ann, bob) = (world.name_on(1, 0), world.name_on(1, 1));
+    let edge_of = |world: &World, client: Client| world.nodes[0].shards[0].edge.find(client.conn.slot, 0).expect("it's there");
+    world.stalled = Some(1);
+    let before = world.online(0, &ann);
+    let before = edge_of(&world, before);
+    world.kill(0);
+    world.revive(0, 2);
+    let after = world.online(0, &bob);
+    assert_eq!((edge_of(&world, after).slot, edge_of(&world, after).seat), (before.slot, before.seat));
+    world.nodes[0].shards[0].from_node(world.now, CoreId(0), &session_for(before, 99)).expect("it can be read");
+    assert!(world.nodes[0].shards[0].edge.session(after.conn.slot, 0).is_none(), "nobody is logged in by another life's answer");
+    world.stalled = None;
+    world.settle();
+    assert!(world.nodes[0].shards[0].edge.session(after.conn.slot, 0).is_some());
 }
 
 #[test]

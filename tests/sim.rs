@@ -92,6 +92,11 @@ fn an_old_event_that_comes_again_is_caught() {
 }
 
 #[test]
+fn z13_a_session_that_goes_twice_is_caught() {
+    caught(Canary::GoneTwice, Check::NobodyGoesTwice);
+}
+
+#[test]
 fn m4_an_update_that_goes_to_another_node_twice_is_caught() {
     caught(Canary::LinkUpdateTwice, Check::OneUpdatePerBoundary);
 }
@@ -114,4 +119,9 @@ fn z8_a_way_of_another_node_that_is_dropped_is_caught() {
 #[test]
 fn z3_a_border_that_lets_lies_in_is_caught() {
     caught(Canary::BorderOpen, Check::FramesAreSound);
+}
+
+#[test]
+fn z8_a_subscription_that_another_cluster_has_changed_by_a_lie_is_caught() {
+    caught(Canary::WayBelieved, Check::NothingAcknowledgedIsLost);
 }

@@ -15,6 +15,12 @@ pub struct CoreId(pub u16);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct NodeId(pub u16);
 
+/// Where a life of a node begins to number what it has asked others: far from the lives around it, so that an answer that another
+/// life waited for is no answer to anything.
+pub fn first_of_life(epoch: u32) -> u32 {
+    epoch.wrapping_mul(0x9e37_79b1)
+}
+
 /// The highest number of a node.
 pub const MOST_NODE: u16 = 0x7fff;
 /// The highest number of a cluster.

@@ -13,6 +13,16 @@ use thin_vec::ThinVec;
 #[derive(Default)]
 pub struct Cache(ThinVec<u8>);
 
+/// What an update is to who is told all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum News {
+    Old,
+    /// Of a session that was there.
+    Change,
+    /// A session is there that was not.
+    Coming,
+}
+
 impl Cache {
     /// Frames as a home has sent them.
     pub fn of(events: &Events) -> Cache {
@@ -32,13 +42,21 @@ impl Cache {
         self.0.last().map_or(0, |&last| u32::from(last))
     }
 
-    /// Takes in an update. False: it is no news.
+    /// Takes in an update.
     #[inline]
-    pub fn put(&mut self, head: &Head, frame: &[u8]) -> bool {
+    pub fn put(&mut self, head: &Head, frame: &[u8]) -> News {
         match self.find(head.session) {
-            Some((_, kept)) if kept.version > head.version => return false,
-            // A farewell in the place of a home that is out of reach has the version of what it ends, which may come back with it.
-            Some((_, kept)) if kept.version == head.version && is_farewell(&kept) == is_farewell(head) => return false,
+            Some((_, kept)) if !is_newer(head, &kept) => return News::Old,
+            Some((at, kept)) if is_farewell(&kept) => {
+                self.0.drain(at);
+                if !is_farewell(head) {
+                    self.append(frame);
+                    return News::Coming;
+                }
+                // It was back, and went before anybody here heard of that: whoever was told that it's gone knows it.
+                self.remember(head, frame);
+                return News::Old;
+            }
             Some((at, _)) if at.len() == frame.len() && !is_farewell(head) => self.0[at].copy_from_slice(frame),
             Some((at, _)) => {
                 self.0.drain(at);
@@ -53,16 +71,22 @@ impl Cache {
                 if frame::frames(&self.0).all(|kept| is_farewell(&frame::head(kept))) {
                     self.remember(head, frame);
                 }
-                return false;
+                return News::Old;
             }
             None => {
                 if frame::frames(&self.0).any(|kept| is_farewell(&frame::head(kept))) {
                     self.0.clear();
                 }
                 self.append(frame);
+                return News::Coming;
             }
         }
-        true
+        News::Change
+    }
+
+    /// Whether it has nothing as new of that session.
+    pub fn lacks(&self, head: &Head) -> bool {
+        self.find(head.session).is_none_or(|(_, kept)| is_newer(head, &kept))
     }
 
     /// A session's frame.
@@ -102,6 +126,12 @@ impl Cache {
     }
 }
 
+/// A farewell in the place of a home that is out of reach has the version of what it ends, which may come back with it.
+#[inline]
+fn is_newer(head: &Head, kept: &Head) -> bool {
+    head.version > kept.version || head.version == kept.version && is_farewell(head) != is_farewell(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +142,7 @@ mod tests {
     fn put(cache: &mut Cache, session: u32, sequence: u32, show: Show, words: usize) -> bool {
         let version = Version { epoch: 1, sequence };
         let head = Head { user: UserId(7), version, session: SessionId(session), show, flags: 0 };
-        cache.put(&head, Events::of(head, &vec![sequence as u8; 8 * words]).bytes())
+        cache.put(&head, Events::of(head, &vec![sequence as u8; 8 * words]).bytes()) != News::Old
     }
 
     /// Session, version, whether it is a farewell, length of the presence.
@@ -144,6 +174,27 @@ mod tests {
         assert!(put(&mut cache, 1, 5, Show::Unavailable, 0) && !put(&mut cache, 1, 5, Show::Unavailable, 0));
         assert!(put(&mut cache, 1, 5, Show::Away, 1) && !put(&mut cache, 1, 5, Show::Away, 1));
         assert_eq!(kept(&cache), [(1, 5, false, 8)]);
+    }
+
+    #[test]
+    fn z13_who_hears_of_every_update_knows_which_sessions_come() {
+        let mut cache = Cache::default();
+        let mut hears = |session, sequence, show| {
+            let version = Version { epoch: 1, sequence };
+            let head = Head { user: UserId(7), version, session: SessionId(session), show, flags: 0 };
+            (cache.lacks(&head), cache.put(&head, Events::of(head, &[sequence as u8; 8]).bytes()))
+        };
+        assert_eq!(hears(1, 1, Show::Away), (true, News::Coming));
+        assert_eq!(hears(1, 1, Show::Away), (false, News::Old));
+        assert_eq!(hears(1, 2, Show::Chat), (true, News::Change));
+        assert_eq!(hears(2, 4, Show::Chat), (true, News::Coming));
+        assert_eq!(hears(1, 2, Show::Unavailable), (true, News::Change));
+        assert_eq!(hears(1, 3, Show::Away), (true, News::Coming));
+        assert_eq!(hears(1, 4, Show::Unavailable), (true, News::Change));
+        assert_eq!(hears(2, 4, Show::Unavailable), (true, News::Change), "the last one's farewell is kept");
+        assert_eq!(hears(2, 4, Show::Unavailable), (false, News::Old));
+        assert_eq!(hears(2, 6, Show::Unavailable), (true, News::Old), "it was back, and nobody knows");
+        assert_eq!(hears(2, 6, Show::Chat), (true, News::Coming));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::control::{Arrival, Control, EdgeRef, WayName};
 use super::directory::Inquiry;
 use super::errand::Caller;
 use super::outbox::Outbox;
-use crate::base::id::{Seat, UserId};
+use crate::base::id::{Seat, UserId, first_of_life};
 use crate::base::jid::Bare;
 use crate::base::time::Time;
 use ahash::RandomState;
@@ -117,7 +117,7 @@ impl Gateway {
             pending: 0,
             tickets: BTreeMap::new(),
             ticket_bytes: 0,
-            next_ticket: epoch.wrapping_mul(0x9e37_79b1),
+            next_ticket: first_of_life(epoch),
             owed: BTreeSet::new(),
             counters: GatewayCounters::default(),
         }

@@ -42,12 +42,13 @@ pub struct Missed {
 }
 
 impl Missed {
-    /// An update that is not told.
-    pub fn note(&mut self, event: &[u8]) {
+    /// An update that is not told. `comes`: the session was not there before.
+    pub fn note(&mut self, event: &[u8], comes: bool) {
         let head = frame::head(event);
         let came = self.came.iter().position(|&session| session == head.session);
+        let is_known = || self.ended.iter().any(|ended| ended.session == head.session);
         match (head.show == Show::Unavailable, came) {
-            (false, None) if head.version.sequence == 1 => self.came.push(head.session),
+            (false, None) if comes && !is_known() => self.came.push(head.session),
             (false, _) => {}
             (true, Some(at)) => _ = self.came.swap_remove(at),
             (true, None) => match self.ended.iter_mut().find(|ended| ended.session == head.session) {
@@ -70,19 +71,21 @@ mod tests {
     #[test]
     fn a_session_that_comes_and_goes_in_between_leaves_no_trace() {
         let mut missed = Missed::default();
-        let mut note = |session, sequence, show| {
+        let mut note = |session, sequence, show, comes| {
             let version = Version { epoch: 1, sequence };
             let head = Head { user: UserId(7), version, session: SessionId(session), show, flags: 0 };
-            missed.note(Events::of(head, &farewell::farewell("desk", None, Default::default())).bytes());
+            missed.note(Events::of(head, &farewell::farewell("desk", None, Default::default())).bytes(), comes);
         };
         for session in 10..1000 {
-            note(session, 1, Show::Available);
-            note(session, 2, Show::Away);
-            note(session, 3, Show::Unavailable);
+            // Some were there before, and had gone.
+            let first = session % 5;
+            note(session, first + 1, Show::Available, true);
+            note(session, first + 2, Show::Away, false);
+            note(session, first + 3, Show::Unavailable, false);
         }
-        note(3, 7, Show::Unavailable);
-        note(3, 8, Show::Chat);
-        note(3, 9, Show::Unavailable);
+        note(3, 7, Show::Unavailable, false);
+        note(3, 8, Show::Chat, true);
+        note(3, 9, Show::Unavailable, false);
         let (session, version) = (SessionId(3), Version { epoch: 1, sequence: 9 });
         assert_eq!(missed.ended(), [Ended { session, version, resource: "desk".into() }]);
         assert_eq!(missed.came, []);

@@ -91,6 +91,8 @@ pub struct Relay {
     away: bool,
     /// What is kept is being compared, and the home has not said that it's otherwise.
     in_question: bool,
+    /// Sessions that edges were told are gone, under the versions that they had: they may be back under the same ones.
+    ended: u32,
 }
 
 impl Relay {
@@ -116,6 +118,7 @@ impl Relay {
             ask_first: AskFirst::default(),
             away: false,
             in_question: false,
+            ended: 0,
         }
     }
 
@@ -172,6 +175,11 @@ impl Relays {
 
     pub fn count(&self) -> usize {
         self.relays.len()
+    }
+
+    /// How many sessions of each publisher were shown as gone without a word of the home's; the simulator asks.
+    pub fn ended(&self) -> impl Iterator<Item = (UserId, u32)> {
+        self.relays.iter().map(|(&user, relay)| (user, relay.ended))
     }
 
     /// The frames of a publisher's whole state, for an edge on this core.
@@ -419,10 +427,13 @@ fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::id::{CoreId, NodeId, Seat};
+    use crate::base::id::{CoreId, NodeId, Seat, Version};
     use crate::base::limits::Limits;
     use crate::base::map::Map;
+    use crate::presence::farewell;
     use crate::presence::outbox::Parcel;
+    use crate::wire::event::Head;
+    use crate::wire::native::Show;
 
     #[test]
     fn z7_each_question_is_answered_also_when_the_edge_watches_no_more() {
@@ -444,5 +455,26 @@ mod tests {
         });
         assert_eq!(refused.collect::<Vec<_>>(), [(1, subscribers[0]), (2, subscribers[1])]);
         assert_eq!(relays.count(), 0);
+    }
+
+    #[test]
+    fn m5_a_session_that_was_shown_as_gone_is_asked_for_when_it_comes_back_by_reference_under_the_same_version() {
+        let mut map = Map::of_node(NodeId(1), CoreId(0), 1);
+        map.cluster = 1;
+        let (mut out, mut edge) = (Outbox::new(map.clone(), &Limits::default(), 1500), Edge::new(&map, RandomState::with_seed(1)));
+        let user = UserId::new(2, 7, 1);
+        let home = out.map.home(user).node;
+        out.peers.entry(home).or_default();
+        let (mut relay, mut counters) = (Relay::new(user), RelayCounters::default());
+        let mut hears = |show, by_reference: bool| {
+            let head = Head { user, version: Version { epoch: 1, sequence: 5 }, session: SessionId(1), show, flags: 0 };
+            let whole = Events::of(head, &farewell::stand_in("desk", show));
+            let told = if by_reference { frame::reference(whole.bytes()) } else { whole };
+            take(&mut relay, Time(1), told.bytes(), &mut counters, &mut edge, &mut out);
+            let (parcels, _) = out.peers.get_mut(&home).unwrap().take();
+            parcels.iter().filter(|parcel| matches!(parcel, Parcel::Control(_, Control::Obtain { .. }))).count()
+        };
+        assert_eq!((hears(Show::Away, false), hears(Show::Away, true)), (0, 0), "it's known");
+        assert_eq!((hears(Show::Unavailable, false), hears(Show::Away, true)), (0, 1));
     }
 }

@@ -318,7 +318,8 @@ impl Shard {
 
     /// The home has ended a session: its connection, or its stream of a trunk, hears why.
     pub(super) fn session_ended(&mut self, edge: EdgeRef, reason: Reason) {
-        let Some(session) = self.edge.get(edge) else { return };
+        // What has not been attached yet is no session: it's decided by its own answer.
+        let Some(session) = self.edge.get(edge).filter(|session| session.home.is_some()) else { return };
         let (conn, stream) = (session.conn, session.stream);
         self.edge.close(edge, &mut self.out);
         self.say_error(conn, Tag::stream(stream), reason, "");
@@ -369,6 +370,7 @@ impl Shard {
     /// A connection that was asked to leave has stopped here.
     pub fn departed(&mut self, now: Time, conn: ConnId, socket: RawSocket) {
         self.settle_last(now, conn);
+        self.log_ins.forget(conn);
         let connection = self.connections[conn.slot as usize].take().expect("a leaving connection is known");
         self.addresses.went(self.peers[conn.slot as usize]);
         match connection.door {

@@ -7,7 +7,7 @@ use super::hook::Proof;
 use super::{PasswordTask, Shard, Whose, Work, Worked};
 use crate::base::credentials::ScramCredentials;
 use crate::base::hashed::Token;
-use crate::base::id::{ConnId, CoreId, SessionId, home_of_slot, slot_of};
+use crate::base::id::{ConnId, CoreId, SessionId, first_of_life, home_of_slot, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -85,8 +85,9 @@ pub(super) struct LogIns {
 }
 
 impl LogIns {
-    pub(super) fn new(hasher: RandomState) -> LogIns {
-        LogIns { under_way: HashMap::with_hasher(hasher), last_nonce: 0 }
+    /// `epoch`: of the node's life. An answer to another one's question is none.
+    pub(super) fn new(hasher: RandomState, epoch: u32) -> LogIns {
+        LogIns { under_way: HashMap::with_hasher(hasher), last_nonce: first_of_life(epoch) }
     }
 
     /// A connection waits for its user's home. Gives what the answer must name.
@@ -99,10 +100,16 @@ impl LogIns {
 
     /// An answer has come; `None`: nobody waits for it any more.
     pub(super) fn go_on(&mut self, conn: ConnId, answered: u32) -> Option<(Entrant, u32, Then)> {
-        let waits = |log_in: &LogIn| matches!(log_in.waits_for, Step::Home { nonce, .. } if nonce == answered);
-        self.under_way.get(&conn).filter(|log_in| waits(log_in))?;
-        let LogIn { entrant, request, waits_for: Step::Home { then, .. } } = self.under_way.remove(&conn)? else { return None };
-        Some((entrant, request, then))
+        match self.take(conn, |step| matches!(step, Step::Home { nonce, .. } if *nonce == answered))? {
+            LogIn { entrant, request, waits_for: Step::Home { then, .. } } => Some((entrant, request, then)),
+            _ => None,
+        }
+    }
+
+    /// A log-in goes on, if that's what it waits for: so each is decided once, whatever else is heard of it.
+    fn take(&mut self, conn: ConnId, waits: impl FnOnce(&Step) -> bool) -> Option<LogIn> {
+        self.under_way.get(&conn).filter(|log_in| waits(&log_in.waits_for))?;
+        self.under_way.remove(&conn)
     }
 
     /// Who waits for the homes of such users, and the nonces.
@@ -132,9 +139,9 @@ impl LogIns {
         self.under_way.get(&conn).is_some_and(|log_in| matches!(log_in.waits_for, Step::Derive))
     }
 
-    /// It waits no more. Gives who it is and the number of the request.
-    pub(super) fn take(&mut self, conn: ConnId) -> Option<(Entrant, u32)> {
-        self.under_way.remove(&conn).map(|log_in| (log_in.entrant, log_in.request))
+    /// The keys are there, or never will be. Gives who it is and the number of the request.
+    pub(super) fn derived(&mut self, conn: ConnId) -> Option<(Entrant, u32)> {
+        self.take(conn, |step| matches!(step, Step::Derive)).map(|log_in| (log_in.entrant, log_in.request))
     }
 
     pub(super) fn forget(&mut self, conn: ConnId) {
@@ -280,7 +287,8 @@ impl Shard {
             Some(Worked::Derived(_)) | None => (Err(Reason::Overloaded), false),
         };
         // It may have gone meanwhile.
-        let Some(LogIn { entrant, request, .. }) = self.log_ins.under_way.remove(&conn) else { return };
+        let waiting = self.log_ins.take(conn, |step| matches!(step, Step::Check));
+        let Some(LogIn { entrant, request, .. }) = waiting else { return };
         let tag = Tag { stream: 0, request };
         match outcome {
             Ok(()) => self.admit(conn, tag, entrant, create, Vec::new()),

@@ -258,12 +258,13 @@ impl Shard {
         if let Some(links) = &settings.links {
             (out.inline_max, out.again_at_once) = (links.inline_max as usize, links.settings.share());
         }
-        let mut edge = Edge::new(&map, hasher.clone());
+        let mut edge = Edge::new(&map, hasher.clone()).in_life(place.epoch);
         if settings.doors.name_publishers() {
             edge.serve_forms(FORMS, hasher.clone());
         }
         Shard {
             gateway: Gateway::new(hasher.clone(), place.epoch),
+            log_ins: log_in::LogIns::new(hasher.clone(), place.epoch),
             homes: Homes::new(place, hasher.clone(), secrets.fork()),
             edge,
             out,
@@ -289,7 +290,6 @@ impl Shard {
             links: links::Links::default(),
             link_faults: link_faults::Faults::default(),
             sealing: None,
-            log_ins: log_in::LogIns::new(hasher.clone()),
             asked: asked::Asked::default(),
             handshakes: handshakes::Handshakes::new(hasher),
             outcomes: Vec::new(),

@@ -125,7 +125,7 @@ impl Shard {
     }
 
     fn register_with(&mut self, conn: ConnId, credentials: Option<Box<ScramCredentials>>) {
-        let Some((entrant, request)) = self.log_ins.take(conn) else { return };
+        let Some((entrant, request)) = self.log_ins.derived(conn) else { return };
         let tag = Tag::request(request);
         match credentials {
             None => self.refuse_log_in(conn, tag, Reason::Overloaded, ""),

@@ -16,8 +16,8 @@ impl Shard {
     pub(super) fn attached(&mut self, attached: Attached) {
         let Attached { asker, at, session, jid, resource, resume, resumed, data } = attached;
         self.asked.answered(asker.edge, asker.request);
-        let Some(at_edge) = self.edge.get(asker.edge) else {
-            // The connection went while the home was at work: the session goes too.
+        let Some(at_edge) = self.edge.get(asker.edge).filter(|at_edge| at_edge.home.is_none()) else {
+            // The connection went while the home was at work, or has its session already: this one goes.
             return self.detach_unseen(asker.edge, at, session);
         };
         let (conn, stream) = (at_edge.conn, at_edge.stream);

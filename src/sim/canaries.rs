@@ -9,8 +9,11 @@ use crate::presence::border::{self, Entered};
 use crate::presence::control::{Control, SessionEvent};
 use crate::presence::passage;
 use crate::shard::batch::{Batch, Entry};
+use crate::wire;
+use crate::wire::event::{Head, LAST};
 use crate::wire::frame::each_whole;
 use crate::wire::link::{Frame, read};
+use crate::wire::native::{Kind, Show};
 
 /// A bug that the simulator makes on purpose, to prove that a check catches it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +34,8 @@ pub enum Canary {
     LineKept,
     /// A client is sent what it was sent before.
     OldAgain,
+    /// A client is told twice that a session has gone.
+    GoneTwice,
     /// An update goes to another node twice.
     LinkUpdateTwice,
     /// A relay misses what another node tells of its publishers, and keeps the state before.
@@ -41,6 +46,8 @@ pub enum Canary {
     WayLost,
     /// The border of a cluster lets in what it must refuse.
     BorderOpen,
+    /// It lets in what it must refuse of changes of subscriptions, and nothing else.
+    WayBelieved,
 }
 
 /// Looks at what one core has said to another one before that reads it; the canaries take out of it what they want lost, or put
@@ -76,7 +83,9 @@ pub(super) fn spoil(env: &mut Env, batch: &mut Batch) {
 /// A cluster has told another one something: it comes in there as if the border had found nothing wrong with it.
 pub(super) fn smuggle(env: &mut Env, nodes: &mut Nodes, told: usize, lie: &Control) {
     let up: Vec<usize> = env.shape.of_cluster(told).filter(|&node| env.is_up[node]).collect();
-    let Some(&any) = up.first().filter(|_| env.canary_strikes(Canary::BorderOpen, 1)) else {
+    let is_open =
+        matches!(lie, Control::Way(_)) && env.canary_strikes(Canary::WayBelieved, 1) || env.canary_strikes(Canary::BorderOpen, 1);
+    let Some(&any) = up.first().filter(|_| is_open) else {
         return;
     };
     let (cluster, again) = (env.shape.clusters as u16, |control| passage::decode(&passage::encode(control, Vec::new())));
@@ -100,11 +109,27 @@ pub(super) fn repeat_first(batch: &mut Batch) {
 
 /// The same of what goes to another node.
 pub(super) fn repeat_first_on_link(env: &mut Env, sending: &mut Vec<u8>) {
+    repeat_first_frame(env, (Canary::LinkUpdateTwice, 5), sending, |frame| matches!(read(frame), Ok(Frame::Update { .. })));
+}
+
+/// The same of the farewells that a client is told.
+pub(super) fn repeat_first_farewell(env: &mut Env, sending: &mut Vec<u8>) {
+    let is_farewell = |head: Head| head.show == Show::Unavailable && head.flags & LAST == 0;
+    repeat_first_frame(env, (Canary::GoneTwice, 3), sending, |frame| {
+        frame.header.kind == Kind::Event && Head::read(frame.body).is_ok_and(|(head, _)| is_farewell(head))
+    });
+}
+
+fn repeat_first_frame(
+    env: &mut Env,
+    (canary, each): (Canary, u64),
+    sending: &mut Vec<u8>,
+    is_it: impl Fn(&wire::frame::Frame<'_>) -> bool,
+) {
     let mut end = 0;
-    let is_update = |frame: &crate::wire::frame::Frame<'_>| matches!(read(frame), Ok(Frame::Update { .. }));
-    let update = each_whole(sending).inspect(|frame| end += frame.header.frame_bytes()).find(is_update);
-    let Some(bytes) = update.map(|frame| frame.header.frame_bytes()) else { return };
-    if env.canary_strikes(Canary::LinkUpdateTwice, 5) {
+    let first = each_whole(sending).inspect(|frame| end += frame.header.frame_bytes()).find(is_it);
+    let Some(bytes) = first.map(|frame| frame.header.frame_bytes()) else { return };
+    if env.canary_strikes(canary, each) {
         let behind = sending.split_off(end);
         sending.extend_from_within(end - bytes..);
         sending.extend(behind);

@@ -4,7 +4,7 @@
 //! what it wants; each part does as little as was drawn. Invariants: a line's buffer is out with at most one connection; a
 //! connection leaves only when everything gathered for it was sent.
 
-use super::canaries::{repeat_first, repeat_first_on_link, spoil};
+use super::canaries::{repeat_first, repeat_first_farewell, repeat_first_on_link, spoil};
 use super::check::Held;
 use super::counts::Happening;
 use super::dials::{Dialling, LINK_LISTENER};
@@ -131,6 +131,8 @@ impl Core {
         self.hand_over(env);
         self.shard.send_to_peers(env.now);
         self.dial(env);
+        let at = (self.node, self.shard.settings.core);
+        env.memories.crossings.note_ended(at, self.shard.homes.relays.ended());
         self.publish(env);
         self.move_connections(env);
         self.flush(env);
@@ -351,6 +353,7 @@ impl Core {
                     conn.sending.append(&mut conn.before.clone());
                 } else {
                     conn.before = conn.sending.clone();
+                    repeat_first_farewell(env, &mut conn.sending);
                 }
             } else if self.shard.out.lines.may_close(slot) {
                 self.farewell(env, slot);

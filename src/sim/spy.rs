@@ -57,6 +57,7 @@ fn update(env: &mut Env, way: (usize, usize), head: Head) -> Held {
     env.trace.note(env.now, format_args!("node {} tells {}: {head:?}", way.0, way.1));
     if is_reference(&head) {
         env.count(Happening::Referred);
+        env.memories.crossings.referred(way, &head);
         return Ok(());
     }
     env.count(Happening::LinkUpdate);

@@ -2,6 +2,7 @@
 
 use super::{Edge, Rest};
 use crate::base::id::{ConnId, UserId};
+use crate::presence::cache::News;
 use crate::presence::control::Control;
 use crate::presence::frame::{self, Events, is_farewell};
 use crate::presence::home::Homes;
@@ -21,7 +22,7 @@ const TOGETHER: usize = 16;
 impl Edge {
     /// An update of a publisher of this core goes to its subscribers here. Returns how many.
     #[inline]
-    pub fn fan_out(&mut self, slot: u32, user: UserId, frame: &[u8], lines: &mut Lines) -> usize {
+    pub fn fan_out(&mut self, slot: u32, user: UserId, frame: &[u8], news: News, lines: &mut Lines) -> usize {
         let Some(publisher) = self.publishers.get(slot as usize).and_then(Option::as_ref).filter(|p| p.user == user) else {
             self.counters.stale_updates += 1;
             return 0;
@@ -50,7 +51,7 @@ impl Edge {
             }
         }
         if !self.slow.is_empty() {
-            delivered -= self.put_off(slot, frame, lines);
+            delivered -= self.put_off(slot, frame, news, lines);
         }
         self.counters.deliveries += delivered as u64;
         delivered
@@ -71,22 +72,23 @@ impl Edge {
     /// The same for a publisher of another core, whose state is kept for those who subscribe later.
     pub fn fan_out_remote(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) -> usize {
         let head = frame::head(frame);
-        if !self.publisher(slot, head.user).is_some_and(|publisher| publisher.cache.put(&head, frame)) {
+        let news = self.publisher(slot, head.user).map_or(News::Old, |publisher| publisher.cache.put(&head, frame));
+        if news == News::Old {
             self.counters.stale_updates += 1;
             return 0;
         }
-        self.fan_out(slot, head.user, frame, lines)
+        self.fan_out(slot, head.user, frame, news, lines)
     }
 
     /// Remembers for each connection that was slow before this update that the publisher has news. Returns how many of them carry
     /// a session of their own.
     #[cold]
-    fn put_off(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) -> usize {
+    fn put_off(&mut self, slot: u32, frame: &[u8], news: News, lines: &mut Lines) -> usize {
         let slow = std::mem::take(&mut self.slow);
         for &conn in &slow {
             self.counters.conflated += 1;
             let missed = self.put_off.entry(conn).or_default().publishers.entry(slot).or_default();
-            missed.note(frame);
+            missed.note(frame, news == News::Coming);
             if missed.ended().len() > FAREWELLS_PER_PUBLISHER {
                 self.counters.farewells_overrun += 1;
                 lines.give_up(conn);

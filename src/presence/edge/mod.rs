@@ -17,7 +17,7 @@ use super::cache::Cache;
 use super::control::{Ask, Asker, EdgeRef, StreamRef, UserRef};
 use super::frame::Events;
 use super::missed::Missed;
-use crate::base::id::{ConnId, Seat, SessionId, UserId};
+use crate::base::id::{ConnId, Seat, SessionId, UserId, first_of_life};
 use crate::base::map::Map;
 use crate::wire::lines::Lines;
 use ahash::RandomState;
@@ -220,6 +220,12 @@ impl Edge {
             slow: Vec::new(),
             counters: EdgeCounters::default(),
         }
+    }
+
+    /// Of this life of the node. A session of another one is not known, whoever speaks of it.
+    pub fn in_life(mut self, epoch: u32) -> Edge {
+        self.next_generation = first_of_life(epoch);
+        self
     }
 
     /// A place for a session that is logging in. `stream` is 0 for a connection of its own.

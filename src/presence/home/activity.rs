@@ -6,6 +6,7 @@
 use super::Homes;
 use super::reply::{done, tell};
 use crate::base::id::SessionId;
+use crate::presence::cache::News;
 use crate::presence::control::{Asker, EdgeRef, SessionEvent, UserRef};
 use crate::presence::outbox::Outbox;
 use crate::presence::user::{User, Withheld};
@@ -57,6 +58,6 @@ pub(super) fn tell_directed(edge: EdgeRef, withheld: Withheld, out: &mut Outbox)
 }
 
 /// Notes down what a session is not told of another one of its user.
-pub(super) fn withhold(withheld: &mut Withheld, event: &[u8]) {
-    withheld.own.note(event);
+pub(super) fn withhold(withheld: &mut Withheld, event: &[u8], news: News) {
+    withheld.own.note(event, news == News::Coming);
 }

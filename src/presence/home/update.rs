@@ -8,6 +8,7 @@ use crate::base::jid::Bare;
 use crate::base::limits::LAST_SEQUENCE;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::presence::cache::News;
 use crate::presence::control::{Asker, Control, Directed, SessionEvent, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::farewell;
@@ -79,7 +80,8 @@ impl Homes {
         if let Some(stopwatch) = stopwatch {
             stopwatch.lap();
         }
-        counters.put_off += spread(now, at, user, session, frame, edge, out);
+        let news = if was_available { News::Change } else { News::Coming };
+        counters.put_off += spread(now, at, user, session, (frame, news), edge, out);
         counters.updates += 1;
         if was_available == (show == Show::Unavailable) {
             match was_available {
@@ -150,7 +152,7 @@ impl Homes {
             let mut frame = Vec::new();
             let head = Head { user: at.user, version, session, show: Show::Unavailable, flags: 0 };
             frame::encode(&mut frame, head, &presence);
-            let put_off = spread(now, at, user, session, &frame, edge, out);
+            let put_off = spread(now, at, user, session, (&frame, News::Change), edge, out);
             self.counters.put_off += put_off;
             self.became_unavailable(now, at, session, &presence, out);
         }
@@ -232,11 +234,19 @@ impl Homes {
 /// Sends a frame of one session to every edge with subscribers, and to the user's own other sessions (RFC 6121 4.2.2). Returns
 /// how many edges' rings were full.
 #[inline]
-fn spread(now: Time, at: UserRef, user: &mut User, session: SessionId, frame: &[u8], edge: &mut Edge, out: &mut Outbox) -> u64 {
+fn spread(
+    now: Time,
+    at: UserRef,
+    user: &mut User,
+    session: SessionId,
+    (frame, news): (&[u8], News),
+    edge: &mut Edge,
+    out: &mut Outbox,
+) -> u64 {
     let mut put_off = 0;
     for destination in &user.outbound {
         if destination.seat == out.map.here {
-            edge.fan_out(destination.slot, at.user, frame, &mut out.lines);
+            edge.fan_out(destination.slot, at.user, frame, news, &mut out.lines);
         } else if !out.update(destination.seat, destination.slot, at, now, frame) {
             put_off += 1;
         }
@@ -244,7 +254,7 @@ fn spread(now: Time, at: UserRef, user: &mut User, session: SessionId, frame: &[
     if user.sessions.len() > 1 {
         for other in user.sessions.iter_mut().filter(|other| other.id != session && other.available) {
             if let Some(withheld) = other.withheld() {
-                withhold(withheld, frame);
+                withhold(withheld, frame, news);
             } else if let Some(edge) = other.edge {
                 let mut own = Events::default();
                 own.append(frame);

@@ -8,7 +8,7 @@
 use super::{Relay, RelayCounters, SLOT};
 use crate::base::id::{SessionId, UserId};
 use crate::base::time::Time;
-use crate::presence::cache::Cache;
+use crate::presence::cache::{Cache, News};
 use crate::presence::control::{Control, UserRef};
 use crate::presence::edge::Edge;
 use crate::presence::frame::{self, Events, is_farewell, is_reference};
@@ -23,19 +23,23 @@ pub(super) fn hide(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outb
         return;
     }
     let kept = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-    for ended in kept.map(Ended::of).collect::<Vec<_>>() {
-        let mut farewell = Events::default();
-        ended.tell(relay.user, &mut farewell);
-        spread(relay, now, farewell.bytes(), edge, out);
-    }
+    kept.map(Ended::of).collect::<Vec<_>>().iter().for_each(|ended| tell_of_end(relay, ended, now, edge, out));
     relay.away = true;
+}
+
+/// The home has not said that a session is gone, but to the edges it is.
+fn tell_of_end(relay: &mut Relay, ended: &Ended, now: Time, edge: &mut Edge, out: &mut Outbox) {
+    relay.ended += u32::from(!relay.away);
+    let mut farewell = Events::default();
+    ended.tell(relay.user, &mut farewell);
+    spread(relay, now, farewell.bytes(), News::Change, edge, out);
 }
 
 /// The home has answered: what is known of the publisher is so, and to the edges it's news if they took it for gone.
 pub(super) fn show(relay: &mut Relay, now: Time, edge: &mut Edge, out: &mut Outbox) {
     if std::mem::take(&mut relay.away) {
         let there = frame::frames(relay.cache.bytes()).filter(|frame| !is_farewell(&frame::head(frame)));
-        there.for_each(|frame| spread(relay, now, frame, edge, out));
+        there.for_each(|frame| spread(relay, now, frame, News::Coming, edge, out));
     }
 }
 
@@ -58,9 +62,7 @@ pub(super) fn catch_up(
     let gone: Vec<Ended> = kept.map(Ended::of).filter(|ended| !there.contains(&(ended.session, ended.version.epoch))).collect();
     for ended in gone {
         relay.cache.forget(ended.session);
-        let mut farewell = Events::default();
-        ended.tell(relay.user, &mut farewell);
-        spread(relay, now, farewell.bytes(), edge, out);
+        tell_of_end(relay, &ended, now, edge, out);
     }
     events.iter().for_each(|frame| _ = take(relay, now, frame, counters, edge, out));
     show(relay, now, edge, out);
@@ -85,17 +87,18 @@ pub(super) fn take(
             false => ask_for(relay.user, head.session, counters, out),
         }
     }
-    let is_news = relay.cache.put(&head, frame);
-    if is_news {
-        counters.updates += 1;
-        spread(relay, now, frame, edge, out);
+    let news = relay.cache.put(&head, frame);
+    if news == News::Old {
+        return false;
     }
-    is_news
+    counters.updates += 1;
+    spread(relay, now, frame, news, edge, out);
+    true
 }
 
 /// A presence is told by reference. It is asked for, unless that has been done: the answer is the newest then. False: it's known.
 fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCounters, out: &mut Outbox) -> bool {
-    if relay.cache.of_session(head.session).is_some_and(|kept| frame::head(kept).version >= head.version) {
+    if !relay.cache.lacks(head) {
         return false;
     }
     if relay.away {
@@ -106,7 +109,7 @@ fn obtain(relay: &mut Relay, head: &Head, frame: &[u8], counters: &mut RelayCoun
     if !is_asked {
         ask_for(relay.user, head.session, counters, out);
     }
-    relay.wanted.put(head, frame) || !is_asked
+    relay.wanted.put(head, frame) != News::Old || !is_asked
 }
 
 fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, out: &mut Outbox) {
@@ -115,10 +118,10 @@ fn ask_for(publisher: UserId, session: SessionId, counters: &mut RelayCounters, 
 }
 
 /// Sends a frame to every edge with subscribers, unless the publisher is gone to them.
-fn spread(relay: &Relay, now: Time, frame: &[u8], edge: &mut Edge, out: &mut Outbox) {
+fn spread(relay: &Relay, now: Time, frame: &[u8], news: News, edge: &mut Edge, out: &mut Outbox) {
     for destination in relay.outbound.iter().filter(|_| !relay.away) {
         if destination.seat == out.map.here {
-            edge.fan_out(destination.slot, relay.user, frame, &mut out.lines);
+            edge.fan_out(destination.slot, relay.user, frame, news, &mut out.lines);
         } else {
             out.update(destination.seat, destination.slot, UserRef { user: relay.user, slot: SLOT }, now, frame);
         }

@@ -40,6 +40,10 @@ pub struct Approvals {
     told: Memory,
     /// (publisher, subscriber)
     approved: BTreeSet<(UserId, UserId)>,
+    /// The same pairs, as the subscriber has them: who wants to see whom.
+    wanted: BTreeSet<(UserId, UserId)>,
+    /// How often either ended.
+    ends: BTreeMap<(UserId, UserId), usize>,
     fences: BTreeMap<(UserId, UserId), Fence>,
     removed: BTreeSet<UserId>,
     /// By publisher, in the last life of its home.
@@ -79,11 +83,16 @@ impl Approvals {
             .iter()
             .flat_map(|(owner, user)| self.subscribers(owner).into_iter().map(|subscriber| (*user, subscriber)))
             .collect();
+        let wanted = has.iter().flat_map(|(owner, user)| self.publishers(owner).into_iter().map(|publisher| (publisher, *user)));
+        let wanted: BTreeSet<(UserId, UserId)> = wanted.collect();
         for &pair in self.approved.difference(&approved) {
             self.fences.extend(self.last_said.get(&pair.0).map(|fence| (pair, fence.clone())));
         }
+        for &pair in self.approved.difference(&approved).chain(self.wanted.difference(&wanted)) {
+            *self.ends.entry(pair).or_default() += 1;
+        }
         self.fences.retain(|pair, _| !approved.contains(pair));
-        self.approved = approved;
+        (self.approved, self.wanted) = (approved, wanted);
     }
 
     /// A home is about to be told that these writes are stored.
@@ -94,7 +103,14 @@ impl Approvals {
         self.told.apply(&[commit]).expect("a copy has no faults");
         for (owner, user_before) in before {
             match (user_before, self.user(&owner)) {
-                (Some(user), None) => _ = self.removed.insert(user),
+                (Some(user), None) => {
+                    self.removed.insert(user);
+                    let both = self.approved.iter().filter(|pair| pair.0 == user).chain(&self.wanted);
+                    for &pair in both.filter(|pair| pair.0 == user || pair.1 == user) {
+                        *self.ends.entry(pair).or_default() += 1;
+                    }
+                    self.wanted.retain(|pair| pair.1 != user);
+                }
                 (_, Some(user)) => self.look_again(user, &owner, shard, wall),
                 (None, None) => {}
             }
@@ -107,6 +123,7 @@ impl Approvals {
         let ended: Vec<UserId> = had.filter(|subscriber| !now.contains(subscriber)).collect();
         for subscriber in ended {
             self.approved.remove(&(user, subscriber));
+            *self.ends.entry((user, subscriber)).or_default() += 1;
             self.fences.extend(Fence::of(shard, user, wall).map(|fence| ((user, subscriber), fence)));
         }
         for subscriber in now {
@@ -114,6 +131,17 @@ impl Approvals {
                 self.fences.remove(&(user, subscriber));
             }
         }
+        let now: BTreeSet<(UserId, UserId)> = self.publishers(owner).into_iter().map(|publisher| (publisher, user)).collect();
+        for &pair in self.wanted.iter().filter(|pair| pair.1 == user && !now.contains(pair)) {
+            *self.ends.entry(pair).or_default() += 1;
+        }
+        self.wanted.retain(|pair| pair.1 != user);
+        self.wanted.extend(now);
+    }
+
+    /// How often a subscriber's sight of a publisher has ended, by either side's doing.
+    pub fn ends(&self, publisher: UserId, subscriber: UserId) -> usize {
+        self.ends.get(&(publisher, subscriber)).copied().unwrap_or(0)
     }
 
     fn user(&self, jid: &Bare) -> Option<UserId> {
@@ -123,14 +151,24 @@ impl Approvals {
 
     /// Who may see a user, by the rows.
     fn subscribers(&self, owner: &Bare) -> Vec<UserId> {
+        self.contacts(owner, |state| state.has(State::FROM))
+    }
+
+    /// Whom a user wants to see, and is not kept from seeing, by the rows.
+    fn publishers(&self, owner: &Bare) -> Vec<UserId> {
+        self.contacts(owner, |state| state.has(State::TO) && !state.has(State::BARRED))
+    }
+
+    /// A user's contacts of whom something holds, but for those whom the user has blocked.
+    fn contacts(&self, owner: &Bare, holds: impl Fn(State) -> bool) -> Vec<UserId> {
         let prefix = rows::owner_prefix(owner);
         let items = self.told.rows(Table::Roster).filter(|(key, _)| key.starts_with(&prefix));
-        let approved = items.filter(|(key, value)| {
+        let contacts = items.filter_map(|(key, value)| {
             let row = rows::Contact::decode(value).expect("rows are sound");
-            let from = State::from_bits(row.state).is_some_and(|state| state.has(State::FROM));
-            from && self.told.get(Table::Blocked, key).is_none()
+            let is_one = State::from_bits(row.state).is_some_and(&holds) && self.told.get(Table::Blocked, key).is_none();
+            is_one.then_some(row.user)
         });
-        approved.map(|(_, value)| rows::Contact::decode(value).expect("rows are sound").user).collect()
+        contacts.collect()
     }
 
     /// A client of this user has received an event.

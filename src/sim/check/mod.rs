@@ -23,6 +23,9 @@ pub enum Check {
     EachMessageArrivesOrReturns,
     EverythingIsReturned,
     VersionsOnlyGrow,
+    /// However a session went, by its own word or with its node: who was told so is not told it again, unless an approval or a
+    /// subscription ended as well.
+    NobodyGoesTwice,
     EveryRequestIsAnswered,
     FramesAreSound,
     ShortBreaksGoUnnoticed,

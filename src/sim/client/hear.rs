@@ -172,7 +172,7 @@ impl Client {
             Pending::LogOut => {
                 self.sessions.remove(&tag.stream);
             }
-            Pending::GoOffline if refused.is_none() => session.view.clear(),
+            Pending::GoOffline if refused.is_none() => session.forget_others(),
             Pending::Wish(wish) => env.memories.wishes.answer(&wish, refused.is_none()),
             Pending::Letter(letter) if refused.is_some() => {
                 env.memories.post.returned(letter);
@@ -216,7 +216,7 @@ impl Client {
             let (who, head) = (session.key.user, event.head);
             let (by, of, version) = ((number, stream), (head.user.0, head.session.0), (head.version.epoch, head.version.sequence));
             env.trace.note(env.now, format_args!("client {by:?} sees {of:?} {:?} {version:?} {}", head.show, head.flags));
-            session.see(event)?;
+            session.see(event, env.memories.approvals.ends(head.user, who))?;
             env.memories.approvals.received(who, event)?;
         }
         Ok(())

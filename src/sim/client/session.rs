@@ -42,6 +42,14 @@ pub struct Seen {
     pub status: String,
 }
 
+/// What was told last of a session: under which version, whether it was that it's gone, and how often that came again.
+#[derive(Default, Debug)]
+struct Told {
+    version: Version,
+    has_gone: bool,
+    again: usize,
+}
+
 /// A contact as the roster and its pushes tell.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Known {
@@ -66,7 +74,7 @@ pub struct Session {
     /// Messages whose sending was confirmed, by request.
     pub letters: BTreeMap<u32, usize>,
     pub view: BTreeMap<(UserId, SessionId), Seen>,
-    versions: BTreeMap<(UserId, SessionId), Version>,
+    told: BTreeMap<(UserId, SessionId), Told>,
     pub roster: Option<BTreeMap<String, Known>>,
     /// Rosters of which pieces have come, by request.
     pieces: BTreeMap<u32, BTreeMap<String, Known>>,
@@ -86,7 +94,7 @@ impl Session {
             pending: BTreeMap::new(),
             letters: BTreeMap::new(),
             view: BTreeMap::new(),
-            versions: BTreeMap::new(),
+            told: BTreeMap::new(),
             roster: None,
             pieces: BTreeMap::new(),
         }
@@ -97,17 +105,23 @@ impl Session {
         self.open && !self.pending.values().any(|pending| matches!(pending, Pending::LogOut))
     }
 
-    /// An event arrives: of each session of a publisher the newest state counts.
-    pub fn see(&mut self, event: &Event<'_>) -> Held {
+    /// An event arrives: of each session of a publisher the newest state counts. `ends`: how often one of both has let the other
+    /// see no more, each of which may have been told as farewells to whoever did not hear of the sessions in between.
+    pub fn see(&mut self, event: &Event<'_>, ends: usize) -> Held {
         let head = event.head;
         if head.flags & LAST != 0 {
             return Ok(());
         }
         let place = (head.user, head.session);
-        let last = self.versions.entry(place).or_default();
+        let Told { version: last, has_gone, again } = self.told.entry(place).or_default();
         Check::VersionsOnlyGrow.holds(head.version >= *last, || format!("{} heard {head:?} after {last:?}", self.key.user.0))?;
-        *last = head.version;
-        if head.show == Show::Unavailable {
+        let is_gone = head.show == Show::Unavailable;
+        // Under another epoch it's another session.
+        *again += usize::from(is_gone && *has_gone && head.version.epoch == last.epoch);
+        Check::NobodyGoesTwice
+            .holds(*again <= ends, || format!("{:?} heard again that {head:?} is gone, {ends} ends", self.key))?;
+        (*last, *has_gone) = (head.version, is_gone);
+        if is_gone {
             self.view.remove(&place);
         } else {
             let status = event.presence.map_or(String::new(), |presence| presence.fields().status.to_owned());
@@ -134,6 +148,12 @@ impl Session {
                 false => _ = roster.insert(item.jid().to_owned(), known(item)),
             }
         }
+    }
+
+    /// It is offline, and knows of nobody.
+    pub fn forget_others(&mut self) {
+        self.view.clear();
+        self.told.values_mut().for_each(|told| told.has_gone = false);
     }
 
     /// The session goes on over another connection: what the old one did not finish does not come.
