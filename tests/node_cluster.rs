@@ -7,16 +7,17 @@ use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Link, Secret};
 use fanal::base::id::NodeId;
 use fanal::base::jid::Bare;
-use fanal::client::{Client, Event, Presence};
+use fanal::client::{Answer, Client, Event, Presence, Trunk, TrunkEvent};
 use fanal::node::control::Controller;
+use fanal::wire::encode::{MessageFields, Tag};
 use fanal::wire::native::Show;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use support::clusters::{addresses, befriend, log_in, peers, sees, show};
+use support::clusters::{Place, addresses, befriend, configured, eventually, log_in, peers, sees, show};
 use support::served::{Served, user_on, users};
 use support::tap::Tap;
 use support::{LONG, TestNode, config, until};
@@ -215,6 +216,59 @@ fn g4_a_node_that_stands_still_holds_up_no_other_one() {
     assert!(came < ROUNDS, "newer ones take the place of older ones that wait");
     drop(users);
     nodes.into_iter().for_each(Served::stop);
+}
+
+/// Messages to one node at once, and how many of its answers it may have on their way: fewer.
+const MESSAGES: usize = 90;
+const ANSWERS: u32 = 16;
+
+/// G4, Z9: a lane that gets full begins anew and says why; whoever waits for an answer is told what is known; all goes on.
+#[test]
+fn g4_a_lane_that_gets_full_begins_anew_and_nobody_waits_for_ever() {
+    let peers = peers(2);
+    let place = |node, entries| {
+        let mut config = configured(1, &peers, node, 1, (1, &peers));
+        config.link.entries = entries;
+        Place::start(&config)
+    };
+    let [asks, answers] = [place(0, Link::default().entries), place(1, ANSWERS)];
+    let [bob, ann] = [&asks, &answers].map(|place| user_on(asks.address, place.address, "u"));
+    let mut trunk = asks.node.trunk();
+    trunk.log_in(1, &bob, "desk").unwrap();
+    // Nobody is there to take them: they are safe, and answered, all with one write of the store.
+    let send = |trunk: &mut Trunk, id: usize| {
+        let fields = MessageFields { to: &ann, id: &id.to_string(), body: b"there?", ..MessageFields::default() };
+        trunk.send(1, |encoder, out, tag| encoder.message(out, tag, &fields))
+    };
+    let mut tags: BTreeMap<Tag, usize> = (0..MESSAGES).map(|id| (send(&mut trunk, id), id)).collect();
+    trunk.flush().unwrap();
+    let mut safe = BTreeSet::new();
+    while !tags.is_empty() {
+        let TrunkEvent::Answer(tag, answer) = trunk.next(LONG).unwrap().expect("an answer") else { continue };
+        let id = tags.remove(&tag).expect("one answer each");
+        if answer == Answer::Done {
+            safe.insert(id.to_string());
+        }
+    }
+    let full = |place: &Place| place.admin.get("/metrics").unwrap().contains("link_ended_total{reason=\"lane_full\"}");
+    assert!(full(&answers), "it got full");
+    eventually(|| full(&asks), || "the other end hears why".into());
+    // Whoever was told that a message is safe was told the truth, and nothing comes twice.
+    let (mut one, mut two) = (asks.user(&bob), answers.user(&ann));
+    one.send_message(&ann, "last", b"there you are").unwrap();
+    let mut arrived = BTreeSet::new();
+    let mut next = || {
+        until(&mut two, |event| match event {
+            Event::Message(message) => Some(message.id),
+            _ => None,
+        })
+    };
+    while let Some(id) = Some(next()).filter(|id| id != "last") {
+        assert!(arrived.insert(id.clone()), "message {id} came twice");
+    }
+    assert!(arrived.is_superset(&safe), "{safe:?} are safe, {arrived:?} arrived");
+    befriend((&bob, &mut one), (&ann, &mut two));
+    sees(&mut one, Show::Available);
 }
 
 /// M5, counted on the wire: whoever subscribes at a node, and at whichever of its cores, a long presence goes there once.

@@ -10,7 +10,8 @@
 //! first task (the machine took the processor away for that long), it takes "ran nothing" for "has nothing to run" and sleeps
 //! although tasks are ready (`run_task_queues` and `run` in its `executor/mod.rs`). Two things close it: the timer is long
 //! (`PREEMPTION`; the pump yields by itself), and a heartbeat ends such a sleep. When the heartbeat is itself among the tasks that
-//! were ready, its timer is spent; so each beat leaves later timers behind (`GUARDS`), which only such a sleep lets fire.
+//! were ready, its timer is spent; so each beat leaves later timers behind (`GUARDS`), which only such a sleep lets fire. Each
+//! fall into the hole takes one of them.
 
 use super::pump::Next;
 use super::setup::EXECUTOR_MEMORY;
@@ -18,6 +19,7 @@ use super::{Bell, DriveCounters, Driver, Host};
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, executor, spawn_local, spawn_local_into};
+use std::array;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
@@ -25,13 +27,16 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How long glommio lets its tasks run before it looks for events of its own (timers, files), unless they finish before.
-const PREEMPTION: Duration = Duration::from_millis(10);
+/// How long glommio lets its tasks run before it looks for events of its own (timers, files), unless they finish before. Only a
+/// core that sleeps waits for such events, and it has no tasks that run.
+const PREEMPTION: Duration = Duration::from_millis(100);
 /// The longest sleep of an executor; see above. It costs an idle core 0.7 % of its time.
 const HEARTBEAT: Duration = Duration::from_millis(10);
-/// How long after a beat something ends a sleep that should not be, if the next beat doesn't come. The first that is not over yet
-/// when the processor comes back does it; the rest are for falling into the hole again.
-const GUARDS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(5)];
+/// When something ends a sleep that should not be, if the next beat doesn't come: so long after a beat, and so often after twice
+/// the time before (20 ms to 41 s). The first that is not over yet when the processor comes back does it; the rest are for falling
+/// into the hole again.
+const GUARD: Duration = Duration::from_millis(20);
+const GUARDS: usize = 12;
 /// The pump's shares of the core; glommio's default queue has 100.
 const PUMP_SHARES: usize = 1000;
 /// Operations that glommio's own rings hold.
@@ -63,7 +68,7 @@ where
     let alive = move || async move {
         let heartbeat = spawn_local(async {
             loop {
-                let mut guards = GUARDS.map(Timer::new);
+                let mut guards: [Timer; GUARDS] = array::from_fn(|guard| Timer::new(GUARD * (1 << guard)));
                 let _pending = poll_fn(|task| Poll::Ready(guards.each_mut().map(|guard| Pin::new(guard).poll(task)))).await;
                 glommio::timer::sleep(HEARTBEAT).await;
             }
