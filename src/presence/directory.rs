@@ -4,8 +4,8 @@
 //! forgotten). Serves Z1, Z3. The rule: **a name is settled only in a slot that has an owner, and the first name of a slot gets it
 //! one, as a first user does**; so names are stored, fenced and taken over with their slots, and whoever looks after slots without
 //! owners has no names to keep (`Shard::comes_too_early` holds them back until then). Invariants: a name has one cluster until that
-//! gives it up; what was answered, and what anybody acts on, is stored: while something about a name is with the store, whoever asks
-//! for it waits.
+//! gives it up; what was answered, and what anybody acts on, is stored: while something about a name is with the store, whoever
+//! asks for it waits.
 
 mod forget;
 

@@ -17,7 +17,7 @@ pub struct Lapsed {
     pub slots: Slots,
 }
 
-/// What waits to be told to one node or cluster: of each cluster those that are gone, and those that are not. At most 16 KB of each.
+/// What waits to be told to one node or cluster: of each cluster those that are gone, and those that are not, 16 KB at most.
 #[derive(Default, Debug)]
 pub struct Lapses(BTreeMap<(u16, bool), Slots>);
 

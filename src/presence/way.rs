@@ -28,8 +28,8 @@ pub struct Way {
     /// The cluster that it has come from; 0: this one.
     pub cluster: u16,
     /// The number of the last of the receiver's ways that had been carried out when this one was made, unless the receiver's home
-    /// knows that for certain. This way may come before the confirmation of that one, which a link has lost. By cluster, as each
-    /// counts by itself, and only on the way is it found out which one the receiver is of: one of its own (0) is all that gets there.
+    /// knows that for certain. This way may come before the confirmation of that one, which a link has lost. By cluster, since
+    /// each counts by itself, and which one the receiver is of is found out on the way: what gets there is its own, under 0.
     pub knows: Vec<(u16, u64)>,
 }
 

@@ -27,7 +27,7 @@ use std::time::Duration;
 const RECEIPTS: usize = 65_536;
 /// So long a session may take to acknowledge a message before it is stored.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// So long the sender of one that can't be stored waits for a session to acknowledge it: less than whoever else counts on an answer.
+/// So long the sender of one that can't be stored waits for a session to acknowledge it: less than others wait for an answer.
 const MOST: Duration = Duration::from_secs(10);
 
 /// The answers that a core owes, by the messages' receipts: numbers that are not used again in the node's life.
