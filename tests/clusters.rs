@@ -4,7 +4,9 @@ mod nodes_world;
 
 use ahash::RandomState;
 use fanal::base::id::NodeId;
+use fanal::presence::border;
 use fanal::presence::directory::Directory;
+use fanal::presence::outbox::Parcel;
 use fanal::store::Table;
 use fanal::wire::encode::Tag;
 use fanal::wire::native::{Access, Action, Show};
@@ -520,6 +522,39 @@ fn m5_a_long_presence_is_fetched_once_by_a_cluster_and_once_by_each_of_its_nodes
             assert!((least..least + 2 * payload + 2000).contains(&bytes), "{bytes} for {payload}");
         }
     }
+}
+
+/// Z7: a state and an update right behind it may come by a core that they are not for. They are taken in one behind the other.
+#[test]
+fn z7_an_update_right_behind_a_state_is_taken_in_whichever_core_they_come_by() {
+    let mut world = two(2);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(2, 0));
+    let (a, b) = (world.online(0, &ann), world.online(2, &bob));
+    world.subscribes((&bob, b), (&ann, a));
+    world.say(b, |encoder, out| encoder.log_out(out, Tag::request(9), "bye"));
+    world.cut_clusters(1, 2);
+    let b = world.online(2, &bob);
+    let said = |world: &mut World, node: usize, cluster: u16| {
+        let peers = world.nodes[node].shards.iter_mut().filter_map(|shard| shard.out.peers.get_mut(&NodeId::of_cluster(cluster)));
+        peers.map(|peer| peer.take()).find(|(parcels, _)| !parcels.is_empty()).expect("something is said")
+    };
+    let crossing = |parcels: Vec<Parcel>, to| match parcels.into_iter().next().expect("something is said") {
+        Parcel::Control(_, control) => border::encode(control, to, Vec::new()).expect("it crosses"),
+        Parcel::Updates(_) => panic!("an update comes behind it"),
+    };
+    let asked = [2, 3].into_iter().filter(|&node| world.nodes[node].shards.iter().any(|shard| shard.homes.relays.count() > 0));
+    let gateway = asked.collect::<Vec<_>>()[0];
+    let (watch, _) = said(&mut world, gateway, 1);
+    let now = world.now;
+    world.nodes[0].shards[a.core].from_cluster(now, 2, &crossing(watch, 1)).unwrap();
+    world.nodes[0].shards[a.core].out.peers.get_mut(&NodeId::of_cluster(2)).unwrap().slow = false;
+    world.publishes(a, 77);
+    let (state, update) = said(&mut world, 0, 2);
+    let other = &mut world.nodes[gateway].shards[1 - a.core];
+    other.from_cluster(now, 1, &crossing(state, 2)).unwrap();
+    other.updates_from_cluster(now, 1, update).unwrap();
+    world.settle();
+    assert_eq!(world.payloads(b), [0, 77]);
 }
 
 /// M5, Z13: what was lost between two clusters, or inside one, is fetched again; nobody is shown as gone meanwhile.

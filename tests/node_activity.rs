@@ -93,6 +93,25 @@ fn an_own_session_that_went_meanwhile_is_seen_to_have_gone() {
 }
 
 #[test]
+fn who_asks_while_nobody_looks_has_heard_of_all_who_are_there_and_of_those_who_went() {
+    on_one_and_two_cores(|node| {
+        let (mut phone, mut desk) = (node.user("bob@localhost", "phone"), node.user("bob@localhost", "desk"));
+        available(&mut phone);
+        status(&mut desk, "here");
+        assert_eq!(seen(&mut phone), ["here"]);
+        phone.set_active(false).unwrap();
+        desk.log_out("").unwrap();
+        let mut tablet = node.user("bob@localhost", "tablet");
+        status(&mut tablet, "asked about");
+        phone.probe("bob@localhost").unwrap();
+        assert_eq!(seen(&mut phone), ["asked about", ""]);
+        tablet.log_out("").unwrap();
+        phone.set_active(true).unwrap();
+        assert_eq!(seen(&mut phone), [""], "the other is known to have gone");
+    });
+}
+
+#[test]
 fn a_session_is_active_again_on_a_new_connection_and_a_trunks_are_always() {
     on_one_and_two_cores(|node| {
         let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));

@@ -5,8 +5,8 @@
 //! Lives on: the core that a publisher's home would be on, were it this node. Serves Z6, Z7, M4, M5. Invariants: a relay is kept
 //! exactly as long as an edge watches its publisher or has asked to; an edge is told of a publisher only for a subscriber that the
 //! home has approved; whom the home has revoked it is asked about anew; when the home has been out of reach, no edge keeps a state
-//! that the home does not have any more; what the home tells by reference is asked for once, and no edge hears of it before it has
-//! come whole.
+//! that the home does not have any more; what the home tells by reference is asked for once, and nobody hears of it before it has
+//! come whole: an edge, or another node's relay, that asks before that waits.
 
 mod compare;
 mod state;
@@ -83,6 +83,8 @@ pub struct Relay {
     asked: Vec<(u32, Question)>,
     /// Questions that wait for the home's first answer.
     waiting: Vec<Question>,
+    /// Questions that are granted, and answered when all sessions that the home has told of have come whole.
+    owed: Vec<Question>,
     ask_first: AskFirst,
     /// Its home is out of reach: to all edges the publisher is gone, and what is kept is only to be compared.
     away: bool,
@@ -109,6 +111,7 @@ impl Relay {
             is_unheeded: false,
             asked: Vec::new(),
             waiting: Vec::new(),
+            owed: Vec::new(),
             ask_first: AskFirst::default(),
             away: false,
             in_question: false,
@@ -125,7 +128,7 @@ impl Relay {
     }
 
     pub fn questions(&self) -> impl Iterator<Item = Question> {
-        self.asked.iter().map(|(_, question)| *question).chain(self.waiting.iter().copied())
+        self.asked.iter().map(|(_, question)| question).chain(&self.waiting).chain(&self.owed).copied()
     }
 
     /// The edges are told of this state, as far as they don't know it.
@@ -133,8 +136,21 @@ impl Relay {
         catch_up(self, now, events, counters, edge, out);
     }
 
+    /// Of each session that the home has told of there is something to tell. Who was told less would take the others for gone, and
+    /// who was told of them by reference would ask for what is not here.
+    fn is_whole(&self) -> bool {
+        frame::frames(self.wanted.bytes()).all(|frame| self.cache.of_session(frame::head(frame).session).is_some())
+    }
+
+    /// A question is granted. One of another node's relay takes the place of those before.
+    fn owe(&mut self, question: Question) {
+        let is_relays = question.subscriber == UserId::NOBODY;
+        self.owed.retain(|other| !is_relays || (other.subscriber, other.seat) != (UserId::NOBODY, question.seat));
+        self.owed.push(question);
+    }
+
     fn is_idle(&self) -> bool {
-        self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty()
+        self.outbound.is_empty() && self.asked.is_empty() && self.waiting.is_empty() && self.owed.is_empty()
     }
 }
 
@@ -183,6 +199,10 @@ impl Relays {
         let relay = self.relays.entry(publisher).or_insert_with(|| Relay::new(publisher));
         if relay.grant == Grant::Given && !relay.ask_first.must_ask(question.subscriber) {
             self.counters.answered += 1;
+            if !relay.is_whole() {
+                relay.owe(question);
+                return false;
+            }
             match question.known == Some(frame::digest(relay.shown())) && relay.ask_first.is_empty() {
                 true => add_destination(relay, question.destination(), out),
                 false => answer(relay, question, out),
@@ -205,8 +225,10 @@ impl Relays {
         relay.unheeded.retain(|destination| *destination != gone);
         let is_its = |question: &Question| question.destination() == gone;
         let asked = relay.asked.extract_if(.., |(_, question)| is_its(question)).map(|(_, question)| question);
+        let others = [&mut relay.waiting, &mut relay.owed].into_iter();
         // The edge counts on an answer to each.
-        for Question { subscriber, seat, slot, nonce, .. } in asked.chain(relay.waiting.extract_if(.., |question| is_its(question)))
+        for Question { subscriber, seat, slot, nonce, .. } in
+            asked.chain(others.flat_map(|all| all.extract_if(.., |one| is_its(one))))
         {
             out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
         }
@@ -241,14 +263,15 @@ impl Relays {
         catch_up(relay, now, &events, &mut self.counters, edge, out);
         if let Some(at) = relay.asked.iter().position(|(asked, _)| *asked == nonce) {
             let (_, question) = relay.asked.swap_remove(at);
-            answer(relay, question, out);
+            relay.owe(question);
         }
         for question in std::mem::take(&mut relay.waiting) {
             match relay.ask_first.must_ask(question.subscriber) {
                 true => ask(relay, question, &mut self.next_nonce, out),
-                false => answer(relay, question, out),
+                false => relay.owe(question),
             }
         }
+        answer_owed(relay, out);
         self.go_on(publisher, out);
     }
 
@@ -277,6 +300,9 @@ impl Relays {
     pub fn revoke(&mut self, publisher: UserId, subscriber: UserId, out: &mut Outbox) -> Option<u32> {
         let relay = self.relays.get_mut(&publisher)?;
         relay.ask_first.add(subscriber);
+        for question in relay.owed.extract_if(.., |question| question.subscriber == subscriber).collect::<Vec<_>>() {
+            ask(relay, question, &mut self.next_nonce, out);
+        }
         let (own, others): (Vec<_>, Vec<_>) = relay.outbound.iter().partition(|destination| destination.seat == out.map.here);
         for Destination { seat, slot } in others {
             out.send(seat, Control::Revoke { publisher, subscriber, slot });
@@ -298,20 +324,15 @@ impl Relays {
                 false => come_back(relay),
             }
         }
-        if !relay.is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out)) {
-            self.counters.stale += 1;
-        }
+        let is_news = relay.as_deref_mut().is_some_and(|relay| take(relay, now, frame, &mut self.counters, edge, out));
+        self.counters.stale += u64::from(!is_news);
+        relay.into_iter().for_each(|relay| answer_owed(relay, out));
     }
 
     /// What was put off for a core while its ring was full: the newest state of a session; `None`: it's not kept any more.
     pub fn state_of(&self, user: UserId, session: SessionId, watches: impl Fn(&Destination) -> bool) -> Option<Option<&[u8]>> {
         let relay = self.relays.get(&user).filter(|relay| relay.outbound.iter().any(watches))?;
         Some(relay.cache.of_session(session).filter(|frame| !relay.away && !is_farewell(&frame::head(frame))))
-    }
-
-    /// Whether a session's presence is on its way here.
-    pub fn expects(&self, user: UserId, session: SessionId) -> bool {
-        self.relays.get(&user).is_some_and(|relay| relay.wanted.of_session(session).is_some())
     }
 
     /// The homes of these publishers are on this core from now on: what stood for them, in the order of their numbers.
@@ -379,18 +400,20 @@ fn tell_attention(relay: &mut Relay, out: &mut Outbox) {
     }
 }
 
+/// Answers what is owed, if all is there now.
+fn answer_owed(relay: &mut Relay, out: &mut Outbox) {
+    if relay.owed.is_empty() || !relay.is_whole() {
+        return;
+    }
+    std::mem::take(&mut relay.owed).into_iter().for_each(|question| answer(relay, question, out));
+}
+
 /// Answers an edge from what is kept.
 fn answer(relay: &mut Relay, question: Question, out: &mut Outbox) {
     add_destination(relay, question.destination(), out);
     let Question { subscriber, seat, slot, nonce, .. } = question;
     let mut events = Events::default();
     events.append(relay.shown());
-    if seat.node != out.map.here.node {
-        // Of these sessions it may know more, and they have not gone.
-        let unknown =
-            frame::frames(relay.wanted.bytes()).filter(|frame| relay.cache.of_session(frame::head(frame).session).is_none());
-        unknown.for_each(|frame| events.append(frame));
-    }
     let (behind, revoked) = (out.updates_for(seat), relay.ask_first.users().to_vec());
     let jid = relay.jid.clone().expect("a relay that was granted its publisher knows the name");
     let snapshot = Snapshot { publisher: relay.user, jid, subscriber, slot, nonce, events, behind, revoked };

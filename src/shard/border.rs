@@ -107,8 +107,8 @@ impl Shard {
         let Some(speaker) = crossing.speaker().cloned() else { return };
         let whose = if self.gateway.is_asking(&speaker) { Whose::Unknown } else { self.whose(&speaker) };
         match whose {
-            Whose::Theirs(known) if known == cluster => self.let_in(cluster, crossing),
-            Whose::Ours if crossing.takes_leave() && self.homes.by_name(&speaker).is_none() => self.let_in(cluster, crossing),
+            Whose::Theirs(known) if known == cluster => self.let_in(now, cluster, crossing),
+            Whose::Ours if crossing.takes_leave() && self.homes.by_name(&speaker).is_none() => self.let_in(now, cluster, crossing),
             Whose::Ours => self.not_believed(cluster, crossing),
             Whose::Theirs(_) if self.keeps_directory() => self.not_believed(cluster, crossing),
             // Whoever was another cluster's may be this one's now.
@@ -202,9 +202,14 @@ impl Shard {
     }
 
     /// It speaks for a user of its cluster.
-    fn let_in(&mut self, cluster: u16, crossing: Crossing) {
+    fn let_in(&mut self, now: Time, cluster: u16, crossing: Crossing) {
         let seat = crossing.target(&self.out.map);
-        self.out.send(seat, Control::Entered(Box::new(Entered { cluster, vouched: true, crossing })));
+        let entered = Entered { cluster, vouched: true, crossing };
+        match seat == self.out.map.here {
+            // Updates that came behind it are taken in next.
+            true => self.deliver(now, entered),
+            false => self.out.send(seat, Control::Entered(Box::new(entered))),
+        }
     }
 
     /// Where the user of a name is, as far as this core can say, which must be the one that would be the user's home.
@@ -382,9 +387,9 @@ impl Shard {
                 let home = self.out.map.home_of(&name.from);
                 self.out.send(home, Control::WayAgain(Box::new(name)));
             }
-            Pending::Enter(entered) if whose != 0 && entered.cluster == whose => self.let_in(whose, entered.crossing),
+            Pending::Enter(entered) if whose != 0 && entered.cluster == whose => self.let_in(now, whose, entered.crossing),
             Pending::Enter(entered) if whose == 0 && entered.crossing.takes_leave() && self.homes.by_name(jid).is_none() => {
-                self.let_in(entered.cluster, entered.crossing);
+                self.let_in(now, entered.cluster, entered.crossing);
             }
             Pending::Deliver(entered) => self.deliver_or_return(now, jid, whose, entered),
             Pending::Look(publisher) if whose != 0 && publisher.cluster() == whose => self.missed(publisher),

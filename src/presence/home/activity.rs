@@ -8,7 +8,7 @@ use super::reply::{done, tell};
 use crate::base::id::SessionId;
 use crate::presence::control::{Asker, EdgeRef, SessionEvent, UserRef};
 use crate::presence::outbox::Outbox;
-use crate::presence::user::Withheld;
+use crate::presence::user::{User, Withheld};
 
 impl Homes {
     pub(super) fn set_activity(&mut self, at: UserRef, session: SessionId, active: bool, asker: Asker, out: &mut Outbox) {
@@ -25,19 +25,28 @@ impl Homes {
     /// Tells a session what was kept back from it.
     fn catch_up(&mut self, at: UserRef, id: SessionId, asker: Asker, out: &mut Outbox) {
         let user = self.user(at).expect("the caller found it");
-        let session = user.session(id).expect("the caller found it");
-        let Some(withheld) = session.extra.as_mut().and_then(|extra| extra.withheld.take()) else { return };
-        if session.available {
-            let mut events = user.other_events(id);
-            for ended in withheld.own.ended() {
-                if user.sessions.iter().all(|session| session.id != ended.session || !session.available) {
-                    ended.tell(at.user, &mut events);
-                }
-            }
-            tell(asker, SessionEvent::Events(events), out);
+        if user.session(id).expect("the caller found it").withheld().is_none() {
+            return;
         }
-        tell_directed(asker.edge, *withheld, out);
+        tell_others(user, id, asker, out);
+        let session = user.session(id).expect("the caller found it");
+        let withheld = session.extra.as_mut().and_then(|extra| extra.withheld.take());
+        withheld.into_iter().for_each(|withheld| tell_directed(asker.edge, *withheld, out));
     }
+}
+
+/// Tells an available session of all other ones of its user, also of those that went while that was kept back from it: now it has
+/// missed nothing.
+pub(super) fn tell_others(user: &mut User, id: SessionId, asker: Asker, out: &mut Outbox) {
+    let mut events = user.other_events(id);
+    let Some(session) = user.session(id).filter(|session| session.available) else { return };
+    let missed = session.withheld().map(|withheld| std::mem::take(&mut withheld.own)).unwrap_or_default();
+    for ended in missed.ended() {
+        if user.sessions.iter().all(|session| session.id != ended.session || !session.available) {
+            ended.tell(user.id, &mut events);
+        }
+    }
+    tell(asker, SessionEvent::Events(events), out);
 }
 
 /// The directed presence that was kept back goes out.

@@ -67,10 +67,7 @@ impl Homes {
         let is_there = |there: &Destination| there.seat.node == node;
         let is_known = match self.by_user(publisher).and_then(|at| self.get(at)) {
             Some(user) => user.outbound.iter().any(is_there) && user.position(session).is_some(),
-            None => match self.relays.state_of(publisher, session, is_there) {
-                Some(state) => state.is_some() || self.relays.expects(publisher, session),
-                None => false,
-            },
+            None => self.relays.state_of(publisher, session, is_there).flatten().is_some(),
         };
         match out.peers.get_mut(&node).filter(|_| is_known) {
             Some(peer) => peer.wanted.add(publisher, session),

@@ -1,6 +1,7 @@
 //! Point to point: messages, directed presence, probes, and the requests that change nothing (RFC 6121 4.3, 4.6, 5, 8.5).
 
 use super::Homes;
+use super::activity::tell_others;
 use super::receipts::may_be_lost;
 use super::reply::{done, refuse, tell};
 use super::{change::Change, plan, question};
@@ -276,15 +277,17 @@ impl Homes {
         let user = self.get(at).expect("the caller found it");
         let available = user.sessions.iter().any(|own| own.id == session && own.available);
         let contact = user.roster.by_jid(publisher).filter(|item| user.sees(item)).map(|item| item.user);
-        let event = match contact {
-            Some(publisher) => SessionEvent::Probed { publisher },
-            None if *publisher == user.jid => SessionEvent::Events(user.other_events(session)),
-            None => return refuse(asker, Reason::NotAuthorized, publisher.to_string(), out),
-        };
+        let is_own = *publisher == user.jid;
+        if contact.is_none() && !is_own {
+            return refuse(asker, Reason::NotAuthorized, publisher.to_string(), out);
+        }
         if !available {
             return refuse(asker, Reason::NotAvailable, "", out);
         }
-        tell(asker, event, out);
+        match contact {
+            Some(publisher) => tell(asker, SessionEvent::Probed { publisher }, out),
+            None => tell_others(self.user(at).expect("the caller found it"), session, asker, out),
+        }
         done(asker, out);
     }
 

@@ -182,15 +182,10 @@ impl Homes {
         for _ in 0..peer.wanted.begin_round() {
             let Some((user, session)) = (bytes < WHOLE_BYTES).then(|| peer.wanted.take_one()).flatten() else { return };
             let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
-            if !self.write_newest(at, session, |there| there.seat.node == node, &mut frame) {
-                continue;
-            }
-            if !frame.is_empty() {
+            if self.write_newest(at, session, |there| there.seat.node == node, &mut frame) && !frame.is_empty() {
                 self.counters.told_whole += 1;
                 bytes += frame.len();
                 peer.update(&frame);
-            } else if self.relays.expects(user, session) {
-                peer.wanted.add(user, session);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! shown as gone is shown again only when its home has said how it is.
 
 use super::state::{hide, show};
-use super::{Cache, Relays, send_question, tell_attention};
+use super::{Cache, Relays, answer_owed, send_question, tell_attention};
 use crate::base::id::{Seat, UserId};
 use crate::base::time::Time;
 use crate::presence::border::place_of;
@@ -102,7 +102,9 @@ impl Relays {
         if self.relays.contains_key(&user) && self.ask_anew(user, out) == Grant::Given {
             self.next_nonce = self.next_nonce.wrapping_add(1);
             let relay = &self.relays[&user];
-            let known = (!relay.away).then(|| frame::digest(relay.cache.bytes()));
+            // What was on its way may be lost: then the answer tells of it again.
+            let is_all = !relay.away && relay.wanted.bytes().is_empty();
+            let known = is_all.then(|| frame::digest(relay.cache.bytes()));
             send_question(user, UserId::NOBODY, self.next_nonce, known, out);
             self.attend(user, out);
         }
@@ -118,12 +120,10 @@ impl Relays {
 
     /// Asks again what was asked of a publisher's home.
     fn ask_anew(&mut self, user: UserId, out: &mut Outbox) -> Grant {
-        let relay = self.relays.get_mut(&user).expect("listed");
+        let relay = &self.relays[&user];
         for (nonce, question) in &relay.asked {
             send_question(user, question.subscriber, *nonce, None, out);
         }
-        // What was on its way may be lost. It's in the answer.
-        relay.wanted = Cache::default();
         relay.grant
     }
 
@@ -162,10 +162,14 @@ impl Relays {
             return;
         }
         for user in std::mem::take(&mut comparing.asked) {
-            let Some(relay) = self.relays.get_mut(&user) else { continue };
-            if std::mem::take(&mut relay.in_question) && std::mem::take(&mut relay.away) {
+            let Some(relay) = self.relays.get_mut(&user).filter(|relay| relay.in_question) else { continue };
+            relay.in_question = false;
+            if std::mem::take(&mut relay.away) {
                 show(relay, now, edge, out);
             }
+            // What else it was told of by reference has gone.
+            relay.wanted = Cache::default();
+            answer_owed(relay, out);
         }
         self.compare_next(seat, out);
     }
@@ -177,6 +181,7 @@ impl Relays {
             relay.in_question = false;
             if !std::mem::replace(&mut relay.away, true) {
                 hide(relay, now, edge, out);
+                answer_owed(relay, out);
             }
         }
         self.comparing.values_mut().for_each(|comparing| comparing.waiting.retain(|&user| !concerns(user)));
