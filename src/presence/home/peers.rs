@@ -204,10 +204,12 @@ impl Homes {
         settled.into_iter().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
     }
 
-    /// Whether a way from the receiver of another one, with this number or a later one, has arrived already.
+    /// Whether a way from the receiver of another one, with this number or a later one, has arrived already. That it will not come
+    /// again may have been said since, and have overtaken what this is asked for.
     fn has_heard_back(&self, name: &WayName, before: u64) -> bool {
         let back = |sequence, cluster| WayName { from: name.to.clone(), to: name.from.clone(), sequence, cluster };
-        self.heard.range(back(before, 0)..=back(u64::MAX, u16::MAX)).any(|(heard, _)| heard.cluster == name.cluster)
+        let mut heard = self.heard.range(back(before, 0)..=back(u64::MAX, u16::MAX));
+        self.once.is_old(&back(before, name.cluster)) || heard.any(|(heard, _)| heard.cluster == name.cluster)
     }
 
     /// A way has arrived before ways of the contact that were made without it. False: it is not known here.
