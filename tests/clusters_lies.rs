@@ -101,7 +101,7 @@ impl Stage {
     fn way(&self, from: (&Bare, UserId), kind: WayKind) -> Crossing {
         let ((from, from_user), (to, to_user)) = (from, (self.ann.0.clone(), self.ann.1));
         let (from, note, sequence, cluster) = (from.clone(), Note::default(), 77, 0);
-        Crossing::Way(Box::new(Way { from, from_user, to, to_user, kind, note, sequence, cluster, knows: 0 }))
+        Crossing::Way(Box::new(Way { from, from_user, to, to_user, kind, note, sequence, cluster, knows: vec![] }))
     }
 
     fn event(&mut self, user: UserId, sequence: u32) -> Events {

@@ -239,6 +239,11 @@ fn z9_nobody_waits_for_an_answer_for_ever() {
     world.later(Duration::from_secs(32));
     world.later(Duration::from_secs(32));
     assert_eq!(errors(&mut world), [Heard::Error(36)]);
+    world.mend(0, 1);
+    world.settle();
+    assert_eq!(errors(&mut world), [], "the answer comes too late");
+    world.writes(a, &bob, "and now?");
+    assert_eq!(errors(&mut world).len(), 1, "under the same number");
 }
 
 /// Ann wants to hear of moods; Bob, at the other node, and Cleo, at hers, have one each. She hears of Cleo's.

@@ -8,6 +8,7 @@ use super::id::{CoreId, MOST_CLUSTER, NodeId, Seat, UserId, home_of_slot, slot_o
 use super::jid::Bare;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// The owner of each slot of user numbers.
@@ -17,7 +18,7 @@ pub const SLOTS: usize = 1 << 16;
 pub const COMING: NodeId = NodeId(u16::MAX);
 
 /// A set of slots, a bit for each.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
 pub struct Slots(Box<[u8]>);
 
@@ -27,8 +28,37 @@ impl Slots {
         Slots((0..SLOTS / 8).map(eight).collect())
     }
 
+    pub fn all() -> Slots {
+        Slots(vec![u8::MAX; SLOTS / 8].into())
+    }
+
     pub fn has(&self, slot: u16) -> bool {
         self.0[usize::from(slot / 8)] >> (slot % 8) & 1 == 1
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&bits| bits == 0)
+    }
+
+    pub fn add(&mut self, others: &Slots) {
+        self.0.iter_mut().zip(&others.0).for_each(|(bits, others)| *bits |= others);
+    }
+
+    pub fn remove(&mut self, others: &Slots) {
+        self.0.iter_mut().zip(&others.0).for_each(|(bits, others)| *bits &= !others);
+    }
+}
+
+impl Default for Slots {
+    /// None.
+    fn default() -> Slots {
+        Slots(vec![0; SLOTS / 8].into())
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} slots", self.0.iter().map(|bits| bits.count_ones()).sum::<u32>())
     }
 }
 

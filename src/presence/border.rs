@@ -10,13 +10,14 @@ use super::control::{
 };
 use super::directory::Inquiry;
 use super::frame::{self, Events};
+use super::lapsed::Lapsed;
 use super::passage::BadPassage;
 use super::relay::{Compare, Known, SLOT};
 use super::subscription::Action;
 use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::limits::{DOCUMENT_NAME_BYTES, INTERESTS, JID_PART_BYTES, Limits, SUBSCRIPTION_EXTENSION_BYTES, TEXT_BYTES};
-use crate::base::map::{Map, Slots};
+use crate::base::map::Map;
 use crate::base::reason::Reason;
 use crate::wire::native::Access;
 use crate::wire::presence;
@@ -98,14 +99,6 @@ pub struct Asked {
     pub about: Bare,
     pub what: Wanted,
     pub ticket: Ticket,
-}
-
-/// Homes of another cluster that began anew, have come back or (`gone`) are out of its own reach.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Lapsed {
-    pub cluster: u16,
-    pub slots: Slots,
-    pub gone: bool,
 }
 
 /// Something that found nobody where it was sent.
@@ -193,7 +186,10 @@ pub fn decode(bytes: &[u8]) -> Result<Crossing, BadPassage> {
 impl Crossing {
     fn of(control: Control, to: u16) -> Option<Crossing> {
         Some(match control {
-            Control::Way(way) => Crossing::Way(way),
+            Control::Way(mut way) => {
+                way.knows.retain(|(cluster, _)| *cluster == to);
+                Crossing::Way(way)
+            }
             Control::WayDone(arrival) => Crossing::WayDone(arrival),
             Control::WayForgotten(name) => Crossing::WayForgotten(name),
             Control::Watch { publisher, subscriber, nonce, known, .. } => Crossing::Watch { publisher, subscriber, nonce, known },
@@ -241,7 +237,10 @@ impl Crossing {
     pub fn enter(self, from: u16) -> Control {
         let (seat, slot) = (Seat::of_cluster(from), SLOT);
         match self {
-            Crossing::Way(way) => Control::Way(Box::new(Way { cluster: from, ..*way })),
+            Crossing::Way(way) => {
+                let knows = way.knows.iter().map(|(_, last)| (0, *last)).collect();
+                Control::Way(Box::new(Way { cluster: from, knows, ..*way }))
+            }
             Crossing::WayDone(arrival) => {
                 let Arrival { name, before } = *arrival;
                 Control::WayDone(Box::new(Arrival { name: WayName { cluster: from, ..name }, before }))
@@ -351,7 +350,7 @@ impl Crossing {
         }
     }
 
-    /// The same for all that it's for: news for users of several cores are several, and some things are for every core.
+    /// The same for all that it's for: news for users of several cores are several.
     pub fn spread(self, map: &Map) -> Vec<(Seat, Crossing)> {
         match self {
             Crossing::News(news) => {
@@ -367,7 +366,6 @@ impl Crossing {
                 let compare = |known| Crossing::Compare { place, number, known: Known(known) };
                 by_home.into_iter().map(|(home, known)| (home, compare(known))).collect()
             }
-            Crossing::Lapsed(lapsed) => map.seats().into_iter().map(|seat| (seat, Crossing::Lapsed(lapsed.clone()))).collect(),
             one => vec![(one.speaker().map_or_else(|| one.target(map), |jid| map.home_of(jid)), one)],
         }
     }
@@ -387,7 +385,7 @@ impl Crossing {
             Crossing::Way(way) => {
                 let denial = way.from_user == UserId::NOBODY && way.kind == WayKind::Stanza(Action::Unsubscribed);
                 let fits = way.note.text.len() <= TEXT_BYTES && way.note.extensions.len() <= SUBSCRIPTION_EXTENSION_BYTES;
-                let is_sent = way.sequence != FAREWELL;
+                let is_sent = way.sequence != FAREWELL && way.knows.len() <= 1;
                 (denial || named(way.from_user, &way.from)) && maybe(way.to_user, &ours) && fits && is_sent
             }
             Crossing::WayDone(_) | Crossing::WayForgotten(_) | Crossing::Astray(_) | Crossing::Lapsed(_) => true,

@@ -4,10 +4,11 @@
 //! Lives on: every core. Serves G1, G3, Z8. Invariants: entries between two cores keep their order; an entry names its target by
 //! a reference with a generation, so a late one never reaches a successor.
 
-use super::border::{Astray, Entered, Lapsed, Reply};
+use super::border::{Astray, Entered, Reply};
 use super::directory::{Inquiry, Numbering};
 use super::errand::{self, Errand, Who};
 use super::frame::Events;
+use super::lapsed::Lapsed;
 use super::relay::Compare;
 use super::subscription::{Action, State};
 use super::survey::Survey;
@@ -196,7 +197,7 @@ pub enum Control {
     WayAgain(Box<WayName>),
     /// To a gateway: something was sent to a cluster that this user is no longer of.
     Astray(Box<Astray>),
-    /// To every core: the homes of these slots in another cluster may have forgotten who watches them.
+    /// To another node: homes of another cluster may have forgotten who watches them.
     Lapsed(Box<Lapsed>),
     /// To and from the directory.
     Directory(Box<Inquiry>),

@@ -4,7 +4,8 @@
 //! forgotten). Serves Z1, Z3. The rule: **a name is settled only in a slot that has an owner, and the first name of a slot gets it
 //! one, as a first user does**; so names are stored, fenced and taken over with their slots, and whoever looks after slots without
 //! owners has no names to keep (`Shard::comes_too_early` holds them back until then). Invariants: a name has one cluster until that
-//! gives it up; what was answered is stored.
+//! gives it up; what was answered, and what anybody acts on, is stored: while something about a name is with the store, whoever
+//! asks for it waits.
 
 mod forget;
 
@@ -101,14 +102,25 @@ enum Storing {
     Forget { caller: Caller, gone: u64, left: u64 },
 }
 
+/// A name about which something is with the store.
+#[derive(Debug)]
+struct Unsure {
+    /// The last commit about it, and what is true when that is made.
+    ticket: u64,
+    user: UserId,
+    /// The clusters that wait to hear whose it is.
+    asked: BTreeSet<u16>,
+}
+
 /// What a core of the directory knows.
 #[derive(Debug)]
 pub struct Directory {
+    /// As stored.
     names: HashMap<Bare, UserId, ahash::RandomState>,
     /// Answers that wait for the store.
     storing: BTreeMap<u64, Storing>,
-    /// The names among them, and the last commit about each.
-    unsure: BTreeMap<Bare, u64>,
+    /// The names among them.
+    unsure: BTreeMap<Bare, Unsure>,
     /// The domains of each cluster; of one that isn't here, any.
     domains: BTreeMap<u16, BTreeSet<String>>,
     /// Names asked for, settled, and not given to a cluster because of another one or of their domain.
@@ -132,9 +144,20 @@ impl Directory {
         self.names.len()
     }
 
-    /// The cluster of a user; 0: of none.
-    pub fn cluster(&self, jid: &Bare) -> u16 {
-        self.names.get(jid).map_or(0, |user| user.cluster())
+    /// The cluster of a user; 0: of none. `None`: that is with the store.
+    pub fn cluster(&self, jid: &Bare) -> Option<u16> {
+        (!self.unsure.contains_key(jid)).then(|| self.names.get(jid).map_or(0, |user| user.cluster()))
+    }
+
+    /// The cluster that has a name, or is about to: no other one gets it.
+    pub fn holder(&self, jid: &Bare) -> u16 {
+        self.user(jid).cluster()
+    }
+
+    /// Who has a name, or is about to.
+    fn user(&self, jid: &Bare) -> UserId {
+        let unsure = self.unsure.get(jid).map(|unsure| unsure.user);
+        unsure.or_else(|| self.names.get(jid).copied()).unwrap_or(UserId::NOBODY)
     }
 
     /// Takes a row of `Meta`, if it's one of these.
@@ -166,23 +189,27 @@ impl Directory {
     /// A cluster asks. `is_here`: the user lives on this core, which the directory may not have been told yet.
     pub fn locate(&mut self, jid: Bare, by: u16, is_here: bool, out: &mut Outbox) {
         self.located += 1;
-        let cluster = match self.cluster(&jid) {
-            0 if is_here => out.map.cluster,
-            cluster => cluster,
-        };
-        answer(Inquiry::Located { jid, cluster }, by, out);
+        let own = out.map.cluster;
+        let is_own = is_here && [0, own].contains(&self.holder(&jid));
+        match self.unsure.get_mut(&jid).filter(|_| !is_own) {
+            Some(unsure) => _ = unsure.asked.insert(by),
+            None => {
+                let cluster = if is_own { own } else { self.holder(&jid) };
+                answer(Inquiry::Located { jid, cluster }, by, out);
+            }
+        }
     }
 
     /// A cluster has a user, or no longer.
     pub fn settle(&mut self, jid: Bare, user: UserId, by: u16, out: &mut Outbox) {
-        let holder = self.cluster(&jid);
+        let (holder, before) = (self.holder(&jid), self.user(&jid));
         let is_foreign = self.domains.get(&by).is_some_and(|domains| !domains.contains(jid.domain()));
         let is_gone = user == UserId::NOBODY;
-        if self.unsure.contains_key(&jid) && self.names.get(&jid) == Some(&user) {
+        if self.unsure.contains_key(&jid) && before == user {
             // Said again before it is stored: the answer comes with that.
             return;
         }
-        if is_gone && holder != by || self.names.get(&jid) == Some(&user) {
+        if is_gone && holder != by || before == user {
             return answer(Inquiry::Settled { jid, user, cluster: holder }, by, out);
         }
         if is_foreign || holder != 0 && holder != by {
@@ -195,12 +222,8 @@ impl Directory {
         }
         let value = (!is_gone).then(|| user.0.to_le_bytes().to_vec());
         let ticket = out.commit(vec![row(&jid, value)], Durability::Synced);
-        // From now on nobody else gets it; whoever asks before it is stored is told what will be.
-        match is_gone {
-            true => _ = self.names.remove(&jid),
-            false => _ = self.names.insert(jid.clone(), user),
-        }
-        self.unsure.insert(jid.clone(), ticket);
+        let unsure = self.unsure.entry(jid.clone()).or_insert_with(|| Unsure { ticket, user, asked: BTreeSet::new() });
+        (unsure.ticket, unsure.user) = (ticket, user);
         self.storing.insert(ticket, Storing::Settle { jid, user, by });
     }
 
@@ -215,15 +238,22 @@ impl Directory {
     }
 
     fn settle_stored(&mut self, ticket: u64, (jid, user, by): (Bare, UserId, u16), stored: bool, out: &mut Outbox) {
-        if self.unsure.get(&jid) == Some(&ticket) {
-            self.unsure.remove(&jid);
+        if stored {
+            match user == UserId::NOBODY {
+                true => _ = self.names.remove(&jid),
+                false => _ = self.names.insert(jid.clone(), user),
+            }
+        }
+        let is_last = self.unsure.get(&jid).is_some_and(|unsure| unsure.ticket == ticket);
+        let asked = if is_last { self.unsure.remove(&jid).map(|unsure| unsure.asked) } else { None };
+        let cluster = self.names.get(&jid).map_or(0, |user| user.cluster());
+        for other in asked.into_iter().flatten() {
+            answer(Inquiry::Located { jid: jid.clone(), cluster }, other, out);
         }
         if stored {
             self.settled += 1;
             let cluster = if user == UserId::NOBODY { 0 } else { by };
             answer(Inquiry::Settled { jid, user, cluster }, by, out);
-        } else if self.names.get(&jid) == Some(&user) {
-            self.names.remove(&jid);
         }
     }
 }
@@ -311,7 +341,7 @@ mod tests {
         let mut loaded = Directory::new(RandomState::with_seed(1));
         loaded.load(&write.key, write.value.as_ref().unwrap()).unwrap();
         loaded.load(b"epoch", b"another's row").unwrap();
-        assert_eq!((loaded.cluster(&ann), loaded.count()), (2, 1));
+        assert_eq!((loaded.cluster(&ann), loaded.count()), (Some(2), 1));
         assert!(loaded.load(b"directory:Ann@d", write.value.as_ref().unwrap()).is_err() && loaded.load(&write.key, b"1").is_err());
     }
 
@@ -328,5 +358,35 @@ mod tests {
         directory.settle(jid, user, 0, &mut out);
         assert!(directory.complete(out.commits[1].ticket, true, &mut out));
         assert_eq!(out.controls.len(), 1);
+    }
+
+    /// Z3: what a cluster's user has asked for under a name that the store then refuses, somebody else would be answered (seed
+    /// 315257 of the simulator).
+    #[test]
+    fn z3_whoever_asks_for_a_name_that_is_with_the_store_hears_what_is_stored() {
+        let (mut directory, mut out) = directory();
+        let located = |out: &mut Outbox| {
+            let located = std::mem::take(&mut out.controls).into_iter().map(|(_, control)| match control {
+                Control::Directory(inquiry) => match *inquiry {
+                    Inquiry::Located { cluster, .. } => cluster,
+                    other => panic!("{other:?}"),
+                },
+                _ => panic!("only the directory speaks here"),
+            });
+            located.collect::<Vec<_>>()
+        };
+        let ann = Bare::new("ann@d").unwrap();
+        let user = UserId::new(2, slot_of(ann.as_str()), 1);
+        // It comes, in vain; it comes; it goes, in vain; it goes.
+        for (user, stored, is_of) in [(user, false, 0), (user, true, 2), (UserId::NOBODY, false, 2), (UserId::NOBODY, true, 0)] {
+            directory.settle(ann.clone(), user, 2, &mut out);
+            directory.locate(ann.clone(), 1, false, &mut out);
+            directory.locate(ann.clone(), 1, false, &mut out);
+            assert_eq!((directory.cluster(&ann), directory.holder(&ann)), (None, user.cluster()));
+            assert!(located(&mut out).is_empty(), "it is not stored yet");
+            let ticket = out.commits.pop().expect("it is to be stored").ticket;
+            assert!(directory.complete(ticket, stored, &mut out));
+            assert_eq!((located(&mut out), directory.cluster(&ann)), (vec![is_of], Some(is_of)));
+        }
     }
 }

@@ -169,8 +169,7 @@ impl Gateway {
     /// # Errors
     /// There is no room, or the directory can't be reached: gives it back.
     pub fn wait(&mut self, now: Time, jid: &Bare, pending: Pending, out: &mut Outbox) -> Result<(), Pending> {
-        let seat = Seat::of_cluster(out.map.directory);
-        if self.pending >= WAITING || !out.peers.contains_key(&seat.node) {
+        if self.pending >= WAITING || !out.peers.contains_key(&directory_of(jid, out).node) && !keeps_directory(out) {
             self.counters.given_up += 1;
             return Err(pending);
         }
@@ -273,5 +272,14 @@ impl Gateway {
 
 fn ask(jid: &Bare, out: &mut Outbox) {
     let inquiry = Inquiry::Locate { jid: jid.clone(), by: out.map.cluster };
-    out.send(Seat::of_cluster(out.map.directory), Control::Directory(Box::new(inquiry)));
+    out.send(directory_of(jid, out), Control::Directory(Box::new(inquiry)));
+}
+
+fn keeps_directory(out: &Outbox) -> bool {
+    out.map.directory == out.map.cluster
+}
+
+/// Whoever knows whose a name is.
+fn directory_of(jid: &Bare, out: &Outbox) -> Seat {
+    if keeps_directory(out) { out.map.home_of(jid) } else { Seat::of_cluster(out.map.directory) }
 }

@@ -15,6 +15,7 @@ pub mod farewell;
 pub mod frame;
 pub mod gateway;
 pub mod home;
+pub mod lapsed;
 pub mod mailbox;
 pub mod missed;
 pub mod outbox;

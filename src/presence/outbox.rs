@@ -5,6 +5,7 @@
 
 use super::control::{Control, EdgeRef, SessionEvent, Snapshot, UserRef};
 use super::frame::{self, Events, is_farewell, is_reference};
+use super::lapsed::Lapses;
 use super::missed::Ended;
 use crate::base::id::{CoreId, NodeId, Seat, SessionId, UserId};
 use crate::base::limits::Limits;
@@ -97,6 +98,7 @@ pub struct Peer {
     updates: Vec<u8>,
     pub put_off: PutOff,
     pub wanted: Wanted,
+    pub lapses: Lapses,
     /// The node can be reached by all of its cores.
     pub found: bool,
     /// The link can't keep up, or is not there for a moment: updates are put off.

@@ -82,7 +82,7 @@ mod tests {
             note,
             sequence: 11,
             cluster: 0,
-            knows: 7,
+            knows: vec![(2, 7)],
         };
         let (publisher, subscriber) = (at.user, UserId(4));
         let attach = Attach { jid: ann.clone(), resource: "r".into(), create: true, asker, data: vec![1], presence: presence() };

@@ -332,7 +332,8 @@ impl User {
     /// Whether a subscribe was on its way to a contact, with no unsubscribe behind it, when the contact sent this way.
     pub fn was_asking(&self, way: &Way) -> bool {
         let under_way = self.rare.iter().flat_map(|rare| &rare.under_way);
-        let is_unknown = |sent: &&UnderWay| sent.sequence > way.knows && sent.arrived.is_none_or(|last| way.sequence <= last);
+        let was_before = |sent: &&UnderWay, last| way.cluster != sent.cluster || way.sequence <= last;
+        let is_unknown = |sent: &&UnderWay| !way.knows_of(sent.sequence) && sent.arrived.is_none_or(|last| was_before(sent, last));
         let mut unknown = under_way.filter(|sent| sent.to == way.from).filter(is_unknown).rev();
         let asked = unknown.find_map(|sent| match sent.kind {
             WayKind::Stanza(action @ (Action::Subscribe | Action::Unsubscribe)) => Some(action),
@@ -348,12 +349,10 @@ impl User {
     }
 
     /// Takes out the changes sent to a contact which have arrived there, and which nothing can come behind that was said before:
-    /// `is_settled` says so by the number, and by that of the last that was said before.
-    pub fn settled(&mut self, contact: &Bare, is_settled: impl Fn(u64, Option<u64>) -> bool) -> Vec<WayName> {
+    /// `is_settled` says so. What a cluster says settles only what has arrived there: each counts by itself.
+    pub fn settled(&mut self, contact: &Bare, is_settled: impl Fn(&UnderWay) -> bool) -> Vec<WayName> {
         let User { jid, rare, .. } = self;
-        let under_way = rare
-            .iter_mut()
-            .flat_map(|rare| rare.under_way.extract_if(.., |way| way.to == *contact && is_settled(way.sequence, way.arrived)));
+        let under_way = rare.iter_mut().flat_map(|rare| rare.under_way.extract_if(.., |way| way.to == *contact && is_settled(way)));
         under_way.map(|way| WayName { from: jid.clone(), to: way.to, sequence: way.sequence, cluster: way.cluster }).collect()
     }
 
@@ -444,7 +443,7 @@ mod tests {
     fn way(sequence: u64, from: &str, to: &str, kind: WayKind) -> Way {
         let jid = |name| Bare::new(name).unwrap();
         let (from_user, to_user) = (UserId(1), UserId(2));
-        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence, cluster: 0, knows: 0 }
+        Way { from: jid(from), from_user, to: jid(to), to_user, kind, note: Note::default(), sequence, cluster: 0, knows: vec![] }
     }
 
     const SUBSCRIBE: WayKind = WayKind::Stanza(Action::Subscribe);
@@ -472,6 +471,21 @@ mod tests {
         let answer = |sequence| way(sequence, "bob@d", "ann@d", WayKind::Stanza(Action::Subscribed));
         assert!(ann.was_asking(&answer(40)));
         assert!(!ann.was_asking(&answer(41)));
+    }
+
+    /// Z8: each cluster counts its ways by itself (seed 301039 of the simulator).
+    #[test]
+    fn z8_what_one_cluster_has_said_is_not_taken_for_what_another_one_knows() {
+        let mut ann = user();
+        ann.sent(&way(7, "ann@d", "bob@d", SUBSCRIBE), None);
+        let answer = |knows| Way { cluster: 2, knows, ..way(3, "bob@d", "ann@d", WayKind::Stanza(Action::Subscribed)) };
+        assert!(ann.was_asking(&answer(vec![(3, 9)])) && ann.was_asking(&answer(vec![(0, 6)])));
+        assert!(!ann.was_asking(&answer(vec![(0, 7)])));
+        // In this cluster nobody had that name, and its word of that is still to come.
+        (ann.rare().under_way[0].arrived, ann.rare().under_way[0].cluster) = (Some(2), 0);
+        assert!(ann.was_asking(&answer(vec![])), "that cluster has not been asked");
+        ann.rare().under_way[0].cluster = 2;
+        assert!(!ann.was_asking(&answer(vec![])));
     }
 
     #[test]

@@ -28,8 +28,9 @@ pub struct Way {
     /// The cluster that it has come from; 0: this one.
     pub cluster: u16,
     /// The number of the last of the receiver's ways that had been carried out when this one was made, unless the receiver's home
-    /// knows that for certain. This way may come before the confirmation of that one, which a link has lost.
-    pub knows: u64,
+    /// knows that for certain. This way may come before the confirmation of that one, which a link has lost. By cluster, since
+    /// each counts by itself, and which one the receiver is of is found out on the way: what gets there is its own, under 0.
+    pub knows: Vec<(u16, u64)>,
 }
 
 /// That a way has arrived, as its sender's home is told.
@@ -50,6 +51,11 @@ impl Arrival {
 impl Way {
     pub fn name(&self) -> WayName {
         WayName { from: self.from.clone(), to: self.to.clone(), sequence: self.sequence, cluster: self.cluster }
+    }
+
+    /// Whether a way of the receiver's had been carried out when this one was made.
+    pub fn knows_of(&self, sequence: u64) -> bool {
+        self.knows.iter().any(|&(cluster, last)| cluster == 0 && sequence <= last)
     }
 }
 

@@ -3,8 +3,8 @@
 //! of them had arrived: so whoever has asked keeps in mind what is asked of which node.
 //!
 //! Lives on: every core. Serves M2, M4, Z9. What a session's own home answers is not kept here: with that home the session ends.
-//! Invariants: of what is kept each one is answered, by the node, or with `home_out_of_reach` once that is lost or two looks have
-//! found it waiting; what was refused so may have been done nevertheless.
+//! Invariants: of what is kept each one is answered once, by the node, or with `home_out_of_reach` once that is lost or two looks
+//! have found it waiting; what was refused so may have been done nevertheless, and the node's answer to it is dropped.
 
 use super::Shard;
 use crate::base::id::{NodeId, Seat};
@@ -26,14 +26,17 @@ type Key = (u32, u32, u32);
 struct Waiting {
     edge: EdgeRef,
     node: NodeId,
-    /// It was waiting already when it was looked at last.
-    looked_at: bool,
+    /// How often it was found waiting.
+    looks: u8,
 }
+
+/// Found waiting so often, it is refused. It is kept until the next look, so that an answer that comes later is known.
+const REFUSED: u8 = 2;
 
 #[derive(Default)]
 pub(super) struct Asked {
     waiting: BTreeMap<Key, Waiting>,
-    look: Option<Time>,
+    due: Option<Time>,
 }
 
 fn key(edge: EdgeRef, request: u32) -> Key {
@@ -46,18 +49,33 @@ impl Asked {
     }
 
     fn note(&mut self, Asker { edge, request }: Asker, node: NodeId) {
-        self.waiting.insert(key(edge, request), Waiting { edge, node, looked_at: false });
+        self.waiting.insert(key(edge, request), Waiting { edge, node, looks: 0 });
     }
 
-    /// An answer has come.
-    pub fn answered(&mut self, edge: EdgeRef, request: u32) {
-        if !self.waiting.is_empty() {
+    /// An answer has come. False: it comes too late, and was refused.
+    pub fn answered(&mut self, edge: EdgeRef, request: u32) -> bool {
+        self.waiting.is_empty() || self.waiting.remove(&key(edge, request)).is_none_or(|waiting| waiting.looks < REFUSED)
+    }
+
+    /// Something is asked under a number: from now on it's the answer to this that is awaited.
+    fn begins(&mut self, edge: EdgeRef, request: u32) {
+        if !self.waiting.is_empty() && self.waiting.get(&key(edge, request)).is_some_and(|waiting| waiting.looks >= REFUSED) {
             self.waiting.remove(&key(edge, request));
         }
     }
 
-    fn take(&mut self, which: impl Fn(&Waiting) -> bool) -> Vec<(EdgeRef, u32)> {
-        self.waiting.extract_if(.., |_, waiting| which(waiting)).map(|((.., request), waiting)| (waiting.edge, request)).collect()
+    /// A node is lost, and nothing comes from it any more: what is to be refused.
+    fn lost(&mut self, node: NodeId) -> Vec<(EdgeRef, u32)> {
+        let lost = self.waiting.extract_if(.., |_, waiting| waiting.node == node);
+        lost.filter(|(_, waiting)| waiting.looks < REFUSED).map(|((.., request), waiting)| (waiting.edge, request)).collect()
+    }
+
+    /// Looks at all that waits: what is to be refused.
+    fn look(&mut self) -> Vec<(EdgeRef, u32)> {
+        self.waiting.retain(|_, waiting| waiting.looks < REFUSED);
+        self.waiting.values_mut().for_each(|waiting| waiting.looks += 1);
+        let late = self.waiting.iter().filter(|(_, waiting)| waiting.looks == REFUSED);
+        late.map(|((.., request), waiting)| (waiting.edge, *request)).collect()
     }
 }
 
@@ -82,6 +100,7 @@ impl Shard {
 
     /// A session asks something, by its home, that the home of another user answers. False: there is no room to keep that in mind.
     pub(super) fn note_ask(&mut self, asker: Asker, home: Seat, ask: &Ask) -> bool {
+        self.asked.begins(asker.edge, asker.request);
         let (Ask::Message { to: other, .. } | Ask::LastSeen { jid: other } | Ask::DocumentGet { jid: Some(other), .. }) = ask
         else {
             return true;
@@ -99,23 +118,22 @@ impl Shard {
 
     /// A node is lost: what was asked of it is answered.
     pub(super) fn give_up_asked(&mut self, node: NodeId) {
-        let lost = self.asked.take(|waiting| waiting.node == node);
+        let lost = self.asked.lost(node);
         self.refuse_asked(lost);
     }
 
     /// Gives up what was waited for too long. Gives when to look again.
     pub(super) fn look_at_asked(&mut self, now: Time) -> Option<Time> {
-        if self.asked.look.is_some_and(|look| look <= now) {
-            self.asked.look = None;
-            let late = self.asked.take(|waiting| waiting.looked_at);
-            self.asked.waiting.values_mut().for_each(|waiting| waiting.looked_at = true);
+        if self.asked.due.is_some_and(|due| due <= now) {
+            self.asked.due = None;
+            let late = self.asked.look();
             self.refuse_asked(late);
         }
         match self.asked.waiting.is_empty() {
-            true => self.asked.look = None,
-            false => _ = self.asked.look.get_or_insert(now + LOOK),
+            true => self.asked.due = None,
+            false => _ = self.asked.due.get_or_insert(now + LOOK),
         }
-        self.asked.look
+        self.asked.due
     }
 
     fn refuse_asked(&mut self, asked: Vec<(EdgeRef, u32)>) {

@@ -15,6 +15,7 @@ use crate::ownership::clusters::Clusters;
 use crate::presence::control::Control;
 use crate::presence::errand::What;
 use crate::presence::frame::Events;
+use crate::presence::lapsed::Lapsed;
 use crate::presence::outbox::Updates;
 use crate::presence::survey::Inspect;
 use std::net::{IpAddr, SocketAddr};
@@ -41,6 +42,8 @@ pub enum Entry {
     Forgotten(u16, u64),
     /// Updates from this cluster may have been lost.
     Compare(u16),
+    /// Homes of another cluster.
+    Lapsed(Arc<Lapsed>),
     /// Updates of publishers of other nodes.
     Updates(Events),
     Adopt(Box<Adoption>),

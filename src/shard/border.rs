@@ -10,7 +10,7 @@ use crate::base::id::{NodeId, Seat, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
-use crate::presence::border::{self, Astray, Crossing, Entered, FAR_SESSIONS, Lapsed, Reply, Strayed};
+use crate::presence::border::{self, Astray, Crossing, Entered, FAR_SESSIONS, Reply, Strayed};
 use crate::presence::control::{Arrival, Asker, Control, SessionEvent, UserRef};
 use crate::presence::directory::Inquiry;
 use crate::presence::errand::Answer::Located;
@@ -139,14 +139,11 @@ impl Shard {
     /// It may come in, and is for this core.
     fn deliver(&mut self, now: Time, entered: Entered) {
         let missing = entered.crossing.addressee().filter(|jid| self.homes.by_name(jid).is_none()).cloned();
-        match missing {
-            None => self.deliver_here(now, entered),
-            Some(jid) if self.keeps_directory() => {
-                let cluster = self.homes.directory.cluster(&jid);
-                self.deliver_or_return(now, &jid, cluster, entered);
-            }
+        let Some(jid) = missing else { return self.deliver_here(now, entered) };
+        match self.settled(&jid) {
+            Some(cluster) => self.deliver_or_return(now, &jid, cluster, entered),
             // What the cluster that sent it knows of the name may be old, and what this one knows too.
-            Some(jid) => {
+            None => {
                 if let Err(pending) = self.gateway.wait(now, &jid, Pending::Deliver(entered), &mut self.out) {
                     self.give_up(pending);
                 }
@@ -179,6 +176,7 @@ impl Shard {
             control @ (Control::Snapshot(_) | Control::Refused { .. } | Control::Revoke { .. }) => {
                 self.heard_from_node(now, control)
             }
+            Control::Lapsed(lapsed) => self.told_by_cluster(now, lapsed),
             // It does not leave again, whosever the name is.
             control => self.control_here(now, control),
         }
@@ -195,8 +193,7 @@ impl Shard {
             Strayed::Way(name) => Pending::Way(name, cluster),
             Strayed::Directed => return,
         };
-        if self.keeps_directory() {
-            let whose = self.homes.directory.cluster(&jid);
+        if let Some(whose) = self.settled(&jid) {
             return self.go_on_with(now, pending, &jid, whose);
         }
         if let Err(pending) = self.gateway.wait(now, &jid, pending, &mut self.out) {
@@ -234,7 +231,7 @@ impl Shard {
         let own = self.out.map.cluster;
         let known = match self.keeps_directory() {
             _ if self.homes.by_name(jid).is_some() => Some(own),
-            true => Some(self.homes.directory.cluster(jid)),
+            true => self.settled(jid),
             false => self.gateway.known(jid),
         };
         match known {
@@ -242,6 +239,11 @@ impl Shard {
             Some(cluster) if cluster == 0 || cluster == own => Whose::Ours,
             Some(cluster) => Whose::Theirs(cluster),
         }
+    }
+
+    /// The cluster of a user (0: none) as the directory has it, if that is here.
+    fn settled(&self, jid: &Bare) -> Option<u16> {
+        if self.keeps_directory() { self.homes.directory.cluster(jid) } else { None }
     }
 
     /// Whether there are clusters, and this one keeps their directory.
@@ -465,32 +467,5 @@ impl Shard {
     /// Ways to users of another cluster set out again.
     pub(super) fn ways_again(&mut self, cluster: u16) {
         self.homes.ways_again(NodeId::of_cluster(cluster), &mut self.out);
-    }
-
-    /// Homes in another cluster may have forgotten who watches their users, or may be gone.
-    pub(super) fn lapsed(&mut self, now: Time, lapsed: &Lapsed) {
-        let Shard { homes, edge, out, .. } = self;
-        let (map, there) = (out.map.clone(), Seat::of_cluster(lapsed.cluster));
-        let concerns = |user: UserId| map.home(user) == there && lapsed.slots.has(user.slot());
-        if lapsed.gone {
-            homes.relays.lost(now, concerns, edge, out);
-        }
-        homes.relays.ask_again(concerns, out);
-    }
-
-    /// The other clusters hear that a node of this one is back, or gone. Each node that notices says so, by its first core.
-    pub(super) fn tell_of_homes(&mut self, node: NodeId, gone: bool) {
-        let cluster = self.out.map.cluster;
-        let others: Vec<u16> = self.out.peers.keys().filter_map(|node| node.cluster()).collect();
-        if cluster == 0 || node.cluster().is_some() || self.settings.core.0 != 0 || others.is_empty() {
-            return;
-        }
-        others.into_iter().for_each(|other| self.tell_cluster(other, node, gone));
-    }
-
-    /// Another cluster hears that a node of this one is back, or gone, or out of its reach.
-    pub(super) fn tell_cluster(&mut self, other: u16, node: NodeId, gone: bool) {
-        let lapsed = Lapsed { cluster: self.out.map.cluster, slots: self.out.map.slots_of(node), gone };
-        self.out.send(Seat::of_cluster(other), Control::Lapsed(Box::new(lapsed)));
     }
 }

@@ -171,6 +171,7 @@ impl Shard {
             self.homes.send_put_off_to(node, now, &mut self.out);
             self.homes.send_wanted_to(node, &mut self.out);
         }
+        self.send_lapsed(node);
         self.out.peers.get_mut(&node).filter(|peer| !peer.is_empty())
     }
 }

@@ -21,6 +21,7 @@ impl Shard {
                 Entry::Clusters(clusters) => self.take_clusters(now, clusters),
                 Entry::Forgotten(cluster, identity) => self.homes.forget_cluster(cluster, identity, &mut self.out),
                 Entry::Compare(cluster) => self.compare(cluster),
+                Entry::Lapsed(lapsed) => self.lapsed(now, &lapsed),
                 Entry::Updates(events) => self.each_event(&events, |shard, event| shard.update_from_node(now, event)),
                 Entry::Adopt(adoption) => self.adopt(now, *adoption),
                 Entry::Command(command) => self.command(now, *command),
@@ -159,7 +160,7 @@ impl Shard {
             Control::WayConfirmed(arrival) => self.confirm(now, arrival),
             Control::WayAgain(name) => homes.way_again(&name, out),
             Control::Astray(astray) => self.astray(now, *astray),
-            Control::Lapsed(lapsed) => self.lapsed(now, &lapsed),
+            Control::Lapsed(lapsed) => self.told_of_homes(now, lapsed),
             Control::Directory(inquiry) => self.directory(now, *inquiry),
             Control::Number(said) => self.numbering(*said),
         }

@@ -40,7 +40,9 @@ impl Shard {
 
     /// A home has something for a session.
     pub(super) fn tell(&mut self, edge: EdgeRef, event: SessionEvent) {
-        self.asked.answered(edge, request_of(&event));
+        if !self.asked.answered(edge, request_of(&event)) {
+            return;
+        }
         let Some(session) = self.edge.get(edge) else { return };
         let (conn, stream) = (session.conn, session.stream);
         self.frames.clear();

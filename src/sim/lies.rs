@@ -80,7 +80,7 @@ fn draw(env: &mut Env, here: Seat, (jid, user): (Bare, UserId), (other, other_us
         0 => {
             let kind = WayKind::Stanza(*env.random.pick(&Action::ALL).expect("there are four"));
             let (to, to_user, note) = (other, UserId::NOBODY, Note::default());
-            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }))
+            Control::Way(Box::new(Way { from: jid, from_user, to, to_user, kind, note, sequence, cluster: 0, knows: vec![] }))
         }
         1 => {
             let content =

@@ -2,16 +2,17 @@
 
 use fanal::base::id::{CoreId, NodeId, Seat, SessionId, UserId, Version, slot_of};
 use fanal::base::jid::Bare;
-use fanal::base::map::Map;
+use fanal::base::map::Slots;
 use fanal::base::time::WallClock;
 use fanal::ownership::clusters::{Cluster, Place, write_clusters, write_place};
-use fanal::presence::border::{self, Astray, Lapsed, Strayed};
+use fanal::presence::border::{self, Astray, Strayed};
 use fanal::presence::control::{
     Arrival, Asker, Content, Control, Directed, EdgeRef, Fetch, Fetched, Message, News, Note, Question, SessionEvent, Snapshot,
     Wanted, Way, WayKind, WayName,
 };
 use fanal::presence::directory::Inquiry;
 use fanal::presence::frame::Events;
+use fanal::presence::lapsed::Lapsed;
 use fanal::presence::subscription::Action;
 use fanal::wire::event::Head;
 use fanal::wire::native::{Copy, MessageKind, Show};
@@ -52,12 +53,12 @@ fn subscriptions(Users { ann, theirs, bob, ours }: &Users, presence: &[u8]) -> V
         note: Note::new("hi"),
         sequence: 3,
         cluster: 0,
-        knows: 7,
+        knows: vec![(1, 7)],
     };
     let version = Version { epoch: 1, sequence: 2 };
     let events = Events::of(Head { user: *theirs, version, session: SessionId(1), show: Show::Away, flags: 0 }, presence);
     let snapshot = Snapshot { publisher, jid: ann.clone(), subscriber, slot, nonce, events, behind: 0, revoked: vec![*ours] };
-    let lapsed = Lapsed { cluster: 2, slots: Map::alone(CoreId(0), 1).slots_of(NodeId(0)), gone: true };
+    let lapsed = Lapsed { cluster: 2, gone: true, slots: Slots::all() };
     vec![
         Control::Way(Box::new(way)),
         Control::WayDone(Box::new(Arrival { name: name.clone(), before: 4 })),

@@ -34,7 +34,7 @@ impl Homes {
         if jid.domain() != self.place.domain {
             return Err(Reason::NoSuchUser);
         }
-        let taken_by = self.directory.cluster(jid);
+        let taken_by = self.directory.holder(jid);
         if taken_by != 0 && taken_by != self.place.cluster {
             return Err(Reason::UserExists);
         }

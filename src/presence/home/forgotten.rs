@@ -102,7 +102,7 @@ impl Homes {
             self.counters.farewells += ways.len() as u64;
             let user = self.user(at).expect("looked at above");
             // Nothing that was said before they arrived will come any more.
-            let settled = ways.iter().flat_map(|way| user.settled(&way.from, |_, arrived| arrived.is_some()));
+            let settled = ways.iter().flat_map(|way| user.settled(&way.from, |way| way.arrived.is_some()));
             let settled: Vec<Write> = settled.map(|name| way_row(&name)).collect();
             if !settled.is_empty() {
                 out.commit(settled, Durability::RideAlong);
@@ -128,7 +128,7 @@ impl Homes {
                 sequence: FAREWELL,
                 cluster: 0,
                 // Nobody answers what is under way there.
-                knows: u64::MAX,
+                knows: vec![(0, u64::MAX)],
             };
             let shows = state.has(State::BARRED).then_some(WayKind::Show);
             let leaves = [Action::Unsubscribe, Action::Unsubscribed].map(WayKind::Stanza);

@@ -81,7 +81,7 @@ impl Homes {
                 let [from_user, to_user] = [from_user, to_user].map(|user| as_own(user, &self.place));
                 let note = Note { text, extensions };
                 let cluster = if from_user.cluster() == self.place.cluster { 0 } else { from_user.cluster() };
-                let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence, cluster, knows: 0 };
+                let way = Way { from: jid(from)?, from_user, to: jid(to)?, to_user, kind, note, sequence, cluster, knows: vec![] };
                 self.set_out.push((way, arrived));
             }
             Table::Messages => self.load_message(key, value)?,

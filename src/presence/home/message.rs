@@ -131,7 +131,7 @@ impl Homes {
     /// A message arrives at its recipient's home.
     pub fn message(&mut self, now: Time, mut message: Box<Message>, out: &mut Outbox) {
         self.counters.messages += 1;
-        let Some(receipt) = self.receipts.open(&message) else {
+        let Some(receipt) = self.receipts.open(now, &message) else {
             return refuse(message.asker, Reason::Overloaded, "", out);
         };
         message.receipt = receipt;

@@ -46,7 +46,8 @@ impl Once {
         way.sequence != FAREWELL && (heard.contains_key(&name) || self.is_old(&name))
     }
 
-    fn is_old(&self, name: &WayName) -> bool {
+    /// Whether a way with this number or a later one has been carried out.
+    pub fn is_old(&self, name: &WayName) -> bool {
         !self.last.is_empty() && self.last.get(&pair(name)).is_some_and(|&last| name.sequence <= last)
     }
 

@@ -18,7 +18,7 @@ use crate::presence::relay::SLOT;
 use crate::presence::user::{UnderWay, User};
 use crate::store::{Durability, Write};
 use crate::wire::event::Head;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Ways of one other cluster at one core whose senders have not said yet that they won't come again; and ways for one user that
 /// wait to be stored. At the limit: the next one from there is not taken in.
@@ -61,9 +61,10 @@ impl Homes {
     pub(super) fn has_arrived(&mut self, arrived: Option<(WayName, u64)>, out: &mut Outbox) {
         let Some((name, last)) = arrived else { return };
         self.note_heard(&name, last, out);
-        let (from, sequence, is_far) = (name.from.clone(), name.sequence, !out.map.is_certain(&name.from));
+        let is_far = !out.map.is_certain(&name.from);
         let user = self.by_name(&name.to).and_then(|at| self.user(at)).filter(|_| is_far);
-        let settled = user.map(|user| user.settled(&from, |_, before| before.is_some_and(|before| before <= sequence)));
+        let is_settled = |way: &UnderWay| way.cluster == name.cluster && way.arrived.is_some_and(|before| before <= name.sequence);
+        let settled = user.map(|user| user.settled(&name.from, is_settled));
         self.confirm(name, last, out);
         settled.into_iter().flatten().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
     }
@@ -156,7 +157,12 @@ impl Homes {
     pub(super) fn send_way(&self, mut way: Way, out: &mut Outbox) {
         let back = |sequence, cluster| WayName { from: way.to.clone(), to: way.from.clone(), sequence, cluster };
         let heard = self.heard.range(back(0, 0)..=back(u64::MAX, u16::MAX));
-        way.knows = heard.filter(|(_, last)| **last < way.sequence).map(|(name, _)| name.sequence).max().unwrap_or(0);
+        let mut knows: BTreeMap<u16, u64> = BTreeMap::new();
+        for (name, _) in heard.filter(|(_, last)| **last < way.sequence) {
+            let known = knows.entry(name.cluster).or_default();
+            *known = name.sequence.max(*known);
+        }
+        way.knows = knows.into_iter().collect();
         out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
     }
 
@@ -184,8 +190,8 @@ impl Homes {
         let is_news = self.next_way(&name.from, &name.to).is_some_and(|way| way.sequence == name.sequence);
         let kept = before > 0 && !self.has_heard_back(&name, before) && self.keep_in_mind(&name, before);
         let user = self.by_name(&name.from).and_then(|at| self.user(at)).filter(|_| !kept);
-        let is_settled =
-            |sequence, arrived: Option<u64>| sequence == name.sequence || arrived.is_some() && sequence < name.sequence;
+        let is_over = |way: &UnderWay| way.arrived.is_some() && way.cluster == name.cluster && way.sequence < name.sequence;
+        let is_settled = |way: &UnderWay| way.sequence == name.sequence || is_over(way);
         let mut settled = user.map(|user| user.settled(&name.to, is_settled)).unwrap_or_default();
         settled.retain(|settled| settled.sequence != name.sequence);
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
@@ -198,10 +204,12 @@ impl Homes {
         settled.into_iter().for_each(|name| forget_way(Box::new(name), &mut self.storing, out));
     }
 
-    /// Whether a way from the receiver of another one, with this number or a later one, has arrived already.
+    /// Whether a way from the receiver of another one, with this number or a later one, has arrived already. That it will not come
+    /// again may have been said since, and have overtaken what this is asked for.
     fn has_heard_back(&self, name: &WayName, before: u64) -> bool {
         let back = |sequence, cluster| WayName { from: name.to.clone(), to: name.from.clone(), sequence, cluster };
-        self.heard.range(back(before, 0)..=back(u64::MAX, u16::MAX)).next().is_some()
+        let mut heard = self.heard.range(back(before, 0)..=back(u64::MAX, u16::MAX));
+        self.once.is_old(&back(before, name.cluster)) || heard.any(|(heard, _)| heard.cluster == name.cluster)
     }
 
     /// A way has arrived before ways of the contact that were made without it. False: it is not known here.
@@ -247,5 +255,5 @@ fn is_left_behind(kind: WayKind, to: &Bare, out: &Outbox) -> bool {
 
 pub(super) fn sent_again(user: &User, way: &UnderWay) -> Way {
     let UnderWay { to, to_user, kind, note, sequence, .. } = way.clone();
-    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0, knows: 0 }
+    Way { from: user.jid.clone(), from_user: user.id, to, to_user, kind, note, sequence, cluster: 0, knows: vec![] }
 }

@@ -106,7 +106,7 @@ impl Plan {
             note: note.clone(),
             sequence: *next_way,
             cluster: 0,
-            knows: 0,
+            knows: Vec::new(),
         };
         self.put_way(&way, None);
         self.effects.push(Effect::Way(Box::new(way)));

@@ -2,9 +2,10 @@
 //!
 //! Lives on: the recipient's home core. Serves Z9, J10. A message is safe, and its sender told so, when no crash can lose it any
 //! more: a session has acknowledged it, or the store has it. So one that no session acknowledges in time is stored beside being
-//! given. What may be dropped without a word is safe at once. Until then whoever has asked counts on no more than that an answer
-//! is owed: of another node or cluster that is lost, it tells the sender itself (`shard::asked`, `presence::gateway`).
-//! Invariant: a message is answered once.
+//! given. What may be dropped without a word is safe at once. What can't be stored, and no session acknowledges, is refused in the
+//! end; its receiver may have it nevertheless. Until then whoever has asked counts on no more than that an answer is owed: of
+//! another node or cluster that is lost, it tells the sender itself (`shard::asked`, `presence::gateway`). Invariant: a message is
+//! answered once.
 
 use super::Homes;
 use super::change::Waits;
@@ -26,6 +27,8 @@ use std::time::Duration;
 const RECEIPTS: usize = 65_536;
 /// So long a session may take to acknowledge a message before it is stored.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// So long the sender of one that can't be stored waits for a session to acknowledge it: less than others wait for an answer.
+const MOST: Duration = Duration::from_secs(10);
 
 /// The answers that a core owes, by the messages' receipts: numbers that are not used again in the node's life.
 #[derive(Default)]
@@ -41,6 +44,8 @@ struct Owed {
     asker: Asker,
     /// Where the recipient's users are.
     slot: u16,
+    /// What can't be stored by then is refused.
+    until: Time,
 }
 
 /// A message that sessions have, and that is being stored.
@@ -53,12 +58,12 @@ pub(super) struct Given {
 
 impl Receipts {
     /// An answer is owed from now on. `None`: there is no room for another one.
-    pub fn open(&mut self, message: &Message) -> Option<u64> {
+    pub fn open(&mut self, now: Time, message: &Message) -> Option<u64> {
         if self.owed.len() >= RECEIPTS {
             return None;
         }
         self.last += 1;
-        self.owed.insert(self.last, Owed { asker: message.asker, slot: slot_of(message.to.as_str()) });
+        self.owed.insert(self.last, Owed { asker: message.asker, slot: slot_of(message.to.as_str()), until: now + MOST });
         Some(self.last)
     }
 
@@ -77,6 +82,14 @@ impl Receipts {
     pub fn refuse(&mut self, receipt: u64, reason: Reason, detail: impl Into<String>, out: &mut Outbox) {
         if let Some(owed) = self.owed.remove(&receipt) {
             refuse(owed.asker, reason, detail, out);
+        }
+    }
+
+    /// Sessions have it, and it can't be stored now: that is tried again, while its sender may wait.
+    fn not_kept(&mut self, now: Time, at: UserRef, receipt: u64, (reason, detail): (Reason, String), out: &mut Outbox) {
+        match self.owed.get(&receipt).is_some_and(|owed| owed.until > now) {
+            true => self.given(now, at, receipt, true),
+            false => self.refuse(receipt, reason, detail, out),
         }
     }
 
@@ -111,13 +124,14 @@ impl Homes {
         self.receipts.due.front().map(|(due, ..)| *due)
     }
 
-    /// What can't be stored, or may not be, is safe once it is acknowledged.
+    /// What may not be stored is safe once it is acknowledged.
     fn keep_one_given(&mut self, now: Time, at: UserRef, receipt: u64, out: &mut Outbox) {
         let may_be_kept = |message: &&Message| message.kept == 0 && may_wait(message);
         let Some(message) = self.get(at).and_then(|user| unacknowledged(user, receipt)).filter(may_be_kept) else { return };
         let (bytes, write) = (message.frame_bytes(), message.clone());
-        if self.room_to_keep(at, bytes).is_err() {
-            return;
+        if let Err(reason) = self.room_to_keep(at, bytes) {
+            let detail = format!("message {:?} to {}", write.content.id, write.to);
+            return self.receipts.not_kept(now, at, receipt, (reason, detail), out);
         }
         self.next_message += 1;
         let (kept, stamp) = (self.next_message, self.place.wall(now));
@@ -134,10 +148,10 @@ impl Homes {
     /// The store has answered about one of them.
     pub(super) fn given_is_kept(&mut self, now: Time, given: Given, result: Result<(), String>, out: &mut Outbox) {
         let Given { at, receipt, kept } = given;
-        if result.is_ok() {
+        let Err(why) = result else {
             self.counters.messages_kept += 1;
             return self.receipts.safe(receipt, out);
-        }
+        };
         let Some(user) = self.user(at) else { return };
         for message in copies(user, receipt) {
             message.kept = 0;
@@ -145,10 +159,10 @@ impl Homes {
         let mailbox = user.rare().mailbox.as_mut();
         if mailbox.and_then(|mailbox| mailbox.withdraw(kept)).is_some() {
             // The sessions that had it have ended meanwhile.
-            self.receipts.refuse(receipt, Reason::StorageFailed, result.err().unwrap_or_default(), out);
+            self.receipts.refuse(receipt, Reason::StorageFailed, why.clone(), out);
         }
         self.forget_kept(at, &[kept]);
-        self.receipts.given(now, at, receipt, true);
+        self.receipts.not_kept(now, at, receipt, (Reason::StorageFailed, why), out);
     }
 }
 

@@ -3,11 +3,13 @@
 //! Lives on: every core of a node that has links. Serves G4, M2, M4, Z2. A lane of a node is owned by the core of its number,
 //! counted around; a connection whose hello names a lane of another core is handed to that. `reach` says which nodes are found, and
 //! by which of its nodes another cluster is spoken to; `send` brings what `peers` wants said onto this core's own lanes, and
-//! `crossing` what goes to other clusters; `between` is the log-in of clusters, `numbers` who gives them numbers. Invariant:
+//! `crossing` what goes to other clusters; `between` is the log-in of clusters, `numbers` who gives them numbers, `lapsed` word
+//! of homes that are gone or back. Invariant:
 //! whatever comes by a lane concerns the node, or the cluster, that the lane is of.
 
 mod between;
 mod crossing;
+mod lapsed;
 mod nodes;
 mod numbers;
 mod reach;

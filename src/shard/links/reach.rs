@@ -11,6 +11,7 @@
 
 use super::{Lane, Shard, word};
 use crate::base::id::{CoreId, NodeId};
+use crate::base::map::Slots;
 use crate::base::random::mix;
 use crate::base::time::{Time, WallClock};
 use crate::presence::passage::BadPassage;
@@ -83,8 +84,8 @@ impl Reach {
 pub(super) struct Route {
     /// The node by which it's spoken to.
     pub used: Option<NodeId>,
-    /// Since when there is a reason to compare, and when that was done last.
-    again: bool,
+    /// Whose users there is a reason to compare, and when that was done last.
+    again: Option<Slots>,
     compared: Option<Time>,
 }
 
@@ -249,7 +250,7 @@ impl Shard {
     /// Another node of this cluster came or went, or its lane broke: what passed through it on the way from other clusters may be
     /// lost. They hear of it otherwise (`tell_clusters`).
     fn nodes_changed(&mut self) {
-        self.links.routes.values_mut().for_each(|route| route.again = true);
+        self.links.routes.values_mut().for_each(|route| route.again = Some(Slots::all()));
     }
 
     /// Tells another cluster that updates to it may have been lost.
@@ -274,7 +275,7 @@ impl Shard {
     pub(super) fn cut_off(&mut self, node: NodeId, said: &[u8]) -> Result<(), BadPassage> {
         let cluster = said.try_into().map(u16::from_le_bytes).map_err(|_| BadPassage)?;
         if self.links.routes.get(&cluster).is_some_and(|route| route.used.is_some()) {
-            self.tell_cluster(cluster, node, true);
+            self.tell_of_one_cut_off(cluster, node);
         }
         Ok(())
     }
@@ -296,24 +297,34 @@ impl Shard {
 
     /// Compares with a cluster what is kept of it, soon.
     pub(in crate::shard) fn compare(&mut self, cluster: u16) {
-        if let Some(route) = self.links.routes.get_mut(&cluster) {
-            route.again = true;
-        }
+        self.compare_slots(cluster, &Slots::all());
+    }
+
+    /// The same of these users alone.
+    pub(super) fn compare_slots(&mut self, cluster: u16, slots: &Slots) {
+        self.links.routes.entry(cluster).or_default().again.get_or_insert_default().add(slots);
     }
 
     /// Compares what there is to compare. Gives when there will be more of it.
     pub(super) fn compare_again(&mut self, now: Time) -> Option<Time> {
         let (mut due, mut next) = (Vec::new(), None);
-        for (&cluster, route) in self.links.routes.iter_mut().filter(|(_, route)| route.again) {
+        for (&cluster, route) in &mut self.links.routes {
             let at = route.compared.map_or(now, |compared| compared + COMPARE_EVERY);
-            if at <= now {
-                (route.again, route.compared) = (false, Some(now));
-                due.extend(route.used.map(|_| cluster));
-            } else {
+            if at <= now
+                && let Some(slots) = route.again.take()
+            {
+                route.compared = Some(now);
+                due.push((NodeId::of_cluster(cluster), slots));
+            } else if route.again.is_some() {
                 next = Some(next.map_or(at, |next: Time| next.min(at)));
             }
         }
-        due.into_iter().for_each(|cluster| self.compare_with(now, NodeId::of_cluster(cluster)));
+        due.retain(|(peer, _)| self.out.peers.get(peer).is_some_and(|peer| peer.found));
+        for (peer, slots) in due {
+            let map = self.out.map.clone();
+            self.homes.relays.ask_again(|user| map.home(user).node == peer && slots.has(user.slot()), &mut self.out);
+            self.work_off(now);
+        }
         next
     }
 }

@@ -66,11 +66,16 @@ impl Shard {
         let peer = self.out.peers.get_mut(&node)?;
         (peer.slow, peer.full) = (!is_ready, machine.is_pressed());
         let taken = self.peer(now, node).map(|peer| peer.take());
-        match node.cluster() {
-            Some(cluster) => return self.send_across(now, cluster, taken, machine),
-            None => self.send_inside(node, taken.unwrap_or_default(), machine),
-        }
-        None
+        let next = match node.cluster() {
+            Some(cluster) => self.send_across(now, cluster, taken, machine),
+            None => {
+                self.send_inside(node, taken.unwrap_or_default(), machine);
+                None
+            }
+        };
+        let waits = self.out.peers.get(&node).is_some_and(|peer| !peer.lapses.is_empty());
+        // Room comes with what the other end says.
+        if waits && !machine.is_pressed() { Some(now) } else { next }
     }
 
     fn send_inside(&mut self, node: NodeId, (parcels, updates): (Vec<Parcel>, Vec<u8>), machine: &mut Machine) {
