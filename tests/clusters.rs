@@ -8,7 +8,7 @@ use fanal::presence::border;
 use fanal::presence::directory::Directory;
 use fanal::presence::outbox::Parcel;
 use fanal::store::Table;
-use fanal::wire::encode::Tag;
+use fanal::wire::encode::{PresenceFields, Tag};
 use fanal::wire::native::{Access, Action, Show};
 use nodes_world::{Client, Heard, World, jid};
 use std::time::Duration;
@@ -555,6 +555,44 @@ fn z7_an_update_right_behind_a_state_is_taken_in_whichever_core_they_come_by() {
     other.updates_from_cluster(now, 1, update).unwrap();
     world.settle();
     assert_eq!(world.payloads(b), [0, 77]);
+}
+
+/// M5: a presence goes while a node asks its gateway for it, and is back before the node hears that it had gone.
+#[test]
+fn m5_a_presence_that_goes_and_comes_while_it_is_fetched_comes_whole() {
+    let mut tried = 0;
+    for (at, other) in (0..3).flat_map(|at| (3..6).map(move |other| (at, other))) {
+        let mut world = World::clusters(2, 3, 1);
+        let ((_, a), (_, b)) = friends(&mut world, (at, at), other);
+        let relays = |world: &World, node: usize| world.nodes[node].shards[0].homes.relays.count();
+        let Some(gateway) = (0..3).find(|&node| node != at && relays(&world, node) > 0) else { continue };
+        // The node says nothing: not even what it has to pass on.
+        let others = |world: &mut World| {
+            let turn = |world: &mut World, node| world.store(node) | world.rings(node) | world.links(node);
+            while (0..6).filter(|&node| node != at).fold(false, |busy, node| turn(world, node) | busy) {}
+        };
+        let slow = |world: &mut World, slow| {
+            let peers = &mut world.nodes[gateway].shards[0].out.peers;
+            peers.get_mut(&NodeId(at as u16 + 1)).expect("of the same cluster").slow = slow;
+        };
+        world.publishes(b, 20_000);
+        others(&mut world);
+        if world.fetched(gateway).0 == 0 {
+            continue;
+        }
+        slow(&mut world, true);
+        world.sets(b, &PresenceFields { resource: "desk", show: Show::Unavailable, ..Default::default() });
+        others(&mut world);
+        world.settle();
+        world.publishes(b, 21_000);
+        world.settle();
+        assert!(world.payloads(a).is_empty());
+        slow(&mut world, false);
+        world.settle();
+        assert_eq!((world.payloads(a), world.fetched(at).0), (vec![21_000], 1), "{at} {other}");
+        tried += 1;
+    }
+    assert!(tried > 0);
 }
 
 /// M5, Z13: what was lost between two clusters, or inside one, is fetched again; nobody is shown as gone meanwhile.

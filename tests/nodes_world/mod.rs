@@ -349,9 +349,13 @@ impl World {
 
     /// A presence with a payload of so many bytes. Nothing follows from it yet.
     pub fn publishes(&mut self, client: Client, payload: usize) {
-        let (payload, mut bytes) = (vec![7; payload], Vec::new());
-        let fields = PresenceFields { resource: "desk", payload: &payload, ..Default::default() };
-        self.encoder.set_presence(&mut bytes, Tag::request(0), &fields);
+        self.sets(client, &PresenceFields { resource: "desk", payload: &vec![7; payload], ..Default::default() });
+    }
+
+    /// A presence from which nothing follows yet.
+    pub fn sets(&mut self, client: Client, fields: &PresenceFields<'_>) {
+        let mut bytes = Vec::new();
+        self.encoder.set_presence(&mut bytes, Tag::request(0), fields);
         self.nodes[client.node].shards[client.core].received(self.now, client.conn, &bytes);
     }
 

@@ -67,7 +67,8 @@ impl Homes {
         let is_there = |there: &Destination| there.seat.node == node;
         let is_known = match self.by_user(publisher).and_then(|at| self.get(at)) {
             Some(user) => user.outbound.iter().any(is_there) && user.position(session).is_some(),
-            None => self.relays.state_of(publisher, session, is_there).flatten().is_some(),
+            // It may have gone here, and be back before the node hears of that.
+            None => self.relays.state_of(publisher, session, is_there).is_some(),
         };
         match out.peers.get_mut(&node).filter(|_| is_known) {
             Some(peer) => peer.wanted.add(publisher, session),

@@ -177,10 +177,11 @@ impl Homes {
         self.send_newest(Seat { node, core: out.map.here.core }, put_off, now, out);
     }
 
-    /// Sends another node the newest of what it has heard of by reference, as much as may go in one turn.
+    /// Sends another node the newest of what it has heard of by reference, as much as may go in one turn. What has gone is not owed
+    /// any more when the node has been told so; while that is put off it is, for it may be back before that, by reference.
     pub fn send_wanted_to(&mut self, node: NodeId, out: &mut Outbox) {
         let (mut frame, mut bytes) = (Vec::new(), 0);
-        let Some(peer) = out.peers.get_mut(&node) else { return };
+        let Some(peer) = out.peers.get_mut(&node).filter(|peer| peer.put_off.is_empty()) else { return };
         for _ in 0..peer.wanted.begin_round() {
             let Some((user, session)) = (bytes < WHOLE_BYTES).then(|| peer.wanted.take_one()).flatten() else { return };
             let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
