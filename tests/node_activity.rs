@@ -74,16 +74,21 @@ fn xep_0352_an_inactive_session_gets_messages_and_then_the_newest_of_each_sender
     });
 }
 
+/// A phone that nobody looks at, while another session of its user has gone; and one that has just come.
+fn phone_that_has_missed_an_end(node: &TestNode) -> (Client, Client) {
+    let (mut phone, mut desk) = (node.user("bob@localhost", "phone"), node.user("bob@localhost", "desk"));
+    available(&mut phone);
+    status(&mut desk, "here");
+    assert_eq!(seen(&mut phone), ["here"]);
+    phone.set_active(false).unwrap();
+    desk.log_out("").unwrap();
+    (phone, node.user("bob@localhost", "tablet"))
+}
+
 #[test]
 fn an_own_session_that_went_meanwhile_is_seen_to_have_gone() {
     on_one_and_two_cores(|node| {
-        let (mut phone, mut desk) = (node.user("bob@localhost", "phone"), node.user("bob@localhost", "desk"));
-        available(&mut phone);
-        status(&mut desk, "here");
-        assert_eq!(seen(&mut phone), ["here"]);
-        phone.set_active(false).unwrap();
-        desk.log_out("").unwrap();
-        let mut tablet = node.user("bob@localhost", "tablet");
+        let (mut phone, mut tablet) = phone_that_has_missed_an_end(node);
         status(&mut tablet, "brief");
         tablet.log_out("").unwrap();
         assert_eq!(seen(&mut phone), [""; 0]);
@@ -95,13 +100,7 @@ fn an_own_session_that_went_meanwhile_is_seen_to_have_gone() {
 #[test]
 fn who_asks_while_nobody_looks_has_heard_of_all_who_are_there_and_of_those_who_went() {
     on_one_and_two_cores(|node| {
-        let (mut phone, mut desk) = (node.user("bob@localhost", "phone"), node.user("bob@localhost", "desk"));
-        available(&mut phone);
-        status(&mut desk, "here");
-        assert_eq!(seen(&mut phone), ["here"]);
-        phone.set_active(false).unwrap();
-        desk.log_out("").unwrap();
-        let mut tablet = node.user("bob@localhost", "tablet");
+        let (mut phone, mut tablet) = phone_that_has_missed_an_end(node);
         status(&mut tablet, "asked about");
         phone.probe("bob@localhost").unwrap();
         assert_eq!(seen(&mut phone), ["asked about", ""]);
