@@ -8,7 +8,7 @@ use fanal::presence::border;
 use fanal::presence::directory::Directory;
 use fanal::presence::outbox::Parcel;
 use fanal::store::Table;
-use fanal::wire::encode::{PresenceFields, Tag};
+use fanal::wire::encode::Tag;
 use fanal::wire::native::{Access, Action, Show};
 use nodes_world::{Client, Heard, World, jid};
 use std::time::Duration;
@@ -16,17 +16,6 @@ use std::time::Duration;
 /// Two clusters of two nodes each: 0 and 1 are of the first, which keeps the directory, 2 and 3 of the second.
 fn two(cores: u16) -> World {
     World::clusters(2, 2, cores)
-}
-
-/// A user of each of two nodes, who see each other; one of them is connected to another node of the user's cluster.
-fn friends(world: &mut World, (one, at): (usize, usize), other: usize) -> ((String, Client), (String, Client)) {
-    let (ann, bob) = (world.name_on(one, 0), world.name_on(other, 0));
-    let (a, b) = (world.online(at, &ann), world.online(other, &bob));
-    world.subscribes((&ann, a), (&bob, b));
-    world.subscribes((&bob, b), (&ann, a));
-    world.seen(a);
-    world.seen(b);
-    ((ann, a), (bob, b))
 }
 
 /// Destinations in the outbound tables of a cluster, and relays.
@@ -41,7 +30,7 @@ fn z8_users_of_two_clusters_subscribe_to_and_see_each_other() {
     for cores in [1, 2] {
         for (one, at, other) in [(0, 0, 2), (0, 1, 3), (1, 0, 2), (1, 1, 3), (2, 3, 0)] {
             let mut world = two(cores);
-            let ((_, ann), (_, bob)) = friends(&mut world, (one, at), other);
+            let ((_, ann), (_, bob)) = world.friends((one, at), (other, other));
             world.shows(ann, Show::Away);
             assert_eq!(world.seen(bob), [Show::Away], "{cores} cores, {one} at {at}, {other}");
             world.shows(bob, Show::DoNotDisturb);
@@ -83,7 +72,7 @@ fn z6_an_update_crosses_to_a_cluster_once_however_many_subscribers_it_has_there(
 #[test]
 fn z8_who_unsubscribes_is_out_of_both_tables() {
     let mut world = two(2);
-    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1), 2);
+    let ((ann, a), (bob, b)) = world.friends((0, 1), (2, 2));
     assert_ne!(tables(&world, 1), tables(&two(2), 1));
     world.subscription(a, Action::Unsubscribe, &bob);
     world.subscription(b, Action::Unsubscribe, &ann);
@@ -99,7 +88,7 @@ fn z8_who_unsubscribes_is_out_of_both_tables() {
 #[test]
 fn z8_who_is_revoked_hears_nothing_more_and_others_of_that_cluster_do() {
     let mut world = two(2);
-    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1), 2);
+    let ((ann, a), (bob, b)) = world.friends((0, 1), (2, 2));
     let other = world.name_on(3, 5);
     let c = world.online(3, &other);
     world.subscribes((&other, c), (&ann, a));
@@ -114,11 +103,11 @@ fn z8_who_is_revoked_hears_nothing_more_and_others_of_that_cluster_do() {
 #[test]
 fn z3_the_directory_is_asked_once_for_each_user() {
     let mut world = two(1);
-    let _ = friends(&mut world, (2, 2), 0);
+    let _ = world.friends((2, 2), (0, 0));
     let located = |world: &World| world.nodes.iter().flat_map(|node| &node.shards).map(|s| s.homes.directory.located).sum::<u64>();
     let before = located(&world);
     assert_eq!(before, 1, "the directory's own cluster asks itself");
-    let ((_, a), (_, b)) = friends(&mut world, (2, 3), 1);
+    let ((_, a), (_, b)) = world.friends((2, 3), (1, 1));
     assert_eq!(located(&world), before + 1, "another user");
     world.shows(a, Show::Away);
     assert_eq!(world.seen(b), [Show::Away]);
@@ -146,7 +135,7 @@ fn z1_who_lives_with_the_directory_is_found_before_it_has_been_told() {
 #[test]
 fn z13_what_happened_while_two_clusters_were_apart_is_made_good() {
     let mut world = two(2);
-    let ((ann, a), (_, b)) = friends(&mut world, (0, 1), 2);
+    let ((ann, a), (_, b)) = world.friends((0, 1), (2, 2));
     world.cut_clusters(1, 2);
     world.shows(a, Show::Away);
     world.shows(a, Show::DoNotDisturb);
@@ -251,7 +240,7 @@ fn z13_ways_that_a_full_lane_does_not_take_come_when_it_has_room() {
 fn z9_messages_go_to_the_cluster_and_node_of_their_receiver_and_errors_come_back() {
     for cores in [1, 2] {
         let mut world = two(cores);
-        let ((ann, a), (bob, b)) = friends(&mut world, (0, 1), 3);
+        let ((ann, a), (bob, b)) = world.friends((0, 1), (3, 3));
         world.writes(a, &bob, "hello");
         let from = format!("{}/desk", jid(&ann));
         assert_eq!((world.heard(b), world.heard(a)), (vec![Heard::Message(from, b"hello".to_vec())], vec![Heard::Done]));
@@ -273,7 +262,7 @@ fn z9_messages_go_to_the_cluster_and_node_of_their_receiver_and_errors_come_back
 #[test]
 fn z9_questions_documents_and_directed_presence_cross() {
     let mut world = two(2);
-    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1), 3);
+    let ((ann, a), (bob, b)) = world.friends((0, 1), (3, 3));
     let bobs = jid(&bob);
     world.say(a, |encoder, out| encoder.interests(out, Tag::request(7), &["mood"]));
     world.heard(a);
@@ -300,7 +289,7 @@ fn z9_questions_documents_and_directed_presence_cross() {
 fn z8_an_account_that_is_removed_is_gone_from_both_ends_and_the_directory() {
     for (one, other) in [(0, 2), (2, 0)] {
         let mut world = two(2);
-        let ((ann, a), (_, b)) = friends(&mut world, (one, one), other);
+        let ((ann, a), (_, b)) = world.friends((one, one), (other, other));
         world.say(a, |encoder, out| encoder.account_remove(out, Tag::request(7)));
         assert_eq!(world.seen(b), [Show::Unavailable]);
         assert_eq!((tables(&world, 1), tables(&world, 2)), ((0, 0), (0, 0)));
@@ -391,7 +380,7 @@ fn z13_after_a_cut_only_what_changed_is_told() {
 fn z7_an_update_that_can_not_be_passed_on_at_once_is_asked_for_when_it_can() {
     let mut world = two(2);
     // Bob's gateway is node 1 of the first cluster, and what his node sends comes to node 0.
-    let ((_, a), (_, b)) = friends(&mut world, (1, 1), 3);
+    let ((_, a), (_, b)) = world.friends((1, 1), (3, 3));
     world.cut(0, 1);
     world.shows(b, Show::Away);
     world.shows(b, Show::Chat);
@@ -412,7 +401,7 @@ fn z7_an_update_that_can_not_be_passed_on_at_once_is_asked_for_when_it_can() {
 #[test]
 fn z13_the_users_of_another_clusters_lost_node_go_once_and_come_back_with_it() {
     let mut world = two(2);
-    let ((ann, _), (_, b)) = friends(&mut world, (0, 0), 2);
+    let ((ann, _), (_, b)) = world.friends((0, 0), (2, 2));
     world.kill(0);
     assert_eq!(world.seen(b), [Show::Unavailable], "exactly once");
     world.revive(0, 2);
@@ -477,7 +466,7 @@ fn z1_without_the_directory_known_users_are_reached_and_others_are_refused() {
 #[test]
 fn z9_who_waits_for_a_cluster_that_is_lost_is_told() {
     let mut world = two(1);
-    let ((_, a), (bob, b)) = friends(&mut world, (2, 2), 0);
+    let ((_, a), (bob, b)) = world.friends((2, 2), (0, 0));
     world.heard(a);
     world.cut_clusters(1, 2);
     world.writes(a, &bob, "hello");
@@ -490,38 +479,6 @@ fn z9_who_waits_for_a_cluster_that_is_lost_is_told() {
     world.writes(a, &bob, "hello");
     world.heard(b);
     assert_eq!(world.heard(a).last(), Some(&Heard::Done));
-}
-
-/// M5: it crosses the border once, and goes once to each node behind it; each is told by reference and asks.
-#[test]
-fn m5_a_long_presence_is_fetched_once_by_a_cluster_and_once_by_each_of_its_nodes() {
-    for cores in [1, 2] {
-        let mut world = two(cores);
-        let ann = world.name_on(0, 0);
-        let a = world.online(1, &ann);
-        let mut subscribers = Vec::new();
-        for nth in 0..10 {
-            let node = 2 + nth % 2;
-            let name = world.name_on(node, nth / 2);
-            let client = world.online(node, &name);
-            world.subscribes((&name, client), (&ann, a));
-            world.seen(client);
-            subscribers.push(client);
-        }
-        for (payload, times, least) in [(20_000, 1, 40_000), (1000, 0, 2000), (30_000, 1, 60_000)] {
-            let before = [0, 2, 3].map(|node| world.fetched(node));
-            let bytes = world.bytes;
-            // From where she is connected to where her home is, it goes whole.
-            world.publishes(a, payload);
-            world.settle();
-            let after = [0, 2, 3].map(|node| world.fetched(node));
-            assert!(subscribers.iter().all(|client| world.payloads(*client) == [payload]), "{cores} cores, {payload}");
-            let more = |node: usize| (after[node].0 - before[node].0, after[node].1 - before[node].1);
-            assert_eq!((more(0), more(1).0 + more(2).0, more(1).1 + more(2).1), ((0, times), 2 * times, times));
-            let bytes = world.bytes - bytes;
-            assert!((least..least + 2 * payload + 2000).contains(&bytes), "{bytes} for {payload}");
-        }
-    }
 }
 
 /// Z7: a state and an update right behind it may come by a core that they are not for. They are taken in one behind the other.
@@ -555,65 +512,4 @@ fn z7_an_update_right_behind_a_state_is_taken_in_whichever_core_they_come_by() {
     other.updates_from_cluster(now, 1, update).unwrap();
     world.settle();
     assert_eq!(world.payloads(b), [0, 77]);
-}
-
-/// M5: a presence goes while a node asks its gateway for it, and is back before the node hears that it had gone.
-#[test]
-fn m5_a_presence_that_goes_and_comes_while_it_is_fetched_comes_whole() {
-    let mut tried = 0;
-    for (at, other) in (0..3).flat_map(|at| (3..6).map(move |other| (at, other))) {
-        let mut world = World::clusters(2, 3, 1);
-        let ((_, a), (_, b)) = friends(&mut world, (at, at), other);
-        let relays = |world: &World, node: usize| world.nodes[node].shards[0].homes.relays.count();
-        let Some(gateway) = (0..3).find(|&node| node != at && relays(&world, node) > 0) else { continue };
-        // The node says nothing: not even what it has to pass on.
-        let others = |world: &mut World| {
-            let turn = |world: &mut World, node| world.store(node) | world.rings(node) | world.links(node);
-            while (0..6).filter(|&node| node != at).fold(false, |busy, node| turn(world, node) | busy) {}
-        };
-        let slow = |world: &mut World, slow| {
-            let peers = &mut world.nodes[gateway].shards[0].out.peers;
-            peers.get_mut(&NodeId(at as u16 + 1)).expect("of the same cluster").slow = slow;
-        };
-        world.publishes(b, 20_000);
-        others(&mut world);
-        if world.fetched(gateway).0 == 0 {
-            continue;
-        }
-        slow(&mut world, true);
-        world.sets(b, &PresenceFields { resource: "desk", show: Show::Unavailable, ..Default::default() });
-        others(&mut world);
-        world.settle();
-        world.publishes(b, 21_000);
-        world.settle();
-        assert!(world.payloads(a).is_empty());
-        slow(&mut world, false);
-        world.settle();
-        assert_eq!((world.payloads(a), world.fetched(at).0), (vec![21_000], 1), "{at} {other}");
-        tried += 1;
-    }
-    assert!(tried > 0);
-}
-
-/// M5, Z13: what was lost between two clusters, or inside one, is fetched again; nobody is shown as gone meanwhile.
-#[test]
-fn m5_what_is_lost_on_its_way_between_clusters_is_fetched_again() {
-    let mut world = two(2);
-    // Bob's gateway is node 1 of the first cluster, and what his node sends comes to node 0.
-    let ((_, a), (_, b)) = friends(&mut world, (1, 1), 3);
-    for cut in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3)] {
-        for (nth, payload) in [20_000, 21_000].into_iter().enumerate() {
-            world.publishes(b, payload);
-            if nth == 0 {
-                world.cut(cut.0, cut.1);
-            }
-            world.settle();
-        }
-        for shard in world.nodes.iter_mut().flat_map(|node| &mut node.shards) {
-            shard.out.peers.values_mut().for_each(|peer| _ = std::mem::take(&mut peer.wanted));
-        }
-        world.heal(cut.0, cut.1);
-        let heard = world.payloads(a);
-        assert!(heard.last() == Some(&21_000) && !heard.contains(&0), "{cut:?}: {heard:?}");
-    }
 }

@@ -14,23 +14,12 @@ use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Ann and Bob, whose homes are on nodes 1 and 2, see each other.
-fn friends(world: &mut World, at: (usize, usize)) -> ((String, Client), (String, Client)) {
-    let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
-    let (a, b) = (world.online(at.0, &ann), world.online(at.1, &bob));
-    world.subscribes((&ann, a), (&bob, b));
-    world.subscribes((&bob, b), (&ann, a));
-    world.seen(a);
-    world.seen(b);
-    ((ann, a), (bob, b))
-}
-
 #[test]
 fn m2_users_see_each_other_whichever_nodes_they_live_on_and_connect_to() {
     for cores in [1, 2, 3] {
         for at in [(0, 1), (1, 0), (0, 0), (1, 1), (2, 2)] {
             let mut world = World::new(3, cores);
-            let ((_, ann), (_, bob)) = friends(&mut world, at);
+            let ((_, ann), (_, bob)) = world.friends((0, at.0), (1, at.1));
             world.shows(ann, Show::Away);
             assert_eq!(world.seen(bob), [Show::Away], "{cores} cores, {at:?}");
             world.shows(bob, Show::DoNotDisturb);
@@ -126,7 +115,7 @@ fn m4_an_update_crosses_to_a_node_once_however_many_subscribers_it_has_there() {
 #[test]
 fn who_is_revoked_hears_nothing_more_on_another_node() {
     let mut world = World::new(2, 2);
-    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1));
+    let ((ann, a), (bob, b)) = world.friends((0, 0), (1, 1));
     let other = world.name_on(1, 1);
     let c = world.online(1, &other);
     world.subscribes((&other, c), (&ann, a));
@@ -140,7 +129,7 @@ fn who_is_revoked_hears_nothing_more_on_another_node() {
 #[test]
 fn what_happened_while_two_nodes_were_apart_is_made_good_once_they_meet_again() {
     let mut world = World::new(2, 2);
-    let ((ann, a), (_, b)) = friends(&mut world, (0, 1));
+    let ((ann, a), (_, b)) = world.friends((0, 0), (1, 1));
     world.cut(0, 1);
     world.shows(a, Show::Away);
     world.shows(a, Show::DoNotDisturb);
@@ -160,7 +149,7 @@ fn what_happened_while_two_nodes_were_apart_is_made_good_once_they_meet_again() 
 #[test]
 fn z13_the_users_of_a_lost_node_are_shown_as_gone_once_and_come_back_with_it() {
     let mut world = World::new(2, 2);
-    let ((ann, _), (bob, _)) = friends(&mut world, (0, 1));
+    let ((ann, _), (bob, _)) = world.friends((0, 0), (1, 1));
     world.kill(0);
     let watcher = world.online(1, &bob);
     world.seen(watcher);
@@ -248,7 +237,7 @@ fn z9_nobody_waits_for_an_answer_for_ever() {
 
 /// Ann wants to hear of moods; Bob, at the other node, and Cleo, at hers, have one each. She hears of Cleo's.
 fn moods(world: &mut World) -> (Client, Heard) {
-    let ((ann, a), (_, b)) = friends(world, (0, 1));
+    let ((ann, a), (_, b)) = world.friends((0, 0), (1, 1));
     let cleo = world.name_on(0, 5);
     let c = world.online(0, &cleo);
     world.subscribes((&ann, a), (&cleo, c));
@@ -299,7 +288,7 @@ fn m2_what_documents_say_is_asked_again_when_no_answer_comes() {
 #[test]
 fn z8_what_was_said_before_a_request_came_is_no_answer_to_it() {
     let mut world = World::new(2, 1);
-    let ((ann, a), (bob, b)) = friends(&mut world, (0, 1));
+    let ((ann, a), (bob, b)) = world.friends((0, 0), (1, 1));
     world.cut(0, 1);
     [Action::Unsubscribe, Action::Subscribe].into_iter().for_each(|action| world.subscription(b, action, &ann));
     world.subscription(b, Action::Unsubscribed, &ann);
@@ -419,7 +408,7 @@ fn referred(world: &mut World, ann: Client, payload: usize) {
 #[test]
 fn m5_a_newer_presence_takes_the_place_of_one_that_is_being_fetched() {
     let mut world = World::new(2, 1);
-    let ((_, a), (_, b)) = friends(&mut world, (0, 1));
+    let ((_, a), (_, b)) = world.friends((0, 0), (1, 1));
     let bytes = world.bytes;
     referred(&mut world, a, 20_000);
     referred(&mut world, a, 21_000);
@@ -439,7 +428,7 @@ fn m5_a_newer_presence_takes_the_place_of_one_that_is_being_fetched() {
 #[test]
 fn m5_a_presence_that_is_lost_on_its_way_is_fetched_again_and_what_did_not_change_is_not() {
     let mut world = World::new(2, 2);
-    let ((_, a), (_, b)) = friends(&mut world, (0, 1));
+    let ((_, a), (_, b)) = world.friends((0, 0), (1, 1));
     referred(&mut world, a, 20_000);
     world.cut(0, 1);
     world.settle();
@@ -461,7 +450,7 @@ fn m5_a_presence_that_is_lost_on_its_way_is_fetched_again_and_what_did_not_chang
 #[test]
 fn m5_who_is_lost_while_a_presence_is_fetched_is_shown_as_gone_once_and_comes_back() {
     let mut world = World::new(2, 2);
-    let ((ann, a), (_, b)) = friends(&mut world, (0, 1));
+    let ((ann, a), (_, b)) = world.friends((0, 0), (1, 1));
     referred(&mut world, a, 20_000);
     world.kill(0);
     assert_eq!(world.seen(b), [Show::Unavailable]);
@@ -476,7 +465,7 @@ fn m5_who_is_lost_while_a_presence_is_fetched_is_shown_as_gone_once_and_comes_ba
 #[test]
 fn m5_over_a_slow_link_the_newest_is_fetched_when_there_is_room() {
     let mut world = World::new(2, 1);
-    let ((_, a), (_, b)) = friends(&mut world, (0, 1));
+    let ((_, a), (_, b)) = world.friends((0, 0), (1, 1));
     let slow = |world: &mut World, slow| world.nodes[0].shards[0].out.peers.values_mut().for_each(|peer| peer.slow = slow);
     referred(&mut world, a, 20_000);
     slow(&mut world, true);

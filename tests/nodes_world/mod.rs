@@ -342,6 +342,17 @@ impl World {
         self.subscription(publisher.1, Action::Subscribed, watcher.0);
     }
 
+    /// Ann and Bob, who see each other: of each the home, and the node of the same cluster that they are connected to.
+    pub fn friends(&mut self, (ann, at): (usize, usize), (bob, there): (usize, usize)) -> ((String, Client), (String, Client)) {
+        let (ann, bob) = (self.name_on(ann, 0), self.name_on(bob, 0));
+        let (a, b) = (self.online(at, &ann), self.online(there, &bob));
+        self.subscribes((&ann, a), (&bob, b));
+        self.subscribes((&bob, b), (&ann, a));
+        self.seen(a);
+        self.seen(b);
+        ((ann, a), (bob, b))
+    }
+
     pub fn shows(&mut self, client: Client, show: Show) {
         let fields = PresenceFields { resource: "desk", show, ..Default::default() };
         self.say(client, |encoder, out| encoder.set_presence(out, Tag::request(0), &fields));
