@@ -61,13 +61,13 @@ impl Homes {
         out.send(seat, Control::Compared { place, number, count });
     }
 
-    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has gone, its
+    /// Another node has heard of a session's presence by reference, and wants the whole of it. If the session has ended, its
     /// farewell is under way; if the node does not watch it any more, nothing is owed.
     pub fn obtain(&mut self, publisher: UserId, session: SessionId, node: NodeId, out: &mut Outbox) {
         let is_there = |there: &Destination| there.seat.node == node;
         let is_known = match self.by_user(publisher).and_then(|at| self.get(at)) {
             Some(user) => user.outbound.iter().any(is_there) && user.position(session).is_some(),
-            // It may have gone here, and be back before the node hears of that.
+            // To a relay it may be gone and come back, before the node hears of that.
             None => self.relays.state_of(publisher, session, is_there).is_some(),
         };
         match out.peers.get_mut(&node).filter(|_| is_known) {
