@@ -107,6 +107,33 @@ fn z4_before_a_node_knows_the_owners_all_waits_and_not_for_ever() {
     }
 }
 
+/// Z4: a node's cores hear of owners together, and of another node one after the other.
+#[test]
+fn z4_what_is_for_a_slot_without_an_owner_waits_until_this_core_has_found_who_looks_after_it() {
+    for cores in [1, 2] {
+        let mut world = World::new(2, cores);
+        let (ann, bob) = (world.name_on(1, 0), world.name_on(1, 1));
+        let (owners, (slot, open)) = (world.owners.clone(), without(&world, &ann));
+        let b = world.online(1, &bob);
+        world.heard(b);
+        world.cut(0, 1);
+        world.lose(0, 1);
+        (0..2).for_each(|node| tell(&mut world, node, &open, 1));
+        world.writes(b, &ann, "are you there?");
+        assert_eq!(world.heard(b), []);
+        world.heal(0, 1);
+        assert_eq!(world.heard(b), [Heard::Error(3)], "who looks after the slot has nobody in it");
+        world.cut(0, 1);
+        world.lose(0, 1);
+        (0..2).for_each(|node| tell(&mut world, node, &open, 1));
+        let a = world.online(1, &ann);
+        assert_eq!((world.heard(a), wanted(&mut world, 1)), (vec![Heard::Other], [slot].into()), "the hello alone");
+        world.heal(0, 1);
+        (0..2).for_each(|node| tell(&mut world, node, &owners, 1));
+        assert_eq!((world.heard(a), users(&world)), (vec![Heard::Other], vec![0, 2]), "it's in");
+    }
+}
+
 /// Z7: the steward is the gateway for other clusters' users in slots without owners, until they have some.
 #[test]
 fn z7_a_gateway_moves_with_its_slot() {

@@ -46,6 +46,8 @@ pub enum Word {
 pub(super) struct Waiting {
     /// Until when, in order.
     controls: VecDeque<(Time, Control)>,
+    /// Who looks after slots without owners, whether this core has found it or not.
+    steward: NodeId,
     /// Slots that have been asked for.
     wanted: BTreeSet<u16>,
     /// Something that nobody waits for was given up.
@@ -66,18 +68,14 @@ impl Shard {
     pub(super) fn set_owners(&mut self, now: Time, owners: Arc<[NodeId]>, steward: NodeId) {
         let before = self.out.map.clone();
         self.out.map.set_owners(owners);
-        self.out.map.set_steward(steward);
+        self.waiting.steward = steward;
+        self.go_by_steward();
         let map = self.out.map.clone();
         self.waiting.wanted.retain(|&slot| !map.is_owned(slot));
         let gained = map.gained_since(&before);
         self.homes.arrive(now, &mut self.edge, &mut self.out);
         self.clusters_loaded(now);
-        for (until, control) in std::mem::take(&mut self.waiting.controls) {
-            match control.slot().filter(|&slot| map.is_known(slot) && !self.comes_too_early(&control)) {
-                Some(slot) => self.out.send(map.home_of_slot(slot), control),
-                None => self.waiting.controls.push_back((until, control)),
-            }
-        }
+        self.send_waiting();
         let Shard { homes, out, waiting, .. } = self;
         let missed = std::mem::take(&mut waiting.missed);
         let moves = |user: UserId| before.home(user).node != map.home(user).node;
@@ -99,6 +97,32 @@ impl Shard {
             self.tell_of_homes(map.here.node, false);
         }
         self.work_off(now);
+    }
+
+    /// The steward is another node that this core has found now.
+    pub(super) fn steward_found(&mut self, node: NodeId) {
+        if self.waiting.steward == node {
+            self.go_by_steward();
+            self.send_waiting();
+        }
+    }
+
+    /// One that this core has not found yet can't be told anything: what is for slots without owners waits. The thread that
+    /// speaks of owners hears of other nodes by whichever core found them first.
+    fn go_by_steward(&mut self) {
+        let Shard { waiting, out, .. } = self;
+        let is_found = waiting.steward == out.map.here.node || out.peers.get(&waiting.steward).is_some_and(|peer| peer.found);
+        out.map.set_steward(if is_found { waiting.steward } else { NodeId::default() });
+    }
+
+    /// What waits goes on if it's known where to.
+    fn send_waiting(&mut self) {
+        for (until, control) in std::mem::take(&mut self.waiting.controls) {
+            match control.slot().filter(|&slot| self.out.map.is_known(slot) && !self.comes_too_early(&control)) {
+                Some(slot) => self.out.send(self.out.map.home_of_slot(slot), control),
+                None => self.waiting.controls.push_back((until, control)),
+            }
+        }
     }
 
     /// Rows of users who are to live here, as another node has left them.

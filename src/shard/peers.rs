@@ -20,6 +20,7 @@ impl Shard {
     pub fn peer_found(&mut self, now: Time, node: NodeId, cores: u16) {
         self.out.map.set_cores(node, cores);
         self.out.peers.entry(node).or_default().found = true;
+        self.steward_found(node);
         self.homes.ways_again(node, &mut self.out);
         self.homes.documents_again(node, &mut self.out);
         if let Some(cluster) = node.cluster() {
