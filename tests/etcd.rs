@@ -66,6 +66,12 @@ impl Ledger {
         self.wait(&format!("{node} hears {event:?}"), |nodes| nodes.get(&node).is_some_and(|heard| heard.events.contains(event)));
     }
 
+    /// A node that has joined may not have heard yet that another one has.
+    fn wait_until_known(&self, node: u16, other: u16) {
+        let is_other = |event: &Event| matches!(event, Event::Member(member) if member.node == NodeId(other));
+        self.wait(&format!("{node} knows {other}"), |nodes| nodes[&node].events.iter().any(is_other));
+    }
+
     fn wait_for_away(&self, node: u16) {
         let is_away = |event: &Event| matches!(event, Event::Away(_));
         self.wait(&format!("{node} hears that etcd is away"), |nodes| nodes[&node].events.iter().any(is_away));
@@ -119,6 +125,7 @@ fn z1_m1_members_have_numbers_of_their_own_and_the_fewest_users_decide_also_afte
     intruder.stop();
     ledger.nodes.lock().unwrap().remove(&102);
 
+    ledger.wait_until_known(1, 2);
     command_all(&one, [Command::Report { users: 100, free: 0 }]);
     command_all(&one, (0..50).map(Command::Assign));
     assert_eq!(ledger.wait_for_owners(0..50), BTreeMap::from([(2, 50)]));
@@ -169,10 +176,7 @@ fn r7_a_node_cut_off_is_fenced_before_another_takes_over_under_higher_epochs_and
     let (ledger, way) = (Arc::new(Ledger::default()), Way::to(server.address()));
     let (one, two) = (start(&ledger, server.address(), (1, 1), true), start(&ledger, way.address, (2, 2), true));
     ledger.wait("both join", |nodes| has_joined(nodes, 1) && has_joined(nodes, 2));
-    ledger.wait("they know each other", |nodes| {
-        let is_two = |event: &Event| matches!(event, Event::Member(member) if member.node == NodeId(2));
-        nodes[&1].events.iter().any(is_two)
-    });
+    ledger.wait_until_known(1, 2);
     command_all(&one, (200..300).map(Command::Assign));
     let before = ledger.wait_for_owners(200..300);
     assert!(before[&1] == 50 && before[&2] == 50, "{before:?}");

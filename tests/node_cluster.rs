@@ -3,6 +3,7 @@
 
 mod support;
 
+use fanal::admin::Refusal;
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Link, Secret};
 use fanal::base::id::NodeId;
@@ -65,7 +66,7 @@ impl Cluster {
             let jid = Bare::new(&format!("u{}@localhost", self.names)).unwrap();
             self.controls[0]
                 .add_user(&jid, None)
-                .or_else(|why| if why.contains("can't be reached") { Ok(()) } else { Err(why) })
+                .or_else(|why| if matches!(why, Refusal::Unavailable(_)) { Ok(()) } else { Err(why) })
                 .unwrap();
             if self.controls[node].users(None, 1000, Some(node as u16 + 1)).unwrap().users.iter().any(|line| line.jid == jid) {
                 return jid.to_string();

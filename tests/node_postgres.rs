@@ -3,6 +3,7 @@
 
 mod support;
 
+use fanal::admin::client::{Client as Admin, ClientError};
 use fanal::base::config::{Config, DatabaseUrl, StoreKind};
 use fanal::base::reason::Reason;
 use fanal::client::{Client, Error};
@@ -68,7 +69,9 @@ fn m3_presence_goes_on_while_the_database_is_away_and_what_must_be_durable_is_re
     let (dir, database, proxy) = (tempfile::tempdir().unwrap(), server.new_database(), Proxy::to(server));
     let mut config = on_postgres(&proxy.url(&database), &dir);
     config.store.timeout_ms = 1_000;
-    let node = TestNode::start(&config);
+    config.listen.admin = "127.0.0.1:0".parse().unwrap();
+    let mut node = TestNode::start(&config);
+    let admin = Admin::new(node.0.as_mut().unwrap().start_admin(&config).unwrap(), None);
     let (mut alice, mut bob) = (node.user("alice@localhost", "a"), node.user("bob@localhost", "b"));
     subscribe(&mut alice, &mut bob);
     available(&mut alice);
@@ -82,6 +85,10 @@ fn m3_presence_goes_on_while_the_database_is_away_and_what_must_be_durable_is_re
         other => panic!("{other:?}"),
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    match admin.add_user("erin@localhost", None) {
+        Err(ClientError::Refused { status: 503, error, .. }) => assert!(error.contains("could not be written"), "{error}"),
+        other => panic!("{other:?}"),
+    }
     status(&mut bob, "away");
     hears(&mut alice, "away");
     proxy.set(Way::Open);

@@ -2,6 +2,7 @@
 
 mod support;
 
+use fanal::admin::client::{Client as Admin, ClientError};
 use fanal::base::config::cluster::Peer;
 use fanal::base::config::{Config, Coordination, DatabaseUrl, Secret, StoreKind};
 use fanal::base::reason::Reason;
@@ -171,7 +172,7 @@ fn is_taken_over(mut trio: Trio, lost: usize) {
     [&mut b, &mut c].into_iter().for_each(|client| sees(client, Show::Away));
     sees(&mut a, Show::Chat);
     drop(trio.log_in(other, &dan));
-    let all = fanal::admin::client::Client::new(trio.node(one).admin, None).users(None, 1_000, None).unwrap();
+    let all = Admin::new(trio.node(one).admin, None).users(None, 1_000, None).unwrap();
     let named: BTreeSet<&str> = all.users.iter().map(|user| &*user.jid).collect();
     assert!([&ann, &bob, &cara, &dan].iter().all(|jid| named.contains(jid.as_str())), "{named:?}");
     assert_eq!(all.missing, [0u16; 0], "nobody's users are missing without a node that has none");
@@ -232,6 +233,10 @@ fn m3_users_are_taken_over_once_the_database_is_back() {
         Err(Error::Refused(refusal)) => assert_eq!(refusal.reason(), Some(Reason::StorageFailed)),
         other => panic!("{other:?}"),
     }
+    match Admin::new(trio.node(0).admin, None).add_user("eve@localhost", None) {
+        Err(ClientError::Refused { status: 503, error, .. }) => assert!(error.contains("the database can't be reached"), "{error}"),
+        other => panic!("{other:?}"),
+    }
     trio.kill(2);
     sees(&mut b, Show::Unavailable);
     let mut client = Client::connect(&trio.node(1).native.to_string(), LONG).unwrap();
@@ -290,7 +295,7 @@ fn m1_a_rebalance_moves_users_with_all_they_have_and_harms_no_node() {
     let names: Vec<String> = (0..12).map(|n| format!("u{n}@localhost")).collect();
     let end = Instant::now() + LONG;
     for jid in &names {
-        while let Err(why) = fanal::admin::client::Client::new(trio.node(0).admin, None).add_user(jid, None) {
+        while let Err(why) = Admin::new(trio.node(0).admin, None).add_user(jid, None) {
             assert!(Instant::now() < end, "{why}");
         }
     }
@@ -301,7 +306,7 @@ fn m1_a_rebalance_moves_users_with_all_they_have_and_harms_no_node() {
     trio.serve(2);
     while users(trio.node(2).admin).is_empty() {
         assert!(Instant::now() < end, "nobody moves");
-        _ = fanal::admin::client::Client::new(trio.node(0).admin, None).rebalance();
+        _ = Admin::new(trio.node(0).admin, None).rebalance();
     }
     for pair in names.chunks(2) {
         let mut b = trio.log_in(1, &pair[1]);

@@ -6,10 +6,11 @@ use super::Answered;
 use super::certificates::Keeper;
 use super::cluster::Membership;
 use super::owners::Desk;
-use crate::admin::ClusterStatus;
+use crate::admin::{ClusterStatus, Refusal};
 use crate::base::credentials::ScramCredentials;
 use crate::base::id::{home_of_slot, slot_of};
 use crate::base::jid::Bare;
+use crate::base::reason::Reason;
 use crate::drive::Bell;
 use crate::metrics::snapshot::Snapshot;
 use crate::presence::errand::What;
@@ -46,29 +47,31 @@ impl Controller {
         Controller { cores, answers, store, keeper, membership, owners, next_ticket: 1 }
     }
 
-    pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), String> {
-        self.change(jid, What::Create(credentials.map(Box::new)))
+    pub fn add_user(&mut self, jid: &Bare, credentials: Option<ScramCredentials>) -> Result<(), Refusal> {
+        self.change(jid, What::Create(credentials.map(Box::new))).map_err(|refusal| match refusal {
+            // Of another domain: nobody can be a user here by that name.
+            Refusal::Missing(why) => Refusal::Conflict(why),
+            other => other,
+        })
     }
 
-    pub fn remove_user(&mut self, jid: &Bare) -> Result<(), String> {
+    pub fn remove_user(&mut self, jid: &Bare) -> Result<(), Refusal> {
         self.change(jid, What::Remove)
     }
 
     /// Tells a user's sessions to go on elsewhere; gives how many there were.
-    pub fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, String> {
+    pub fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal> {
         match self.errand(jid, What::Transfer { address: address.to_owned() })? {
             Answer::Transferred(told) => Ok(told),
-            Answer::Done(Err(why)) => Err(why),
-            other => Err(format!("the core answered {other:?}")),
+            other => Err(unlike(&other)),
         }
     }
 
     /// Which cluster a user is of; `None`: of none.
-    pub fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, String> {
+    pub fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, Refusal> {
         match self.errand(jid, What::Locate)? {
             Answer::Located(cluster) => Ok(cluster),
-            Answer::Done(Err(why)) => Err(why),
-            other => Err(format!("the core answered {other:?}")),
+            other => Err(unlike(&other)),
         }
     }
 
@@ -108,27 +111,48 @@ impl Controller {
         Ok(self.membership.status(whole, self.keeper.links.is_some()))
     }
 
-    fn change(&mut self, jid: &Bare, what: What) -> Result<(), String> {
+    fn change(&mut self, jid: &Bare, what: What) -> Result<(), Refusal> {
         match self.errand(jid, what)? {
-            Answer::Done(result) => result,
-            other => Err(format!("the core answered {other:?}")),
+            Answer::Done(Ok(())) => Ok(()),
+            other => Err(unlike(&other)),
         }
     }
 
     /// Goes by the core whose user it would be here to the one whose it is.
-    fn errand(&mut self, jid: &Bare, what: What) -> Result<Answer, String> {
+    fn errand(&mut self, jid: &Bare, what: What) -> Result<Answer, Refusal> {
         let near = home_of_slot(slot_of(jid.as_str()), self.cores.len() as u16);
-        self.ask(usize::from(near.0), Order::Errand { jid: jid.clone(), what })
+        let order = Order::Errand { jid: jid.clone(), what };
+        match self.answer_of(usize::from(near.0), order).map_err(Refusal::Unavailable)? {
+            Some(Answer::Refused(reason, why)) => Err(match reason {
+                Reason::NoSuchUser => Refusal::Missing(why),
+                Reason::UserExists => Refusal::Conflict(why),
+                _ => Refusal::Unavailable(why),
+            }),
+            Some(answer) => Ok(answer),
+            None => {
+                let fix = match self.store.figures().health.up {
+                    true => "see `fanal cluster status`",
+                    false => "the database can't be reached",
+                };
+                let seconds = PATIENCE.as_secs();
+                Err(Refusal::Unavailable(format!("{jid}: no answer in {seconds} s, and it may still be done: {fix}")))
+            }
+        }
     }
 
     pub(super) fn ask(&mut self, core: usize, order: Order) -> Result<Answer, String> {
+        self.answer_of(core, order)?.ok_or_else(|| format!("core {core} did not answer in {} s", PATIENCE.as_secs()))
+    }
+
+    /// What a core answers to an order; `None`: nothing in time.
+    fn answer_of(&mut self, core: usize, order: Order) -> Result<Option<Answer>, String> {
         let (ticket, until) = (self.order(core, order)?, Instant::now() + PATIENCE);
         while let Some((answered, answer)) = self.answer(until) {
             if answered == ticket {
-                return Ok(answer);
+                return Ok(Some(answer));
             }
         }
-        Err(format!("core {core} did not answer in {} s", PATIENCE.as_secs()))
+        Ok(None)
     }
 
     /// Gives a core an order, and gives its ticket.
@@ -146,4 +170,8 @@ impl Controller {
         let left = until.saturating_duration_since(Instant::now());
         self.answers.recv_timeout(left).ok().map(|answered| (answered.ticket, answered.answer))
     }
+}
+
+fn unlike(answer: &Answer) -> Refusal {
+    Refusal::Unavailable(format!("the core answered {answer:?}"))
 }

@@ -85,11 +85,11 @@ impl Control for Controller {
                 Some(ScramCredentials::from_password(password, &salt, ITERATIONS))
             }
         };
-        Controller::add_user(self, jid, credentials).map_err(Refusal::Conflict)
+        Controller::add_user(self, jid, credentials)
     }
 
     fn remove_user(&mut self, jid: &Bare) -> Result<(), Refusal> {
-        Controller::remove_user(self, jid).map_err(Refusal::Missing)
+        Controller::remove_user(self, jid)
     }
 
     fn list_users(&mut self, after: Option<&Bare>, limit: usize, node: Option<u16>) -> Result<UserList, Refusal> {
@@ -120,11 +120,11 @@ impl Control for Controller {
     }
 
     fn locate(&mut self, jid: &Bare) -> Result<Option<u16>, Refusal> {
-        Controller::locate(self, jid).map_err(Refusal::Unavailable)
+        Controller::locate(self, jid)
     }
 
     fn transfer(&mut self, jid: &Bare, address: &str) -> Result<usize, Refusal> {
-        match Controller::transfer(self, jid, address).map_err(Refusal::Unavailable)? {
+        match Controller::transfer(self, jid, address)? {
             0 => Err(Refusal::Missing(format!("{jid} has no session here"))),
             told => Ok(told),
         }

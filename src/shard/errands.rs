@@ -142,7 +142,7 @@ impl Shard {
 fn to_operator(answer: Answer) -> Option<ToOperator> {
     match answer {
         Answer::Done => Some(ToOperator::Done(Ok(()))),
-        Answer::Refused { detail, .. } => Some(ToOperator::Done(Err(detail))),
+        Answer::Refused { reason, detail } => Some(ToOperator::Refused(reason, detail)),
         Answer::Transferred(told) => Some(ToOperator::Transferred(told as usize)),
         Answer::Located(cluster) => Some(ToOperator::Located(cluster)),
         Answer::Found(found) => Some(ToOperator::Found(found)),

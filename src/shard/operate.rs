@@ -16,6 +16,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub enum Answer {
     Done(Result<(), String>),
+    /// The user's home, or what stands for it, won't, and says why to people.
+    Refused(Reason, String),
     Snapshot(Box<Snapshot>),
     Links(Box<LinkReport>),
     /// The heaviest first.

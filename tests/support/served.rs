@@ -109,6 +109,11 @@ impl Drop for Served {
         // It has ended already unless the test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.data.with_extension("log"))
+        {
+            println!("-- what the node of {} said:\n{log}", self.data.display());
+        }
     }
 }
 
