@@ -7,8 +7,10 @@ use fanal::base::time::{Time, WallClock};
 use fanal::store::memory::Memory;
 use fanal::store::rows::{self, Account, Row};
 use fanal::store::{Backend, Commit, Durability, Table, Write};
-use fanal::wire::native::Show;
+use fanal::wire::encode::Tag;
+use fanal::wire::native::{Action, Show};
 use nodes_world::{Client, Heard, World, jid};
+use std::time::Duration;
 
 /// What is told of at a time is fewer.
 const MANY: usize = 600;
@@ -102,4 +104,30 @@ fn z1_a_new_account_whose_name_is_another_clusters_is_refused_and_leaves_nothing
     assert_eq!((shard.homes.user_count(), shard.homes.session_count(), shard.homes.settle_counts().1), (0, 0, 1));
     assert_eq!((world.rows(2, Table::Accounts, b""), world.rows(2, Table::Meta, b"unsettled:")), (0, 0));
     assert_eq!((sessions(&world, first), names(&world)), (1, 1));
+}
+
+/// Row Z8: an account that the directory has not heard of is not yet the one that other clusters mean by its name, though they have
+/// found another one of that name there before: what they say to it, they would take back to nobody (seed 403828 of the simulator).
+#[test]
+fn z8_what_is_for_a_name_is_not_said_to_an_account_that_the_directory_does_not_know() {
+    let mut world = World::clusters(3, 1, 1);
+    let (ann, bob) = (world.name_on(1, 0), world.name_on(2, 0));
+    let (a, b) = (world.online(1, &ann), world.online(2, &bob));
+    world.writes(b, &ann, "one");
+    world.say(a, |encoder, out| encoder.account_remove(out, Tag::request(7)));
+    world.cut_clusters(1, 2);
+    let a = world.online(1, &ann);
+    world.later(Duration::from_secs(3));
+    assert_eq!((sessions(&world, a), unsettled(&world, 1), names(&world)), (1, 1, 1), "the directory knows bob alone");
+    world.heard(a);
+    // Bob's cluster goes by what it was told of the name.
+    world.subscription(b, Action::Subscribe, &ann);
+    assert_eq!(world.heard(a), []);
+    assert_eq!((world.rows(1, Table::Requests, b""), world.rows(2, Table::Ways, b"")), (0, 0), "nobody has denied it");
+    world.heal_clusters(1, 2);
+    assert_eq!(unsettled(&world, 1), 0);
+    world.subscribes((&bob, b), (&ann, a));
+    world.seen(b);
+    world.shows(a, Show::Away);
+    assert_eq!(world.seen(b), [Show::Away], "now others find it");
 }

@@ -154,6 +154,11 @@ impl Directory {
         self.user(jid).cluster()
     }
 
+    /// Whether a cluster has a name, or no other one has it.
+    pub fn may_have(&self, jid: &Bare, cluster: u16) -> bool {
+        [0, cluster].contains(&self.holder(jid))
+    }
+
     /// Who has a name, or is about to.
     fn user(&self, jid: &Bare) -> UserId {
         let unsure = self.unsure.get(jid).map(|unsure| unsure.user);
@@ -190,7 +195,7 @@ impl Directory {
     pub fn locate(&mut self, jid: Bare, by: u16, is_here: bool, out: &mut Outbox) {
         self.located += 1;
         let own = out.map.cluster;
-        let is_own = is_here && [0, own].contains(&self.holder(&jid));
+        let is_own = is_here && self.may_have(&jid, own);
         match self.unsure.get_mut(&jid).filter(|_| !is_own) {
             Some(unsure) => _ = unsure.asked.insert(by),
             None => {

@@ -194,8 +194,8 @@ impl Core {
             let most = if env.calm { 65_536 } else { 1 + env.random.below(env.mix.piece) as usize };
             let bytes = env.links.read(link, end, env.now, most);
             let (ended, is_left) = (env.links.is_over(link, end, env.now), env.links.is_left(link, end, env.now));
-            Spy::look(env, link, end, &bytes)?;
             if !bytes.is_empty() && state != State::Farewell && !self.shard.out.lines.is_closing(slot) {
+                Spy::look(env, link, end, &bytes)?;
                 env.trace.bytes(u64::from(slot), &bytes);
                 self.shard.received(env.now, id, &bytes);
                 self.shard.check();

@@ -1,6 +1,8 @@
 //! What goes between nodes, read along the way: each entry in words for the trace, each update for the check that it crosses once.
 //!
-//! Lives on: the simulator. Serves Z6, M4. Invariant: it reads what the links' own machines read, and changes nothing.
+//! Lives on: the simulator. Serves Z6, M4. Invariant: it reads what the links' own machines read, and changes nothing. What is left
+//! of a connection that was given up is not taken: what must arrive comes again by the next one, with whatever updates are in the
+//! same complex message.
 
 use super::Env;
 use super::check::Held;

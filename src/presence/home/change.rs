@@ -9,10 +9,11 @@ use super::receipts::Given;
 use super::reply::{done, refuse};
 use super::update::revoke_directed;
 use super::{Homes, account, interest, news, plan};
-use crate::base::id::{SessionId, UserId};
+use crate::base::id::{Seat, SessionId, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
+use crate::presence::border::{Astray, Strayed};
 use crate::presence::control::{Arrival, Ask, Asker, Attach, Control, SessionEvent, UserRef, Way, WayName};
 use crate::presence::edge::Edge;
 use crate::presence::errand::Caller;
@@ -240,7 +241,7 @@ impl Homes {
     /// Works off a user's changes until one has to wait for the store.
     pub(super) fn run_changes(&mut self, now: Time, at: UserRef, edge: &mut Edge, out: &mut Outbox) {
         loop {
-            let Homes { users, place, next_way, heard, once, .. } = self;
+            let Homes { users, place, next_way, heard, once, unsettled, directory, .. } = self;
             let user = users.get_mut(at.slot as usize).and_then(Option::as_mut).filter(|user| user.id == at.user);
             let Some(user) = user else { return };
             let Some(rare) = user.rare.as_mut().filter(|rare| rare.storing.is_none()) else { return };
@@ -270,6 +271,10 @@ impl Homes {
                 }
                 Change::Way(way) if once.has(&way, heard) => {
                     self.confirm_again(way.name(), out);
+                    continue;
+                }
+                Change::Way(way) if way.cluster != 0 && unsettled.hides(user, place, directory) => {
+                    send_back(&way, out);
                     continue;
                 }
                 Change::Way(way) => (plan::for_way(user, place, &way, next_way), Origin::Way(way)),
@@ -449,6 +454,12 @@ pub(super) fn forget_way(name: Box<WayName>, storing: &mut BTreeMap<u64, Waits>,
         let ticket = out.commit(writes, Durability::Synced);
         storing.insert(ticket, Waits::Forgotten(name));
     }
+}
+
+/// A way is for another user than this name's, or for nobody: its sender's cluster is to ask whose the name is.
+fn send_back(way: &Way, out: &mut Outbox) {
+    let astray = Astray { jid: way.to.clone(), cluster: way.cluster, what: Strayed::Way(way.name()) };
+    out.send(Seat::of_cluster(way.cluster), Control::Astray(Box::new(astray)));
 }
 
 /// The deletion of a way.

@@ -2,20 +2,22 @@
 //! Of users who came before there was a directory it hears once, all of them.
 //!
 //! Lives on: every core. Serves Z1, Z3. Invariants: of each name the directory hears the last word; it is told of so many at a
-//! time, and no more; who is told of an account may count on others finding it, unless the directory takes too long.
+//! time, and no more; who is told of an account may count on others finding it, unless the directory takes too long; for other
+//! clusters an account is there from when the directory knows it: what they say to it before goes back, and they ask again.
 
 use super::change::{Change, Origin, Storing};
 use super::plan::Plan;
 use super::reply::refuse;
-use super::{Homes, account};
+use super::{Homes, Place, account};
 use crate::base::id::{Seat, UserId};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Control, UserRef};
-use crate::presence::directory::{Inquiry, read_row, row_key};
+use crate::presence::directory::{Directory, Inquiry, read_row, row_key};
 use crate::presence::edge::Edge;
 use crate::presence::outbox::Outbox;
+use crate::presence::user::User;
 use crate::store::rows::UNSETTLED_KEY;
 use crate::store::{Durability, Table, Write};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,6 +56,17 @@ pub(super) struct Unsettled {
     /// Accounts that did not wait any longer, and those that the directory did not let this cluster have.
     pub late: u64,
     pub denied: u64,
+}
+
+impl Unsettled {
+    /// Whether other clusters may not find an account. They don't believe what it says, and what they say is not for it: as long
+    /// as it waits for the directory, and longer, if that takes too long.
+    pub fn hides(&self, user: &User, place: &Place, directory: &Directory) -> bool {
+        match place.directory == place.cluster {
+            true => !directory.may_have(&user.jid, place.cluster),
+            false => self.words.get(&user.jid) == Some(&user.id),
+        }
+    }
 }
 
 impl Homes {
