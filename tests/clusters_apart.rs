@@ -36,6 +36,40 @@ fn z13_who_comes_back_is_never_shown_as_they_were_before_the_cut() {
     }
 }
 
+/// G4: what a link has no room for does not gather: of each cluster one word waits, and what joins it is counted.
+#[test]
+fn g4_words_about_homes_that_find_no_room_are_told_as_one_and_counted() {
+    let mut world = World::clusters(2, 2, 1);
+    let other = NodeId::of_cluster(2);
+    let joined = |world: &mut World| {
+        let (now, shard) = (world.now, &mut world.nodes[0].shards[0]);
+        shard.snapshot(now).counters.lapses_joined
+    };
+    let told = |world: &World, since: usize| {
+        let words = world.entries[since..].iter().filter(|(from, to, _)| (*from, *to) == (1, 2));
+        words
+            .filter_map(|(.., bytes)| match postcard::from_bytes(bytes).unwrap() {
+                Crossing::Lapsed(lapsed) => Some(lapsed.gone),
+                _ => None,
+            })
+            .collect::<Vec<bool>>()
+    };
+    let (before, since) = (joined(&mut world), world.entries.len());
+    world.cut(0, 2);
+    world.cut(0, 3);
+    world.nodes[0].shards[0].out.peers.get_mut(&other).unwrap().full = true;
+    for _ in 0..3 {
+        world.nodes[0].shards[0].peer_lost(world.now, NodeId(2));
+        world.find(0, 1);
+    }
+    assert_eq!((told(&world, since), joined(&mut world)), (vec![], before + 5));
+    world.mend(0, 2);
+    world.mend(0, 3);
+    world.nodes[0].shards[0].out.peers.get_mut(&other).unwrap().full = false;
+    world.settle();
+    assert_eq!((told(&world, since), joined(&mut world)), (vec![false], before + 5), "the last of them");
+}
+
 /// Z13: who can't be asked how they are is not taken for the same as before, and keeps nobody else waiting.
 #[test]
 fn z13_a_node_answers_for_homes_that_it_can_not_reach_when_another_cluster_compares() {

@@ -4,7 +4,8 @@ mod support;
 
 use fanal::base::reason::Reason;
 use fanal::client::{Client, Event, LogIn, Presence};
-use fanal::wire::encode::{Encoder, Tag};
+use fanal::wire::decode::ServerFrame;
+use fanal::wire::encode::{Encoder, LogInFields, Tag};
 use fanal::wire::frame::HEADER_BYTES;
 use fanal::wire::native::{Hello, HelloArgs, Kind, Show};
 use std::io::{Read, Write};
@@ -66,6 +67,32 @@ fn unknown_versions_are_told_which_one_is_spoken() {
     let mut raw = Raw::connect(&node);
     raw.stream.write_all(&hello_of_versions(7, 9)).unwrap();
     assert_eq!(raw.last_error().map(|(number, _)| number), Some(Reason::UnknownVersion as u16));
+}
+
+/// Which frames may come is decided by those before them, not by how they were cut into packets.
+#[test]
+fn behind_a_log_out_in_the_same_packet_anybody_may_log_in_and_nothing_else_may_come() {
+    on_one_and_two_cores(|node| {
+        for (n, jid) in ["alice@localhost", "bob@localhost", "carol@localhost", "alice@localhost"].into_iter().enumerate() {
+            let (mut raw, mut is_done) = (Raw::logged_in(node, &format!("first{n}@localhost")), false);
+            let token = node.token(jid);
+            let log_in = LogInFields { jid, mechanism: "TOKEN", data: token.as_bytes(), resource: "raw", ..LogInFields::default() };
+            raw.say(|encoder, out| {
+                encoder.log_out(out, Tag::request(2), "bye");
+                encoder.log_in(out, Tag::request(3), &log_in);
+            });
+            raw.until(|frame| {
+                is_done |= matches!(frame, ServerFrame::Done);
+                matches!(frame, ServerFrame::LoggedIn(new) if new.jid() == format!("{jid}/raw"))
+            });
+            assert!(is_done, "the log-out was answered first");
+            raw.say(|encoder, out| {
+                encoder.log_out(out, Tag::request(4), "");
+                encoder.roster_get(out, Tag::request(5));
+            });
+            assert_eq!(raw.last_error().map(|(n, _)| n), Some(Reason::OutOfOrder as u16));
+        }
+    });
 }
 
 #[test]

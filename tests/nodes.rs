@@ -9,8 +9,8 @@ use fanal::presence::{frame, passage};
 use fanal::shard::Shard;
 use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Table};
-use fanal::wire::encode::{PresenceFields, Tag};
-use fanal::wire::native::{Access, Action, Show};
+use fanal::wire::encode::{MessageFields, PresenceFields, Tag};
+use fanal::wire::native::{Access, Action, MessageKind, Show};
 use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -234,6 +234,36 @@ fn z9_nobody_waits_for_an_answer_for_ever() {
     assert_eq!(errors(&mut world), [], "the answer comes too late");
     world.writes(a, &bob, "and now?");
     assert_eq!(errors(&mut world).len(), 1, "under the same number");
+}
+
+/// Z9: a question is never stored; the session that it went to may be slow to acknowledge it, and may never do.
+#[test]
+fn z9_who_asks_a_session_that_never_acknowledges_is_told_in_the_end_and_once() {
+    for bobs in [0, 1] {
+        let mut world = World::new(2, 1);
+        let ((_, a), (bob, b)) = world.friends((1 - bobs, 0), (bobs, 1));
+        let to = format!("{}/desk", jid(&bob));
+        for kind in [MessageKind::Get, MessageKind::Set, MessageKind::GroupChat] {
+            let fields = MessageFields { to: &to, id: "q", kind, ..Default::default() };
+            let given_up = |world: &mut World| {
+                let (now, shard) = (world.now, &mut world.nodes[bobs].shards[0]);
+                shard.snapshot(now).counters.messages_given_up
+            };
+            let before = given_up(&mut world);
+            world.say(a, |encoder, out| encoder.message(out, Tag::request(5), &fields));
+            world.later(Duration::from_secs(9));
+            assert_eq!(world.heard(a), [], "{kind:?}: it may be acknowledged");
+            world.later(Duration::from_secs(2));
+            assert_eq!(world.heard(a), [Heard::Error(Reason::RecipientUnavailable as u16)], "{kind:?}");
+            assert_eq!(given_up(&mut world), before + 1);
+            assert!(world.heard(b).iter().any(|heard| matches!(heard, Heard::Message(..))), "and acknowledges it");
+            world.later(Duration::from_secs(5));
+            assert_eq!(world.heard(a), [], "{kind:?}: once");
+            world.say(a, |encoder, out| encoder.message(out, Tag::request(6), &fields));
+            world.heard(b);
+            assert_eq!((world.heard(a), given_up(&mut world)), (vec![Heard::Done], before + 1), "{kind:?} that is acknowledged");
+        }
+    }
 }
 
 /// Ann wants to hear of moods; Bob, at the other node, and Cleo, at hers, have one each. She hears of Cleo's.

@@ -195,13 +195,22 @@ fn failed_log_ins_are_counted_and_end_the_connection() {
 }
 
 #[test]
-fn after_a_session_has_ended_another_may_begin() {
-    let mut host = Host::open("ok");
-    host.door.ended();
-    assert_eq!(host.receive(&frame(|e, out| e.roster_get(out, TAG))), Err(Reason::OutOfOrder));
-    let mut host = Host::open("ok");
-    host.door.ended();
-    assert_eq!(host.receive(&[log_in(0, "ok"), frame(|e, out| e.roster_get(out, TAG))].concat()), Ok(()));
+fn after_a_session_has_ended_another_may_begin_and_nothing_else_may_come() {
+    let (log_out, roster_get) = (frame(|e, out| e.log_out(out, TAG, "bye")), frame(|e, out| e.roster_get(out, TAG)));
+    for by_host in [true, false] {
+        let ended = || {
+            let mut host = Host::open("ok");
+            match by_host {
+                true => host.door.ended(),
+                false => host.receive(&log_out).unwrap(),
+            }
+            host
+        };
+        assert_eq!(ended().receive(&roster_get), Err(Reason::OutOfOrder));
+        assert_eq!(ended().receive(&[log_in(0, "ok"), roster_get.clone()].concat()), Ok(()));
+    }
+    assert_eq!(Host::open("ok").receive(&[log_out.clone(), roster_get].concat()), Err(Reason::OutOfOrder));
+    assert_eq!(Host::open("ok").receive(&[log_out, log_in(0, "ok")].concat()), Ok(()));
 }
 
 #[test]

@@ -68,13 +68,8 @@ impl Trunk {
         let mut logged_in = Vec::with_capacity(jids.len());
         for (group, jids) in jids.chunks(LOG_INS_UNDER_WAY).enumerate() {
             let start = first + (group * LOG_INS_UNDER_WAY) as u32;
-            let tags: Vec<Tag> = (start..)
-                .zip(jids)
-                .map(|(stream, jid)| {
-                    let log_in = LogInFields { jid: jid.as_ref(), resource, ..LogInFields::default() };
-                    self.send(stream, |encoder, out, tag| encoder.log_in(out, tag, &log_in))
-                })
-                .collect();
+            let tags: Vec<Tag> =
+                (start..).zip(jids).map(|(stream, jid)| self.send_log_in(stream, jid.as_ref(), resource)).collect();
             self.flush()?;
             for tag in tags {
                 match self.connection.answer(tag)? {
@@ -84,6 +79,13 @@ impl Trunk {
             }
         }
         Ok(logged_in)
+    }
+
+    /// Queues one user's log-in on a stream, which must be above 0 and free.
+    pub fn send_log_in(&mut self, stream: u32, jid: &str, resource: &str) -> Tag {
+        self.connection.inbox.new_session(stream);
+        let log_in = LogInFields { jid, resource, ..LogInFields::default() };
+        self.send(stream, |encoder, out, tag| encoder.log_in(out, tag, &log_in))
     }
 
     /// Queues a frame for the next `flush`. The tag names the stream and a request number; its answer comes by that tag.

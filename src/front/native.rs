@@ -1,8 +1,9 @@
 //! The native door: one client connection, from Hello to its end.
 //!
 //! Lives on: the core that owns the connection. Serves G2, and what the mission asks about bad input. Invariants: a frame is
-//! handed out only when it may come now (Hello, then LogIn, Register or Resume, then the rest) and its body is verified; an idle
-//! door keeps nothing on the heap.
+//! handed out only when it may come now (Hello, then LogIn, Register or Resume, then the rest up to LogOut, then LogIn anew) and
+//! its body is verified; whether it may is decided by the frames before it, however they were cut into packets; an idle door keeps
+//! nothing on the heap.
 //!
 //! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Register`, `Resume`, `SaslResponse` and
 //! `Bind` the door waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`],
@@ -134,7 +135,7 @@ impl Door {
         self.stage = stage;
     }
 
-    /// The session has ended and the connection goes on: the client may log in again.
+    /// The host has ended the session and the connection goes on: the client may log in again, as behind a LogOut of its own.
     pub fn ended(&mut self) {
         assert_eq!(self.stage, Stage::Open, "only an open session ends");
         self.stage = Stage::Greeted;
@@ -214,6 +215,7 @@ impl Stage {
             Stage::Greeted if begins => Ok(Stage::Deciding),
             Stage::Challenged if kind == Kind::SaslResponse => Ok(Stage::Deciding),
             Stage::Authenticated if matches!(kind, Kind::Bind | Kind::Resume) => Ok(Stage::Binding),
+            Stage::Open if kind == Kind::LogOut => Ok(Stage::Greeted),
             Stage::Open if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse | Kind::Bind) => Ok(Stage::Open),
             _ => Err(Reason::OutOfOrder),
         }

@@ -82,6 +82,7 @@ fields! {
         document_reads, "documents", "Documents read by clients";
         documents_told, "documents", "Documents that sessions were told of";
         messages_kept, "messages", "Of them, stored for a recipient who took none";
+        messages_given_up, "messages", "Of them, refused because no session acknowledged them in time and they could not be stored";
         message_units_in, "units", "Load from clients: a message longer than the meter's unit counts as several";
         message_units_out, "units", "Load to clients: a message longer than the meter's unit counts as several";
         publications, "updates", "Changes of presence published by clients";
@@ -116,6 +117,7 @@ fields! {
         complex_received, "messages", "Complex messages received from other clusters";
         border_refused, "entries", "What another cluster said and may not: it changed nothing";
         ways_held_back, "entries", "Subscription changes that could not leave for another cluster now: they are sent again";
+        lapses_joined, "words", "Words of homes that are out of reach, back or new that joined one that still waited for its link";
         border_unanswered, "entries", "What was asked of other clusters and not answered in time, or could not wait for an answer";
         directory_asked, "names", "Questions to the directory: which cluster a user is of";
         directory_given_up, "entries", "What waited for the directory's answer in vain, or found no room to wait";

@@ -184,6 +184,8 @@ pub struct Outbox {
     pub again_at_once: usize,
     /// Updates that went so.
     pub referred: u64,
+    /// Words about homes that joined one that still waited for its link.
+    pub lapses_joined: u64,
     next_ticket: u64,
     /// Bytes of updates for one core above which they are put off.
     batch_bytes: usize,
@@ -206,6 +208,7 @@ impl Outbox {
             inline_max: usize::MAX,
             again_at_once: 1_024,
             referred: 0,
+            lapses_joined: 0,
             next_ticket: 1,
             batch_bytes: limits.ring_batch_bytes as usize,
             most_waiting: limits.ring_control as usize,

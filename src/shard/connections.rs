@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, Doorway, Purse, seconds};
 use super::links::Far;
+use super::log_in::Outcome;
 use super::{EXPECTED, Shard, batch::Adoption, batch::Entry};
 use crate::base::id::{ConnId, CoreId, RawSocket};
 use crate::base::jid::Bare;
@@ -324,6 +325,7 @@ impl Shard {
         self.edge.close(edge, &mut self.out);
         self.say_error(conn, Tag::stream(stream), reason, "");
         if stream == 0 {
+            self.outcomes.push((conn, Outcome::Ended));
             self.session_over(conn);
         }
     }

@@ -35,7 +35,7 @@ pub(super) enum Outcome {
     OpenedTrunk,
     Refused,
     Registered,
-    /// The session is over; the connection may log in anew.
+    /// The home has ended the session; the connection may log in anew.
     Ended,
 }
 
@@ -463,9 +463,8 @@ impl Shard {
         }
     }
 
-    /// A connection's session is over: the door goes back to where a client may log in.
+    /// A connection's session is over: from now on the client has as long as a new one for its log-in.
     pub(super) fn session_over(&mut self, conn: ConnId) {
-        self.outcomes.push((conn, Outcome::Ended));
         self.out.lines.hold(conn, false);
         if let Some(connection) = self.connection(conn) {
             connection.accepted = connection.heard;

@@ -58,7 +58,6 @@ impl Shard {
         (counters.settles_late, counters.settles_denied) = self.homes.settle_counts();
         counters.owners_refused = self.waiting.refused;
         counters.owners_given_up = self.waiting.given_up;
-        counters.watches_same = self.homes.counters.watches_same;
     }
 
     /// What has happened on the way to other nodes and clusters.
@@ -73,6 +72,7 @@ impl Shard {
         counters.relay_asked = relays.asked;
         counters.links_refused = self.link_faults.counts.values().sum();
         counters.links_tls_failed = self.link_faults.tls_failed;
+        counters.lapses_joined = self.out.lapses_joined;
         counters.across_updates = crossings.updates;
         counters.across_entries = crossings.entries;
         counters.complex_received = crossings.received;
@@ -86,10 +86,9 @@ impl Shard {
         counters.complex_bytes = crossings.gathered.packed_bytes;
     }
 
-    /// All of it, now. The driver's counters are the host's to fill in before.
-    pub fn snapshot(&mut self, now: Time) -> Box<Snapshot> {
+    /// What has happened to users at their homes, and at this edge.
+    fn count_users(&mut self) {
         let (homes, edge) = (self.homes.counters, self.edge.counters);
-        self.count_links();
         let counters = &mut self.recorder.counters;
         counters.updates = homes.updates;
         counters.put_off = homes.put_off;
@@ -100,6 +99,7 @@ impl Shard {
         counters.transfers = homes.transfers;
         counters.watches = homes.watches;
         counters.watches_refused = homes.refused_watches;
+        counters.watches_same = homes.watches_same;
         counters.probes = homes.probes;
         counters.changes_stored = homes.changes;
         counters.changes_failed = homes.failed_changes;
@@ -109,6 +109,7 @@ impl Shard {
         counters.document_reads = homes.document_reads;
         counters.documents_told = homes.documents_told;
         counters.messages_kept = homes.messages_kept;
+        counters.messages_given_up = homes.messages_given_up;
         counters.stanzas_refused = self.translators.stanzas_refused();
         counters.stale_entries = homes.stale;
         counters.deliveries = edge.deliveries;
@@ -117,6 +118,12 @@ impl Shard {
         counters.stale_updates = edge.stale_updates;
         counters.farewells_overrun = edge.farewells_overrun;
         counters.message_units_out = self.out.lines.units();
+    }
+
+    /// All of it, now. The driver's counters are the host's to fill in before.
+    pub fn snapshot(&mut self, now: Time) -> Box<Snapshot> {
+        self.count_users();
+        self.count_links();
         self.count_clusters();
         let counted = self.counted();
         self.meter.look(now, counted);

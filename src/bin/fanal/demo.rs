@@ -1,5 +1,5 @@
 //! `fanal demo`: something to look at. Users come online over one trunk, subscribe to each other and change presence at a
-//! human rate.
+//! human rate. Once that goes on it goes on: whoever's session ends, as when the node of a home is lost, logs in again.
 
 use crate::failure::Failure;
 use crate::settings::Settings;
@@ -7,11 +7,12 @@ use crate::token;
 use fanal::base::config::Config;
 use fanal::base::id::UserId;
 use fanal::base::random::Random;
-use fanal::client::{Answer, Event, Trunk, TrunkEvent};
+use fanal::client::{Answer, Event, Refusal, Trunk, TrunkEvent};
 use fanal::presence::subscription::Action;
-use fanal::wire::encode::SubscriptionFields;
+use fanal::wire::encode::{SubscriptionFields, Tag};
 use fanal::wire::native;
 use fanal::wire::presence::PresenceFields;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Requests sent before their answers are read, so that neither side waits for the other with full buffers.
 const REQUESTS_AT_ONCE: usize = 256;
+/// Between two log-ins of somebody who is refused.
+const PAUSE: Duration = Duration::from_secs(1);
 const RESOURCE: &str = "demo";
 const SHOWS: [(native::Show, &str); 4] = [
     (native::Show::Available, "here"),
@@ -64,9 +67,14 @@ struct Demo {
     jids: Vec<String>,
     random: Random,
     /// Requests that the node has not answered.
-    unanswered: usize,
+    unanswered: BTreeSet<Tag>,
+    /// The streams whose sessions have ended, and when they log in again; `None`: they are at it.
+    away: BTreeMap<u32, Option<Instant>>,
     updates: u64,
     deliveries: u64,
+    /// Sessions that have ended and requests that were refused since there is traffic, and why the last one; before, the first
+    /// one ends the demo.
+    refused: Option<(u64, String)>,
 }
 
 impl Demo {
@@ -75,7 +83,16 @@ impl Demo {
         let mut trunk = Trunk::connect(&config.listen.native.to_string(), &token, PATIENCE).map_err(Failure::line)?;
         let jids: Vec<String> = (1..=users).map(|n| format!("demo{n}@{}", config.node.domain)).collect();
         trunk.log_in_all(1, &jids, RESOURCE).map_err(Failure::line)?;
-        let mut demo = Demo { trunk, jids, random: Random::new(1), unanswered: 0, updates: 0, deliveries: 0 };
+        let mut demo = Demo {
+            trunk,
+            jids,
+            random: Random::new(1),
+            unanswered: BTreeSet::new(),
+            away: BTreeMap::new(),
+            updates: 0,
+            deliveries: 0,
+            refused: None,
+        };
         for user in 0..demo.jids.len() {
             demo.change(user);
             demo.breathe()?;
@@ -97,8 +114,8 @@ impl Demo {
                         note: "",
                         extensions: "",
                     };
-                    self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.subscription(out, tag, &fields));
-                    self.unanswered += 1;
+                    let tag = self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.subscription(out, tag, &fields));
+                    self.unanswered.insert(tag);
                     self.breathe()?;
                 }
             }
@@ -111,22 +128,25 @@ impl Demo {
     fn change(&mut self, user: usize) {
         let (show, status) = SHOWS[self.random.below(SHOWS.len() as u64) as usize];
         let fields = PresenceFields { resource: RESOURCE, show, status, ..PresenceFields::default() };
-        self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.set_presence(out, tag, &fields));
-        self.unanswered += 1;
+        let tag = self.trunk.send(user as u32 + 1, |encoder, out, tag| encoder.set_presence(out, tag, &fields));
+        self.unanswered.insert(tag);
         self.updates += 1;
     }
 
     fn traffic(&mut self, rate: u64, limit: Option<Duration>) -> Result<(), Failure> {
         let start = Instant::now();
         let (mut due, mut told) = (0u64, start);
-        (self.updates, self.deliveries) = (0, 0);
+        (self.updates, self.deliveries, self.refused) = (0, 0, Some((0, String::new())));
         while limit.is_none_or(|limit| start.elapsed() < limit) {
             let now = (start.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000) as u64;
             for _ in due..now {
                 let user = self.random.below(self.jids.len() as u64) as usize;
-                self.change(user);
+                if !self.away.contains_key(&(user as u32 + 1)) {
+                    self.change(user);
+                }
             }
             due = now;
+            self.log_in_again();
             self.trunk.flush().map_err(Failure::line)?;
             let pause = Instant::now() + Duration::from_millis(5);
             while Instant::now() < pause {
@@ -143,17 +163,29 @@ impl Demo {
 
     fn report(&self, start: Instant) -> Result<(), Failure> {
         let seconds = start.elapsed().as_secs();
-        say(&format!("{seconds} s: {} changes of presence, {} deliveries\n", self.updates, self.deliveries))
+        let refused = match &self.refused {
+            Some((refused @ 1.., why)) => format!("; {} are offline, {refused} refused so far: {why}", self.away.len()),
+            _ => String::new(),
+        };
+        say(&format!("{seconds} s: {} changes of presence, {} deliveries{refused}\n", self.updates, self.deliveries))
+    }
+
+    fn log_in_again(&mut self) {
+        let now = Instant::now();
+        for (&stream, at) in self.away.iter_mut().filter(|(_, at)| at.is_some_and(|at| at <= now)) {
+            *at = None;
+            self.unanswered.insert(self.trunk.send_log_in(stream, &self.jids[stream as usize - 1], RESOURCE));
+        }
     }
 
     fn breathe(&mut self) -> Result<(), Failure> {
-        if self.unanswered >= REQUESTS_AT_ONCE { self.settle() } else { Ok(()) }
+        if self.unanswered.len() >= REQUESTS_AT_ONCE { self.settle() } else { Ok(()) }
     }
 
     /// Sends what is queued and reads until all of it is answered.
     fn settle(&mut self) -> Result<(), Failure> {
         self.trunk.flush().map_err(Failure::line)?;
-        while self.unanswered > 0 {
+        while !self.unanswered.is_empty() {
             if !self.read(PATIENCE)? {
                 return Err(Failure::line("the node does not answer: look at its log, or lower --rate"));
             }
@@ -163,17 +195,44 @@ impl Demo {
 
     /// Takes one thing that the node sent. False: nothing came for this long.
     fn read(&mut self, patience: Duration) -> Result<bool, Failure> {
-        let refused = |refusal| Failure::line(format!("the node refused: {refusal}"));
         match self.trunk.next(patience).map_err(Failure::line)? {
             None => return Ok(false),
             Some(TrunkEvent::Event(streams, Event::Presence(_))) => self.deliveries += streams.len() as u64,
-            Some(TrunkEvent::Event(_, Event::Refused(refusal)) | TrunkEvent::Answer(_, Answer::Refused(refusal))) => {
-                return Err(refused(refusal));
+            Some(TrunkEvent::Event(streams, Event::Refused(refusal))) => {
+                self.refuse(&refusal)?;
+                self.unanswered.retain(|tag| !streams.contains(&tag.stream));
+                self.away.extend(streams.iter().map(|&stream| (stream, Some(Instant::now()))));
             }
-            Some(TrunkEvent::Answer(..)) => self.unanswered -= 1,
-            Some(TrunkEvent::Event(..)) => {}
+            // Of a session that has ended no answer matters.
+            Some(TrunkEvent::Answer(tag, answer)) if self.unanswered.remove(&tag) => self.answered(tag.stream, &answer)?,
+            Some(TrunkEvent::Event(..) | TrunkEvent::Answer(..)) => {}
         }
         Ok(true)
+    }
+
+    fn answered(&mut self, stream: u32, answer: &Answer) -> Result<(), Failure> {
+        match answer {
+            Answer::Refused(refusal) => {
+                self.refuse(refusal)?;
+                if let Some(at) = self.away.get_mut(&stream) {
+                    *at = Some(Instant::now() + PAUSE);
+                }
+            }
+            Answer::LoggedIn(_) => {
+                self.away.remove(&stream);
+                self.change(stream as usize - 1);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) -> Result<(), Failure> {
+        match &mut self.refused {
+            Some((refused, why)) if !refusal.closes() => (*refused, *why) = (*refused + 1, refusal.to_string()),
+            _ => return Err(Failure::line(format!("the node refused: {refusal}"))),
+        }
+        Ok(())
     }
 }
 

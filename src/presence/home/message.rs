@@ -185,7 +185,7 @@ impl Homes {
         if may_be_lost {
             return Ok(Fate::Safe);
         }
-        self.receipts.given(now, at, message.receipt, connected);
+        self.given(now, at, &message, connected);
         Ok(Fate::UnderWay)
     }
 

@@ -81,6 +81,8 @@ pub struct HomeCounters {
     pub documents_told: u64,
     /// Messages stored for users who took none.
     pub messages_kept: u64,
+    /// Messages that sessions had, and that were neither acknowledged in time nor stored.
+    pub messages_given_up: u64,
     /// What contacts of forgotten clusters would have said with their accounts' removal.
     pub farewells: u64,
     /// Entries for users or sessions that are not there any more.

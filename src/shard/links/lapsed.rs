@@ -55,7 +55,7 @@ impl Shard {
 
     fn tell_later(&mut self, lapsed: &Lapsed, whom: impl Fn(NodeId) -> bool) {
         let told = self.out.peers.iter_mut().filter(|(node, _)| whom(**node));
-        told.for_each(|(_, peer)| peer.lapses.add(lapsed));
+        self.out.lapses_joined += told.filter_map(|(_, peer)| peer.lapses.add(lapsed).then_some(1)).sum::<u64>();
     }
 
     /// Tells a node or cluster one thing of what waits, if there is room for it.
