@@ -5,10 +5,11 @@ mod nodes_world;
 use fanal::base::id::{CoreId, SessionId, UserId, slot_of};
 use fanal::base::reason::Reason;
 use fanal::presence::control::{Asker, Attached, Control, EdgeRef, SessionEvent, UserRef};
-use fanal::presence::passage;
+use fanal::presence::{frame, passage};
+use fanal::shard::Shard;
 use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Table};
-use fanal::wire::encode::{MessageFields, Tag};
+use fanal::wire::encode::{MessageFields, PresenceFields, Tag};
 use fanal::wire::native::{Access, Action, MessageKind, Show};
 use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
@@ -508,4 +509,27 @@ fn m5_over_a_slow_link_the_newest_is_fetched_when_there_is_room() {
     slow(&mut world, false);
     world.settle();
     assert_eq!(world.payloads(b), [22_000]);
+}
+
+/// M5. What a link does not take may have been the answer: whoever has asked for a presence does not ask again when the next one is
+/// told by reference.
+#[test]
+fn m5_an_answer_that_a_link_does_not_take_is_owed_although_it_is_short_or_the_session_gone() {
+    for show in [Show::Away, Show::Unavailable] {
+        let mut world = World::new(2, 1);
+        let ((_, a), (_, b)) = world.friends((0, 0), (1, 1));
+        referred(&mut world, a, 20_000);
+        assert!(world.links(1), "it asks");
+        world.sets(a, &PresenceFields { resource: "desk", show, ..Default::default() });
+        while world.rings(0) {}
+        let node = world.nodes[1].id;
+        let Shard { homes, out, .. } = &mut world.nodes[0].shards[0];
+        homes.send_wanted_to(node, out);
+        let (_, refused) = out.peers.get_mut(&node).unwrap().take();
+        assert!(!refused.is_empty(), "it is answered");
+        frame::frames(&refused).for_each(|frame| homes.put_off_for(node, frame, out));
+        world.publishes(a, 21_000);
+        world.settle();
+        assert_eq!((world.payloads(b), world.fetched(1).0), (vec![21_000], 1), "{show:?}");
+    }
 }

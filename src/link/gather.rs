@@ -3,13 +3,13 @@
 //! Lives on: cores with a connection to another cluster, one for each. Pure. An update takes the place of an older one of the same
 //! (user, session); what is no update keeps its order. Invariants: what waits is bounded by `link.complex_count` and
 //! `link.complex_bytes`; nothing waits for longer than `link.complex_ms` if `take` is called when `is_due`; an update that waits is
-//! never older than one that went ahead of it in real time (`overtaken`).
+//! never older than one that went ahead of it in real time (`overtaken`); what is whole gives way to nothing by reference.
 
 use crate::base::config::Link;
 use crate::base::id::{SessionId, UserId};
 use crate::base::time::Time;
 use crate::wire::complex::{Packer, Row};
-use crate::wire::event::Head;
+use crate::wire::event::{Head, REFERENCE};
 use ahash::RandomState;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -162,6 +162,14 @@ impl Gather {
         has_room
     }
 
+    /// Whether what waits of a session gives way to a newer update. What is whole gives way to none by reference: it may be what was
+    /// asked for, and whoever has asked does not ask again.
+    pub fn yields_to(&self, newer: &Head) -> bool {
+        let by_reference = |head: &Head| head.flags & REFERENCE != 0;
+        let place = self.places.get(&(newer.user, newer.session));
+        !by_reference(newer) || place.is_none_or(|&place| by_reference(&self.rows[place as usize].head))
+    }
+
     /// A newer update of a session goes in real time: one that waits is needless.
     pub fn overtaken(&mut self, user: UserId, session: SessionId) {
         let Some(place) = self.places.remove(&(user, session)) else { return };
@@ -271,6 +279,18 @@ mod tests {
         let mut by_bytes = gather();
         assert!(by_bytes.other(Time(0), &[0; 4080]) && by_bytes.is_due(Time(0)) && !by_bytes.other(Time(0), b""));
         assert!(!gather().other(Time(0), &[0; 4081]), "too long to wait at all");
+    }
+
+    #[test]
+    fn m5_what_is_whole_gives_way_to_nothing_by_reference() {
+        let by_reference = |sequence| Head { flags: REFERENCE, ..head(1, sequence) };
+        let mut gather = gather();
+        assert!(gather.yields_to(&by_reference(1)) && gather.update(Time(0), by_reference(1), &presence("")));
+        assert!(gather.yields_to(&by_reference(2)) && gather.yields_to(&head(1, 2)));
+        gather.update(Time(0), head(1, 2), &presence("b"));
+        assert!(!gather.yields_to(&by_reference(3)) && gather.yields_to(&head(1, 3)) && gather.yields_to(&head(2, 3)));
+        gather.clear();
+        assert!(gather.yields_to(&by_reference(3)));
     }
 
     #[test]

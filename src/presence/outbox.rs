@@ -107,7 +107,8 @@ pub struct Peer {
     pub full: bool,
 }
 
-/// Sessions that a node has heard of by reference, and wants whole: each once in a round, so that none waits for ever.
+/// Sessions whose newest presence a node is owed, whole: it has heard of one by reference and asked, or could not be sent one. Each
+/// has its turn once in a round, so that none waits for ever; and nothing else is told of it meanwhile, but that it has gone.
 #[derive(Default)]
 pub struct Wanted {
     next: BTreeSet<(UserId, SessionId)>,
@@ -287,10 +288,7 @@ impl Outbox {
     /// Sends an update to another core, or puts it off. False: put off.
     pub fn update(&mut self, seat: Seat, slot: u32, at: UserRef, now: Time, frame: &[u8]) -> bool {
         if seat.node != self.map.here.node {
-            return match self.is_long(frame) {
-                true => self.refer(seat, slot, at, frame),
-                false => self.pass_on(seat, slot, at, frame),
-            };
+            return self.update_far(seat, slot, at, frame);
         }
         let bound = &mut self.bound[usize::from(seat.core.0)];
         if bound.updates.bytes() + frame.len() > self.batch_bytes || !bound.put_off.is_empty() {
@@ -302,11 +300,15 @@ impl Outbox {
         true
     }
 
-    /// Tells another node of an update that it is to ask for, unless the newest goes there anyway.
-    fn refer(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
-        let session = frame::head(frame).session;
-        if self.peers.get(&seat.node).is_some_and(|peer| peer.wanted.has(at.user, session)) {
+    /// Sends an update to another node, or tells it of one that it is to ask for, unless the newest goes there anyway.
+    fn update_far(&mut self, seat: Seat, slot: u32, at: UserRef, frame: &[u8]) -> bool {
+        let head = frame::head(frame);
+        let is_owed = |peer: &Peer| peer.wanted.has(at.user, head.session);
+        if !is_farewell(&head) && self.peers.get(&seat.node).is_some_and(is_owed) {
             return true;
+        }
+        if !self.is_long(frame) {
+            return self.pass_on(seat, slot, at, frame);
         }
         self.referred += 1;
         self.pass_on(seat, slot, at, frame::reference(frame).bytes())

@@ -11,7 +11,7 @@ use crate::base::jid::Bare;
 use crate::base::time::Time;
 use crate::presence::control::{Arrival, Control, EdgeRef, SessionEnd, UserRef, Way, WayKind, WayName};
 use crate::presence::edge::Edge;
-use crate::presence::frame;
+use crate::presence::frame::{self, is_farewell, is_reference};
 use crate::presence::missed::Ended;
 use crate::presence::outbox::Outbox;
 use crate::presence::relay::SLOT;
@@ -43,16 +43,19 @@ impl Homes {
         }
     }
 
-    /// An update could not go to another node now: the newest will, later.
+    /// An update could not go to another node now: the newest will, later. What is whole may be what was asked for, which isn't asked
+    /// again: the session is owed, and so is one that has gone, for it may be back by reference before that is told.
     pub fn put_off_for(&self, node: NodeId, frame: &[u8], out: &mut Outbox) {
-        let Head { user, session, .. } = frame::head(frame);
+        let head @ Head { user, session, .. } = frame::head(frame);
         let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
-        // A long one is here because it's wanted whole; unless it only passes through, and was not kept here.
-        let is_wanted = out.is_long(frame) && out.map.gateway(user) == out.map.here;
+        // Else it only passes through, and was not kept here.
+        let is_owed = out.map.gateway(user) == out.map.here && !is_reference(&head);
         let Some(peer) = out.peers.get_mut(&node) else { return };
-        match is_wanted {
-            true => peer.wanted.add(user, session),
-            false => _ = peer.put_off.insert((SLOT, user, session), (at, Ended::of(frame))),
+        if is_owed {
+            peer.wanted.add(user, session);
+        }
+        if !is_owed || is_farewell(&head) {
+            peer.put_off.insert((SLOT, user, session), (at, Ended::of(frame)));
         }
     }
 

@@ -209,8 +209,15 @@ impl Shard {
                 faces.expect(ahead.by_ref().take(EXPECTED).map(frame::head));
             }
             let head = frame::head(update);
+            if !gather.yields_to(&head) {
+                self.send_gathered(gather, machine);
+            }
             // A long one goes because it was asked for.
-            if self.out.is_long(update) || self.must_go(faces.change(head, frame::event(update).presence), head.user, unheeded) {
+            if !gather.yields_to(&head) {
+                self.homes.put_off_for(node, update, &mut self.out);
+            } else if self.out.is_long(update)
+                || self.must_go(faces.change(head, frame::event(update).presence), head.user, unheeded)
+            {
                 gather.overtaken(head.user, head.session);
                 at_once.extend_from_slice(update);
             } else if !gather.update(now, head, frame::presence(update)) {
