@@ -3,7 +3,7 @@
 mod support;
 
 use fanal::base::reason::Reason;
-use fanal::client::{Client, Event, LogIn, Presence};
+use fanal::client::{Client, Error, Event, LogIn, Presence};
 use fanal::wire::decode::ServerFrame;
 use fanal::wire::encode::{Encoder, LogInFields, Tag};
 use fanal::wire::frame::HEADER_BYTES;
@@ -67,6 +67,25 @@ fn unknown_versions_are_told_which_one_is_spoken() {
     let mut raw = Raw::connect(&node);
     raw.stream.write_all(&hello_of_versions(7, 9)).unwrap();
     assert_eq!(raw.last_error().map(|(number, _)| number), Some(Reason::UnknownVersion as u16));
+}
+
+/// What was on its way when the node ended the session is no fault.
+#[test]
+fn behind_a_session_that_the_node_has_ended_what_is_for_it_is_answered_and_anybody_may_log_in() {
+    on_one_and_two_cores(|node| {
+        let mut first = node.user("alice@localhost", "desk");
+        let _second = node.user("alice@localhost", "desk");
+        let replaced = until(&mut first, |event| match event {
+            Event::Refused(refusal) => Some(refusal.reason()),
+            _ => None,
+        });
+        assert_eq!(replaced, Some(Reason::Replaced));
+        for asked in [first.set_presence(&Presence::default()), first.roster().map(drop)] {
+            assert!(matches!(&asked, Err(Error::Refused(refusal)) if refusal.reason() == Some(Reason::NotLoggedIn)), "{asked:?}");
+        }
+        first.log_in("bob@localhost", LogIn::Token(&node.token("bob@localhost")), "desk").unwrap();
+        first.set_presence(&Presence::default()).unwrap();
+    });
 }
 
 /// Which frames may come is decided by those before them, not by how they were cut into packets.

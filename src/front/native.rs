@@ -2,8 +2,8 @@
 //!
 //! Lives on: the core that owns the connection. Serves G2, and what the mission asks about bad input. Invariants: a frame is
 //! handed out only when it may come now (Hello, then LogIn, Register or Resume, then the rest up to LogOut, then LogIn anew) and
-//! its body is verified; whether it may is decided by the frames before it, however they were cut into packets; an idle door keeps
-//! nothing on the heap.
+//! its body is verified; whether it may is decided by the frames before it, however they were cut into packets; of a session that
+//! the host has ended frames still come; an idle door keeps nothing on the heap.
 //!
 //! The host calls [`Door::next`] until it has no more for each chunk. After `LogIn`, `Register`, `Resume`, `SaslResponse` and
 //! `Bind` the door waits to be told the outcome: [`Door::challenged`], [`Door::authenticated`], [`Door::opened`],
@@ -41,6 +41,7 @@ pub struct Incoming<'a> {
     pub tag: Tag,
     /// Length of the frame, header included.
     pub bytes: u32,
+    pub on_trunk: bool,
     pub frame: ClientFrame<'a>,
 }
 
@@ -61,6 +62,8 @@ enum Stage {
     Binding,
     /// A session is open.
     Open,
+    /// The host has ended the session; the client may not know it yet.
+    Ended,
     /// The connection is a trunk.
     Trunk,
 }
@@ -93,7 +96,8 @@ impl Door {
             return Err(Reason::UnknownVersion);
         }
         let tag = Tag { stream: header.stream, request: header.request };
-        Ok(Some(Incoming { tag, bytes: header.frame_bytes() as u32, frame: incoming }))
+        let on_trunk = self.stage == Stage::Trunk;
+        Ok(Some(Incoming { tag, bytes: header.frame_bytes() as u32, on_trunk, frame: incoming }))
     }
 
     /// The client was sent a SaslChallenge.
@@ -138,7 +142,7 @@ impl Door {
     /// The host has ended the session and the connection goes on: the client may log in again, as behind a LogOut of its own.
     pub fn ended(&mut self) {
         assert_eq!(self.stage, Stage::Open, "only an open session ends");
-        self.stage = Stage::Greeted;
+        self.stage = Stage::Ended;
     }
 
     /// Whether a log-in or a Bind waits for the host's decision.
@@ -212,11 +216,11 @@ impl Stage {
             Stage::Connected if kind == Kind::Hello => Ok(Stage::Greeted),
             Stage::Connected => Err(Reason::OutOfOrder),
             _ if matches!(kind, Kind::Ping | Kind::Pong) => Ok(self),
-            Stage::Greeted if begins => Ok(Stage::Deciding),
+            Stage::Greeted | Stage::Ended if begins => Ok(Stage::Deciding),
             Stage::Challenged if kind == Kind::SaslResponse => Ok(Stage::Deciding),
             Stage::Authenticated if matches!(kind, Kind::Bind | Kind::Resume) => Ok(Stage::Binding),
-            Stage::Open if kind == Kind::LogOut => Ok(Stage::Greeted),
-            Stage::Open if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse | Kind::Bind) => Ok(Stage::Open),
+            Stage::Open | Stage::Ended if kind == Kind::LogOut => Ok(Stage::Greeted),
+            Stage::Open | Stage::Ended if !begins && !matches!(kind, Kind::Hello | Kind::SaslResponse | Kind::Bind) => Ok(self),
             _ => Err(Reason::OutOfOrder),
         }
     }

@@ -203,7 +203,7 @@ impl Shard {
         Flow::Next
     }
 
-    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame, .. }: Incoming<'_>) -> Flow {
+    fn incoming(&mut self, now: Time, conn: ConnId, Incoming { tag, frame, on_trunk, .. }: Incoming<'_>) -> Flow {
         match frame {
             ClientFrame::Hello(_) => self.greet(conn, tag),
             ClientFrame::Ping(ping) => {
@@ -237,7 +237,7 @@ impl Shard {
                 self.sasl_response(conn, tag, response.data().map_or(&[][..], |data| data.bytes()));
                 Flow::Next
             }
-            ClientFrame::LogOut(log_out) => self.log_out(conn, tag, log_out.status().unwrap_or_default()),
+            ClientFrame::LogOut(log_out) => self.log_out(conn, tag, on_trunk, log_out.status().unwrap_or_default()),
             ClientFrame::SetPresence(view) => self.set_presence(now, conn, tag, view),
             ClientFrame::Activity(activity) if tag.stream == 0 => {
                 self.out.lines.hold(conn, !activity.active());
@@ -285,17 +285,17 @@ impl Shard {
         Flow::Next
     }
 
-    fn log_out(&mut self, conn: ConnId, tag: Tag, status: &str) -> Flow {
-        let edges = match (tag.stream, self.edge.find(conn.slot, tag.stream)) {
-            (_, Some(edge)) => vec![edge],
-            (0, None) => self.edge.sessions_on(conn.slot),
-            (_, None) => return self.no_session(conn, tag),
+    fn log_out(&mut self, conn: ConnId, tag: Tag, on_trunk: bool, status: &str) -> Flow {
+        let of_trunk = on_trunk && tag.stream == 0;
+        let edges = match self.edge.find(conn.slot, tag.stream) {
+            Some(edge) => vec![edge],
+            None if of_trunk => self.edge.sessions_on(conn.slot),
+            None => return self.no_session(conn, tag),
         };
-        let is_trunk = tag.stream == 0 && self.edge.find(conn.slot, 0).is_none();
         for edge in edges {
             self.close_session(edge, SessionEnd::LoggedOut { status: status.to_owned() });
         }
-        if is_trunk {
+        if of_trunk {
             return Flow::End(Reason::LoggedOut);
         }
         if tag.stream == 0 {
