@@ -162,8 +162,8 @@ impl Gather {
         has_room
     }
 
-    /// Whether what waits of a session gives way to a newer update. What is whole gives way to none by reference: it may be what was
-    /// asked for, and whoever has asked does not ask again.
+    /// Whether what waits of a session gives way to a newer update. What is whole gives way to none by reference: it may be what
+    /// was asked for, and whoever has asked does not ask again.
     pub fn yields_to(&self, newer: &Head) -> bool {
         let by_reference = |head: &Head| head.flags & REFERENCE != 0;
         let place = self.places.get(&(newer.user, newer.session));

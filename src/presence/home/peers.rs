@@ -43,8 +43,8 @@ impl Homes {
         }
     }
 
-    /// An update could not go to another node now: the newest will, later. What is whole may be what was asked for, which isn't asked
-    /// again: the session is owed, and so is one that has gone, for it may be back by reference before that is told.
+    /// An update could not go to another node now: the newest will, later. What is whole may be what was asked for, and that is not
+    /// asked for again: the session is owed; and so is one that has gone, for it may be back by reference before that is told.
     pub fn put_off_for(&self, node: NodeId, frame: &[u8], out: &mut Outbox) {
         let head @ Head { user, session, .. } = frame::head(frame);
         let at = self.by_user(user).unwrap_or(UserRef { user, slot: SLOT });
