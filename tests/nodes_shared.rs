@@ -227,6 +227,7 @@ fn z13_a_node_that_wakes_up_after_its_users_were_taken_over_writes_nothing_and_s
 fn m1_the_demo_goes_on_when_a_node_is_lost_and_all_are_online_again() {
     let Some(server) = server() else { return };
     let mut trio = Trio::start(server, 1);
+    trio.user_on(2, "ann");
     let (first, data) = (trio.node(0), trio.place(0));
     let mut demo = fanal(&["demo", "--users", "60", "--subscribers", "3", "--rate", "100", "--seconds", "15"]);
     demo.arg("--config").arg(data.with_extension("toml")).arg("--data").arg(&data);

@@ -166,8 +166,11 @@ impl Gather {
     /// was asked for, and whoever has asked does not ask again.
     pub fn yields_to(&self, newer: &Head) -> bool {
         let by_reference = |head: &Head| head.flags & REFERENCE != 0;
-        let place = self.places.get(&(newer.user, newer.session));
-        !by_reference(newer) || place.is_none_or(|&place| by_reference(&self.rows[place as usize].head))
+        let waits_whole = || {
+            let place = self.places.get(&(newer.user, newer.session));
+            place.is_some_and(|&place| !by_reference(&self.rows[place as usize].head))
+        };
+        !by_reference(newer) || !waits_whole()
     }
 
     /// A newer update of a session goes in real time: one that waits is needless.

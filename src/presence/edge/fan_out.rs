@@ -20,12 +20,21 @@ const FAREWELLS_PER_PUBLISHER: usize = 64;
 const TOGETHER: usize = 16;
 
 impl Edge {
-    /// An update of a publisher of this core goes to its subscribers here. Returns how many.
+    /// An update of a publisher of this core goes to its subscribers here.
     #[inline]
-    pub fn fan_out(&mut self, slot: u32, user: UserId, frame: &[u8], news: News, lines: &mut Lines) -> usize {
+    pub fn fan_out(&mut self, slot: u32, user: UserId, frame: &[u8], news: News, lines: &mut Lines) {
+        self.deliver(slot, user, frame, lines);
+        if !self.slow.is_empty() {
+            self.put_off(slot, frame, news, lines);
+        }
+    }
+
+    /// To all who are not slow. What the update is to the others is not known here: a word more to keep costs an instruction for
+    /// each delivery.
+    fn deliver(&mut self, slot: u32, user: UserId, frame: &[u8], lines: &mut Lines) {
         let Some(publisher) = self.publishers.get(slot as usize).and_then(Option::as_ref).filter(|p| p.user == user) else {
             self.counters.stale_updates += 1;
-            return 0;
+            return;
         };
         let mut delivered = publisher.direct.len();
         self.forms.begin();
@@ -50,11 +59,7 @@ impl Edge {
                 frame::append_addressed(gathered, frame, &group.streams);
             }
         }
-        if !self.slow.is_empty() {
-            delivered -= self.put_off(slot, frame, news, lines);
-        }
         self.counters.deliveries += delivered as u64;
-        delivered
     }
 
     /// Whether the update with this number in the batch that is being read is older than the snapshot of a new record. It was meant
@@ -70,20 +75,20 @@ impl Edge {
     }
 
     /// The same for a publisher of another core, whose state is kept for those who subscribe later.
-    pub fn fan_out_remote(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) -> usize {
+    pub fn fan_out_remote(&mut self, slot: u32, frame: &[u8], lines: &mut Lines) {
         let head = frame::head(frame);
         let news = self.publisher(slot, head.user).map_or(News::Old, |publisher| publisher.cache.put(&head, frame));
         if news == News::Old {
             self.counters.stale_updates += 1;
-            return 0;
+            return;
         }
-        self.fan_out(slot, head.user, frame, news, lines)
+        self.fan_out(slot, head.user, frame, news, lines);
     }
 
-    /// Remembers for each connection that was slow before this update that the publisher has news. Returns how many of them carry
-    /// a session of their own.
+    /// Remembers for each connection that was slow before this update that the publisher has news. Those that carry a session of
+    /// their own were counted as told.
     #[cold]
-    fn put_off(&mut self, slot: u32, frame: &[u8], news: News, lines: &mut Lines) -> usize {
+    fn put_off(&mut self, slot: u32, frame: &[u8], news: News, lines: &mut Lines) {
         let slow = std::mem::take(&mut self.slow);
         for &conn in &slow {
             self.counters.conflated += 1;
@@ -98,7 +103,7 @@ impl Edge {
         let direct = slow.iter().filter(|conn| publisher.direct.contains(conn)).count();
         self.slow = slow;
         self.slow.clear();
-        direct
+        self.counters.deliveries -= direct as u64;
     }
 
     /// A slow connection has sent all it had: what was put off for it goes out, newest states only, until it's slow again.
