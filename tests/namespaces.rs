@@ -325,11 +325,13 @@ fn are_gone_and_come_back(spaces: &Spaces, users: &mut [User], does: impl Fn(Pla
     let does = |pair: &(usize, usize)| does(PLACES[pair.0], PLACES[pair.1]);
     let those = |wanted: Cut| all.iter().copied().filter(|pair| does(pair) == wanted).collect::<Vec<_>>();
     let [parted, alone, perhaps] = [Cut::Parts, Cut::LeavesAlone, Cut::MayPart].map(those);
+    let mut heard = Vec::new();
     for &(one, other) in &parted {
         let [user, other] = users.get_disjoint_mut([one, other]).unwrap();
         assert_eq!(user.sees(other, Show::Unavailable), [Show::Unavailable], "{} of {}", user.jid, other.jid);
+        heard.push((user.jid.clone(), other.jid.clone(), began.elapsed()));
     }
-    assert!(began.elapsed() < SOON + LATE, "it took {:?}", began.elapsed());
+    assert!(began.elapsed() < SOON + LATE, "who heard of whom, and after how long: {heard:?}");
     // Nobody hears of it where it happens.
     users.iter_mut().for_each(|user| user.show(Show::Away));
     for (one, other) in alone {

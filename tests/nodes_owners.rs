@@ -134,6 +134,25 @@ fn z4_what_is_for_a_slot_without_an_owner_waits_until_this_core_has_found_who_lo
     }
 }
 
+/// M1: a node may hear that it owns somebody after those who send it what is for that user, and while it believes in an owner that
+/// is lost.
+#[test]
+fn m1_a_log_in_that_goes_by_a_node_to_an_owner_lost_before_reaches_the_owner_that_comes_next() {
+    for cores in [1, 2] {
+        let mut world = World::new(3, cores);
+        let ann = world.name_on(2, 0);
+        let slot = usize::from(slot_of(jid(&ann).as_str()));
+        let owner = |(at, &node): (usize, &NodeId)| if at == slot { NodeId(2) } else { node };
+        let owners: Arc<[NodeId]> = world.owners.iter().enumerate().map(owner).collect();
+        (0..2).for_each(|node| world.cut(2, node));
+        tell(&mut world, 0, &owners, 1);
+        let a = world.online(0, &ann);
+        assert_eq!(world.heard(a), [Heard::Other], "the hello alone");
+        tell(&mut world, 1, &owners, 1);
+        assert_eq!((world.heard(a), users(&world)), (vec![Heard::Other], vec![0, 1, 0]), "it's in");
+    }
+}
+
 /// Z7: the steward is the gateway for other clusters' users in slots without owners, until they have some.
 #[test]
 fn z7_a_gateway_moves_with_its_slot() {

@@ -206,7 +206,7 @@ pub enum Control {
 }
 
 /// A log-in that was authenticated where the connection is.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attach {
     pub jid: Bare,
     /// Empty: make one up.
@@ -220,7 +220,7 @@ pub struct Attach {
     pub presence: Vec<u8>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Resume {
     pub jid: Bare,
     pub token: Vec<u8>,

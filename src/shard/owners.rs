@@ -7,20 +7,20 @@
 //! because nobody waits for it, is made good when the owners are known.
 
 use super::{Shard, border};
-use crate::base::id::{NodeId, UserId, slot_of};
-use crate::base::map::Slots;
+use crate::base::id::{NodeId, Seat, UserId, slot_of};
+use crate::base::map::{Map, Slots};
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::border::Crossing;
 use crate::presence::control::{Asker, Control, SessionEvent};
-use crate::presence::errand::What;
+use crate::presence::errand::{Errand, What};
 use crate::store::Table;
 use crate::store::rows::slot_of_key;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What may wait, on one core. At the limit: refused, `home_out_of_reach`.
+/// What may wait, on one core, and as much that was passed on. At the limit: refused, `home_out_of_reach`, or passed on for good.
 const WAITING: usize = 16_384;
 
 /// Table, key, value.
@@ -46,6 +46,8 @@ pub enum Word {
 pub(super) struct Waiting {
     /// Until when, in order.
     controls: VecDeque<(Time, Control)>,
+    /// Log-ins that were passed on to an owner, and until when it's looked whether that stays one; in order.
+    passed_on: VecDeque<(Time, Control)>,
     /// Who looks after slots without owners, whether this core has found it or not.
     steward: NodeId,
     /// Slots that have been asked for.
@@ -76,6 +78,7 @@ impl Shard {
         self.homes.arrive(now, &mut self.edge, &mut self.out);
         self.clusters_loaded(now);
         self.send_waiting();
+        self.send_again(&before);
         let Shard { homes, out, waiting, .. } = self;
         let missed = std::mem::take(&mut waiting.missed);
         let moves = |user: UserId| before.home(user).node != map.home(user).node;
@@ -123,6 +126,20 @@ impl Shard {
                 None => self.waiting.controls.push_back((until, control)),
             }
         }
+    }
+
+    /// What was passed on to an owner that was none any more, though nobody here knew, goes to the next one. If the first one has
+    /// answered before it was lost, this is the second answer, and nobody waits for it.
+    fn send_again(&mut self, before: &Map) {
+        let Shard { waiting, out, .. } = self;
+        let home = |map: &Map, control: &Control| control.slot().map(|slot| map.home_of_slot(slot));
+        waiting.passed_on.retain(|(_, control)| {
+            let stays = home(before, control).map(|seat| seat.node) == home(&out.map, control).map(|seat| seat.node);
+            if !stays && let (Some(seat), Some(copy)) = (home(&out.map, control), log_in(control)) {
+                out.send(seat, copy);
+            }
+            stays
+        });
     }
 
     /// Rows of users who are to live here, as another node has left them.
@@ -181,8 +198,7 @@ impl Shard {
         if is_early && self.waiting.wanted.insert(slot) {
             self.want(slot);
         }
-        let until = now + Duration::from_millis(self.settings.limits.log_in_ms.into());
-        self.waiting.controls.push_back((until, control));
+        self.waiting.controls.push_back((self.waits_until(now), control));
     }
 
     fn want(&mut self, slot: u16) {
@@ -193,19 +209,36 @@ impl Shard {
     }
 
     /// What came from elsewhere for a user of this core, or so it was thought there: it goes on to the owner, or waits until this
-    /// core knows of that, too. An owner stays one, so it gets there.
+    /// core knows of that, too.
     pub(super) fn control_from_elsewhere(&mut self, now: Time, control: Control) {
         let map = &self.out.map;
         let slot = control.slot().filter(|&slot| map.home_of_slot(slot).node != map.here.node);
         match slot {
             None => self.control(now, control),
-            Some(slot) if map.is_owned(slot) => self.out.send(map.home_of_slot(slot), control),
+            Some(slot) if map.is_owned(slot) => self.pass_on(now, map.home_of_slot(slot), control),
             Some(_) => self.wait_for_owner(now, control),
         }
     }
 
+    /// Whoever sent this either has not heard yet that another node is the owner, or has heard already that it is one no more, and
+    /// this node is to be. Nobody but this core would notice then that a log-in was lost with that node.
+    fn pass_on(&mut self, now: Time, owner: Seat, control: Control) {
+        if let Some(copy) = log_in(&control) {
+            match self.waiting.passed_on.len() < WAITING {
+                true => self.waiting.passed_on.push_back((self.waits_until(now), copy)),
+                false => self.waiting.refused += 1,
+            }
+        }
+        self.out.send(owner, control);
+    }
+
+    fn waits_until(&self, now: Time) -> Time {
+        now + Duration::from_millis(self.settings.limits.log_in_ms.into())
+    }
+
     /// Refuses what has waited for too long. Gives when to look again.
     pub(super) fn end_waiting(&mut self, now: Time) -> Option<Time> {
+        while self.waiting.passed_on.pop_front_if(|(until, _)| *until <= now).is_some() {}
         while let Some((_, control)) = self.waiting.controls.pop_front_if(|(until, _)| *until <= now) {
             if let Some(slot) = control.slot() {
                 self.waiting.wanted.remove(&slot);
@@ -218,7 +251,8 @@ impl Shard {
             self.waiting.given_up += 1;
             self.give_up_control(control);
         }
-        self.waiting.controls.front().map(|(until, _)| *until)
+        let Waiting { controls, passed_on, .. } = &self.waiting;
+        [controls.front(), passed_on.front()].into_iter().flatten().map(|(until, _)| *until).min()
     }
 
     /// Tells whoever waits for it that the user's home can't be reached.
@@ -253,5 +287,20 @@ impl Shard {
         if request != 0 || edge.seat.node.cluster().is_some() {
             self.out.tell(edge, SessionEvent::Error { request, reason, detail: String::new() });
         }
+    }
+}
+
+/// The same once more, if it's a step of a log-in. What a session asks ends with the session, when its home is lost.
+fn log_in(control: &Control) -> Option<Control> {
+    match control {
+        Control::Attach(attach) => Some(Control::Attach(attach.clone())),
+        Control::Resume(resume) => Some(Control::Resume(resume.clone())),
+        Control::Errand(errand) => match &**errand {
+            Errand { jid, caller, what: What::Keys } => {
+                Some(Control::Errand(Box::new(Errand { jid: jid.clone(), caller: *caller, what: What::Keys })))
+            }
+            _ => None,
+        },
+        _ => None,
     }
 }
