@@ -41,6 +41,7 @@ pub struct Incoming<'a> {
     pub tag: Tag,
     /// Length of the frame, header included.
     pub bytes: u32,
+    /// It came on a trunk, where stream 0 is the connection itself.
     pub on_trunk: bool,
     pub frame: ClientFrame<'a>,
 }

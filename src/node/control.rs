@@ -132,7 +132,7 @@ impl Controller {
             None => {
                 let fix = match self.store.figures().health.up {
                     true => "see `fanal cluster status`",
-                    false => "the database can't be reached",
+                    false => "the database can't be reached: look after it, and try again",
                 };
                 let seconds = PATIENCE.as_secs();
                 Err(Refusal::Unavailable(format!("{jid}: no answer in {seconds} s, and it may still be done: {fix}")))

@@ -15,7 +15,7 @@ use crate::base::reason::Reason;
 use serde::{Deserialize, Serialize};
 
 /// Something wanted of a user's home.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Errand {
     pub jid: Bare,
     pub caller: Caller,
@@ -37,7 +37,7 @@ pub enum Who {
     Operator { ticket: u64 },
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum What {
     /// What is kept in place of the password.
     Keys,
@@ -56,7 +56,7 @@ pub enum What {
 }
 
 /// A hashed token as a client shows it ([`crate::base::hashed::Shown`]).
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShownToken {
     pub client: String,
     pub channel: Option<[u8; 32]>,

@@ -3,8 +3,8 @@
 //! Lives on: every core of a cluster's node. Serves Z4, M1. Slots that nobody owns are looked after by their steward, the node that
 //! keeps the table: there are no users in them, and no names of a directory. Who is to come into being there, and what name is to
 //! be settled, waits at the steward until the slot has an owner, and goes there. Invariants: nobody comes into being where no owner
-//! is; what was sent to where a slot was before goes on to where it is; what waits is refused in the end, and what can't be,
-//! because nobody waits for it, is made good when the owners are known.
+//! is; what was sent to where a slot was before goes on to where it is, and a log-in once more to the owner that comes after that
+//! one; what waits is refused in the end, and what can't be, because nobody waits for it, is made good when the owners are known.
 
 use super::{Shard, border};
 use crate::base::id::{NodeId, Seat, UserId, slot_of};
@@ -13,7 +13,7 @@ use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::border::Crossing;
 use crate::presence::control::{Asker, Control, SessionEvent};
-use crate::presence::errand::{Errand, What};
+use crate::presence::errand::What;
 use crate::store::Table;
 use crate::store::rows::slot_of_key;
 use std::collections::{BTreeSet, VecDeque};
@@ -131,15 +131,13 @@ impl Shard {
     /// What was passed on to an owner that was none any more, though nobody here knew, goes to the next one. If the first one has
     /// answered before it was lost, this is the second answer, and nobody waits for it.
     fn send_again(&mut self, before: &Map) {
-        let Shard { waiting, out, .. } = self;
-        let home = |map: &Map, control: &Control| control.slot().map(|slot| map.home_of_slot(slot));
-        waiting.passed_on.retain(|(_, control)| {
-            let stays = home(before, control).map(|seat| seat.node) == home(&out.map, control).map(|seat| seat.node);
-            if !stays && let (Some(seat), Some(copy)) = (home(&out.map, control), log_in(control)) {
-                out.send(seat, copy);
+        for (until, control) in std::mem::take(&mut self.waiting.passed_on) {
+            let owners = control.slot().map(|slot| (before.home_of_slot(slot).node, self.out.map.home_of_slot(slot)));
+            match owners {
+                Some((was, is)) if was != is.node => self.out.send(is, control),
+                _ => self.waiting.passed_on.push_back((until, control)),
             }
-            stays
-        });
+        }
     }
 
     /// Rows of users who are to live here, as another node has left them.
@@ -295,12 +293,9 @@ fn log_in(control: &Control) -> Option<Control> {
     match control {
         Control::Attach(attach) => Some(Control::Attach(attach.clone())),
         Control::Resume(resume) => Some(Control::Resume(resume.clone())),
-        Control::Errand(errand) => match &**errand {
-            Errand { jid, caller, what: What::Keys } => {
-                Some(Control::Errand(Box::new(Errand { jid: jid.clone(), caller: *caller, what: What::Keys })))
-            }
-            _ => None,
-        },
+        Control::Errand(errand) if matches!(errand.what, What::Keys | What::Check(_) | What::Issue { .. }) => {
+            Some(Control::Errand(errand.clone()))
+        }
         _ => None,
     }
 }
