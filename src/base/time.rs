@@ -24,6 +24,13 @@ impl Add<std::time::Duration> for Time {
     }
 }
 
+impl Sub<std::time::Duration> for Time {
+    type Output = Time;
+    fn sub(self, by: std::time::Duration) -> Time {
+        Time(self.0.saturating_sub(by.as_nanos() as u64))
+    }
+}
+
 impl Sub<Time> for Time {
     type Output = std::time::Duration;
     fn sub(self, earlier: Time) -> std::time::Duration {

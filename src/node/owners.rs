@@ -274,11 +274,11 @@ impl Keeper {
     }
 
     fn next(&self, now: Time) -> Time {
-        let next = match &self.engine {
-            Engine::Embedded(embedded) => embedded.next(),
-            Engine::Etcd(_) => now + self.terms.beat(),
+        let (next, confirm) = match &self.engine {
+            Engine::Embedded(embedded) => (embedded.next(), embedded.follower.wants_confirmation()),
+            Engine::Etcd(_) => (now + self.terms.beat(), Time::MAX),
         };
-        self.tenure.iter().map(Tenure::next).fold(next, Time::min)
+        self.tenure.iter().map(|tenure| tenure.next(confirm)).fold(next, Time::min)
     }
 
     /// Before others may have this node's users, what is to be written of them is written.
@@ -348,7 +348,7 @@ impl Keeper {
             tenure.go_on(now);
             if let Engine::Embedded(embedded) = &mut self.engine {
                 tenure.take_confirmed().into_iter().for_each(|asked| embedded.follower.confirm(asked));
-                if embedded.follower.wants_confirmation(now) {
+                if now >= embedded.follower.wants_confirmation() {
                     tenure.confirm(now);
                 }
             }

@@ -135,17 +135,27 @@ impl Tenure {
         std::mem::take(&mut self.wanted)
     }
 
-    /// When to call `go_on` at the latest.
-    pub fn next(&self) -> Time {
-        if self.retry_at > Time::ZERO { self.retry_at } else { Time::MAX }
+    /// When to call `go_on` at the latest; and `confirm`, if that is wanted from some time on. What is under way says itself when
+    /// it's done.
+    pub fn next(&self, wants_confirmation: Time) -> Time {
+        if !self.is_free() {
+            return Time::MAX;
+        }
+        let retry = if self.retry_at > Time::ZERO { self.retry_at } else { Time::MAX };
+        retry.min(wants_confirmation.max(self.confirming + self.terms.confirming()))
     }
 
-    /// Has the database asked whether somebody has taken this node's place.
+    /// Has the database asked whether somebody has taken this node's place, if that is not too soon after the last time.
     pub fn confirm(&mut self, now: Time) {
-        if self.asked.is_none() && self.undone == 0 {
+        if self.is_free() && now >= self.confirming + self.terms.confirming() {
             self.confirming = now;
             self.ask(Request::Confirm);
         }
+    }
+
+    /// Nothing is under way, at the database or at a core.
+    fn is_free(&self) -> bool {
+        self.asked.is_none() && self.undone == 0
     }
 
     /// Somebody has taken this node's place though it counted itself its holder: it stores nothing until it has joined anew.
@@ -252,7 +262,7 @@ impl Tenure {
                 self.replied(now, reply);
             }
         }
-        if self.undone > 0 || self.asked.is_some() || now < self.retry_at {
+        if !self.is_free() || now < self.retry_at {
             return;
         }
         self.retry_at = Time::ZERO;
@@ -415,6 +425,28 @@ mod tests {
     use super::*;
     use crate::base::id::UserId;
     use crate::base::jid::Bare;
+    use crate::store::memory::Memory;
+    use crate::store::thread::StorageThread;
+
+    /// Z4: the database may be slow, or refuse at once.
+    #[test]
+    fn z4_the_database_is_asked_for_confirmation_at_a_pace_and_waited_for_without_turning() {
+        let terms = Terms { lease_ms: 1_600, take_over: true };
+        let (_thread, mut ports) = StorageThread::start(Box::new(Memory::default()), vec![Box::new(|| {})]).unwrap();
+        let mut tenure = Tenure::new(NodeId(1), 1, terms, BTreeSet::new(), ports.pop().unwrap());
+        let after = |ms: u64| Time::ZERO + Duration::from_millis(10_000 + ms);
+        for round in [0, 100, 200] {
+            assert!(tenure.next(Time::ZERO) <= after(round), "it's time");
+            tenure.confirm(after(round));
+            assert_eq!(tenure.next(Time::ZERO), Time::MAX, "the answer wakes it");
+            while !tenure.is_free() {
+                tenure.go_on(after(round));
+            }
+            tenure.confirm(after(round + 99));
+            assert!(tenure.is_free() && tenure.next(Time::ZERO) == after(round + 100), "too soon");
+        }
+        assert_eq!((tenure.next(Time::MAX), tenure.next(after(500))), (Time::MAX, after(500)));
+    }
 
     #[test]
     fn m1_a_way_goes_to_its_senders_home_and_one_that_has_arrived_to_its_receivers() {

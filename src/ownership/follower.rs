@@ -125,9 +125,13 @@ impl Follower {
         (node == self.me.node && epoch >= since).then_some(epoch)
     }
 
-    /// Where nodes take over: whether the lease is so short that it's time to ask the database what the coordinator does not say.
-    pub fn wants_confirmation(&self, now: Time) -> bool {
-        self.joined.is_some() && self.terms.take_over && self.lease_until < now + self.terms.confirmed_lease()
+    /// Where nodes take over: from when on the lease is so short that it's time to ask the database what the coordinator does not
+    /// say.
+    pub fn wants_confirmation(&self) -> Time {
+        match self.joined {
+            Some(_) if self.terms.take_over => self.lease_until - self.terms.confirmed_lease(),
+            _ => Time::MAX,
+        }
     }
 
     /// The database has said, to a question asked at this time, that nobody has taken this node's place: whoever takes it does not

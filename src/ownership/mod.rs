@@ -82,6 +82,11 @@ impl Terms {
     pub fn beat(self) -> Duration {
         self.lease() / 4
     }
+
+    /// How often a node that does not hear of its lease asks the database: what is left of that for an answer is short anyway.
+    pub fn confirming(self) -> Duration {
+        self.lease() / 16
+    }
 }
 
 /// What a node wants of its coordination engine.
