@@ -316,6 +316,37 @@ fn a_lost_nodes_slots_are_taken_over_within_3_s_under_higher_epochs_and_it_is_fe
     assert_eq!(world.coordinator.slots().revision(), revision, "what is even stays as it is");
 }
 
+/// M1: an operator may ask twice.
+#[test]
+fn m1_another_rebalance_waits_until_all_have_told_how_many_users_the_one_before_has_left_them() {
+    let mut world = settled(3, true);
+    let tell = |world: &mut World, users: [u32; 3]| {
+        (1..).zip(users).for_each(|(node, users)| world.command(node, Command::Report { users, free: 0 }));
+    };
+    (0..300).for_each(|slot| world.command(1, Command::Assign(slot)));
+    silence(&mut world, 3);
+    tell(&mut world, [150, 150, 0]);
+    world.heal(3_000);
+    for wait in [0, 100, 200, 1_000] {
+        world.heal(wait);
+        world.command(3, Command::Rebalance);
+    }
+    let even = owners(&world);
+    assert!(
+        even.values().all(|slots| (90..=110).contains(slots)),
+        "no more than were due, though nobody has told of them: {even:?}"
+    );
+    tell(&mut world, [100, 100, 100]);
+    let revision = world.coordinator.slots().revision();
+    world.heal(4_000);
+    assert_eq!(world.coordinator.slots().revision(), revision);
+    tell(&mut world, [300, 100, 100]);
+    world.heal(1_000);
+    world.command(3, Command::Rebalance);
+    world.heal(1_000);
+    assert!(owners(&world)[&1] < even[&1], "later on another one is for what is told then");
+}
+
 #[test]
 fn without_take_over_a_lost_nodes_slots_stay_its_own_and_it_goes_on() {
     let mut world = settled(2, false);

@@ -36,7 +36,7 @@ fn a_seed_is_one_run_and_another_seed_is_another() {
 /// What these seeds broke is said with the unit tests that were written for it, where the rules are that mend it.
 #[test]
 fn seeds_that_broke_once_hold() {
-    for seed in [301_039, 302_258, 311_523, 315_257, 333_930, 403_828, 420_425, 428_144] {
+    for seed in [301_039, 302_258, 311_523, 315_257, 333_930, 403_828, 420_425, 428_144, 441_487, 444_108] {
         run(Options::new(seed)).unwrap_or_else(|failed| panic!("{failed}"));
     }
 }

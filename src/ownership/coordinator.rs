@@ -70,6 +70,8 @@ pub struct Coordinator {
     waiting: Waiting,
     writing: Option<Plan>,
     retry_at: Time,
+    /// When all have told how many users they have since slots were moved last: nothing is shared out anew before.
+    counted_at: Time,
     /// Users that newly assigned slots will bring a node, until it has told of as many more, or for the time of a lease.
     given: BTreeMap<NodeId, (u64, Time)>,
     out: Vec<Output>,
@@ -89,6 +91,7 @@ impl Coordinator {
             waiting: Waiting::default(),
             writing: None,
             retry_at: Time::ZERO,
+            counted_at: Time::ZERO,
             given: BTreeMap::new(),
             out: Vec::new(),
         }
@@ -111,7 +114,8 @@ impl Coordinator {
     /// When to call `tick` at the latest.
     pub fn next(&self) -> Time {
         let retry = if self.writing.is_none() && self.retry_at > Time::ZERO { self.retry_at } else { Time::MAX };
-        self.leases.values().map(|lease| lease.until).fold(retry, Time::min)
+        let rebalance = if self.is_waited_for() { self.counted_at } else { Time::MAX };
+        self.leases.values().map(|lease| lease.until).fold(retry.min(rebalance), Time::min)
     }
 
     /// Takes what the follower of a node asks.
@@ -268,9 +272,9 @@ impl Coordinator {
         }
         let claims = std::mem::take(&mut self.waiting.claims);
         plan.assign(claims.into_iter().filter(|(slot, _)| self.slots.owner(*slot).is_none()));
-        self.plan_moves(&mut plan);
+        self.plan_moves(now, &mut plan);
         self.plan_assigning(now, &mut plan, &mut loads);
-        self.plan_rebalancing(&mut plan, &loads);
+        self.plan_rebalancing(now, &mut plan, &loads);
         plan
     }
 
@@ -300,10 +304,11 @@ impl Coordinator {
         self.members.get(node).is_some_and(|member| member.state == State::Serving)
     }
 
-    fn plan_moves(&mut self, plan: &mut Plan) {
+    fn plan_moves(&mut self, now: Time, plan: &mut Plan) {
         let free = |slot: &u16| self.slots.owner(*slot).is_none() && self.is_settled(*slot);
         let due: Vec<(u16, NodeId)> = self.waiting.moves.iter().filter(|(slot, _)| free(slot)).map(|(s, n)| (*s, *n)).collect();
         for (slot, node) in due {
+            self.counted_at = now + self.terms.lease();
             self.waiting.moves.remove(&slot);
             // Where the one it was for is gone, whoever has the fewest users gets it.
             match self.is_serving(node) {
@@ -334,9 +339,14 @@ impl Coordinator {
         plan.assign(lines);
     }
 
-    fn plan_rebalancing(&mut self, plan: &mut Plan, loads: &Loads) {
-        // What is under way would be moved twice.
-        let is_quiet = plan.moves_nothing() && self.waiting.moves.is_empty();
+    /// A rebalance waits for nothing but the numbers of users.
+    fn is_waited_for(&self) -> bool {
+        self.waiting.rebalance.is_some() && self.waiting.moves.is_empty() && self.writing.is_none()
+    }
+
+    fn plan_rebalancing(&mut self, now: Time, plan: &mut Plan, loads: &Loads) {
+        // What is under way would be moved twice, and to whom it came more than is due.
+        let is_quiet = plan.moves_nothing() && self.waiting.moves.is_empty() && now >= self.counted_at;
         let Some(by) = self.waiting.rebalance.take_if(|_| is_quiet) else { return };
         if !self.terms.take_over {
             return self.tell(by, Tell::Refused { command: Wish::Rebalance, why: Refusal::Stays });

@@ -26,6 +26,8 @@ const PORT: u16 = 7402;
 const WAITING: [&str; 7] = ["show", "status_text", "details", "inactive", "subscriptions", "messages", "questions"];
 /// An answer that takes longer is not waited for (`shard::asked`; `presence::gateway`, which gives up sooner).
 const ANSWERS_IN: Duration = Duration::from_secs(63);
+/// So long a message's sender waits for somebody to acknowledge it (`presence::home::receipts`).
+const ACKNOWLEDGED_IN: Duration = Duration::from_secs(10);
 /// What nothing is heard of is said again by then (`presence::home::peers`).
 const SAID_AGAIN_IN: Duration = Duration::from_secs(11);
 /// Slots that one node has in a row.
@@ -222,7 +224,7 @@ impl Shape {
 
     /// How long it may take until all have given up what they wait for.
     pub fn settles_in(&self) -> Duration {
-        if self.is_alone() { Duration::ZERO } else { ANSWERS_IN }
+        if self.is_alone() { ACKNOWLEDGED_IN } else { ANSWERS_IN }
     }
 
     /// And until, after a start, all have met and said again what may have been lost.

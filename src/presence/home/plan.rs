@@ -381,10 +381,14 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
         }
         plan.send((&user.jid, user.id), (&way.from, item.user), WayKind::Hide, &Note::default(), next_way);
     }
-    let outcome = match user.was_asking(way) {
+    let mut outcome = match user.was_asking(way) {
         true => subscription::overtaken(old, action),
         false => subscription::inbound(old, action),
     };
+    if way.cluster != 0 && action == Action::Subscribed && !outcome.state.has(State::TO.with(State::PENDING_OUT)) {
+        // It answers a copy of a request that came there after the request was settled elsewhere: the contact is to know that, too.
+        outcome.reply = Some(Action::Unsubscribe);
+    }
     let asks = outcome.state.has(State::PENDING_IN) && !old.has(State::PENDING_IN);
     if asks && user.roster.requests() >= place.limits.requests_per_user {
         let note = Note::new(Reason::TooManyRequests.text());
