@@ -203,8 +203,13 @@ fn r7_a_node_cut_off_is_fenced_before_another_takes_over_under_higher_epochs_and
         last == Some(State::Serving)
     };
     ledger.wait("it's known to be back", is_back);
-    command_all(&one, [Command::Rebalance]);
-    ledger.wait("it gets its share", |nodes| (200..300).filter(|slot| nodes[&2].owns(2, *slot).is_some()).count() >= 40);
+    let share = |nodes: &BTreeMap<u16, Heard>| (200..300).filter(|slot| nodes[&2].owns(2, *slot).is_some()).count();
+    command_all(&one, [Command::Report { users: 100, free: 0 }, Command::Rebalance, Command::Rebalance]);
+    ledger.wait("it gets its share", |nodes| share(nodes) >= 40);
+    // How many users are left is not told yet.
+    command_all(&one, [Command::Rebalance, Command::Assign(5)]);
+    ledger.wait("that is done", |nodes| nodes[&1].slots.owner(5).is_some());
+    assert!(share(&ledger.nodes.lock().unwrap()) <= 55, "and no more");
     command_all(&two, [Command::Leave]);
     ledger.wait("what it leaves is taken at once", all_mine);
     command_all(&one, [Command::Forget(NodeId(2))]);

@@ -62,6 +62,9 @@ pub(super) struct Engine {
     wanted: BTreeSet<u16>,
     /// Slots that this node gives up, and for whom.
     moves: BTreeMap<u16, NodeId>,
+    /// It is to give up its part again, but not before all have told how many users they have since it did so last.
+    rebalances: bool,
+    counted_at: Instant,
     /// Users that newly assigned slots will bring, until the time is over.
     given: BTreeMap<NodeId, (u64, Instant)>,
     next_beat: Instant,
@@ -90,6 +93,8 @@ impl Engine {
             missing: None,
             wanted: BTreeSet::new(),
             moves: BTreeMap::new(),
+            rebalances: false,
+            counted_at: Instant::now(),
             given: BTreeMap::new(),
             next_beat: Instant::now(),
             failures: 0,
@@ -188,7 +193,8 @@ impl Engine {
             Command::Report { users, free } => (self.me.users, self.me.free) = (users, free),
             Command::Drain => self.me.state = State::Draining,
             Command::Leave => self.leave(),
-            Command::Rebalance => self.rebalance(),
+            Command::Rebalance if self.terms.take_over => self.rebalances = true,
+            Command::Rebalance => self.say([Event::Refused(Command::Rebalance, Refusal::Stays)]),
             Command::Rejoin => self.rejoin(),
             Command::Forget(node) => {
                 if let Err(why) = self.forget(node) {
@@ -247,6 +253,7 @@ impl Engine {
 
     fn fence(&mut self) {
         self.moves.clear();
+        self.rebalances = false;
         if self.joined.take().is_some() {
             self.say([Event::Fenced]);
         }
@@ -429,6 +436,9 @@ impl Engine {
         if self.joined.is_none() || !self.is_member {
             return Ok(());
         }
+        if self.rebalances && Instant::now() >= self.counted_at {
+            self.rebalance();
+        }
         let mut loads = self.loads();
         let mut lines: BTreeMap<u16, NodeId> = BTreeMap::new();
         if self.terms.take_over && self.is_first() {
@@ -496,12 +506,13 @@ impl Engine {
 
     /// Gives this node's part of what would be moved away: it stops owning those slots before it writes who is to have them.
     fn rebalance(&mut self) {
-        if !self.terms.take_over {
-            return self.say([Event::Refused(Command::Rebalance, Refusal::Stays)]);
-        }
+        self.rebalances = false;
         let owns = |slot: u16| self.view.slots.owner(slot).is_some_and(|(node, _)| node == self.me.node);
         let moves = choose::rebalance(&self.view.slots, &self.loads());
-        self.moves = moves.into_iter().filter(|(slot, _)| owns(*slot) && self.joined.is_some()).collect();
+        self.moves = moves.into_iter().filter(|(slot, _)| owns(*slot)).collect();
+        if !self.moves.is_empty() {
+            self.counted_at = Instant::now() + self.terms.lease();
+        }
         let epoch = self.view.slots.revision() + 1;
         let lines: Vec<Assignment> = self.moves.keys().map(|slot| Assignment { slot: *slot, node: NOBODY, epoch }).collect();
         let event = self.view.assign(&lines);
