@@ -24,6 +24,7 @@ use crate::shard::batch::{self, Order};
 use crate::store::thread::{Port, Wake};
 use embedded::Embedded;
 use orders::{Forgetting, Question};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -53,6 +54,15 @@ enum Heard {
     /// The store has answered.
     Stored,
     Stop,
+}
+
+/// What these threads of two nodes say to each other where etcd keeps the table.
+#[derive(Serialize, Deserialize)]
+enum Said {
+    /// Who looks after slots without owners.
+    Steward(NodeId),
+    /// The operator has asked for it, and each node gives its own part.
+    Rebalance,
 }
 
 /// A core's way to the thread.
@@ -335,7 +345,7 @@ impl Keeper {
         if let Engine::Etcd(_) = self.engine
             && self.steward != steward
         {
-            self.say_steward(self.members.iter().map(|member| member.node).filter(|node| *node != self.node));
+            self.say_steward(self.others());
         }
     }
 
@@ -370,7 +380,11 @@ impl Keeper {
             },
             Heard::Word(Word::Heard { from, bytes }) => match &mut self.engine {
                 Engine::Embedded(embedded) => embedded.heard(now, from, &bytes),
-                Engine::Etcd(_) => self.said_steward = decode(&bytes).map(NodeId).or(self.said_steward),
+                Engine::Etcd(_) => match decode(&bytes) {
+                    Some(Said::Steward(node)) => self.said_steward = Some(node),
+                    Some(Said::Rebalance) => _ = self.command(now, Command::Rebalance),
+                    None => {}
+                },
             },
             Heard::Word(Word::CaughtUp) => self.tenure.iter_mut().for_each(Tenure::caught_up),
             Heard::Word(Word::Unreadable { slot, why }) => self.tenure.iter_mut().for_each(|tenure| tenure.unreadable(slot, &why)),
@@ -503,8 +517,17 @@ impl Keeper {
     /// Tells other nodes who that is by what stands in etcd now.
     fn say_steward(&self, to: impl IntoIterator<Item = NodeId>) {
         if self.away.is_none() && self.steward != NOBODY {
-            to.into_iter().for_each(|to| self.order(0, Order::Say { to, bytes: encode(&self.steward.0, Vec::new()) }));
+            self.say_to(to, &Said::Steward(self.steward));
         }
+    }
+
+    /// Tells other nodes something that etcd does not.
+    fn say_to(&self, to: impl IntoIterator<Item = NodeId>, said: &Said) {
+        to.into_iter().for_each(|to| self.order(0, Order::Say { to, bytes: encode(said, Vec::new()) }));
+    }
+
+    fn others(&self) -> impl Iterator<Item = NodeId> {
+        self.members.iter().map(|member| member.node).filter(|node| *node != self.node)
     }
 
     /// Sends what the engine has to say to other nodes'.

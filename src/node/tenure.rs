@@ -53,7 +53,9 @@ pub(super) struct Tenure {
     inhabited: BTreeSet<u16>,
     /// Slots that somebody has given up, and whose users need a home.
     wanted: Vec<u16>,
-    /// Slots that came from a node that is gone.
+    /// Nodes that are gone, ...
+    gone: BTreeSet<NodeId>,
+    /// ... and slots that came from one.
     lost: BTreeSet<u16>,
     /// Since when somebody who is there has not given up what this node is to have.
     held_since: Option<Time>,
@@ -94,6 +96,7 @@ impl Tenure {
             open: BTreeSet::new(),
             wanted: inhabited.iter().copied().collect(),
             inhabited,
+            gone: BTreeSet::new(),
             lost: BTreeSet::new(),
             held_since: None,
             giving: BTreeSet::new(),
@@ -180,6 +183,13 @@ impl Tenure {
                 self.give_up(Reason::HomeOutOfReach);
             }
             Event::Changed(lines) => self.change(lines),
+            Event::Member(member) => {
+                match member.is_there() {
+                    true => self.gone.remove(&member.node),
+                    false => self.gone.insert(member.node),
+                };
+                return;
+            }
             _ => return,
         }
         self.has_news = true;
@@ -195,7 +205,7 @@ impl Tenure {
             if line.node == NOBODY {
                 self.wanted.push(line.slot);
             }
-            if line.node == self.node && ![NOBODY, self.node].contains(&before.node) {
+            if line.node == self.node && self.gone.contains(&before.node) {
                 self.lost.insert(line.slot);
             }
             if line.node == before.node && before.epoch < line.epoch {

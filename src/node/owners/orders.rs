@@ -3,7 +3,7 @@
 //! Lives on: the thread `fanal-owners`, and the control thread that asks. Serves Z4, M1, G5. Invariant: each question is answered,
 //! or whoever asked learns that the thread is gone or busy.
 
-use super::{Desk, Heard, Keeper};
+use super::{Desk, Engine, Heard, Keeper, Said};
 use crate::admin::{self, MemberState, MemberStatus, OwnersOrder, OwnersStatus};
 use crate::base::id::NodeId;
 use crate::base::time::Time;
@@ -80,6 +80,9 @@ impl Keeper {
             _ if !self.terms.take_over => return Err(admin::Refusal::Conflict(Refusal::Stays.to_string())),
             _ => (Command::Rebalance, "users are moving from the fullest nodes to the emptiest".to_owned()),
         };
+        if let (Engine::Etcd(_), Command::Rebalance) = (&self.engine, command) {
+            self.say_to(self.others(), &Said::Rebalance);
+        }
         match self.command(now, command) {
             true => Ok(said),
             false => Err(admin::Refusal::Unavailable("etcd's thread is busy: try again".into())),
