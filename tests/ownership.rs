@@ -376,7 +376,7 @@ fn z4_a_node_whose_coordinator_is_silent_owns_its_slots_while_the_database_confi
             world.now += 100 * MS;
             let now = world.clock(node);
             let follower = &mut world.peers.get_mut(&node).unwrap().follower;
-            if confirmed && now >= follower.wants_confirmation() {
+            if confirmed && now >= follower.confirm_at() {
                 follower.confirm(now);
             }
             world.tick(node);

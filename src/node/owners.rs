@@ -285,7 +285,7 @@ impl Keeper {
 
     fn next(&self, now: Time) -> Time {
         let (next, confirm) = match &self.engine {
-            Engine::Embedded(embedded) => (embedded.next(), embedded.follower.wants_confirmation()),
+            Engine::Embedded(embedded) => (embedded.next(), embedded.follower.confirm_at()),
             Engine::Etcd(_) => (now + self.terms.beat(), Time::MAX),
         };
         self.tenure.iter().map(|tenure| tenure.next(confirm)).fold(next, Time::min)
@@ -358,7 +358,7 @@ impl Keeper {
             tenure.go_on(now);
             if let Engine::Embedded(embedded) = &mut self.engine {
                 tenure.take_confirmed().into_iter().for_each(|asked| embedded.follower.confirm(asked));
-                if now >= embedded.follower.wants_confirmation() {
+                if now >= embedded.follower.confirm_at() {
                     tenure.confirm(now);
                 }
             }

@@ -140,17 +140,17 @@ impl Tenure {
 
     /// When to call `go_on` at the latest; and `confirm`, if that is wanted from some time on. What is under way says itself when
     /// it's done.
-    pub fn next(&self, wants_confirmation: Time) -> Time {
+    pub fn next(&self, confirm_at: Time) -> Time {
         if !self.is_free() {
             return Time::MAX;
         }
         let retry = if self.retry_at > Time::ZERO { self.retry_at } else { Time::MAX };
-        retry.min(wants_confirmation.max(self.confirming + self.terms.confirming()))
+        retry.min(confirm_at.max(self.confirming + self.terms.confirm_every()))
     }
 
     /// Has the database asked whether somebody has taken this node's place, if that is not too soon after the last time.
     pub fn confirm(&mut self, now: Time) {
-        if self.is_free() && now >= self.confirming + self.terms.confirming() {
+        if self.is_free() && now >= self.confirming + self.terms.confirm_every() {
             self.confirming = now;
             self.ask(Request::Confirm);
         }

@@ -114,7 +114,7 @@ impl Coordinator {
     /// When to call `tick` at the latest.
     pub fn next(&self) -> Time {
         let retry = if self.writing.is_none() && self.retry_at > Time::ZERO { self.retry_at } else { Time::MAX };
-        let rebalance = if self.is_waited_for() { self.counted_at } else { Time::MAX };
+        let rebalance = if self.is_waited_for() { self.counted_at.max(self.retry_at) } else { Time::MAX };
         self.leases.values().map(|lease| lease.until).fold(retry.min(rebalance), Time::min)
     }
 

@@ -127,7 +127,7 @@ impl Follower {
 
     /// Where nodes take over: from when on the lease is so short that it's time to ask the database what the coordinator does not
     /// say.
-    pub fn wants_confirmation(&self) -> Time {
+    pub fn confirm_at(&self) -> Time {
         match self.joined {
             Some(_) if self.terms.take_over => self.lease_until - self.terms.confirmed_lease(),
             _ => Time::MAX,

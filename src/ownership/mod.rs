@@ -84,7 +84,7 @@ impl Terms {
     }
 
     /// How often a node that does not hear of its lease asks the database: what is left of that for an answer is short anyway.
-    pub fn confirming(self) -> Duration {
+    pub fn confirm_every(self) -> Duration {
         self.lease() / 16
     }
 }

@@ -80,13 +80,13 @@ impl Keeper {
             _ if !self.terms.take_over => return Err(admin::Refusal::Conflict(Refusal::Stays.to_string())),
             _ => (Command::Rebalance, "users are moving from the fullest nodes to the emptiest".to_owned()),
         };
+        if !self.command(now, command) {
+            return Err(admin::Refusal::Unavailable("etcd's thread is busy: try again".into()));
+        }
         if let (Engine::Etcd(_), Command::Rebalance) = (&self.engine, command) {
             self.say_to(self.others(), &Said::Rebalance);
         }
-        match self.command(now, command) {
-            true => Ok(said),
-            false => Err(admin::Refusal::Unavailable("etcd's thread is busy: try again".into())),
-        }
+        Ok(said)
     }
 
     fn may_forget(&self, node: NodeId, force: bool) -> Result<(), admin::Refusal> {
