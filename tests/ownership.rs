@@ -484,6 +484,20 @@ fn z4_a_slot_whose_users_are_on_a_nodes_disk_is_that_nodes_unless_it_has_an_owne
 }
 
 #[test]
+fn a_rebalance_is_not_tried_before_the_store_that_failed_is_tried_again() {
+    let mut world = settled(2, true);
+    world.command(1, Command::Assign(5));
+    world.command(1, Command::Rebalance);
+    while !world.packets.is_empty() {
+        let packet = world.packets.remove(0);
+        world.deliver(&packet);
+    }
+    world.store(false);
+    let wakes_at = world.coordinator.next();
+    assert_eq!(wakes_at, Time(world.now) + RETRY, "it neither turns until then nor sleeps longer");
+}
+
+#[test]
 fn a_store_that_fails_changes_nothing_and_is_said() {
     let mut world = settled(1, false);
     world.command(1, Command::Assign(5));
