@@ -127,18 +127,20 @@ impl Shard {
         match control {
             Control::Snapshot(snapshot) => {
                 let revoked = homes.relays.revoked_by(&snapshot);
-                revoked.into_iter().for_each(|subscriber| self.revoke_by_relay(snapshot.publisher, subscriber));
+                revoked.into_iter().for_each(|subscriber| self.revoke_by_relay(now, snapshot.publisher, subscriber));
                 let Shard { homes, edge, out, .. } = self;
                 homes.relays.snapshot(now, *snapshot, edge, out);
             }
             Control::Refused { publisher, nonce, .. } => homes.relays.refused(publisher, nonce, out),
-            Control::Revoke { publisher, subscriber, .. } => self.revoke_by_relay(publisher, subscriber),
+            Control::Revoke { publisher, subscriber, .. } => self.revoke_by_relay(now, publisher, subscriber),
             control => self.control_from_elsewhere(now, control),
         }
     }
 
-    /// A home elsewhere has taken an approval back. This core's own edge knows it before anything that the relay tells next.
-    fn revoke_by_relay(&mut self, publisher: UserId, subscriber: UserId) {
+    /// A home elsewhere has taken an approval back. This core's own edge knows it before anything that the relay tells next, and
+    /// behind what the relay has told it: an answer that came later would be taken for a new approval.
+    fn revoke_by_relay(&mut self, now: Time, publisher: UserId, subscriber: UserId) {
+        self.work_off(now);
         let Shard { homes, edge, out, .. } = self;
         if let Some(slot) = homes.relays.revoke(publisher, subscriber, out) {
             edge.revoke(slot, publisher, subscriber, homes, out);
