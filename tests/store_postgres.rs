@@ -481,6 +481,27 @@ fn m1_who_has_lost_slots_writes_nothing_more_until_it_begins_anew() {
     assert!(!one.take_slots(&slots, false, false).unwrap().unwrap().1, "it has left in order");
 }
 
+/// M1: a slot that goes from one node to another and back at once. One that is there has taken it while the other looked.
+#[test]
+fn m1_a_slot_that_somebody_takes_at_the_same_moment_is_not_taken_without_force() {
+    const HOLD: &str = "BEGIN; SELECT value FROM fanal_meta WHERE owner = 'epoch' FOR UPDATE; \
+        INSERT INTO fanal_slots (cluster, slot, node) VALUES (0, 7, 1); \
+        DO $$ BEGIN FOR n IN 1..6000 LOOP PERFORM pg_stat_clear_snapshot(); EXIT WHEN EXISTS \
+            (SELECT FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))); \
+            PERFORM pg_sleep(0.01); END LOOP; END $$; COMMIT";
+    const HELD: &str = "SELECT 1 FROM pg_locks JOIN pg_class ON relation = pg_class.oid \
+        WHERE relname = 'fanal_slots' AND mode = 'RowExclusiveLock'";
+    let Some(server) = server() else { return };
+    let url = server.new_url();
+    let (mut one, mut two) = (open(&url, 1), open(&url, 2));
+    let other = url.clone();
+    let taker = std::thread::spawn(move || query(&other, HOLD).unwrap());
+    while query(&url, HELD).unwrap().is_empty() {}
+    assert_eq!(two.take_slots(&[7], false, false).unwrap(), None, "it has it by now");
+    taker.join().unwrap();
+    assert_eq!((one.confirm(), two.confirm()), (Ok(true), Ok(true)));
+}
+
 /// M1: what a node loads when it takes over, in pieces.
 #[test]
 fn m1_pages_hold_every_row_of_the_slots_once_and_in_order() {

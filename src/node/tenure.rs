@@ -58,7 +58,7 @@ pub(super) struct Tenure {
     /// ... and slots that came from one.
     lost: BTreeSet<u16>,
     /// Since when somebody who is there has not given up what this node is to have.
-    held_since: Option<Time>,
+    held: BTreeMap<u16, Time>,
     /// What is closed, and has to be given up in the database.
     giving: BTreeSet<u16>,
     /// What it's asked to take as given up.
@@ -98,7 +98,7 @@ impl Tenure {
             inhabited,
             gone: BTreeSet::new(),
             lost: BTreeSet::new(),
-            held_since: None,
+            held: BTreeMap::new(),
             giving: BTreeSet::new(),
             given: BTreeSet::new(),
             damaged: BTreeSet::new(),
@@ -205,8 +205,11 @@ impl Tenure {
             if line.node == NOBODY {
                 self.wanted.push(line.slot);
             }
-            if line.node == self.node && self.gone.contains(&before.node) {
-                self.lost.insert(line.slot);
+            if line.node != before.node {
+                match line.node == self.node && self.gone.contains(&before.node) {
+                    true => self.lost.insert(line.slot),
+                    false => self.lost.remove(&line.slot),
+                };
             }
             if line.node == before.node && before.epoch < line.epoch {
                 anew.insert(line.slot);
@@ -294,16 +297,21 @@ impl Tenure {
         let Some(since) = self.joined else { return };
         let counts = |slot: &u16| self.table.line(*slot).epoch >= since && !self.open.contains(slot);
         let slots = self.table.slots_of(self.node).filter(counts).filter(|slot| !self.damaged.contains(slot));
-        let slots: BTreeSet<u16> = slots.collect();
-        // What a node that is there has to give up first does not hold up the rest.
-        let lost: BTreeSet<u16> = slots.intersection(&self.lost).copied().collect();
-        let is_late = self.held_since.is_some_and(|since| now >= since + self.terms.lease());
-        let (slots, force) = if lost.is_empty() { (slots, is_late) } else { (lost, true) };
+        let (slots, force) = self.due(now, slots.collect());
         if let Some(&first) = slots.first() {
             let request = Request::Take { slots: slots.iter().copied().collect(), anew: self.is_new, force };
             self.ask(request);
             self.taking = Some(Taking { slots, epoch: None, not_before: Time::ZERO, table: 0, from: start(Table::ALL[0], first) });
         }
+    }
+
+    /// Which of these are taken now, and whether by force: those whose node is gone, or has not given them up for a lease. What a
+    /// node that is there has to give up first does not hold them up.
+    fn due(&mut self, now: Time, slots: BTreeSet<u16>) -> (BTreeSet<u16>, bool) {
+        self.held.retain(|slot, _| slots.contains(slot));
+        let is_late = |slot: &u16| self.held.get(slot).is_some_and(|since| now >= *since + self.terms.lease());
+        let forced: BTreeSet<u16> = slots.iter().copied().filter(|slot| self.lost.contains(slot) || is_late(slot)).collect();
+        if forced.is_empty() { (slots, false) } else { (forced, true) }
     }
 
     fn ask(&mut self, request: Request) {
@@ -323,14 +331,16 @@ impl Tenure {
                 }
                 (taking, said.err())
             }
-            (_, Reply::Taken(Ok(None))) => {
-                self.held_since.get_or_insert(now);
+            (taking, Reply::Taken(Ok(None))) => {
+                let held = taking.into_iter().flat_map(|taking| taking.slots);
+                held.for_each(|slot| _ = self.held.entry(slot).or_insert(now));
                 self.retry_at = now + HELD_RETRY;
                 (None, None)
             }
             (Some(taking), Reply::Taken(Ok(Some((epoch, replaces))))) => {
-                (self.is_new, self.held_since) = (false, None);
+                self.is_new = false;
                 self.lost.retain(|slot| !taking.slots.contains(slot));
+                self.held.retain(|slot, _| !taking.slots.contains(slot));
                 let not_before = if replaces { now + self.terms.before_acting() } else { now };
                 (Some(Taking { epoch: Some(epoch), not_before, ..taking }), None)
             }
@@ -456,6 +466,28 @@ mod tests {
             assert!(tenure.is_free() && tenure.next(Time::ZERO) == after(round + 100), "too soon");
         }
         assert_eq!((tenure.next(Time::MAX), tenure.next(after(500))), (Time::MAX, after(500)));
+    }
+
+    /// M1: force ends the place of whoever has a slot.
+    #[test]
+    fn m1_what_one_node_has_held_for_too_long_is_no_reason_to_take_another_ones_slots_by_force() {
+        let terms = Terms { lease_ms: 1_600, take_over: true };
+        let (_thread, mut ports) = StorageThread::start(Box::new(Memory::default()), vec![Box::new(|| {})]).unwrap();
+        let mut tenure = Tenure::new(NodeId(1), 1, terms, BTreeSet::new(), ports.pop().unwrap());
+        let at = |ms: u64| Time::ZERO + Duration::from_millis(ms);
+        let mut held = |now: u64, slots: &[u16]| {
+            let (slots, force) = tenure.due(at(now), slots.iter().copied().collect());
+            let taking = Taking { slots: slots.clone(), epoch: None, not_before: at(0), table: 0, from: start(Table::Ways, 0) };
+            tenure.taking = Some(taking);
+            tenure.replied(at(now), Reply::Taken(Ok(None)));
+            (slots, force)
+        };
+        assert_eq!(held(0, &[5]), ([5].into(), false));
+        assert_eq!(held(1_000, &[5, 6]), ([5, 6].into(), false));
+        assert_eq!(held(1_700, &[5, 6]), ([5].into(), true), "6 has not been waited for so long");
+        assert_eq!(held(2_000, &[6]), ([6].into(), false), "5 is for another node by now");
+        assert_eq!(held(2_100, &[]), ([].into(), false));
+        assert_eq!(held(2_700, &[5, 6]), ([5, 6].into(), false), "it begins anew");
     }
 
     #[test]

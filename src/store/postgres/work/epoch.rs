@@ -58,21 +58,8 @@ impl Work {
         given.map_err(|trouble| self.refusal(trouble.why()))
     }
 
-    /// Whether another node that is there has some of these slots.
-    async fn are_held(&mut self, slots: &[u16]) -> Result<bool, Trouble> {
-        const HELD: &str = "SELECT node FROM fanal_nodes WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
-            (SELECT node FROM fanal_slots WHERE cluster = $1 AND slot = ANY($3::INT4[])) LIMIT 1";
-        let (deadline, writer, slots) = (self.deadline(), self.settings.writer, numbers(slots));
-        self.ready(deadline).await?;
-        let ask = async |session: &Session| {
-            let held = session.client.query_opt(HELD, &[&writer.cluster(), &writer.node(), &slots]).await;
-            held.map(|row| row.is_some()).map_err(|error| judge(&error))
-        };
-        self.on_session(deadline, ask).await
-    }
-
-    /// Begins an epoch, and takes slots over: whoever had taken them before writes nothing more until it begins anew. `None`: that
-    /// one is there, and has not given them up yet.
+    /// Begins an epoch, and takes slots over. Where another node has some of them, and is there as far as the database knows:
+    /// with `force` it writes nothing more until it begins anew; without, nothing is taken (`None`).
     pub async fn take_slots(&mut self, slots: &[u16], anew: bool, force: bool) -> Result<Option<(u32, bool)>, String> {
         if anew {
             (self.late, self.doubt, self.settled, self.over, self.epoch) = (Late::default(), None, None, None, 0);
@@ -81,13 +68,13 @@ impl Work {
             return Err(self.refusal(&away.why));
         }
         let deadline = self.deadline();
-        let began = match self.are_held(slots).await {
-            Ok(true) if !force => return Ok(None),
-            Ok(_) => self.on_session(deadline, self.count_epoch(slots)).await,
+        let began = match self.ready(deadline).await {
+            Ok(_) => self.on_session(deadline, self.count_epoch(slots, force)).await,
             Err(trouble) => Err(trouble),
         };
         match began {
-            Ok((epoch, replaces)) => {
+            Ok(None) => Ok(None),
+            Ok(Some((epoch, replaces))) => {
                 (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
                 Ok(Some((epoch, replaces)))
             }
@@ -105,14 +92,15 @@ impl Work {
         let mut tries = 0;
         loop {
             let began = match self.ready(deadline).await {
-                Ok(_) => self.on_session(deadline, self.count_epoch(&[])).await,
+                Ok(_) => self.on_session(deadline, self.count_epoch(&[], true)).await,
                 Err(trouble) => Err(trouble),
             };
             let trouble = match began {
-                Ok((epoch, _)) => {
+                Ok(Some((epoch, _))) => {
                     (self.epoch, self.number, self.stamp) = (epoch, 0, 0);
                     return Ok(epoch);
                 }
+                Ok(None) => unreachable!("nobody has none of the slots"),
                 Err(trouble) => trouble,
             };
             // What is half way there ends with the connection.
@@ -130,8 +118,12 @@ impl Work {
         }
     }
 
-    /// The transaction that does it.
-    fn count_epoch(&self, slots: &[u16]) -> impl AsyncFnOnce(&Session) -> Result<(u32, bool), Trouble> + use<> {
+    /// The transaction that does it: from the question who has the slots to the end of it nobody else takes any.
+    fn count_epoch(
+        &self,
+        slots: &[u16],
+        force: bool,
+    ) -> impl AsyncFnOnce(&Session) -> Result<Option<(u32, bool)>, Trouble> + use<> {
         let (writer, held, slots) = (self.settings.writer, i64::from(self.epoch), numbers(slots));
         async move |session: &Session| {
             let counted = async {
@@ -142,6 +134,10 @@ impl Work {
                 let row = client.query_one(THE_EPOCH, &[&cluster, &EPOCH_KEY]).await?;
                 let next = decode_u32(row.get(0)).ok().and_then(|epoch| epoch.checked_add(1)).filter(|&epoch| epoch < EPOCHS);
                 let Some(epoch) = next else { return Ok(Err(NONE_LEFT)) };
+                if !force && client.query_opt(HELD, &[&cluster, &writer.node(), &slots]).await?.is_some() {
+                    client.batch_execute("ROLLBACK").await?;
+                    return Ok(Ok(None));
+                }
                 client.execute(NEXT_EPOCH, &[&cluster, &EPOCH_KEY, &encode_u32(epoch)]).await?;
                 let kept = match held {
                     0 => client.execute(TAKE_PLACE, &[&cluster, &writer.node(), &i64::from(epoch)]).await?,
@@ -159,7 +155,7 @@ impl Work {
                     client.execute(TAKE_SLOTS, &[&cluster, &writer.node(), &slots]).await?;
                 }
                 client.batch_execute("COMMIT").await?;
-                Ok(Ok((epoch, replaced > 0)))
+                Ok(Ok(Some((epoch, replaced > 0))))
             };
             let counted = counted.await.map_err(|error: tokio_postgres::Error| judge(&error))?;
             counted.map_err(|why: &str| Trouble::Refused(why.to_owned()))
@@ -182,6 +178,10 @@ const TAKE_PLACE: &str = "INSERT INTO fanal_nodes (cluster, node, epoch, number,
 const KEEP_PLACE: &str = "UPDATE fanal_nodes SET epoch = $3, number = 0, alive = TRUE, seen = now() \
     WHERE cluster = $1 AND node = $2 AND epoch = $4";
 const NONE_LEFT: &str = "the epoch can't be counted up: the row is damaged, or it's the last one";
+
+/// Another node that is there has some of these slots.
+const HELD: &str = "SELECT node FROM fanal_nodes WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
+    (SELECT node FROM fanal_slots WHERE cluster = $1 AND slot = ANY($3::INT4[])) LIMIT 1";
 
 /// One that has left in order writes nothing more. Nodes take turns here: each holds the epoch's row.
 const REPLACE: &str = "UPDATE fanal_nodes SET epoch = $3, alive = FALSE WHERE cluster = $1 AND node <> $2 AND alive AND node IN \
