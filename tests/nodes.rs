@@ -2,17 +2,14 @@
 
 mod nodes_world;
 
-use fanal::base::id::{CoreId, NodeId, SessionId, UserId, Version, slot_of};
+use fanal::base::id::{CoreId, SessionId, UserId, slot_of};
 use fanal::base::reason::Reason;
-use fanal::presence::control::{Asker, Attached, Control, EdgeRef, SessionEvent, Snapshot, UserRef};
-use fanal::presence::frame::Events;
-use fanal::presence::outbox::Parcel;
+use fanal::presence::control::{Asker, Attached, Control, EdgeRef, SessionEvent, UserRef};
 use fanal::presence::{frame, passage};
 use fanal::shard::Shard;
 use fanal::store::rows::{self, Row};
 use fanal::store::{Backend, Table};
 use fanal::wire::encode::{MessageFields, PresenceFields, Tag};
-use fanal::wire::event::Head;
 use fanal::wire::native::{Access, Action, MessageKind, Show};
 use nodes_world::{Client, Heard, INLINE_MAX, World, jid};
 use std::collections::BTreeMap;
@@ -114,58 +111,6 @@ fn m4_an_update_crosses_to_a_node_once_however_many_subscribers_it_has_there() {
         (answered + counters.answered, asked + counters.asked)
     });
     assert_eq!((answered, asked), (1, 1), "the second core is answered by the relay, everybody else by an edge");
-}
-
-#[test]
-fn who_is_revoked_hears_nothing_more_on_another_node() {
-    let mut world = World::new(2, 2);
-    let ((ann, a), (bob, b)) = world.friends((0, 0), (1, 1));
-    let other = world.name_on(1, 1);
-    let c = world.online(1, &other);
-    world.subscribes((&other, c), (&ann, a));
-    world.seen(c);
-    world.subscription(a, Action::Unsubscribed, &bob);
-    assert_eq!(world.seen(b), [Show::Unavailable]);
-    world.shows(a, Show::Away);
-    assert_eq!((world.seen(b), world.seen(c)), (vec![], vec![Show::Away]));
-}
-
-/// Simulator 475817: that a watch is granted and that the approval has ended came at once, from the core that has the lane.
-#[test]
-fn z8_who_is_revoked_at_once_behind_the_grant_hears_nothing_more() {
-    let mut world = World::new(2, 2);
-    let core_of = |name: &str| usize::from(slot_of(jid(name).as_str()) % 2);
-    let ann = world.name_on(0, 0);
-    let bob = (0..).map(|nth| world.name_on(1, nth)).find(|bob| core_of(bob) == core_of(&ann)).expect("half of all");
-    let (a, b) = (world.online(0, &ann), world.online(1, &bob));
-    world.subscribes((&bob, b), (&ann, a));
-    world.say(b, |encoder, out| encoder.log_out(out, Tag::request(9), "bye"));
-    world.cut(0, 1);
-    let b = world.online(1, &bob);
-    world.seen(b);
-    let (here, there) = (core_of(&ann), 1 - core_of(&ann));
-    let shards = &mut world.nodes[1].shards;
-    let (parcels, _) = shards[here].out.peers.get_mut(&NodeId(1)).expect("it was found").take();
-    let asked = parcels.into_iter().find_map(|parcel| match parcel {
-        Parcel::Control(_, Control::Watch { publisher, subscriber, slot, nonce, .. }) => Some((publisher, subscriber, slot, nonce)),
-        _ => None,
-    });
-    let (publisher, subscriber, slot, nonce) = asked.expect("Ann's home is asked");
-    let mut event = |show, sequence| {
-        let presence = world.encoder.presence(&PresenceFields { show, resource: "desk", ..Default::default() });
-        let version = Version { epoch: 1, sequence };
-        Events::of(Head { user: publisher, version, session: SessionId(1), show, flags: 0 }, &presence)
-    };
-    let (events, revoked) = (event(Show::Available, 8), Vec::new());
-    let snapshot = Snapshot { publisher, jid: jid(&ann), subscriber, slot, nonce, events, behind: 0, revoked };
-    let said = [Control::Snapshot(Box::new(snapshot)), Control::Revoke { publisher, subscriber, slot }];
-    for control in said {
-        let bytes = passage::encode(&control, Vec::new());
-        shards[there].from_node(world.now, CoreId(here as u16), &bytes).expect("it can be read");
-    }
-    shards[there].updates_from_node(world.now, event(Show::Away, 9).into()).expect("they can be read");
-    world.rings(1);
-    assert_eq!(world.seen(b), [Show::Available, Show::Unavailable], "what was said while Bob was approved, and no more");
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 mod nodes_world;
 
-use fanal::base::id::{NodeId, slot_of};
+use fanal::base::id::{NodeId, UserId, slot_of};
 use fanal::base::limits::Limits;
+use fanal::presence::control::{Control, Note, Way, WayKind};
+use fanal::presence::subscription;
 use fanal::shard::Word;
 use fanal::shard::batch::{Command, Order};
+use fanal::store::Table;
 use fanal::wire::native::{Action, Show};
 use nodes_world::*;
 use std::collections::BTreeSet;
@@ -132,6 +135,55 @@ fn z4_what_is_for_a_slot_without_an_owner_waits_until_this_core_has_found_who_lo
         (0..2).for_each(|node| tell(&mut world, node, &owners, 1));
         assert_eq!((world.heard(a), users(&world)), (vec![Heard::Other], vec![0, 2]), "it's in");
     }
+}
+
+/// Z8: who is asked for before there is such a user, and comes later, at another node than the one that has said so. Nothing of
+/// that is left behind there. (Simulator 2055, 2238, 4177: two nodes number ways each by itself.)
+#[test]
+fn z8_who_was_asked_for_in_vain_is_seen_once_there_is_such_a_user_elsewhere() {
+    for (cores, home) in [(1, 2), (2, 2), (1, 0), (2, 0)] {
+        let mut world = World::new(3, cores);
+        let (ann, bob) = (world.name_on(1, 0), world.name_on(home, 0));
+        let owners = world.owners.clone();
+        let (_, open) = without(&world, &ann);
+        (0..3).for_each(|node| tell(&mut world, node, &open, 1));
+        let b = world.online(2, &bob);
+        world.heard(b);
+        for _ in 0..5 {
+            world.subscription(b, Action::Subscribe, &ann);
+            assert_eq!(world.heard(b), [Heard::Done]);
+        }
+        assert_eq!((0..3).map(|node| world.rows(node, Table::Ways, b"")).sum::<usize>(), 0);
+        (0..3).for_each(|node| tell(&mut world, node, &owners, 1));
+        let a = world.online(1, &ann);
+        world.subscribes((&bob, b), (&ann, a));
+        world.seen(b);
+        world.shows(a, Show::Away);
+        assert_eq!(world.seen(b), [Show::Away], "{cores} cores, Bob lives on {home}");
+        world.later(Duration::from_secs(30));
+        assert_eq!((0..3).map(|node| world.rows(node, Table::Ways, b"")).sum::<usize>(), 0);
+    }
+}
+
+/// Z8: what was loaded sets out before the owners are known, and they may be the first thing that a core hears (simulator 67).
+#[test]
+fn z8_what_set_out_before_the_owners_were_known_gets_to_them() {
+    let mut world = World::new(2, 1);
+    let (ann, bob) = (world.name_on(0, 0), world.name_on(1, 0));
+    let (owners, a) = (world.owners.clone(), world.online(0, &ann));
+    world.online(1, &bob);
+    world.heard(a);
+    let (_, open) = without(&world, &ann);
+    tell(&mut world, 1, &open, 0);
+    let (from, to) = (jid(&bob), jid(&ann));
+    let from_user = world.nodes[1].shards[0].homes.by_name(&from).expect("Bob is here").user;
+    let (kind, note) = (WayKind::Stanza(subscription::Action::Subscribe), Note::default());
+    let way = Way { from, from_user, to, to_user: UserId::NOBODY, kind, note, sequence: 1, cluster: 0, knows: vec![] };
+    let shard = &mut world.nodes[1].shards[0];
+    shard.out.send(shard.out.map.home_of(&way.to), Control::Way(Box::new(way)));
+    assert_eq!(shard.out.undelivered.len(), 1);
+    tell(&mut world, 1, &owners, 1);
+    assert_eq!(world.heard(a).len(), 1, "Ann is asked");
 }
 
 /// M1: a node may hear that it owns somebody after those who send it what is for that user, and while it believes in an owner that

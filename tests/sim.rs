@@ -36,8 +36,24 @@ fn a_seed_is_one_run_and_another_seed_is_another() {
 /// What these seeds broke is said with the unit tests that were written for it, where the rules are that mend it.
 #[test]
 fn seeds_that_broke_once_hold() {
-    for seed in [301_039, 302_258, 311_523, 315_257, 333_930, 403_828, 420_425, 428_144, 441_487, 444_108] {
-        run(Options::new(seed)).unwrap_or_else(|failed| panic!("{failed}"));
+    const DRAWN: [u64; 14] =
+        [67, 7_606, 301_039, 302_258, 311_523, 315_257, 333_930, 403_828, 420_425, 428_144, 441_487, 444_108, 475_817, 500_452];
+    // With so many nodes in so many clusters.
+    const FORCED: [(u64, usize, usize); 9] = [
+        (2_004, 2, 2),
+        (2_024, 2, 2),
+        (2_055, 2, 2),
+        (2_592, 2, 2),
+        (4_010, 3, 1),
+        (4_017, 3, 1),
+        (4_105, 3, 1),
+        (4_396, 3, 1),
+        (4_451, 3, 1),
+    ];
+    let forced =
+        FORCED.map(|(seed, nodes, clusters)| Options { nodes: Some(nodes), clusters: Some(clusters), ..Options::new(seed) });
+    for options in DRAWN.map(Options::new).into_iter().chain(forced) {
+        run(options).unwrap_or_else(|failed| panic!("{failed}"));
     }
 }
 

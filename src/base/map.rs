@@ -218,9 +218,10 @@ impl Map {
         if cluster == 0 { self.home_of(jid) } else { Seat::of_cluster(cluster) }
     }
 
-    /// Whether what is for the user of this name gets there in order and for certain: it never leaves this node.
+    /// Whether what is for the user of this name gets there in order and for certain: it never leaves this node. What is for a slot
+    /// that this node only looks after may go on to the owner.
     pub fn is_certain(&self, jid: &Bare) -> bool {
-        self.cluster == 0 && self.home_of(jid).node == self.here.node
+        self.cluster == 0 && self.home_of(jid).node == self.here.node && self.is_owned(slot_of(jid.as_str()))
     }
 
     /// The core of this node that stands for a user: the home, or what keeps in touch with it.

@@ -120,6 +120,9 @@ pub enum Control {
     Way(Box<Way>),
     /// The receiver of a way has stored it: its sender need not keep it in mind. It comes before anything that follows from it.
     WayDone(Box<Arrival>),
+    /// A way has found nobody: its receiver's slot has no owner. It will have one day, so nothing is kept of the way where this was
+    /// found.
+    WayInVain(Box<WayName>),
     /// The sender of a way, on another node, has stored that it has arrived, and will not send it again.
     WayForgotten(Box<WayName>),
     /// After a start: this way had arrived before. The receiver's home says so once more, behind all that it had sent before.

@@ -17,7 +17,7 @@ impl Control {
             Control::Detach { at, .. } | Control::Update { at, .. } | Control::Ask { at, .. } => Some(at.user.slot()),
             Control::Way(way) => of(&way.to),
             Control::WayDone(arrival) | Control::WayConfirmed(arrival) => of(&arrival.name.from),
-            Control::WayAgain(name) => of(&name.from),
+            Control::WayAgain(name) | Control::WayInVain(name) => of(&name.from),
             Control::Astray(astray) => of(&astray.jid),
             Control::WayForgotten(name) | Control::WayArrived { name, .. } => of(&name.to),
             Control::Message(message) => of(&message.to),

@@ -7,7 +7,8 @@
 //! have found it waiting; what was refused so may have been done nevertheless, and the node's answer to it is dropped.
 
 use super::Shard;
-use crate::base::id::{NodeId, Seat};
+use crate::base::id::{NodeId, Seat, slot_of};
+use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
 use crate::presence::control::{Ask, Asker, EdgeRef, SessionEvent};
@@ -91,9 +92,10 @@ pub(super) fn request_of(event: &SessionEvent) -> u32 {
 }
 
 impl Shard {
-    /// A log-in goes to a home.
-    pub(super) fn note_log_in(&mut self, asker: Asker, home: Seat) {
-        if home.node != self.out.map.here.node {
+    /// A user's log-in goes to a home; as long as none is there, to whoever finds one, and from there to another node perhaps.
+    pub(super) fn note_log_in(&mut self, asker: Asker, home: Seat, jid: &Bare) {
+        let map = &self.out.map;
+        if home.node != map.here.node || !map.is_owned(slot_of(jid.as_str())) {
             self.asked.note(asker, home.node);
         }
     }
@@ -105,8 +107,10 @@ impl Shard {
         else {
             return true;
         };
-        let node = self.out.map.home_of(other).node;
-        if asker.request == 0 || node == self.out.map.here.node || node == home.node {
+        let map = &self.out.map;
+        let node = map.home_of(other).node;
+        let is_near = map.is_owned(slot_of(other.as_str())) && (node == map.here.node || node == home.node);
+        if asker.request == 0 || is_near {
             return true;
         }
         let has_room = !self.asked.is_full();

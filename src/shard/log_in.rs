@@ -397,7 +397,7 @@ impl Shard {
         }
         let edge = self.edge.open(conn, tag.stream);
         let asker = Asker { edge, request: tag.request };
-        self.note_log_in(asker, home);
+        self.note_log_in(asker, home, &entrant.jid);
         let Entrant { jid, resource, presence, .. } = entrant;
         self.out.send(home, Control::Attach(Box::new(Attach { jid, resource, create, asker, data, presence })));
     }
@@ -430,7 +430,7 @@ impl Shard {
             return None;
         }
         let asker = Asker { edge: self.edge.open(conn, tag.stream), request: tag.request };
-        self.note_log_in(asker, home);
+        self.note_log_in(asker, home, &jid);
         let resume = Resume { jid, token: resume.token().bytes().to_vec(), received: resume.received(), asker };
         self.out.send(home, Control::Resume(Box::new(resume)));
         None

@@ -68,6 +68,8 @@ impl Waiting {
 impl Shard {
     /// From now on these own the slots, and this node looks after the others.
     pub(super) fn set_owners(&mut self, now: Time, owners: Arc<[NodeId]>, steward: NodeId) {
+        // What was loaded has set out already, and waits for this.
+        self.give_back(now);
         let before = self.out.map.clone();
         self.out.map.set_owners(owners);
         self.waiting.steward = steward;
@@ -118,11 +120,14 @@ impl Shard {
         out.map.set_steward(if is_found { waiting.steward } else { NodeId::default() });
     }
 
-    /// What waits goes on if it's known where to.
+    /// What waits goes on if it's known where to. A node that has not been found yet may still take what it's told now for a part
+    /// of the life that it takes for lost.
     fn send_waiting(&mut self) {
         for (until, control) in std::mem::take(&mut self.waiting.controls) {
-            match control.slot().filter(|&slot| self.out.map.is_known(slot) && !self.comes_too_early(&control)) {
-                Some(slot) => self.out.send(self.out.map.home_of_slot(slot), control),
+            let slot = control.slot().filter(|&slot| self.out.map.is_known(slot) && !self.comes_too_early(&control));
+            match slot.map(|slot| self.out.map.home_of_slot(slot)) {
+                Some(home) if self.out.refusal(home) == Some(Reason::HomeOutOfReach) => self.give_up_control(control),
+                Some(home) => self.out.send(home, control),
                 None => self.waiting.controls.push_back((until, control)),
             }
         }

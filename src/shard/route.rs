@@ -137,6 +137,7 @@ impl Shard {
             }
             Control::Way(way) => homes.way(now, way, edge, out),
             Control::WayDone(arrival) => homes.way_done(now, arrival, edge, out),
+            Control::WayInVain(name) => homes.way_in_vain(now, name, edge, out),
             Control::WayForgotten(name) => homes.way_forgotten(now, name, edge, out),
             Control::WayArrived { name, last } => homes.way_arrived(*name, last, out),
             Control::Message(message) => homes.message(now, message, out),

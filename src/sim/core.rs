@@ -10,6 +10,7 @@ use super::counts::Happening;
 use super::dials::{Dialling, LINK_LISTENER};
 use super::disk::Answered;
 use super::links::End;
+use super::owners::Known;
 use super::spy::Spy;
 use super::{Canary, Env};
 use crate::base::id::{ConnId, CoreId, RawSocket};
@@ -48,6 +49,8 @@ pub struct Core {
     /// Its node.
     pub node: usize,
     pub shard: Shard,
+    /// `None`: it knows all owners.
+    pub(super) owners: Option<Known>,
     /// By core; `None` for this one.
     to: Vec<Option<Outward<Batch>>>,
     from: Vec<Option<Inward<Batch>>>,
@@ -67,10 +70,17 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(node: usize, shard: Shard, to: Vec<Option<Outward<Batch>>>, from: Vec<Option<Inward<Batch>>>) -> Core {
+    pub fn new(
+        node: usize,
+        shard: Shard,
+        owners: Option<Known>,
+        to: Vec<Option<Outward<Batch>>>,
+        from: Vec<Option<Inward<Batch>>>,
+    ) -> Core {
         Core {
             node,
             shard,
+            owners,
             to,
             stalled: vec![Time::ZERO; from.len()],
             from,
@@ -124,6 +134,7 @@ impl Core {
         self.receive(env)?;
         self.meet(env);
         self.take_in(env)?;
+        self.hear_of_owners(env);
         self.shard.turn(env.now);
         if self.shard.homes.counters.log_outs != ended {
             env.memories.post.session_ended((self.node, env.lives[self.node]), self.shard.settings.core);

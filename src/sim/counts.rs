@@ -39,6 +39,7 @@ happenings! {
     Complex, "complex", "complex messages to another cluster";
     Lie, "lies", "lies that a cluster told another one";
     Replayed, "replays", "connections of old lives of nodes that came again";
+    OwnerGiven, "owners_given", "slots that got an owner";
     LinkBroken, "links_broken", "connections between nodes that broke, with what was under way";
     Drop, "drops", "connections cut without a word";
     Storm, "storms", "times that everybody was cut off and came back at once";

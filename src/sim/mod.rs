@@ -19,6 +19,7 @@ mod links;
 mod mix;
 mod node;
 mod nodes;
+mod owners;
 mod replays;
 mod shape;
 mod spy;
@@ -140,6 +141,7 @@ pub struct Env {
     links: links::Links,
     spy: spy::Spy,
     openings: replays::Openings,
+    owners: owners::Owners,
     /// By node, all of these.
     disks: Vec<disk::Disk>,
     /// Each node's life, counted from 1.

@@ -5,6 +5,7 @@
 use super::check::Held;
 use super::core::Core;
 use super::counts::{Counts, Happening};
+use super::owners::Known;
 use super::{Canary, Env};
 use crate::base::id::{CoreId, UserId, home_of_slot, slot_of};
 use crate::base::jid::Bare;
@@ -51,9 +52,13 @@ impl Node {
         disk.forgets_each = (env.canary == Some(Canary::CommitForgotten)).then_some(5);
         let mut secrets = Secrets::from_number(env.random.next_u64());
         let terms = env.shape.terms(number, epoch, &env.mix.limits);
+        let owners = env.owners.start(&env.shape, number, &env.disks[number].memory);
         let cores = env.shape.cores[number];
         let mut shards: Vec<Shard> =
             (0..cores).map(|core| shard(env, (number, CoreId(core)), epoch, &terms, &mut secrets)).collect();
+        if let Some(owners) = &owners {
+            shards.iter_mut().for_each(|shard| shard.out.map.set_owners(owners.clone()));
+        }
         load(env, number, &mut shards);
         count_ways(env, number);
         env.memories.approvals.started(&env.disks[number].memory, |jid| env.shape.home(jid) == number);
@@ -67,7 +72,9 @@ impl Node {
                 ends[receiver].1[sender] = Some(inward);
             }
         }
-        let cores = shards.into_iter().zip(ends).map(|(shard, (to, from))| Core::new(number, shard, to, from)).collect();
+        let known = || owners.clone().map(Known::new);
+        let core = |(shard, (to, from))| Core::new(number, shard, known(), to, from);
+        let cores = shards.into_iter().zip(ends).map(core).collect();
         (env.lives[number], env.is_up[number]) = (epoch, true);
         Node { number, cores, epoch, down_until: None }
     }

@@ -58,6 +58,8 @@ pub struct Shape {
     pub replays: u64,
     /// Nothing ever lasts longer than the grace: no node is lost.
     pub is_gentle: bool,
+    /// The chance of a core, in each turn, to hear of owners that slots have got meanwhile; `None`: all know all owners.
+    pub owners_heard: Option<u64>,
 }
 
 impl Shape {
@@ -76,6 +78,7 @@ impl Shape {
             lies: 0,
             replays: 0,
             is_gentle: false,
+            owners_heard: None,
         }
     }
 
@@ -106,6 +109,7 @@ impl Shape {
             lies: if clusters > 1 { seldom(&mut random, 20) } else { 0 },
             replays: seldom(&mut random, 12),
             is_gentle,
+            owners_heard: draw_owners_heard(&mut Random::new(seed ^ 0x6f77_6e65_7273)),
         }
     }
 
@@ -153,7 +157,8 @@ impl Shape {
         number.unwrap_or(0) % self.clusters
     }
 
-    fn owner(&self, cluster: usize, slot: u16) -> usize {
+    /// The node that owns a slot of a cluster, or will once it's owned.
+    pub fn owner(&self, cluster: usize, slot: u16) -> usize {
         cluster * self.nodes + usize::from(slot) / ROW % self.nodes
     }
 
@@ -244,6 +249,10 @@ fn draw_size(random: &mut Random) -> (usize, usize) {
         37 => (1, 3),
         _ => (1 + random.below(3) as usize, 1 + random.below(3) as usize),
     }
+}
+
+fn draw_owners_heard(random: &mut Random) -> Option<u64> {
+    random.one_in(3).then(|| one_of(random, &[5, 50, 500]))
 }
 
 fn draw_link(random: &mut Random, is_gentle: bool) -> Link {

@@ -6,7 +6,6 @@
 
 use super::check::{Check, Held, converged, gentle, kept, released};
 use super::client::Client;
-use super::core::Core;
 use super::counts::{Counts, Happening};
 use super::disk::Disk;
 use super::lies::lie;
@@ -14,6 +13,7 @@ use super::links::Links;
 use super::mix::Mix;
 use super::node::Node;
 use super::nodes::{Nodes, all_stored};
+use super::owners::Owners;
 use super::replays::replay;
 use super::shape::Shape;
 use super::trace::Trace;
@@ -49,10 +49,10 @@ impl World {
             now: Time(1_000_000_000),
             random,
             mix,
-            shape,
             links: Links::default(),
             spy: Default::default(),
             openings: Default::default(),
+            owners: Owners::new(&shape),
             disks: (0..all).map(|_| Disk::default()).collect(),
             lives: vec![0; all],
             is_up: vec![false; all],
@@ -63,6 +63,7 @@ impl World {
             calm: false,
             canary: options.canary,
             strikes: 0,
+            shape,
         };
         env.trace.note(env.now, format_args!("{:?}", env.mix));
         env.trace.note(env.now, format_args!("{:?}", env.shape));
@@ -258,7 +259,7 @@ impl World {
         self.nodes.apart().is_some()
             || self.env.links.are_busy()
             || self.env.disks.iter().any(Disk::is_busy)
-            || self.nodes.cores().any(Core::is_busy)
+            || self.nodes.cores().any(|core| core.is_busy() || core.has_to_hear_of_owners(&self.env))
     }
 
     /// Everybody looks at their clients, says what has come, and once more how they are.

@@ -100,6 +100,12 @@ impl Homes {
         }
     }
 
+    /// Whether ways between these may have been lost by a link: they go one after the other, though the receiver may be on this
+    /// node by now.
+    pub(super) fn are_far(&self, from: &Bare, to: &Bare) -> bool {
+        !self.far_ways.pairs.is_empty() && self.far_ways.pairs.contains(&(from.clone(), to.clone()))
+    }
+
     /// Subscription changes that are under way to users of another node set out again: their receivers know those that have
     /// arrived. And those that have arrived from there are told of once more.
     pub fn ways_again(&mut self, node: NodeId, out: &mut Outbox) {
@@ -123,11 +129,12 @@ impl Homes {
         // The answers may never come.
         round.told.clear();
         for way in ways {
-            if out.map.is_certain(&way.to) {
+            let pair = (way.from.clone(), way.to.clone());
+            if out.map.is_certain(&way.to) && !self.far_ways.pairs.contains(&pair) {
                 out.send(out.map.home_of(&way.to), Control::Way(Box::new(way)));
             } else {
-                self.far_ways.pairs.insert((way.from.clone(), way.to.clone()));
-                round.waiting.insert((way.from, way.to));
+                self.far_ways.pairs.insert(pair.clone());
+                round.waiting.insert(pair);
             }
         }
         self.tell_next(node, out);

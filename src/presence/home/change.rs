@@ -8,8 +8,8 @@ use super::plan::{Edit, Effect, Plan, Whom};
 use super::receipts::Given;
 use super::reply::{done, refuse};
 use super::update::revoke_directed;
-use super::{Homes, account, interest, news, plan};
-use crate::base::id::{Seat, SessionId, UserId};
+use super::{Homes, account, in_vain, interest, news, plan};
+use crate::base::id::{Seat, SessionId, UserId, slot_of};
 use crate::base::jid::Bare;
 use crate::base::reason::Reason;
 use crate::base::time::Time;
@@ -39,6 +39,8 @@ pub enum Change {
     Way(Box<Way>),
     /// A contact's home has stored a way.
     WayDone(Box<Arrival>),
+    /// There is no such contact.
+    WayInVain(Box<WayName>),
     /// A way of another node will not come again; but it may have, and wait before this.
     WayForgotten(Box<WayName>),
     /// The account goes; the answer is for the operator.
@@ -62,6 +64,7 @@ pub(super) enum Origin {
     Settling,
     Client(Asker),
     Way(Box<Way>),
+    WayInVain(Box<WayName>),
     /// Nothing is with the store: a way waits to be tried again, and what comes behind it waits with it.
     Retry,
     Removal(Waiter),
@@ -102,6 +105,8 @@ pub(super) enum Waits {
     Given(Given),
     /// That a way has arrived on another node, which waits to hear of it.
     Forgotten(Box<WayName>),
+    /// That a way whose sender is gone was in vain.
+    InVain(Box<WayName>),
 }
 
 impl Homes {
@@ -198,6 +203,12 @@ impl Homes {
                 self.confirm_again(name, out);
                 self.store_stray(now, to, edge, out);
             }
+            Some(Change::Way(way)) if !exists && way.cluster == 0 && !out.map.is_owned(slot_of(to.as_str())) => {
+                let (home, name) = (out.map.home_of(&way.from), Box::new(way.name()));
+                strays.pop_front();
+                out.send(home, Control::WayInVain(name));
+                self.store_stray(now, to, edge, out);
+            }
             Some(Change::Way(way)) if !exists => {
                 let plan = plan::for_stranger(way, &mut self.next_way);
                 let ticket = out.commit(plan.writes.clone(), Durability::Synced);
@@ -269,6 +280,10 @@ impl Homes {
                     self.forget_heard(&name, out);
                     continue;
                 }
+                Change::WayInVain(name) => match in_vain::plan(user, place, &name, next_way) {
+                    Some(plan) => (plan, Origin::WayInVain(name)),
+                    None => continue,
+                },
                 Change::Way(way) if once.has(&way, heard) => {
                     self.confirm_again(way.name(), out);
                     continue;
@@ -311,6 +326,9 @@ impl Homes {
             }
             Some(Waits::Message(keeping)) => return self.kept(*keeping, completion.result, out),
             Some(Waits::Given(given)) => return self.given_is_kept(now, given, completion.result, out),
+            // It's under way all the same, and will be in vain again.
+            Some(Waits::InVain(_)) if completion.result.is_err() => return,
+            Some(Waits::InVain(name)) => return self.way_confirmed(Arrival { name: *name, before: 0 }, out),
             // Not deleted, its row is found at the next start, and the way sets out again.
             Some(Waits::Forgotten(_)) if completion.result.is_err() => return,
             Some(Waits::Forgotten(name)) => return out.send(out.map.end(name.cluster, &name.to), Control::WayForgotten(name)),
@@ -344,14 +362,17 @@ impl Homes {
             Origin::Creation => self.creation_failed(at, why, out),
             Origin::Retry | Origin::Settling => unreachable!("nothing was with the store"),
             Origin::Removal(waiter) => waiter.answer(Err(why), out),
-            Origin::Way(way) => {
-                self.user(at).expect("just used").rare().waiting.push_front(Change::Way(way));
-                // Nothing else of this user runs before the way is tried again, so that ways keep their order.
-                let user = self.user(at).expect("just used");
-                user.rare().storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Retry }));
-                self.retries.push_back((now + RETRY, at));
-            }
+            Origin::Way(way) => self.try_again(now, at, Change::Way(way)),
+            Origin::WayInVain(name) => self.try_again(now, at, Change::WayInVain(name)),
         }
+    }
+
+    /// Nothing else of this user runs before this is tried again, so that ways keep their order.
+    fn try_again(&mut self, now: Time, at: UserRef, change: Change) {
+        let rare = self.user(at).expect("just used").rare();
+        rare.waiting.push_front(change);
+        rare.storing = Some(Box::new(Storing { plan: Plan::default(), origin: Origin::Retry }));
+        self.retries.push_back((now + RETRY, at));
     }
 
     /// Tries again what the store failed to keep. Returns when the next try is due.
@@ -365,6 +386,7 @@ impl Homes {
         while let Some((_, to)) = self.stray_retries.pop_front_if(|(due, _)| *due <= now) {
             self.store_stray(now, to, edge, out);
         }
+        self.revoked.forget_old(now);
         let farewells = self.say_farewells(now, edge, out);
         let (far, questions) = (self.send_far_ways(now, out), self.look_at_questions(now, out));
         let (retries, strays) = (self.retries.front(), self.stray_retries.front());
@@ -382,7 +404,7 @@ impl Homes {
             self.has_arrived(plan.arrives, out);
         }
         let Some(user) = self.user(at) else { return };
-        let (before, mut refused, mut sent) = (user.document_bytes(), 0, Vec::new());
+        let (before, mut refused, mut sent, mut revoked) = (user.document_bytes(), 0, Vec::new(), Vec::new());
         for edit in plan.edits {
             edit.apply(user);
         }
@@ -394,12 +416,12 @@ impl Homes {
                 Effect::Tell { whom, event } => tell(user, whom, &event, out),
                 Effect::Way(way) => {
                     user.sent(&way, None);
-                    match out.map.is_certain(&way.to) {
-                        true => out.send(out.map.home_of(&way.to), Control::Way(way)),
-                        false => sent.push(way),
-                    }
+                    sent.push(way);
                 }
-                Effect::Revoke(subscriber) => interest::revoke(user, subscriber, out),
+                Effect::Revoke(subscriber) => {
+                    interest::revoke(user, subscriber, out);
+                    revoked.push(subscriber);
+                }
                 Effect::RevokeDirected(jid) => revoke_directed(user, &jid, out),
                 Effect::Document { name, widely } => news::spread(user, &name, widely, out),
                 Effect::NoRoom => refused += 1,
@@ -416,10 +438,14 @@ impl Homes {
                 }
             }
         }
-        if let Origin::Client(asker) = origin {
-            done(asker, out);
+        match origin {
+            Origin::Client(asker) => done(asker, out),
+            Origin::WayInVain(name) => self.way_confirmed(Arrival { name: *name, before: 0 }, out),
+            _ => {}
         }
         sent.into_iter().for_each(|way| self.set_out(way, out));
+        let known = revoked.into_iter().filter(|&subscriber| subscriber != UserId::NOBODY);
+        known.for_each(|subscriber| self.revoked.note(now, at.user, subscriber));
         self.document_bytes = self.document_bytes - before + after;
         self.counters.requests_refused += refused;
     }

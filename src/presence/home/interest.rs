@@ -24,6 +24,8 @@ impl Homes {
             },
             subscriber => user.approves(subscriber),
         };
+        let is_theirs = |subscriber: &UserId| seat.node.cluster().is_none_or(|cluster| subscriber.cluster() == cluster);
+        let lately: Vec<UserId> = self.revoked.by(publisher).iter().copied().filter(is_theirs).collect();
         let Some(user) = self.by_user(publisher).and_then(|at| self.user(at)).filter(may_watch) else {
             self.counters.refused_watches += 1;
             out.send(seat, Control::Refused { publisher, subscriber, slot, nonce });
@@ -35,7 +37,8 @@ impl Homes {
         }
         let mut events = Events::default();
         user.events(&mut events);
-        let (behind, revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
+        let (behind, mut revoked, jid) = (out.updates_for(seat), user.unconfirmed(), user.jid.clone());
+        revoked.extend(lately.into_iter().filter(|&subscriber| !user.approves(subscriber)));
         if revoked.is_empty() && known == Some(frame::digest(events.bytes())) {
             self.counters.watches_same += 1;
             return true;

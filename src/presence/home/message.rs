@@ -302,6 +302,7 @@ impl Homes {
                 Change::Retract => {}
                 Change::WayForgotten(name) => self.forget_heard(&name, out),
                 Change::WayDone(arrival) => out.send(out.map.home_of(&arrival.name.from), Control::WayDone(arrival)),
+                Change::WayInVain(name) => out.send(out.map.home_of(&name.from), Control::WayInVain(name)),
                 Change::Way(way) => out.send(out.map.home_of(&way.to), Control::Way(way)),
             }
         }

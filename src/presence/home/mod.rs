@@ -13,6 +13,7 @@ mod activity;
 mod again;
 mod change;
 mod forgotten;
+mod in_vain;
 mod interest;
 mod load;
 mod log_in;
@@ -25,6 +26,7 @@ mod plan;
 mod question;
 mod receipts;
 mod reply;
+mod revoked;
 mod settle;
 mod tenure;
 mod tokens;
@@ -187,6 +189,7 @@ pub struct Homes {
     once: once::Once,
     /// How many of `heard` are from each other cluster.
     heard_from: BTreeMap<u16, usize>,
+    revoked: revoked::Revoked,
     /// Who waits for what documents elsewhere say.
     asked_elsewhere: news::AskedElsewhere,
     /// Deletions of what the start found and nobody needs.
@@ -221,6 +224,7 @@ impl Homes {
             relays: Relays::new(hasher.clone()),
             directory: Directory::new(hasher.clone()),
             unsettled: settle::Unsettled::default(),
+            revoked: revoked::Revoked::default(),
             forgotten: forgotten::Forgotten::default(),
             users: Vec::new(),
             free: Vec::new(),

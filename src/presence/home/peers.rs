@@ -147,7 +147,7 @@ impl Homes {
     /// Sends a way. To a home that a link may not reach only when none is under way there from the same user to the same one: those
     /// behind wait for its confirmation, so that they arrive in order whatever breaks.
     pub(super) fn set_out(&mut self, way: Box<Way>, out: &mut Outbox) {
-        if out.map.is_certain(&way.to) {
+        if out.map.is_certain(&way.to) && !self.are_far(&way.from, &way.to) {
             return out.send(out.map.home_of(&way.to), Control::Way(way));
         }
         let is_next = self.next_way(&way.from, &way.to).is_none_or(|next| next.sequence == way.sequence);
@@ -199,7 +199,7 @@ impl Homes {
         settled.retain(|settled| settled.sequence != name.sequence);
         self.adrift.remove(&(name.from.clone(), name.to.clone(), name.sequence));
         match self.next_way(&name.from, &name.to) {
-            Some(way) if is_news && !out.map.is_certain(&name.to) => self.send_way(way, out),
+            Some(way) if is_news && self.are_far(&name.from, &name.to) => self.send_way(way, out),
             Some(_) => {}
             None => self.none_under_way((name.from.clone(), name.to.clone()), out),
         }

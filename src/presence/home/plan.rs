@@ -372,7 +372,7 @@ pub(super) fn for_way(user: &User, place: &Place, way: &Way, next_way: &mut u64)
     plan
 }
 
-fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &mut Plan, next_way: &mut u64) {
+pub(super) fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &mut Plan, next_way: &mut u64) {
     let mut item = item_or_new(user, &way.from);
     let old = item.state;
     if action == Action::Subscribe && user.has_blocked(&way.from) {
@@ -385,7 +385,7 @@ fn stanza_arrived(user: &User, place: &Place, way: &Way, action: Action, plan: &
         true => subscription::overtaken(old, action),
         false => subscription::inbound(old, action),
     };
-    if way.cluster != 0 && action == Action::Subscribed && !outcome.state.has(State::TO.with(State::PENDING_OUT)) {
+    if action == Action::Subscribed && !outcome.state.has(State::TO.with(State::PENDING_OUT)) {
         // It answers a copy of a request that came there after the request was settled elsewhere: the contact is to know that, too.
         outcome.reply = Some(Action::Unsubscribe);
     }

@@ -59,7 +59,7 @@ impl Homes {
             Waits::User(at) | Waits::Given(Given { at, .. }) => !slots.has(at.user.slot()),
             Waits::Stranger(to, _) => !goes(to),
             Waits::Message(keeping) => !goes(keeping.to()),
-            Waits::Forgotten(name) => !goes(&name.from),
+            Waits::Forgotten(name) | Waits::InVain(name) => !goes(&name.from),
         });
         self.receipts.release(slots, reason, out);
         for (caller, at) in self.creations.extract_if(.., |(_, at)| slots.has(at.user.slot())) {
@@ -115,7 +115,8 @@ fn give_up(user: User, reason: Reason, out: &mut Outbox) {
             Change::Attach(attach) => refuse(attach.asker, reason, "", out),
             Change::Ask { asker, .. } => refuse(asker, reason, "", out),
             Change::Remove(caller) => caller.refuse(reason, format!("{}: {}", user.jid, reason.text()), out),
-            Change::Retract | Change::Way(_) | Change::WayDone(_) | Change::WayForgotten(_) => {}
+            Change::Retract | Change::Way(_) => {}
+            Change::WayDone(_) | Change::WayInVain(_) | Change::WayForgotten(_) => {}
         }
     }
 }
