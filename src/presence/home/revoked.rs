@@ -8,7 +8,8 @@ use crate::base::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// How long they are kept: a lane that has been silent for its grace is lost, and the sessions at its end with it.
+/// How long they are kept: a lane that has been silent for its grace (`link.grace_ms`, 2.5 s unless an operator sets more) is lost,
+/// and the sessions at its end with it.
 const KEPT: Duration = Duration::from_secs(60);
 /// So many are kept. At the limit: those that were revoked first are forgotten.
 const MOST: usize = 65_536;
