@@ -90,13 +90,7 @@ fn z8_who_is_revoked_hears_nothing_more_and_others_of_that_cluster_do() {
     let mut world = two(2);
     let ((ann, a), (bob, b)) = world.friends((0, 1), (2, 2));
     let other = world.name_on(3, 5);
-    let c = world.online(3, &other);
-    world.subscribes((&other, c), (&ann, a));
-    world.seen(c);
-    world.subscription(a, Action::Unsubscribed, &bob);
-    assert_eq!(world.seen(b), [Show::Unavailable]);
-    world.shows(a, Show::Away);
-    assert_eq!((world.seen(b), world.seen(c)), (vec![], vec![Show::Away]));
+    world.revokes((&ann, a), (&bob, b), (&other, 3));
 }
 
 /// Z1, Z3: the directory is asked once for each user, and knows everybody.

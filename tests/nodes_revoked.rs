@@ -18,13 +18,7 @@ fn who_is_revoked_hears_nothing_more_on_another_node() {
     let mut world = World::new(2, 2);
     let ((ann, a), (bob, b)) = world.friends((0, 0), (1, 1));
     let other = world.name_on(1, 1);
-    let c = world.online(1, &other);
-    world.subscribes((&other, c), (&ann, a));
-    world.seen(c);
-    world.subscription(a, Action::Unsubscribed, &bob);
-    assert_eq!(world.seen(b), [Show::Unavailable]);
-    world.shows(a, Show::Away);
-    assert_eq!((world.seen(b), world.seen(c)), (vec![], vec![Show::Away]));
+    world.revokes((&ann, a), (&bob, b), (&other, 1));
 }
 
 /// Simulator 475817: that a watch is granted and that the approval has ended came at once, from the core that has the lane.

@@ -1,6 +1,7 @@
 //! Requests whose answers come from other nodes: log-ins at homes elsewhere, and what a session asks of users whose homes are
-//! neither here nor with its own. A link that is lost takes requests and answers with it, and at neither end can anybody say which
-//! of them had arrived: so whoever has asked keeps in mind what is asked of which node.
+//! neither here nor with its own, or may come to be elsewhere, since their slots have no owner yet. A link that is lost takes
+//! requests and answers with it, and at neither end can anybody say which of them had arrived: so whoever has asked keeps in mind
+//! what is asked of which node.
 //!
 //! Lives on: every core. Serves M2, M4, Z9. What a session's own home answers is not kept here: with that home the session ends.
 //! Invariants: of what is kept each one is answered once, by the node, or with `home_out_of_reach` once that is lost or two looks

@@ -2,9 +2,9 @@
 //! seed: network, disk, clients, crashes. It is how correctness is shown (design.md section 5).
 //!
 //! Lives on: one thread of a test or of `fanal sim`. `mix` draws what a seed is made of; `world` takes the steps; `node` and `core`
-//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `replays` is what old lives
-//! have said, `lies` what a cluster says that it may not; `canaries` are bugs made on purpose; `check` has one file for each
-//! invariant; `counts` shows what came up.
+//! drive the shards as `node` and `drive` do; `links`, `disk` and `client` are what surrounds them; `owners` says when a node hears
+//! whose a slot is; `replays` is what old lives have said, `lies` what a cluster says that it may not; `canaries` are bugs made on
+//! purpose; `check` has one file for each invariant; `counts` shows what came up.
 //! Invariant: a run depends on its options and on nothing else: no clock, thread, socket or file, no global randomness.
 
 mod canaries;

@@ -342,6 +342,17 @@ impl World {
         self.subscription(publisher.1, Action::Subscribed, watcher.0);
     }
 
+    /// Ann revokes Bob, who hears nothing more of her; somebody else, who connects to this node, still does.
+    pub fn revokes(&mut self, (ann, a): (&str, Client), (bob, b): (&str, Client), (other, node): (&str, usize)) {
+        let c = self.online(node, other);
+        self.subscribes((other, c), (ann, a));
+        self.seen(c);
+        self.subscription(a, Action::Unsubscribed, bob);
+        assert_eq!(self.seen(b), [Show::Unavailable]);
+        self.shows(a, Show::Away);
+        assert_eq!((self.seen(b), self.seen(c)), (vec![], vec![Show::Away]));
+    }
+
     /// Ann and Bob, who see each other: of each the home, and the node of the same cluster that they are connected to.
     pub fn friends(&mut self, (ann, at): (usize, usize), (bob, there): (usize, usize)) -> ((String, Client), (String, Client)) {
         let (ann, bob) = (self.name_on(ann, 0), self.name_on(bob, 0));

@@ -37,8 +37,8 @@ impl Homes {
 
 /// What follows for the sender: a request is denied (RFC 6121 3.1.3). `None`: it's not under way any more.
 pub(super) fn plan(user: &User, place: &Place, name: &WayName, next_way: &mut u64) -> Option<Plan> {
-    let under_way = user.rare.iter().flat_map(|rare| &rare.under_way).filter(|way| way.arrived.is_none());
-    let found = under_way.into_iter().find(|way| (way.sequence, &way.to) == (name.sequence, &name.to))?;
+    let mut under_way = user.rare.iter().flat_map(|rare| &rare.under_way).filter(|way| way.arrived.is_none());
+    let found = under_way.find(|way| (way.sequence, &way.to) == (name.sequence, &name.to))?;
     let mut plan = Plan::default();
     plan.writes.push(way_row(name));
     if found.kind == WayKind::Stanza(Action::Subscribe) {

@@ -4,9 +4,10 @@
 //! in, fan-out), `interest` (edges watch and are refused), `change` (what must be stored first: subscriptions, roster, block list),
 //! `plan` (what each change does), `message` (point to point), `offline` (messages that wait), `receipts` (what their senders are
 //! told), `activity` (inactive sessions), `peers` (other nodes), `again` (what they are told again), `once` (what they say twice),
-//! `question` (last seen, documents), `news` (documents that change), `tokens`, `account` (users come and go), `tenure` (from
-//! another node, or to one), `settle` (the directory hears of it), `forgotten` (clusters go), `load` (after a start). Invariants: a
-//! user's changes happen one after the other, each after it was stored; what follows from a change happens after it.
+//! `in_vain` (ways to nobody), `revoked` (who was lately), `question` (last seen, documents), `news` (documents that change),
+//! `tokens`, `account` (users come and go), `tenure` (from another node, or to one), `settle` (the directory hears of it),
+//! `forgotten` (clusters go), `load` (after a start). Invariants: a user's changes happen one after the other, each after it was
+//! stored; what follows from a change happens after it.
 
 mod account;
 mod activity;
